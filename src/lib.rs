@@ -1,0 +1,17 @@
+//! sentry-mirror accepts what Sentry SDKs send to an inbound DSN and mirrors each request to one or more outbound DSNs.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
+
+pub mod config;
+pub mod http;
+pub mod limits;
+pub mod sentry;
+pub mod span;

@@ -1,0 +1,81 @@
+//! Every bound of the program: its default, its reason, and what happens when it is hit.
+
+use std::time::Duration;
+
+/// The bounds of one worker, its connections and its deliveries. All are configuration keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `limits.head_bytes`: bytes of request line and header lines. Relay takes URIs below 64 KiB
+    /// and header blocks beyond that; browsers and CDNs stay below 16 KiB. Over it: 431, closed.
+    pub head_bytes: usize,
+    /// `limits.header_count`: header lines of a request, Relay's own limit. Over it: 431, closed.
+    pub header_count: usize,
+    /// `limits.body_bytes`: bytes of a request body on the wire, before decoding. Over it: 413.
+    pub body_bytes: usize,
+    /// `limits.decoded_bytes`: bytes of a request body after decoding; Relay's envelope limit is
+    /// 200 MiB. Decoding stops there. Over it: 413.
+    pub decoded_bytes: usize,
+    /// `limits.response_bytes`: bytes of an upstream's response, head and body each. Over it the
+    /// delivery counts as failed and its connection is closed.
+    pub response_bytes: usize,
+    /// `limits.connections`: SDK connections of one worker. Over it the worker stops accepting, so
+    /// that the kernel's backlog and the other workers take the rest.
+    pub connections: usize,
+    /// `limits.memory_bytes`: the bytes of request bodies one worker holds at a time, deliveries in
+    /// the background included. Over it: 503, before the body is read.
+    pub memory_bytes: usize,
+    /// `limits.in_flight`: deliveries under way at a time, per origin and worker. Over it the
+    /// delivery is dropped and counted, so that a slow upstream cannot fill the memory.
+    pub in_flight: usize,
+    /// `pool.idle_connections`: idle upstream connections kept per origin and worker.
+    pub pool_idle_connections: usize,
+    /// `pool.idle_timeout`: how long one is kept; below the 60 to 75 s after which servers close.
+    pub pool_idle_timeout: Duration,
+    /// `pool.max_age`: how long one is used at all, so that a change of DNS is followed.
+    pub pool_max_age: Duration,
+    /// `dns.refresh`: how often host names are resolved again; a failure keeps the old addresses.
+    pub dns_refresh: Duration,
+    /// `timeouts.head`: from the first byte of a request to the end of its head. Over it: 408.
+    pub head_timeout: Duration,
+    /// `timeouts.body`: how long a body may make no progress. Over it: 408.
+    pub body_timeout: Duration,
+    /// `timeouts.idle`: how long a kept connection may be silent between requests. Over it: closed.
+    /// Above the 60 s after which common load balancers let go of theirs.
+    pub idle_timeout: Duration,
+    /// `timeouts.write`: how long a reply may take to be taken. Over it: closed.
+    pub write_timeout: Duration,
+    /// `timeouts.connect`: TCP connection and TLS handshake with one address of an upstream.
+    pub connect_timeout: Duration,
+    /// `timeouts.exchange`: one delivery, from connecting to the last byte of the response.
+    pub exchange_timeout: Duration,
+    /// `timeouts.drain`: how long a stopping process waits for what is in flight.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        const KIB: usize = 1024;
+        const MIB: usize = 1024 * KIB;
+        Limits {
+            head_bytes: 64 * KIB,
+            header_count: 100,
+            body_bytes: 200 * MIB,
+            decoded_bytes: 200 * MIB,
+            response_bytes: MIB,
+            connections: 20_000,
+            memory_bytes: 1024 * MIB,
+            in_flight: 1024,
+            pool_idle_connections: 64,
+            pool_idle_timeout: Duration::from_secs(30),
+            pool_max_age: Duration::from_secs(300),
+            dns_refresh: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(3),
+            exchange_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}

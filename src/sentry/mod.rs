@@ -1,0 +1,3 @@
+//! What Sentry means by a request: DSNs, key sites, envelopes, endpoints. No I/O.
+
+pub mod edit;
