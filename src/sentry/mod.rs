@@ -1,3 +1,15 @@
-//! What Sentry means by a request: DSNs, key sites, envelopes, endpoints. No I/O.
+//! What Sentry means by a request, without any I/O.
+//!
+//! A request names its project in three ways: by the key in one of the places an SDK may write it
+//! ([`auth`]), by the project id in the path ([`endpoint`]), and by the DSN and the trace in the
+//! header of an envelope ([`envelope`]). Every module here *finds* such places in bytes that stay
+//! where they are and notes them as [`edit::Edit`]s; none of them knows an outbound, and none of
+//! them writes a request.
+//!
+//! The edits of one request head come from two modules, the path's from [`endpoint`] and those of
+//! the query, the path key and the header lines from [`auth`]. They never overlap, but the list has
+//! to be sorted by `span.start` before it is used.
+
+pub mod dsn;
 
 pub mod edit;
