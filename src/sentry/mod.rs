@@ -12,4 +12,8 @@
 
 pub mod dsn;
 
+pub mod auth;
+
 pub mod edit;
+
+mod parameters;

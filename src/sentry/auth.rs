@@ -1,0 +1,280 @@
+//! The key sites in the head of a request: where it says which project it is for.
+//!
+//! The rules are those of Relay 26.9 (`extractors/request_meta.rs`): the key may stand in
+//! `X-Sentry-Auth`, in `Authorization: Sentry …`, in `Authorization: Basic …`, in the query or in
+//! the path, and in exactly one of them. There is no precedence, so nothing is ever added to a
+//! request: every site that is there is rewritten in place, also those that Relay would not look
+//! at, such as a second `X-Sentry-Auth` line, so that no inbound key or secret leaves with a
+//! request.
+//!
+//! Whether a key is known is not decided here. The `dsn` of an envelope header, which counts where
+//! none of these sources is there, is found by [`envelope`](super::envelope).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use memchr::{memchr, memmem};
+
+use super::dsn;
+use super::edit::{Edit, Put};
+use super::parameters::{Parameter, Syntax, form_decode, parameters};
+use crate::span::Span;
+
+/// The newest protocol version Relay accepts.
+const PROTOCOL_VERSION: u16 = 7;
+
+/// A header field that can carry a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthField {
+    /// `X-Sentry-Auth`.
+    XSentryAuth,
+    /// `Authorization`.
+    Authorization,
+}
+
+/// Where a key was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `X-Sentry-Auth: Sentry sentry_key=…`.
+    XSentryAuth,
+    /// `Authorization: Sentry sentry_key=…`.
+    Authorization,
+    /// `Authorization: Basic …`, with the key as the user.
+    Basic,
+    /// `sentry_key` in the query, or `dsn` in that of the crash-report dialog.
+    Query,
+    /// A segment of the path: `/unreal/{key}/` or `/cron/{slug}/{key}`.
+    Path,
+}
+
+/// The key of a request and where it stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundKey {
+    /// Where it stood.
+    pub source: Source,
+    text: KeyText,
+}
+
+impl FoundKey {
+    /// The key itself, decoded and without its `.flag`; `head` is the buffer it was found in.
+    pub fn bytes<'a>(&'a self, head: &'a [u8]) -> &'a [u8] {
+        match &self.text {
+            KeyText::Written(span) => span.of(head),
+            KeyText::Decoded(key) => key,
+        }
+    }
+}
+
+/// Why the head of a request names no key although it tries to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthError {
+    /// Several sources, even if they agree. Relay answers 401.
+    Multiple,
+    /// A source without a key, or with a version that is no number. Relay answers 401.
+    Unparsable,
+    /// A version above 7. Relay answers 400.
+    BadVersion,
+}
+
+impl fmt::Display for AuthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AuthError::Multiple => "multiple authorization payloads detected",
+            AuthError::Unparsable => "bad x-sentry-auth header",
+            AuthError::BadVersion => "unsupported protocol version",
+        })
+    }
+}
+
+impl std::error::Error for AuthError {}
+
+/// Finds the key of a request in its head and pushes an edit for every key site.
+///
+/// `fields` are the auth header lines in their order, each with the span of its value; `query` is
+/// the query without `?`; `path_key` is the path segment that is a key. `Ok(None)` means that there
+/// is no source at all. The edits come source by source, not in the order of their positions; after
+/// an error they are of no use.
+pub fn find(
+    head: &[u8],
+    fields: impl Iterator<Item = (AuthField, Span)>,
+    query: Option<Span>,
+    path_key: Option<Span>,
+    edits: &mut Vec<Edit>,
+) -> Result<Option<FoundKey>, AuthError> {
+    let mut found = None;
+    let mut claim = |source, text| match found.replace(FoundKey { source, text }) {
+        None => Ok(()),
+        Some(_) => Err(AuthError::Multiple),
+    };
+    let (mut x_sentry_auth_seen, mut authorization_seen) = (false, false);
+    for (field, value) in fields {
+        let (seen, source) = match field {
+            AuthField::XSentryAuth => (&mut x_sentry_auth_seen, Source::XSentryAuth),
+            AuthField::Authorization => (&mut authorization_seen, Source::Authorization),
+        };
+        // The first line of a name counts, even if it says nothing.
+        let counts = !std::mem::replace(seen, true) && is_visible(value.of(head));
+        if let Some(list) = after_scheme(head, value, b"sentry ") {
+            let text = read_list(head, list, Syntax::Header, edits);
+            if counts {
+                claim(source, text?)?;
+            }
+        } else if field == AuthField::Authorization
+            && let Some(text) = read_basic(head, value, edits)
+            && counts
+        {
+            claim(Source::Basic, text)?;
+        }
+    }
+    if let Some(query) = query
+        && memmem::find(query.of(head), b"sentry_").is_some()
+    {
+        claim(Source::Query, read_list(head, query, Syntax::Query, edits)?)?;
+    }
+    if let Some(segment) = path_key {
+        claim(Source::Path, read_key(head, segment, Syntax::Query, edits))?;
+    }
+    Ok(found)
+}
+
+/// Finds the key of a request for the crash-report dialog, whose query carries a whole `dsn`.
+///
+/// The last `dsn` counts, as in Django; all are edited. The value is written without any encoding,
+/// as the browser SDK does it.
+pub fn find_in_dsn_parameter(head: &[u8], query: Span, edits: &mut Vec<Edit>) -> Option<FoundKey> {
+    let mut found = None;
+    for Parameter { name, value, .. } in parameters(head, query, Syntax::Query) {
+        if *form_decode(name.of(head)) == *b"dsn" {
+            edits.push(Edit {
+                span: value,
+                put: Put::Dsn,
+            });
+            found = dsn::key_in_text(&form_decode(value.of(head))).map(|key| FoundKey {
+                source: Source::Query,
+                text: KeyText::Decoded(key.to_owned()),
+            });
+        }
+    }
+    found
+}
+
+/// Whether Relay would take these bytes for a key at all. An unknown key that is not well formed is
+/// answered with 400 `bad sentry DSN public key` instead of 403.
+pub fn is_well_formed(key: &[u8]) -> bool {
+    key.len() == 32 && key.is_ascii()
+}
+
+/// Most keys stay where they are; only those that were encoded need a place of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum KeyText {
+    Written(Span),
+    Decoded(Vec<u8>),
+}
+
+/// Reads a list of parameters: the last of several keys counts, all of them are edited.
+fn read_list(
+    head: &[u8],
+    list: Span,
+    syntax: Syntax,
+    edits: &mut Vec<Edit>,
+) -> Result<KeyText, AuthError> {
+    let mut key = None;
+    let mut version = Some(PROTOCOL_VERSION);
+    let mut only_secrets_so_far = true;
+    for parameter in parameters(head, list, syntax) {
+        match &*syntax.decode(parameter.name.of(head)) {
+            b"sentry_secret" => {
+                // A secret goes with the separator before it, except at the start of the list,
+                // where it goes with the one after it: so the edits of neighbours never overlap.
+                let span = if only_secrets_so_far {
+                    parameter.with_separator_after(head, list)
+                } else {
+                    parameter.with_separator_before()
+                };
+                let value = parameter.value;
+                let put = Put::SecretParameter { value };
+                edits.push(Edit { span, put });
+                continue;
+            }
+            b"sentry_key" => {
+                key = Some(read_key(head, parameter.value, syntax, edits))
+                    .filter(|_| !parameter.value.is_empty());
+            }
+            b"sentry_version" => {
+                let read = read_version(&syntax.decode(parameter.value.of(head)));
+                version = version.and(read);
+            }
+            _ => {}
+        }
+        only_secrets_so_far = false;
+    }
+    match (key, version) {
+        (Some(key), Some(..=PROTOCOL_VERSION)) => Ok(key),
+        (Some(_), Some(_)) => Err(AuthError::BadVersion),
+        (None, _) | (_, None) => Err(AuthError::Unparsable),
+    }
+}
+
+/// Reads a key and edits it. A suffix such as `.no-cache` is a flag for Relay: it stays.
+fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> KeyText {
+    let written = value.of(head);
+    let dot = memchr(b'.', written);
+    let encoded_dot = || {
+        written
+            .windows(3)
+            .position(|w| w.eq_ignore_ascii_case(b"%2e"))
+    };
+    let length = match syntax {
+        Syntax::Header => dot,
+        Syntax::Query => dot.into_iter().chain(encoded_dot()).min(),
+    };
+    let span = Span::new(value.start, value.start + length.unwrap_or(written.len()));
+    edits.push(Edit {
+        span,
+        put: Put::Key,
+    });
+    match syntax.decode(span.of(head)) {
+        Cow::Borrowed(_) => KeyText::Written(span),
+        Cow::Owned(key) => KeyText::Decoded(key),
+    }
+}
+
+/// The number before the first dot.
+fn read_version(value: &[u8]) -> Option<u16> {
+    let number = value.split(|byte| *byte == b'.').next()?;
+    str::from_utf8(number).ok()?.parse().ok()
+}
+
+/// Reads `Basic base64(key:password)`. What does not decode, or has no user, is somebody else's.
+fn read_basic(head: &[u8], value: Span, edits: &mut Vec<Edit>) -> Option<KeyText> {
+    let span = after_scheme(head, value, b"basic ")?;
+    let mut credentials = STANDARD.decode(span.of(head)).ok()?;
+    str::from_utf8(&credentials).ok()?;
+    let colon = memchr(b':', &credentials).filter(|colon| *colon > 0)?;
+    let with_secret = colon + 1 < credentials.len();
+    let put = Put::BasicCredentials { with_secret };
+    edits.push(Edit { span, put });
+    credentials.truncate(colon);
+    if let Some(dot) = memchr(b'.', &credentials) {
+        credentials.truncate(dot);
+    }
+    Some(KeyText::Decoded(credentials))
+}
+
+/// What follows `scheme` and its one space, whatever the case.
+fn after_scheme(head: &[u8], value: Span, scheme: &[u8]) -> Option<Span> {
+    let (start, _) = value.of(head).split_at_checked(scheme.len())?;
+    start
+        .eq_ignore_ascii_case(scheme)
+        .then(|| Span::new(value.start + scheme.len(), value.end))
+}
+
+/// Relay takes a header value with other bytes for absent.
+fn is_visible(value: &[u8]) -> bool {
+    value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Lists of `name=value`, as they stand in auth headers and in queries.
+//!
+//! Both places carry the same parameters, one separated by commas and written plainly, the other
+//! separated by ampersands and form-urlencoded. This module walks over such a list and says where
+//! each parameter is; it does not know what the parameters mean, only how one is taken out of its
+//! list so that a well-formed list remains.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2};
+
+use crate::span::Span;
+
+/// How a list is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Syntax {
+    /// Separated by commas, with optional white space. There is no quoting and no escaping.
+    Header,
+    /// Separated by ampersands, names and values form-urlencoded.
+    Query,
+}
+
+impl Syntax {
+    const fn separator(self) -> u8 {
+        match self {
+            Syntax::Header => b',',
+            Syntax::Query => b'&',
+        }
+    }
+
+    /// What a name or a value stands for.
+    pub(super) fn decode(self, written: &[u8]) -> Cow<'_, [u8]> {
+        match self {
+            Syntax::Header => Cow::Borrowed(written),
+            Syntax::Query => form_decode(written),
+        }
+    }
+}
+
+/// One `name=value`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Parameter {
+    /// The name, without white space around it.
+    pub(super) name: Span,
+    /// All that follows the first `=`, without white space around it.
+    pub(super) value: Span,
+    /// Everything between the two separators, or the ends of the list.
+    pub(super) whole: Span,
+}
+
+impl Parameter {
+    /// The parameter with the separator before it.
+    pub(super) fn with_separator_before(&self) -> Span {
+        Span::new(self.whole.start.saturating_sub(1), self.whole.end)
+    }
+
+    /// The parameter with the separator after it, if there is one in `list`, and the white space
+    /// that follows.
+    pub(super) fn with_separator_after(&self, buffer: &[u8], list: Span) -> Span {
+        let rest = Span::new((self.whole.end + 1).min(list.end), list.end);
+        Span::new(self.name.start, trim(buffer, rest).start)
+    }
+}
+
+/// The parameters of `list` in order. Pieces without `=` carry no value and are passed over.
+pub(super) fn parameters(
+    buffer: &[u8],
+    list: Span,
+    syntax: Syntax,
+) -> impl Iterator<Item = Parameter> {
+    let separator = syntax.separator();
+    let mut start = list.start;
+    list.of(buffer)
+        .split(move |byte| *byte == separator)
+        .filter_map(move |piece| {
+            let whole = Span::new(start, start + piece.len());
+            start = whole.end + 1;
+            let equals = whole.start + memchr(b'=', piece)?;
+            Some(Parameter {
+                name: trim(buffer, Span::new(whole.start, equals)),
+                value: trim(buffer, Span::new(equals + 1, whole.end)),
+                whole,
+            })
+        })
+}
+
+/// `span` without the white space at its ends; an empty one at its end if there is nothing else.
+fn trim(buffer: &[u8], span: Span) -> Span {
+    let text = span.of(buffer);
+    let start = span.end - text.trim_ascii_start().len();
+    let end = span.start + text.trim_ascii_end().len();
+    Span::new(start, end.max(start))
+}
+
+/// Decodes as the URL standard says for `application/x-www-form-urlencoded`: a percent sign that is
+/// not followed by two hexadecimal digits stands for itself.
+pub(super) fn form_decode(written: &[u8]) -> Cow<'_, [u8]> {
+    if memchr2(b'%', b'+', written).is_none() {
+        return Cow::Borrowed(written);
+    }
+    let mut decoded = Vec::with_capacity(written.len());
+    let mut rest = written;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        decoded.push(match (byte, after) {
+            (b'+', _) => b' ',
+            (b'%', [high, low, after @ ..]) => match (hex_digit(*high), hex_digit(*low)) {
+                (Some(high), Some(low)) => {
+                    rest = after;
+                    high << 4 | low
+                }
+                (None, _) | (_, None) => b'%',
+            },
+            (byte, _) => *byte,
+        });
+    }
+    Cow::Owned(decoded)
+}
+
+/// The value of a hexadecimal digit.
+pub(super) fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs(list: &str, syntax: Syntax) -> Vec<(&str, &str, &str)> {
+        let text = |span: Span| &list[span.start..span.end];
+        parameters(list.as_bytes(), Span::new(0, list.len()), syntax)
+            .map(|parameter| {
+                let Parameter { name, value, whole } = parameter;
+                (text(name), text(value), text(whole))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn lists_of_headers_and_queries() {
+        assert_eq!(
+            pairs(" a = 1 ,, x,b=2=3,c=", Syntax::Header),
+            [
+                ("a", "1", " a = 1 "),
+                ("b", "2=3", "b=2=3"),
+                ("c", "", "c=")
+            ]
+        );
+        assert_eq!(
+            pairs("&a=1&x&b=2,3&=", Syntax::Query),
+            [("a", "1", "a=1"), ("b", "2,3", "b=2,3"), ("", "", "=")]
+        );
+        assert_eq!(pairs("", Syntax::Query), []);
+    }
+
+    #[test]
+    fn decoding() {
+        for (written, decoded) in [
+            ("plain", "plain"),
+            ("a+b", "a b"),
+            ("%61%4A%4a", "aJJ"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz%41", "%zzA"),
+            ("%%41", "%A"),
+            ("%252E", "%2E"),
+        ] {
+            assert_eq!(form_decode(written.as_bytes()), decoded.as_bytes());
+        }
+        assert!(matches!(form_decode(b"plain"), Cow::Borrowed(_)));
+        assert_eq!(&*Syntax::Header.decode(b"%41+"), b"%41+");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_encoded_decodes_to_itself(bytes: Vec<u8>, plain: Vec<bool>) {
+            let written: String = bytes
+                .iter()
+                .zip(plain.into_iter().chain(std::iter::repeat(false)))
+                .map(|(byte, plain)| match byte {
+                    b' ' if plain => "+".to_owned(),
+                    byte if plain && byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+                    byte => format!("%{byte:02x}"),
+                })
+                .collect();
+            prop_assert_eq!(&*form_decode(written.as_bytes()), &*bytes);
+        }
+    }
+}
