@@ -13,6 +13,7 @@
 pub mod dsn;
 
 pub mod auth;
+pub mod endpoint;
 
 pub mod edit;
 

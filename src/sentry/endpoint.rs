@@ -1,0 +1,265 @@
+//! The path of a request: which endpoint it is for, and what in it is the project's.
+//!
+//! An ingest path is `{prefix}/api/{project}/{endpoint}`. The prefix is whatever stands in front of
+//! the `/api/` that counts, which is the last one followed by a project id, by `store` or by
+//! `embed/error-page`: SDKs put the prefix of their DSN there, and so do load balancers. A path
+//! without such a part is taken for a tunnel, which the user may have put at any path. Repeated
+//! slashes are folded, as Relay folds them; whether a path ends in a slash is left alone, since to
+//! Relay these are different routes and some exist in one form only.
+//!
+//! Project ids are not compared with anything: the key alone says which route a request takes.
+
+mod answer;
+
+pub use answer::Shape;
+use memchr::{memchr, memmem};
+
+use super::edit::{Edit, Put};
+use crate::span::Span;
+
+/// What a request path asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `/api/{project}/envelope/`, the one that today's SDKs use.
+    Envelope,
+    /// `/api/{project}/store/` and `/api/store/`, of SDKs before 2020.
+    Store,
+    /// `/api/{project}/security/` and `/csp-report/`, to which browsers report.
+    Security,
+    /// `/api/{project}/nel/`: network error logging of browsers.
+    Nel,
+    /// `/api/{project}/minidump/`, of Crashpad and Breakpad.
+    Minidump,
+    /// `/api/{project}/unreal/{key}/`, of the crash reporter of Unreal Engine.
+    Unreal,
+    /// `/api/{project}/events/{event}/attachments/`.
+    Attachments,
+    /// `/api/{project}/cron/{slug}[/{key}]`, for check-ins with `curl`.
+    Cron,
+    /// `/api/{project}/integration/otlp/v1/traces`.
+    OtlpTraces,
+    /// `/api/{project}/integration/otlp/v1/logs`.
+    OtlpLogs,
+    /// `/api/{project}/integration/vercel/logs`.
+    VercelLogs,
+    /// `/api/{project}/playstation/`.
+    Playstation,
+    /// `/api/{project}/upload/`: large attachments in parts. The location a server gives out is
+    /// signed by that server, so it means nothing to the others; clients know 404 as "not offered".
+    Upload,
+    /// `/api/embed/error-page/`: the crash-report dialog. Its key is in the query's `dsn`.
+    ErrorPage,
+    /// Any other `/api/{project}/…`.
+    Generic,
+    /// Any other path: an envelope sent through the SDK option `tunnel`.
+    Tunnel,
+}
+
+impl Endpoint {
+    /// Whether it takes requests with this method. `OPTIONS` is answered for every path alike and
+    /// is not counted here.
+    pub fn allows(self, method: &[u8]) -> bool {
+        self.allow_header()
+            .split(',')
+            .any(|allowed| allowed.as_bytes() == method)
+    }
+
+    /// The methods it takes, as the value of an `Allow` header.
+    pub const fn allow_header(self) -> &'static str {
+        match self {
+            Endpoint::Envelope
+            | Endpoint::Tunnel
+            | Endpoint::Security
+            | Endpoint::Nel
+            | Endpoint::Minidump
+            | Endpoint::Unreal
+            | Endpoint::Attachments
+            | Endpoint::OtlpTraces
+            | Endpoint::OtlpLogs
+            | Endpoint::VercelLogs
+            | Endpoint::Playstation => "POST",
+            Endpoint::Store | Endpoint::Cron => "GET,HEAD,POST",
+            Endpoint::ErrorPage => "GET,POST",
+            Endpoint::Upload => "PATCH,POST",
+            Endpoint::Generic => "DELETE,GET,HEAD,PATCH,POST,PUT",
+        }
+    }
+
+    /// Its name in logs and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Endpoint::Envelope => "envelope",
+            Endpoint::Store => "store",
+            Endpoint::Security => "security",
+            Endpoint::Nel => "nel",
+            Endpoint::Minidump => "minidump",
+            Endpoint::Unreal => "unreal",
+            Endpoint::Attachments => "attachments",
+            Endpoint::Cron => "cron",
+            Endpoint::OtlpTraces => "otlp_traces",
+            Endpoint::OtlpLogs => "otlp_logs",
+            Endpoint::VercelLogs => "vercel_logs",
+            Endpoint::Playstation => "playstation",
+            Endpoint::Upload => "upload",
+            Endpoint::ErrorPage => "error_page",
+            Endpoint::Generic => "generic",
+            Endpoint::Tunnel => "tunnel",
+        }
+    }
+}
+
+/// What a request target says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// What it asks for.
+    pub endpoint: Endpoint,
+    /// The query without `?`. A tunnel has none: its query is dropped with its path.
+    pub query: Option<Span>,
+    /// The segment of the path that is a key; [`find`](super::auth::find) edits it.
+    pub path_key: Option<Span>,
+}
+
+/// Reads a request target, in origin form or absolute form (RFC 9112 section 3.2), and pushes the
+/// edits of its path.
+///
+/// These are, in order: [`Put::PathPrefix`] over all that stands before the `/api/` that counts,
+/// [`Put::Project`] over the project id, and [`Put::Nothing`] over repeated slashes in between; for
+/// a tunnel it is [`Put::EnvelopePath`] over the whole target.
+pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target {
+    let question = memchr(b'?', target.of(head)).map(|at| target.start + at);
+    let path_end = question.unwrap_or(target.end);
+    let path = Span::new(path_start(head, target).min(path_end), path_end);
+    let Some((api, tail)) = find_api(head, path) else {
+        edits.push(Edit {
+            span: target,
+            put: Put::EnvelopePath,
+        });
+        return Target {
+            endpoint: Endpoint::Tunnel,
+            query: None,
+            path_key: None,
+        };
+    };
+    edit_path(head, target, path.end, api, tail.clone(), edits);
+    let (endpoint, path_key) = classify(head, tail);
+    Target {
+        endpoint,
+        query: question.map(|at| Span::new(at + 1, target.end)),
+        path_key,
+    }
+}
+
+/// Where the path begins: at the start of the target or, in absolute form, after the authority.
+fn path_start(head: &[u8], target: Span) -> usize {
+    let text = target.of(head);
+    if text.starts_with(b"/") {
+        return target.start;
+    }
+    let authority = memmem::find(text, b"://").map_or(0, |at| at + 3);
+    let slash = text.get(authority..).and_then(|rest| memchr(b'/', rest));
+    slash.map_or(target.end, |at| target.start + authority + at)
+}
+
+/// The `api` segment that counts and the segments after it.
+fn find_api(head: &[u8], path: Span) -> Option<(Span, impl Iterator<Item = Span> + Clone)> {
+    let mut rest = segments(head, path);
+    let mut found = None;
+    while let Some(segment) = rest.next() {
+        if segment.of(head) != b"api" {
+            continue;
+        }
+        let mut next = rest.clone().map(|segment| segment.of(head));
+        if match next.next() {
+            Some(b"store") => true,
+            Some(b"embed") => next.next() == Some(b"error-page"),
+            Some(segment) => is_project(segment),
+            None => false,
+        } {
+            found = Some((segment, rest.clone()));
+        }
+    }
+    found
+}
+
+/// The segments of a path that are not empty. Each has a slash right before it.
+fn segments(head: &[u8], path: Span) -> impl Iterator<Item = Span> + Clone {
+    let mut start = path.start;
+    path.of(head)
+        .split(|byte| *byte == b'/')
+        .map(move |segment| {
+            let span = Span::new(start, start + segment.len());
+            start = span.end + 1;
+            span
+        })
+        .filter(|segment| !segment.is_empty())
+}
+
+fn is_project(segment: &[u8]) -> bool {
+    segment.iter().all(u8::is_ascii_digit)
+}
+
+fn edit_path(
+    head: &[u8],
+    target: Span,
+    path_end: usize,
+    api: Span,
+    tail: impl Iterator<Item = Span>,
+    edits: &mut Vec<Edit>,
+) {
+    edits.push(Edit {
+        span: Span::new(target.start, api.start.saturating_sub(1)),
+        put: Put::PathPrefix,
+    });
+    let fold_slashes = |edits: &mut Vec<Edit>, from: usize, to: usize| {
+        if to > from + 1 {
+            edits.push(Edit {
+                span: Span::new(from + 1, to),
+                put: Put::Nothing,
+            });
+        }
+    };
+    let mut end = api.end;
+    for (index, segment) in tail.enumerate() {
+        fold_slashes(edits, end, segment.start);
+        if index == 0 && is_project(segment.of(head)) {
+            edits.push(Edit {
+                span: segment,
+                put: Put::Project,
+            });
+        }
+        end = segment.end;
+    }
+    fold_slashes(edits, end, path_end);
+}
+
+/// The endpoint that the segments after `api` name, and which of them is a key.
+fn classify(head: &[u8], tail: impl Iterator<Item = Span>) -> (Endpoint, Option<Span>) {
+    // One more than the longest known path has; where there are fewer, the last ones stay empty.
+    let mut spans = [Span::default(); 6];
+    for (slot, segment) in spans.iter_mut().zip(tail) {
+        *slot = segment;
+    }
+    let [_, _, second, third, ..] = spans;
+    let endpoint = match spans.map(|span| span.of(head)) {
+        [b"store", b"", ..] | [_, b"store", b"", ..] => Endpoint::Store,
+        [b"embed", b"error-page", b"", ..] => Endpoint::ErrorPage,
+        [_, b"envelope", b"", ..] => Endpoint::Envelope,
+        [_, b"security" | b"csp-report", b"", ..] => Endpoint::Security,
+        [_, b"nel", b"", ..] => Endpoint::Nel,
+        [_, b"minidump", b"", ..] => Endpoint::Minidump,
+        [_, b"unreal", [_, ..], b"", ..] => return (Endpoint::Unreal, Some(second)),
+        [_, b"events", _, b"attachments", b"", _] => Endpoint::Attachments,
+        [_, b"cron", [_, ..], b"", ..] => Endpoint::Cron,
+        [_, b"cron", _, [_, ..], b"", _] => return (Endpoint::Cron, Some(third)),
+        [_, b"integration", b"otlp", b"v1", b"traces", b""] => Endpoint::OtlpTraces,
+        [_, b"integration", b"otlp", b"v1", b"logs", b""] => Endpoint::OtlpLogs,
+        [_, b"integration", b"vercel", b"logs", b"", _] => Endpoint::VercelLogs,
+        [_, b"playstation", b"", ..] => Endpoint::Playstation,
+        [_, b"upload", _, b"", ..] => Endpoint::Upload,
+        _ => Endpoint::Generic,
+    };
+    (endpoint, None)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! The success answer of each endpoint, made here.
+//!
+//! An SDK gets the real answer of an upstream where there is one in time; this is what it gets
+//! otherwise. Status and shape are exactly Relay's, because SDKs look at them: to Java only 200 is
+//! a success and 201 or 202 means "send it again later", Elixir repeats what was not answered with
+//! JSON, Crashpad repeats what was not answered with 200 to 203.
+
+use std::borrow::Cow;
+
+use super::Endpoint;
+
+/// The parts of an answer that depend on the endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The status code.
+    pub status: u16,
+    /// The value of `Content-Type`, where there is a body.
+    pub content_type: Option<&'static str>,
+    /// The body.
+    pub body: Cow<'static, [u8]>,
+}
+
+impl Shape {
+    const fn new(status: u16, content_type: &'static str, body: &'static [u8]) -> Shape {
+        Shape {
+            status,
+            content_type: Some(content_type),
+            body: Cow::Borrowed(body),
+        }
+    }
+
+    const fn empty(status: u16) -> Shape {
+        Shape {
+            status,
+            content_type: None,
+            body: Cow::Borrowed(b""),
+        }
+    }
+
+    fn json_id(event_id: Option<[u8; 32]>) -> Shape {
+        let mut shape = Shape::new(200, "application/json", b"{}");
+        if let Some(id) = event_id {
+            shape.body = [b"{\"id\":\"", &id[..], b"\"}"].concat().into();
+        }
+        shape
+    }
+
+    /// A hyphenated UUID. Uploaders only log it; where the request names no event, only an upstream
+    /// could know the id, so it is the nil UUID rather than one that leads nowhere.
+    fn text_id(event_id: Option<[u8; 32]>) -> Shape {
+        let mut uuid = Vec::with_capacity(36);
+        for (index, digit) in event_id.unwrap_or([b'0'; 32]).into_iter().enumerate() {
+            if matches!(index, 8 | 12 | 16 | 20) {
+                uuid.push(b'-');
+            }
+            uuid.push(digit);
+        }
+        Shape {
+            body: uuid.into(),
+            ..Shape::new(200, "text/plain", b"")
+        }
+    }
+}
+
+/// A transparent image of one pixel, which SDKs for old browsers load to report by `GET`.
+const PIXEL: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff\
+    !\xf9\x04\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x01D\0;";
+
+impl Endpoint {
+    /// The answer to a request that was accepted, as far as it can be known without an upstream.
+    ///
+    /// `event_id` is the one that the request names, with or without hyphens. Uploads and the
+    /// crash-report dialog cannot be served without the answer of an upstream: theirs is empty.
+    pub fn success(
+        self,
+        method: &[u8],
+        event_id: Option<&[u8]>,
+        request_content_type: Option<&[u8]>,
+    ) -> Shape {
+        let event_id = event_id.and_then(normalize);
+        match self {
+            Endpoint::Store if method != b"POST" => Shape::new(200, "image/gif", PIXEL),
+            Endpoint::Envelope | Endpoint::Tunnel | Endpoint::Store => Shape::json_id(event_id),
+            Endpoint::Minidump | Endpoint::Unreal => Shape::text_id(event_id),
+            Endpoint::OtlpTraces | Endpoint::OtlpLogs => match request_content_type {
+                Some(value) if is_json(value) => Shape::json_id(None),
+                Some(_) | None => Shape::new(200, "application/x-protobuf", b""),
+            },
+            Endpoint::Security | Endpoint::Nel | Endpoint::Playstation | Endpoint::ErrorPage => {
+                Shape::empty(200)
+            }
+            Endpoint::Attachments => Shape::empty(201),
+            Endpoint::Cron | Endpoint::VercelLogs => Shape::empty(202),
+            Endpoint::Upload if method == b"POST" => Shape::empty(201),
+            Endpoint::Upload => Shape::empty(204),
+            Endpoint::Generic => Shape::json_id(None),
+        }
+    }
+}
+
+fn is_json(content_type: &[u8]) -> bool {
+    content_type
+        .get(..b"application/json".len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"application/json"))
+}
+
+/// An event id as Relay writes it: 32 lower-case digits without hyphens.
+fn normalize(event_id: &[u8]) -> Option<[u8; 32]> {
+    let mut digits = event_id.iter().filter(|byte| **byte != b'-');
+    let mut id = [0; 32];
+    for slot in &mut id {
+        *slot = digits
+            .next()
+            .filter(|digit| digit.is_ascii_hexdigit())?
+            .to_ascii_lowercase();
+    }
+    digits.next().is_none().then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str = "f8f8b981960e448a87aefb58fc61541b";
+    const HYPHENATED: &str = "F8F8B981-960e-448a-87ae-fb58fc61541b";
+
+    #[test]
+    fn event_endpoints_answer_with_the_id() {
+        for endpoint in [Endpoint::Envelope, Endpoint::Store, Endpoint::Tunnel] {
+            for (id, body) in [
+                (Some(EVENT), format!("{{\"id\":\"{EVENT}\"}}")),
+                (Some(HYPHENATED), format!("{{\"id\":\"{EVENT}\"}}")),
+                (Some(""), "{}".to_owned()),
+                (Some("f8f8b981960e448a87aefb58fc61541"), "{}".to_owned()),
+                (Some("f8f8b981960e448a87aefb58fc61541bb"), "{}".to_owned()),
+                (Some("f8f8b981960e448a87aefb58fc61541\""), "{}".to_owned()),
+                (None, "{}".to_owned()),
+            ] {
+                let shape = endpoint.success(b"POST", id.map(str::as_bytes), None);
+                assert_eq!(shape.status, 200);
+                assert_eq!(shape.content_type, Some("application/json"));
+                assert_eq!(shape.body, body.as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn store_by_get_is_an_image() {
+        let shape = Endpoint::Store.success(b"GET", None, None);
+        assert_eq!((shape.status, shape.content_type), (200, Some("image/gif")));
+        assert!(shape.body.starts_with(b"GIF89a\x01\0\x01\0"));
+        assert!(shape.body.ends_with(b";"));
+    }
+
+    #[test]
+    fn crash_reports_answer_with_a_hyphenated_id() {
+        for endpoint in [Endpoint::Minidump, Endpoint::Unreal] {
+            let shape = endpoint.success(b"POST", None, None);
+            assert_eq!(
+                (shape.status, shape.content_type),
+                (200, Some("text/plain"))
+            );
+            assert_eq!(&*shape.body, b"00000000-0000-0000-0000-000000000000");
+            let shape = endpoint.success(b"POST", Some(EVENT.as_bytes()), None);
+            assert_eq!(shape.body, HYPHENATED.to_lowercase().as_bytes());
+        }
+    }
+
+    #[test]
+    fn otlp_answers_in_the_encoding_of_the_request() {
+        for endpoint in [Endpoint::OtlpTraces, Endpoint::OtlpLogs] {
+            for (sent, content_type, body) in [
+                (Some("application/json"), "application/json", "{}"),
+                (
+                    Some("Application/JSON; charset=utf-8"),
+                    "application/json",
+                    "{}",
+                ),
+                (Some("application/x-protobuf"), "application/x-protobuf", ""),
+                (None, "application/x-protobuf", ""),
+            ] {
+                let shape = endpoint.success(b"POST", None, sent.map(str::as_bytes));
+                assert_eq!(shape, Shape::new(200, content_type, body.as_bytes()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_other_endpoints() {
+        for (endpoint, method, shape) in [
+            (Endpoint::Security, "POST", Shape::empty(200)),
+            (Endpoint::Nel, "POST", Shape::empty(200)),
+            (Endpoint::Playstation, "POST", Shape::empty(200)),
+            (Endpoint::ErrorPage, "GET", Shape::empty(200)),
+            (Endpoint::Attachments, "POST", Shape::empty(201)),
+            (Endpoint::Cron, "GET", Shape::empty(202)),
+            (Endpoint::VercelLogs, "POST", Shape::empty(202)),
+            (Endpoint::Upload, "POST", Shape::empty(201)),
+            (Endpoint::Upload, "PATCH", Shape::empty(204)),
+            (
+                Endpoint::Generic,
+                "PUT",
+                Shape::new(200, "application/json", b"{}"),
+            ),
+        ] {
+            let answer = endpoint.success(method.as_bytes(), Some(EVENT.as_bytes()), None);
+            assert_eq!(answer, shape, "{endpoint:?}");
+        }
+    }
+}

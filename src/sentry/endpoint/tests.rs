@@ -1,0 +1,267 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Reads a target inside a larger head and returns it with its edits applied for the outbound
+/// prefix `/out` and the project `7`.
+fn read(target: &str) -> (Target, String, Span) {
+    let head = format!("POST {target} HTTP/1.1");
+    let span = Span::new(5, 5 + target.len());
+    let mut edits = Vec::new();
+    let parsed = parse_target(head.as_bytes(), span, &mut edits);
+    let mut out = Vec::new();
+    let mut at = span.start;
+    for edit in edits {
+        assert!(at <= edit.span.start, "out of order");
+        assert!(edit.span.end <= span.end, "outside of the target");
+        out.extend_from_slice(&head.as_bytes()[at..edit.span.start]);
+        out.extend_from_slice(match edit.put {
+            Put::PathPrefix => b"/out",
+            Put::Project => b"7",
+            Put::EnvelopePath => b"/out/api/7/envelope/",
+            Put::Nothing => b"",
+            put => panic!("unexpected {put:?}"),
+        });
+        at = edit.span.end;
+    }
+    out.extend_from_slice(&head.as_bytes()[at..span.end]);
+    (parsed, String::from_utf8(out).unwrap(), span)
+}
+
+#[test]
+fn every_endpoint_is_recognised_with_and_without_a_final_slash() {
+    for (path, endpoint, path_key) in [
+        ("envelope", Endpoint::Envelope, None),
+        ("store", Endpoint::Store, None),
+        ("security", Endpoint::Security, None),
+        ("csp-report", Endpoint::Security, None),
+        ("nel", Endpoint::Nel, None),
+        ("minidump", Endpoint::Minidump, None),
+        ("unreal/KEY", Endpoint::Unreal, Some("KEY")),
+        ("unreal", Endpoint::Generic, None),
+        ("unreal/KEY/x", Endpoint::Generic, None),
+        ("events/abc/attachments", Endpoint::Attachments, None),
+        ("events/abc", Endpoint::Generic, None),
+        ("cron", Endpoint::Generic, None),
+        ("cron/nightly", Endpoint::Cron, None),
+        ("cron/nightly/KEY", Endpoint::Cron, Some("KEY")),
+        ("cron/nightly/KEY/x", Endpoint::Generic, None),
+        ("integration/otlp/v1/traces", Endpoint::OtlpTraces, None),
+        ("integration/otlp/v1/logs", Endpoint::OtlpLogs, None),
+        ("integration/otlp/v1/logs/x", Endpoint::Generic, None),
+        ("integration/otlp/v1/metrics", Endpoint::Generic, None),
+        ("otlp/v1/traces", Endpoint::Generic, None),
+        ("integration/vercel/logs", Endpoint::VercelLogs, None),
+        ("playstation", Endpoint::Playstation, None),
+        ("upload", Endpoint::Upload, None),
+        ("upload/some-id", Endpoint::Upload, None),
+        ("Envelope", Endpoint::Generic, None),
+        ("envelope/x", Endpoint::Generic, None),
+    ] {
+        for end in ["", "/"] {
+            let target = format!("/api/42/{path}{end}");
+            let (parsed, rewritten, _) = read(&target);
+            assert_eq!(parsed.endpoint, endpoint, "{target}");
+            assert_eq!(parsed.query, None);
+            assert_eq!(rewritten, format!("/out/api/7/{path}{end}"));
+            let head = format!("POST {target}");
+            let key = parsed.path_key.map(|span| span.of(head.as_bytes()));
+            assert_eq!(key, path_key.map(str::as_bytes), "{target}");
+        }
+    }
+}
+
+#[test]
+fn paths_are_rewritten() {
+    for (target, rewritten, endpoint) in [
+        ("/api/42", "/out/api/7", Endpoint::Generic),
+        ("/api/042/nel/", "/out/api/7/nel/", Endpoint::Nel),
+        ("/api/store/", "/out/api/store/", Endpoint::Store),
+        ("/p/api//store//", "/out/api/store/", Endpoint::Store),
+        (
+            "/a/b/api/42/envelope/",
+            "/out/api/7/envelope/",
+            Endpoint::Envelope,
+        ),
+        (
+            "//api/42//envelope///",
+            "/out/api/7/envelope/",
+            Endpoint::Envelope,
+        ),
+        (
+            "///a//b///api//42/envelope",
+            "/out/api/7/envelope",
+            Endpoint::Envelope,
+        ),
+        (
+            "/api/1/api/42/envelope/",
+            "/out/api/7/envelope/",
+            Endpoint::Envelope,
+        ),
+        (
+            "/api/v2/api/42/store/",
+            "/out/api/7/store/",
+            Endpoint::Store,
+        ),
+        (
+            "/api/42/events/42/attachments/",
+            "/out/api/7/events/42/attachments/",
+            Endpoint::Attachments,
+        ),
+        ("/api/42/cron/api/", "/out/api/7/cron/api/", Endpoint::Cron),
+        (
+            "/api/42/replays/api/store",
+            "/out/api/store",
+            Endpoint::Store,
+        ),
+        (
+            "/api/embed/error-page/",
+            "/out/api/embed/error-page/",
+            Endpoint::ErrorPage,
+        ),
+        (
+            "/p//api/embed/error-page/",
+            "/out/api/embed/error-page/",
+            Endpoint::ErrorPage,
+        ),
+        (
+            "http://mirror:80/api/42/envelope/",
+            "/out/api/7/envelope/",
+            Endpoint::Envelope,
+        ),
+        (
+            "https://api/42/api/42/nel/",
+            "/out/api/7/nel/",
+            Endpoint::Nel,
+        ),
+        (
+            "http://mirror/a//api/42//nel/",
+            "/out/api/7/nel/",
+            Endpoint::Nel,
+        ),
+    ] {
+        let (parsed, out, _) = read(target);
+        assert_eq!((parsed.endpoint, &*out), (endpoint, rewritten), "{target}");
+    }
+}
+
+#[test]
+fn anything_else_is_a_tunnel() {
+    for target in [
+        "/",
+        "/tunnel",
+        "/tunnel?o=1&sentry_key=x",
+        "/monitoring/?p=42",
+        "/tunnel?x=/api/42/envelope/",
+        "/api",
+        "/api/",
+        "/api/embed/",
+        "/api/embed/other",
+        "/api/+1/envelope/",
+        "/api/%34%32/envelope/",
+        "/API/42/envelope/",
+        "/xapi/42/envelope/",
+        "api/42/envelope",
+        "http://mirror",
+        "http://mirror?/api/42/",
+        "http://api/42/envelope/",
+        "*",
+        "mirror:443",
+        "",
+    ] {
+        let (parsed, rewritten, _) = read(target);
+        let expected = Target {
+            endpoint: Endpoint::Tunnel,
+            query: None,
+            path_key: None,
+        };
+        assert_eq!(parsed, expected, "{target}");
+        assert_eq!(rewritten, "/out/api/7/envelope/", "{target}");
+    }
+}
+
+#[test]
+fn a_query_is_found_and_left_alone() {
+    for (target, query, rewritten) in [
+        ("/api/42/envelope/?", "", "/out/api/7/envelope/?"),
+        (
+            "/api/42/envelope/?a=1&b=//c?d",
+            "a=1&b=//c?d",
+            "/out/api/7/envelope/?a=1&b=//c?d",
+        ),
+        (
+            "http://m/api/42//nel?x=/api/1/nel",
+            "x=/api/1/nel",
+            "/out/api/7/nel?x=/api/1/nel",
+        ),
+    ] {
+        let (parsed, out, span) = read(target);
+        let end = span.end;
+        assert_eq!(parsed.query, Some(Span::new(end - query.len(), end)));
+        assert_eq!(out, rewritten);
+    }
+}
+
+#[test]
+fn methods() {
+    for (endpoint, method, allowed) in [
+        (Endpoint::Envelope, "POST", true),
+        (Endpoint::Envelope, "post", false),
+        (Endpoint::Envelope, "GET", false),
+        (Endpoint::Envelope, "", false),
+        (Endpoint::Store, "GET", true),
+        (Endpoint::Cron, "HEAD", true),
+        (Endpoint::Cron, "PUT", false),
+        (Endpoint::Upload, "PATCH", true),
+        (Endpoint::ErrorPage, "GET", true),
+        (Endpoint::Generic, "PUT", true),
+        (Endpoint::Generic, "CONNECT", false),
+    ] {
+        assert_eq!(
+            endpoint.allows(method.as_bytes()),
+            allowed,
+            "{endpoint:?} {method}"
+        );
+    }
+    assert_eq!(Endpoint::Cron.allow_header(), "GET,HEAD,POST");
+}
+
+/// Does the same with strings: splits, looks from the end, joins.
+fn naive(target: &str) -> String {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, format!("?{query}")),
+        None => (target, String::new()),
+    };
+    let mut parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let counts = |parts: &[&str]| match parts {
+        ["api", "store", ..] | ["api", "embed", "error-page", ..] => true,
+        ["api", project, ..] => project.bytes().all(|byte| byte.is_ascii_digit()),
+        _ => false,
+    };
+    let Some(api) = (0..parts.len()).rfind(|at| counts(&parts[*at..])) else {
+        return "/out/api/7/envelope/".to_owned();
+    };
+    if parts[api + 1] != "store" && parts[api + 1] != "embed" {
+        parts[api + 1] = "7";
+    }
+    let end = if path.ends_with('/') { "/" } else { "" };
+    format!("/out/{}{end}{query}", parts[api..].join("/"))
+}
+
+proptest! {
+    #[test]
+    fn targets_are_rewritten_as_if_taken_apart(
+        target in "(/{1,2}(api|api|api|store|embed/error-page|42|1|x)){0,6}/{0,2}(\\?[a-z/=]{0,5})?"
+    ) {
+        let target = if target.starts_with('/') { target } else { format!("/{target}") };
+        prop_assert_eq!(read(&target).1, naive(&target), "{}", target);
+    }
+
+    #[test]
+    fn any_bytes_are_read(head: Vec<u8>, from: u8, to: u8) {
+        let [start, end] = [from.min(to), from.max(to)].map(usize::from);
+        let mut edits = Vec::new();
+        parse_target(&head, Span::new(start, end), &mut edits);
+        prop_assert!(!edits.is_empty());
+    }
+}
