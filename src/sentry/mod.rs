@@ -14,6 +14,7 @@ pub mod dsn;
 
 pub mod auth;
 pub mod endpoint;
+pub mod envelope;
 
 pub mod edit;
 

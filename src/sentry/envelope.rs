@@ -1,0 +1,311 @@
+//! The header of an envelope: where its DSN and its trace's public key are.
+//!
+//! An envelope begins with one JSON object, and Relay finds its end as a JSON parser does, not by
+//! the first line feed: white space before it and line feeds inside it are fine. So [`scan`] walks
+//! over that object, notes the spans of the few strings that matter, and stops at its closing
+//! brace. It looks at the structure only. Members have to follow each other properly and brackets
+//! have to match, since otherwise nobody could say which member a string belongs to; whether a
+//! number or an escape is valid, and what follows the header, is for the upstreams to judge.
+//!
+//! Only the two places that Relay reads count: the top-level `dsn` and `public_key` in the top-level
+//! `trace`. The same names deeper inside or in later lines are somebody's data.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use memchr::{memchr, memchr2};
+
+use super::edit::{Edit, Put};
+use super::parameters::hex_digit;
+use crate::span::Span;
+
+/// How deep arrays and objects may be nested, the header itself included. Relay's JSON parser has
+/// the same limit.
+const NESTING_MAX: u32 = 128;
+
+/// What the header of an envelope says. Spans are those of the contents of strings, between the
+/// quotes and with their escapes; of several members with one name the last counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EnvelopeHeader {
+    /// The position after the closing brace.
+    pub end: usize,
+    /// The `dsn`, if it is a string.
+    pub dsn: Option<Span>,
+    /// The `public_key` of the `trace`, if both are there and it is a string.
+    pub trace_key: Option<Span>,
+    /// The `event_id`, if it is a string.
+    pub event_id: Option<Span>,
+}
+
+/// Why a body does not begin with the header of an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnvelopeError {
+    /// There is no body.
+    Empty,
+    /// The body ends before the header does.
+    UnexpectedEnd,
+    /// The body begins with something else than an object, such as a byte order mark.
+    NotAnObject,
+    /// The object is not well-formed.
+    Malformed,
+    /// Arrays and objects are nested too deep.
+    TooDeep,
+}
+
+impl fmt::Display for EnvelopeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EnvelopeError::Empty => "empty request body",
+            EnvelopeError::UnexpectedEnd => "unexpected end of file",
+            EnvelopeError::NotAnObject => "invalid envelope header: expected a JSON object",
+            EnvelopeError::Malformed => "invalid envelope header: malformed JSON",
+            EnvelopeError::TooDeep => "invalid envelope header: recursion limit exceeded",
+        })
+    }
+}
+
+impl std::error::Error for EnvelopeError {}
+
+/// Reads the header at the start of `body` and pushes a [`Put::Dsn`] for every `dsn` and a
+/// [`Put::TraceKey`] for every `public_key` of a `trace`, in the order of their positions.
+///
+/// Values that are not strings are left alone: `null` means that there is none, anything else is
+/// refused by every server. An error pushes nothing.
+pub fn scan(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, EnvelopeError> {
+    if body.is_empty() {
+        return Err(EnvelopeError::Empty);
+    }
+    let edits_before = edits.len();
+    let scanned = scan_header(body, edits);
+    if scanned.is_err() {
+        edits.truncate(edits_before);
+    }
+    scanned
+}
+
+/// The text that the content of a JSON string stands for.
+///
+/// Never fails: an unknown escape stands for its character, a surrogate without its other half for
+/// U+FFFD.
+pub fn unescape(json_string_content: &[u8]) -> Cow<'_, [u8]> {
+    let mut rest = json_string_content;
+    let mut text = Vec::new();
+    while let Some((plain, escape)) =
+        memchr(b'\\', rest).and_then(|backslash| rest.split_at_checked(backslash))
+    {
+        text.reserve(rest.len());
+        text.extend_from_slice(plain);
+        rest = unescape_one(escape, &mut text);
+    }
+    if rest.len() == json_string_content.len() {
+        return Cow::Borrowed(json_string_content);
+    }
+    text.extend_from_slice(rest);
+    Cow::Owned(text)
+}
+
+/// Appends what the escape at the start of `escape` stands for and returns what follows it.
+fn unescape_one<'b>(escape: &'b [u8], text: &mut Vec<u8>) -> &'b [u8] {
+    let (byte, rest) = match escape {
+        [b'\\', b'u', rest @ ..] => return unescape_unicode(rest, text),
+        [b'\\', b'b', rest @ ..] => (b'\x08', rest),
+        [b'\\', b'f', rest @ ..] => (b'\x0c', rest),
+        [b'\\', b'n', rest @ ..] => (b'\n', rest),
+        [b'\\', b'r', rest @ ..] => (b'\r', rest),
+        [b'\\', b't', rest @ ..] => (b'\t', rest),
+        [b'\\', other, rest @ ..] => (*other, rest),
+        // A lone backslash at the end, which the content of a string cannot have.
+        other => (b'\\', other.get(1..).unwrap_or_default()),
+    };
+    text.push(byte);
+    rest
+}
+
+/// The same for what follows `\u`. Characters beyond U+FFFF are written as two such escapes.
+fn unescape_unicode<'b>(digits: &'b [u8], text: &mut Vec<u8>) -> &'b [u8] {
+    let (character, rest) = match code_unit(digits) {
+        Some((high @ 0xd800..=0xdbff, rest)) => rest
+            .strip_prefix(b"\\u")
+            .and_then(code_unit)
+            .and_then(|(low, rest)| {
+                let character = char::decode_utf16([high, low]).next()?.ok()?;
+                Some((character, rest))
+            })
+            .unwrap_or((char::REPLACEMENT_CHARACTER, rest)),
+        Some((unit, rest)) => {
+            let character = char::from_u32(unit.into());
+            (character.unwrap_or(char::REPLACEMENT_CHARACTER), rest)
+        }
+        None => (char::REPLACEMENT_CHARACTER, digits),
+    };
+    text.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    rest
+}
+
+fn code_unit(digits: &[u8]) -> Option<(u16, &[u8])> {
+    let (digits, rest) = digits.split_first_chunk::<4>()?;
+    let unit = digits.iter().try_fold(0, |unit: u16, digit| {
+        Some(unit << 4 | u16::from(hex_digit(*digit)?))
+    })?;
+    Some((unit, rest))
+}
+
+fn scan_header(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, EnvelopeError> {
+    let mut header = EnvelopeHeader::default();
+    let mut scanner = Scanner { body, at: 0 };
+    if scanner.next_token()? != b'{' {
+        return Err(EnvelopeError::NotAnObject);
+    }
+    scanner.members(|scanner, name| {
+        let value = scanner.next_token()?;
+        match (name, value) {
+            (b"dsn", b'"') => header.dsn = Some(scanner.string_to_edit(Put::Dsn, edits)?),
+            (b"event_id", b'"') => header.event_id = Some(scanner.string()?),
+            (b"trace", b'{') => scanner.members(|scanner, name| {
+                let value = scanner.next_token()?;
+                match (name, value) {
+                    (b"public_key", b'"') => {
+                        header.trace_key = Some(scanner.string_to_edit(Put::TraceKey, edits)?);
+                        Ok(())
+                    }
+                    _ => scanner.skip_value(NESTING_MAX - 2),
+                }
+            })?,
+            _ => scanner.skip_value(NESTING_MAX - 1)?,
+        }
+        Ok(())
+    })?;
+    header.end = scanner.at;
+    Ok(header)
+}
+
+/// A position in JSON text.
+struct Scanner<'b> {
+    body: &'b [u8],
+    at: usize,
+}
+
+impl<'b> Scanner<'b> {
+    /// The byte after any white space, where the scanner then stands.
+    fn next_token(&mut self) -> Result<u8, EnvelopeError> {
+        loop {
+            match self.body.get(self.at) {
+                Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
+                Some(byte) => return Ok(*byte),
+                None => return Err(EnvelopeError::UnexpectedEnd),
+            }
+        }
+    }
+
+    /// Walks over an object from its opening brace. `member` gets the name of each member and has
+    /// to walk over its value, in front of which there may be white space.
+    fn members(
+        &mut self,
+        mut member: impl FnMut(&mut Self, &[u8]) -> Result<(), EnvelopeError>,
+    ) -> Result<(), EnvelopeError> {
+        self.at += 1;
+        if self.next_token()? == b'}' {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.expect(b'"')?;
+            let name = self.string()?;
+            self.expect(b':')?;
+            self.at += 1;
+            member(self, &unescape(name.of(self.body)))?;
+            let after = self.next_token()?;
+            self.at += 1;
+            match after {
+                b',' => {}
+                b'}' => return Ok(()),
+                _ => return Err(EnvelopeError::Malformed),
+            }
+        }
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), EnvelopeError> {
+        if self.next_token()? == byte {
+            Ok(())
+        } else {
+            Err(EnvelopeError::Malformed)
+        }
+    }
+
+    /// Walks over a string from its opening quote and returns its content.
+    fn string(&mut self) -> Result<Span, EnvelopeError> {
+        self.at += 1;
+        let start = self.at;
+        loop {
+            let rest = self.body.get(self.at..).unwrap_or_default();
+            let found = memchr2(b'"', b'\\', rest).ok_or(EnvelopeError::UnexpectedEnd)?;
+            let at = self.at + found;
+            if rest.get(found) == Some(&b'"') {
+                self.at = at + 1;
+                return Ok(Span::new(start, at));
+            }
+            // The byte after a backslash, which may be a quote, never ends the string.
+            self.at = at + 2;
+        }
+    }
+
+    fn string_to_edit(&mut self, put: Put, edits: &mut Vec<Edit>) -> Result<Span, EnvelopeError> {
+        let span = self.string()?;
+        edits.push(Edit { span, put });
+        Ok(span)
+    }
+
+    /// Walks over a value, in which arrays and objects may be nested `nesting_max` deep.
+    fn skip_value(&mut self, nesting_max: u32) -> Result<(), EnvelopeError> {
+        // One bit for each open bracket, the innermost the lowest: whether it is a brace.
+        const { assert!(NESTING_MAX <= u128::BITS) };
+        let mut braces: u128 = 0;
+        let mut depth = 0;
+        loop {
+            let token = self.next_token()?;
+            match token {
+                b'"' => {
+                    self.string()?;
+                }
+                b'{' | b'[' => {
+                    if depth == nesting_max {
+                        return Err(EnvelopeError::TooDeep);
+                    }
+                    depth += 1;
+                    braces = braces << 1 | u128::from(token == b'{');
+                    self.at += 1;
+                }
+                b'}' | b']' => {
+                    if depth == 0 || (braces & 1 == 1) != (token == b'}') {
+                        return Err(EnvelopeError::Malformed);
+                    }
+                    depth -= 1;
+                    braces >>= 1;
+                    self.at += 1;
+                }
+                b',' | b':' if depth > 0 => self.at += 1,
+                _ => self.skip_scalar()?,
+            }
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Walks over a number, `true`, `false` or `null`.
+    fn skip_scalar(&mut self) -> Result<(), EnvelopeError> {
+        let rest = self.body.get(self.at..).unwrap_or_default();
+        let length = rest
+            .iter()
+            .position(|byte| !byte.is_ascii_alphanumeric() && !b"+-.".contains(byte))
+            .unwrap_or(rest.len());
+        self.at += length;
+        if length == 0 {
+            return Err(EnvelopeError::Malformed);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
