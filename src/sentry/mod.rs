@@ -17,5 +17,6 @@ pub mod endpoint;
 pub mod envelope;
 
 pub mod edit;
+pub mod rate_limits;
 
 mod parameters;
