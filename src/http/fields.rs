@@ -1,0 +1,295 @@
+//! What the heads of requests and responses have in common: header lines, their names, their faults.
+//!
+//! httparse checks the syntax and tells names from values; it hands out slices, though, and keeps
+//! nothing of the line around them. So the raw lines are walked beside its headers, one `memchr` per
+//! line, which gives every place as a [`Span`]. A name is classified here, once, so that nobody
+//! compares header names a second time; a name this program has no use for is
+//! [`FieldName::Other`] and can still be read through its span.
+
+use std::fmt;
+use std::mem::MaybeUninit;
+
+use memchr::memchr_iter;
+
+use crate::span::Span;
+
+/// The header lines that fit at most, whatever the configuration allows. A slot is 32 bytes of the
+/// stack; 256 is beyond what any SDK, browser or CDN sends, and beyond Relay's own limit of 100.
+pub(super) const FIELD_COUNT_MAX: usize = 256;
+
+/// Room for httparse's headers, left uninitialised: clearing it would cost more than parsing.
+pub(super) type Slots<'b> = [MaybeUninit<httparse::Header<'b>>; FIELD_COUNT_MAX];
+
+/// A version of HTTP this program speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0: a connection ends with its request, unless `Connection: keep-alive` says otherwise.
+    Http10,
+    /// HTTP/1.1: a connection is kept, unless `Connection: close` says otherwise.
+    #[default]
+    Http11,
+}
+
+impl Version {
+    /// The version for httparse's minor version number.
+    pub(super) fn of_minor(minor: Option<u8>) -> Version {
+        if minor == Some(0) {
+            Version::Http10
+        } else {
+            Version::Http11
+        }
+    }
+}
+
+/// A header line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Which header it is.
+    pub name: FieldName,
+    /// The name as it is written.
+    pub name_span: Span,
+    /// The value without the white space around it; it may be empty.
+    pub value: Span,
+    /// The whole line with its line end, which is CRLF or a bare LF.
+    pub line: Span,
+}
+
+/// The header names that mean something to this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Each variant is the header of its name.
+pub enum FieldName {
+    Authorization,
+    XSentryAuth,
+    Host,
+    ContentLength,
+    ContentEncoding,
+    ContentType,
+    TransferEncoding,
+    Connection,
+    KeepAlive,
+    ProxyConnection,
+    ProxyAuthorization,
+    ProxyAuthenticate,
+    Te,
+    Trailer,
+    Upgrade,
+    Expect,
+    AcceptEncoding,
+    XForwardedFor,
+    XForwardedProto,
+    XSentryRateLimits,
+    XSentryError,
+    RetryAfter,
+    /// Any other header.
+    Other,
+}
+
+impl FieldName {
+    /// Classifies a name, ignoring case (RFC 9110 §5.1).
+    pub fn of(name: &[u8]) -> FieldName {
+        // The length leaves at most two candidates, and none for most headers of a browser.
+        let candidates: &[(&str, FieldName)] = match name.len() {
+            2 => &[("te", FieldName::Te)],
+            4 => &[("host", FieldName::Host)],
+            6 => &[("expect", FieldName::Expect)],
+            7 => &[
+                ("trailer", FieldName::Trailer),
+                ("upgrade", FieldName::Upgrade),
+            ],
+            10 => &[
+                ("connection", FieldName::Connection),
+                ("keep-alive", FieldName::KeepAlive),
+            ],
+            11 => &[("retry-after", FieldName::RetryAfter)],
+            12 => &[("content-type", FieldName::ContentType)],
+            13 => &[
+                ("x-sentry-auth", FieldName::XSentryAuth),
+                ("authorization", FieldName::Authorization),
+            ],
+            14 => &[
+                ("content-length", FieldName::ContentLength),
+                ("x-sentry-error", FieldName::XSentryError),
+            ],
+            15 => &[
+                ("accept-encoding", FieldName::AcceptEncoding),
+                ("x-forwarded-for", FieldName::XForwardedFor),
+            ],
+            16 => &[
+                ("content-encoding", FieldName::ContentEncoding),
+                ("proxy-connection", FieldName::ProxyConnection),
+            ],
+            17 => &[
+                ("transfer-encoding", FieldName::TransferEncoding),
+                ("x-forwarded-proto", FieldName::XForwardedProto),
+            ],
+            18 => &[("proxy-authenticate", FieldName::ProxyAuthenticate)],
+            19 => &[("proxy-authorization", FieldName::ProxyAuthorization)],
+            20 => &[("x-sentry-rate-limits", FieldName::XSentryRateLimits)],
+            _ => &[],
+        };
+        candidates
+            .iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()))
+            .map_or(FieldName::Other, |(_, field)| *field)
+    }
+}
+
+/// How far a head got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// It is all there.
+    Complete,
+    /// Its end is not in the buffer yet.
+    Partial,
+}
+
+/// What is wrong with a head. The connection cannot be used any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadError {
+    /// It breaks the syntax of RFC 9112; the text says where.
+    Malformed(&'static str),
+    /// It is longer than allowed: `limits.head_bytes` for a request.
+    TooLarge,
+    /// It has more header lines than allowed: `limits.header_count` for a request.
+    TooManyFields,
+    /// It is neither HTTP/1.0 nor HTTP/1.1.
+    Version,
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HeadError::Malformed(text) => text,
+            HeadError::TooLarge => "the message head is too long",
+            HeadError::TooManyFields => "too many header lines",
+            HeadError::Version => "neither HTTP/1.0 nor HTTP/1.1",
+        })
+    }
+}
+
+impl std::error::Error for HeadError {}
+
+impl From<httparse::Error> for HeadError {
+    fn from(error: httparse::Error) -> HeadError {
+        match error {
+            httparse::Error::HeaderName => HeadError::Malformed(
+                "invalid header name: a space before the colon, a folded line or a byte that is no token",
+            ),
+            httparse::Error::HeaderValue => {
+                HeadError::Malformed("invalid header value: a control byte or a bare CR")
+            }
+            httparse::Error::NewLine => HeadError::Malformed("invalid line end: a bare CR"),
+            httparse::Error::Status => HeadError::Malformed("invalid status line"),
+            httparse::Error::Token => HeadError::Malformed("invalid request line"),
+            httparse::Error::TooManyHeaders => HeadError::TooManyFields,
+            httparse::Error::Version => HeadError::Version,
+        }
+    }
+}
+
+/// The position of the first byte that is no line end: empty lines in front of a message are skipped
+/// (RFC 9112 §2.2).
+pub(super) fn first_line(buffer: &[u8]) -> usize {
+    buffer
+        .iter()
+        .position(|byte| !matches!(byte, b'\r' | b'\n'))
+        .unwrap_or(buffer.len())
+}
+
+/// The lines of `head` from `start` on, each with its line end. httparse let no LF through but at the
+/// end of a line.
+pub(super) fn lines(head: &[u8], start: usize) -> impl Iterator<Item = Span> {
+    let mut line_start = start;
+    memchr_iter(b'\n', head.get(start..).unwrap_or_default()).map(move |position| {
+        let line = Span::new(line_start, start + position + 1);
+        line_start = line.end;
+        line
+    })
+}
+
+/// Where a header that httparse found in `line` is.
+pub(super) fn locate(header: &httparse::Header<'_>, line: Span, head: &[u8]) -> Field {
+    let name_span = Span::new(line.start, line.start + header.name.len());
+    let after_colon = Span::new(name_span.end + 1, line.end);
+    let is_padding = |byte: &&u8| matches!(byte, b' ' | b'\t');
+    let padding_bytes = after_colon.of(head).iter().take_while(is_padding).count();
+    let value_start = after_colon.start + padding_bytes;
+    Field {
+        name: FieldName::of(header.name.as_bytes()),
+        name_span,
+        value: Span::new(value_start, value_start + header.value.len()),
+        line,
+    }
+}
+
+/// The values of all lines called `name`, in order.
+pub(super) fn values<'b>(
+    fields: &[Field],
+    name: FieldName,
+    buffer: &'b [u8],
+) -> impl Iterator<Item = &'b [u8]> {
+    let named = fields.iter().filter(move |field| field.name == name);
+    named.map(move |field| field.value.of(buffer))
+}
+
+/// Whether the sender means to use the connection again (RFC 9112 §9.3). `close` wins over
+/// `keep-alive` where both are said.
+pub(super) fn keep_alive(version: Version, fields: &[Field], buffer: &[u8]) -> bool {
+    !connection_lists(fields, b"close", buffer)
+        && match version {
+            Version::Http11 => true,
+            Version::Http10 => connection_lists(fields, b"keep-alive", buffer),
+        }
+}
+
+/// Whether a `Connection` header lists `token`, ignoring case (RFC 9110 §7.6.1).
+pub(super) fn connection_lists(fields: &[Field], token: &[u8], buffer: &[u8]) -> bool {
+    values(fields, FieldName::Connection, buffer)
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .any(|listed| listed.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_name_is_classified_in_any_case() {
+        let known = [
+            ("Authorization", FieldName::Authorization),
+            ("X-Sentry-Auth", FieldName::XSentryAuth),
+            ("Host", FieldName::Host),
+            ("Content-Length", FieldName::ContentLength),
+            ("Content-Encoding", FieldName::ContentEncoding),
+            ("Content-Type", FieldName::ContentType),
+            ("Transfer-Encoding", FieldName::TransferEncoding),
+            ("Connection", FieldName::Connection),
+            ("Keep-Alive", FieldName::KeepAlive),
+            ("Proxy-Connection", FieldName::ProxyConnection),
+            ("Proxy-Authorization", FieldName::ProxyAuthorization),
+            ("Proxy-Authenticate", FieldName::ProxyAuthenticate),
+            ("TE", FieldName::Te),
+            ("Trailer", FieldName::Trailer),
+            ("Upgrade", FieldName::Upgrade),
+            ("Expect", FieldName::Expect),
+            ("Accept-Encoding", FieldName::AcceptEncoding),
+            ("X-Forwarded-For", FieldName::XForwardedFor),
+            ("X-Forwarded-Proto", FieldName::XForwardedProto),
+            ("X-Sentry-Rate-Limits", FieldName::XSentryRateLimits),
+            ("X-Sentry-Error", FieldName::XSentryError),
+            ("Retry-After", FieldName::RetryAfter),
+        ];
+        for (name, field) in known {
+            assert_eq!(FieldName::of(name.as_bytes()), field, "{name}");
+            assert_eq!(FieldName::of(name.to_lowercase().as_bytes()), field);
+            assert_eq!(FieldName::of(name.to_uppercase().as_bytes()), field);
+            let underscored = name.replace('-', "_");
+            if underscored != name {
+                assert_eq!(FieldName::of(underscored.as_bytes()), FieldName::Other);
+            }
+        }
+        for name in ["", "x", "hosts", "user-agent", "x-sentry-auth2", "origin"] {
+            assert_eq!(FieldName::of(name.as_bytes()), FieldName::Other, "{name}");
+        }
+    }
+}

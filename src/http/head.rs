@@ -1,0 +1,154 @@
+//! The head of a request: request line and header lines, as spans of the buffer they were read into.
+//!
+//! httparse does the syntax, with SIMD and without copying; this file turns its slices into spans,
+//! classifies what the program asks for later, and adds what httparse leaves to its caller: the bounds
+//! and the rule on `Host`. A [`RequestHead`] lives as long as its connection and is refilled per
+//! request, so parsing allocates nothing once its list has grown.
+//!
+//! A growing buffer is parsed anew after each read. The bound on a head makes that cheap enough even
+//! for a sender of single bytes, and nearly every head of an SDK comes in one read anyway.
+
+use std::mem::{self, MaybeUninit};
+
+pub use super::fields::{Field, FieldName, HeadError, Parsed, Version};
+
+use super::fields::{self, Slots};
+use crate::limits::Limits;
+use crate::span::Span;
+
+/// A request method. The names are case-sensitive (RFC 9110 §9.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // Each variant is the method of its name.
+pub enum Method {
+    #[default]
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+    /// Any other method; what it is called is at [`RequestHead::method_span`].
+    Other,
+}
+
+/// The head of a request.
+#[derive(Debug, Default)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// Where the method is written. Its start is the start of the request: empty lines may stand in
+    /// front of it (RFC 9112 §2.2), and no span covers them.
+    pub method_span: Span,
+    /// The request target: a path with a query, or an absolute URI.
+    pub target: Span,
+    /// The version.
+    pub version: Version,
+    /// Where the version is written.
+    pub version_span: Span,
+    /// The header lines, in order.
+    pub fields: Vec<Field>,
+    /// The bytes of the head, the blank line included: the body begins there.
+    pub len: usize,
+    /// Whether any of its lines ends in a bare LF.
+    pub bare_lf: bool,
+}
+
+impl RequestHead {
+    /// Parses the head at the start of `buffer` into this one, which keeps nothing of the last. It
+    /// has meaningful contents only after [`Parsed::Complete`].
+    pub fn parse(&mut self, buffer: &[u8], limits: &Limits) -> Result<Parsed, HeadError> {
+        let mut fields = mem::take(&mut self.fields);
+        fields.clear();
+        *self = RequestHead {
+            fields,
+            ..RequestHead::default()
+        };
+
+        let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; _];
+        let slot_count = limits.header_count.min(slots.len());
+        let slots = slots.get_mut(..slot_count).unwrap_or_default();
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(buffer, slots)? {
+            httparse::Status::Partial if buffer.len() >= limits.head_bytes => {
+                Err(HeadError::TooLarge)
+            }
+            httparse::Status::Partial => Ok(Parsed::Partial),
+            httparse::Status::Complete(len) if len > limits.head_bytes => Err(HeadError::TooLarge),
+            httparse::Status::Complete(len) => {
+                self.fill(&request, buffer.get(..len).unwrap_or_default());
+                if self.values(FieldName::Host, buffer).nth(1).is_some() {
+                    // RFC 9112 §3.2. A missing one is fine: Relay takes it, nothing is routed by it.
+                    return Err(HeadError::Malformed("more than one Host header"));
+                }
+                Ok(Parsed::Complete)
+            }
+        }
+    }
+
+    /// The values of all lines called `name`, in order.
+    pub fn values<'b>(&self, name: FieldName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
+        fields::values(&self.fields, name, buffer)
+    }
+
+    /// Whether the client means to use the connection again (RFC 9112 §9.3).
+    pub fn keep_alive(&self, buffer: &[u8]) -> bool {
+        fields::keep_alive(self.version, &self.fields, buffer)
+    }
+
+    /// Whether the client waits for `100 Continue` before it sends the body. An HTTP/1.0 client
+    /// cannot (RFC 9110 §10.1.1).
+    pub fn expects_continue(&self, buffer: &[u8]) -> bool {
+        self.version == Version::Http11
+            && self
+                .values(FieldName::Expect, buffer)
+                .any(|value| value.eq_ignore_ascii_case(b"100-continue"))
+    }
+
+    /// Whether `Connection` lists the header `name`, which makes it hop-by-hop (RFC 9110 §7.6.1).
+    pub fn connection_lists(&self, name: &[u8], buffer: &[u8]) -> bool {
+        fields::connection_lists(&self.fields, name, buffer)
+    }
+
+    /// Takes over what httparse found in `head`.
+    fn fill(&mut self, request: &httparse::Request<'_, '_>, head: &[u8]) {
+        let method = request.method.unwrap_or_default();
+        let target = request.path.unwrap_or_default();
+        let start = fields::first_line(head);
+        let mut bare_lf = false;
+        let mut lines =
+            fields::lines(head, start).inspect(|line| bare_lf |= !line.of(head).ends_with(b"\r\n"));
+
+        // Exactly one space stands between the three: httparse takes no other request line.
+        self.method = method_of(method);
+        self.method_span = Span::new(start, start + method.len());
+        self.target = Span::new(0, target.len()).shifted(self.method_span.end + 1);
+        self.version = Version::of_minor(request.version);
+        self.version_span = Span::new(0, "HTTP/1.1".len()).shifted(self.target.end + 1);
+        self.len = head.len();
+
+        lines.next(); // The request line; the header lines follow, then the blank line.
+        let located = request.headers.iter().zip(&mut lines);
+        self.fields
+            .extend(located.map(|(header, line)| fields::locate(header, line, head)));
+        lines.for_each(drop);
+        self.bare_lf = bare_lf;
+    }
+}
+
+/// The method of that exact name.
+fn method_of(name: &str) -> Method {
+    match name {
+        "GET" => Method::Get,
+        "HEAD" => Method::Head,
+        "POST" => Method::Post,
+        "PUT" => Method::Put,
+        "PATCH" => Method::Patch,
+        "DELETE" => Method::Delete,
+        "OPTIONS" => Method::Options,
+        _ => Method::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

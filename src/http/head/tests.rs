@@ -1,0 +1,456 @@
+//! Heads as SDKs write them, heads that must not pass, and every place to cut one.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(text: &[u8]) -> Result<RequestHead, HeadError> {
+    let mut head = RequestHead::default();
+    match head.parse(text, &Limits::default())? {
+        Parsed::Complete => Ok(head),
+        Parsed::Partial => panic!("partial: {:?}", String::from_utf8_lossy(text)),
+    }
+}
+
+/// A text of the head at `span`.
+fn at(span: Span, text: &[u8]) -> &str {
+    std::str::from_utf8(span.of(text)).unwrap()
+}
+
+/// What a head says about itself: name, value and line of each field.
+fn fields<'t>(head: &RequestHead, text: &'t [u8]) -> Vec<(&'t str, &'t str, &'t str)> {
+    let texts = |field: &Field| {
+        let spans = [field.name_span, field.value, field.line];
+        spans.map(|span| at(span, text)).into()
+    };
+    head.fields.iter().map(texts).collect()
+}
+
+#[test]
+fn every_part_is_found_where_it_is_written() {
+    let text = b"POST /api/42/envelope/?sentry_key=abc HTTP/1.1\r\n\
+        Host: mirror.example.com\r\n\
+        x-sentry-auth:Sentry sentry_key=abc\r\n\
+        Content-Encoding:  \t \r\n\
+        Content-Encoding:\r\n\
+        X-Twice:\ta: b \xc3\xa9 \t\r\n\
+        \r\n{}";
+    let head = parse(text).unwrap();
+    assert_eq!(head.method, Method::Post);
+    assert_eq!(at(head.method_span, text), "POST");
+    assert_eq!(at(head.target, text), "/api/42/envelope/?sentry_key=abc");
+    assert_eq!(head.version, Version::Http11);
+    assert_eq!(at(head.version_span, text), "HTTP/1.1");
+    assert_eq!(head.len, text.len() - 2);
+    assert!(!head.bare_lf);
+    assert_eq!(
+        fields(&head, text),
+        [
+            ("Host", "mirror.example.com", "Host: mirror.example.com\r\n"),
+            (
+                "x-sentry-auth",
+                "Sentry sentry_key=abc",
+                "x-sentry-auth:Sentry sentry_key=abc\r\n"
+            ),
+            ("Content-Encoding", "", "Content-Encoding:  \t \r\n"),
+            ("Content-Encoding", "", "Content-Encoding:\r\n"),
+            ("X-Twice", "a: b é", "X-Twice:\ta: b é \t\r\n"),
+        ]
+    );
+    let names: Vec<_> = head.fields.iter().map(|field| field.name).collect();
+    use FieldName::{ContentEncoding, Host, Other, XSentryAuth};
+    assert_eq!(
+        names,
+        [Host, XSentryAuth, ContentEncoding, ContentEncoding, Other]
+    );
+    let encodings: Vec<_> = head.values(ContentEncoding, text).collect();
+    assert_eq!(encodings, [b"", b""]);
+    assert_eq!(head.values(FieldName::Te, text).count(), 0);
+}
+
+#[test]
+fn empty_lines_in_front_are_in_no_span() {
+    for front in ["", "\r\n", "\n", "\r\n\n\r\n"] {
+        let text = format!("{front}GET / HTTP/1.0\r\nA: b\r\n\r\nrest");
+        let text = text.as_bytes();
+        let head = parse(text).unwrap();
+        assert_eq!(head.method_span.start, front.len());
+        assert_eq!(at(head.method_span, text), "GET");
+        assert_eq!(at(head.target, text), "/");
+        assert_eq!(at(head.version_span, text), "HTTP/1.0");
+        assert_eq!(head.version, Version::Http10);
+        assert_eq!(fields(&head, text), [("A", "b", "A: b\r\n")]);
+        assert_eq!(&text[head.len..], b"rest");
+        assert!(!head.bare_lf);
+    }
+}
+
+#[test]
+fn bare_line_feeds_are_accepted_and_told() {
+    let whole = "POST / HTTP/1.1\r\nA: b\r\nC:\r\n\r\n";
+    for (bare, (place, _)) in whole.match_indices("\r\n").enumerate() {
+        let mut text = whole.to_owned();
+        text.replace_range(place..place + 2, "\n");
+        let head = parse(text.as_bytes()).unwrap();
+        assert!(head.bare_lf, "line {bare}");
+        assert_eq!(head.len, text.len());
+        let values: Vec<_> = fields(&head, text.as_bytes());
+        assert_eq!((values[0].0, values[0].1), ("A", "b"));
+        assert_eq!((values[1].0, values[1].1), ("C", ""));
+    }
+    let text = b"GET / HTTP/1.1\nA: b\nC: \n\n";
+    let head = parse(text).unwrap();
+    assert_eq!(
+        fields(&head, text),
+        [("A", "b", "A: b\n"), ("C", "", "C: \n")]
+    );
+    assert!(head.bare_lf);
+    assert!(parse(b"GET / HTTP/1.1\n\n").unwrap().bare_lf);
+}
+
+#[test]
+fn methods_are_exact_tokens() {
+    for (name, method) in [
+        ("GET", Method::Get),
+        ("HEAD", Method::Head),
+        ("POST", Method::Post),
+        ("PUT", Method::Put),
+        ("PATCH", Method::Patch),
+        ("DELETE", Method::Delete),
+        ("OPTIONS", Method::Options),
+        ("post", Method::Other),
+        ("POSTS", Method::Other),
+        ("M-SEARCH", Method::Other),
+    ] {
+        let text = format!("{name} /x HTTP/1.1\r\n\r\n");
+        let head = parse(text.as_bytes()).unwrap();
+        assert_eq!(head.method, method);
+        assert_eq!(at(head.method_span, text.as_bytes()), name);
+    }
+}
+
+#[test]
+fn targets_of_all_forms_are_taken() {
+    for target in [
+        "/",
+        "*",
+        "http://mirror.example.com/api/42/envelope/?a=b",
+        "//api//42/envelope/",
+        "/caf\u{e9}",
+        "/a?b#c",
+    ] {
+        let text = format!("POST {target} HTTP/1.1\r\n\r\n");
+        let head = parse(text.as_bytes()).unwrap();
+        assert_eq!(at(head.target, text.as_bytes()), target);
+    }
+}
+
+#[test]
+fn what_two_parsers_could_read_differently_is_malformed() {
+    for text in [
+        "GET / HTTP/1.1\r\nA: b\r c\r\n\r\n",
+        "GET / HTTP/1.1\r\nA: b\rX: y\r\n\r\n",
+        "GET / HTTP/1.1\r\nA: b\r\r\n\r\n",
+        "GET / HTTP/1.1\r\nA:\rb\r\n\r\n",
+        "GET / HTTP/1.1\rA: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nA: b\r\n\r \n",
+        "\rGET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nA: b\0c\r\n\r\n",
+        "GET / HTTP/1.1\r\nA\0: b\r\n\r\n",
+        "GET /\0 HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
+        "GET / HTTP/1.1\r\nA: b\r\n\tc\r\n\r\n",
+        "GET / HTTP/1.1\r\nA:\r\n b\r\n\r\n",
+        "GET / HTTP/1.1\r\n A: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nA : b\r\n\r\n",
+        "GET / HTTP/1.1\r\nA\t: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nA B: c\r\n\r\n",
+        "GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        "GET / HTTP/1.1\r\n: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nA\u{e9}: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nA(: b\r\n\r\n",
+        "GET  / HTTP/1.1\r\n\r\n",
+        "GET\t/ HTTP/1.1\r\n\r\n",
+        "GET /a b HTTP/1.1\r\n\r\n",
+        " GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1 \r\n\r\n",
+        "GET /\r\n\r\n",
+        "G\u{e9}T / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nhost: b\r\n\r\n",
+    ] {
+        // Some fall on the version already, which says as little about where a request ends.
+        match parse(text.as_bytes()) {
+            Err(HeadError::Malformed(_) | HeadError::Version) => {}
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn control_bytes_are_malformed_wherever_they_are() {
+    for byte in (0..=u8::MAX).filter(|byte| *byte != b'\n') {
+        let control = byte.is_ascii_control();
+        // In a value all but controls may be, and the tab. Long ones are scanned by other code.
+        for length in [0, 5, 40] {
+            let text = [
+                b"GET / HTTP/1.1\r\nA: b",
+                &vec![b'x'; length][..],
+                &[byte],
+                b"c\r\n\r\n",
+            ];
+            let text = text.concat();
+            let expected = !control || byte == b'\t';
+            assert_eq!(parse(&text).is_ok(), expected, "{byte:#x} in a value");
+            // In a name only those of a token, in a target only what is visible.
+            let text = [
+                b"GET / HTTP/1.1\r\nA",
+                &vec![b'x'; length][..],
+                &[byte],
+                b"c: d\r\n\r\n",
+            ];
+            let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:".contains(&byte);
+            assert_eq!(parse(&text.concat()).is_ok(), token, "{byte:#x} in a name");
+            let text = [
+                b"GET /",
+                &vec![b'x'; length][..],
+                &[byte],
+                b" HTTP/1.1\r\n\r\n",
+            ];
+            let visible = byte.is_ascii_graphic();
+            assert_eq!(
+                parse(&text.concat()).is_ok(),
+                visible,
+                "{byte:#x} in a target"
+            );
+        }
+    }
+}
+
+#[test]
+fn other_versions_are_told_apart() {
+    for text in [
+        "GET / HTTP/0.9\r\n\r\n",
+        "GET / HTTP/1.2\r\n\r\n",
+        "GET / HTTP/2.0\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET / http/1.1\r\n\r\n",
+        "GET / HTTP/1.10\r\n\r\n",
+    ] {
+        let error = parse(text.as_bytes()).unwrap_err();
+        let expected = if text.contains("1.10") {
+            HeadError::Malformed("invalid line end: a bare CR")
+        } else {
+            HeadError::Version
+        };
+        assert_eq!(error, expected, "{text:?}");
+    }
+}
+
+#[test]
+fn a_missing_host_is_accepted() {
+    assert!(parse(b"POST / HTTP/1.1\r\nA: b\r\n\r\n").is_ok());
+}
+
+#[test]
+fn connections_are_kept_as_their_version_says() {
+    for (version, lines, keep) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: close\r\n", false),
+        ("1.1", "connection:CLOSE\r\n", false),
+        ("1.1", "Connection: keep-alive\r\n", true),
+        ("1.1", "Connection: Upgrade, Close\r\n", false),
+        ("1.1", "Connection: te\r\nConnection: close\r\n", false),
+        ("1.1", "Connection: keep-alive, close\r\n", false),
+        ("1.1", "Connection: closed\r\n", true),
+        ("1.1", "Connection:\r\n", true),
+        ("1.0", "", false),
+        ("1.0", "Connection: keep-alive\r\n", true),
+        ("1.0", "Connection: te,\tKeep-Alive ,\r\n", true),
+        ("1.0", "Connection: keep-alive, close\r\n", false),
+        ("1.0", "Connection: close\r\n", false),
+        ("1.0", "Keep-Alive: timeout=5\r\n", false),
+    ] {
+        let text = format!("GET / HTTP/{version}\r\n{lines}\r\n");
+        let head = parse(text.as_bytes()).unwrap();
+        assert_eq!(
+            head.keep_alive(text.as_bytes()),
+            keep,
+            "{version} {lines:?}"
+        );
+    }
+}
+
+#[test]
+fn headers_named_by_connection_are_hop_by_hop() {
+    let text = b"GET / HTTP/1.1\r\nConnection: X-One, x-two\r\nConnection: close\r\n\r\n";
+    let head = parse(text).unwrap();
+    for (name, listed) in [
+        (&b"x-one"[..], true),
+        (b"X-TWO", true),
+        (b"close", true),
+        (b"x", false),
+        (b"x-three", false),
+        (b"", false),
+    ] {
+        assert_eq!(head.connection_lists(name, text), listed);
+    }
+}
+
+#[test]
+fn only_http_1_1_expects_a_continue() {
+    for (version, lines, expects) in [
+        ("1.1", "Expect: 100-continue\r\n", true),
+        ("1.1", "expect:100-Continue\r\n", true),
+        ("1.1", "Expect: 200-ok\r\n", false),
+        ("1.1", "Expect:\r\n", false),
+        ("1.1", "", false),
+        ("1.0", "Expect: 100-continue\r\n", false),
+    ] {
+        let text = format!("POST / HTTP/{version}\r\n{lines}\r\n");
+        let head = parse(text.as_bytes()).unwrap();
+        assert_eq!(head.expects_continue(text.as_bytes()), expects, "{lines:?}");
+    }
+}
+
+#[test]
+fn the_bytes_of_a_head_are_bounded() {
+    let limits = Limits {
+        head_bytes: 100,
+        ..Limits::default()
+    };
+    let head_of = |bytes: usize| {
+        let fixed_bytes = "GET / HTTP/1.1\r\nA: \r\n\r\n".len();
+        format!(
+            "GET / HTTP/1.1\r\nA: {}\r\n\r\n",
+            "x".repeat(bytes - fixed_bytes)
+        )
+        .into_bytes()
+    };
+    let mut head = RequestHead::default();
+    assert_eq!(head.parse(&head_of(100), &limits), Ok(Parsed::Complete));
+    assert_eq!(head.parse(&head_of(101), &limits), Err(HeadError::TooLarge));
+    assert_eq!(
+        head.parse(&head_of(200)[..99], &limits),
+        Ok(Parsed::Partial)
+    );
+    assert_eq!(
+        head.parse(&head_of(200)[..100], &limits),
+        Err(HeadError::TooLarge)
+    );
+    assert_eq!(
+        head.parse(&b"\r\n".repeat(50), &limits),
+        Err(HeadError::TooLarge)
+    );
+    // A body behind the head does not count.
+    let with_body = [head_of(100), vec![b'{'; 1000]].concat();
+    assert_eq!(head.parse(&with_body, &limits), Ok(Parsed::Complete));
+}
+
+#[test]
+fn the_header_lines_of_a_head_are_bounded() {
+    let head_of = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
+    let mut head = RequestHead::default();
+    let limits = Limits::default();
+    assert_eq!(
+        head.parse(head_of(100).as_bytes(), &limits),
+        Ok(Parsed::Complete)
+    );
+    assert_eq!(head.fields.len(), 100);
+    let too_many = head.parse(head_of(101).as_bytes(), &limits);
+    assert_eq!(too_many, Err(HeadError::TooManyFields));
+    let limits = Limits {
+        header_count: usize::MAX,
+        ..limits
+    };
+    let most = head_of(fields::FIELD_COUNT_MAX);
+    assert_eq!(head.parse(most.as_bytes(), &limits), Ok(Parsed::Complete));
+    let too_many = head.parse(head_of(fields::FIELD_COUNT_MAX + 1).as_bytes(), &limits);
+    assert_eq!(too_many, Err(HeadError::TooManyFields));
+}
+
+#[test]
+fn a_head_is_refilled_without_allocating() {
+    let limits = Limits::default();
+    let mut head = RequestHead::default();
+    let text = b"\nPUT /a HTTP/1.0\nA: b\nC: d\n\n";
+    assert_eq!(head.parse(text, &limits), Ok(Parsed::Complete));
+    let list = head.fields.as_ptr();
+    assert_eq!(
+        head.parse(b"GET / HTTP/1.1\r\nA: b\r\n", &limits),
+        Ok(Parsed::Partial)
+    );
+    assert!(head.fields.is_empty());
+    assert_eq!(
+        head.parse(b"GET / HTTP/1.1\r\nE: f\r\n\r\n", &limits),
+        Ok(Parsed::Complete)
+    );
+    assert_eq!((head.fields.len(), head.fields.as_ptr()), (1, list));
+    assert_eq!((head.method, head.version), (Method::Get, Version::Http11));
+    assert!(!head.bare_lf);
+}
+
+#[test]
+fn a_head_cut_anywhere_is_partial() {
+    let text = b"\r\nPOST /api/42/envelope/ HTTP/1.1\r\nA:b\nContent-Length: 5\r\nE:\r\n\r\n";
+    let mut head = RequestHead::default();
+    for end in 0..text.len() {
+        let parsed = head.parse(&text[..end], &Limits::default());
+        assert_eq!(parsed, Ok(Parsed::Partial), "{end}");
+    }
+    assert_eq!(head.parse(text, &Limits::default()), Ok(Parsed::Complete));
+}
+
+proptest! {
+    /// The spans of a head put together give its bytes again.
+    #[test]
+    fn spans_cover_a_head_without_gaps(
+        target in "/[!-~]{0,60}",
+        lines in prop::collection::vec(
+            ("[A-Za-z-]{1,20}", "[ \t]{0,3}", "([!-~]([ -~]{0,40}[!-~])?)?", "[ \t]{0,3}(\r\n|\n)"),
+            0..20,
+        ),
+    ) {
+        let mut text = format!("POST {target} HTTP/1.1\r\n");
+        let mut line_texts = Vec::new();
+        for (name, before, value, after) in &lines {
+            line_texts.push(format!("X{name}:{before}{value}{after}"));
+        }
+        text.extend(line_texts.iter().map(String::as_str));
+        text.push_str("\r\n");
+        let head = parse(text.as_bytes()).unwrap();
+
+        let mut end = head.version_span.end + 2;
+        for (field, ((name, _, value, _), line)) in head.fields.iter().zip(lines.iter().zip(&line_texts)) {
+            prop_assert_eq!(field.line.start, end);
+            prop_assert_eq!(at(field.line, text.as_bytes()), line);
+            prop_assert_eq!(at(field.name_span, text.as_bytes()), format!("X{name}"));
+            prop_assert_eq!(at(field.value, text.as_bytes()), value);
+            end = field.line.end;
+        }
+        prop_assert_eq!(head.fields.len(), lines.len());
+        prop_assert_eq!(head.len, end + 2);
+        prop_assert_eq!(head.bare_lf, lines.iter().any(|(.., after)| !after.ends_with("\r\n")));
+    }
+
+    #[test]
+    fn bytes_at_random_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = RequestHead::default().parse(&bytes, &Limits::default());
+    }
+
+    #[test]
+    fn a_corrupted_byte_never_panics(place in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut text = b"\r\nPOST /a?b HTTP/1.1\r\nHost: a\r\nConnection: close\nE:\r\n\r\n".to_vec();
+        let place = place.index(text.len());
+        text[place] = byte;
+        let mut head = RequestHead::default();
+        if head.parse(&text, &Limits::default()) == Ok(Parsed::Complete) {
+            prop_assert!(head.len <= text.len());
+            for field in &head.fields {
+                prop_assert!(field.name_span.end < field.value.start + 1);
+                prop_assert!(field.value.end < field.line.end);
+                prop_assert!(field.line.end < head.len);
+            }
+        }
+    }
+}

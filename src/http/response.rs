@@ -1,0 +1,199 @@
+//! The head of an upstream's response: its status and the few headers the SDK may get to see.
+//!
+//! It is parsed as a request head is, into spans and into a reused list. The text after the status
+//! is not kept: it means nothing (RFC 9112 §4). Interim responses (1xx) are heads like any other;
+//! whoever reads them skips them.
+
+use std::mem::{self, MaybeUninit};
+
+use super::fields::{self, Field, FieldName, HeadError, Parsed, Slots, Version};
+use crate::limits::Limits;
+
+/// The bytes of a response head at most, even where the configuration lets a body be longer: a head
+/// is parsed anew after each read, so its bound is what keeps a slow upstream from costing much.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// The head of a response.
+#[derive(Debug, Default)]
+pub struct ResponseHead {
+    /// The status, three digits.
+    pub status: u16,
+    /// The version.
+    pub version: Version,
+    /// The header lines, in order.
+    pub fields: Vec<Field>,
+    /// The bytes of the head, the blank line included: the body begins there.
+    pub len: usize,
+}
+
+impl ResponseHead {
+    /// Parses the head at the start of `buffer` into this one, which keeps nothing of the last. It
+    /// has meaningful contents only after [`Parsed::Complete`].
+    ///
+    /// A head may have [`Limits::response_bytes`], but never more than 64 KiB, and 256 lines:
+    /// `limits.header_count` is about requests.
+    pub fn parse(&mut self, buffer: &[u8], limits: &Limits) -> Result<Parsed, HeadError> {
+        let mut fields = mem::take(&mut self.fields);
+        fields.clear();
+        *self = ResponseHead {
+            fields,
+            ..ResponseHead::default()
+        };
+
+        let head_bytes_max = limits.response_bytes.min(HEAD_BYTES_MAX);
+        let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; _];
+        let mut response = httparse::Response::new(&mut []);
+        let parser = httparse::ParserConfig::default();
+        match parser.parse_response_with_uninit_headers(&mut response, buffer, &mut slots)? {
+            httparse::Status::Partial if buffer.len() >= head_bytes_max => Err(HeadError::TooLarge),
+            httparse::Status::Partial => Ok(Parsed::Partial),
+            httparse::Status::Complete(len) if len > head_bytes_max => Err(HeadError::TooLarge),
+            httparse::Status::Complete(len) => {
+                self.fill(&response, buffer.get(..len).unwrap_or_default());
+                if self.status < 100 {
+                    return Err(HeadError::Malformed("invalid status line"));
+                }
+                Ok(Parsed::Complete)
+            }
+        }
+    }
+
+    /// The values of all lines called `name`, in order.
+    pub fn values<'b>(&self, name: FieldName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
+        fields::values(&self.fields, name, buffer)
+    }
+
+    /// Whether the upstream means to keep the connection (RFC 9112 §9.3).
+    pub fn keep_alive(&self, buffer: &[u8]) -> bool {
+        fields::keep_alive(self.version, &self.fields, buffer)
+    }
+
+    /// Takes over what httparse found in `head`.
+    fn fill(&mut self, response: &httparse::Response<'_, '_>, head: &[u8]) {
+        self.status = response.code.unwrap_or_default();
+        self.version = Version::of_minor(response.version);
+        self.len = head.len();
+
+        let lines = fields::lines(head, fields::first_line(head)).skip(1);
+        let located = response.headers.iter().zip(lines);
+        self.fields
+            .extend(located.map(|(header, line)| fields::locate(header, line, head)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Parsed, HeadError> {
+        ResponseHead::default().parse(text.as_bytes(), &Limits::default())
+    }
+
+    #[test]
+    fn an_answer_of_relay_is_parsed() {
+        let text = "HTTP/1.1 429 Too Many Requests\r\n\
+            content-type: application/json\r\n\
+            retry-after: 60\r\n\
+            X-Sentry-Rate-Limits: 60:error:key\r\n\
+            x-sentry-rate-limits:2700::organization\r\n\
+            connection: keep-alive\r\n\
+            \r\n{}";
+        let buffer = text.as_bytes();
+        let mut head = ResponseHead::default();
+        assert_eq!(head.parse(buffer, &Limits::default()), Ok(Parsed::Complete));
+        assert_eq!(head.status, 429);
+        assert_eq!(head.version, Version::Http11);
+        assert_eq!(&buffer[head.len..], b"{}");
+        let limits: Vec<_> = head.values(FieldName::XSentryRateLimits, buffer).collect();
+        assert_eq!(limits, [&b"60:error:key"[..], b"2700::organization"]);
+        let waits: Vec<_> = head.values(FieldName::RetryAfter, buffer).collect();
+        assert_eq!(waits, [b"60"]);
+        assert_eq!(head.fields[1].line.of(buffer), b"retry-after: 60\r\n");
+        assert!(head.keep_alive(buffer));
+    }
+
+    #[test]
+    fn status_lines_are_taken_as_servers_write_them() {
+        for (line, status) in [
+            ("HTTP/1.1 200 OK\r\n", 200),
+            ("HTTP/1.0 200 OK\n", 200),
+            ("HTTP/1.1 200 \r\n", 200),
+            ("HTTP/1.1 200\r\n", 200),
+            ("HTTP/1.1 100 Continue\r\n", 100),
+            ("HTTP/1.1 999 \u{e9}t\u{e9}\r\n", 999),
+            ("\r\nHTTP/1.1 204 No Content\r\n", 204),
+        ] {
+            let text = format!("{line}A: b\r\n\r\n");
+            let mut head = ResponseHead::default();
+            let parsed = head.parse(text.as_bytes(), &Limits::default());
+            assert_eq!(parsed, Ok(Parsed::Complete), "{line:?}");
+            assert_eq!(head.status, status);
+            assert_eq!(head.fields[0].line.of(text.as_bytes()), b"A: b\r\n");
+            assert_eq!(head.len, text.len());
+        }
+    }
+
+    #[test]
+    fn what_is_no_response_is_refused() {
+        for text in [
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1 -20 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
+            "HTTP/1.1  200 OK\r\n\r\n",
+            "HTTP/1.1 200 a\rb\r\n\r\n",
+            "HTTP/1.1 200 a\0b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n",
+        ] {
+            assert!(
+                matches!(parse(text), Err(HeadError::Malformed(_))),
+                "{text:?}"
+            );
+        }
+        for text in ["HTTP/2 200\r\n\r\n", "SSH-2.0-OpenSSH_9.6\r\n", "<html>"] {
+            assert_eq!(parse(text), Err(HeadError::Version), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn connections_are_kept_as_their_version_says() {
+        for (text, keep) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n", true),
+        ] {
+            let mut head = ResponseHead::default();
+            head.parse(text.as_bytes(), &Limits::default()).unwrap();
+            assert_eq!(head.keep_alive(text.as_bytes()), keep, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_bounded_and_cut_anywhere_it_is_partial() {
+        let text = "HTTP/1.1 200 OK\r\nA: b\nC:\r\n\r\n";
+        for end in 0..text.len() {
+            assert_eq!(parse(&text[..end]), Ok(Parsed::Partial), "{end}");
+        }
+        let limits = |response_bytes| Limits {
+            response_bytes,
+            ..Limits::default()
+        };
+        let mut head = ResponseHead::default();
+        let buffer = text.as_bytes();
+        for (end, limit, parsed) in [
+            (buffer.len(), buffer.len(), Ok(Parsed::Complete)),
+            (buffer.len(), buffer.len() - 1, Err(HeadError::TooLarge)),
+            (20, 21, Ok(Parsed::Partial)),
+            (20, 20, Err(HeadError::TooLarge)),
+        ] {
+            assert_eq!(head.parse(&buffer[..end], &limits(limit)), parsed);
+        }
+        let endless = format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(HEAD_BYTES_MAX));
+        assert_eq!(parse(&endless), Err(HeadError::TooLarge));
+        let lines = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(257));
+        assert_eq!(parse(&lines), Err(HeadError::TooManyFields));
+    }
+}
