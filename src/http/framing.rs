@@ -1,0 +1,268 @@
+//! How long a body is (RFC 9112 §6.3).
+//!
+//! This is where requests are smuggled: two parsers that disagree on the length of a body disagree on
+//! where the next request begins. So whatever could be read in two ways is an error here, even where
+//! the RFC lets a recipient repair it, and the connection it came on is closed. No SDK needs the
+//! leniency. What SDKs do need: a POST that declares no length has no body (the TUS upload of
+//! sentry-native 0.16).
+
+use std::fmt;
+
+use super::fields::{self, Field, FieldName, Version};
+use super::head::{Method, RequestHead};
+use super::response::ResponseHead;
+
+/// How the end of a body is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    Empty,
+    /// It has that many bytes, which may be none.
+    Length(usize),
+    /// It is in chunks, the last of which says so.
+    Chunked,
+    /// It ends with the connection. Only a response can.
+    UntilClose,
+}
+
+/// The framing of a request's body.
+pub fn of_request(head: &RequestHead, buffer: &[u8]) -> Result<Framing, FramingError> {
+    let declared = declared(head.version, &head.fields, buffer)?;
+    Ok(declared.unwrap_or(Framing::Empty))
+}
+
+/// The framing of a response's body, for a request sent with `request_method`.
+pub fn of_response(
+    head: &ResponseHead,
+    buffer: &[u8],
+    request_method: Method,
+) -> Result<Framing, FramingError> {
+    // These have no body, whatever the headers declare: a HEAD is answered with the headers of a GET.
+    if request_method == Method::Head || matches!(head.status, 100..=199 | 204 | 304) {
+        return Ok(Framing::Empty);
+    }
+    let declared = declared(head.version, &head.fields, buffer)?;
+    Ok(declared.unwrap_or(Framing::UntilClose))
+}
+
+/// What the headers of a message say about its body, where they say anything.
+fn declared(
+    version: Version,
+    fields: &[Field],
+    buffer: &[u8],
+) -> Result<Option<Framing>, FramingError> {
+    let length = sole_value(fields, FieldName::ContentLength, buffer)
+        .map_err(|Repeated| FramingError::RepeatedLength)?;
+    let coding = sole_value(fields, FieldName::TransferEncoding, buffer)
+        .map_err(|Repeated| FramingError::TransferEncoding)?;
+    match (length, coding) {
+        (None, None) => Ok(None),
+        (Some(digits), None) => parse_length(digits).map(Framing::Length).map(Some),
+        (Some(_), Some(_)) => Err(FramingError::LengthAndTransferEncoding),
+        (None, Some(_)) if version == Version::Http10 => Err(FramingError::TransferEncodingIn10),
+        (None, Some(coding)) if coding.eq_ignore_ascii_case(b"chunked") => {
+            Ok(Some(Framing::Chunked))
+        }
+        (None, Some(_)) => Err(FramingError::TransferEncoding),
+    }
+}
+
+/// A header that may come once came more often.
+struct Repeated;
+
+/// The value of a header that may come once.
+fn sole_value<'b>(
+    fields: &[Field],
+    name: FieldName,
+    buffer: &'b [u8],
+) -> Result<Option<&'b [u8]>, Repeated> {
+    let mut values = fields::values(fields, name, buffer);
+    let value = values.next();
+    match values.next() {
+        None => Ok(value),
+        Some(_) => Err(Repeated),
+    }
+}
+
+/// Reads a Content-Length: digits and nothing else, so not what `usize` parsing takes (`+5`).
+fn parse_length(digits: &[u8]) -> Result<usize, FramingError> {
+    if digits.is_empty() {
+        return Err(FramingError::InvalidLength);
+    }
+    digits
+        .iter()
+        .try_fold(0_usize, |length, byte| match byte {
+            b'0'..=b'9' => length
+                .checked_mul(10)?
+                .checked_add(usize::from(byte - b'0')),
+            _ => None,
+        })
+        .ok_or(FramingError::InvalidLength)
+}
+
+/// Why the length of a body cannot be told for certain. The connection cannot be used any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FramingError {
+    /// Both Content-Length and Transfer-Encoding.
+    LengthAndTransferEncoding,
+    /// More than one Content-Length, even if all are equal.
+    RepeatedLength,
+    /// A Content-Length that is not a number, or too large a one.
+    InvalidLength,
+    /// A Transfer-Encoding other than exactly one `chunked`.
+    TransferEncoding,
+    /// A Transfer-Encoding in HTTP/1.0, which has none.
+    TransferEncodingIn10,
+}
+
+impl fmt::Display for FramingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FramingError::LengthAndTransferEncoding => {
+                "Content-Length together with Transfer-Encoding"
+            }
+            FramingError::RepeatedLength => "more than one Content-Length header",
+            FramingError::InvalidLength => "invalid Content-Length",
+            FramingError::TransferEncoding => "Transfer-Encoding is not a single `chunked`",
+            FramingError::TransferEncodingIn10 => "Transfer-Encoding in an HTTP/1.0 message",
+        })
+    }
+}
+
+impl std::error::Error for FramingError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+
+    /// The framing of a request with these header lines, separated by `|`.
+    fn request(version: &str, lines: &str) -> Result<Framing, FramingError> {
+        let text = format!("POST / {version}\r\n{}\r\n\r\n", lines.replace('|', "\r\n"));
+        let text = text.replace("\r\n\r\n\r\n", "\r\n\r\n");
+        let mut head = RequestHead::default();
+        head.parse(text.as_bytes(), &Limits::default()).unwrap();
+        of_request(&head, text.as_bytes())
+    }
+
+    /// The same of a response.
+    fn response(status: u16, lines: &str, method: Method) -> Result<Framing, FramingError> {
+        let text = format!(
+            "HTTP/1.1 {status} OK\r\n{}\r\n\r\n",
+            lines.replace('|', "\r\n")
+        );
+        let text = text.replace("\r\n\r\n\r\n", "\r\n\r\n");
+        let mut head = ResponseHead::default();
+        head.parse(text.as_bytes(), &Limits::default()).unwrap();
+        of_response(&head, text.as_bytes(), method)
+    }
+
+    #[test]
+    fn requests_are_framed_as_sdks_send_them() {
+        for (lines, framing) in [
+            ("", Framing::Empty),
+            ("Content-Length: 0", Framing::Length(0)),
+            ("content-length:9317", Framing::Length(9317)),
+            ("CONTENT-LENGTH: \t 007 ", Framing::Length(7)),
+            (
+                "Content-Length: 18446744073709551615",
+                Framing::Length(usize::MAX),
+            ),
+            ("Transfer-Encoding: chunked", Framing::Chunked),
+            ("transfer-encoding:CHUNKED", Framing::Chunked),
+        ] {
+            assert_eq!(request("HTTP/1.1", lines), Ok(framing), "{lines}");
+        }
+        assert_eq!(
+            request("HTTP/1.0", "Content-Length: 5"),
+            Ok(Framing::Length(5))
+        );
+    }
+
+    #[test]
+    fn what_could_smuggle_a_request_is_refused() {
+        use FramingError::*;
+        for (lines, error) in [
+            (
+                "Content-Length: 5|Transfer-Encoding: chunked",
+                LengthAndTransferEncoding,
+            ),
+            (
+                "Transfer-Encoding: chunked|Content-Length: 5",
+                LengthAndTransferEncoding,
+            ),
+            (
+                "Transfer-Encoding: identity|Content-Length: 5",
+                LengthAndTransferEncoding,
+            ),
+            ("Content-Length: 5|Content-Length: 5", RepeatedLength),
+            ("Content-Length: 5|content-length: 6", RepeatedLength),
+            ("Content-Length: 5, 5", InvalidLength),
+            ("Content-Length: +5", InvalidLength),
+            ("Content-Length: -5", InvalidLength),
+            ("Content-Length: 5 5", InvalidLength),
+            ("Content-Length: 0x5", InvalidLength),
+            ("Content-Length: 5;", InvalidLength),
+            ("Content-Length: \u{665}", InvalidLength),
+            ("Content-Length:", InvalidLength),
+            ("Content-Length: 18446744073709551616", InvalidLength),
+            ("Content-Length: 99999999999999999999999", InvalidLength),
+            ("Transfer-Encoding:", TransferEncoding),
+            ("Transfer-Encoding: identity", TransferEncoding),
+            ("Transfer-Encoding: gzip, chunked", TransferEncoding),
+            ("Transfer-Encoding: chunked, chunked", TransferEncoding),
+            ("Transfer-Encoding: chunked;q=1", TransferEncoding),
+            ("Transfer-Encoding: \"chunked\"", TransferEncoding),
+            ("Transfer-Encoding: xchunked", TransferEncoding),
+            (
+                "Transfer-Encoding: chunked|Transfer-Encoding: chunked",
+                TransferEncoding,
+            ),
+            (
+                "Transfer-Encoding: chunked|Transfer-Encoding: identity",
+                TransferEncoding,
+            ),
+        ] {
+            assert_eq!(request("HTTP/1.1", lines), Err(error), "{lines}");
+        }
+        assert_eq!(
+            request("HTTP/1.0", "Transfer-Encoding: chunked"),
+            Err(TransferEncodingIn10)
+        );
+    }
+
+    #[test]
+    fn some_responses_have_no_body_whatever_they_declare() {
+        for lines in ["", "Content-Length: 5", "Transfer-Encoding: chunked"] {
+            for status in [100, 103, 204, 304] {
+                assert_eq!(response(status, lines, Method::Post), Ok(Framing::Empty));
+            }
+            assert_eq!(response(200, lines, Method::Head), Ok(Framing::Empty));
+        }
+    }
+
+    #[test]
+    fn a_response_without_a_length_ends_with_its_connection() {
+        for (lines, framing) in [
+            ("", Ok(Framing::UntilClose)),
+            ("Content-Length: 41", Ok(Framing::Length(41))),
+            ("Transfer-Encoding: chunked", Ok(Framing::Chunked)),
+            (
+                "Content-Length: 5|Transfer-Encoding: chunked",
+                Err(FramingError::LengthAndTransferEncoding),
+            ),
+            (
+                "Transfer-Encoding: gzip",
+                Err(FramingError::TransferEncoding),
+            ),
+            (
+                "Content-Length: 5|Content-Length: 5",
+                Err(FramingError::RepeatedLength),
+            ),
+        ] {
+            for status in [200, 205, 404, 429, 503] {
+                assert_eq!(response(status, lines, Method::Post), framing, "{lines}");
+            }
+        }
+    }
+}
