@@ -8,6 +8,7 @@
 //! such a request would be seen differently by us and by an upstream, and lenient on everything that
 //! SDKs are known to send. It never looks at what a request means to Sentry.
 
+pub mod chunked;
 pub mod framing;
 pub mod head;
 pub mod response;

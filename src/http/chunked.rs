@@ -1,0 +1,239 @@
+//! Takes a chunked body apart in the buffer it is read into (RFC 9112 §7.1).
+//!
+//! Decoded data is kept in one piece. The data of the first chunk stays where it was read, so a body
+//! of one chunk, which is what Node's SDK always sends, is never copied: it is the span behind the
+//! first size line. Later chunks are moved down to abut it, and so are the bytes that cannot be
+//! decoded yet, which are never more than a part of a line. The buffer therefore holds the decoded
+//! data, one size line in front of it and one partial line behind it, however small the chunks are,
+//! and every byte is moved at most once.
+//!
+//! Strict where two parsers could disagree: sizes are hex digits and nothing else, lines end in CRLF
+//! and nothing else. Extensions and trailer fields are checked, bounded and dropped; nobody in
+//! Sentry's world gives them a meaning.
+
+use std::fmt;
+
+use bytes::BytesMut;
+use memchr::memchr;
+
+use crate::span::Span;
+
+/// The bytes that carry no data, extensions and trailer fields, which one body may have. They are a
+/// way to make a receiver work for nothing; clients that use them at all (signing ones) need about a
+/// hundred bytes for each chunk of 64 KiB and more.
+const IGNORED_BYTES_MAX: usize = 16 * 1024;
+
+/// The digits of a chunk size: as many as 64 bits have.
+const SIZE_DIGITS_MAX: usize = 16;
+
+/// A chunked body on its way in.
+#[derive(Debug)]
+pub struct Chunked {
+    /// What is decoded so far. Undecoded bytes begin at its end, but for the very first line.
+    body: Span,
+    /// How long it may become.
+    limit_bytes: usize,
+    /// How many bytes of extensions and trailer fields may still come.
+    ignored_bytes_left: usize,
+    /// What the next undecoded bytes are.
+    next: Next,
+}
+
+/// The parts of a chunked body.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// A line with the size of a chunk.
+    Size,
+    /// That many bytes of data, at least one.
+    Data(usize),
+    /// The line end behind the data.
+    DataEnd,
+    /// A trailer field, or the blank line that ends it all.
+    Trailer,
+}
+
+/// How far a body got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More has to be read.
+    More,
+    /// It is all there. The decoder has done its work and must not be called again.
+    Done {
+        /// The decoded data.
+        body: Span,
+        /// Where the next request begins.
+        consumed: usize,
+    },
+}
+
+impl Chunked {
+    /// A decoder for a body of at most `limit_bytes` bytes after decoding.
+    pub fn new(limit_bytes: usize) -> Chunked {
+        Chunked {
+            body: Span::default(),
+            limit_bytes,
+            ignored_bytes_left: IGNORED_BYTES_MAX,
+            next: Next::Size,
+        }
+    }
+
+    /// Decodes what was appended to `buffer`, which begins with the body and must be left alone
+    /// between two calls but for appending. After an error the connection cannot be used any more.
+    pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Progress, ChunkError> {
+        let mut at = self.body.end;
+        loop {
+            let rest = buffer.get(at..).unwrap_or_default();
+            match self.next {
+                Next::Size => {
+                    let Some(line) = self.line(rest)? else { break };
+                    let size = self.size(line)?;
+                    at += line.len() + CRLF.len();
+                    self.start_chunk(size, at)?;
+                }
+                Next::Data(left) => {
+                    let taken = left.min(rest.len());
+                    if taken == 0 {
+                        break;
+                    }
+                    if at != self.body.end {
+                        buffer.copy_within(at..at + taken, self.body.end);
+                    }
+                    self.body.end += taken;
+                    at += taken;
+                    self.next = match left - taken {
+                        0 => Next::DataEnd,
+                        left => Next::Data(left),
+                    };
+                }
+                Next::DataEnd => {
+                    match rest.get(..CRLF.len()) {
+                        Some(CRLF) => at += CRLF.len(),
+                        Some(_) => return Err(ChunkError::Malformed("no CRLF behind a chunk")),
+                        None => break,
+                    }
+                    self.next = Next::Size;
+                }
+                Next::Trailer => {
+                    let Some(line) = self.line(rest)? else { break };
+                    at += line.len() + CRLF.len();
+                    if line.is_empty() {
+                        return Ok(Progress::Done {
+                            body: self.body,
+                            consumed: at,
+                        });
+                    }
+                    check_trailer(line)?;
+                    self.ignore(line.len())?;
+                }
+            }
+        }
+        let undecoded_bytes = buffer.len() - at;
+        if at != self.body.end {
+            buffer.copy_within(at.., self.body.end);
+        }
+        buffer.truncate(self.body.end + undecoded_bytes);
+        Ok(Progress::More)
+    }
+
+    /// The line at the start of `rest` without its line end, where it is complete.
+    fn line<'b>(&self, rest: &'b [u8]) -> Result<Option<&'b [u8]>, ChunkError> {
+        match memchr(b'\n', rest) {
+            Some(end) => {
+                let line = rest.get(..end).and_then(|line| line.strip_suffix(b"\r"));
+                line.map(Some)
+                    .ok_or(ChunkError::Malformed("a chunk line ends in a bare LF"))
+            }
+            None if rest.len() > SIZE_DIGITS_MAX + self.ignored_bytes_left + CRLF.len() => {
+                Err(TOO_MUCH_IGNORED)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Reads the line with the size of a chunk.
+    fn size(&mut self, line: &[u8]) -> Result<usize, ChunkError> {
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
+        let (digits, extensions) = line.split_at(digits.count());
+        if digits.is_empty() || digits.len() > SIZE_DIGITS_MAX {
+            return Err(ChunkError::Malformed("invalid chunk size"));
+        }
+        if !extensions.is_empty() {
+            if !extensions.starts_with(b";") || extensions.iter().any(is_control) {
+                return Err(ChunkError::Malformed("invalid chunk extension"));
+            }
+            self.ignore(extensions.len())?;
+        }
+        let text = str::from_utf8(digits).unwrap_or_default();
+        // The digits are checked, so all that can fail is the width of usize.
+        usize::from_str_radix(text, 16).map_err(|_| ChunkError::TooLarge)
+    }
+
+    /// Begins the chunk whose data is at `at`.
+    fn start_chunk(&mut self, size: usize, at: usize) -> Result<(), ChunkError> {
+        if size > self.limit_bytes - self.body.len() {
+            return Err(ChunkError::TooLarge);
+        }
+        if size == 0 {
+            self.next = Next::Trailer;
+            return Ok(());
+        }
+        if self.body.is_empty() {
+            self.body = Span::new(at, at);
+        }
+        self.next = Next::Data(size);
+        Ok(())
+    }
+
+    /// Accounts for bytes that are checked and dropped.
+    fn ignore(&mut self, bytes: usize) -> Result<(), ChunkError> {
+        self.ignored_bytes_left = self
+            .ignored_bytes_left
+            .checked_sub(bytes)
+            .ok_or(TOO_MUCH_IGNORED)?;
+        Ok(())
+    }
+}
+
+const CRLF: &[u8] = b"\r\n";
+
+const TOO_MUCH_IGNORED: ChunkError =
+    ChunkError::Malformed("chunk extensions and trailer fields over 16 KiB");
+
+/// Whether a byte may not be in the text of a line. A tab may.
+fn is_control(byte: &u8) -> bool {
+    byte.is_ascii_control() && *byte != b'\t'
+}
+
+/// Checks that a line looks like a header field: a token, a colon, text.
+fn check_trailer(line: &[u8]) -> Result<(), ChunkError> {
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+    let has_colon = name.len() < line.len();
+    if !has_colon || name.is_empty() || !name.iter().all(is_token) || line.iter().any(is_control) {
+        return Err(ChunkError::Malformed("invalid trailer field"));
+    }
+    Ok(())
+}
+
+/// What is wrong with a chunked body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkError {
+    /// It breaks the syntax of RFC 9112 §7.1; the text says where.
+    Malformed(&'static str),
+    /// Its data is longer than allowed.
+    TooLarge,
+}
+
+impl fmt::Display for ChunkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ChunkError::Malformed(text) => text,
+            ChunkError::TooLarge => "the chunked body is too large",
+        })
+    }
+}
+
+impl std::error::Error for ChunkError {}
+
+#[cfg(test)]
+mod tests;
