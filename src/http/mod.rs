@@ -9,6 +9,7 @@
 //! SDKs are known to send. It never looks at what a request means to Sentry.
 
 pub mod chunked;
+pub mod encoding;
 pub mod framing;
 pub mod head;
 pub mod response;
