@@ -1,1 +1,178 @@
-//! Room under construction.
+//! The configuration: from a file and the environment to a value that cannot be wrong.
+//!
+//! The way is file → raw → valid. The raw form (`node`, private) is the YAML tree with the path of
+//! every value; `schema` and `routes` turn it into [`Config`], whose fields need no further check.
+//! Everything wrong is collected on that way and reported at once, because an operator who has to
+//! start the program once per mistake stops reading the messages. [`Config::load`] is the only
+//! place of this room that touches the world; `tls.ca_file` is read by the TLS code, in the same
+//! start, so that its existence is not checked here.
+
+mod describe;
+mod environment;
+mod limits;
+mod locate;
+mod nearest;
+mod node;
+mod report;
+mod routes;
+mod schema;
+mod units;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_yaml::Value;
+
+use crate::limits::Limits;
+use crate::sentry::dsn::Dsn;
+
+pub use self::report::ConfigErrors;
+
+/// A valid configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `ip`: the address to listen on.
+    pub ip: IpAddr,
+    /// `port`: the port to listen on; 0 lets the kernel choose a free one.
+    pub port: u16,
+    /// `keys`: the routes, at least one, in configuration order, each with its own inbound key.
+    pub routes: Vec<Route>,
+    /// `workers`: how many threads serve.
+    pub workers: Workers,
+    /// `driver`: how a worker waits for its sockets.
+    pub driver: DriverChoice,
+    /// `reply_policy`: which outbound's answer the SDK gets.
+    pub reply_policy: ReplyPolicy,
+    /// `reply_timeout`: how long an SDK waits for an upstream before it gets a local success.
+    pub reply_timeout: Duration,
+    /// `forward_client_ip`: whether upstreams learn the addresses of the SDKs.
+    pub forward_client_ip: bool,
+    /// `tls`: whom to trust as an upstream.
+    pub tls: Tls,
+    /// `log_filter`, `log_format` and `verbose`.
+    pub log: Log,
+    /// `limits`, `timeouts`, `pool` and `dns`.
+    pub limits: Limits,
+    /// What is allowed but probably not meant, one line each, with its place.
+    pub warnings: Vec<String>,
+}
+
+/// One entry of `keys`: an inbound DSN and where its requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The DSN the SDKs are configured with; its public key selects the route.
+    pub inbound: Dsn,
+    /// At least one; the first is the primary.
+    pub outbounds: Vec<Outbound>,
+}
+
+/// One target of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    /// The DSN to deliver to.
+    pub dsn: Dsn,
+}
+
+/// How many workers to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// As many as there are cores to use.
+    Auto,
+    /// Exactly this many.
+    Count(NonZeroUsize),
+}
+
+/// How a worker waits for its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// io_uring where the kernel and the container allow it, else epoll.
+    Auto,
+    /// io_uring, or no start at all.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// Which outbound's answer the SDK gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyPolicy {
+    /// The first success in configuration order.
+    FirstSuccess,
+    /// The primary's answer, whatever it is.
+    Primary,
+}
+
+/// Whom to trust as an upstream. The built-in roots are trusted always.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// `tls.ca_file`: PEM certificates to trust as well.
+    pub ca_file: Option<PathBuf>,
+    /// `tls.system_roots`: whether to trust the certificates of the operating system as well.
+    pub system_roots: bool,
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `log_filter`: directives of `tracing_subscriber::EnvFilter`, known to be valid. `verbose`
+    /// makes it `debug`.
+    pub filter: String,
+    /// `log_format`: the form of a line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object, for log collectors.
+    Json,
+}
+
+impl Config {
+    /// Reads the file at `path`; variables `SENTRY_MIRROR_*` of `env` replace what it says.
+    pub fn load(
+        path: &Path,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigErrors> {
+        let file_name = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|error| {
+            ConfigErrors::of_file(&file_name, &format!("not readable: {error}"))
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let place = error.utf8_error().valid_up_to() + 1;
+            ConfigErrors::of_file(
+                &file_name,
+                &format!("found bytes that are not UTF-8 at byte {place}, expected YAML in UTF-8"),
+            )
+        })?;
+        Config::parse(&text, &file_name, env)
+    }
+
+    /// Reads a configuration from `text`. `file_name` is what the messages call it.
+    pub fn parse(
+        text: &str,
+        file_name: &str,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigErrors> {
+        let mut document: Value = serde_yaml::from_str(text)
+            .map_err(|error| ConfigErrors::of_syntax(file_name, text, &error))?;
+        let Some(mapping) = document.as_mapping_mut() else {
+            let found = value::found(&document);
+            let problem = format!("found {found}, expected a mapping with at least the key keys");
+            return Err(ConfigErrors::of_file(file_name, &problem));
+        };
+        let variables = environment::overlay(mapping, env);
+        let report = report::Report::default();
+        let config = schema::config(&document, &report);
+        let warnings = report.finish(file_name, text, &variables)?;
+        Ok(Config { warnings, ..config })
+    }
+}

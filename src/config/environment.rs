@@ -1,0 +1,47 @@
+//! Environment variables that replace what the file says.
+//!
+//! `SENTRY_MIRROR_PORT=8080` does what `port: 8080` at the top level of the file does. The values
+//! are put into the document before anything is read, as text, so that one code checks both; the
+//! names are kept, so that a message can point at the variable. A variable nobody reads is a
+//! warning only: containers carry strays.
+
+use std::collections::BTreeMap;
+
+use serde_yaml::{Mapping, Value};
+
+use super::node;
+
+const PREFIX: &str = "SENTRY_MIRROR_";
+
+/// The names of the variables that were applied, by the key path they replaced.
+pub(super) type Variables = BTreeMap<String, String>;
+
+/// Writes the variables of `env` that are meant for us into `document`. An empty one counts as not
+/// set: that is how Compose files and charts leave a variable out.
+pub(super) fn overlay(
+    document: &mut Mapping,
+    env: impl Iterator<Item = (String, String)>,
+) -> Variables {
+    let mut variables = Variables::new();
+    for (name, value) in env {
+        let Some(key) = name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        if value.is_empty() || is_service_link(key, &value) {
+            continue;
+        }
+        let key = key.to_ascii_lowercase();
+        variables.insert(node::key_path("", &key), name);
+        document.insert(Value::String(key), Value::String(value));
+    }
+    variables
+}
+
+/// Whether Kubernetes made the variable: it tells every pod of the services in its namespace, and
+/// for one named `sentry-mirror` that reads `SENTRY_MIRROR_PORT=tcp://10.0.0.1:3000`. Nobody set
+/// these, so that they are neither an error nor worth a warning.
+fn is_service_link(key: &str, value: &str) -> bool {
+    key.starts_with("SERVICE_")
+        || key.starts_with("PORT_")
+        || (key == "PORT" && value.contains("://"))
+}

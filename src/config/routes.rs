@@ -1,0 +1,141 @@
+//! `keys`: from the list of the file to routes.
+//!
+//! Every entry is read by itself first; what must hold between entries is checked afterwards, over
+//! all that could be read. A target that seems to lead back to this mirror is a warning and not an
+//! error: where SDKs use a tunnel, or a host name that resolves differently inside, the inbound DSN
+//! rightly is the DSN of the primary, and only the operator knows which it is.
+
+use std::collections::HashMap;
+
+use super::node::Node;
+use super::value::{dsn, neutral, parse};
+use super::{Outbound, Route};
+use crate::sentry::dsn::{Dsn, Origin};
+
+/// The routes that `keys` describes. Where something is wrong with them that is reported, and the
+/// result lacks them.
+pub(super) fn routes(keys: &Node<'_>) -> Vec<Route> {
+    let entries = keys.entries("a list of at least one route with inbound and outbound");
+    let entries: Vec<Entry<'_>> = entries.into_iter().filter_map(entry).collect();
+    refuse_shared_keys(&entries);
+    warn_of_loops(&entries);
+    entries.iter().for_each(warn_of_repetition);
+    entries.into_iter().filter_map(Entry::route).collect()
+}
+
+/// One entry of `keys`, as far as it could be read.
+struct Entry<'a> {
+    inbound: Option<Located<'a>>,
+    outbounds: Vec<Located<'a>>,
+}
+
+/// A DSN and where it stands.
+struct Located<'a> {
+    node: Node<'a>,
+    dsn: Dsn,
+}
+
+impl Entry<'_> {
+    fn route(self) -> Option<Route> {
+        let outbound = |located: Located<'_>| Outbound { dsn: located.dsn };
+        Some(Route {
+            inbound: self.inbound?.dsn,
+            outbounds: self.outbounds.into_iter().map(outbound).collect(),
+        })
+    }
+}
+
+fn entry(node: Node<'_>) -> Option<Entry<'_>> {
+    if !node.is_mapping() {
+        node.refuse("a mapping with inbound and outbound");
+        return None;
+    }
+    let mut section = node.section();
+    let inbound = located(section.take("inbound"));
+    let outbounds = section.take("outbound");
+    let outbounds = outbounds.entries("a list of at least one DSN");
+    section.finish();
+    Some(Entry {
+        inbound,
+        outbounds: outbounds.into_iter().filter_map(outbound).collect(),
+    })
+}
+
+/// An outbound: a DSN, or a mapping with a DSN and more.
+fn outbound(node: Node<'_>) -> Option<Located<'_>> {
+    if !node.is_mapping() {
+        return located(node);
+    }
+    let is_one = |value: &_| parse(value) == Some(1.0);
+    let mut section = node.section();
+    let dsn = section.take("dsn");
+    section.take("categories").optional(neutral(
+        |value| value.as_sequence().is_some_and(Vec::is_empty),
+        "an empty list (filters are not supported yet)",
+    ));
+    section
+        .take("sample_rate")
+        .optional(neutral(is_one, "1 (sampling is not supported yet)"));
+    section
+        .take("multiplier")
+        .optional(neutral(is_one, "1 (multiplying is not supported yet)"));
+    section.take("compression").optional(neutral(
+        |value| value == "none",
+        "none (preserve, gzip and zstd are not supported yet)",
+    ));
+    section.finish();
+    located(dsn)
+}
+
+fn located(node: Node<'_>) -> Option<Located<'_>> {
+    let dsn = node.required(dsn)?;
+    if !dsn.has_usual_key() {
+        node.warn("the public key has not the 32 characters that Sentry requires");
+    }
+    Some(Located { node, dsn })
+}
+
+/// The key alone selects the route, so that two routes cannot share one.
+fn refuse_shared_keys(entries: &[Entry<'_>]) {
+    let mut owners: HashMap<&str, &str> = HashMap::new();
+    for inbound in entries.iter().filter_map(|entry| entry.inbound.as_ref()) {
+        let key = inbound.dsn.key();
+        let owner = *owners.entry(key).or_insert(&inbound.node.path);
+        if owner != inbound.node.path {
+            inbound.node.error(format!(
+                "found the public key of {owner} again, expected a key of its own"
+            ));
+        }
+    }
+}
+
+fn warn_of_loops(entries: &[Entry<'_>]) {
+    let inbounds: HashMap<(&str, &Origin), &str> = entries
+        .iter()
+        .filter_map(|entry| entry.inbound.as_ref())
+        .map(|inbound| {
+            let who = (inbound.dsn.key(), inbound.dsn.origin());
+            (who, inbound.node.path.as_str())
+        })
+        .collect();
+    for outbound in entries.iter().flat_map(|entry| &entry.outbounds) {
+        if let Some(inbound) = inbounds.get(&(outbound.dsn.key(), outbound.dsn.origin())) {
+            outbound.node.warn(format!(
+                "has the key and the host of {inbound}: it leads back to this mirror, unless SDKs \
+                 reach the mirror under another name (a tunnel)"
+            ));
+        }
+    }
+}
+
+fn warn_of_repetition(entry: &Entry<'_>) {
+    let mut rest = entry.outbounds.as_slice();
+    while let Some((last, earlier)) = rest.split_last() {
+        if let Some(first) = earlier.iter().find(|earlier| earlier.dsn == last.dsn) {
+            let path = &first.node.path;
+            last.node
+                .warn(format!("is {path} again: it gets everything twice"));
+        }
+        rest = earlier;
+    }
+}

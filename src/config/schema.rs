@@ -1,0 +1,138 @@
+//! Every key outside `keys` and the bounds: its type, its range and its default.
+//!
+//! A value that could not be read is in the report, and its default stands in until the report is
+//! looked at. Keys of the prior art whose function is not there yet are read too: where ignoring
+//! one only means less telemetry it is a warning, where it would change what is sent it is an
+//! error.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_yaml::Value;
+use tracing_subscriber::EnvFilter;
+
+use super::limits::{HOUR, MILLISECOND, limits};
+use super::node::{Node, Section};
+use super::report::Report;
+use super::routes::routes;
+use super::value::{self, Read, boolean, choice, duration, neutral, number, parse, text};
+use super::{Config, DriverChoice, Log, LogFormat, ReplyPolicy, Tls, Workers};
+
+/// The configuration that `document` describes, to be used only if `report` has no error.
+pub(super) fn config(document: &Value, report: &Report) -> Config {
+    let driver = choice([
+        ("auto", DriverChoice::Auto),
+        ("io_uring", DriverChoice::IoUring),
+        ("epoll", DriverChoice::Epoll),
+    ]);
+    let reply_policy = choice([
+        ("first_success", ReplyPolicy::FirstSuccess),
+        ("primary", ReplyPolicy::Primary),
+    ]);
+    let reply_timeout = duration(MILLISECOND..=HOUR);
+    let mut root = Node::root(document, report).section();
+    let config = Config {
+        ip: root.value("ip", ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        port: root.value("port", number(0..=u16::MAX), 3000),
+        routes: routes(&root.take("keys")),
+        workers: root.value("workers", workers, Workers::Auto),
+        driver: root.value("driver", driver, DriverChoice::Auto),
+        reply_policy: root.value("reply_policy", reply_policy, ReplyPolicy::FirstSuccess),
+        reply_timeout: root.value("reply_timeout", reply_timeout, Duration::from_millis(1500)),
+        forward_client_ip: root.value("forward_client_ip", boolean, false),
+        tls: tls(root.take("tls").section()),
+        log: log(&mut root),
+        limits: limits(&mut root),
+        warnings: Vec::new(),
+    };
+    envelopes_are_modified(&mut root);
+    telemetry_has_no_effect(&mut root);
+    root.finish();
+    config
+}
+
+fn ip(value: &Value) -> Read<IpAddr> {
+    parse(value).ok_or_else(|| "an IP address such as 0.0.0.0 or ::".to_owned())
+}
+
+fn workers(value: &Value) -> Read<Workers> {
+    if value == "auto" {
+        return Ok(Workers::Auto);
+    }
+    let count = number(1..=1024)(value).map_err(|expected| format!("auto or {expected}"))?;
+    Ok(NonZeroUsize::new(count).map_or(Workers::Auto, Workers::Count))
+}
+
+fn tls(mut section: Section<'_>) -> Tls {
+    let tls = Tls {
+        ca_file: section.take("ca_file").optional(text).map(PathBuf::from),
+        system_roots: section.value("system_roots", boolean, true),
+    };
+    section.finish();
+    tls
+}
+
+/// `verbose` is another way to say `debug`, and wins over a filter, as it does on a command line.
+fn log(root: &mut Section<'_>) -> Log {
+    let filter = root.value("log_filter", log_filter, "info".to_owned());
+    let verbose = root.value("verbose", boolean, false);
+    let formats = choice([("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    Log {
+        filter: if verbose { "debug".to_owned() } else { filter },
+        format: root.value("log_format", formats, LogFormat::Text),
+    }
+}
+
+/// A log filter, tried here so that it cannot fail when logging begins.
+fn log_filter(value: &Value) -> Read<String> {
+    const FORM: &str = "log directives such as info or warn,sentry_mirror=debug";
+    let filter = text(value).map_err(|_| FORM)?;
+    match EnvFilter::try_new(&filter) {
+        Ok(_) => Ok(filter),
+        Err(error) => Err(format!("{FORM} ({error})")),
+    }
+}
+
+/// The prior art can be told to leave envelopes as they are; the second name is its old one.
+fn envelopes_are_modified(root: &mut Section<'_>) {
+    for key in ["modify_envelope", "modify_envelope_header"] {
+        let is_true = |value: &Value| parse(value) == Some(true);
+        let reader = neutral(
+            is_true,
+            "true (to leave envelopes alone is not supported yet)",
+        );
+        root.value(key, reader, ());
+    }
+}
+
+fn telemetry_has_no_effect(root: &mut Section<'_>) {
+    without_effect(root.take("sentry_dsn"), value::dsn);
+    without_effect(root.take("sentry_env"), text);
+    without_effect(root.take("traces_sample_rate"), number(0.0..=1.0));
+    without_effect(root.take("statsd_addr"), statsd_addr);
+    without_effect(root.take("default_metrics_tags"), metrics_tags);
+}
+
+fn without_effect<T>(node: Node<'_>, reader: impl FnOnce(&Value) -> Read<T>) {
+    if node.optional(reader).is_some() {
+        node.warn("has no effect yet");
+    }
+}
+
+fn statsd_addr(value: &Value) -> Read<()> {
+    let address = value.as_str().and_then(|text| text.rsplit_once(':'));
+    let is_address =
+        address.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    let address = is_address.then_some(());
+    address.ok_or_else(|| "an address of the form HOST:PORT".to_owned())
+}
+
+fn metrics_tags(value: &Value) -> Read<()> {
+    let tags = value.as_mapping();
+    let are_texts =
+        tags.is_some_and(|tags| tags.values().all(|tag| parse::<String>(tag).is_some()));
+    let tags = are_texts.then_some(());
+    tags.ok_or_else(|| "a mapping of tag names to texts".to_owned())
+}

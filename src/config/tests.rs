@@ -1,0 +1,558 @@
+//! The configuration from the outside: texts in, values or messages out.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_yaml::Value;
+
+use super::{Config, DriverChoice, LogFormat, ReplyPolicy, Workers};
+use crate::limits::Limits;
+use crate::sentry::dsn::{Dsn, shorten_key};
+
+const EXAMPLE: &str = include_str!("../../config.example.yml");
+const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+const C: &str = "cccccccccccccccccccccccccccccccc";
+
+/// A file with one route, on three lines, and `rest`.
+fn with(rest: &str) -> String {
+    format!("keys:\n- inbound: http://{A}@m/1\n  outbound: [https://{B}@o/2]\n{rest}")
+}
+
+/// A file with one route whose outbounds are `outbounds`, from line 3 on.
+fn to(outbounds: &str) -> String {
+    format!("keys:\n- inbound: http://{A}@m/1\n  outbound:\n{outbounds}")
+}
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, "c.yml", std::iter::empty()).unwrap()
+}
+
+fn errors(text: &str) -> String {
+    errors_in(text, &[])
+}
+
+fn errors_in(text: &str, env: &[(&str, &str)]) -> String {
+    let errors = Config::parse(text, "c.yml", variables(env)).unwrap_err();
+    errors.to_string()
+}
+
+fn variables(env: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+    env.iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+}
+
+fn dsn(text: &str) -> Dsn {
+    text.parse().ok().unwrap()
+}
+
+#[test]
+fn only_keys_are_required() {
+    let config = parse(&with(""));
+    assert_eq!(config.ip.to_string(), "0.0.0.0");
+    assert_eq!(config.port, 3000);
+    assert_eq!(config.workers, Workers::Auto);
+    assert_eq!(config.driver, DriverChoice::Auto);
+    assert_eq!(config.reply_policy, ReplyPolicy::FirstSuccess);
+    assert_eq!(config.reply_timeout, Duration::from_millis(1500));
+    assert!(!config.forward_client_ip);
+    assert_eq!(config.tls.ca_file, None);
+    assert!(config.tls.system_roots);
+    assert_eq!(config.log.filter, "info");
+    assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let [route] = &config.routes[..] else {
+        panic!("one route");
+    };
+    assert_eq!(route.inbound, dsn(&format!("http://{A}@m/1")));
+    assert_eq!(route.outbounds.len(), 1);
+    assert_eq!(route.outbounds[0].dsn, dsn(&format!("https://{B}@o/2")));
+}
+
+#[test]
+fn the_example_file_says_the_defaults() {
+    let example = parse(EXAMPLE);
+    let keys = EXAMPLE.split("\nkeys:").nth(1).unwrap();
+    let keys = keys.split("\n# Threads").next().unwrap();
+    let defaults = parse(&format!("keys:{keys}"));
+    assert_eq!(example, defaults);
+    assert_eq!(example.routes[0].outbounds.len(), 2);
+    assert_eq!(example.limits, Limits::default());
+    assert_eq!(example.warnings, Vec::<String>::new());
+}
+
+/// An unknown key without a near neighbour is answered with all the known ones; that is the schema.
+#[test]
+fn the_example_file_has_every_key() {
+    let sections = ["", "tls", "limits", "timeouts", "pool", "dns"];
+    for section in sections {
+        let indent = if section.is_empty() { "" } else { "  " };
+        let head = if section.is_empty() {
+            String::new()
+        } else {
+            format!("{section}:\n")
+        };
+        assert_has_all(
+            &with(&format!("{head}{indent}xxxxxxxxxxxx: 1\n")),
+            |example| {
+                if section.is_empty() {
+                    example.clone()
+                } else {
+                    example[section].clone()
+                }
+            },
+        );
+    }
+    assert_has_all(
+        &format!(
+            "keys:\n- xxxxxxxxxxxx: 1\n  inbound: http://{A}@m/1\n  outbound: [https://{B}@o/2]\n"
+        ),
+        |example| example["keys"][0].clone(),
+    );
+    assert_has_all(
+        &to(&format!("  - dsn: https://{B}@o/2\n    xxxxxxxxxxxx: 1\n")),
+        |example| example["keys"][0]["outbound"][1].clone(),
+    );
+}
+
+fn assert_has_all(text: &str, part: impl Fn(&Value) -> Value) {
+    let errors = errors(text);
+    let known = errors
+        .split_once("unknown key, expected one of ")
+        .unwrap()
+        .1;
+    let example = part(&serde_yaml::from_str(EXAMPLE).unwrap());
+    let mut written: Vec<&str> = example
+        .as_mapping()
+        .unwrap()
+        .keys()
+        .map(|key| key.as_str().unwrap())
+        .collect();
+    if known.contains("modify_envelope_header") {
+        assert!(EXAMPLE.contains("# modify_envelope_header"));
+        written.push("modify_envelope_header");
+    }
+    let mut known: Vec<&str> = known.split(", ").collect();
+    known.sort_unstable();
+    written.sort_unstable();
+    assert_eq!(known, written);
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(&with(
+        "ip: '::1'\nport: 0\nworkers: 3\ndriver: io_uring\nreply_policy: primary\n\
+         reply_timeout: 2\nforward_client_ip: true\ntls: {ca_file: /a/b.pem, system_roots: false}\n\
+         log_filter: warn,sentry_mirror=trace\nlog_format: json\n\
+         limits: {head_bytes: 1KiB, header_count: 2, body_bytes: 3KiB, decoded_bytes: 4KiB, \
+         response_bytes: 5000, connections: 6, memory_bytes: 7MB, in_flight: 8}\n\
+         timeouts: {head: 1, body: 2s, idle: 3s, write: 4s, connect: 5s, exchange: 6s, drain: 7s}\n\
+         pool: {idle_connections: 9, idle_timeout: 8s, max_age: 9s}\ndns: {refresh: 10s}\n",
+    ));
+    let seconds = Duration::from_secs;
+    assert_eq!(config.ip.to_string(), "::1");
+    assert_eq!(config.port, 0);
+    assert_eq!(config.workers, Workers::Count(3.try_into().unwrap()));
+    assert_eq!(config.driver, DriverChoice::IoUring);
+    assert_eq!(config.reply_policy, ReplyPolicy::Primary);
+    assert_eq!(config.reply_timeout, seconds(2));
+    assert!(config.forward_client_ip);
+    assert_eq!(config.tls.ca_file.as_deref(), Some(Path::new("/a/b.pem")));
+    assert!(!config.tls.system_roots);
+    assert_eq!(config.log.filter, "warn,sentry_mirror=trace");
+    assert_eq!(config.log.format, LogFormat::Json);
+    let limits = Limits {
+        head_bytes: 1024,
+        header_count: 2,
+        body_bytes: 3072,
+        decoded_bytes: 4096,
+        response_bytes: 5000,
+        connections: 6,
+        memory_bytes: 7_000_000,
+        in_flight: 8,
+        head_timeout: seconds(1),
+        body_timeout: seconds(2),
+        idle_timeout: seconds(3),
+        write_timeout: seconds(4),
+        connect_timeout: seconds(5),
+        exchange_timeout: seconds(6),
+        drain_timeout: seconds(7),
+        pool_idle_connections: 9,
+        pool_idle_timeout: seconds(8),
+        pool_max_age: seconds(9),
+        dns_refresh: seconds(10),
+    };
+    assert_eq!(config.limits, limits);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn verbose_wins_over_the_filter() {
+    let config = parse(&with("verbose: true\nlog_filter: warn\n"));
+    assert_eq!(config.log.filter, "debug");
+}
+
+#[test]
+fn the_files_of_the_prior_art_load() {
+    let plain = "---\nip: 0.0.0.0\nport: 3000\nkeys:\n  - inbound: http://public-key@mirror.acme.org/1847101\n    \
+                 outbound:\n      - https://public-key-red@o123.ingest.de.sentry.io/123456\n      \
+                 - https://public-key-blue@o456.ingest.us.sentry.io/654321\n";
+    let config = parse(plain);
+    assert_eq!(config.routes[0].inbound.key(), "public-key");
+    assert_eq!(config.routes[0].outbounds[1].dsn.project(), "654321");
+    let usual = "the public key has not the 32 characters that Sentry requires";
+    assert_eq!(
+        config.warnings,
+        [
+            format!("c.yml:5:14: keys[0].inbound: {usual}"),
+            format!("c.yml:7:9: keys[0].outbound[0]: {usual}"),
+            format!("c.yml:8:9: keys[0].outbound[1]: {usual}"),
+        ]
+    );
+    for neutral in [
+        "categories: []",
+        "categories:",
+        "multiplier: 1",
+        "sample_rate: 1",
+        "sample_rate: 1.0",
+        "compression: none",
+    ] {
+        let config = parse(&to(&format!("  - dsn: https://{B}@o/2\n    {neutral}\n")));
+        assert_eq!(
+            config.routes[0].outbounds[0].dsn,
+            dsn(&format!("https://{B}@o/2"))
+        );
+        assert_eq!(config.warnings, Vec::<String>::new(), "{neutral}");
+    }
+    for neutral in ["modify_envelope: true", "modify_envelope_header: true"] {
+        assert_eq!(parse(&with(neutral)), parse(&with("")), "{neutral}");
+    }
+}
+
+#[test]
+fn telemetry_keys_only_warn() {
+    for key in [
+        "sentry_dsn: https://k@h/1",
+        "sentry_env: prod",
+        "traces_sample_rate: 0.5",
+        "statsd_addr: '[::1]:8125'",
+        "default_metrics_tags: {a: b, c: 1}",
+    ] {
+        let config = parse(&with(key));
+        let name = key.split(':').next().unwrap();
+        let column = name.len() + 3;
+        let warning = format!("c.yml:4:{column}: {name}: has no effect yet");
+        assert_eq!(config.warnings, [warning]);
+    }
+}
+
+#[test]
+fn json_is_yaml() {
+    let json = format!(
+        r#"{{"port": 1, "keys": [{{"inbound": "http:\/\/{A}@m/1", "outbound": ["https://{B}@o/2"]}}]}}"#
+    );
+    let config = parse(&json);
+    assert_eq!(config.port, 1);
+    assert_eq!(config.routes, parse(&with("")).routes);
+}
+
+#[test]
+fn anchors_are_followed() {
+    let config = parse(&format!(
+        "keys:\n- inbound: http://{A}@m/1\n  outbound: &all [https://{B}@o/2]\n\
+         - inbound: http://{C}@m/1\n  outbound: *all\n"
+    ));
+    assert_eq!(config.routes[0].outbounds, config.routes[1].outbounds);
+}
+
+#[test]
+fn bad_values_are_refused_with_their_place() {
+    let size = "such as 4096, 64KiB or 10MB";
+    let time = "such as 1.5s, 250ms or 2m";
+    for (line, expected) in [
+        ("ip: localhost", r#"4:5: ip: found "localhost", expected an IP address such as 0.0.0.0 or ::"#.to_owned()),
+        ("port: 65536", "4:7: port: found 65536, expected a number from 0 to 65535".to_owned()),
+        ("port: http", r#"4:7: port: found "http", expected a number from 0 to 65535"#.to_owned()),
+        ("port: [1]", "4:7: port: found a list, expected a number from 0 to 65535".to_owned()),
+        ("port: !x 1", "4:7: port: found a value with the tag !x, expected a number from 0 to 65535".to_owned()),
+        ("workers: 0", "4:10: workers: found 0, expected auto or a number from 1 to 1024".to_owned()),
+        ("driver: uring", r#"4:9: driver: found "uring", expected auto or io_uring or epoll"#.to_owned()),
+        ("reply_policy: 1", "4:15: reply_policy: found 1, expected first_success or primary".to_owned()),
+        ("reply_timeout: 0", format!("4:16: reply_timeout: found 0, expected a duration from 1ms to 1h {time}")),
+        ("reply_timeout: -1s", format!(r#"4:16: reply_timeout: found "-1s", expected a duration from 1ms to 1h {time}"#)),
+        ("forward_client_ip: yes", r#"4:20: forward_client_ip: found "yes", expected true or false"#.to_owned()),
+        ("tls: none", r#"4:6: tls: found "none", expected a mapping"#.to_owned()),
+        ("tls: {ca_file: [a]}", "4:16: tls.ca_file: found a list, expected text".to_owned()),
+        ("log_filter: ''", r#"4:13: log_filter: found "", expected log directives such as info or warn,sentry_mirror=debug"#.to_owned()),
+        ("log_filter: 'a=b=c'", r#"4:13: log_filter: found "a=b=c", expected log directives such as info or warn,sentry_mirror=debug (error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5)"#.to_owned()),
+        ("log_format: xml", r#"4:13: log_format: found "xml", expected text or json"#.to_owned()),
+        ("limits: {header_count: 257}", "4:24: limits.header_count: found 257, expected a number from 1 to 256".to_owned()),
+        ("limits: {head_bytes: 1}", format!("4:22: limits.head_bytes: found 1, expected a number of bytes from 1KiB to 1MiB {size}")),
+        ("timeouts: {head: 2h}", format!(r#"4:18: timeouts.head: found "2h", expected a duration from 1ms to 1h {time}"#)),
+        ("pool: {idle_connections: 0}", "4:26: pool.idle_connections: found 0, expected a number from 1 to 65536".to_owned()),
+        ("dns: {refresh: 1ms}", format!(r#"4:16: dns.refresh: found "1ms", expected a duration from 1s to 1d {time}"#)),
+        ("modify_envelope: false", "4:18: modify_envelope: found false, expected true (to leave envelopes alone is not supported yet)".to_owned()),
+        ("traces_sample_rate: 2", "4:21: traces_sample_rate: found 2, expected a number from 0 to 1".to_owned()),
+        ("statsd_addr: localhost", r#"4:14: statsd_addr: found "localhost", expected an address of the form HOST:PORT"#.to_owned()),
+        ("default_metrics_tags: {a: [1]}", "4:23: default_metrics_tags: found a mapping, expected a mapping of tag names to texts".to_owned()),
+        ("prot: 1", "4:1: prot: unknown key, did you mean port?".to_owned()),
+        ("tls: {ca_fiel: x}", "4:7: tls.ca_fiel: unknown key, did you mean ca_file?".to_owned()),
+        ("dns: {server: x}", "4:7: dns.server: unknown key, expected one of refresh".to_owned()),
+        ("dns: {\"a.b\\n\": x}", r#"4:7: dns."a.b\n": unknown key, expected one of refresh"#.to_owned()),
+    ] {
+        assert_eq!(errors(&with(line)), format!("c.yml:{expected}"), "{line}");
+    }
+}
+
+#[test]
+fn bad_routes_are_refused_with_their_place() {
+    let some = "expected a list of at least one route with inbound and outbound";
+    let form = "a DSN of the form https://KEY@HOST/PROJECT";
+    let error = |text: &str| text.parse::<Dsn>().unwrap_err();
+    let filters = "(filters are not supported yet)";
+    for (text, expected) in [
+        ("port: 1\n".to_owned(), format!("1:1: keys: found nothing, {some}")),
+        ("keys:\n".to_owned(), format!("1:1: keys: found nothing, {some}")),
+        ("keys: []\n".to_owned(), format!("1:7: keys: found an empty list, {some}")),
+        ("keys: {a: b}\n".to_owned(), format!("1:7: keys: found a mapping, {some}")),
+        ("keys: [a]\n".to_owned(), r#"1:8: keys[0]: found "a", expected a mapping with inbound and outbound"#.to_owned()),
+        ("keys: [null]\n".to_owned(), "1:8: keys[0]: found nothing, expected a mapping with inbound and outbound".to_owned()),
+        (format!("keys:\n- outbound: [https://{B}@o/2]\n"), format!("2:3: keys[0].inbound: found nothing, expected {form} ({})", "")),
+        (format!("keys:\n- inbound: http://{A}@m/1\n"), "2:3: keys[0].outbound: found nothing, expected a list of at least one DSN".to_owned()),
+        (to("    []\n"), "4:5: keys[0].outbound: found an empty list, expected a list of at least one DSN".to_owned()),
+        (to("    https://o/1\n"), r#"4:5: keys[0].outbound: found "https://o/1", expected a list of at least one DSN"#.to_owned()),
+        (to("  -\n"), format!("4:4: keys[0].outbound[0]: found nothing, expected {form} ({})", "")),
+        (to("  - 5\n"), format!("4:5: keys[0].outbound[0]: found 5, expected {form} ({})", "")),
+        (to("  - https://o/2\n"), format!(r#"4:5: keys[0].outbound[0]: found "https://o/2", expected {form} ({})"#, error("https://o/2"))),
+        (to(&format!("  - ftp://{B}:{C}@o/2\n")), format!(r#"4:5: keys[0].outbound[0]: found "ftp://{}@o/2", expected {form} ({})"#, shorten_key(B), error(&format!("ftp://{B}:{C}@o/2")))),
+        (to("  - categories: []\n"), format!("4:5: keys[0].outbound[0].dsn: found nothing, expected {form} ({})", "")),
+        (to(&format!("  - dsn: https://{B}@o/2\n    categories: [error]\n")), format!("5:17: keys[0].outbound[0].categories: found a list, expected an empty list {filters}")),
+        (to(&format!("  - dsn: https://{B}@o/2\n    categories: error\n")), format!(r#"5:17: keys[0].outbound[0].categories: found "error", expected an empty list {filters}"#)),
+        (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate: 0.5\n")), "5:18: keys[0].outbound[0].sample_rate: found 0.5, expected 1 (sampling is not supported yet)".to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate:\n      span: 0.5\n")), "6:7: keys[0].outbound[0].sample_rate: found a mapping, expected 1 (sampling is not supported yet)".to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    multiplier: 5\n")), "5:17: keys[0].outbound[0].multiplier: found 5, expected 1 (multiplying is not supported yet)".to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    compression: br\n")), r#"5:18: keys[0].outbound[0].compression: found "br", expected none (preserve, gzip and zstd are not supported yet)"#.to_owned()),
+        (to(&format!("  - dns: https://{B}@o/2\n    dsn: https://{B}@o/2\n")), "4:5: keys[0].outbound[0].dns: unknown key, did you mean dsn?".to_owned()),
+        (with(&format!("- inbound: https://{A}@other/9\n  outbound: [https://{C}@o/2]\n")), "4:12: keys[1].inbound: found the public key of keys[0].inbound again, expected a key of its own".to_owned()),
+    ] {
+        let expected = expected.replace(" ()", "");
+        assert_eq!(errors(&text), format!("c.yml:{expected}"), "{text}");
+    }
+}
+
+#[test]
+fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
+    let text = "prot: 1\nkeys:\n- inbond: x\n  outbound: [1]\nip: y\nport: z\n";
+    let errors = Config::parse(
+        text,
+        "c.yml",
+        variables(&[
+            ("SENTRY_MIRROR_DRIVER", "kqueue"),
+            ("SENTRY_MIRROR_IP", "q"),
+        ]),
+    )
+    .unwrap_err();
+    let places: Vec<&str> = errors
+        .messages()
+        .iter()
+        .map(|line| line.split(": ").next().unwrap())
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "c.yml:1:1",
+            "c.yml:3:3",
+            "c.yml:3:3",
+            "c.yml:4:14",
+            "c.yml:6:7",
+            "SENTRY_MIRROR_DRIVER",
+            "SENTRY_MIRROR_IP"
+        ]
+    );
+}
+
+#[test]
+fn a_text_that_is_no_mapping_is_refused() {
+    let expected = "expected a mapping with at least the key keys";
+    for (text, found) in [
+        ("", "nothing"),
+        ("# only a comment\n", "nothing"),
+        ("- a\n", "a list"),
+        ("keys\n", r#""keys""#),
+    ] {
+        assert_eq!(
+            errors(text),
+            format!("c.yml: found {found}, {expected}"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn broken_yaml_is_refused_with_its_place() {
+    for (text, expected) in [
+        (
+            "keys: [1\nip: 2\n",
+            "2:3: not valid YAML: did not find expected ',' or ']' at line 2 column 3, while parsing a flow sequence at line 1 column 7",
+        ),
+        (
+            "\tkeys: 1\n",
+            "1:1: not valid YAML: found character that cannot start any token, while scanning for the next token",
+        ),
+        (
+            "a: *x\n",
+            "1:4: not valid YAML: unknown anchor at line 1 column 4",
+        ),
+        (
+            "a: 1\n---\nb: 1\n",
+            " not valid YAML: deserializing from YAML containing more than one document is not supported",
+        ),
+        (
+            "port: 1\nlimits:\n  in_flight: 2\n  in_flight: 3\nport: 2\n",
+            "4:3: limits.in_flight: found this key again, expected it once (first at 3:3)\nc.yml:5:1: port: found this key again, expected it once (first at 1:1)",
+        ),
+    ] {
+        assert_eq!(errors(text), format!("c.yml:{expected}"), "{text}");
+    }
+}
+
+#[test]
+fn variables_replace_the_file() {
+    let env = [
+        ("SENTRY_MIRROR_IP", "::1"),
+        ("SENTRY_MIRROR_PORT", "8080"),
+        ("SENTRY_MIRROR_LOG_FILTER", "warn,sentry_mirror=debug"),
+        ("SENTRY_MIRROR_LOG_FORMAT", "json"),
+        ("SENTRY_MIRROR_WORKERS", "2"),
+        ("SENTRY_MIRROR_FORWARD_CLIENT_IP", "true"),
+        ("SENTRY_MIRROR_REPLY_TIMEOUT", "250ms"),
+        ("SENTRY_MIRROR_REPLY_POLICY", ""),
+        ("OTHER_PORT", "1"),
+    ];
+    let text = with("port: 1\nreply_policy: primary\nworkers: wrong\n");
+    let config = Config::parse(&text, "c.yml", variables(&env)).unwrap();
+    assert_eq!(config.ip.to_string(), "::1");
+    assert_eq!(config.port, 8080);
+    assert_eq!(config.log.filter, "warn,sentry_mirror=debug");
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.workers, Workers::Count(2.try_into().unwrap()));
+    assert!(config.forward_client_ip);
+    assert_eq!(config.reply_timeout, Duration::from_millis(250));
+    assert_eq!(
+        config.reply_policy,
+        ReplyPolicy::Primary,
+        "an empty variable counts as unset"
+    );
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn variables_are_named_in_messages() {
+    let port = [("SENTRY_MIRROR_PORT", "x")];
+    assert_eq!(
+        errors_in(&with("port: 1\n"), &port),
+        r#"SENTRY_MIRROR_PORT: found "x", expected a number from 0 to 65535"#
+    );
+    let tls = [("SENTRY_MIRROR_TLS", "on")];
+    assert_eq!(
+        errors_in(&with(""), &tls),
+        r#"SENTRY_MIRROR_TLS: found "on", expected a mapping"#
+    );
+    let stray = [
+        ("SENTRY_MIRROR_PROT", "1"),
+        ("SENTRY_MIRROR_STATSD_ADDR", "h:1"),
+    ];
+    let config = Config::parse(&with(""), "c.yml", variables(&stray)).unwrap();
+    assert_eq!(
+        config.warnings,
+        [
+            "SENTRY_MIRROR_PROT: unknown key, did you mean port?",
+            "SENTRY_MIRROR_STATSD_ADDR: has no effect yet",
+        ]
+    );
+}
+
+#[test]
+fn variables_of_kubernetes_services_are_not_ours() {
+    let env = [
+        ("SENTRY_MIRROR_SERVICE_HOST", "10.0.0.1"),
+        ("SENTRY_MIRROR_SERVICE_PORT", "3000"),
+        ("SENTRY_MIRROR_PORT", "tcp://10.0.0.1:3000"),
+        ("SENTRY_MIRROR_PORT_3000_TCP", "tcp://10.0.0.1:3000"),
+    ];
+    let config = Config::parse(&with(""), "c.yml", variables(&env)).unwrap();
+    assert_eq!(config, parse(&with("")));
+}
+
+#[test]
+fn odd_routes_are_warned_of() {
+    let loops = format!("  - http://{A}@m/7\n  - https://{A}@m/1\n");
+    assert_eq!(
+        parse(&to(&loops)).warnings,
+        [
+            "c.yml:4:5: keys[0].outbound[0]: has the key and the host of keys[0].inbound: it leads back to this mirror, unless SDKs reach the mirror under another name (a tunnel)"
+        ]
+    );
+    let twice = format!("  - http://{B}@o/1\n  - http://{B}@o/2\n  - dsn: http://{B}@o/1\n");
+    assert_eq!(
+        parse(&to(&twice)).warnings,
+        [
+            "c.yml:6:10: keys[0].outbound[2].dsn: is keys[0].outbound[0] again: it gets everything twice"
+        ]
+    );
+    let memory = with("limits: {memory_bytes: 100MiB}\n");
+    assert_eq!(
+        parse(&memory).warnings,
+        [
+            "c.yml:4:24: limits.memory_bytes: is less than body_bytes or decoded_bytes: the largest bodies are always refused (503)"
+        ]
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let load = |path: &Path| {
+        Config::load(path, std::iter::empty())
+            .unwrap_err()
+            .to_string()
+    };
+    let missing = Path::new("no/such/config.yml");
+    assert!(load(missing).starts_with("no/such/config.yml: not readable: No such file"));
+    let directory = std::env::temp_dir();
+    assert!(load(&directory).contains(": not readable: Is a directory"));
+    let file = directory.join(format!("sentry-mirror-config-{}.yml", std::process::id()));
+    std::fs::write(&file, b"port: \xff\n").unwrap();
+    let not_text = load(&file);
+    std::fs::write(&file, EXAMPLE).unwrap();
+    let example = Config::load(&file, std::iter::empty());
+    std::fs::remove_file(&file).unwrap();
+    let expected = "found bytes that are not UTF-8 at byte 7, expected YAML in UTF-8";
+    assert_eq!(not_text, format!("{}: {expected}", file.display()));
+    assert_eq!(example, Ok(parse(EXAMPLE)));
+}
+
+#[test]
+fn a_description_shows_no_key() {
+    let config = parse(&format!(
+        "ip: '::1'\nkeys:\n- inbound: http://{A}@m/1\n  outbound: [https://{B}@o/2, http://{C}@p/3]\n"
+    ));
+    let description = config.describe();
+    let expected = format!(
+        "listen on [::1]:3000\n{}\n  -> {} (primary)\n  -> {}\n",
+        config.routes[0].inbound.shortened(),
+        config.routes[0].outbounds[0].dsn.shortened(),
+        config.routes[0].outbounds[1].dsn.shortened(),
+    );
+    assert_eq!(description, expected);
+    for key in [A, B, C] {
+        assert!(!description.contains(key));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(text in "(?s)[\\[\\]{}:,#&*!|>'\"%@`a-z0-9 \n\t\\\\-]{0,60}") {
+        let _ = Config::parse(&text, "c.yml", std::iter::empty());
+    }
+}
