@@ -1,4 +1,5 @@
-//! sentry-mirror accepts what Sentry SDKs send to an inbound DSN and mirrors each request to one or more outbound DSNs.
+//! sentry-mirror accepts what Sentry SDKs send to an *inbound* DSN and mirrors each request to one or
+//! more *outbound* DSNs.
 
 #![cfg_attr(
     test,
@@ -13,5 +14,8 @@
 pub mod config;
 pub mod http;
 pub mod limits;
+pub mod panics;
 pub mod sentry;
 pub mod span;
+pub mod sys;
+pub mod upstream;

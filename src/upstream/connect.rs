@@ -1,0 +1,56 @@
+//! Opening a connection: every known address of the origin in turn, then TLS where it is `https`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use monoio::net::TcpStream;
+use monoio::time::timeout;
+
+use crate::upstream::exchange::Failure;
+use crate::upstream::origin::SharedOrigin;
+use crate::upstream::stream::Stream;
+use crate::upstream::tls::TlsStream;
+
+/// Connects to `shared`, giving each of its addresses at most `patience`. An address that fails is
+/// no longer the first to be tried.
+///
+/// # Errors
+/// The failure of the last address tried, or [`Failure::Dns`] where none is known.
+pub async fn connect(shared: &SharedOrigin, patience: Duration) -> Result<Stream, Failure> {
+    let addresses = shared.addresses();
+    let first = shared.first_address();
+    let mut last_failure = Failure::Dns;
+    for turn in 0..addresses.len() {
+        let Some(address) = addresses.get((first + turn) % addresses.len()) else {
+            continue;
+        };
+        match timeout(patience, connect_address(shared, *address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(failure)) => last_failure = failure,
+            Err(_elapsed) => last_failure = Failure::ConnectTimeout,
+        }
+        shared.skip_address();
+    }
+    Err(last_failure)
+}
+
+async fn connect_address(shared: &SharedOrigin, address: SocketAddr) -> Result<Stream, Failure> {
+    let stream = dial(address).await.map_err(Failure::Connect)?;
+    match &shared.tls {
+        None => Ok(Stream::Plain(stream)),
+        Some(identity) => {
+            let stream = TlsStream::handshake(stream, identity)
+                .await
+                .map_err(Failure::Tls)?;
+            Ok(Stream::Tls(Box::new(stream)))
+        }
+    }
+}
+
+async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_addr(address).await?;
+    // Requests are written whole; waiting to merge them with later ones would only delay them.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

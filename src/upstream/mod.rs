@@ -1,0 +1,15 @@
+//! The network out: from an origin's name to the answer of its server.
+//!
+//! In reading order: [`origin`] is what all workers know of an origin (addresses, TLS, whether it
+//! is up), [`dns`] keeps the addresses fresh from a thread of its own, [`stream`] is one connection
+//! (plain or [`tls`]), [`connect`] opens it, [`exchange`] sends one request over it and reads one
+//! response, and [`pool`] is a worker's own side of an origin: its pool, its cap on deliveries
+//! in flight and the retry of a stale connection.
+
+pub mod connect;
+pub mod dns;
+pub mod exchange;
+pub mod origin;
+pub mod pool;
+pub mod stream;
+pub mod tls;

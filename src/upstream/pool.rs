@@ -1,0 +1,154 @@
+//! A worker's own side of an origin: its idle connections, its cap on deliveries in flight, and the
+//! one retry that a stale connection deserves.
+//!
+//! Connections are taken youngest first, so that the surplus of a peak grows old and is swept.
+//! A connection comes back only after an exchange that ended cleanly; one whose exchange failed or
+//! was dropped by a deadline is dropped with it, and so can never hand one request's answer to
+//! another.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use monoio::time::timeout;
+
+use crate::limits::Limits;
+use crate::upstream::connect::connect;
+use crate::upstream::exchange::{Connection, Failure, Request, Response};
+use crate::upstream::origin::SharedOrigin;
+
+/// One worker's connections to one origin.
+pub struct Upstream {
+    shared: Arc<SharedOrigin>,
+    limits: Arc<Limits>,
+    idle: RefCell<VecDeque<Idle>>,
+    in_flight: Cell<usize>,
+    opened: Cell<u64>,
+    retried: Cell<u64>,
+}
+
+/// A connection that waits to be used again.
+struct Idle {
+    connection: Connection,
+    opened_at: Instant,
+    idle_since: Instant,
+}
+
+impl Upstream {
+    /// An upstream without any connection yet.
+    pub fn new(shared: Arc<SharedOrigin>, limits: Arc<Limits>) -> Upstream {
+        Upstream {
+            shared,
+            limits,
+            idle: RefCell::default(),
+            in_flight: Cell::new(0),
+            opened: Cell::new(0),
+            retried: Cell::new(0),
+        }
+    }
+
+    /// Delivers `request` within `timeouts.exchange`.
+    ///
+    /// # Errors
+    /// Why there is no answer. The request may have arrived all the same.
+    pub async fn deliver(&self, request: Request) -> Result<Response, Failure> {
+        let Some(_slot) = Slot::take(&self.in_flight, self.limits.in_flight) else {
+            return Err(Failure::Overloaded);
+        };
+        let delivered = timeout(self.limits.exchange_timeout, self.attempt(request)).await;
+        let result = delivered.unwrap_or(Err(Failure::Timeout));
+        match &result {
+            Ok(_) => self.shared.answered(),
+            Err(failure) => self.shared.failed(failure),
+        }
+        result
+    }
+
+    /// Drops the idle connections that have waited or lived too long.
+    pub fn sweep(&self, now: Instant) {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|waiting| waiting.is_fresh(now, &self.limits));
+    }
+
+    /// How many connections it opened since the start.
+    pub fn opened(&self) -> u64 {
+        self.opened.get()
+    }
+
+    /// How many deliveries it sent a second time, because a reused connection turned out closed.
+    pub fn retried(&self) -> u64 {
+        self.retried.get()
+    }
+
+    /// Sends over a pooled connection, and once more over a fresh one where the pooled one was
+    /// closed before any byte of a response: most likely the upstream never saw the request.
+    async fn attempt(&self, mut request: Request) -> Result<Response, Failure> {
+        if let Some((mut connection, opened_at)) = self.take_idle() {
+            match connection.exchange(&mut request, &self.limits).await {
+                Ok(response) => {
+                    self.put_back(connection, opened_at);
+                    return Ok(response);
+                }
+                Err(failure) if connection.saw_response() => return Err(failure),
+                Err(_stale) => self.retried.set(self.retried.get() + 1),
+            }
+        }
+        let stream = connect(&self.shared, self.limits.connect_timeout).await?;
+        self.opened.set(self.opened.get() + 1);
+        let mut connection = Connection::new(stream);
+        let response = connection.exchange(&mut request, &self.limits).await?;
+        self.put_back(connection, Instant::now());
+        Ok(response)
+    }
+
+    fn take_idle(&self) -> Option<(Connection, Instant)> {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        while let Some(waiting) = idle.pop_back() {
+            if waiting.is_fresh(now, &self.limits) && waiting.connection.is_quiet() {
+                return Some((waiting.connection, waiting.opened_at));
+            }
+        }
+        None
+    }
+
+    fn put_back(&self, connection: Connection, opened_at: Instant) {
+        let mut idle = self.idle.borrow_mut();
+        if connection.is_reusable() && idle.len() < self.limits.pool_idle_connections {
+            idle.push_back(Idle {
+                connection,
+                opened_at,
+                idle_since: Instant::now(),
+            });
+        }
+    }
+}
+
+impl Idle {
+    fn is_fresh(&self, now: Instant, limits: &Limits) -> bool {
+        now.duration_since(self.idle_since) < limits.pool_idle_timeout
+            && now.duration_since(self.opened_at) < limits.pool_max_age
+    }
+}
+
+/// One delivery in flight; counts itself out when dropped.
+struct Slot<'u> {
+    in_flight: &'u Cell<usize>,
+}
+
+impl<'u> Slot<'u> {
+    fn take(in_flight: &'u Cell<usize>, limit: usize) -> Option<Slot<'u>> {
+        if in_flight.get() >= limit {
+            return None;
+        }
+        in_flight.set(in_flight.get() + 1);
+        Some(Slot { in_flight })
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.in_flight.set(self.in_flight.get() - 1);
+    }
+}

@@ -1,0 +1,218 @@
+//! TLS to upstreams: rustls, driven directly over a monoio socket.
+//!
+//! rustls is handed the plaintext of head and body together, so that they share records, and all
+//! ciphertext it makes goes out in as few writes as it has slices. A generic adapter would push
+//! every record through a buffer of its own and wait for each. Certificates are always verified;
+//! there is no switch against it.
+
+use std::fs;
+use std::io::{self, IoSlice, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use monoio::net::TcpStream;
+use rustls::client::Resumption;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use tracing::warn;
+
+use crate::sys;
+use crate::upstream::origin::TlsIdentity;
+use crate::upstream::stream::{read_into, write_all};
+
+/// How much plaintext is encrypted before it is sent. It bounds the memory of a connection that
+/// sends a large body; larger slices were not measurably faster.
+const SLICE_BYTES: usize = 256 * 1024;
+
+/// How many sessions are remembered to be resumed, over all origins and workers. A resumed
+/// handshake costs less than half of a full one.
+const RESUMED_SESSIONS: usize = 1024;
+
+/// The TLS settings for all `https` origins: the built-in roots, those of the system where
+/// `system_roots` is set, and those in `ca_file`.
+///
+/// # Errors
+/// What is wrong with `ca_file`, in words for an operator.
+pub fn client_config(
+    ca_file: Option<&Path>,
+    system_roots: bool,
+) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    if system_roots {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            warn!(%error, "a system root certificate cannot be read");
+        }
+        roots.add_parsable_certificates(found.certs);
+    }
+    if let Some(path) = ca_file {
+        add_ca_file(&mut roots, path)?;
+    }
+    let provider = Arc::new(ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::in_memory_sessions(RESUMED_SESSIONS);
+    Ok(Arc::new(config))
+}
+
+fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
+    let named = |error: &dyn std::fmt::Display| format!("tls.ca_file {}: {error}", path.display());
+    let pem = fs::read(path).map_err(|error| named(&error))?;
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| named(&error))?;
+        roots.add(certificate).map_err(|error| named(&error))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(named(
+            &"holds no certificate; expected at least one PEM block `BEGIN CERTIFICATE`",
+        ));
+    }
+    Ok(())
+}
+
+/// A TLS session over a TCP connection.
+pub struct TlsStream {
+    tcp: TcpStream,
+    session: ClientConnection,
+    /// Ciphertext on its way out; kept between uses for its memory.
+    outgoing: Vec<u8>,
+    /// Ciphertext that came in; empty between uses, kept for its memory.
+    incoming: BytesMut,
+}
+
+impl TlsStream {
+    /// Opens a session over `tcp`.
+    ///
+    /// # Errors
+    /// An I/O error, or a TLS error (of kind `InvalidData`) such as an untrusted certificate.
+    pub async fn handshake(tcp: TcpStream, identity: &TlsIdentity) -> io::Result<TlsStream> {
+        let config = Arc::clone(&identity.config);
+        let mut session = ClientConnection::new(config, identity.server_name.clone())
+            .map_err(io::Error::other)?;
+        session.set_buffer_limit(Some(SLICE_BYTES));
+        let mut stream = TlsStream {
+            tcp,
+            session,
+            outgoing: Vec::new(),
+            incoming: BytesMut::new(),
+        };
+        while stream.session.is_handshaking() {
+            stream.flush().await?;
+            if stream.session.is_handshaking() {
+                stream.fill().await?;
+            }
+        }
+        stream.flush().await?;
+        Ok(stream)
+    }
+
+    /// Sends `head` and then `body`.
+    pub async fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < head.len() + body.len() {
+            let slices = [
+                IoSlice::new(head.get(sent..).unwrap_or_default()),
+                IoSlice::new(
+                    body.get(sent.saturating_sub(head.len())..)
+                        .unwrap_or_default(),
+                ),
+            ];
+            sent += self.session.writer().write_vectored(&slices)?;
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Appends the plaintext that has arrived to `buffer`; zero bytes mean an orderly close.
+    pub async fn receive(&mut self, mut buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
+        loop {
+            match self.take_plaintext(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                taken => return (taken, buffer),
+            }
+            if let Err(error) = self.fill().await {
+                return (Err(error), buffer);
+            }
+            if let Err(error) = self.flush().await {
+                return (Err(error), buffer);
+            }
+        }
+    }
+
+    /// Whether nothing has arrived on this idle session. A late session ticket counts as something:
+    /// giving up a connection now and then is cheaper than telling the two apart.
+    pub fn is_quiet(&self) -> bool {
+        !sys::has_input(&self.tcp)
+    }
+
+    fn take_plaintext(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        let waiting = self
+            .session
+            .process_new_packets()
+            .map_err(invalid)?
+            .plaintext_bytes_to_read();
+        let filled = buffer.len();
+        // At least one byte of room, so that zero bytes read can only mean the end.
+        buffer.resize(filled + waiting.max(1), 0);
+        let room = buffer.get_mut(filled..).unwrap_or_default();
+        let taken = self.session.reader().read(room);
+        buffer.truncate(filled + taken.as_ref().copied().unwrap_or(0));
+        taken
+    }
+
+    /// Reads ciphertext once and lets the session digest it.
+    async fn fill(&mut self) -> io::Result<()> {
+        let incoming = std::mem::take(&mut self.incoming);
+        let (result, mut incoming) = read_into(&mut self.tcp, incoming).await;
+        let count = result?;
+        let mut unread: &[u8] = &incoming;
+        if count == 0 {
+            // The session must see the end, to tell an orderly close from a cut connection.
+            self.session.read_tls(&mut unread)?;
+            if self.session.is_handshaking() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        while !unread.is_empty() {
+            self.session.read_tls(&mut unread)?;
+            if let Err(error) = self.session.process_new_packets() {
+                // The alert that says why is a courtesy; the error is what counts.
+                let _ = self.flush().await;
+                return Err(invalid(error));
+            }
+        }
+        incoming.clear();
+        self.incoming = incoming;
+        Ok(())
+    }
+
+    /// Sends all ciphertext that the session has ready.
+    async fn flush(&mut self) -> io::Result<()> {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        while self.session.wants_write() {
+            self.session.write_tls(&mut outgoing)?;
+        }
+        if !outgoing.is_empty() {
+            let (result, sent) = write_all(&mut self.tcp, outgoing).await;
+            outgoing = sent;
+            result?;
+        }
+        outgoing.clear();
+        self.outgoing = outgoing;
+        Ok(())
+    }
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
