@@ -14,6 +14,8 @@
 pub mod config;
 pub mod http;
 pub mod limits;
+pub mod mirror;
+pub mod observe;
 pub mod panics;
 pub mod sentry;
 pub mod span;

@@ -31,6 +31,17 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
+    /// A limit on every category: what a 429 without further words means.
+    pub fn on_everything(seconds: u32) -> RateLimit {
+        RateLimit {
+            seconds,
+            categories: Vec::new(),
+            scope: "organization".to_owned(),
+            reason: String::new(),
+            namespaces: Vec::new(),
+        }
+    }
+
     /// What is limited by both, for the shorter time; `None` if that is nothing.
     fn meet(&self, other: &RateLimit) -> Option<RateLimit> {
         Some(RateLimit {

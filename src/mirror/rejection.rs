@@ -1,0 +1,186 @@
+//! Every reason to refuse a request, with the status and the words the SDK gets.
+//!
+//! Statuses and words are Relay's where Relay has the case, because SDKs know them. Each reason also
+//! says whether the connection can go on: after a framing error nobody knows where the next request
+//! begins.
+
+use std::fmt;
+
+use crate::http::chunked::ChunkError;
+use crate::http::encoding::DecodeError;
+use crate::http::framing::FramingError;
+use crate::http::head::HeadError;
+use crate::sentry::auth::AuthError;
+use crate::sentry::endpoint::Endpoint;
+use crate::sentry::envelope::EnvelopeError;
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The request line or a header line is not HTTP.
+    Head(HeadError),
+    /// The length of the body is ambiguous or invalid (RFC 9112 section 6.3).
+    Framing(FramingError),
+    /// The chunked body is malformed (RFC 9112 section 7.1).
+    Chunk(ChunkError),
+    /// The head took longer than `timeouts.head`.
+    HeadTimeout,
+    /// The body made no progress for `timeouts.body`.
+    BodyTimeout,
+    /// The body is larger than `limits.body_bytes` or, decoded, than `limits.decoded_bytes`.
+    BodyTooLarge,
+    /// The body is in a content coding that is not accepted.
+    Encoding,
+    /// The body is not in the coding that it claims to be in.
+    Decode(DecodeError),
+    /// An auth source is there, but cannot be used.
+    Auth(AuthError),
+    /// There is no auth source.
+    NoKey,
+    /// There is no auth source, and the envelope header has no usable `dsn` either.
+    NoEnvelopeKey,
+    /// The key is not of the form that keys have.
+    BadKey,
+    /// The key is none of the inbound keys.
+    UnknownKey,
+    /// The envelope header is not a JSON object.
+    Envelope(EnvelopeError),
+    /// The endpoint does not know this method.
+    Method(Endpoint),
+    /// There is nothing at this path.
+    NotFound,
+    /// The worker holds `limits.memory_bytes` of bodies already.
+    Overloaded,
+}
+
+impl Rejection {
+    /// The reasons that [`Rejection::label`] can name.
+    pub const LABELS: [&'static str; 17] = [
+        "head",
+        "framing",
+        "chunk",
+        "head_timeout",
+        "body_timeout",
+        "body_too_large",
+        "encoding",
+        "decode",
+        "auth",
+        "no_key",
+        "no_envelope_key",
+        "bad_key",
+        "unknown_key",
+        "envelope",
+        "method",
+        "not_found",
+        "overloaded",
+    ];
+
+    /// A fixed word per reason, for logs and counters.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Rejection::Head(_) => "head",
+            Rejection::Framing(_) => "framing",
+            Rejection::Chunk(_) => "chunk",
+            Rejection::HeadTimeout => "head_timeout",
+            Rejection::BodyTimeout => "body_timeout",
+            Rejection::BodyTooLarge => "body_too_large",
+            Rejection::Encoding => "encoding",
+            Rejection::Decode(_) => "decode",
+            Rejection::Auth(_) => "auth",
+            Rejection::NoKey => "no_key",
+            Rejection::NoEnvelopeKey => "no_envelope_key",
+            Rejection::BadKey => "bad_key",
+            Rejection::UnknownKey => "unknown_key",
+            Rejection::Envelope(_) => "envelope",
+            Rejection::Method(_) => "method",
+            Rejection::NotFound => "not_found",
+            Rejection::Overloaded => "overloaded",
+        }
+    }
+
+    /// The status of the reply.
+    pub fn status(&self) -> u16 {
+        match self {
+            Rejection::Head(HeadError::TooLarge | HeadError::TooManyFields) => 431,
+            Rejection::Head(HeadError::Version) => 505,
+            Rejection::Chunk(ChunkError::TooLarge)
+            | Rejection::Decode(DecodeError::TooLarge)
+            | Rejection::BodyTooLarge => 413,
+            Rejection::Auth(AuthError::Multiple | AuthError::Unparsable)
+            | Rejection::NoKey
+            | Rejection::NoEnvelopeKey => 401,
+            Rejection::Head(HeadError::Malformed(_))
+            | Rejection::Framing(_)
+            | Rejection::Chunk(ChunkError::Malformed(_))
+            | Rejection::Decode(DecodeError::Corrupt | DecodeError::Truncated)
+            | Rejection::Auth(AuthError::BadVersion)
+            | Rejection::BadKey
+            | Rejection::Envelope(_) => 400,
+            Rejection::UnknownKey => 403,
+            Rejection::NotFound => 404,
+            Rejection::Method(_) => 405,
+            Rejection::HeadTimeout | Rejection::BodyTimeout => 408,
+            Rejection::Encoding => 415,
+            Rejection::Overloaded => 503,
+        }
+    }
+
+    /// Whether the connection must be closed, because the place where the next request would begin
+    /// is not known.
+    pub fn ends_connection(&self) -> bool {
+        match self {
+            Rejection::Head(_)
+            | Rejection::Framing(_)
+            | Rejection::Chunk(_)
+            | Rejection::HeadTimeout
+            | Rejection::BodyTimeout => true,
+            Rejection::BodyTooLarge
+            | Rejection::Encoding
+            | Rejection::Decode(_)
+            | Rejection::Auth(_)
+            | Rejection::NoKey
+            | Rejection::NoEnvelopeKey
+            | Rejection::BadKey
+            | Rejection::UnknownKey
+            | Rejection::Envelope(_)
+            | Rejection::Method(_)
+            | Rejection::NotFound
+            | Rejection::Overloaded => false,
+        }
+    }
+}
+
+/// The `detail` of the reply's JSON.
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rejection::Head(error) => write!(f, "invalid request head: {error}"),
+            Rejection::Framing(error) => write!(f, "invalid request framing: {error}"),
+            Rejection::Chunk(error) => write!(f, "invalid chunked body: {error}"),
+            Rejection::HeadTimeout => f.write_str("request head not received in time"),
+            Rejection::BodyTimeout => f.write_str("request body not received in time"),
+            Rejection::BodyTooLarge => f.write_str("request body length limit exceeded"),
+            Rejection::Encoding => f.write_str(
+                "unsupported content encoding, expected zstd, gzip, deflate, br or identity",
+            ),
+            Rejection::Decode(error) => write!(f, "failed to decode the request body: {error}"),
+            Rejection::Auth(error) => error.fmt(f),
+            Rejection::NoKey => f.write_str("missing authorization information"),
+            Rejection::NoEnvelopeKey => f.write_str("bad envelope authentication header"),
+            Rejection::BadKey => f.write_str("bad sentry DSN public key"),
+            Rejection::UnknownKey => f.write_str(
+                "event submission rejected with_reason: the mirror has no route for this key",
+            ),
+            Rejection::Envelope(error) => write!(f, "invalid event envelope: {error}"),
+            Rejection::Method(endpoint) => {
+                write!(
+                    f,
+                    "method not allowed, expected {}",
+                    endpoint.allow_header()
+                )
+            }
+            Rejection::NotFound => f.write_str("not found"),
+            Rejection::Overloaded => f.write_str("the mirror is overloaded"),
+        }
+    }
+}

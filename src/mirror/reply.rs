@@ -1,0 +1,310 @@
+//! The bytes we send back to the SDK.
+//!
+//! Every reply has a length, a reason phrase and the CORS headers that Relay sends, errors included:
+//! without them a browser hides the status from the SDK. `Retry-After` never goes with a 2xx, where
+//! several SDKs would take it for a ban on everything (sentry-javascript 11, sentry-rust 0.49).
+
+use bytes::Bytes;
+
+use crate::mirror::rejection::Rejection;
+use crate::mirror::verdict::{Outcome, Verdict};
+use crate::sentry::endpoint::{Endpoint, Shape};
+use crate::sentry::rate_limits::{self, RateLimit};
+use crate::upstream::exchange::Response;
+
+/// The pause an SDK is told when an upstream answered 429 without saying for how long; the one
+/// that SDKs assume by themselves.
+const DEFAULT_PAUSE_SECONDS: u32 = 60;
+
+/// What Relay's CORS layer lets a browser send with a request.
+const ALLOWED_HEADERS: &str = "x-sentry-auth,x-requested-with,x-forwarded-for,origin,referer,accept,content-type,authentication,authorization,content-encoding,transfer-encoding";
+
+/// What a client asks to be answered, apart from the content.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// The answer goes without its body, as to HEAD.
+    pub is_head: bool,
+    /// The connection stays open.
+    pub keep_alive: bool,
+    /// The client speaks HTTP/1.0, which has to be told that the connection stays open.
+    pub is_http10: bool,
+}
+
+/// A reply before it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    status: u16,
+    fields: Vec<(&'static str, Bytes)>,
+    body: Bytes,
+}
+
+impl Reply {
+    /// A reply without a body.
+    pub fn empty(status: u16) -> Reply {
+        Reply {
+            status,
+            ..Reply::default()
+        }
+    }
+
+    /// The answer to a health check.
+    pub fn health() -> Reply {
+        Reply::empty(200).with_body("text/plain", Bytes::from_static(b"ok\n"))
+    }
+
+    /// The answer to a preflight request for `endpoint`.
+    pub fn preflight(endpoint: Endpoint) -> Reply {
+        Reply::empty(200)
+            .with("Allow", endpoint.allow_header())
+            .with("Access-Control-Allow-Methods", endpoint.allow_header())
+            .with("Access-Control-Allow-Headers", ALLOWED_HEADERS)
+            .with("Access-Control-Max-Age", "3600")
+    }
+
+    /// The answer to a refused request.
+    pub fn rejection(rejection: &Rejection) -> Reply {
+        let reply = Reply::empty(rejection.status()).with_detail(&rejection.to_string());
+        match rejection {
+            Rejection::Method(endpoint) => reply.with("Allow", endpoint.allow_header()),
+            Rejection::Encoding => reply.with("Accept-Encoding", "zstd,gzip,deflate,br"),
+            Rejection::Head(_)
+            | Rejection::Framing(_)
+            | Rejection::Chunk(_)
+            | Rejection::HeadTimeout
+            | Rejection::BodyTimeout
+            | Rejection::BodyTooLarge
+            | Rejection::Decode(_)
+            | Rejection::Auth(_)
+            | Rejection::NoKey
+            | Rejection::NoEnvelopeKey
+            | Rejection::BadKey
+            | Rejection::UnknownKey
+            | Rejection::Envelope(_)
+            | Rejection::NotFound
+            | Rejection::Overloaded => reply,
+        }
+    }
+
+    /// The answer that `verdict` on `outcomes` asks for. `success` is what the endpoint would say to
+    /// an accepted request.
+    pub fn verdict(
+        verdict: Verdict,
+        outcomes: &[Option<Outcome>],
+        success: impl FnOnce() -> Shape,
+    ) -> Reply {
+        match verdict {
+            Verdict::Answer(index) => match outcomes.get(index) {
+                Some(Some(Ok(response))) => Reply::answer(response, outcomes),
+                Some(Some(Err(_)) | None) | None => Reply::unavailable(),
+            },
+            Verdict::Success => Reply::success(success()),
+            Verdict::RateLimited => Reply::rate_limited(outcomes),
+            Verdict::TooLarge => {
+                Reply::empty(413).with_detail("request too large for every outbound")
+            }
+            Verdict::Unavailable => Reply::unavailable(),
+        }
+    }
+
+    /// The status, for logs and counters.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Appends the whole reply to `out`.
+    pub fn write(&self, manner: Manner, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(self.status.to_string().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(reason_phrase(self.status).as_bytes());
+        out.extend_from_slice(
+            b"\r\nAccess-Control-Allow-Origin: *\
+              \r\nAccess-Control-Expose-Headers: x-sentry-error,x-sentry-rate-limits,retry-after\
+              \r\nCross-Origin-Resource-Policy: cross-origin\r\n",
+        );
+        for (name, value) in &self.fields {
+            write_field(out, name, value);
+        }
+        if self.status != 204 {
+            write_field(
+                out,
+                "Content-Length",
+                self.body.len().to_string().as_bytes(),
+            );
+        }
+        if !manner.keep_alive {
+            write_field(out, "Connection", b"close");
+        } else if manner.is_http10 {
+            write_field(out, "Connection", b"keep-alive");
+        }
+        out.extend_from_slice(b"\r\n");
+        if !manner.is_head && self.status != 204 {
+            out.extend_from_slice(&self.body);
+        }
+    }
+
+    fn answer(response: &Response, outcomes: &[Option<Outcome>]) -> Reply {
+        let mut reply = Reply::empty(response.status);
+        let passed_on = [
+            ("Content-Type", &response.content_type),
+            ("Content-Encoding", &response.content_encoding),
+            ("X-Sentry-Error", &response.sentry_error),
+        ];
+        for (name, value) in passed_on {
+            if let Some(value) = value {
+                reply.fields.push((name, value.clone()));
+            }
+        }
+        reply.body = response.body.clone();
+        if (200..300).contains(&response.status) {
+            reply.with_common_limits(&known_limits(outcomes))
+        } else {
+            reply.with_own_limits(response)
+        }
+    }
+
+    fn success(shape: Shape) -> Reply {
+        let reply = Reply::empty(shape.status);
+        match shape.content_type {
+            Some(content_type) => {
+                reply.with_body(content_type, Bytes::from(shape.body.into_owned()))
+            }
+            None => reply,
+        }
+    }
+
+    fn rate_limited(outcomes: &[Option<Outcome>]) -> Reply {
+        let limited = || {
+            let answers = outcomes.iter().flatten().flatten();
+            answers.filter(|response| response.status == 429)
+        };
+        let sets: Vec<_> = limited().map(limits_of).collect();
+        let pause = limited().map(pause_of).min();
+        Reply::empty(429)
+            .with_detail("rate limited by every outbound")
+            .with_common_limits(&sets)
+            .with_seconds("Retry-After", pause.unwrap_or(DEFAULT_PAUSE_SECONDS))
+    }
+
+    fn unavailable() -> Reply {
+        Reply::empty(503).with_detail("no outbound accepted the request")
+    }
+
+    /// Announces what is limited at every outbound, if anything is.
+    fn with_common_limits(self, sets: &[Vec<RateLimit>]) -> Reply {
+        let common = rate_limits::intersection(sets);
+        if common.is_empty() {
+            return self;
+        }
+        let value = rate_limits::header_value(&common);
+        self.with_bytes("X-Sentry-Rate-Limits", value.into())
+    }
+
+    /// Passes the limits of one outbound on as they came.
+    fn with_own_limits(mut self, response: &Response) -> Reply {
+        if let Some(value) = &response.rate_limits {
+            self = self.with_bytes("X-Sentry-Rate-Limits", value.clone());
+        }
+        if let Some(value) = &response.retry_after {
+            self = self.with_bytes("Retry-After", value.clone());
+        }
+        self
+    }
+
+    fn with(self, name: &'static str, value: &'static str) -> Reply {
+        self.with_bytes(name, Bytes::from_static(value.as_bytes()))
+    }
+
+    fn with_seconds(self, name: &'static str, seconds: u32) -> Reply {
+        self.with_bytes(name, seconds.to_string().into())
+    }
+
+    fn with_bytes(mut self, name: &'static str, value: Bytes) -> Reply {
+        self.fields.push((name, value));
+        self
+    }
+
+    fn with_body(mut self, content_type: &'static str, body: Bytes) -> Reply {
+        self.body = body;
+        self.with("Content-Type", content_type)
+    }
+
+    /// Relay's error shape.
+    fn with_detail(self, detail: &str) -> Reply {
+        let body = serde_json::json!({ "detail": detail }).to_string();
+        self.with_body("application/json", body.into())
+    }
+}
+
+/// The limits each outbound has announced, one set per outbound; one without an answer or without
+/// a limit has an empty set.
+fn known_limits(outcomes: &[Option<Outcome>]) -> Vec<Vec<RateLimit>> {
+    let announced = |outcome: &Option<Outcome>| match outcome {
+        Some(Ok(response)) if response.status == 429 => limits_of(response),
+        Some(Ok(response)) => response
+            .rate_limits
+            .as_deref()
+            .map(rate_limits::parse)
+            .unwrap_or_default(),
+        Some(Err(_)) | None => Vec::new(),
+    };
+    outcomes.iter().map(announced).collect()
+}
+
+/// The limits of a 429: those it names, else a limit on everything.
+fn limits_of(response: &Response) -> Vec<RateLimit> {
+    let named = response.rate_limits.as_deref().map(rate_limits::parse);
+    match named {
+        Some(limits) if !limits.is_empty() => limits,
+        Some(_) | None => vec![RateLimit::on_everything(retry_after(response))],
+    }
+}
+
+/// How long a 429 asks to wait.
+fn pause_of(response: &Response) -> u32 {
+    let asked = response.retry_after.as_deref();
+    asked
+        .and_then(rate_limits::parse_retry_after)
+        .or_else(|| limits_of(response).iter().map(|limit| limit.seconds).max())
+        .unwrap_or(DEFAULT_PAUSE_SECONDS)
+}
+
+fn retry_after(response: &Response) -> u32 {
+    let asked = response.retry_after.as_deref();
+    asked
+        .and_then(rate_limits::parse_retry_after)
+        .unwrap_or(DEFAULT_PAUSE_SECONDS)
+}
+
+fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        // The phrase is not optional for some old clients, but its text does not matter.
+        _ => "Status",
+    }
+}

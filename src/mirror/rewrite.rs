@@ -1,0 +1,238 @@
+//! The only place where outbound bytes are made.
+//!
+//! A request goes out as it came, apart from a list of edits: copy the bytes up to an edit, put the
+//! outbound's own text in its place, go on. One list covers the head and one the envelope header;
+//! both are made once per request and rendered once per outbound. What follows the last edit of the
+//! body is not copied: all deliveries share it.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use crate::http::head::{FieldName, Method, RequestHead};
+use crate::mirror::routes::{Outbound, Route};
+use crate::sentry::edit::{Edit, Put};
+use crate::span::Span;
+
+/// A shared rest of the body up to this size is copied behind the head all the same: for small
+/// bodies the copy costs less than a second vector of the write.
+const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// A request to be rendered for each outbound.
+pub struct Original<'r> {
+    /// The request line and header lines, as they came.
+    pub head: &'r [u8],
+    /// Where they are in `head`.
+    pub parsed: &'r RequestHead,
+    /// What changes in the head, in order of position and without overlap.
+    pub head_edits: &'r [Edit],
+    /// The decoded body.
+    pub body: &'r Bytes,
+    /// What changes in the body, in order of position and without overlap.
+    pub body_edits: &'r [Edit],
+    /// The other route whose inbound key is written as `trace.public_key`.
+    pub trace_route: Option<&'r Route>,
+    /// The SDK's address, where it is to be appended to `X-Forwarded-For`.
+    pub client: Option<IpAddr>,
+}
+
+/// Adds the edits that every request needs whatever its endpoint, and sorts the list.
+///
+/// Left out are the fields that belong to the connection (RFC 9110 section 7.6.1) or to the form the
+/// body came in, which goes out decoded and with a length. `X-Forwarded-For` is left out unless
+/// `forward_client_ip` is set.
+pub fn edit_head(
+    head: &RequestHead,
+    buffer: &[u8],
+    forward_client_ip: bool,
+    edits: &mut Vec<Edit>,
+) {
+    edits.push(Edit {
+        span: head.version_span,
+        put: Put::Version,
+    });
+    for field in &head.fields {
+        let is_dropped = match field.name {
+            FieldName::ContentLength
+            | FieldName::ContentEncoding
+            | FieldName::TransferEncoding
+            | FieldName::Connection
+            | FieldName::KeepAlive
+            | FieldName::ProxyConnection
+            | FieldName::ProxyAuthorization
+            | FieldName::ProxyAuthenticate
+            | FieldName::Te
+            | FieldName::Trailer
+            | FieldName::Upgrade
+            | FieldName::Expect
+            | FieldName::AcceptEncoding => true,
+            FieldName::XForwardedFor => !forward_client_ip,
+            FieldName::Host => {
+                edits.push(Edit {
+                    span: field.value,
+                    put: Put::Host,
+                });
+                false
+            }
+            FieldName::Authorization
+            | FieldName::XSentryAuth
+            | FieldName::ContentType
+            | FieldName::XForwardedProto
+            | FieldName::XSentryRateLimits
+            | FieldName::XSentryError
+            | FieldName::RetryAfter
+            | FieldName::Other => head.connection_lists(field.name_span.of(buffer), buffer),
+        };
+        if is_dropped {
+            // Edits inside a line that goes as a whole would overlap with it.
+            edits.retain(|edit| !is_within(edit.span, field.line));
+            edits.push(Edit {
+                span: field.line,
+                put: Put::Nothing,
+            });
+        }
+    }
+    if head.bare_lf {
+        edit_line_ends(head, buffer, edits);
+    }
+    edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
+}
+
+/// Gives every kept line that ended in a bare line feed the line end that RFC 9112 asks of a sender.
+fn edit_line_ends(head: &RequestHead, buffer: &[u8], edits: &mut Vec<Edit>) {
+    let Some(first) = head.fields.first() else {
+        return;
+    };
+    let request_line = Span::new(head.method_span.start, first.line.start);
+    let lines = std::iter::once(request_line).chain(head.fields.iter().map(|field| field.line));
+    for line in lines {
+        let is_dropped = edits
+            .iter()
+            .any(|edit| edit.span == line && edit.put == Put::Nothing);
+        if !is_dropped && !line.of(buffer).ends_with(b"\r\n") {
+            edits.push(Edit {
+                span: Span::new(line.end - 1, line.end),
+                put: Put::LineEnd,
+            });
+        }
+    }
+}
+
+fn is_within(inner: Span, outer: Span) -> bool {
+    inner.start >= outer.start && inner.end <= outer.end
+}
+
+impl Original<'_> {
+    /// The request for one outbound: the head with the changed part of the body behind it, and the
+    /// rest of the body.
+    pub fn render(&self, outbound: &Outbound) -> (Vec<u8>, Bytes) {
+        let mut out = Vec::with_capacity(self.head.len() + COPY_BYTES_MAX + 512);
+        let last_line = self.parsed.fields.last();
+        let lines_end = last_line.map_or(self.parsed.version_span.end, |field| field.line.end);
+        let lines = Span::new(self.parsed.method_span.start, lines_end);
+        self.splice(self.head, lines, self.head_edits, outbound, &mut out);
+        if last_line.is_none() {
+            out.extend_from_slice(b"\r\n");
+        }
+        self.append_fields(outbound, &mut out);
+
+        let edited_end = self.body_edits.last().map_or(0, |edit| edit.span.end);
+        let edited = Span::new(0, edited_end);
+        self.splice(self.body, edited, self.body_edits, outbound, &mut out);
+        let mut rest = self.body.slice(edited_end.min(self.body.len())..);
+        if rest.len() <= COPY_BYTES_MAX {
+            out.extend_from_slice(&rest);
+            rest = Bytes::new();
+        }
+        (out, rest)
+    }
+
+    /// Appends the fields that are always our own, and the blank line.
+    fn append_fields(&self, outbound: &Outbound, out: &mut Vec<u8>) {
+        if !self.has_field(FieldName::Host) {
+            append_field(out, "Host", &outbound.host);
+        }
+        if let Some(client) = self.client {
+            append_field(out, "X-Forwarded-For", &client.to_string());
+        }
+        let may_lack_body = match self.parsed.method {
+            Method::Get | Method::Head | Method::Delete | Method::Options | Method::Other => true,
+            Method::Post | Method::Put | Method::Patch => false,
+        };
+        // RFC 9110 section 8.6: a length of zero is only sent where a body would be expected.
+        if !self.body.is_empty() || !may_lack_body {
+            append_field(out, "Content-Length", &self.body_len(outbound).to_string());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn has_field(&self, name: FieldName) -> bool {
+        self.parsed.fields.iter().any(|field| field.name == name)
+    }
+
+    fn body_len(&self, outbound: &Outbound) -> usize {
+        self.body_edits
+            .iter()
+            .fold(self.body.len(), |length, edit| {
+                length - edit.span.len() + self.replacement(edit.put, outbound).len()
+            })
+    }
+
+    /// Copies `range` of `source` to `out`, with what `edits` puts in its places.
+    fn splice(
+        &self,
+        source: &[u8],
+        range: Span,
+        edits: &[Edit],
+        outbound: &Outbound,
+        out: &mut Vec<u8>,
+    ) {
+        let mut copied = range.start;
+        for edit in edits {
+            debug_assert!(edit.span.start >= copied, "edits overlap: {edits:?}");
+            out.extend_from_slice(Span::new(copied, edit.span.start.max(copied)).of(source));
+            if let Put::SecretParameter { value } = edit.put {
+                if let Some(secret) = &outbound.secret {
+                    out.extend_from_slice(Span::new(edit.span.start, value.start).of(source));
+                    out.extend_from_slice(secret.as_bytes());
+                    out.extend_from_slice(Span::new(value.end, edit.span.end).of(source));
+                }
+            } else {
+                out.extend_from_slice(self.replacement(edit.put, outbound).as_bytes());
+            }
+            copied = edit.span.end;
+        }
+        out.extend_from_slice(Span::new(copied.min(range.end), range.end).of(source));
+    }
+
+    fn replacement<'o>(&'o self, put: Put, outbound: &'o Outbound) -> &'o str {
+        match put {
+            // The secret needs the bytes around it; `splice` sees to it.
+            Put::Nothing | Put::SecretParameter { .. } => "",
+            Put::Key => &outbound.key,
+            Put::BasicCredentials { with_secret: true } => &outbound.basic_with_secret,
+            Put::BasicCredentials { with_secret: false } => &outbound.basic,
+            Put::Project => &outbound.project,
+            Put::PathPrefix => &outbound.path_prefix,
+            Put::EnvelopePath => &outbound.envelope_path,
+            Put::Host => &outbound.host,
+            Put::Dsn => &outbound.dsn,
+            Put::TraceKey => self
+                .trace_route
+                .and_then(|route| route.outbound_at(outbound.origin))
+                .map_or(&outbound.key, |other| &other.key),
+            Put::Version => "HTTP/1.1",
+            Put::LineEnd => "\r\n",
+        }
+    }
+}
+
+fn append_field(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Golden requests, and a naive twin that works on lines of text.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Config;
+use crate::http::head::Parsed;
+use crate::limits::Limits;
+use crate::mirror::routes::Routes;
+use crate::sentry::auth::{self, AuthField};
+use crate::sentry::{endpoint, envelope};
+
+const IN_KEY: &str = "0123456789abcdef0123456789abcdef";
+const OTHER_KEY: &str = "ffffffffffffffffffffffffffffffff";
+const OUT_KEY: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+/// Three routes: to a plain DSN, the other service at the same origin, and one with a secret.
+fn routes() -> Routes {
+    let text = format!(
+        "keys:\n  - inbound: http://{IN_KEY}@in/42\n    outbound: ['https://{OUT_KEY}@out.example:8443/p/7']\n  - inbound: http://{OTHER_KEY}@in/43\n    outbound: ['https://cccccccccccccccccccccccccccccccc@out.example:8443/p/8']\n  - inbound: http://eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee@in/44\n    outbound: ['https://{OUT_KEY}:newsecret@out.example/9']\n"
+    );
+    Routes::new(&Config::parse(&text, "test", std::iter::empty()).unwrap())
+}
+
+/// The whole pure way of a request: what goes out for the only outbound of its route.
+fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
+    let routes = routes();
+    let mut head = RequestHead::default();
+    assert_eq!(
+        head.parse(request, &Limits::default()),
+        Ok(Parsed::Complete)
+    );
+    let body = Bytes::copy_from_slice(&request[head.len..]);
+    let mut head_edits = Vec::new();
+    let mut body_edits = Vec::new();
+    let target = endpoint::parse_target(request, head.target, &mut head_edits);
+    let fields: Vec<_> = head
+        .fields
+        .iter()
+        .filter_map(|field| match field.name {
+            FieldName::XSentryAuth => Some((AuthField::XSentryAuth, field.value)),
+            FieldName::Authorization => Some((AuthField::Authorization, field.value)),
+            _ => None,
+        })
+        .collect();
+    let key = auth::find(
+        request,
+        fields.into_iter(),
+        target.query,
+        target.path_key,
+        &mut head_edits,
+    );
+    let key = key.unwrap().unwrap();
+    let route = routes.find(key.bytes(request)).unwrap();
+    let header = envelope::scan(&body, &mut body_edits).unwrap_or_default();
+    edit_head(&head, request, forward_client_ip, &mut head_edits);
+    let original = Original {
+        head: request,
+        parsed: &head,
+        head_edits: &head_edits,
+        body: &body,
+        body_edits: &body_edits,
+        trace_route: header.trace_key.and_then(|key| routes.find(key.of(&body))),
+        client: forward_client_ip.then(|| "192.0.2.1".parse().unwrap()),
+    };
+    let (mut out, rest) = original.render(&route.outbounds[0]);
+    out.extend_from_slice(&rest);
+    out
+}
+
+#[track_caller]
+fn check(request: &str, expected: &str) {
+    let got = mirrored(request.as_bytes(), false);
+    assert_eq!(String::from_utf8(got).unwrap(), expected);
+}
+
+#[test]
+fn a_python_envelope() {
+    check(
+        &format!(
+            "POST /api/42/envelope/ HTTP/1.1\r\nHost: in\r\nAccept-Encoding: identity\r\nContent-Length: 1298\r\nContent-Type: application/x-sentry-envelope\r\nContent-Encoding: gzip\r\nUser-Agent: sentry.python/2.75.0\r\nX-Sentry-Auth: Sentry sentry_key={IN_KEY}, sentry_version=7, sentry_client=sentry.python/2.75.0, sentry_secret=old\r\n\r\n{{\"trace\":{{\"public_key\":\"{IN_KEY}\"}}}}\n{{}}"
+        ),
+        &format!(
+            "POST /p/api/7/envelope/ HTTP/1.1\r\nHost: out.example:8443\r\nContent-Type: application/x-sentry-envelope\r\nUser-Agent: sentry.python/2.75.0\r\nX-Sentry-Auth: Sentry sentry_key={OUT_KEY}, sentry_version=7, sentry_client=sentry.python/2.75.0\r\nContent-Length: 62\r\n\r\n{{\"trace\":{{\"public_key\":\"{OUT_KEY}\"}}}}\n{{}}"
+        ),
+    );
+}
+
+#[test]
+fn a_secret_is_replaced_where_the_outbound_has_one() {
+    check(
+        "POST /api/44/store/?sentry_secret=old&sentry_key=eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee HTTP/1.1\r\nHost: in\r\n\r\n{}",
+        &format!(
+            "POST /api/9/store/?sentry_secret=newsecret&sentry_key={OUT_KEY} HTTP/1.1\r\nHost: out.example\r\nContent-Length: 2\r\n\r\n{{}}"
+        ),
+    );
+}
+
+#[test]
+fn a_request_without_any_field_gets_those_it_needs() {
+    check(
+        &format!("GET /api/42/cron/job/{IN_KEY}?status=ok HTTP/1.0\r\n\r\n"),
+        &format!(
+            "GET /p/api/7/cron/job/{OUT_KEY}?status=ok HTTP/1.1\r\nHost: out.example:8443\r\n\r\n"
+        ),
+    );
+}
+
+#[test]
+fn bare_line_feeds_are_mended_and_leading_empty_lines_left_out() {
+    check(
+        &format!(
+            "\r\nPOST /api/42/x/?sentry_key={IN_KEY} HTTP/1.1\nA: 1\nConnection: B\nB: 2\nC: 3\r\n\n"
+        ),
+        &format!(
+            "POST /p/api/7/x/?sentry_key={OUT_KEY} HTTP/1.1\r\nA: 1\r\nC: 3\r\nHost: out.example:8443\r\nContent-Length: 0\r\n\r\n"
+        ),
+    );
+}
+
+#[test]
+fn the_trace_key_of_another_service_becomes_its_own_key_at_this_origin() {
+    check(
+        &format!(
+            "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: in\r\n\r\n{{\"trace\":{{\"public_key\":\"{OTHER_KEY}\"}},\"dsn\":null}}"
+        ),
+        &format!(
+            "POST /p/api/7/envelope/?sentry_key={OUT_KEY} HTTP/1.1\r\nHost: out.example:8443\r\nContent-Length: 70\r\n\r\n{{\"trace\":{{\"public_key\":\"cccccccccccccccccccccccccccccccc\"}},\"dsn\":null}}"
+        ),
+    );
+}
+
+#[test]
+fn the_client_address_comes_last_where_it_is_wanted() {
+    let request = format!(
+        "POST /api/42/store/?sentry_key={IN_KEY} HTTP/1.1\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n"
+    );
+    let got = String::from_utf8(mirrored(request.as_bytes(), true)).unwrap();
+    let at = |text: &str| got.find(text).unwrap();
+    assert!(at("X-Forwarded-For: 203.0.113.7\r\n") < at("X-Forwarded-For: 192.0.2.1\r\n"));
+}
+
+/// What a line-based program without any thought for speed would send.
+fn naive(request: &str) -> String {
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.split("\r\n");
+    let line = lines.next().unwrap();
+    let mut out = vec![
+        line.replace("/api/42/", "/p/api/7/")
+            .replace(IN_KEY, OUT_KEY),
+    ];
+    let listed: Vec<String> = head
+        .split("\r\n")
+        .filter_map(|line| line.strip_prefix("Connection:"))
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_lowercase())
+        .collect();
+    let dropped = [
+        "connection",
+        "keep-alive",
+        "te",
+        "transfer-encoding",
+        "accept-encoding",
+        "x-forwarded-for",
+        "expect",
+    ];
+    for line in lines {
+        let name = line.split(':').next().unwrap().to_lowercase();
+        if dropped.contains(&&*name) || listed.contains(&name) {
+            continue;
+        }
+        out.push(if name == "host" {
+            "Host: out.example:8443".to_owned()
+        } else {
+            line.replace(IN_KEY, OUT_KEY)
+        });
+    }
+    if !out.iter().any(|line| line.starts_with("Host:")) {
+        out.push("Host: out.example:8443".to_owned());
+    }
+    out.push(format!("Content-Length: {}", body.len()));
+    format!("{}\r\n\r\n{body}", out.join("\r\n"))
+}
+
+proptest! {
+    #[test]
+    fn what_goes_out_is_what_the_naive_twin_would_send(
+        fields in proptest::collection::vec(
+            prop_oneof![
+                "X-[A-F]: ?[ -~]{0,20}[!-~]",
+                Just("Host: in".to_owned()),
+                Just("Connection: keep-alive, X-A,X-C".to_owned()),
+                Just("Accept-Encoding: br".to_owned()),
+                Just("x-forwarded-for:1.2.3.4".to_owned()),
+                Just("TE: trailers".to_owned()),
+                Just("Expect: nothing".to_owned()),
+                Just("Origin:https://app.example".to_owned()),
+                Just("Empty:".to_owned()),
+            ],
+            0..12,
+        ),
+        at in 0..12_usize,
+        body in "[a-z{}\"\n]{0,40}",
+        in_query in any::<bool>(),
+    ) {
+        let mut fields = fields;
+        // Two Host lines are refused before they get here.
+        let mut seen_host = false;
+        fields.retain(|field| field != "Host: in" || !std::mem::replace(&mut seen_host, true));
+        let query = if in_query { format!("?sentry_key={IN_KEY}&a") } else { String::new() };
+        if !in_query {
+            fields.insert(at.min(fields.len()), format!("X-Sentry-Auth: Sentry sentry_key={IN_KEY}"));
+        }
+        // A body that begins with `x` is no envelope, so nothing in it changes.
+        let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        let request = format!("POST /api/42/store/{query} HTTP/1.1\r\n{lines}\r\nx{body}");
+        let got = String::from_utf8(mirrored(request.as_bytes(), false)).unwrap();
+        prop_assert_eq!(got, naive(&request));
+    }
+}

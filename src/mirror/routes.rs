@@ -1,0 +1,132 @@
+//! Inbound keys and their outbounds, with all replacement texts made at load.
+//!
+//! A table is immutable once built and shared by all workers; a new configuration makes a new
+//! table, which is swapped in between requests.
+
+use std::collections::HashMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::config::Config;
+use crate::sentry::dsn::{Dsn, Origin};
+
+/// All routes of a configuration.
+pub struct Routes {
+    by_key: HashMap<Box<[u8]>, usize>,
+    routes: Vec<Route>,
+    origins: Vec<Origin>,
+}
+
+/// An inbound key and its outbounds, in configuration order; the first is the primary.
+pub struct Route {
+    /// The inbound DSN with its key shortened, for logs.
+    pub label: String,
+    /// Never empty.
+    pub outbounds: Vec<Outbound>,
+}
+
+/// One target DSN of a route: the texts that replace the inbound's in a request.
+pub struct Outbound {
+    /// The DSN with its key shortened, for logs.
+    pub label: String,
+    /// Which of [`Routes::origins`] it is reached at.
+    pub origin: usize,
+    /// The public key.
+    pub key: String,
+    /// The secret of an old-style DSN.
+    pub secret: Option<String>,
+    /// The whole DSN.
+    pub dsn: String,
+    /// The project id.
+    pub project: String,
+    /// What stands in front of `/api/`: empty, or a path such as `/a/b`.
+    pub path_prefix: String,
+    /// The path of its envelope endpoint.
+    pub envelope_path: String,
+    /// The value of `Host`.
+    pub host: String,
+    /// The credentials of HTTP Basic, `key:` in base64.
+    pub basic: String,
+    /// The same with the secret as password, where there is one.
+    pub basic_with_secret: String,
+}
+
+impl Routes {
+    /// The table for `config`.
+    pub fn new(config: &Config) -> Routes {
+        let mut routes = Routes {
+            by_key: HashMap::new(),
+            routes: Vec::new(),
+            origins: Vec::new(),
+        };
+        for route in &config.routes {
+            let outbounds = route
+                .outbounds
+                .iter()
+                .map(|outbound| {
+                    let origin = routes.origin_index(outbound.dsn.origin());
+                    Outbound::new(&outbound.dsn, origin)
+                })
+                .collect();
+            let key = route.inbound.key().as_bytes().into();
+            routes.by_key.insert(key, routes.routes.len());
+            routes.routes.push(Route {
+                label: route.inbound.shortened(),
+                outbounds,
+            });
+        }
+        routes
+    }
+
+    /// The route of an inbound key, by exact match.
+    pub fn find(&self, key: &[u8]) -> Option<&Route> {
+        self.routes.get(*self.by_key.get(key)?)
+    }
+
+    /// Every origin that occurs, each once.
+    pub fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    fn origin_index(&mut self, origin: &Origin) -> usize {
+        let known = self.origins.iter().position(|known| known == origin);
+        known.unwrap_or_else(|| {
+            self.origins.push(origin.clone());
+            self.origins.len() - 1
+        })
+    }
+}
+
+impl Route {
+    /// The outbound of this route at an origin.
+    pub fn outbound_at(&self, origin: usize) -> Option<&Outbound> {
+        self.outbounds
+            .iter()
+            .find(|outbound| outbound.origin == origin)
+    }
+}
+
+impl Outbound {
+    fn new(dsn: &Dsn, origin: usize) -> Outbound {
+        let path_prefix = dsn.prefix().to_owned();
+        let basic = BASE64.encode(format!("{}:", dsn.key()));
+        let basic_with_secret = dsn.secret().map_or_else(
+            || basic.clone(),
+            |secret| BASE64.encode(format!("{}:{secret}", dsn.key())),
+        );
+        Outbound {
+            label: dsn.shortened(),
+            origin,
+            key: dsn.key().to_owned(),
+            secret: dsn.secret().map(str::to_owned),
+            dsn: dsn.to_string(),
+            project: dsn.project().to_owned(),
+            envelope_path: format!("{path_prefix}/api/{}/envelope/", dsn.project()),
+            path_prefix,
+            host: dsn.origin().authority(),
+            basic,
+            basic_with_secret,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The only place that decides what the SDK is told about its deliveries.
+//!
+//! One function from the outcomes so far to a verdict, or to none as long as waiting may still
+//! change it. Two principles stand behind the table: what one outbound accepted must never be
+//! answered with something that makes the SDK send it again, and a broken or limited outbound must
+//! never silence the SDK for a healthy one.
+
+use crate::config::ReplyPolicy;
+use crate::upstream::exchange::{Failure, Response};
+
+/// How a delivery ended.
+pub type Outcome = Result<Response, Failure>;
+
+/// What the SDK is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The answer of the outbound with this index.
+    Answer(usize),
+    /// The endpoint's success, locally made, because nobody knows better yet.
+    Success,
+    /// 429: every live outbound is rate limited.
+    RateLimited,
+    /// 413: the request is too large for every outbound.
+    TooLarge,
+    /// 503: nobody accepted it, and not because of the request.
+    Unavailable,
+}
+
+/// What an outcome means for the SDK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Accepted,
+    Limited,
+    TooLarge,
+    /// 401, 403, 404: this outbound will never take anything; it does not count as live.
+    Dead,
+    /// Another 4xx: the request will never be taken.
+    Refused,
+    /// 5xx, a status that makes no sense here, or no answer at all.
+    Broken,
+}
+
+/// The verdict on `outcomes`, which stand in configuration order with `None` for what is still in
+/// flight; `is_late` says that `reply_timeout` is over. `None` means: wait.
+pub fn decide(policy: ReplyPolicy, outcomes: &[Option<Outcome>], is_late: bool) -> Option<Verdict> {
+    let primary = outcomes.first()?.as_ref();
+    if policy == ReplyPolicy::Primary && matches!(primary, Some(Ok(_))) {
+        return Some(Verdict::Answer(0));
+    }
+    let classes = || outcomes.iter().map(|outcome| outcome.as_ref().map(class));
+    let accepted = classes().position(|class| class == Some(Class::Accepted));
+    match accepted {
+        Some(0) => return Some(Verdict::Answer(0)),
+        Some(index) if primary.is_some() || is_late => return Some(Verdict::Answer(index)),
+        Some(_) => return None,
+        None => {}
+    }
+    if outcomes.iter().any(Option::is_none) {
+        return is_late.then_some(Verdict::Success);
+    }
+    Some(nobody_accepted(&classes().flatten().collect::<Vec<_>>()))
+}
+
+/// The verdict when every delivery ended and none was accepted.
+fn nobody_accepted(classes: &[Class]) -> Verdict {
+    let mut live = classes.iter().filter(|class| **class != Class::Dead);
+    let is_limited = classes.contains(&Class::Limited);
+    if is_limited && live.all(|class| *class == Class::Limited) {
+        Verdict::RateLimited
+    } else if classes.iter().all(|class| *class == Class::TooLarge) {
+        Verdict::TooLarge
+    } else if is_limited || classes.contains(&Class::Broken) {
+        Verdict::Unavailable
+    } else {
+        // Only permanent answers are left; the first speaks for all.
+        Verdict::Answer(0)
+    }
+}
+
+fn class(outcome: &Outcome) -> Class {
+    match outcome {
+        Err(_) => Class::Broken,
+        Ok(response) => match response.status {
+            200..=299 => Class::Accepted,
+            401 | 403 | 404 => Class::Dead,
+            413 => Class::TooLarge,
+            429 => Class::Limited,
+            400..=499 => Class::Refused,
+            _ => Class::Broken,
+        },
+    }
+}
+
+/// The words that [`outcome_label`] can give.
+pub fn outcome_labels() -> impl Iterator<Item = &'static str> {
+    let statuses = ["2xx", "429", "4xx", "5xx", "other_status"];
+    statuses.into_iter().chain(Failure::LABELS)
+}
+
+/// A fixed word per kind of outcome, for logs and counters.
+pub fn outcome_label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Ok(response) => match response.status {
+            200..=299 => "2xx",
+            429 => "429",
+            400..=499 => "4xx",
+            500..=599 => "5xx",
+            _ => "other_status",
+        },
+        Err(failure) => failure.label(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `200` and so on is an answer, `0` a failure, `-1` still in flight.
+    fn outcomes(states: &[i32]) -> Vec<Option<Outcome>> {
+        let outcome = |state: &i32| match state {
+            -1 => None,
+            0 => Some(Err(Failure::Timeout)),
+            status => Some(Ok(Response {
+                status: u16::try_from(*status).unwrap(),
+                ..Response::default()
+            })),
+        };
+        states.iter().map(outcome).collect()
+    }
+
+    #[test]
+    fn every_row_of_the_reply_table_under_first_success() {
+        use Verdict::{Answer, RateLimited, Success, TooLarge, Unavailable};
+        let on_time = false;
+        let late = true;
+        #[rustfmt::skip]
+        let table: &[(&[i32], bool, Option<Verdict>)] = &[
+            // The primary accepted: at once.
+            (&[200, -1], on_time, Some(Answer(0))),
+            (&[202, 500], on_time, Some(Answer(0))),
+            // The primary did not, another did: the first of them.
+            (&[500, 200], on_time, Some(Answer(1))),
+            (&[0, -1, 200], on_time, Some(Answer(2))),
+            (&[429, 200, 200], on_time, Some(Answer(1))),
+            (&[403, 200], on_time, Some(Answer(1))),
+            // The primary is still in flight: it is waited for, but not for ever.
+            (&[-1, 200], on_time, None),
+            (&[-1, 200], late, Some(Answer(1))),
+            (&[-1, -1], on_time, None),
+            (&[-1, -1], late, Some(Success)),
+            (&[500, -1], on_time, None),
+            (&[500, -1], late, Some(Success)),
+            (&[-1, 500], late, Some(Success)),
+            // All finished, none accepted.
+            (&[429], on_time, Some(RateLimited)),
+            (&[429, 429], on_time, Some(RateLimited)),
+            (&[429, 403], on_time, Some(RateLimited)),
+            (&[401, 404, 429], on_time, Some(RateLimited)),
+            (&[429, 503], on_time, Some(Unavailable)),
+            (&[429, 0], late, Some(Unavailable)),
+            (&[429, 400], on_time, Some(Unavailable)),
+            (&[413, 413], on_time, Some(TooLarge)),
+            (&[413, 400], on_time, Some(Answer(0))),
+            (&[400, 403], on_time, Some(Answer(0))),
+            (&[403], on_time, Some(Answer(0))),
+            (&[403, 500], on_time, Some(Unavailable)),
+            (&[0], on_time, Some(Unavailable)),
+            (&[0, 0], on_time, Some(Unavailable)),
+            (&[302], on_time, Some(Unavailable)),
+        ];
+        for (states, is_late, expected) in table {
+            let verdict = decide(ReplyPolicy::FirstSuccess, &outcomes(states), *is_late);
+            assert_eq!(verdict, *expected, "{states:?}, late: {is_late}");
+        }
+    }
+
+    #[test]
+    fn the_primary_policy_passes_on_whatever_the_primary_says() {
+        use Verdict::{Answer, Success, Unavailable};
+        #[rustfmt::skip]
+        let table: &[(&[i32], bool, Option<Verdict>)] = &[
+            (&[200, -1], false, Some(Answer(0))),
+            (&[429, 200], false, Some(Answer(0))),
+            (&[500, 200], false, Some(Answer(0))),
+            (&[403, -1], false, Some(Answer(0))),
+            // Without any answer of the primary the table holds.
+            (&[0, 200], false, Some(Answer(1))),
+            (&[-1, 200], false, None),
+            (&[-1, 200], true, Some(Answer(1))),
+            (&[-1, -1], true, Some(Success)),
+            (&[0, 0], false, Some(Unavailable)),
+        ];
+        for (states, is_late, expected) in table {
+            let verdict = decide(ReplyPolicy::Primary, &outcomes(states), *is_late);
+            assert_eq!(verdict, *expected, "{states:?}, late: {is_late}");
+        }
+    }
+}

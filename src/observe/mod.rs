@@ -1,0 +1,3 @@
+//! What the process can tell about itself: counters with closed sets of labels.
+
+pub mod counters;
