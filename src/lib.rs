@@ -14,10 +14,12 @@
 pub mod config;
 pub mod http;
 pub mod limits;
+pub mod logging;
 pub mod mirror;
 pub mod observe;
 pub mod panics;
 pub mod sentry;
+pub mod server;
 pub mod span;
 pub mod sys;
 pub mod upstream;

@@ -1,0 +1,89 @@
+//! How many bytes of bodies a worker may hold at a time.
+//!
+//! A reservation is made before a body is read and lives as long as anything uses the body, the
+//! deliveries in the background included. So the worst case of a worker is one number of the
+//! configuration, whatever clients send and however slow upstreams are.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// The bytes one worker may hold.
+pub struct Budget {
+    limit: usize,
+    used: Cell<usize>,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes, all free.
+    pub fn new(limit: usize) -> Rc<Budget> {
+        Rc::new(Budget {
+            limit,
+            used: Cell::new(0),
+        })
+    }
+
+    /// A reservation of no bytes yet.
+    pub fn reservation(self: &Rc<Budget>) -> Reservation {
+        Reservation {
+            budget: Rc::clone(self),
+            bytes: 0,
+        }
+    }
+}
+
+/// A share of a [`Budget`], given back when dropped.
+pub struct Reservation {
+    budget: Rc<Budget>,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Makes the share `bytes` large; `false`, and no change, where the budget does not allow it.
+    #[must_use]
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        let others = self.budget.used.get() - self.bytes;
+        let is_allowed = others
+            .checked_add(bytes)
+            .is_some_and(|total| total <= self.budget.limit);
+        // A smaller share is always allowed.
+        if is_allowed || bytes <= self.bytes {
+            self.budget.used.set(others + bytes);
+            self.bytes = bytes;
+        }
+        is_allowed || bytes <= self.bytes
+    }
+
+    /// How large the share is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.used.set(self.budget.used.get() - self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reservations_together_never_exceed_the_limit_and_are_given_back() {
+        let budget = Budget::new(100);
+        let mut one = budget.reservation();
+        let mut other = budget.reservation();
+        assert!(one.resize(60));
+        assert!(!other.resize(41));
+        assert_eq!(other.bytes(), 0);
+        assert!(other.resize(40));
+        assert!(!one.resize(usize::MAX));
+        assert!(one.resize(10));
+        assert!(other.resize(90));
+        drop(one);
+        assert!(other.resize(100));
+        drop(other);
+        assert_eq!(budget.used.get(), 0);
+    }
+}

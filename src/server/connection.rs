@@ -1,0 +1,279 @@
+//! One SDK connection as reads and writes: heads, bodies, replies, a polite end.
+//!
+//! Every wait has a bound. A read that was given up on may have swallowed bytes, so after a timeout
+//! the connection is only ever written to and closed.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use monoio::io::AsyncWriteRent;
+use monoio::net::TcpStream;
+use monoio::time::timeout;
+
+use crate::http::chunked::{Chunked, Progress};
+use crate::http::framing::Framing;
+use crate::http::head::{Parsed, RequestHead};
+use crate::limits::Limits;
+use crate::mirror::rejection::Rejection;
+use crate::server::budget::Reservation;
+use crate::server::stop::Listener;
+use crate::upstream::stream::{read_into, write_all};
+
+/// The interim answer to `Expect: 100-continue` (RFC 9110 section 10.1.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// How much of the body of a refused request is read and thrown away to keep the connection. A
+/// load balancer carries many clients over one connection; it should not lose it to one of them.
+const DISCARD_BYTES_MAX: usize = 256 * 1024;
+
+/// How long, and for how many bytes, a closed connection is still read, so that the kernel does not
+/// answer late bytes with a reset that overtakes our reply.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// A connection of an SDK.
+pub struct Connection {
+    /// Where it comes from.
+    pub peer: SocketAddr,
+    stream: TcpStream,
+    /// What was read and not used yet.
+    buffer: BytesMut,
+    /// Replies on their way out; kept for its memory.
+    outgoing: Vec<u8>,
+}
+
+/// Why a connection yields no request, or no body.
+#[derive(Debug)]
+pub enum Ended {
+    /// The client is gone, or the connection is broken: there is nobody to answer.
+    Gone,
+    /// The client is to be told.
+    Rejected(Rejection),
+}
+
+impl From<Rejection> for Ended {
+    fn from(rejection: Rejection) -> Ended {
+        Ended::Rejected(rejection)
+    }
+}
+
+impl Connection {
+    /// Takes over an accepted connection.
+    pub fn new(stream: TcpStream, peer: SocketAddr) -> Connection {
+        // Replies are written whole; waiting to merge them with later ones would only delay them.
+        // Where the option cannot be set the connection is broken, which the first read will tell.
+        let _ = stream.set_nodelay(true);
+        Connection {
+            peer,
+            stream,
+            buffer: BytesMut::new(),
+            outgoing: Vec::new(),
+        }
+    }
+
+    /// Waits for the first byte of a request, with no buffer in hand. `false` where none will come:
+    /// silence for too long, or the worker is stopping.
+    pub async fn await_request(&mut self, patience: Duration, stop: &Listener) -> bool {
+        if !self.buffer.is_empty() {
+            return true;
+        }
+        // An idle connection holds no read buffer. Most of the memory of a process with ten
+        // thousand of them would be these.
+        self.buffer = BytesMut::new();
+        let readable = timeout(patience, self.stream.readable(false));
+        let mut readable = pin!(readable);
+        poll_fn(|context| match readable.as_mut().poll(context) {
+            Poll::Ready(Ok(Ok(()))) => Poll::Ready(true),
+            Poll::Ready(Ok(Err(_)) | Err(_)) => Poll::Ready(false),
+            // What has arrived already is served, so the order is looked at second.
+            Poll::Pending => stop.poll_ordered(context).map(|()| false),
+        })
+        .await
+    }
+
+    /// Reads and parses a request head into `head`; its bytes stay at the front of the buffer.
+    pub async fn read_head(
+        &mut self,
+        head: &mut RequestHead,
+        limits: &Limits,
+    ) -> Result<(), Ended> {
+        let deadline = Instant::now() + limits.head_timeout;
+        loop {
+            if !self.buffer.is_empty() {
+                match head.parse(&self.buffer, limits) {
+                    Ok(Parsed::Complete) => return Ok(()),
+                    Ok(Parsed::Partial) => {}
+                    Err(error) => return Err(Rejection::Head(error).into()),
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.fill(left).await {
+                Fill::Some => {}
+                Fill::End => return Err(Ended::Gone),
+                Fill::Late => return Err(Rejection::HeadTimeout.into()),
+            }
+        }
+    }
+
+    /// The first `length` bytes of the buffer, which are its own from now on.
+    pub fn take(&mut self, length: usize) -> Bytes {
+        self.buffer.split_to(length).freeze()
+    }
+
+    /// Whether a byte of the body has arrived.
+    pub fn has_body_bytes(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// Tells the client to go on with the body it announced.
+    pub async fn write_continue(&mut self, limits: &Limits) -> Result<(), Ended> {
+        self.write(limits, |outgoing| outgoing.extend_from_slice(CONTINUE))
+            .await
+    }
+
+    /// Reads a body that begins at the front of the buffer, as large as `bytes_max`, within what
+    /// `reservation` can get of the memory budget.
+    pub async fn read_body(
+        &mut self,
+        framing: Framing,
+        bytes_max: usize,
+        reservation: &mut Reservation,
+        limits: &Limits,
+    ) -> Result<Bytes, Ended> {
+        match framing {
+            Framing::Empty | Framing::UntilClose => Ok(Bytes::new()),
+            Framing::Length(length) => {
+                if length > bytes_max {
+                    return Err(Rejection::BodyTooLarge.into());
+                }
+                self.read_length(length, reservation, limits).await
+            }
+            Framing::Chunked => self.read_chunked(bytes_max, reservation, limits).await,
+        }
+    }
+
+    async fn read_length(
+        &mut self,
+        length: usize,
+        reservation: &mut Reservation,
+        limits: &Limits,
+    ) -> Result<Bytes, Ended> {
+        if !reservation.resize(length) {
+            return Err(Rejection::Overloaded.into());
+        }
+        self.buffer
+            .reserve(length.saturating_sub(self.buffer.len()));
+        while self.buffer.len() < length {
+            self.fill_body(limits).await?;
+        }
+        Ok(self.take(length))
+    }
+
+    async fn read_chunked(
+        &mut self,
+        bytes_max: usize,
+        reservation: &mut Reservation,
+        limits: &Limits,
+    ) -> Result<Bytes, Ended> {
+        let mut chunked = Chunked::new(bytes_max);
+        loop {
+            match chunked.decode(&mut self.buffer).map_err(Rejection::Chunk)? {
+                Progress::More => {}
+                Progress::Done { body, consumed } => {
+                    let whole = self.take(consumed);
+                    return Ok(whole.slice(body.start..body.end));
+                }
+            }
+            if !reservation.resize(self.buffer.capacity()) {
+                return Err(Rejection::Overloaded.into());
+            }
+            self.fill_body(limits).await?;
+        }
+    }
+
+    async fn fill_body(&mut self, limits: &Limits) -> Result<(), Ended> {
+        match self.fill(limits.body_timeout).await {
+            Fill::Some => Ok(()),
+            Fill::End => Err(Ended::Gone),
+            Fill::Late => Err(Rejection::BodyTimeout.into()),
+        }
+    }
+
+    /// Reads the body of a refused request and throws it away; `false` where that is too much to
+    /// read, so that the connection has to be closed.
+    pub async fn discard_body(
+        &mut self,
+        framing: Framing,
+        reservation: &mut Reservation,
+        limits: &Limits,
+    ) -> bool {
+        let body = self.read_body(framing, DISCARD_BYTES_MAX, reservation, limits);
+        body.await.is_ok()
+    }
+
+    /// Writes what `fill` appends to an empty buffer.
+    pub async fn write(
+        &mut self,
+        limits: &Limits,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Ended> {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        fill(&mut outgoing);
+        let written = timeout(limits.write_timeout, write_all(&mut self.stream, outgoing)).await;
+        let Ok((Ok(()), mut outgoing)) = written else {
+            return Err(Ended::Gone);
+        };
+        outgoing.clear();
+        self.outgoing = outgoing;
+        Ok(())
+    }
+
+    /// Closes so that the client can still read the reply: no more writing from our side, then
+    /// reading for a while until the client has closed too.
+    pub async fn linger(mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let deadline = Instant::now() + LINGER_TIME;
+        let mut read = 0;
+        while read < LINGER_BYTES_MAX {
+            self.buffer.clear();
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.fill(left).await {
+                Fill::Some => read += self.buffer.len(),
+                Fill::End | Fill::Late => return,
+            }
+        }
+    }
+
+    /// Reads once.
+    async fn fill(&mut self, patience: Duration) -> Fill {
+        let buffer = std::mem::take(&mut self.buffer);
+        match timeout(patience, read_into(&mut self.stream, buffer)).await {
+            Err(_elapsed) => Fill::Late,
+            Ok((result, buffer)) => {
+                self.buffer = buffer;
+                // An error is a reset or its kin: the client is gone, and there is nobody to tell.
+                if result.unwrap_or(0) > 0 {
+                    Fill::Some
+                } else {
+                    Fill::End
+                }
+            }
+        }
+    }
+}
+
+/// What a read brought.
+enum Fill {
+    /// At least one byte.
+    Some,
+    /// The end of the stream, or an error.
+    End,
+    /// Nothing in time; the buffer is lost with the read.
+    Late,
+}

@@ -1,0 +1,162 @@
+//! The runtime of a worker: io_uring where the kernel lets us, epoll where it does not.
+//!
+//! The ladder, from best to safest: a ring with `SINGLE_ISSUER` and `COOP_TASKRUN` (kernel 6.0;
+//! 0.81 to 0.84 of the CPU of a plain ring), a plain ring, a ring with fewer entries where locked
+//! memory is short, epoll. The detection that comes with monoio knows only whether io_uring exists
+//! at all; a ring that is refused for its flags or its memory would end the process there.
+//! A ring must be built on the thread that uses it.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use io_uring::IoUring;
+use monoio::time::TimeDriver;
+use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
+
+use crate::config::DriverChoice;
+
+/// Submission entries of a ring: enough for hundreds of requests per turn, about 104 KB of locked
+/// memory.
+const ENTRIES: u32 = 1024;
+
+/// The smallest ring that monoio builds.
+const ENTRIES_MIN: u32 = 256;
+
+/// How often a ring is tried again that was refused for lack of locked memory: the memory of a
+/// process that has just ended is given back late.
+const MEMORY_RETRIES: u32 = 5;
+
+/// The pause between these tries.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A runtime, and how it was come by.
+pub struct Driver {
+    runtime: AnyRuntime,
+    /// What it turned out to be.
+    pub kind: DriverKind,
+}
+
+enum AnyRuntime {
+    IoUring(Runtime<TimeDriver<IoUringDriver>>),
+    Epoll(Runtime<TimeDriver<LegacyDriver>>),
+}
+
+/// What a worker runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DriverKind {
+    /// io_uring.
+    IoUring {
+        /// Whether the ring has the flags that make it cheap.
+        has_flags: bool,
+        /// How many submission entries it has.
+        entries: u32,
+    },
+    /// epoll, and why not io_uring.
+    Epoll {
+        /// The last refusal; `None` where epoll was asked for.
+        refused: Option<String>,
+    },
+}
+
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DriverKind::IoUring { .. } => f.write_str("io_uring"),
+            DriverKind::Epoll { .. } => f.write_str("epoll"),
+        }
+    }
+}
+
+impl Driver {
+    /// Builds the best runtime that `choice` and the kernel allow, for the calling thread.
+    ///
+    /// # Errors
+    /// Why there is none, in words for an operator.
+    pub fn build(choice: DriverChoice) -> Result<Driver, String> {
+        match choice {
+            DriverChoice::Epoll => Driver::epoll(None),
+            DriverChoice::IoUring => Driver::io_uring().map_err(|error| remedy(&error)),
+            DriverChoice::Auto => match Driver::io_uring() {
+                Ok(driver) => Ok(driver),
+                Err(error) => Driver::epoll(Some(remedy(&error))),
+            },
+        }
+    }
+
+    /// Runs `future` to its end.
+    pub fn block_on<T>(&mut self, future: impl Future<Output = T>) -> T {
+        match &mut self.runtime {
+            AnyRuntime::IoUring(runtime) => runtime.block_on(future),
+            AnyRuntime::Epoll(runtime) => runtime.block_on(future),
+        }
+    }
+
+    fn io_uring() -> io::Result<Driver> {
+        let mut has_flags = true;
+        let mut entries = ENTRIES;
+        let mut retries = MEMORY_RETRIES;
+        loop {
+            let error = match ring(has_flags, entries) {
+                Ok(runtime) => {
+                    return Ok(Driver {
+                        runtime: AnyRuntime::IoUring(runtime),
+                        kind: DriverKind::IoUring { has_flags, entries },
+                    });
+                }
+                Err(error) => error,
+            };
+            match error.raw_os_error() {
+                Some(libc::EINVAL) if has_flags => has_flags = false,
+                Some(libc::ENOMEM) if retries > 0 => {
+                    retries -= 1;
+                    thread::sleep(MEMORY_PAUSE);
+                }
+                Some(libc::ENOMEM) if entries > ENTRIES_MIN => entries /= 2,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    fn epoll(refused: Option<String>) -> Result<Driver, String> {
+        let runtime = RuntimeBuilder::<LegacyDriver>::new()
+            .enable_timer()
+            .build()
+            .map_err(|error| format!("cannot build an epoll runtime: {error}"))?;
+        Ok(Driver {
+            runtime: AnyRuntime::Epoll(runtime),
+            kind: DriverKind::Epoll { refused },
+        })
+    }
+}
+
+fn ring(has_flags: bool, entries: u32) -> io::Result<Runtime<TimeDriver<IoUringDriver>>> {
+    let mut ring = IoUring::builder();
+    if has_flags {
+        ring.setup_single_issuer().setup_coop_taskrun();
+    }
+    RuntimeBuilder::<IoUringDriver>::new()
+        .with_entries(entries)
+        .uring_builder(ring)
+        .enable_timer()
+        .build()
+}
+
+/// The refusal and what an operator can do about it.
+fn remedy(error: &io::Error) -> String {
+    let advice = match error.raw_os_error() {
+        Some(libc::ENOSYS) => {
+            "the kernel has no io_uring, or a seccomp profile hides it: allow io_uring_setup, io_uring_enter and io_uring_register in the profile"
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "a seccomp profile or the sysctl kernel.io_uring_disabled forbids it: allow io_uring_setup, io_uring_enter and io_uring_register in the profile, or set the sysctl to 0"
+        }
+        Some(libc::ENOMEM) => {
+            "too little locked memory: raise it, for example with `--ulimit memlock=67108864`, or run as a user of its own"
+        }
+        _ => "see the error",
+    };
+    format!("io_uring refused ({error}); {advice}")
+}

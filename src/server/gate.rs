@@ -1,0 +1,57 @@
+//! Waiting until everything in flight has ended.
+//!
+//! Whatever must not be lost holds a [`Pass`]; a stopping worker waits at the gate until the last
+//! one is dropped. It is one count on one thread, so there is nothing to lock.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+/// Counts the passes that are out.
+#[derive(Default)]
+pub struct Gate {
+    inside: Cell<usize>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+/// Held by whatever the gate has to wait for.
+pub struct Pass {
+    gate: Rc<Gate>,
+}
+
+impl Gate {
+    /// Hands out a pass.
+    pub fn enter(self: &Rc<Gate>) -> Pass {
+        self.inside.set(self.inside.get() + 1);
+        Pass {
+            gate: Rc::clone(self),
+        }
+    }
+
+    /// How many passes are out.
+    pub fn inside(&self) -> usize {
+        self.inside.get()
+    }
+
+    /// Waits until fewer than `count` passes are out. One task may wait at a time.
+    pub async fn below(&self, count: usize) {
+        poll_fn(|context| {
+            if self.inside.get() < count {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.gate.inside.set(self.gate.inside.get() - 1);
+        if let Some(waker) = self.gate.waiting.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}

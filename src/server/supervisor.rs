@@ -1,0 +1,339 @@
+//! The process: it binds, resolves, starts the workers, and stops them.
+//!
+//! The supervisor runs on the thread that starts it and touches no request. It shares with the
+//! workers one listening socket, from which all of them accept: that spreads a few long connections
+//! of a load balancer evenly (1.0 to 1.1 of the mean on the busiest core, against 1.3 to 2.0 with one
+//! socket per worker), and a busy worker accepts less by itself.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use core_affinity::CoreId;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::pki_types::ServerName;
+use socket2::{Domain, Socket, Type};
+use tracing::{info, warn};
+
+use crate::config::{Config, Workers};
+use crate::mirror::rejection::Rejection;
+use crate::mirror::routes::Routes;
+use crate::mirror::verdict::outcome_labels;
+use crate::observe::counters::{Counters, Totals};
+use crate::sentry::dsn::{Origin, Scheme};
+use crate::server::balance::Balance;
+use crate::server::driver::DriverKind;
+use crate::server::worker::{Assignment, Plan, Report};
+use crate::upstream::dns;
+use crate::upstream::origin::{SharedOrigin, TlsIdentity};
+use crate::upstream::tls;
+
+/// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// How long a port in use is tried again: that of a process on io_uring stays bound for some
+/// milliseconds after its end.
+const BIND_PATIENCE: Duration = Duration::from_secs(1);
+const BIND_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the start waits for the resolver. Traffic for a host that is not resolved yet is lost,
+/// but so is that for all others as long as the start waits.
+const DNS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the mirror cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Something in the configuration turned out wrong only now.
+    Config(String),
+    /// The address to listen on cannot be had.
+    Bind(SocketAddr, io::Error),
+    /// The system refuses a resource.
+    System(&'static str, io::Error),
+    /// A worker cannot run.
+    Worker(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Config(error) => f.write_str(error),
+            StartError::Bind(address, error) => write!(
+                f,
+                "cannot listen on {address}: {error}; is another process using the port, or is `ip` not an address of this host?"
+            ),
+            StartError::System(what, error) => write!(f, "cannot {what}: {error}"),
+            StartError::Worker(error) => write!(f, "cannot start a worker: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A running mirror.
+pub struct Mirror {
+    address: SocketAddr,
+    listener: Socket,
+    /// One per worker; closing it is the order to stop.
+    orders: Vec<UnixStream>,
+    reports: mpsc::Receiver<(usize, Report)>,
+    counters: Vec<Arc<Counters>>,
+}
+
+impl Mirror {
+    /// Starts to accept and mirror.
+    ///
+    /// # Errors
+    /// What is missing, in words for an operator.
+    pub fn start(config: &Config) -> Result<Mirror, StartError> {
+        raise_descriptor_limit();
+        let plan = Arc::new(plan(config)?);
+        let wanted = SocketAddr::new(config.ip, config.port);
+        let listener = bind(wanted)?;
+        let address = local_address(&listener)?;
+        dns::resolve(&plan.origins, plan.limits.dns_refresh, DNS_PATIENCE);
+
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let count = worker_count(config.workers, cores.len());
+        // Under a CPU quota there are fewer workers than cores, and binding the workers of every
+        // container of a host to its first cores would crowd those.
+        let is_bound = count == cores.len();
+        let (report, reports) = mpsc::channel();
+        let mut mirror = Mirror {
+            address,
+            listener,
+            orders: Vec::new(),
+            reports,
+            counters: Vec::new(),
+        };
+        let mut starts = Vec::new();
+        for (index, balance) in Balance::for_workers(count).into_iter().enumerate() {
+            let core = cores.get(index).copied().filter(|_| is_bound);
+            starts.push(mirror.assign(index, core, balance, config, &plan, report.clone())?);
+        }
+        mirror.await_drivers(starts, is_bound)?;
+        Ok(mirror)
+    }
+
+    /// The address that is listened on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, waits for what is in flight up to `timeouts.drain`, and says how many
+    /// requests and deliveries had to be given up.
+    pub fn stop(self) -> usize {
+        let count = self.orders.len();
+        drop(self.orders);
+        // This ends the accepts of all workers. An error means that it is shut down already.
+        let _ = self.listener.shutdown(std::net::Shutdown::Read);
+        let mut given_up = 0;
+        for _ in 0..count {
+            match self.reports.recv() {
+                Ok((_, Report::Stopped(left))) => given_up += left,
+                Ok((index, Report::Failed(error))) => warn!(worker = index, error, "worker failed"),
+                Ok((_, Report::Ready(_))) => {}
+                Err(_) => break,
+            }
+        }
+        info!(given_up, "stopped: {}", Totals(&self.counters));
+        given_up
+    }
+
+    /// Starts one worker; the result tells it to go on once it has a driver.
+    fn assign(
+        &mut self,
+        index: usize,
+        core: Option<CoreId>,
+        balance: Balance,
+        config: &Config,
+        plan: &Arc<Plan>,
+        reports: mpsc::Sender<(usize, Report)>,
+    ) -> Result<mpsc::Sender<()>, StartError> {
+        let (orders, worker_orders) =
+            UnixStream::pair().map_err(|error| StartError::System("make a socket pair", error))?;
+        worker_orders
+            .set_nonblocking(true)
+            .map_err(|error| StartError::System("set up a socket pair", error))?;
+        let listener = self
+            .listener
+            .try_clone()
+            .map_err(|error| StartError::System("duplicate the listening socket", error))?;
+        let counters = Arc::new(Counters::new(
+            Rejection::LABELS.into_iter(),
+            outcome_labels(),
+        ));
+        let (start, started) = mpsc::channel();
+        let assignment = Assignment {
+            index,
+            core,
+            driver: config.driver,
+            plan: Arc::clone(plan),
+            counters: Arc::clone(&counters),
+            balance,
+            listener: TcpListener::from(listener),
+            orders: worker_orders,
+            reports,
+            start: started,
+        };
+        assignment
+            .start()
+            .map_err(|error| StartError::System("start a worker thread", error))?;
+        self.orders.push(orders);
+        self.counters.push(counters);
+        Ok(start)
+    }
+
+    /// Waits until every worker has a driver, then lets them run.
+    fn await_drivers(
+        &self,
+        starts: Vec<mpsc::Sender<()>>,
+        is_bound: bool,
+    ) -> Result<(), StartError> {
+        let mut kinds = Vec::new();
+        for _ in &starts {
+            match self.reports.recv() {
+                Ok((_, Report::Ready(kind))) => kinds.push(kind),
+                Ok((_, Report::Failed(error))) => return Err(StartError::Worker(error)),
+                Ok((_, Report::Stopped(_))) | Err(_) => {
+                    return Err(StartError::Worker("it ended at once".to_owned()));
+                }
+            }
+        }
+        let is_epoll = |kind: &&DriverKind| matches!(kind, DriverKind::Epoll { .. });
+        let epoll = kinds.iter().find(is_epoll);
+        if epoll.is_some() {
+            // On epoll a worker that loses the race for a connection must not block in accept.
+            self.listener
+                .set_nonblocking(true)
+                .map_err(|error| StartError::System("set up the listening socket", error))?;
+        }
+        if let Some(DriverKind::Epoll {
+            refused: Some(reason),
+        }) = epoll
+        {
+            warn!("running on epoll, which costs 1.1 to 1.25 times the CPU: {reason}");
+        }
+        let driver = kinds.first().map(ToString::to_string).unwrap_or_default();
+        info!(
+            workers = starts.len(),
+            driver,
+            bound_to_cores = is_bound,
+            "listening on {}",
+            self.address
+        );
+        for start in starts {
+            // A worker that died meanwhile has aborted the process.
+            let _ = start.send(());
+        }
+        Ok(())
+    }
+}
+
+/// Everything that workers need of `config`.
+fn plan(config: &Config) -> Result<Plan, StartError> {
+    let routes = Routes::new(config);
+    let needs_tls = routes
+        .origins()
+        .iter()
+        .any(|origin| origin.scheme == Scheme::Https);
+    let client = if needs_tls {
+        let ca_file = config.tls.ca_file.as_deref();
+        Some(tls::client_config(ca_file, config.tls.system_roots).map_err(StartError::Config)?)
+    } else {
+        None
+    };
+    let share = |origin: &Origin| {
+        let identity = match (&client, origin.scheme) {
+            (Some(config), Scheme::Https) => Some(TlsIdentity {
+                config: Arc::clone(config),
+                server_name: server_name(origin)?,
+            }),
+            (_, Scheme::Http) | (None, Scheme::Https) => None,
+        };
+        Ok(Arc::new(SharedOrigin::new(origin.clone(), identity)))
+    };
+    let origins = routes
+        .origins()
+        .iter()
+        .map(share)
+        .collect::<Result<_, _>>()?;
+    Ok(Plan {
+        routes,
+        origins,
+        limits: Arc::new(config.limits.clone()),
+        reply_policy: config.reply_policy,
+        reply_timeout: config.reply_timeout,
+        forward_client_ip: config.forward_client_ip,
+    })
+}
+
+fn server_name(origin: &Origin) -> Result<ServerName<'static>, StartError> {
+    ServerName::try_from(origin.host.clone()).map_err(|error| {
+        StartError::Config(format!(
+            "the host of {origin} cannot be used with TLS: {error}"
+        ))
+    })
+}
+
+fn bind(address: SocketAddr) -> Result<Socket, StartError> {
+    let deadline = Instant::now() + BIND_PATIENCE;
+    loop {
+        match try_bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(BIND_PAUSE);
+            }
+            Err(error) => return Err(StartError::Bind(address, error)),
+            Ok(socket) => return Ok(socket),
+        }
+    }
+}
+
+/// Binds without SO_REUSEPORT: with it, a second copy started by mistake would silently take half
+/// of the connections.
+fn try_bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn local_address(listener: &Socket) -> Result<SocketAddr, StartError> {
+    let address = listener.local_addr().map(|address| address.as_socket());
+    match address {
+        Ok(Some(address)) => Ok(address),
+        Ok(None) => Err(StartError::System(
+            "read the listening address",
+            io::ErrorKind::InvalidData.into(),
+        )),
+        Err(error) => Err(StartError::System("read the listening address", error)),
+    }
+}
+
+fn worker_count(wanted: Workers, core_count: usize) -> usize {
+    match wanted {
+        Workers::Count(count) => count.get(),
+        Workers::Auto => {
+            // The one respects the CPU set, the other a cgroup's CPU quota.
+            let parallelism = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            parallelism.min(core_count.max(1))
+        }
+    }
+}
+
+/// Allows as many descriptors as the hard limit does; soft limits are often at 1,024.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "cannot raise the limit of file descriptors");
+    }
+}

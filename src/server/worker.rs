@@ -1,0 +1,285 @@
+//! One core: a thread with its own runtime, connections, upstream pools and buffers.
+//!
+//! Workers share the listening socket, the route table, which never changes, and nothing else on the
+//! way of a request. A worker ends only when it is told to; if it ends in any other way the process
+//! is aborted, because a process that lost a worker would go on at half its strength unnoticed.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use monoio::net::{TcpListener, UnixStream};
+use monoio::time::{sleep, timeout};
+use tracing::{debug, error, warn};
+
+use crate::config::{DriverChoice, ReplyPolicy};
+use crate::http::encoding::Decompressors;
+use crate::limits::Limits;
+use crate::mirror::routes::Routes;
+use crate::observe::counters::Counters;
+use crate::panics::caught;
+use crate::server::balance::Balance;
+use crate::server::budget::Budget;
+use crate::server::driver::{Driver, DriverKind};
+use crate::server::gate::Gate;
+use crate::server::inbound;
+use crate::server::stop::Stop;
+use crate::upstream::origin::SharedOrigin;
+use crate::upstream::pool::Upstream;
+
+/// How often idle upstream connections are looked through.
+const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// The pause after a failed accept, which doubles up to the longest one. Without it, running out of
+/// file descriptors makes accept fail 400,000 times a second.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// Everything a worker needs to start; made by the supervisor, sent to the thread.
+pub struct Assignment {
+    /// Which worker it is, from 0.
+    pub index: usize,
+    /// The core to run on, if it is to be bound to one.
+    pub core: Option<core_affinity::CoreId>,
+    /// Which driver to build.
+    pub driver: DriverChoice,
+    /// What to route where.
+    pub plan: Arc<Plan>,
+    /// The worker's counters, which the supervisor reads.
+    pub counters: Arc<Counters>,
+    /// How it stands with connections among the workers.
+    pub balance: Balance,
+    /// A duplicate of the shared listening socket.
+    pub listener: StdListener,
+    /// The worker stops when this stream has ended.
+    pub orders: StdUnixStream,
+    /// Where to report to.
+    pub reports: mpsc::Sender<(usize, Report)>,
+    /// Says when all workers have a driver, so that the listener is in the mode that all need.
+    pub start: mpsc::Receiver<()>,
+}
+
+/// What a worker tells the supervisor.
+#[derive(Debug)]
+pub enum Report {
+    /// It has a runtime.
+    Ready(DriverKind),
+    /// It cannot have one.
+    Failed(String),
+    /// It has stopped; so many requests and deliveries were given up.
+    Stopped(usize),
+}
+
+/// The part of the configuration that workers need, shared by all.
+pub struct Plan {
+    /// The route table.
+    pub routes: Routes,
+    /// The origins of [`Routes::origins`], in the same order.
+    pub origins: Vec<Arc<SharedOrigin>>,
+    /// All bounds.
+    pub limits: Arc<Limits>,
+    /// Who decides the reply.
+    pub reply_policy: ReplyPolicy,
+    /// How long the SDK waits at most.
+    pub reply_timeout: Duration,
+    /// Whether outbounds learn the SDK's address.
+    pub forward_client_ip: bool,
+}
+
+/// A worker's own view of the [`Plan`].
+pub struct Routing {
+    /// What to route where.
+    pub plan: Arc<Plan>,
+    /// The worker's connections, by origin.
+    pub upstreams: Vec<Rc<Upstream>>,
+}
+
+/// What the connections of a worker share.
+pub struct Worker {
+    /// The bytes of bodies it may hold.
+    pub budget: Rc<Budget>,
+    /// Decompressors to be used again.
+    pub decompressors: RefCell<Decompressors>,
+    /// What it has counted.
+    pub counters: Arc<Counters>,
+    /// Requests and deliveries in flight.
+    pub gate: Rc<Gate>,
+    /// The order to stop.
+    pub stop: Rc<Stop>,
+    index: usize,
+    balance: Balance,
+    connections: Rc<Gate>,
+    routing: Rc<Routing>,
+}
+
+impl Assignment {
+    /// Starts the worker's thread.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn start(self) -> io::Result<()> {
+        let name = format!("worker-{}", self.index);
+        thread::Builder::new().name(name).spawn(move || {
+            let _guard = AbortOnPanic(self.index);
+            self.run();
+            // The runtime must not be dropped while the kernel may still use buffers of operations
+            // that were given up; the thread ends with the process.
+            loop {
+                thread::park();
+            }
+        })?;
+        Ok(())
+    }
+
+    fn run(self) {
+        let report = |report| {
+            // Without a supervisor the process is ending anyway.
+            let _ = self.reports.send((self.index, report));
+        };
+        if let Some(core) = self.core
+            && !core_affinity::set_for_current(core)
+        {
+            warn!(
+                worker = self.index,
+                core = core.id,
+                "cannot bind the worker to its core"
+            );
+        }
+        let mut driver = match Driver::build(self.driver) {
+            Ok(driver) => driver,
+            Err(error) => return report(Report::Failed(error)),
+        };
+        report(Report::Ready(driver.kind.clone()));
+        if self.start.recv().is_err() {
+            return;
+        }
+        let worker = Rc::new(Worker::new(
+            self.index,
+            self.plan,
+            self.counters,
+            self.balance,
+        ));
+        let given_up = driver.block_on(worker.run(self.listener, self.orders));
+        match given_up {
+            Ok(given_up) => report(Report::Stopped(given_up)),
+            Err(error) => report(Report::Failed(error.to_string())),
+        }
+        std::mem::forget(driver);
+    }
+}
+
+impl Worker {
+    fn new(index: usize, plan: Arc<Plan>, counters: Arc<Counters>, balance: Balance) -> Worker {
+        let upstream = |origin: &Arc<SharedOrigin>| {
+            Rc::new(Upstream::new(Arc::clone(origin), Arc::clone(&plan.limits)))
+        };
+        let upstreams = plan.origins.iter().map(upstream).collect();
+        Worker {
+            budget: Budget::new(plan.limits.memory_bytes),
+            decompressors: RefCell::default(),
+            counters,
+            gate: Rc::default(),
+            stop: Rc::default(),
+            index,
+            balance,
+            connections: Rc::default(),
+            routing: Rc::new(Routing { plan, upstreams }),
+        }
+    }
+
+    /// The routes as they are now; a request keeps to them until it has ended.
+    pub fn routing(&self) -> Rc<Routing> {
+        Rc::clone(&self.routing)
+    }
+
+    /// Accepts until told to stop, then waits for what is in flight. Gives the number of requests
+    /// and deliveries that were still in flight at the deadline.
+    async fn run(
+        self: &Rc<Worker>,
+        listener: StdListener,
+        orders: StdUnixStream,
+    ) -> io::Result<usize> {
+        let listener = TcpListener::from_std(listener)?;
+        let orders = UnixStream::from_std(orders)?;
+        monoio::spawn(Rc::clone(self).follow(orders));
+        monoio::spawn(Rc::clone(self).sweep());
+        self.accept(&listener).await;
+        let patience = self.routing.plan.limits.drain_timeout;
+        let _ = timeout(patience, self.gate.below(1)).await;
+        Ok(self.gate.inside())
+    }
+
+    async fn accept(self: &Rc<Worker>, listener: &TcpListener) {
+        let limit = self.routing.plan.limits.connections;
+        let mut pause = ACCEPT_PAUSE;
+        while !self.stop.is_ordered() {
+            self.connections.below(limit).await;
+            self.balance.let_others_catch_up().await;
+            // Never cancelled: an accept that is dropped after it was done loses a connection.
+            // Stopping shuts the listener down, which makes it return.
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    pause = ACCEPT_PAUSE;
+                    self.counters.connections.count();
+                    debug!(worker = self.index, %peer, "connection accepted");
+                    let pass = self.connections.enter();
+                    self.balance.publish(self.connections.inside());
+                    let worker = Rc::clone(self);
+                    monoio::spawn(async move {
+                        let serving = inbound::serve(Rc::clone(&worker), stream, peer);
+                        if caught(serving).await.is_err() {
+                            worker.counters.panics.count();
+                        }
+                        drop(pass);
+                        worker.balance.publish(worker.connections.inside());
+                    });
+                }
+                Err(_) if self.stop.is_ordered() => {}
+                // The client gave up while it waited; the next one may be fine.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    if pause == ACCEPT_PAUSE && error.kind() != io::ErrorKind::WouldBlock {
+                        warn!(worker = self.index, %error, "cannot accept; trying on with pauses");
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// Waits for the supervisor's end of `orders` to be closed.
+    async fn follow(self: Rc<Worker>, orders: UnixStream) {
+        // Readable means closed: nothing is ever written to it.
+        let _ = orders.readable(false).await;
+        self.stop.order();
+    }
+
+    async fn sweep(self: Rc<Worker>) {
+        loop {
+            sleep(SWEEP_PERIOD).await;
+            let now = Instant::now();
+            for upstream in &self.routing.upstreams {
+                upstream.sweep(now);
+            }
+        }
+    }
+}
+
+/// Aborts the process when a worker's thread unwinds.
+struct AbortOnPanic(usize);
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        error!(
+            worker = self.0,
+            "a worker died; aborting, so that the process can be started anew"
+        );
+        std::process::abort();
+    }
+}
