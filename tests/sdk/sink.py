@@ -1,0 +1,79 @@
+"""A stand-in for Sentry: it records every request byte for byte and answers like Relay.
+
+Each answer carries an id of its own, so that a reply seen by an SDK can be traced to the one
+delivery it was made from.
+"""
+
+import socket
+import threading
+from dataclasses import dataclass
+
+from wire import Malformed, Message, take
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A request that reached a sink, and the body it was answered with."""
+
+    request: Message
+    answer: bytes
+
+
+class Sink:
+    """An HTTP/1.1 server with keep-alive on a free port of the loopback."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.problems: list[str] = []
+        self._mark = name.encode().hex()
+        self._count = 0
+        self._unclaimed: list[Delivery] = []
+        self._changed = threading.Condition()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def claim(self, count: int, seconds: float) -> list[Delivery]:
+        """The deliveries since the last claim, as soon as there are `count` of them.
+
+        Whatever has arrived is handed out when the time is over: the caller sees what is missing.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._unclaimed) >= count, seconds)
+            claimed, self._unclaimed = self._unclaimed, []
+            return claimed
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        buffer = bytearray()
+        with connection:
+            try:
+                while chunk := connection.recv(65536):
+                    buffer += chunk
+                    while request := take(buffer):
+                        connection.sendall(self._record(request))
+            except ConnectionError:
+                pass  # The mirror may drop an idle connection; what it lost shows in the counts.
+            except Malformed as error:
+                self.problems.append(f"malformed request: {error}")
+        if buffer:
+            self.problems.append(f"connection ended inside a request: {bytes(buffer[:200])!r}")
+
+    def _record(self, request: Message) -> bytes:
+        with self._changed:
+            self._count += 1
+            answer = b'{"id":"%s%0*x"}' % (self._mark.encode(), 32 - len(self._mark), self._count)
+            self._unclaimed.append(Delivery(request, answer))
+            self._changed.notify_all()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}"
+        return head.encode() + b"\r\n\r\n" + answer
