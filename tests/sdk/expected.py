@@ -1,0 +1,149 @@
+"""What must reach an outbound, worked out from a recorded request by plain text replacement.
+
+This is the specification of the rewriting a second time, written without a look at the Rust code
+and with other means: regular expressions over decoded text instead of spans. It knows the places
+where an SDK writes its DSN or key, and says that not one other byte may differ.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+from wire import Malformed, Message
+
+# The mirror speaks for itself on its own connection, decodes the body and sends it with its length
+# (RFC 9110 section 7.6.1; the rest is the mirror's own contract).
+DROPPED = re.compile(
+    r"(Content-Length|Content-Encoding|Host|X-Forwarded-For|Accept-Encoding|Transfer-Encoding"
+    r"|Connection|Keep-Alive|TE|Trailer|Upgrade|Expect|Proxy-[^:]*):",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Dsn:
+    """A DSN in its parts; `str()` puts it together again."""
+
+    key: str
+    authority: str
+    project: str
+    secret: str = ""
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        user = f"{self.key}:{self.secret}" if self.secret else self.key
+        return f"http://{user}@{self.authority}{self.prefix}/{self.project}"
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """The part of an outbound request that is fixed byte for byte."""
+
+    start_line: str
+    lines: tuple[str, ...]
+    host: str
+    body: bytes
+
+    def key_sites(self, dsn: Dsn) -> list[str]:
+        """Where this request, made for `dsn`, bears its key.
+
+        This reads the result with a JSON parser, so that a key site which the replacement does
+        not know, and therefore leaves alone, cannot pass as a part of the payload.
+        """
+        sites = []
+        if dsn.key in self.start_line:
+            sites.append("query")
+        if any(dsn.key in line for line in self.lines):
+            sites.append("header")
+        if re.search("/envelope/[? ]", self.start_line):
+            header = json.loads(self.body.partition(b"\n")[0])
+            for site, value, own in (
+                ("dsn", header.get("dsn"), str(dsn)),
+                ("trace", header.get("trace", {}).get("public_key"), dsn.key),
+            ):
+                if value not in (None, own):
+                    raise Malformed(f"the suite cannot rewrite this {site}: {value!r}")
+                if value:
+                    sites.append(site)
+        return sites
+
+
+def outgoing(request: Message, inbound: Dsn, outbound: Dsn) -> Outgoing:
+    """What `outbound` must receive for `request`, which was sent to `inbound`."""
+    method, target, version = request.start_line.split(" ")
+    path, mark, query = target.partition("?")
+    path = _path(path, inbound, outbound)
+    body = request.plain_body()
+    if path.endswith("/envelope/"):
+        body = _envelope(body, inbound, outbound)
+    lines = (line for line in request.lines if not DROPPED.match(line))
+    result = Outgoing(
+        f"{method} {outbound.prefix}{path}{mark}{_auth(query, inbound, outbound)} {version}",
+        tuple(_line(line, inbound, outbound) for line in lines),
+        outbound.authority,
+        body,
+    )
+    for ours in filter(None, (inbound.key, inbound.secret)):
+        if any(ours in text for text in (result.start_line, *result.lines)):
+            raise Malformed(f"a key in a place unknown to the suite: {result}")
+    return result
+
+
+def difference(actual: Message, wanted: Outgoing) -> str:
+    """The first way in which a delivery is not what it must be; empty if there is none."""
+    lines = tuple(x for x in actual.lines if not re.match("(host|content-length):", x, re.I))
+    length = str(len(wanted.body)) if actual.framing != "none" or wanted.body else ""
+    for what, got, want in (
+        ("request line", actual.start_line, wanted.start_line),
+        ("header lines", "\n".join(lines), "\n".join(wanted.lines)),
+        ("Host", actual.value("host"), wanted.host),
+        ("Content-Length", actual.value("content-length"), length),
+        ("body", actual.sent_body, wanted.body),
+    ):
+        if got != want:
+            return f"{what}: {_first_difference(got, want)}"
+    return ""
+
+
+def _path(path: str, inbound: Dsn, outbound: Dsn) -> str:
+    """The path below the outbound's prefix; a tunnel may have any path."""
+    own = f"/api/{inbound.project}/"
+    if not path.startswith(own):
+        return f"/api/{outbound.project}/envelope/"
+    return f"/api/{outbound.project}/" + path.removeprefix(own)
+
+
+def _line(line: str, inbound: Dsn, outbound: Dsn) -> str:
+    if not re.match("(x-sentry-auth|authorization):", line, re.IGNORECASE):
+        return line
+    return _auth(line, inbound, outbound)
+
+
+def _auth(text: str, inbound: Dsn, outbound: Dsn) -> str:
+    """A query or an auth header with the key replaced, and the secret replaced or removed."""
+    text = text.replace(f"sentry_key={inbound.key}", f"sentry_key={outbound.key}")
+    secret = f"sentry_secret={inbound.secret}"
+    if not inbound.secret or secret not in text:
+        return text
+    if outbound.secret:
+        return text.replace(secret, f"sentry_secret={outbound.secret}")
+    return re.sub(rf"[,&]\s*{secret}|(?<=\?){secret}&?", "", text)
+
+
+def _envelope(body: bytes, inbound: Dsn, outbound: Dsn) -> bytes:
+    """The body with the two string values of the envelope header replaced.
+
+    Only as values of these names: a release or a transaction name may contain the key, too.
+    """
+    header, newline, rest = body.partition(b"\n")
+    text = header.decode()
+    text = text.replace(f'"dsn":"{inbound}"', f'"dsn":"{outbound}"')
+    text = text.replace(f'"public_key":"{inbound.key}"', f'"public_key":"{outbound.key}"')
+    return text.encode() + newline + rest
+
+
+def _first_difference(got: str | bytes, want: str | bytes) -> str:
+    pairs = enumerate(zip(got, want))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(got), len(want)))
+    near = slice(max(0, at - 30), at + 50)
+    return f"at byte {at} of {len(want)}: got {got[near]!r}, want {want[near]!r}"
