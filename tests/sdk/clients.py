@@ -1,0 +1,33 @@
+"""The SDKs of the suite: one row is one run of a program in `clients/`.
+
+A new client is a program there that announces what it sends (see README.md), a row here and, if
+it needs something installed, a line in `run`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAMS = Path(__file__).parent / "clients"
+
+
+@dataclass(frozen=True)
+class Client:
+    """A program with a real SDK in it."""
+
+    name: str
+    command: tuple[str | Path, ...]
+    secret: str = ""  # Of its DSN: some SDKs still send it, and it must not leak.
+
+
+def clients(installed: Path) -> list[Client]:
+    """All clients, given the folder in which `run` has installed the SDKs."""
+    python = PROGRAMS / "python.py"
+    node = PROGRAMS / "node.cjs"
+    modules = installed / "node" / "node_modules"
+    return [
+        Client("python", (installed / "python/bin/python", python, "gzip")),
+        Client("python-br", (installed / "python-br/bin/python", python, "br"), "inboundsecret"),
+        Client("node", ("node", node, modules / "@sentry/node")),
+        Client("node-10", ("node", node, modules / "sentry-node-10")),
+        Client("node-tunnel", ("node", node, modules / "@sentry/node", "/tunnel")),
+    ]

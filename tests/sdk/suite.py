@@ -1,0 +1,225 @@
+"""Real SDKs through the real binary: every sink must receive what the SDK sent, but for the keys.
+
+    SDK -> tap -> mirror -> sink A (the primary), sink B
+
+`run` prepares the SDKs and calls this; README.md tells how it works and how to add a client.
+"""
+
+import json
+import secrets
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clients import Client, clients
+from expected import Dsn, Outgoing, difference, outgoing
+from mirror import Mirror, NotListening, clean_environment
+from sink import Delivery, Sink
+from tap import Exchange, Tap
+from wire import Malformed, items
+
+CLIENT_SECONDS = 60
+ARRIVAL_SECONDS = 10
+ROW = "{:12} {:20} {:27} {:13} {:9} {:8} {:>6} {:>6}  {:6} {:5} {:5}"
+COLUMNS = ("client", "data", "items", "key sites", "encoding", "framing", "wire", "plain")
+COLUMNS += ("reply", "A", "B")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a client program has announced to send."""
+
+    data: str
+    items: str
+    encoding: str
+    framing: str
+
+    def __str__(self) -> str:
+        return f"{self.data} ({self.items}, {self.encoding}, {self.framing})"
+
+
+class Tally:
+    """The checks so far. A problem is kept to be read under the table."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.failures: list[str] = []
+
+    def check(self, what: str, problem: str) -> str:
+        """Count one check, which holds if there is no problem. Returns its cell in the table."""
+        if problem:
+            self.failures.append(f"{what}: {problem}")
+            return "FAIL"
+        self.passed += 1
+        return "ok"
+
+
+class Suite:
+    """The mirror under test, its two sinks and the checks made on them."""
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        self.tally = Tally()
+        self.sinks = [Sink("a"), Sink("b")]
+        a, b = (f"127.0.0.1:{sink.port}" for sink in self.sinks)
+        self.inbound = Dsn(secrets.token_hex(16), "127.0.0.1:1", "42")
+        self.outbounds = [
+            Dsn(secrets.token_hex(16), a, "11"),
+            Dsn(secrets.token_hex(16), b, "22", secret="outboundsecret", prefix="/some/prefix"),
+        ]
+        self.mirror = Mirror(binary, self.inbound, self.outbounds, folder)
+
+    def drive(self, client: Client) -> None:
+        """Run one client to its end, then compare all that it sent with all that arrived."""
+        tap = Tap(self.mirror.port)
+        dsn = replace(self.inbound, authority=f"127.0.0.1:{tap.port}", secret=client.secret)
+        steps, problem = run_program(client, dsn)
+        self.tally.check(f"{client.name}, program", problem)
+        settled = tap.settle(ARRIVAL_SECONDS)
+        tap.close()
+        problem = "; ".join(tap.problems) or ("" if settled else "an exchange was not finished")
+        self.tally.check(f"{client.name}, connections", problem)
+
+        deliveries = []
+        for outbound, sink in zip(self.outbounds, self.sinks):
+            wanted = [outgoing(exchange.request, dsn, outbound) for exchange in tap.exchanges]
+            arrived = sink.claim(len(wanted), ARRIVAL_SECONDS)
+            deliveries.append(list(zip(wanted, pair(wanted, arrived))))
+            extra = f"{len(arrived)} instead of {len(wanted)}" if arrived[len(wanted) :] else ""
+            self.tally.check(f"{client.name}, deliveries to sink {sink.name}", extra)
+        for exchange, *at_sinks in zip(tap.exchanges, *deliveries):
+            self.compare(client, exchange, steps, at_sinks)
+        print(f"{client.name}: {len(tap.exchanges)} requests, connections: {tap.connections}\n")
+        missing = ", ".join(str(step) for step in steps)
+        self.tally.check(f"{client.name}, announced", missing and f"not sent: {missing}")
+
+    def compare(
+        self,
+        client: Client,
+        exchange: Exchange,
+        steps: list[Step],
+        at_sinks: list[tuple[Outgoing, Delivery | None]],
+    ) -> None:
+        """Check one request at every sink, and its reply; strike off the step that it was."""
+        request = exchange.request
+        plain = request.plain_body()
+        kinds = "+".join(items(plain))
+        shape = (kinds, request.encoding, request.framing)
+        step = next((s for s in steps if (s.items, s.encoding, s.framing) == shape), None)
+        if step:
+            steps.remove(step)
+        data = step.data if step else "(not announced)"
+
+        what = f"{client.name}, {data}, {kinds}"
+        reply = self.tally.check(f"{what}, reply", reply_problem(exchange, at_sinks[0][1]))
+        cells = [
+            self.tally.check(
+                f"{what} at sink {sink.name}",
+                difference(delivery.request, wanted) if delivery else "not delivered",
+            )
+            for sink, (wanted, delivery) in zip(self.sinks, at_sinks)
+        ]
+        sites = "+".join(at_sinks[0][0].key_sites(self.outbounds[0])) or "none"
+        row = (client.name, data, kinds, sites, request.encoding, request.framing)
+        row += (len(request.sent_body), len(plain), reply, *cells)
+        print(ROW.format(*row).rstrip(), flush=True)
+
+    def end(self) -> None:
+        """Stop the mirror and see that nothing is left over."""
+        self.tally.check("mirror, end", self.mirror.stop())
+        for sink in self.sinks:
+            late = [delivery.request.start_line for delivery in sink.claim(0, 0)]
+            unasked = [f"deliveries that no request asked for: {late}"] if late else []
+            self.tally.check(f"sink {sink.name}", "; ".join(sink.problems + unasked))
+
+
+def pair(wanted: list[Outgoing], arrived: list[Delivery]) -> list[Delivery | None]:
+    """For every wanted delivery the one that arrived.
+
+    Deliveries may overtake one another, so each is known by its bytes. One that is equal to none
+    of the wanted is given to one that has none, in order, for its difference to be shown.
+    """
+    left = list(arrived)
+    paired: list[Delivery | None] = []
+    for want in wanted:
+        same = next((each for each in left if not difference(each.request, want)), None)
+        if same:
+            left.remove(same)
+        paired.append(same)
+    return [each or (left.pop(0) if left else None) for each in paired]
+
+
+def reply_problem(exchange: Exchange, primary: Delivery | None) -> str:
+    """What is wrong with what the SDK got back: it must be the primary sink's answer."""
+    if not exchange.reply:
+        return "none"
+    reply, body = exchange.reply, exchange.reply.plain_body()
+    if reply.status != "200":
+        return f"{reply.start_line}, {body!r}"
+    if reply.value("content-type") != "application/json":
+        return f"Content-Type is {reply.value('content-type')!r}"
+    if reply.value("access-control-allow-origin") != "*":
+        return "no Access-Control-Allow-Origin: *"
+    if "close" not in exchange.request.value("connection") and reply.value("connection") == "close":
+        return "ends a connection that the SDK wants to use again"
+    if not primary or body != primary.answer:
+        return f"{body!r} is not what sink a answered"
+    return ""
+
+
+def run_program(client: Client, dsn: Dsn) -> tuple[list[Step], str]:
+    """The steps that the client announced, and what went wrong."""
+    try:
+        done = subprocess.run(
+            client.command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CLIENT_SECONDS,
+            env=clean_environment() | {"SENTRY_DSN": str(dsn)},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [], str(error)
+    try:
+        steps = [Step(*json.loads(line)) for line in done.stdout.splitlines()]
+    except (TypeError, ValueError) as error:
+        return [], f"unexpected output ({error}): {done.stdout}{done.stderr}"
+    if done.returncode != 0:
+        return steps, f"exit code {done.returncode}: {done.stderr}"
+    return steps, "" if steps else f"announced nothing: {done.stderr}"
+
+
+def main() -> int:
+    if len(sys.argv) < 3:
+        raise SystemExit("usage: suite.py BINARY INSTALLED [CLIENT...]; normally called by `run`")
+    binary, installed, names = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    chosen = [client for client in clients(installed) if not names or client.name in names]
+    if unknown := set(names) - {client.name for client in chosen}:
+        raise SystemExit(f"no such client: {', '.join(sorted(unknown))}")
+
+    try:
+        suite = Suite(binary, installed)
+    except NotListening as error:
+        print(f"FAILED start: {error}\n0 passed, 1 failed")
+        return 1
+    tally = suite.tally
+    try:
+        print(ROW.format(*COLUMNS).rstrip())
+        for client in chosen:
+            try:
+                suite.drive(client)
+            except Malformed as error:
+                tally.check(client.name, str(error))
+    finally:
+        suite.end()
+
+    for failure in tally.failures:
+        print(f"\nFAILED {failure}")
+    if tally.failures:
+        print("\nthe mirror said:\n" + "".join(suite.mirror.output))
+    print(f"\n{tally.passed} passed, {len(tally.failures)} failed")
+    return 1 if tally.failures or not tally.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
