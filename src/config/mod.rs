@@ -53,6 +53,8 @@ pub struct Config {
     pub reply_timeout: Duration,
     /// `forward_client_ip`: whether upstreams learn the addresses of the SDKs.
     pub forward_client_ip: bool,
+    /// `external_url`: where browsers reach the mirror; `None` to take it from each request.
+    pub external_url: Option<String>,
     /// `tls`: whom to trust as an upstream.
     pub tls: Tls,
     /// `log_filter`, `log_format` and `verbose`.

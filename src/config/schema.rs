@@ -42,6 +42,7 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         reply_policy: root.value("reply_policy", reply_policy, ReplyPolicy::FirstSuccess),
         reply_timeout: root.value("reply_timeout", reply_timeout, Duration::from_millis(1500)),
         forward_client_ip: root.value("forward_client_ip", boolean, false),
+        external_url: root.take("external_url").optional(external_url),
         tls: tls(root.take("tls").section()),
         log: log(&mut root),
         limits: limits(&mut root),
@@ -55,6 +56,22 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
 
 fn ip(value: &Value) -> Read<IpAddr> {
     parse(value).ok_or_else(|| "an IP address such as 0.0.0.0 or ::".to_owned())
+}
+
+/// Scheme, host and possibly a path; requests are appended to it, so a slash at its end goes.
+fn external_url(value: &Value) -> Read<String> {
+    const FORM: &str = "an URL of the form https://HOST, without query or fragment";
+    let url = text(value).map_err(|_| FORM)?;
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !br#""'<>?#\"#.contains(&byte);
+    match rest {
+        Some(rest) if !rest.starts_with('/') && !rest.is_empty() && rest.bytes().all(is_plain) => {
+            Ok(url.trim_end_matches('/').to_owned())
+        }
+        Some(_) | None => Err(FORM.to_owned()),
+    }
 }
 
 fn workers(value: &Value) -> Read<Workers> {

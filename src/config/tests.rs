@@ -56,6 +56,7 @@ fn only_keys_are_required() {
     assert_eq!(config.reply_policy, ReplyPolicy::FirstSuccess);
     assert_eq!(config.reply_timeout, Duration::from_millis(1500));
     assert!(!config.forward_client_ip);
+    assert_eq!(config.external_url, None);
     assert_eq!(config.tls.ca_file, None);
     assert!(config.tls.system_roots);
     assert_eq!(config.log.filter, "info");
@@ -143,7 +144,7 @@ fn assert_has_all(text: &str, part: impl Fn(&Value) -> Value) {
 fn every_key_is_read() {
     let config = parse(&with(
         "ip: '::1'\nport: 0\nworkers: 3\ndriver: io_uring\nreply_policy: primary\n\
-         reply_timeout: 2\nforward_client_ip: true\ntls: {ca_file: /a/b.pem, system_roots: false}\n\
+         reply_timeout: 2\nforward_client_ip: true\nexternal_url: https://m.example/p/\ntls: {ca_file: /a/b.pem, system_roots: false}\n\
          log_filter: warn,sentry_mirror=trace\nlog_format: json\n\
          limits: {head_bytes: 1KiB, header_count: 2, body_bytes: 3KiB, decoded_bytes: 4KiB, \
          response_bytes: 5000, connections: 6, memory_bytes: 7MB, in_flight: 8}\n\
@@ -158,6 +159,7 @@ fn every_key_is_read() {
     assert_eq!(config.reply_policy, ReplyPolicy::Primary);
     assert_eq!(config.reply_timeout, seconds(2));
     assert!(config.forward_client_ip);
+    assert_eq!(config.external_url.as_deref(), Some("https://m.example/p"));
     assert_eq!(config.tls.ca_file.as_deref(), Some(Path::new("/a/b.pem")));
     assert!(!config.tls.system_roots);
     assert_eq!(config.log.filter, "warn,sentry_mirror=trace");
@@ -281,6 +283,7 @@ fn bad_values_are_refused_with_their_place() {
         ("reply_policy: 1", "4:15: reply_policy: found 1, expected first_success or primary".to_owned()),
         ("reply_timeout: 0", format!("4:16: reply_timeout: found 0, expected a duration from 1ms to 1h {time}")),
         ("reply_timeout: -1s", format!(r#"4:16: reply_timeout: found "-1s", expected a duration from 1ms to 1h {time}"#)),
+        ("external_url: m.example", r#"4:15: external_url: found "m.example", expected an URL of the form https://HOST, without query or fragment"#.to_owned()),
         ("forward_client_ip: yes", r#"4:20: forward_client_ip: found "yes", expected true or false"#.to_owned()),
         ("tls: none", r#"4:6: tls: found "none", expected a mapping"#.to_owned()),
         ("tls: {ca_file: [a]}", "4:16: tls.ca_file: found a list, expected text".to_owned()),

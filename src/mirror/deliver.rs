@@ -6,68 +6,91 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use monoio::time::timeout;
 use tracing::debug;
 
 use crate::config::ReplyPolicy;
+use crate::mirror::limited::{self, WITHHELD};
 use crate::mirror::reply::Reply;
 use crate::mirror::rewrite::Original;
 use crate::mirror::routes::Route;
 use crate::mirror::verdict::{Outcome, Verdict, decide, outcome_label};
 use crate::observe::counters::Counters;
 use crate::panics::caught;
+use crate::sentry::category::Category;
 use crate::sentry::endpoint::Shape;
-use crate::upstream::exchange::{Failure, Request};
+use crate::sentry::rate_limits::{self, RateLimit};
+use crate::upstream::exchange::{Failure, Request, Response};
 use crate::upstream::pool::Upstream;
+
+/// What a fan-out works with.
+pub struct Means<'m, K> {
+    /// The worker's upstreams, by origin.
+    pub upstreams: &'m [Rc<Upstream>],
+    /// Where outcomes are counted.
+    pub counters: &'m Arc<Counters>,
+    /// What must live as long as a delivery does: a share of the memory budget, a pass through the
+    /// gate that a stopping worker waits at.
+    pub kept: K,
+}
 
 /// The deliveries of one request.
 pub struct FanOut<K> {
+    route: Arc<Route>,
+    /// Which of the route's outbounds it goes to; the outcomes are theirs.
+    targets: Range<usize>,
     outcomes: RefCell<Vec<Option<Outcome>>>,
     waiting: RefCell<Option<Waker>>,
     counters: Arc<Counters>,
-    /// What must live as long as a delivery does: a share of the memory budget, a pass through the
-    /// gate that a stopping worker waits at.
     _kept: K,
 }
 
 impl<K: 'static> FanOut<K> {
-    /// Starts the delivery of `original` to every outbound of `route`. `upstreams` are the
-    /// worker's, by origin; `kept` is dropped when the last delivery has ended.
+    /// Starts the delivery of `original` to the outbounds `targets` of `route`. `items` tells what
+    /// the request holds, and is asked only if some outbound has limits in force.
     pub fn start(
-        route: &Route,
+        route: &Arc<Route>,
+        targets: Range<usize>,
         original: &Original<'_>,
-        upstreams: &[Rc<Upstream>],
-        counters: &Arc<Counters>,
-        kept: K,
+        items: impl Fn() -> Vec<Option<Category>>,
+        means: Means<'_, K>,
     ) -> Rc<FanOut<K>> {
         let fan_out = Rc::new(FanOut {
-            outcomes: RefCell::new(route.outbounds.iter().map(|_| None).collect()),
+            route: Arc::clone(route),
+            targets: targets.clone(),
+            outcomes: RefCell::new(targets.clone().map(|_| None).collect()),
             waiting: RefCell::new(None),
-            counters: Arc::clone(counters),
-            _kept: kept,
+            counters: Arc::clone(means.counters),
+            _kept: means.kept,
         });
+        let now = Instant::now();
         for (index, outbound) in route.outbounds.iter().enumerate() {
-            let Some(upstream) = upstreams.get(outbound.origin) else {
-                fan_out.record(index, &outbound.label, Err(Failure::Panicked));
+            if !targets.contains(&index) {
+                continue;
+            }
+            let limits = outbound.limits.in_force(now);
+            if !limits.is_empty() && limited::forbid_all(&limits, &items()) {
+                fan_out.record(index, Ok(withheld(&limits)), WITHHELD);
+                continue;
+            }
+            let Some(upstream) = means.upstreams.get(outbound.origin) else {
+                debug_assert!(false, "an outbound without an upstream");
                 continue;
             };
             let (head, body) = original.render(outbound);
-            let delivery = Delivery {
-                index,
-                label: outbound.label.clone(),
-                upstream: Rc::clone(upstream),
-                request: Request {
-                    method: original.parsed.method,
-                    head,
-                    body,
-                },
+            let request = Request {
+                method: original.parsed.method,
+                head,
+                body,
             };
-            monoio::spawn(delivery.run(Rc::clone(&fan_out)));
+            let delivery = deliver(Rc::clone(&fan_out), index, Rc::clone(upstream), request);
+            monoio::spawn(delivery);
         }
         fan_out
     }
@@ -81,12 +104,39 @@ impl<K: 'static> FanOut<K> {
     ) -> Reply {
         let verdict = match timeout(patience, self.decided(policy)).await {
             Ok(verdict) => verdict,
-            // With nothing left in flight there is always a verdict, so the default is never used.
-            Err(_elapsed) => {
-                decide(policy, &self.outcomes.borrow(), true).unwrap_or(Verdict::Unavailable)
-            }
+            Err(_elapsed) => decide(policy, &self.outcomes.borrow(), true)
+                // With nothing left in flight there is always a verdict.
+                .unwrap_or(Verdict::Unavailable),
         };
-        Reply::verdict(verdict, &self.outcomes.borrow(), success)
+        let common = self.common_limits();
+        Reply::verdict(verdict, &self.outcomes.borrow(), &common, success)
+    }
+
+    /// What is limited at every outbound of the route; nothing if one of them has no limit.
+    fn common_limits(&self) -> Vec<RateLimit> {
+        let now = Instant::now();
+        let mut sets = Vec::new();
+        for (index, outbound) in self.route.outbounds.iter().enumerate() {
+            if self.is_dead(index) {
+                continue;
+            }
+            let limits = outbound.limits.in_force(now);
+            if limits.is_empty() {
+                return Vec::new();
+            }
+            sets.push(limits);
+        }
+        rate_limits::intersection(&sets)
+    }
+
+    /// Whether an outbound answered that it will never take anything, so that it has no say in what
+    /// is limited.
+    fn is_dead(&self, index: usize) -> bool {
+        let slot = index.wrapping_sub(self.targets.start);
+        match self.outcomes.borrow().get(slot) {
+            Some(Some(Ok(response))) => matches!(response.status, 401 | 403 | 404),
+            Some(Some(Err(_)) | None) | None => false,
+        }
     }
 
     async fn decided(&self, policy: ReplyPolicy) -> Verdict {
@@ -101,11 +151,18 @@ impl<K: 'static> FanOut<K> {
         Poll::Pending
     }
 
-    fn record(&self, index: usize, label: &str, outcome: Outcome) {
-        let word = outcome_label(&outcome);
-        debug!(outbound = label, outcome = word, "delivery ended");
+    fn record(&self, index: usize, outcome: Outcome, word: &'static str) {
+        if let Some(outbound) = self.route.outbounds.get(index) {
+            debug!(outbound = outbound.label, outcome = word, "delivery ended");
+            if let Ok(response) = &outcome
+                && word != WITHHELD
+            {
+                outbound.limits.remember(response, Instant::now());
+            }
+        }
         self.counters.deliveries.count(word);
-        if let Some(slot) = self.outcomes.borrow_mut().get_mut(index) {
+        let slot = index.wrapping_sub(self.targets.start);
+        if let Some(slot) = self.outcomes.borrow_mut().get_mut(slot) {
             *slot = Some(outcome);
         }
         if let Some(waker) = self.waiting.borrow_mut().take() {
@@ -114,18 +171,26 @@ impl<K: 'static> FanOut<K> {
     }
 }
 
-/// One outbound request on its way.
-struct Delivery {
+async fn deliver<K: 'static>(
+    fan_out: Rc<FanOut<K>>,
     index: usize,
-    label: String,
     upstream: Rc<Upstream>,
     request: Request,
+) {
+    let outcome = caught(upstream.deliver(request)).await;
+    let outcome = outcome.unwrap_or(Err(Failure::Panicked));
+    let word = outcome_label(&outcome);
+    fan_out.record(index, outcome, word);
 }
 
-impl Delivery {
-    async fn run<K: 'static>(self, fan_out: Rc<FanOut<K>>) {
-        let outcome = caught(self.upstream.deliver(self.request)).await;
-        let outcome = outcome.unwrap_or(Err(Failure::Panicked));
-        fan_out.record(self.index, &self.label, outcome);
+/// The answer that an outbound would have given, by its own word, to a request it was not sent.
+fn withheld(limits: &[RateLimit]) -> Response {
+    let longest = limits.iter().map(|limit| limit.seconds).max();
+    let pause = longest.unwrap_or(limited::DEFAULT_PAUSE_SECONDS);
+    Response {
+        status: 429,
+        rate_limits: Some(rate_limits::header_value(limits).into()),
+        retry_after: Some(pause.to_string().into()),
+        ..Response::default()
     }
 }

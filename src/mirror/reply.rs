@@ -6,15 +6,12 @@
 
 use bytes::Bytes;
 
+use crate::mirror::limited::{DEFAULT_PAUSE_SECONDS, pause_seconds};
 use crate::mirror::rejection::Rejection;
 use crate::mirror::verdict::{Outcome, Verdict};
 use crate::sentry::endpoint::{Endpoint, Shape};
 use crate::sentry::rate_limits::{self, RateLimit};
 use crate::upstream::exchange::Response;
-
-/// The pause an SDK is told when an upstream answered 429 without saying for how long; the one
-/// that SDKs assume by themselves.
-const DEFAULT_PAUSE_SECONDS: u32 = 60;
 
 /// What Relay's CORS layer lets a browser send with a request.
 const ALLOWED_HEADERS: &str = "x-sentry-auth,x-requested-with,x-forwarded-for,origin,referer,accept,content-type,authentication,authorization,content-encoding,transfer-encoding";
@@ -52,12 +49,18 @@ impl Reply {
         Reply::empty(200).with_body("text/plain", Bytes::from_static(b"ok\n"))
     }
 
+    /// The answer to a Relay that asks whether its upstream is alive.
+    pub fn alive() -> Reply {
+        let body = Bytes::from_static(br#"{"is_healthy":true}"#);
+        Reply::empty(200).with_body("application/json", body)
+    }
+
     /// The answer to a preflight request for `endpoint`.
     pub fn preflight(endpoint: Endpoint) -> Reply {
         Reply::empty(200)
             .with("Allow", endpoint.allow_header())
             .with("Access-Control-Allow-Methods", endpoint.allow_header())
-            .with("Access-Control-Allow-Headers", ALLOWED_HEADERS)
+            .with("Access-Control-Allow-Headers", allowed_headers(endpoint))
             .with("Access-Control-Max-Age", "3600")
     }
 
@@ -86,19 +89,20 @@ impl Reply {
     }
 
     /// The answer that `verdict` on `outcomes` asks for. `success` is what the endpoint would say to
-    /// an accepted request.
+    /// an accepted request; `common_limits` is what every outbound has asked not to be sent.
     pub fn verdict(
         verdict: Verdict,
         outcomes: &[Option<Outcome>],
+        common_limits: &[RateLimit],
         success: impl FnOnce() -> Shape,
     ) -> Reply {
         match verdict {
             Verdict::Answer(index) => match outcomes.get(index) {
-                Some(Some(Ok(response))) => Reply::answer(response, outcomes),
+                Some(Some(Ok(response))) => Reply::answer(response, common_limits),
                 Some(Some(Err(_)) | None) | None => Reply::unavailable(),
             },
-            Verdict::Success => Reply::success(success()),
-            Verdict::RateLimited => Reply::rate_limited(outcomes),
+            Verdict::Success => Reply::success(success()).with_limits(common_limits),
+            Verdict::RateLimited => Reply::rate_limited(outcomes, common_limits),
             Verdict::TooLarge => {
                 Reply::empty(413).with_detail("request too large for every outbound")
             }
@@ -106,9 +110,14 @@ impl Reply {
         }
     }
 
-    /// The status, for logs and counters.
-    pub fn status(&self) -> u16 {
-        self.status
+    /// The same reply with another body, where `change` gives one and this is a success.
+    pub fn map_body(mut self, change: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Reply {
+        if self.status == 200
+            && let Some(body) = change(&self.body)
+        {
+            self.body = body.into();
+        }
+        self
     }
 
     /// Appends the whole reply to `out`.
@@ -143,7 +152,7 @@ impl Reply {
         }
     }
 
-    fn answer(response: &Response, outcomes: &[Option<Outcome>]) -> Reply {
+    fn answer(response: &Response, common_limits: &[RateLimit]) -> Reply {
         let mut reply = Reply::empty(response.status);
         let passed_on = [
             ("Content-Type", &response.content_type),
@@ -157,7 +166,7 @@ impl Reply {
         }
         reply.body = response.body.clone();
         if (200..300).contains(&response.status) {
-            reply.with_common_limits(&known_limits(outcomes))
+            reply.with_limits(common_limits)
         } else {
             reply.with_own_limits(response)
         }
@@ -173,16 +182,13 @@ impl Reply {
         }
     }
 
-    fn rate_limited(outcomes: &[Option<Outcome>]) -> Reply {
-        let limited = || {
-            let answers = outcomes.iter().flatten().flatten();
-            answers.filter(|response| response.status == 429)
-        };
-        let sets: Vec<_> = limited().map(limits_of).collect();
-        let pause = limited().map(pause_of).min();
+    fn rate_limited(outcomes: &[Option<Outcome>], common_limits: &[RateLimit]) -> Reply {
+        let answers = outcomes.iter().flatten().flatten();
+        let limited = answers.filter(|response| response.status == 429);
+        let pause = limited.map(pause_seconds).min();
         Reply::empty(429)
             .with_detail("rate limited by every outbound")
-            .with_common_limits(&sets)
+            .with_limits(common_limits)
             .with_seconds("Retry-After", pause.unwrap_or(DEFAULT_PAUSE_SECONDS))
     }
 
@@ -190,13 +196,12 @@ impl Reply {
         Reply::empty(503).with_detail("no outbound accepted the request")
     }
 
-    /// Announces what is limited at every outbound, if anything is.
-    fn with_common_limits(self, sets: &[Vec<RateLimit>]) -> Reply {
-        let common = rate_limits::intersection(sets);
-        if common.is_empty() {
+    /// Announces limits, if there are any.
+    fn with_limits(self, limits: &[RateLimit]) -> Reply {
+        if limits.is_empty() {
             return self;
         }
-        let value = rate_limits::header_value(&common);
+        let value = rate_limits::header_value(limits);
         self.with_bytes("X-Sentry-Rate-Limits", value.into())
     }
 
@@ -236,44 +241,13 @@ impl Reply {
     }
 }
 
-/// The limits each outbound has announced, one set per outbound; one without an answer or without
-/// a limit has an empty set.
-fn known_limits(outcomes: &[Option<Outcome>]) -> Vec<Vec<RateLimit>> {
-    let announced = |outcome: &Option<Outcome>| match outcome {
-        Some(Ok(response)) if response.status == 429 => limits_of(response),
-        Some(Ok(response)) => response
-            .rate_limits
-            .as_deref()
-            .map(rate_limits::parse)
-            .unwrap_or_default(),
-        Some(Err(_)) | None => Vec::new(),
-    };
-    outcomes.iter().map(announced).collect()
-}
-
-/// The limits of a 429: those it names, else a limit on everything.
-fn limits_of(response: &Response) -> Vec<RateLimit> {
-    let named = response.rate_limits.as_deref().map(rate_limits::parse);
-    match named {
-        Some(limits) if !limits.is_empty() => limits,
-        Some(_) | None => vec![RateLimit::on_everything(retry_after(response))],
+/// What a browser may send with a request. The form of the crash-report dialog is sent by a page
+/// whose tracing adds its own fields (sentry-javascript #8823).
+fn allowed_headers(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::ErrorPage => "content-type,authorization,x-requested-with,baggage,sentry-trace",
+        _ => ALLOWED_HEADERS,
     }
-}
-
-/// How long a 429 asks to wait.
-fn pause_of(response: &Response) -> u32 {
-    let asked = response.retry_after.as_deref();
-    asked
-        .and_then(rate_limits::parse_retry_after)
-        .or_else(|| limits_of(response).iter().map(|limit| limit.seconds).max())
-        .unwrap_or(DEFAULT_PAUSE_SECONDS)
-}
-
-fn retry_after(response: &Response) -> u32 {
-    let asked = response.retry_after.as_deref();
-    asked
-        .and_then(rate_limits::parse_retry_after)
-        .unwrap_or(DEFAULT_PAUSE_SECONDS)
 }
 
 fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {

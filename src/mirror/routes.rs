@@ -4,17 +4,19 @@
 //! table, which is swapped in between requests.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::config::Config;
+use crate::mirror::limited::LimitMemory;
 use crate::sentry::dsn::{Dsn, Origin};
 
 /// All routes of a configuration.
 pub struct Routes {
     by_key: HashMap<Box<[u8]>, usize>,
-    routes: Vec<Route>,
+    routes: Vec<Arc<Route>>,
     origins: Vec<Origin>,
 }
 
@@ -50,6 +52,8 @@ pub struct Outbound {
     pub basic: String,
     /// The same with the secret as password, where there is one.
     pub basic_with_secret: String,
+    /// What it has asked not to be sent for a while.
+    pub limits: LimitMemory,
 }
 
 impl Routes {
@@ -71,16 +75,16 @@ impl Routes {
                 .collect();
             let key = route.inbound.key().as_bytes().into();
             routes.by_key.insert(key, routes.routes.len());
-            routes.routes.push(Route {
+            routes.routes.push(Arc::new(Route {
                 label: route.inbound.shortened(),
                 outbounds,
-            });
+            }));
         }
         routes
     }
 
     /// The route of an inbound key, by exact match.
-    pub fn find(&self, key: &[u8]) -> Option<&Route> {
+    pub fn find(&self, key: &[u8]) -> Option<&Arc<Route>> {
         self.routes.get(*self.by_key.get(key)?)
     }
 
@@ -127,6 +131,7 @@ impl Outbound {
             host: dsn.origin().authority(),
             basic,
             basic_with_secret,
+            limits: LimitMemory::default(),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! never silence the SDK for a healthy one.
 
 use crate::config::ReplyPolicy;
+use crate::mirror::limited::WITHHELD;
 use crate::upstream::exchange::{Failure, Response};
 
 /// How a delivery ended.
@@ -91,9 +92,10 @@ fn class(outcome: &Outcome) -> Class {
     }
 }
 
-/// The words that [`outcome_label`] can give.
+/// The words that [`outcome_label`] can give, and the one for a delivery that is
+/// [withheld](WITHHELD).
 pub fn outcome_labels() -> impl Iterator<Item = &'static str> {
-    let statuses = ["2xx", "429", "4xx", "5xx", "other_status"];
+    let statuses = ["2xx", "429", "4xx", "5xx", "other_status", WITHHELD];
     statuses.into_iter().chain(Failure::LABELS)
 }
 

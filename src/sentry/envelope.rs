@@ -19,10 +19,6 @@ use super::edit::{Edit, Put};
 use super::parameters::hex_digit;
 use crate::span::Span;
 
-/// How deep arrays and objects may be nested, the header itself included. Relay's JSON parser has
-/// the same limit.
-const NESTING_MAX: u32 = 128;
-
 /// What the header of an envelope says. Spans are those of the contents of strings, between the
 /// quotes and with their escapes; of several members with one name the last counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,10 +149,7 @@ fn code_unit(digits: &[u8]) -> Option<(u16, &[u8])> {
 fn scan_header(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, EnvelopeError> {
     let mut header = EnvelopeHeader::default();
     let mut scanner = Scanner { body, at: 0 };
-    if scanner.next_token()? != b'{' {
-        return Err(EnvelopeError::NotAnObject);
-    }
-    scanner.members(|scanner, name| {
+    scanner.object(|scanner, name| {
         let value = scanner.next_token()?;
         match (name, value) {
             (b"dsn", b'"') => header.dsn = Some(scanner.string_to_edit(Put::Dsn, edits)?),
@@ -168,10 +161,10 @@ fn scan_header(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, Env
                         header.trace_key = Some(scanner.string_to_edit(Put::TraceKey, edits)?);
                         Ok(())
                     }
-                    _ => scanner.skip_value(NESTING_MAX - 2),
+                    _ => scanner.skip_value(Scanner::NESTING_MAX - 2),
                 }
             })?,
-            _ => scanner.skip_value(NESTING_MAX - 1)?,
+            _ => scanner.skip_value(Scanner::NESTING_MAX - 1)?,
         }
         Ok(())
     })?;
@@ -180,14 +173,29 @@ fn scan_header(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, Env
 }
 
 /// A position in JSON text.
-struct Scanner<'b> {
-    body: &'b [u8],
-    at: usize,
+pub(super) struct Scanner<'b> {
+    pub(super) body: &'b [u8],
+    pub(super) at: usize,
 }
 
 impl<'b> Scanner<'b> {
+    /// How deep arrays and objects may be nested, the outermost included. Relay's JSON parser has
+    /// the same limit.
+    pub(super) const NESTING_MAX: u32 = 128;
+
+    /// Walks over an object in front of which there may be white space; see [`Scanner::members`].
+    pub(super) fn object(
+        &mut self,
+        member: impl FnMut(&mut Self, &[u8]) -> Result<(), EnvelopeError>,
+    ) -> Result<(), EnvelopeError> {
+        if self.next_token()? != b'{' {
+            return Err(EnvelopeError::NotAnObject);
+        }
+        self.members(member)
+    }
+
     /// The byte after any white space, where the scanner then stands.
-    fn next_token(&mut self) -> Result<u8, EnvelopeError> {
+    pub(super) fn next_token(&mut self) -> Result<u8, EnvelopeError> {
         loop {
             match self.body.get(self.at) {
                 Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
@@ -233,7 +241,7 @@ impl<'b> Scanner<'b> {
     }
 
     /// Walks over a string from its opening quote and returns its content.
-    fn string(&mut self) -> Result<Span, EnvelopeError> {
+    pub(super) fn string(&mut self) -> Result<Span, EnvelopeError> {
         self.at += 1;
         let start = self.at;
         loop {
@@ -256,9 +264,9 @@ impl<'b> Scanner<'b> {
     }
 
     /// Walks over a value, in which arrays and objects may be nested `nesting_max` deep.
-    fn skip_value(&mut self, nesting_max: u32) -> Result<(), EnvelopeError> {
+    pub(super) fn skip_value(&mut self, nesting_max: u32) -> Result<(), EnvelopeError> {
         // One bit for each open bracket, the innermost the lowest: whether it is a brace.
-        const { assert!(NESTING_MAX <= u128::BITS) };
+        const { assert!(Scanner::NESTING_MAX <= u128::BITS) };
         let mut braces: u128 = 0;
         let mut depth = 0;
         loop {
@@ -290,6 +298,15 @@ impl<'b> Scanner<'b> {
                 return Ok(());
             }
         }
+    }
+
+    /// Walks over a number without sign, fraction or exponent and returns it.
+    pub(super) fn number(&mut self) -> Result<usize, EnvelopeError> {
+        let start = self.at;
+        self.skip_scalar()?;
+        let digits = str::from_utf8(Span::new(start, self.at).of(self.body));
+        let number = digits.ok().and_then(|digits| digits.parse().ok());
+        number.ok_or(EnvelopeError::Malformed)
     }
 
     /// Walks over a number, `true`, `false` or `null`.

@@ -76,7 +76,8 @@ mod tests {
         assert_eq!(ahead(0, 0), (false, false));
         assert_eq!(ahead(4, 0), (false, false));
         assert_eq!(ahead(5, 0), (true, false));
-        assert_eq!(ahead(32, 37), (false, true));
+        assert_eq!(ahead(32, 40), (false, false));
+        assert_eq!(ahead(32, 41), (false, true));
         assert_eq!(ahead(900, 800), (false, false));
         assert_eq!(ahead(905, 800), (true, false));
         assert!(!Balance::for_workers(1)[0].is_ahead());

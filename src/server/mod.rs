@@ -2,16 +2,18 @@
 //!
 //! [`supervisor`] owns the process: it binds, starts one [`worker`] per core on a [`driver`] and
 //! stops them when [`signals`] ask for it. A worker accepts its share ([`balance`]) from the common
-//! listener and spawns [`inbound`], the story of one SDK connection, which reads and writes through
-//! [`connection`]. [`budget`] bounds what a worker holds in memory; [`gate`] and [`stop`] let it end
+//! listener and spawns [`inbound`], one SDK connection, which reads and writes through [`connection`];
+//! [`request`] is the story of one request, with [`decode`] for its body. [`budget`] bounds what a worker holds in memory; [`gate`] and [`stop`] let it end
 //! without losing what it has accepted.
 
 pub mod balance;
 pub mod budget;
 pub mod connection;
+pub mod decode;
 pub mod driver;
 pub mod gate;
 pub mod inbound;
+pub mod request;
 pub mod signals;
 pub mod stop;
 pub mod supervisor;

@@ -269,6 +269,7 @@ fn plan(config: &Config) -> Result<Plan, StartError> {
         reply_policy: config.reply_policy,
         reply_timeout: config.reply_timeout,
         forward_client_ip: config.forward_client_ip,
+        external_url: config.external_url.clone(),
     })
 }
 

@@ -89,6 +89,8 @@ pub struct Plan {
     pub reply_timeout: Duration,
     /// Whether outbounds learn the SDK's address.
     pub forward_client_ip: bool,
+    /// Where browsers reach the mirror, if it was told.
+    pub external_url: Option<String>,
 }
 
 /// A worker's own view of the [`Plan`].

@@ -1,15 +1,20 @@
 //! A worker's own side of an origin: its idle connections, its cap on deliveries in flight, and the
 //! one retry that a stale connection deserves.
 //!
-//! Connections are taken youngest first, so that the surplus of a peak grows old and is swept.
+//! Connections are taken youngest first, so that the surplus of a peak grows old and is swept. Beyond
+//! a handful, a delivery waits a moment for one to come back before it opens another: a server that
+//! answers fast is not helped by more of them, and each costs it memory and a handshake.
 //! A connection comes back only after an exchange that ended cleanly; one whose exchange failed or
 //! was dropped by a deadline is dropped with it, and so can never hand one request's answer to
 //! another.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use monoio::time::timeout;
 
@@ -18,14 +23,29 @@ use crate::upstream::connect::connect;
 use crate::upstream::exchange::{Connection, Failure, Request, Response};
 use crate::upstream::origin::SharedOrigin;
 
+/// How many deliveries may be in flight before another one waits for a connection to come back.
+const EAGER_CONNECTIONS: usize = 16;
+
+/// How long it waits: longer than a fast server takes, shorter than anybody would notice.
+const COMEBACK_PATIENCE: Duration = Duration::from_millis(5);
+
 /// One worker's connections to one origin.
 pub struct Upstream {
     shared: Arc<SharedOrigin>,
     limits: Arc<Limits>,
     idle: RefCell<VecDeque<Idle>>,
+    /// Deliveries that wait for a connection, in order. One that is gone has left nothing behind.
+    waiting: RefCell<VecDeque<Weak<Waiter>>>,
     in_flight: Cell<usize>,
     opened: Cell<u64>,
     retried: Cell<u64>,
+}
+
+/// A delivery that waits for a connection.
+#[derive(Default)]
+struct Waiter {
+    given: RefCell<Option<Idle>>,
+    waker: RefCell<Option<Waker>>,
 }
 
 /// A connection that waits to be used again.
@@ -42,6 +62,7 @@ impl Upstream {
             shared,
             limits,
             idle: RefCell::default(),
+            waiting: RefCell::default(),
             in_flight: Cell::new(0),
             opened: Cell::new(0),
             retried: Cell::new(0),
@@ -65,10 +86,13 @@ impl Upstream {
         result
     }
 
-    /// Drops the idle connections that have waited or lived too long.
+    /// Drops the idle connections that have waited or lived too long, and forgets who waits no more.
     pub fn sweep(&self, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|waiting| waiting.is_fresh(now, &self.limits));
+        // Those who lost patience with an upstream that gives nothing back.
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.retain(|waiter| waiter.strong_count() > 0);
     }
 
     /// How many connections it opened since the start.
@@ -84,7 +108,8 @@ impl Upstream {
     /// Sends over a pooled connection, and once more over a fresh one where the pooled one was
     /// closed before any byte of a response: most likely the upstream never saw the request.
     async fn attempt(&self, mut request: Request) -> Result<Response, Failure> {
-        if let Some((mut connection, opened_at)) = self.take_idle() {
+        if let Some(idle) = self.reuse().await {
+            let (mut connection, opened_at) = (idle.connection, idle.opened_at);
             match connection.exchange(&mut request, &self.limits).await {
                 Ok(response) => {
                     self.put_back(connection, opened_at);
@@ -102,25 +127,81 @@ impl Upstream {
         Ok(response)
     }
 
-    fn take_idle(&self) -> Option<(Connection, Instant)> {
+    /// A connection that is open already, if there is one or one comes back soon.
+    async fn reuse(&self) -> Option<Idle> {
+        if let Some(idle) = self.take_idle() {
+            return Some(idle);
+        }
+        if self.in_flight.get() <= EAGER_CONNECTIONS {
+            return None;
+        }
+        let waiter = Rc::new(Waiter::default());
+        self.waiting.borrow_mut().push_back(Rc::downgrade(&waiter));
+        let given = poll_fn(|context| waiter.poll_given(context));
+        timeout(COMEBACK_PATIENCE, given)
+            .await
+            .ok()
+            // It may have come in the very moment in which patience ended.
+            .or_else(|| waiter.given.borrow_mut().take())
+    }
+
+    fn take_idle(&self) -> Option<Idle> {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
         while let Some(waiting) = idle.pop_back() {
             if waiting.is_fresh(now, &self.limits) && waiting.connection.is_quiet() {
-                return Some((waiting.connection, waiting.opened_at));
+                return Some(waiting);
             }
         }
         None
     }
 
     fn put_back(&self, connection: Connection, opened_at: Instant) {
+        let now = Instant::now();
+        let returned = Idle {
+            connection,
+            opened_at,
+            idle_since: now,
+        };
+        if !returned.connection.is_reusable() || !returned.is_fresh(now, &self.limits) {
+            return;
+        }
+        if let Some(waiter) = self.next_waiter() {
+            return waiter.give(returned);
+        }
         let mut idle = self.idle.borrow_mut();
-        if connection.is_reusable() && idle.len() < self.limits.pool_idle_connections {
-            idle.push_back(Idle {
-                connection,
-                opened_at,
-                idle_since: Instant::now(),
-            });
+        if idle.len() < self.limits.pool_idle_connections {
+            idle.push_back(returned);
+        }
+    }
+
+    /// The one who has waited longest.
+    fn next_waiter(&self) -> Option<Rc<Waiter>> {
+        let mut waiting = self.waiting.borrow_mut();
+        while let Some(waiter) = waiting.pop_front() {
+            if let Some(waiter) = waiter.upgrade() {
+                return Some(waiter);
+            }
+        }
+        None
+    }
+}
+
+impl Waiter {
+    fn give(&self, connection: Idle) {
+        *self.given.borrow_mut() = Some(connection);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn poll_given(&self, context: &Context<'_>) -> Poll<Idle> {
+        match self.given.borrow_mut().take() {
+            Some(connection) => Poll::Ready(connection),
+            None => {
+                *self.waker.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            }
         }
     }
 }

@@ -61,7 +61,10 @@ fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
         head_edits: &head_edits,
         body: &body,
         body_edits: &body_edits,
-        trace_route: header.trace_key.and_then(|key| routes.find(key.of(&body))),
+        trace_route: header
+            .trace_key
+            .and_then(|key| routes.find(key.of(&body)))
+            .map(AsRef::as_ref),
         client: forward_client_ip.then(|| "192.0.2.1".parse().unwrap()),
     };
     let (mut out, rest) = original.render(&route.outbounds[0]);

@@ -1,0 +1,140 @@
+//! The crash-report dialog: a script that Sentry's web part serves, made to report to the mirror.
+//!
+//! A page loads the script from the mirror, which asks the primary for it. In the script stands the
+//! absolute URL to which the form is posted, which is the upstream's own URL of the very request that
+//! asked for it. That one string is replaced by the mirror's URL of that request, so that the form
+//! comes back here and is mirrored to every outbound. Sources of the shape: Sentry's
+//! `error-page-embed.js` and `json.dumps_htmlsafe`.
+
+use memchr::{memchr2, memmem, memrchr2};
+
+use crate::span::Span;
+
+/// The path of the dialog, which the string to replace holds.
+const PATH: &[u8] = b"/api/embed/error-page/";
+
+/// The same with its slashes escaped, as some JSON writers do.
+const ESCAPED_PATH: &[u8] = b"\\/api\\/embed\\/error-page\\/";
+
+/// The script with the URL it posts to replaced by `url`, or `None` where there is no such string.
+pub fn redirect(script: &[u8], url: &[u8]) -> Option<Vec<u8>> {
+    let literal = find_literal(script)?;
+    let mut out = Vec::with_capacity(script.len() + url.len());
+    out.extend_from_slice(script.get(..literal.start)?);
+    write_html_safe(url, &mut out);
+    out.extend_from_slice(script.get(literal.end..)?);
+    Some(out)
+}
+
+/// The URL of a request as the browser sees it. `host` is the value of its `Host` field and
+/// `forwarded_proto` that of `X-Forwarded-Proto`, set by the load balancer that ends TLS;
+/// `target` is its request target.
+pub fn external_url(host: &[u8], forwarded_proto: Option<&[u8]>, target: &[u8]) -> Vec<u8> {
+    let scheme: &[u8] = match forwarded_proto {
+        Some(proto) if proto.eq_ignore_ascii_case(b"https") => b"https",
+        Some(_) | None => b"http",
+    };
+    [scheme, b"://", host, target].concat()
+}
+
+/// The content of the first string literal that holds the dialog's URL.
+fn find_literal(script: &[u8]) -> Option<Span> {
+    let plain = memmem::find(script, PATH);
+    let at = plain.or_else(|| memmem::find(script, ESCAPED_PATH))?;
+    let (before, after) = script.split_at_checked(at)?;
+    let open = memrchr2(b'"', b'\'', before)?;
+    let quote = *script.get(open)?;
+    let start = open + 1;
+    // A literal that holds an URL has no quote inside, escaped or not.
+    let length = memchr2(quote, b'\n', after)?;
+    let url = script.get(start..at)?;
+    let is_url = url.starts_with(b"http://")
+        || url.starts_with(b"https://")
+        || url.starts_with(b"http:\\/\\/")
+        || url.starts_with(b"https:\\/\\/");
+    (is_url && script.get(at + length) == Some(&quote)).then(|| Span::new(start, at + length))
+}
+
+/// Writes `text` so that it stays one string literal, in a script as well as inside HTML. The URL is
+/// made of what a client sent, so nothing of it may be taken for code.
+fn write_html_safe(text: &[u8], out: &mut Vec<u8>) {
+    for byte in text {
+        match byte {
+            b'"' | b'\'' | b'\\' | b'<' | b'>' | b'&' | 0..=0x20 | 0x7f.. => {
+                out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+            }
+            _ => out.push(*byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL: &[u8] =
+        b"https://mirror.example.com/api/embed/error-page/?dsn=https://k@m/1&eventId=a";
+
+    fn redirected(script: &str) -> Option<String> {
+        redirect(script.as_bytes(), URL).map(|script| String::from_utf8(script).unwrap())
+    }
+
+    #[test]
+    fn the_endpoint_of_the_script_becomes_the_mirrors() {
+        let safe =
+            "https://mirror.example.com/api/embed/error-page/?dsn=https://k@m/1\\u0026eventId=a";
+        for endpoint in [
+            "https://o1.ingest.sentry.io/api/embed/error-page/?dsn=https%3A//x@o1/2\\u0026eventId=a",
+            "http:\\/\\/127.0.0.1:9000\\/p\\/api\\/embed\\/error-page\\/?dsn=x",
+        ] {
+            let script = |endpoint: &str| {
+                format!("(function() {{ var endpoint = /**/\"{endpoint}\";/**/ var s = \"a\"; }})")
+            };
+            assert_eq!(redirected(&script(endpoint)), Some(script(safe)));
+        }
+        assert_eq!(
+            redirected("e='http://h/api/embed/error-page/?a';x"),
+            Some(format!("e='{safe}';x"))
+        );
+    }
+
+    #[test]
+    fn another_script_is_left_alone() {
+        for script in [
+            "",
+            "var a = 1;",
+            "// see /api/embed/error-page/ for more\n",
+            "x = \"see /api/embed/error-page/\";",
+            "x = \"http://h/api/embed/error-page/",
+            "x = \"http://h/api/embed/error-page/\ny\"",
+        ] {
+            assert_eq!(redirected(script), None, "{script:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_request_can_become_code() {
+        let url = external_url(
+            b"h\"</script><script>alert(1)//",
+            Some(b"HTTPS"),
+            b"/api/embed/error-page/?a='+x+\"\\",
+        );
+        let script = redirect(b"e=\"http://h/api/embed/error-page/\"", &url).unwrap();
+        let literal = &script[3..script.len() - 1];
+        assert!(literal.starts_with(b"https://h\\u0022\\u003c"));
+        for byte in b"\"'<>&" {
+            assert!(!literal.contains(byte));
+        }
+        let mut escaped = literal.split(|byte| *byte == b'\\').skip(1);
+        assert!(escaped.all(|rest| rest.starts_with(b"u00")));
+    }
+
+    #[test]
+    fn the_external_url_follows_the_load_balancer() {
+        let url = |proto| external_url(b"m:3000", proto, b"/api/x");
+        assert_eq!(url(None), b"http://m:3000/api/x");
+        assert_eq!(url(Some(b"http")), b"http://m:3000/api/x");
+        assert_eq!(url(Some(b"https")), b"https://m:3000/api/x");
+        assert_eq!(url(Some(b"gopher")), b"http://m:3000/api/x");
+    }
+}

@@ -1,0 +1,216 @@
+//! What each outbound has asked not to be sent, for as long as it asked.
+//!
+//! One memory per outbound for the whole process: a limit that one worker is told holds for all. In the
+//! common case nothing is limited, and finding that out costs one load; the lock is for the rest.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::sentry::category::Category;
+use crate::sentry::rate_limits::{self, RateLimit};
+use crate::upstream::exchange::Response;
+
+/// The pause that a 429 without further words asks for; the one that SDKs assume by themselves.
+pub const DEFAULT_PAUSE_SECONDS: u32 = 60;
+
+/// The word, in logs and counters, for a delivery that was not sent because of a limit.
+pub const WITHHELD: &str = "rate_limited";
+
+/// How many limits are remembered; an upstream has one per quota and category at most.
+const REMEMBERED_MAX: usize = 256;
+
+/// The rate limits in force at one outbound.
+#[derive(Default)]
+pub struct LimitMemory {
+    /// Whether `remembered` may hold anything.
+    is_limited: AtomicBool,
+    remembered: Mutex<Vec<Remembered>>,
+}
+
+struct Remembered {
+    limit: RateLimit,
+    ends_at: Instant,
+}
+
+impl LimitMemory {
+    /// Takes note of the limits that a response announces.
+    pub fn remember(&self, response: &Response, now: Instant) {
+        let announced = announced(response);
+        if announced.is_empty() {
+            return;
+        }
+        let mut remembered = self.lock();
+        remembered.retain(|known| known.ends_at > now);
+        for limit in announced {
+            let ends_at = now + Duration::from_secs(limit.seconds.into());
+            let is_same = |known: &Remembered| {
+                known.limit.categories == limit.categories
+                    && known.limit.namespaces == limit.namespaces
+                    && known.limit.scope == limit.scope
+            };
+            // A newer word on the same thing replaces the older one.
+            remembered.retain(|known| !is_same(known));
+            if remembered.len() < REMEMBERED_MAX {
+                remembered.push(Remembered { limit, ends_at });
+            }
+        }
+        self.is_limited.store(true, Ordering::Relaxed);
+    }
+
+    /// The limits in force at `now`, each with the time that is left of it.
+    pub fn in_force(&self, now: Instant) -> Vec<RateLimit> {
+        if !self.is_limited.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut remembered = self.lock();
+        remembered.retain(|known| known.ends_at > now);
+        if remembered.is_empty() {
+            self.is_limited.store(false, Ordering::Relaxed);
+        }
+        let left = |known: &Remembered| RateLimit {
+            seconds: seconds_up(known.ends_at - now),
+            ..known.limit.clone()
+        };
+        remembered.iter().map(left).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Remembered>> {
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether `limits` forbid every item of a request, so that it need not be sent at all. An item whose
+/// category is not known is forbidden only by a limit on everything.
+pub fn forbid_all(limits: &[RateLimit], items: &[Option<Category>]) -> bool {
+    let forbids = |limit: &RateLimit, item: &Option<Category>| {
+        let is_meant = match item {
+            Some(category) => limit.categories.iter().any(|name| name == category.name()),
+            None => false,
+        };
+        limit.namespaces.is_empty() && (limit.categories.is_empty() || is_meant)
+    };
+    !items.is_empty()
+        && items
+            .iter()
+            .all(|item| limits.iter().any(|limit| forbids(limit, item)))
+}
+
+/// The items that decide whether a request is sent. Attachments go where the event goes that they
+/// belong to, so they count only where there is nothing else.
+pub fn deciding_items(mut items: Vec<Option<Category>>) -> Vec<Option<Category>> {
+    let is_attachment = |item: &Option<Category>| *item == Some(Category::Attachment);
+    if !items.iter().all(is_attachment) {
+        items.retain(|item| !is_attachment(item));
+    }
+    items
+}
+
+/// What a response announces. A 429 that names nothing means everything.
+fn announced(response: &Response) -> Vec<RateLimit> {
+    let named = response
+        .rate_limits
+        .as_deref()
+        .map(rate_limits::parse)
+        .unwrap_or_default();
+    if named.is_empty() && response.status == 429 {
+        vec![RateLimit::on_everything(pause_seconds(response))]
+    } else {
+        named
+    }
+}
+
+/// How long a 429 asks to wait.
+pub fn pause_seconds(response: &Response) -> u32 {
+    let retry_after = response.retry_after.as_deref();
+    let longest = || {
+        let limits = response.rate_limits.as_deref().map(rate_limits::parse);
+        limits?.iter().map(|limit| limit.seconds).max()
+    };
+    retry_after
+        .and_then(rate_limits::parse_retry_after)
+        .or_else(longest)
+        .unwrap_or(DEFAULT_PAUSE_SECONDS)
+}
+
+fn seconds_up(left: Duration) -> u32 {
+    let whole = u32::try_from(left.as_secs()).unwrap_or(u32::MAX);
+    whole.saturating_add(u32::from(left.subsec_nanos() > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn response(
+        status: u16,
+        limits: Option<&'static str>,
+        retry: Option<&'static str>,
+    ) -> Response {
+        Response {
+            status,
+            rate_limits: limits.map(|text| Bytes::from_static(text.as_bytes())),
+            retry_after: retry.map(|text| Bytes::from_static(text.as_bytes())),
+            ..Response::default()
+        }
+    }
+
+    fn header(memory: &LimitMemory, now: Instant) -> String {
+        rate_limits::header_value(&memory.in_force(now))
+    }
+
+    #[test]
+    fn limits_are_kept_until_they_expire_and_newer_words_replace_older_ones() {
+        let memory = LimitMemory::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        memory.remember(&response(200, None, Some("99")), start);
+        assert_eq!(header(&memory, start), "");
+        memory.remember(
+            &response(200, Some("60:error:key, 5:session:key"), None),
+            start,
+        );
+        assert_eq!(header(&memory, at(1)), "59:error:key, 4:session:key");
+        memory.remember(&response(429, Some("10:error:key"), None), at(2));
+        assert_eq!(header(&memory, at(2)), "3:session:key, 10:error:key");
+        assert_eq!(header(&memory, at(5)), "7:error:key");
+        assert_eq!(header(&memory, at(12)), "");
+        assert!(!memory.is_limited.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_429_without_words_limits_everything() {
+        for (retry, seconds) in [(Some("7"), "7"), (None, "60"), (Some("tomorrow"), "60")] {
+            let memory = LimitMemory::default();
+            let now = Instant::now();
+            memory.remember(&response(429, None, retry), now);
+            assert_eq!(header(&memory, now), format!("{seconds}::organization"));
+        }
+    }
+
+    #[test]
+    fn a_request_is_forbidden_only_as_a_whole() {
+        use Category::{Attachment, Error, MetricBucket, Session};
+        let error = rate_limits::parse(b"60:error;attachment:key");
+        let all = rate_limits::parse(b"60::key");
+        let buckets = rate_limits::parse(b"60:metric_bucket:key::custom");
+        let items = |items: &[Option<Category>]| deciding_items(items.to_vec());
+        assert!(forbid_all(&error, &items(&[Some(Error)])));
+        assert!(forbid_all(&error, &items(&[Some(Error), Some(Attachment)])));
+        assert!(!forbid_all(&error, &items(&[Some(Error), Some(Session)])));
+        assert!(!forbid_all(
+            &error,
+            &items(&[Some(Session), Some(Attachment)])
+        ));
+        assert!(forbid_all(&error, &items(&[Some(Attachment)])));
+        assert!(!forbid_all(&error, &items(&[None])));
+        assert!(forbid_all(&all, &items(&[None, Some(Session)])));
+        assert!(!forbid_all(&buckets, &items(&[Some(MetricBucket)])));
+        assert!(!forbid_all(&all, &[]));
+        assert!(!forbid_all(&[], &items(&[Some(Error)])));
+    }
+}

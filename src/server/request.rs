@@ -1,0 +1,308 @@
+//! The way of one request from its head to its reply.
+//!
+//! [`Exchange::answer`] is the story: target, key, route, body, envelope, fan-out. Each step is the
+//! next call; what the steps mean stands in the rooms below. The route is looked up before the body
+//! is read, so that a request that goes nowhere costs no memory; only an envelope whose key stands
+//! in its own header has to be read first.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::ReplyPolicy;
+use crate::http::encoding::Encoding;
+use crate::http::framing::{self, Framing};
+use crate::http::head::{FieldName, Method};
+use crate::mirror::deliver::{FanOut, Means};
+use crate::mirror::dialog;
+use crate::mirror::limited;
+use crate::mirror::rejection::Rejection;
+use crate::mirror::reply::Reply;
+use crate::mirror::rewrite::{self, Original};
+use crate::mirror::routes::Route;
+use crate::sentry::auth::{self, AuthField, FoundKey};
+use crate::sentry::category::Category;
+use crate::sentry::dsn;
+use crate::sentry::endpoint::{self, Endpoint, Target};
+use crate::sentry::envelope::{self, EnvelopeHeader};
+use crate::sentry::items::items;
+use crate::server::budget::Reservation;
+use crate::server::connection::Ended;
+use crate::server::decode::decode;
+use crate::server::inbound::{BodyState, Exchange};
+use crate::server::worker::{Plan, Routing, Worker};
+
+impl Exchange {
+    /// The reply to the request whose head is `head`; says in `body` how much of it was read.
+    pub(super) async fn answer(
+        &mut self,
+        worker: &Rc<Worker>,
+        routing: &Rc<Routing>,
+        head: &Bytes,
+        body: &mut BodyState,
+    ) -> Result<Reply, Ended> {
+        let framing = framing::of_request(&self.head, head).map_err(Rejection::Framing)?;
+        *body = BodyState::Unread(framing);
+        self.head_edits.clear();
+        self.body_edits.clear();
+        let target = endpoint::parse_target(head, self.head.target, &mut self.head_edits);
+        if let Some(reply) = self.answer_locally(head, target.endpoint) {
+            return reply.map_err(Ended::Rejected);
+        }
+        let key = self.find_key(head, &target)?;
+        let route = match &key {
+            Some(key) => Some(find_route(routing, key.bytes(head))?),
+            None if may_name_key_in_body(target.endpoint) => None,
+            None => return Err(Rejection::NoKey.into()),
+        };
+        let encoding = Encoding::of(self.head.values(FieldName::ContentEncoding, head))
+            .map_err(|_| Rejection::Encoding)?;
+
+        let mut share = worker.budget.reservation();
+        let whole = self.read_body(routing, head, body, &mut share).await?;
+        let bytes_max = routing.plan.limits.decoded_bytes;
+        let whole = decode(
+            encoding,
+            whole,
+            bytes_max,
+            &mut share,
+            &worker.decompressors,
+        )
+        .await?;
+        let envelope = self
+            .scan_envelope(head, target.endpoint, &whole)
+            // Without a key it may just not be an envelope at all.
+            .map_err(|error| route.map_or(Rejection::NoEnvelopeKey, |_| error))?;
+        let route = match route {
+            Some(route) => route,
+            None => find_route(routing, &envelope_key(envelope.as_ref(), &whole)?)?,
+        };
+        let sent = Sent {
+            head,
+            target,
+            body: &whole,
+            envelope,
+        };
+        Ok(self.mirror(worker, routing, route, &sent, share).await)
+    }
+
+    /// Sends the request to the outbounds of its route, and gives the reply.
+    async fn mirror(
+        &mut self,
+        worker: &Rc<Worker>,
+        routing: &Rc<Routing>,
+        route: &Arc<Route>,
+        sent: &Sent<'_>,
+        share: Reservation,
+    ) -> Reply {
+        let plan = &routing.plan;
+        let is_dialog =
+            self.head.method == Method::Get && sent.target.endpoint == Endpoint::ErrorPage;
+        rewrite::edit_head(
+            &self.head,
+            sent.head,
+            plan.forward_client_ip,
+            &mut self.head_edits,
+        );
+        let trace_key = sent.envelope.and_then(|envelope| envelope.trace_key);
+        let trace_route =
+            trace_key.and_then(|key| plan.routes.find(&envelope::unescape(key.of(sent.body))));
+        let original = Original {
+            head: sent.head,
+            parsed: &self.head,
+            head_edits: &self.head_edits,
+            body: sent.body,
+            body_edits: &self.body_edits,
+            trace_route: trace_route.map(Arc::as_ref),
+            client: plan.forward_client_ip.then(|| self.connection.peer.ip()),
+        };
+        // A script has one source; reports come back to the mirror and go to all.
+        let target_count = if is_dialog { 1 } else { route.outbounds.len() };
+        let means = Means {
+            upstreams: &routing.upstreams,
+            counters: &worker.counters,
+            kept: (share, worker.gate.enter()),
+        };
+        let fan_out = FanOut::start(route, 0..target_count, &original, || sent.items(), means);
+        let success = || {
+            let content_type = self.head.values(FieldName::ContentType, sent.head).next();
+            let method = self.head.method_span.of(sent.head);
+            let endpoint = sent.target.endpoint;
+            endpoint.success(method, sent.event_id(), content_type)
+        };
+        if is_dialog {
+            let patience = plan.limits.exchange_timeout;
+            let reply = fan_out.reply(ReplyPolicy::Primary, patience, success).await;
+            return reply
+                .map_body(|script| dialog::redirect(script, &self.external_url(plan, sent.head)));
+        }
+        fan_out
+            .reply(plan.reply_policy, plan.reply_timeout, success)
+            .await
+    }
+
+    /// The reply to what concerns only the mirror itself: health checks, preflights, and requests
+    /// that no outbound could take.
+    fn answer_locally(&self, head: &[u8], endpoint: Endpoint) -> Option<Result<Reply, Rejection>> {
+        let is_read = matches!(self.head.method, Method::Get | Method::Head);
+        match (endpoint, self.head.method) {
+            (_, Method::Options) => Some(Ok(Reply::preflight(endpoint))),
+            (Endpoint::Tunnel, Method::Post) => None,
+            (Endpoint::Tunnel, _) => match self.head.target.of(head) {
+                b"/health" | b"/health/" if is_read => Some(Ok(Reply::health())),
+                _ => Some(Err(Rejection::NotFound)),
+            },
+            // A Relay that lost us asks here until it gets a 2xx.
+            (Endpoint::Generic, _) if is_read && is_liveness(self.head.target.of(head)) => {
+                Some(Ok(Reply::alive()))
+            }
+            // The location of a resumable upload is signed by one upstream, so it cannot be
+            // mirrored. 404 makes sentry-native drop the attachment and keep the event.
+            (Endpoint::Upload, _) => Some(Err(Rejection::NotFound)),
+            _ if !endpoint.allows(self.head.method_span.of(head)) => {
+                Some(Err(Rejection::Method(endpoint)))
+            }
+            _ => None,
+        }
+    }
+
+    fn find_key(&mut self, head: &[u8], target: &Target) -> Result<Option<FoundKey>, Rejection> {
+        if target.endpoint == Endpoint::ErrorPage {
+            let query = target.query.ok_or(Rejection::NoKey)?;
+            return Ok(auth::find_in_dsn_parameter(
+                head,
+                query,
+                &mut self.head_edits,
+            ));
+        }
+        let fields = self.head.fields.iter().filter_map(|field| {
+            let source = match field.name {
+                FieldName::XSentryAuth => AuthField::XSentryAuth,
+                FieldName::Authorization => AuthField::Authorization,
+                _ => return None,
+            };
+            Some((source, field.value))
+        });
+        let (query, path_key) = (target.query, target.path_key);
+        auth::find(head, fields, query, path_key, &mut self.head_edits).map_err(Rejection::Auth)
+    }
+
+    async fn read_body(
+        &mut self,
+        routing: &Routing,
+        head: &[u8],
+        body: &mut BodyState,
+        share: &mut Reservation,
+    ) -> Result<Bytes, Ended> {
+        let limits = &routing.plan.limits;
+        let BodyState::Unread(framing) = *body else {
+            return Ok(Bytes::new());
+        };
+        if matches!(framing, Framing::Length(length) if length > limits.body_bytes) {
+            return Err(Rejection::BodyTooLarge.into());
+        }
+        if self.head.expects_continue(head) && !self.connection.has_body_bytes() {
+            self.connection.write_continue(limits).await?;
+        }
+        *body = BodyState::Broken;
+        let bytes_max = limits.body_bytes;
+        let reading = self.connection.read_body(framing, bytes_max, share, limits);
+        let whole = reading.await?;
+        *body = BodyState::Read;
+        Ok(whole)
+    }
+
+    /// Finds what changes in the body, where it is an envelope.
+    fn scan_envelope(
+        &mut self,
+        head: &[u8],
+        endpoint: Endpoint,
+        body: &[u8],
+    ) -> Result<Option<EnvelopeHeader>, Rejection> {
+        let is_envelope = match endpoint {
+            Endpoint::Envelope | Endpoint::Tunnel => true,
+            Endpoint::Store => self
+                .head
+                .values(FieldName::ContentType, head)
+                .any(|value| value.starts_with(b"application/x-sentry-envelope")),
+            _ => false,
+        };
+        if !is_envelope {
+            return Ok(None);
+        }
+        envelope::scan(body, &mut self.body_edits)
+            .map(Some)
+            .map_err(Rejection::Envelope)
+    }
+
+    /// Where the browser that sent the request sees this URL.
+    fn external_url(&self, plan: &Plan, head: &[u8]) -> Vec<u8> {
+        let target = self.head.target.of(head);
+        if let Some(base) = &plan.external_url {
+            return [base.as_bytes(), target].concat();
+        }
+        let value = |name| self.head.values(name, head).next();
+        dialog::external_url(
+            value(FieldName::Host).unwrap_or_default(),
+            value(FieldName::XForwardedProto),
+            target,
+        )
+    }
+}
+
+/// A request as it was sent to us, read and decoded.
+struct Sent<'s> {
+    head: &'s Bytes,
+    target: Target,
+    body: &'s Bytes,
+    envelope: Option<EnvelopeHeader>,
+}
+
+impl Sent<'_> {
+    /// What rate limits can be about.
+    fn items(&self) -> Vec<Option<Category>> {
+        let Some(envelope) = &self.envelope else {
+            return vec![Category::of_endpoint(self.target.endpoint)];
+        };
+        let categories = items(self.body, envelope.end)
+            .map_while(Result::ok)
+            .map(|item| Category::of_item(&item.kind));
+        limited::deciding_items(categories.collect())
+    }
+
+    fn event_id(&self) -> Option<&[u8]> {
+        let span = self.envelope?.event_id?;
+        Some(span.of(self.body))
+    }
+}
+
+/// Whether the key may stand in the body alone: the SDK option `tunnel` sends it nowhere else.
+fn may_name_key_in_body(endpoint: Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Envelope | Endpoint::Tunnel)
+}
+
+/// Whether a request target is the one at which Relay asks whether its upstream is alive.
+fn is_liveness(target: &[u8]) -> bool {
+    target.strip_suffix(b"/").unwrap_or(target) == b"/api/0/relays/live"
+}
+
+/// The key in the `dsn` of an envelope header.
+fn envelope_key(envelope: Option<&EnvelopeHeader>, body: &[u8]) -> Result<Vec<u8>, Rejection> {
+    let dsn = envelope.and_then(|envelope| envelope.dsn);
+    let text = dsn.map(|dsn| envelope::unescape(dsn.of(body)));
+    text.as_deref()
+        .and_then(dsn::key_in_text)
+        .map(<[u8]>::to_vec)
+        .ok_or(Rejection::NoEnvelopeKey)
+}
+
+fn find_route<'r>(routing: &'r Routing, key: &[u8]) -> Result<&'r Arc<Route>, Rejection> {
+    routing.plan.routes.find(key).ok_or_else(|| {
+        if auth::is_well_formed(key) {
+            Rejection::UnknownKey
+        } else {
+            Rejection::BadKey
+        }
+    })
+}
