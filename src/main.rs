@@ -1,2 +1,77 @@
-//! The binary.
-fn main() {}
+//! Arguments, configuration, log, run, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sentry_mirror::cli::{Arguments, Command};
+use sentry_mirror::config::Config;
+use sentry_mirror::demo;
+use sentry_mirror::logging;
+use sentry_mirror::server::signals;
+use sentry_mirror::server::supervisor::{Mirror, StartError};
+use tracing::{info, warn};
+
+/// The mirror cannot run.
+const FAILED: u8 = 1;
+
+/// The configuration is not usable.
+const BAD_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.command {
+        Some(Command::Demo { once }) => demo::run(*once).map_err(|error| (FAILED, error)),
+        Some(Command::Sink { listen }) => demo::sink(*listen).map_err(|error| (FAILED, error)),
+        None => run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, message)) => {
+            eprintln!("sentry-mirror: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Checks the configuration or runs the mirror until it is told to stop.
+fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
+    let mut config = Config::load(&arguments.config, environment())
+        .map_err(|errors| (BAD_CONFIG, errors.to_string()))?;
+    if arguments.check {
+        for warning in &config.warnings {
+            eprintln!("warning: {warning}");
+        }
+        print!("{}", config.describe());
+        return Ok(());
+    }
+    if arguments.verbose {
+        "debug".clone_into(&mut config.log.filter);
+    }
+    let log = logging::start(&config.log).map_err(|error| (BAD_CONFIG, error))?;
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    // Before the workers start, so that no signal finds the process without a handler.
+    let signals = signals::listen().map_err(|error| (FAILED, error))?;
+    let mirror = Mirror::start(&config).map_err(|error| (exit_code(&error), error.to_string()))?;
+    let signal = signals.wait();
+    info!(signal, "stopping: finishing what is in flight");
+    mirror.stop();
+    if log.dropped_lines() > 0 {
+        warn!(lines = log.dropped_lines(), "log lines were dropped");
+    }
+    Ok(())
+}
+
+/// The variables of the environment that are text; those of this program all are.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn exit_code(error: &StartError) -> u8 {
+    match error {
+        StartError::Config(_) => BAD_CONFIG,
+        StartError::Bind(..) | StartError::System(..) | StartError::Worker(_) => FAILED,
+    }
+}
