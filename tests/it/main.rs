@@ -1,1 +1,30 @@
-//! Integration tests.
+//! The program as its users meet it: every test drives the real binary over real sockets.
+//!
+//! In reading order:
+//!
+//! - `mirroring`: a request arrives, rewritten and whole, at every outbound.
+//! - `replies`: what the SDK is told, and when.
+//! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
+//! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
+//! - `tls`: private certificate authorities.
+//! - `load`: many requests, many connections, many workers.
+//! - `dialog`: the crash-report dialog.
+//! - `command_line`: configurations good and bad, exit codes, signals.
+//! - `tidy`: rules of the house that a compiler does not check.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod command_line;
+mod dialog;
+mod load;
+mod mirroring;
+mod replies;
+mod requests;
+mod support;
+mod tls;
+mod upstreams;

@@ -1,0 +1,231 @@
+//! Configurations good and bad, exit codes, signals.
+
+use crate::support::process::{file, run};
+use crate::support::{
+    Action, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
+};
+
+const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
+
+/// A configuration that is fine, to be spoilt.
+const GOOD: &str = "port: 0
+keys:
+  - inbound: http://0123456789abcdef0123456789abcdef@m/1
+    outbound:
+      - http://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:9/2
+";
+
+#[test]
+fn a_bad_configuration_is_told_with_its_place_and_what_would_be_right() {
+    #[rustfmt::skip]
+    let cases: [(String, &[&str]); 8] = [
+        (GOOD.replace("port: 0", "prot: 0"), &["config.yml:1:1", "prot: unknown key", "did you mean port?"]),
+        (GOOD.replace("port: 0", "port: many"), &["config.yml:1", "port", "many"]),
+        (GOOD.replace("port: 0", "port: ["), &["config.yml"]),
+        (GOOD.replace("http://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:9/2", "htp://x"), &["config.yml:5", "keys[0].outbound[0]", "http"]),
+        ("keys:\n  - inbound: http://0123456789abcdef0123456789abcdef@m/1\n    outbound: []\n".to_owned(), &["keys[0].outbound"]),
+        (format!("{GOOD}  - inbound: http://0123456789abcdef0123456789abcdef@m/1\n    outbound: [http://bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb@h/1]\n"), &["keys[1].inbound", "keys[0]"]),
+        (GOOD.replace("- http://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:9/2", "- {dsn: http://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:9/2, sample_rate: 0.5}"), &["sample_rate", "not supported yet"]),
+        (String::new(), &["keys"]),
+    ];
+    for (text, expected) in cases {
+        let path = file("config.yml", &text);
+        for check in [true, false] {
+            let mut arguments = vec!["-c", path.to_str().unwrap()];
+            arguments.extend(check.then_some("--check"));
+            let ended = run(&arguments);
+            assert_eq!(ended.code, Some(2), "{text}\n{ended:?}");
+            for word in expected {
+                assert!(ended.stderr.contains(word), "{word:?} in {}", ended.stderr);
+            }
+            assert!(!ended.stderr.contains("panic"), "{}", ended.stderr);
+            assert!(!ended.stderr.contains(IN_KEY) || text.contains(IN_KEY));
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let ended = run(&["-c", "does/not/exist.yml"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("does/not/exist.yml"), "{ended:?}");
+}
+
+#[test]
+fn a_ca_file_without_a_certificate_is_a_configuration_error() {
+    let pem = file("ca.pem", "nothing\n");
+    let text = format!(
+        "{}tls: {{ca_file: {}}}\n",
+        GOOD.replace("- http://", "- https://"),
+        pem.display()
+    );
+    let path = file("config.yml", &text);
+    let ended = run(&["-c", path.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("tls.ca_file"), "{ended:?}");
+}
+
+#[test]
+fn a_port_in_use_is_exit_code_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let text = GOOD.replace("port: 0", &format!("ip: 127.0.0.1\nport: {port}"));
+    let path = file("config.yml", &text);
+    let ended = run(&["-c", path.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended
+            .stderr
+            .contains(&format!("cannot listen on 127.0.0.1:{port}")),
+        "{ended:?}"
+    );
+    assert!(!ended.stderr.contains("panic"));
+}
+
+#[test]
+fn check_prints_the_routes_with_keys_shortened() {
+    let path = file("config.yml", GOOD);
+    let ended = run(&["--config", path.to_str().unwrap(), "--check"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for word in ["0123…", "aaaa…", "127.0.0.1:9/2", "primary"] {
+        assert!(ended.stdout.contains(word), "{word} in {}", ended.stdout);
+    }
+    assert!(!ended.stdout.contains(IN_KEY));
+    assert!(!ended.stdout.contains(KEY_A));
+}
+
+#[test]
+fn the_example_configuration_is_accepted() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.yml");
+    let ended = run(&["-c", path, "--check"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn version_and_help_say_what_they_should() {
+    let ended = run(&["--version"]);
+    assert_eq!(
+        ended.stdout,
+        format!("sentry-mirror {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    let help = run(&["--help"]).stdout;
+    for word in [
+        "--config",
+        "--check",
+        "--verbose",
+        "demo",
+        "sink",
+        "Exit codes",
+    ] {
+        assert!(help.contains(word), "{word} in {help}");
+    }
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let upstream = Upstream::ok();
+    let text = config(&[upstream.dsn(KEY_A, 11)], "").replace("port: 0", "port: 1");
+    let mirror = Process::start_with(&text, |command| {
+        command.env("SENTRY_MIRROR_PORT", "0");
+    });
+    assert_eq!(
+        mirror
+            .client()
+            .ask(&envelope_request(envelope(ID).as_bytes()))
+            .status,
+        200
+    );
+}
+
+#[test]
+fn log_lines_can_be_json_and_hold_no_key() {
+    let upstream = Upstream::ok();
+    let text = config(
+        &[upstream.dsn(KEY_A, 11), upstream.dsn(KEY_B, 22)],
+        "log_format: json",
+    );
+    let mirror = Process::start_with(&text, |command| {
+        command.arg("-v");
+    });
+    mirror
+        .client()
+        .ask(&envelope_request(envelope(ID).as_bytes()));
+    mirror.signal("TERM");
+    let (_, log) = mirror.wait();
+    for line in &log {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+        assert!(line["level"].is_string() && line["message"].is_string());
+    }
+    let all = log.join("\n");
+    for key in [IN_KEY, KEY_A, KEY_B] {
+        assert!(!all.contains(key), "{all}");
+    }
+}
+
+#[test]
+fn asked_to_stop_it_finishes_what_is_in_flight_and_exits_with_0() {
+    for signal in ["TERM", "INT"] {
+        let slow = || {
+            Upstream::start(|_, _| {
+                Action::Late(
+                    std::time::Duration::from_millis(500),
+                    200,
+                    r#"{"id":"late"}"#,
+                )
+            })
+        };
+        let (a, b) = (slow(), slow());
+        let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
+        let idle = mirror.client();
+        let mut client = mirror.client();
+        client.send(&envelope_request(envelope(ID).as_bytes()));
+        a.wait_for(1);
+        mirror.signal(signal);
+        let response = client.response();
+        assert_eq!(response.text(), r#"{"id":"late"}"#);
+        assert_eq!(response.field("Connection"), Some("close"));
+        let (status, log) = mirror.wait();
+        assert_eq!(status.code(), Some(0));
+        let totals = log.iter().find(|line| line.contains("stopped: ")).unwrap();
+        assert!(totals.contains("delivered 2xx 2"), "{totals}");
+        drop(idle);
+    }
+}
+
+#[test]
+fn what_cannot_be_finished_in_time_is_given_up_and_told() {
+    let hanging = Upstream::start(|_, _| Action::Hang);
+    let mirror = Process::start(&config(
+        &[hanging.dsn(KEY_A, 11)],
+        "reply_timeout: 50ms\ntimeouts: {drain: 200ms}",
+    ));
+    let response = mirror
+        .client()
+        .ask(&envelope_request(envelope(ID).as_bytes()));
+    assert_eq!(response.status, 200);
+    mirror.signal("TERM");
+    let (status, log) = mirror.wait();
+    assert_eq!(status.code(), Some(0));
+    let totals = log.iter().find(|line| line.contains("stopped: ")).unwrap();
+    assert!(totals.contains("given_up=1"), "{totals}");
+}
+
+#[test]
+fn epoll_serves_as_well() {
+    let upstream = Upstream::ok();
+    let mirror = Process::start(&config(
+        &[upstream.dsn(KEY_A, 11)],
+        "driver: epoll\nworkers: 2",
+    ));
+    assert!(mirror.wait_for_line("listening on").contains("epoll"));
+    let mut clients: Vec<_> = (0..8).map(|_| mirror.client()).collect();
+    for _ in 0..20 {
+        for client in &mut clients {
+            let response = client.ask(&envelope_request(envelope(ID).as_bytes()));
+            assert_eq!(response.status, 200);
+        }
+    }
+    assert_eq!(upstream.received().len(), 160);
+    mirror.signal("TERM");
+    assert_eq!(mirror.wait().0.code(), Some(0));
+}

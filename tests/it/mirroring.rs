@@ -1,0 +1,342 @@
+//! A request arrives, rewritten and whole, at every outbound.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
+
+use crate::support::{
+    Action, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
+};
+
+const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
+const SECRET: &str = "c0ffee00c0ffee00c0ffee00c0ffee00";
+
+/// Two upstreams and a mirror that serves them; the second outbound has a secret and a path prefix.
+struct Pair {
+    a: Upstream,
+    b: Upstream,
+    mirror: Process,
+}
+
+impl Pair {
+    fn start() -> Pair {
+        let a = Upstream::ok();
+        let b = Upstream::ok();
+        let outbounds = [
+            a.dsn(KEY_A, 11),
+            format!("http://{KEY_B}:{SECRET}@{}/some/prefix/22", b.address),
+        ];
+        let mirror = Process::start(&config(&outbounds, ""));
+        Pair { a, b, mirror }
+    }
+}
+
+#[test]
+fn an_envelope_arrives_at_every_outbound_with_only_its_own_key_in_it() {
+    let pair = Pair::start();
+    let body = envelope(ID);
+    let response = pair.mirror.client().ask(&envelope_request(body.as_bytes()));
+    assert_eq!(response.status, 200);
+    assert_eq!(response.text(), r#"{"id":"from-upstream"}"#);
+
+    let a = pair.a.wait_for(1).remove(0);
+    assert_eq!(a.line, "POST /api/11/envelope/ HTTP/1.1");
+    assert_eq!(
+        a.field("X-Sentry-Auth"),
+        Some(&*format!("Sentry sentry_key={KEY_A}, sentry_version=7"))
+    );
+    assert_eq!(a.field("Host"), Some(&*pair.a.address.to_string()));
+    let expected = body
+        .replace(
+            &format!("http://{IN_KEY}@mirror.example.com/42"),
+            &format!("http://{KEY_A}@{}/11", pair.a.address),
+        )
+        .replace(IN_KEY, KEY_A);
+    assert_eq!(a.text(), expected);
+
+    let b = pair.b.wait_for(1).remove(0);
+    assert_eq!(b.line, "POST /some/prefix/api/22/envelope/ HTTP/1.1");
+    let expected = body
+        .replace(
+            &format!("http://{IN_KEY}@mirror.example.com/42"),
+            &format!("http://{KEY_B}:{SECRET}@{}/some/prefix/22", pair.b.address),
+        )
+        .replace(IN_KEY, KEY_B);
+    assert_eq!(b.text(), expected);
+}
+
+#[test]
+fn a_body_in_every_coding_goes_out_decoded_and_with_its_length() {
+    let pair = Pair::start();
+    let body = envelope(ID);
+    let plain = body.as_bytes();
+    let gzip = {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zlib = {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    };
+    let brotli = {
+        let mut out = Vec::new();
+        brotli::BrotliCompress(&mut &plain[..], &mut out, &Default::default()).unwrap();
+        out
+    };
+    let zstd = zstd::encode_all(plain, 3).unwrap();
+    let codings: [(&str, &[u8]); 7] = [
+        ("gzip", &gzip),
+        ("deflate", &zlib),
+        ("br", &brotli),
+        ("zstd", &zstd),
+        ("identity", plain),
+        ("", plain),
+        ("UTF-8", plain),
+    ];
+    let mut client = pair.mirror.client();
+    for (number, (coding, bytes)) in codings.iter().enumerate() {
+        let head = format!(
+            "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+            bytes.len()
+        );
+        let response = client.ask(&[head.as_bytes(), bytes].concat());
+        assert_eq!(response.status, 200, "{coding:?}");
+        for upstream in [&pair.a, &pair.b] {
+            let got = upstream.wait_for(number + 1).remove(number);
+            assert_eq!(got.field("Content-Encoding"), None);
+            let (_, items) = got.text().split_once('\n').unwrap();
+            assert_eq!(items, body.split_once('\n').unwrap().1, "{coding:?}");
+        }
+    }
+}
+
+#[test]
+fn a_chunked_body_arrives_whole_however_it_is_cut() {
+    let pair = Pair::start();
+    let body = envelope(ID);
+    let head = format!(
+        "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    let mut client = pair.mirror.client();
+    for (number, size) in [1, 7, 100, body.len()].into_iter().enumerate() {
+        let mut bytes = head.clone().into_bytes();
+        for chunk in body.as_bytes().chunks(size) {
+            bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            bytes.extend_from_slice(chunk);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"0\r\n\r\n");
+        assert_eq!(client.ask(&bytes).status, 200);
+        let got = pair.b.wait_for(number + 1).remove(number);
+        assert_eq!(got.field("Transfer-Encoding"), None);
+        assert!(got.text().ends_with(body.split_once('\n').unwrap().1));
+    }
+}
+
+#[test]
+fn every_place_of_the_key_is_rewritten_and_no_other_is_added() {
+    let pair = Pair::start();
+    let basic = |text: &str| {
+        use base64::Engine;
+        base64::engine::general_purpose::STANDARD.encode(text)
+    };
+    // What is sent as target and fields, and what has to arrive at the second outbound.
+    #[rustfmt::skip]
+    let cases = [
+        ("/api/42/envelope/", format!("X-Sentry-Auth: Sentry sentry_version=7,sentry_key={IN_KEY},sentry_secret=old"),
+         "/some/prefix/api/22/envelope/", format!("X-Sentry-Auth: Sentry sentry_version=7,sentry_key={KEY_B},sentry_secret={SECRET}")),
+        ("/api/42/envelope/", format!("Authorization: sentry sentry_key={IN_KEY}, sentry_client=x/1"),
+         "/some/prefix/api/22/envelope/", format!("Authorization: sentry sentry_key={KEY_B}, sentry_client=x/1")),
+        ("/api/42/cron/job/", format!("Authorization: Basic {}", basic(&format!("{IN_KEY}:"))),
+         "/some/prefix/api/22/cron/job/", format!("Authorization: Basic {}", basic(&format!("{KEY_B}:")))),
+        ("/api/42/unreal/0123456789abcdef0123456789abcdef/?AppID=1", "X-Other: 1".to_owned(),
+         "/some/prefix/api/22/unreal/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb/?AppID=1", "X-Other: 1".to_owned()),
+        ("//left//api/42///envelope//?a=b&sentry_key=0123456789abcdef0123456789abcdef&c", "X-Other: 1".to_owned(),
+         "/some/prefix/api/22/envelope/?a=b&sentry_key=bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb&c", "X-Other: 1".to_owned()),
+        ("/api/42/integration/otlp/v1/traces", format!("x-sentry-auth:sentry sentry_key={IN_KEY}"),
+         "/some/prefix/api/22/integration/otlp/v1/traces", format!("x-sentry-auth:sentry sentry_key={KEY_B}")),
+    ];
+    let mut client = pair.mirror.client();
+    for (number, (target, field, expected_target, expected_field)) in cases.iter().enumerate() {
+        let request = format!(
+            "POST {target} HTTP/1.1\r\nHost: m\r\n{field}\r\nContent-Length: 3\r\n\r\n{{}}\n"
+        );
+        let response = client.ask(request.as_bytes());
+        assert_eq!(response.status, 200, "{target}: {}", response.text());
+        let got = pair.b.wait_for(number + 1).remove(number);
+        assert_eq!(got.line, format!("POST {expected_target} HTTP/1.1"));
+        let (name, value) = expected_field.split_once(':').unwrap();
+        assert_eq!(got.field(name), Some(value.trim()), "{target}");
+        let names = |got: &[(String, String)]| -> Vec<String> {
+            got.iter().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&got.fields), ["Host", name, "Content-Length"]);
+    }
+}
+
+#[test]
+fn a_tunnelled_envelope_is_routed_by_its_header() {
+    let pair = Pair::start();
+    let body = envelope(ID);
+    let request = format!(
+        "POST /my/tunnel?x=1 HTTP/1.1\r\nHost: m\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(pair.mirror.client().ask(request.as_bytes()).status, 200);
+    let a = pair.a.wait_for(1).remove(0);
+    assert_eq!(a.line, "POST /api/11/envelope/ HTTP/1.1");
+    assert!(!a.text().contains(IN_KEY));
+    assert_eq!(a.field("X-Sentry-Auth"), None);
+    let b = pair.b.wait_for(1).remove(0);
+    assert_eq!(b.line, "POST /some/prefix/api/22/envelope/ HTTP/1.1");
+}
+
+#[test]
+fn the_trace_key_of_another_route_becomes_its_key_at_the_same_origin() {
+    let a = Upstream::ok();
+    let b = Upstream::ok();
+    let other_key = "ffffffffffffffffffffffffffffffff";
+    let other_at_a = "11111111111111111111111111111111";
+    let config = format!(
+        "ip: 127.0.0.1\nport: 0\nkeys:\n  - inbound: http://{IN_KEY}@m/1\n    outbound: ['{}', '{}']\n  - inbound: http://{other_key}@m/2\n    outbound: ['{}']\n",
+        a.dsn(KEY_A, 11),
+        b.dsn(KEY_B, 22),
+        a.dsn(other_at_a, 33),
+    );
+    let mirror = Process::start(&config);
+    let body = format!("{{\"trace\":{{\"public_key\":\"{other_key}\"}}}}\n");
+    assert_eq!(
+        mirror
+            .client()
+            .ask(&envelope_request(body.as_bytes()))
+            .status,
+        200
+    );
+    let at = |upstream: &Upstream| upstream.wait_for(1).remove(0).text().to_owned();
+    assert_eq!(at(&a), body.replace(other_key, other_at_a));
+    // There is no outbound of the other route at this origin.
+    assert_eq!(at(&b), body.replace(other_key, KEY_B));
+}
+
+#[test]
+fn fields_of_the_connection_stay_behind_and_all_others_pass_byte_for_byte() {
+    let pair = Pair::start();
+    let request = format!(
+        "POST /api/42/envelope/ HTTP/1.1\r\nhost: m\r\nX-sentry-AUTH:Sentry sentry_key={IN_KEY}\r\nAccept-Encoding: gzip\r\nConnection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nProxy-Authorization: Basic x\r\nX-Forwarded-For: 1.2.3.4\r\nUser-Agent: \u{2603} sentry/1\r\nX-Twice: 1\r\nX-Empty:\r\nX-Twice:  2\r\nOrigin: https://app.example.com\r\nContent-Length: 3\r\n\r\n{{}}\n"
+    );
+    assert_eq!(pair.mirror.client().ask(request.as_bytes()).status, 200);
+    let got = pair.a.wait_for(1).remove(0);
+    let fields: Vec<(&str, &str)> = got
+        .fields
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            ("host", &*pair.a.address.to_string()),
+            ("X-sentry-AUTH", &*format!("Sentry sentry_key={KEY_A}")),
+            ("User-Agent", "\u{2603} sentry/1"),
+            ("X-Twice", "1"),
+            ("X-Empty", ""),
+            ("X-Twice", "2"),
+            ("Origin", "https://app.example.com"),
+            ("Content-Length", "3"),
+        ]
+    );
+}
+
+#[test]
+fn the_client_address_is_forwarded_only_where_asked_for() {
+    let a = Upstream::ok();
+    let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], "forward_client_ip: true"));
+    let request = format!(
+        "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nX-Forwarded-For: 203.0.113.7\r\nContent-Length: 3\r\n\r\n{{}}\n"
+    );
+    assert_eq!(mirror.client().ask(request.as_bytes()).status, 200);
+    let got = a.wait_for(1).remove(0);
+    let forwarded: Vec<&str> = got
+        .fields
+        .iter()
+        .filter(|(name, _)| name == "X-Forwarded-For")
+        .map(|(_, value)| &**value)
+        .collect();
+    assert_eq!(forwarded, ["203.0.113.7", "127.0.0.1"]);
+}
+
+#[test]
+fn methods_other_than_post_are_passed_on() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
+    let target = format!("/api/42/cron/nightly/{IN_KEY}/?status=ok");
+    let response = client.ask(format!("GET {target} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes());
+    assert_eq!(response.status, 200);
+    let got = pair.a.wait_for(1).remove(0);
+    assert_eq!(
+        got.line,
+        format!("GET /api/11/cron/nightly/{KEY_A}/?status=ok HTTP/1.1")
+    );
+    assert_eq!(got.field("Content-Length"), None);
+
+    client.send(format!("HEAD {target} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes());
+    assert_eq!(client.response_head().status, 200);
+    assert!(pair.a.wait_for(2)[1].line.starts_with("HEAD "));
+}
+
+#[test]
+fn a_body_that_is_no_envelope_is_not_touched_even_if_it_looks_like_one() {
+    let pair = Pair::start();
+    let body = format!("{{\"dsn\":\"http://{IN_KEY}@m/42\"}}\nrest");
+    for endpoint in ["store", "minidump"] {
+        let request = format!(
+            "POST /api/42/{endpoint}/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        assert_eq!(pair.mirror.client().ask(request.as_bytes()).status, 200);
+    }
+    for got in pair.a.wait_for(2) {
+        assert_eq!(got.text(), body);
+    }
+}
+
+#[test]
+fn an_ipv6_outbound_is_reached_and_written_with_brackets() {
+    let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else {
+        eprintln!("SKIPPED: this machine has no IPv6 loopback");
+        return;
+    };
+    let port = listener.local_addr().unwrap().port();
+    let a = Upstream::serve(listener, |_, _| Action::ok());
+    let mirror = Process::start(&config(&[format!("http://{KEY_A}@[::1]:{port}/11")], ""));
+    let response = mirror
+        .client()
+        .ask(&envelope_request(envelope(ID).as_bytes()));
+    assert_eq!(response.status, 200);
+    let got = a.wait_for(1).remove(0);
+    assert_eq!(got.field("Host"), Some(&*format!("[::1]:{port}")));
+    assert!(
+        got.text()
+            .contains(&format!("http://{KEY_A}@[::1]:{port}/11"))
+    );
+}
+
+#[test]
+fn a_large_body_arrives_whole_at_both() {
+    let pair = Pair::start();
+    let mut body = envelope(ID).into_bytes();
+    let tail: Vec<u8> = (0..5_000_000_u32).flat_map(|i| i.to_le_bytes()).collect();
+    body.extend_from_slice(&tail);
+    let response = pair.mirror.client().ask(&envelope_request(&body));
+    assert_eq!(response.status, 200);
+    for upstream in [&pair.a, &pair.b] {
+        let got = upstream.wait_for(1).remove(0);
+        assert!(got.body.ends_with(&tail));
+        assert_eq!(
+            got.field("Content-Length"),
+            Some(&*got.body.len().to_string())
+        );
+    }
+}

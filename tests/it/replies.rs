@@ -1,0 +1,279 @@
+//! What the SDK is told, and when. The whole table stands as unit tests beside the code that decides;
+//! here its rows meet real upstreams and a real clock.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Action, KEY_A, KEY_B, Process, Response, Upstream, config, envelope, envelope_request,
+};
+
+const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
+
+/// Sends one envelope through a mirror with these two upstreams.
+fn ask(a: &Upstream, b: &Upstream, extra: &str) -> (Response, Duration) {
+    let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], extra));
+    let started = Instant::now();
+    let response = mirror
+        .client()
+        .ask(&envelope_request(envelope(ID).as_bytes()));
+    (response, started.elapsed())
+}
+
+fn always(action: Action) -> Upstream {
+    Upstream::start(move |_, _| action.clone())
+}
+
+#[test]
+fn two_slow_outbounds_cost_the_time_of_one() {
+    let slow = || {
+        always(Action::Late(
+            Duration::from_secs(1),
+            200,
+            r#"{"id":"slow"}"#,
+        ))
+    };
+    let (a, b) = (slow(), slow());
+    let (response, elapsed) = ask(&a, &b, "");
+    assert_eq!(
+        (response.status, response.text()),
+        (200, r#"{"id":"slow"}"#)
+    );
+    assert!(
+        (Duration::from_millis(1000)..Duration::from_millis(1450)).contains(&elapsed),
+        "{elapsed:?}"
+    );
+    let apart =
+        a.wait_for(1)[0].at.max(b.wait_for(1)[0].at) - a.received()[0].at.min(b.received()[0].at);
+    assert!(apart < Duration::from_millis(500), "{apart:?} apart");
+}
+
+#[test]
+fn a_first_outbound_that_never_answers_delays_neither_the_second_nor_the_sdk_for_long() {
+    let (a, b) = (always(Action::Hang), Upstream::ok());
+    let mirror = Process::start(&config(
+        &[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)],
+        "reply_timeout: 700ms",
+    ));
+    let mut client = mirror.client();
+    let started = Instant::now();
+    client.send(&envelope_request(envelope(ID).as_bytes()));
+    let arrived = b.wait_for(1)[0].at - started;
+    assert!(arrived < Duration::from_millis(400), "{arrived:?}");
+    let response = client.response();
+    let elapsed = started.elapsed();
+    assert_eq!(response.text(), r#"{"id":"from-upstream"}"#);
+    assert!(
+        (Duration::from_millis(700)..Duration::from_millis(1200)).contains(&elapsed),
+        "{elapsed:?}"
+    );
+}
+
+#[test]
+fn with_nobody_answering_in_time_the_sdk_is_told_what_relay_would_say() {
+    let (a, b) = (always(Action::Hang), always(Action::Hang));
+    let (response, _) = ask(&a, &b, "reply_timeout: 100ms");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.field("Content-Type"), Some("application/json"));
+    assert_eq!(response.text(), format!(r#"{{"id":"{ID}"}}"#));
+}
+
+#[test]
+fn a_primary_that_fails_is_covered_by_the_second() {
+    for action in [
+        Action::Answer(500, "{}"),
+        Action::Answer(429, "{}"),
+        Action::Answer(403, "{}"),
+        Action::Close,
+        Action::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".to_vec()),
+    ] {
+        let (response, _) = ask(&always(action), &Upstream::ok(), "");
+        assert_eq!(response.status, 200);
+        assert_eq!(response.text(), r#"{"id":"from-upstream"}"#);
+        assert_eq!(response.field("Retry-After"), None);
+    }
+}
+
+#[test]
+fn a_rate_limit_of_one_outbound_does_not_silence_the_sdk_for_the_other() {
+    let limited = Action::Raw(
+        b"HTTP/1.1 429 X\r\nRetry-After: 60\r\nX-Sentry-Rate-Limits: 60::organization\r\nContent-Length: 0\r\n\r\n"
+            .to_vec(),
+    );
+    let (response, _) = ask(&Upstream::ok(), &always(limited), "");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.field("X-Sentry-Rate-Limits"), None);
+    assert_eq!(response.field("Retry-After"), None);
+}
+
+#[test]
+fn limits_that_all_outbounds_have_are_passed_on_at_their_shortest() {
+    let limited = |fields: &str| {
+        always(Action::Raw(
+            format!("HTTP/1.1 429 X\r\n{fields}\r\nContent-Length: 0\r\n\r\n").into_bytes(),
+        ))
+    };
+    let a = limited(
+        "Retry-After: 60\r\nX-Sentry-Rate-Limits: 60:error;transaction:organization:quota, 10:session:key",
+    );
+    let b = limited("Retry-After: 20\r\nX-Sentry-Rate-Limits: 20:error:project");
+    let (response, _) = ask(&a, &b, "");
+    assert_eq!(response.status, 429);
+    assert_eq!(response.field("Retry-After"), Some("20"));
+    assert_eq!(
+        response.field("X-Sentry-Rate-Limits"),
+        Some("20:error:organization:quota")
+    );
+}
+
+#[test]
+fn when_nobody_accepts_the_answer_says_whose_fault_it_is() {
+    let answers = |a: u16, b: u16| {
+        let upstream = |status| always(Action::Answer(status, r#"{"detail":"no"}"#));
+        ask(&upstream(a), &upstream(b), "").0
+    };
+    let response = answers(500, 502);
+    assert_eq!(response.status, 503);
+    assert_eq!(response.field("Retry-After"), None);
+    assert!(response.text().starts_with(r#"{"detail":"#));
+    assert_eq!(answers(413, 413).status, 413);
+    let response = answers(400, 403);
+    assert_eq!(
+        (response.status, response.text()),
+        (400, r#"{"detail":"no"}"#)
+    );
+}
+
+#[test]
+fn under_the_primary_policy_the_primary_is_passed_on_strictly() {
+    let a = always(Action::Raw(
+        b"HTTP/1.1 429 X\r\nRetry-After: 7\r\nX-Sentry-Rate-Limits: 7:error:key\r\nX-Sentry-Error: quota\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nbusy"
+            .to_vec(),
+    ));
+    let (response, _) = ask(&a, &Upstream::ok(), "reply_policy: primary");
+    assert_eq!((response.status, response.text()), (429, "busy"));
+    assert_eq!(response.field("Retry-After"), Some("7"));
+    assert_eq!(response.field("X-Sentry-Rate-Limits"), Some("7:error:key"));
+    assert_eq!(response.field("X-Sentry-Error"), Some("quota"));
+    assert_eq!(response.field("Content-Type"), Some("text/plain"));
+
+    let (response, _) = ask(
+        &always(Action::Close),
+        &Upstream::ok(),
+        "reply_policy: primary",
+    );
+    assert_eq!(response.status, 200);
+}
+
+#[test]
+fn every_reply_has_the_cors_headers() {
+    let (a, b) = (Upstream::ok(), Upstream::ok());
+    let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
+    let requests: [(&[u8], u16); 5] = [
+        (&envelope_request(envelope(ID).as_bytes()), 200),
+        (b"POST /api/42/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n", 401),
+        (
+            b"OPTIONS /api/42/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n",
+            200,
+        ),
+        (b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n", 200),
+        (b"nonsense\r\n\r\n", 400),
+    ];
+    for (request, status) in requests {
+        let response = mirror.client().ask(request);
+        assert_eq!(response.status, status);
+        assert_eq!(response.field("Access-Control-Allow-Origin"), Some("*"));
+        assert_eq!(
+            response.field("Access-Control-Expose-Headers"),
+            Some("x-sentry-error,x-sentry-rate-limits,retry-after")
+        );
+        assert_eq!(
+            response.field("Cross-Origin-Resource-Policy"),
+            Some("cross-origin")
+        );
+    }
+}
+
+#[test]
+fn what_an_outbound_asked_not_to_be_sent_is_not_sent_until_the_time_is_over() {
+    let a = Upstream::start(|number, _| match number {
+        0 => Action::Raw(
+            b"HTTP/1.1 200 OK\r\nX-Sentry-Rate-Limits: 1:error:key\r\nContent-Length: 2\r\n\r\n{}"
+                .to_vec(),
+        ),
+        _ => Action::ok(),
+    });
+    let b = Upstream::ok();
+    let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
+    let mut client = mirror.client();
+    let error = envelope_request(envelope(ID).as_bytes());
+    let session = envelope_request(b"{}\n{\"type\":\"session\"}\n{}");
+    assert_eq!(client.ask(&error).field("X-Sentry-Rate-Limits"), None);
+    // Withheld from the first; the second has it and answers.
+    let response = client.ask(&error);
+    assert_eq!(
+        (response.status, response.field("Retry-After")),
+        (200, None)
+    );
+    assert_eq!(client.ask(&session).status, 200);
+    assert_eq!((a.wait_for(2).len(), b.wait_for(3).len()), (2, 3));
+    // Nobody is told when a limit is over; asking is the only way to know.
+    let started = Instant::now();
+    while a.received().len() < 3 {
+        assert!(started.elapsed() < Duration::from_secs(5));
+        assert_eq!(client.ask(&error).status, 200);
+    }
+    assert!(started.elapsed() > Duration::from_millis(500));
+    mirror.signal("TERM");
+    let (_, log) = mirror.wait();
+    let totals = log.iter().find(|line| line.contains("stopped: ")).unwrap();
+    assert!(totals.contains("delivered rate_limited "), "{totals}");
+}
+
+#[test]
+fn a_success_announces_what_is_limited_everywhere() {
+    let limited = |limits: &'static str| {
+        always(Action::Raw(
+            format!(
+                "HTTP/1.1 200 OK\r\nX-Sentry-Rate-Limits: {limits}\r\nContent-Length: 2\r\n\r\n{{}}"
+            )
+            .into_bytes(),
+        ))
+    };
+    let (a, b) = (
+        limited("60:error;session:key"),
+        limited("30:session;replay:key"),
+    );
+    let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
+    let mut client = mirror.client();
+    client.ask(&envelope_request(envelope(ID).as_bytes()));
+    b.wait_for(1);
+    // The first answer may have come before the second outbound had spoken.
+    let response = client.ask(&envelope_request(b"{}\n{\"type\":\"log\"}\n{}"));
+    assert_eq!(response.status, 200);
+    assert_eq!(
+        response.field("X-Sentry-Rate-Limits"),
+        Some("30:session:key")
+    );
+    assert_eq!(response.field("Retry-After"), None);
+    // What is limited everywhere is answered here.
+    let response = client.ask(&envelope_request(b"{}\n{\"type\":\"session\"}\n{}"));
+    assert_eq!(response.status, 429);
+    assert_eq!(
+        response.field("X-Sentry-Rate-Limits"),
+        Some("30:session:key")
+    );
+}
+
+#[test]
+fn a_relay_that_lost_us_finds_us_alive() {
+    let a = Upstream::ok();
+    let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], ""));
+    let response = mirror
+        .client()
+        .ask(b"GET /api/0/relays/live/ HTTP/1.1\r\nHost: m\r\n\r\n");
+    assert_eq!(
+        (response.status, response.text()),
+        (200, r#"{"is_healthy":true}"#)
+    );
+    assert_eq!(a.received().len(), 0);
+}

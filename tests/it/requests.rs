@@ -1,0 +1,324 @@
+//! Inbound HTTP: framing, limits, rejections, keep-alive, preflights, health.
+
+use crate::support::{IN_KEY, KEY_A, Process, Upstream, config, envelope, envelope_request};
+
+const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
+
+fn mirror(extra: &str) -> (Upstream, Process) {
+    let upstream = Upstream::ok();
+    let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], extra));
+    (upstream, mirror)
+}
+
+#[test]
+fn requests_on_one_connection_are_answered_in_order_even_if_sent_at_once() {
+    let (upstream, mirror) = mirror("");
+    let mut client = mirror.client();
+    let mut bytes = envelope_request(envelope(ID).as_bytes());
+    bytes.extend_from_slice(b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n");
+    bytes.extend_from_slice(&envelope_request(b"{}\n"));
+    bytes.extend_from_slice(b"GET /nothing HTTP/1.1\r\nHost: m\r\n\r\n");
+    client.send(&bytes);
+    assert_eq!(client.response().text(), r#"{"id":"from-upstream"}"#);
+    assert_eq!(client.response().text(), "ok\n");
+    assert_eq!(client.response().status, 200);
+    assert_eq!(client.response().status, 404);
+    assert_eq!(upstream.received().len(), 2);
+}
+
+#[test]
+fn a_request_arrives_however_small_the_pieces_it_comes_in() {
+    let (upstream, mirror) = mirror("");
+    let mut client = mirror.client();
+    for byte in envelope_request(envelope(ID).as_bytes()) {
+        client.send(&[byte]);
+    }
+    assert_eq!(client.response().status, 200);
+    assert!(upstream.wait_for(1)[0].text().contains(ID));
+}
+
+#[test]
+fn expect_is_answered_once_the_request_is_routed() {
+    let (upstream, mirror) = mirror("");
+    let head = |key: &str| {
+        format!(
+            "POST /api/42/envelope/?sentry_key={key} HTTP/1.1\r\nHost: m\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+        )
+    };
+    let mut client = mirror.client();
+    client.send(head(IN_KEY).as_bytes());
+    assert_eq!(client.response_head().status, 100);
+    client.send(b"{}\n");
+    assert_eq!(client.response().status, 200);
+    assert_eq!(upstream.wait_for(1)[0].field("Expect"), None);
+
+    // An unknown key is told before the body is sent.
+    let mut client = mirror.client();
+    let response = client.ask(head(KEY_A).as_bytes());
+    assert_eq!(response.status, 403);
+    assert_eq!(response.field("Connection"), Some("close"));
+}
+
+#[test]
+fn every_rejection_has_relays_status_and_shape() {
+    let (upstream, mirror) = mirror("");
+    let post = |target: &str, fields: &str, body: &str| {
+        format!(
+            "POST {target} HTTP/1.1\r\nHost: m\r\n{fields}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let keyed = format!("/api/42/envelope/?sentry_key={IN_KEY}");
+    let auth = format!("X-Sentry-Auth: Sentry sentry_key={IN_KEY}\r\n");
+    #[rustfmt::skip]
+    let cases = [
+        (post("/api/42/store/", "", "{}"), 401, "missing authorization information"),
+        (post("/api/42/envelope/", "", "{}"), 401, "bad envelope authentication header"),
+        (post("/tunnel", "", "hello"), 401, "bad envelope authentication header"),
+        (post(&keyed, &auth, "{}"), 401, "multiple authorization payloads detected"),
+        (post(&format!("/api/42/envelope/?sentry_key={KEY_A}"), "", "{}"), 403, "event submission rejected with_reason: the mirror has no route for this key"),
+        (post("/api/42/envelope/?sentry_key=short", "", "{}"), 400, "bad sentry DSN public key"),
+        (post(&keyed, "", "[]"), 400, "invalid event envelope: "),
+        (post(&keyed, "", ""), 400, "invalid event envelope: "),
+        (post(&keyed, "Content-Encoding: compress\r\n", "{}"), 415, "unsupported content encoding"),
+        (post(&keyed, "Content-Encoding: gzip, gzip\r\n", "{}"), 415, "unsupported content encoding"),
+        (post(&keyed, "Content-Encoding: gzip\r\n", "not gzip"), 400, "failed to decode the request body: "),
+        (format!("PUT {keyed} HTTP/1.1\r\nHost: m\r\n\r\n"), 405, "method not allowed, expected POST"),
+        (post("/api/42/upload/", "", ""), 404, "not found"),
+        ("GET /nothing HTTP/1.1\r\nHost: m\r\n\r\n".to_owned(), 404, "not found"),
+    ];
+    let mut client = mirror.client();
+    for (request, status, detail) in &cases {
+        let response = client.ask(request.as_bytes());
+        assert_eq!(response.status, *status, "{request}");
+        assert_eq!(response.field("Content-Type"), Some("application/json"));
+        let expected = format!(r#"{{"detail":"{detail}"#);
+        assert!(
+            response.text().starts_with(&expected),
+            "{} is not {expected}",
+            response.text()
+        );
+    }
+    // The connection of a load balancer survives all of these.
+    assert_eq!(client.ask(&envelope_request(b"{}\n")).status, 200);
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
+fn a_request_whose_end_is_doubtful_is_refused_closed_and_never_forwarded() {
+    let (upstream, mirror) = mirror("");
+    let keyed = format!("POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n");
+    let smuggled = envelope_request(b"{}\n");
+    #[rustfmt::skip]
+    let cases = [
+        ("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        ("Content-Length: 3\r\nContent-Length: 3\r\n\r\n", 400),
+        ("Content-Length: 3, 3\r\n\r\n", 400),
+        ("Content-Length: +3\r\n\r\n", 400),
+        ("Content-Length: 99999999999999999999999\r\n\r\n", 400),
+        ("Transfer-Encoding: gzip, chunked\r\n\r\n", 400),
+        ("Transfer-Encoding: identity\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n3 \r\n{}\n\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n3\n{}\n\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n-3\r\n{}\n\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n3\r\n{}\nX0\r\n\r\n", 400),
+        ("X: a\rb\r\n\r\n", 400),
+        ("X: a\0b\r\n\r\n", 400),
+        ("X: a\r\n folded\r\n\r\n", 400),
+        ("X : a\r\n\r\n", 400),
+        ("Host: other\r\n\r\n", 400),
+    ];
+    for (rest, status) in cases {
+        let mut client = mirror.client();
+        let mut bytes = [keyed.as_bytes(), rest.as_bytes()].concat();
+        bytes.extend_from_slice(&smuggled);
+        let response = client.ask(&bytes);
+        assert_eq!(response.status, status, "{rest:?}");
+        assert_eq!(response.field("Connection"), Some("close"), "{rest:?}");
+        assert!(client.is_closed(), "{rest:?}");
+    }
+    assert_eq!(upstream.received().len(), 0);
+}
+
+#[test]
+fn limits_are_kept() {
+    let (upstream, mirror) = mirror(
+        "limits: {head_bytes: 2KiB, header_count: 10, body_bytes: 1KiB, decoded_bytes: 2KiB, memory_bytes: 1MiB}",
+    );
+    let keyed = format!("POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n");
+    let long = "x".repeat(3000);
+    let many: String = (0..10).map(|i| format!("X-{i}: 1\r\n")).collect();
+    let bomb = {
+        use std::io::Write;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(&vec![b' '; 100_000]).unwrap();
+        encoder.finish().unwrap()
+    };
+    let bomb_head = format!(
+        "{keyed}Content-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+        bomb.len()
+    );
+    let cases: [(Vec<u8>, u16); 6] = [
+        (format!("{keyed}X: {long}\r\n\r\n").into(), 431),
+        (format!("{keyed}{many}\r\n").into(), 431),
+        (format!("{keyed}Content-Length: 1025\r\n\r\n").into(), 413),
+        (
+            format!(
+                "{keyed}Transfer-Encoding: chunked\r\n\r\n401\r\n{}\r\n0\r\n\r\n",
+                &long[..1025]
+            )
+            .into(),
+            413,
+        ),
+        ([bomb_head.as_bytes(), &bomb].concat(), 413),
+        (b"GET / HTTP/3.0\r\n\r\n".to_vec(), 505),
+    ];
+    for (request, status) in cases {
+        let response = mirror.client().ask(&request);
+        let text = String::from_utf8_lossy(&request[..request.len().min(200)]).into_owned();
+        assert_eq!(response.status, status, "{text}");
+    }
+    assert_eq!(upstream.received().len(), 0);
+    assert_eq!(mirror.client().ask(&envelope_request(b"{}\n")).status, 200);
+}
+
+#[test]
+fn a_body_that_does_not_fit_the_memory_budget_is_refused_before_it_is_read() {
+    let (upstream, mirror) = mirror("limits: {memory_bytes: 1MiB}");
+    let head = format!(
+        "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Length: {}\r\n\r\n",
+        2 * 1024 * 1024
+    );
+    let response = mirror.client().ask(head.as_bytes());
+    assert_eq!(response.status, 503);
+    assert_eq!(response.field("Retry-After"), None);
+    assert_eq!(upstream.received().len(), 0);
+}
+
+#[test]
+fn a_client_that_sends_nothing_more_is_told_so_and_closed() {
+    let (upstream, mirror) = mirror("timeouts: {head: 100ms, body: 100ms, idle: 100ms}");
+    let mut silent = mirror.client();
+    assert!(silent.is_closed());
+
+    let mut client = mirror.client();
+    client.send(b"POST /api/42/");
+    assert_eq!(client.response().status, 408);
+    assert!(client.is_closed());
+
+    let mut client = mirror.client();
+    client.send(&envelope_request(b"{}\n")[..200]);
+    assert_eq!(client.response().status, 408);
+    assert!(client.is_closed());
+    assert_eq!(upstream.received().len(), 0);
+}
+
+#[test]
+fn a_client_that_vanishes_in_the_body_sends_nothing_and_one_after_it_everything() {
+    let (upstream, mirror) = mirror("");
+    let whole = envelope_request(envelope(ID).as_bytes());
+    let mut client = mirror.client();
+    client.send(&whole[..whole.len() - 1]);
+    drop(client);
+    let mut client = mirror.client();
+    client.send(&whole);
+    drop(client);
+    upstream.wait_for(1);
+    // A half-closed client still gets its answer.
+    let mut client = mirror.client();
+    client.send(&whole);
+    client.finish_writing();
+    assert_eq!(client.response().status, 200);
+    assert_eq!(upstream.wait_for(2).len(), 2);
+}
+
+#[test]
+fn keep_alive_follows_the_version_and_the_connection_field() {
+    let (_upstream, mirror) = mirror("");
+    #[rustfmt::skip]
+    let cases = [
+        ("HTTP/1.1", "", None, false),
+        ("HTTP/1.1", "Connection: close\r\n", Some("close"), true),
+        ("HTTP/1.0", "", Some("close"), true),
+        ("HTTP/1.0", "Connection: Keep-Alive\r\n", Some("keep-alive"), false),
+    ];
+    for (version, fields, expected, is_closed) in cases {
+        let mut client = mirror.client();
+        let request = format!("GET /health {version}\r\n{fields}\r\n");
+        let response = client.ask(request.as_bytes());
+        assert_eq!(response.field("Connection"), expected, "{request}");
+        if is_closed {
+            assert!(client.is_closed(), "{request}");
+        } else {
+            assert_eq!(client.ask(request.as_bytes()).status, 200, "{request}");
+        }
+    }
+}
+
+#[test]
+fn preflights_get_relays_allow_lists() {
+    let (_upstream, mirror) = mirror("");
+    let mut client = mirror.client();
+    for (target, methods) in [
+        ("/api/42/envelope/", "POST"),
+        ("/api/42/cron/job/", "GET,HEAD,POST"),
+        ("/tunnel", "POST"),
+    ] {
+        let response = client.ask(
+            format!("OPTIONS {target} HTTP/1.1\r\nHost: m\r\nOrigin: https://a.example\r\n\r\n")
+                .as_bytes(),
+        );
+        assert_eq!(response.status, 200);
+        assert_eq!(response.field("Allow"), Some(methods));
+        assert_eq!(
+            response.field("Access-Control-Allow-Methods"),
+            Some(methods)
+        );
+        assert_eq!(response.field("Access-Control-Max-Age"), Some("3600"));
+        let allowed = response.field("Access-Control-Allow-Headers").unwrap();
+        for name in ["x-sentry-auth", "content-type", "content-encoding"] {
+            assert!(allowed.contains(name));
+        }
+    }
+}
+
+#[test]
+fn health_is_answered_to_get_and_head() {
+    let (_upstream, mirror) = mirror("");
+    let mut client = mirror.client();
+    let response = client.ask(b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n");
+    assert_eq!((response.status, response.text()), (200, "ok\n"));
+    client.send(b"HEAD /health HTTP/1.1\r\nHost: m\r\n\r\n");
+    assert_eq!(client.response_head().field("Content-Length"), Some("3"));
+    assert_eq!(
+        client.ask(b"GET /health/ HTTP/1.1\r\n\r\n").text(),
+        "ok\n",
+        "nothing of a body may have followed the answer to HEAD"
+    );
+}
+
+#[test]
+fn a_request_line_in_absolute_form_is_understood() {
+    let (upstream, mirror) = mirror("");
+    let request = format!(
+        "POST http://elsewhere/api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Length: 3\r\n\r\n{{}}\n"
+    );
+    assert_eq!(mirror.client().ask(request.as_bytes()).status, 200);
+    assert_eq!(
+        upstream.wait_for(1)[0].line,
+        format!("POST /api/11/envelope/?sentry_key={KEY_A} HTTP/1.1")
+    );
+}
+
+#[test]
+fn lines_that_end_in_a_bare_line_feed_go_out_with_a_proper_end() {
+    let (upstream, mirror) = mirror("");
+    let request = format!(
+        "POST /api/42/envelope/ HTTP/1.1\nHost: m\nX-Sentry-Auth: Sentry sentry_key={IN_KEY}\nContent-Length: 3\n\n{{}}\n"
+    );
+    assert_eq!(mirror.client().ask(request.as_bytes()).status, 200);
+    // The upstream of the tests insists on CRLF.
+    let got = upstream.wait_for(1).remove(0);
+    assert_eq!(got.fields.len(), 3);
+    assert_eq!(got.text(), "{}\n");
+}

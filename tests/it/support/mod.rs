@@ -1,0 +1,54 @@
+//! What the tests stand on: the real binary, scripted upstreams, a raw client.
+//!
+//! Nothing here shares code with the mirror, so that a mistake in its parsers cannot hide in the
+//! tests. Nothing sleeps to wait for something; every wait ends with its condition or fails after
+//! [`PATIENCE`].
+
+pub(crate) mod client;
+pub(crate) mod process;
+pub(crate) mod upstream;
+
+use std::time::Duration;
+
+pub(crate) use client::{Client, Response};
+pub(crate) use process::Process;
+pub(crate) use upstream::{Action, Upstream};
+
+/// How long a test waits for something that should happen at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The inbound key of most tests.
+pub(crate) const IN_KEY: &str = "0123456789abcdef0123456789abcdef";
+/// The keys of their outbounds.
+pub(crate) const KEY_A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+pub(crate) const KEY_B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+/// A configuration with one route from `IN_KEY` to `outbounds`, on a free port of the loopback,
+/// with the lines of `extra` on top.
+pub(crate) fn config(outbounds: &[String], extra: &str) -> String {
+    let list: String = outbounds
+        .iter()
+        .map(|dsn| format!("      - {dsn}\n"))
+        .collect();
+    format!(
+        "ip: 127.0.0.1\nport: 0\n{extra}\nkeys:\n  - inbound: http://{IN_KEY}@mirror.example.com/42\n    outbound:\n{list}"
+    )
+}
+
+/// A small error envelope as sentry-python sends it, with `id` as its event id.
+pub(crate) fn envelope(id: &str) -> String {
+    let event = format!(r#"{{"event_id":"{id}","message":"division by zero","level":"error"}}"#);
+    format!(
+        "{{\"event_id\":\"{id}\",\"dsn\":\"http://{IN_KEY}@mirror.example.com/42\",\"trace\":{{\"trace_id\":\"771a43a4192642f0b136d5159a501700\",\"public_key\":\"{IN_KEY}\"}}}}\n{{\"type\":\"event\",\"length\":{}}}\n{event}\n",
+        event.len()
+    )
+}
+
+/// An envelope request with header auth and a length.
+pub(crate) fn envelope_request(body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /api/42/envelope/ HTTP/1.1\r\nHost: mirror.example.com\r\nX-Sentry-Auth: Sentry sentry_key={IN_KEY}, sentry_version=7\r\nContent-Type: application/x-sentry-envelope\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}

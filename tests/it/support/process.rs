@@ -1,0 +1,168 @@
+//! The real binary, run as an operator would.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+
+use super::{Client, PATIENCE};
+
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// A running mirror; it is killed when dropped.
+pub(crate) struct Process {
+    pub(crate) address: SocketAddr,
+    child: Child,
+    log: Arc<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    grew: Condvar,
+}
+
+/// How a run that was to end by itself has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs the binary with `arguments` to its end.
+pub(crate) fn run(arguments: &[&str]) -> Ended {
+    let output = binary().args(arguments).output().expect("the binary runs");
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).expect("text"),
+        stderr: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+/// Writes `text` to a file of its own and gives its path.
+pub(crate) fn file(name: &str, text: &str) -> PathBuf {
+    let number = NEXT.fetch_add(1, Ordering::SeqCst);
+    let folder =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder for temporary files");
+    let path = folder.join(name);
+    fs::write(&path, text).expect("a temporary file");
+    path
+}
+
+fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_sentry-mirror"))
+}
+
+impl Process {
+    /// Runs the mirror with a configuration and waits until it listens.
+    pub(crate) fn start(config: &str) -> Process {
+        Process::start_with(config, |_| {})
+    }
+
+    /// The same, with a last word on the command.
+    pub(crate) fn start_with(config: &str, adjust: impl FnOnce(&mut Command)) -> Process {
+        let mut command = binary();
+        command.arg("-c").arg(file("config.yml", config));
+        adjust(&mut command);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let stderr = child.stderr.take().expect("a pipe");
+        let log = Arc::new(Log::default());
+        let written = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                written.lines.lock().expect("unpoisoned").push(line);
+                written.grew.notify_all();
+            }
+        });
+        let mut process = Process {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            child,
+            log,
+        };
+        let line = process.wait_for_line("listening on ");
+        let (_, rest) = line.split_once("listening on ").expect("just seen");
+        let address = rest.split([' ', '"']).next().expect("an address");
+        process.address = address.parse().expect("an address");
+        process
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lines.lock().expect("unpoisoned").clone()
+    }
+
+    /// Waits for a log line that contains `text`.
+    pub(crate) fn wait_for_line(&self, text: &str) -> String {
+        self.wait_for_lines(text, 1).remove(0)
+    }
+
+    /// Waits for `count` log lines that contain `text`.
+    pub(crate) fn wait_for_lines(&self, text: &str, count: usize) -> Vec<String> {
+        let found = |lines: &Vec<String>| -> Vec<String> {
+            let matching = lines.iter().filter(|line| line.contains(text));
+            matching.cloned().collect()
+        };
+        let lines = self.log.lines.lock().expect("unpoisoned");
+        let (lines, _) = self
+            .log
+            .grew
+            .wait_timeout_while(lines, PATIENCE, |lines| found(lines).len() < count)
+            .expect("unpoisoned");
+        let matching = found(&lines);
+        assert!(
+            matching.len() >= count,
+            "{} of {count} lines with {text:?} in the log:\n{}",
+            matching.len(),
+            lines.join("\n")
+        );
+        matching
+    }
+
+    /// Sends a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
+        let (sender, ended) = std::sync::mpsc::channel();
+        let id = self.child.id();
+        let log = Arc::clone(&self.log);
+        thread::spawn(move || {
+            let _ = sender.send(self.child.wait());
+        });
+        match ended.recv_timeout(PATIENCE) {
+            Ok(status) => {
+                let lines = log.lines.lock().expect("unpoisoned").clone();
+                (status.expect("a status"), lines)
+            }
+            Err(_) => panic!("process {id} does not end"),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,267 @@
+//! Upstreams that are pooled, stale, dead, slow or malformed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::support::{Action, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request};
+
+const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
+
+fn request() -> Vec<u8> {
+    envelope_request(envelope(ID).as_bytes())
+}
+
+fn mirror(upstream: &Upstream, extra: &str) -> Process {
+    Process::start(&config(&[upstream.dsn(KEY_A, 11)], extra))
+}
+
+fn raw(text: &str) -> Action {
+    Action::Raw(text.as_bytes().to_vec())
+}
+
+#[test]
+fn a_connection_is_used_again_and_again() {
+    let upstream = Upstream::ok();
+    let mirror = mirror(&upstream, "workers: 1");
+    let mut client = mirror.client();
+    for _ in 0..20 {
+        assert_eq!(client.ask(&request()).status, 200);
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn a_connection_is_not_used_again_where_the_response_leaves_doubt() {
+    for response in [
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nleft over",
+        "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
+    ] {
+        let upstream = Upstream::start(move |_, _| raw(response));
+        let mirror = mirror(&upstream, "workers: 1");
+        let mut client = mirror.client();
+        for _ in 0..3 {
+            assert_ne!(client.ask(&request()).text(), "poison");
+        }
+        assert_eq!(upstream.connections(), 3, "{response:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_the_upstream_closed_is_replaced_and_nothing_is_lost() {
+    // Announces nothing and closes after each response, as a server does whose idle timeout is over.
+    let upstream = Upstream::start(|_, _| {
+        Action::RawAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
+    });
+    let mirror = mirror(&upstream, "workers: 1");
+    let mut client = mirror.client();
+    for _ in 0..30 {
+        assert_eq!(client.ask(&request()).text(), "ok");
+    }
+    assert_eq!(upstream.received().len(), 30);
+}
+
+#[test]
+fn a_reused_connection_that_dies_before_a_byte_of_the_answer_is_retried_once() {
+    let upstream = Upstream::start(|number, _| match number {
+        1 => Action::Close,
+        _ => Action::ok(),
+    });
+    let mirror = mirror(&upstream, "workers: 1");
+    let mut client = mirror.client();
+    assert_eq!(client.ask(&request()).status, 200);
+    assert_eq!(client.ask(&request()).status, 200);
+    assert_eq!(upstream.received().len(), 3);
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[test]
+fn a_fresh_connection_that_dies_is_not_retried() {
+    let upstream = Upstream::start(|_, _| Action::Close);
+    let mirror = mirror(&upstream, "");
+    assert_eq!(mirror.client().ask(&request()).status, 503);
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
+fn an_answer_that_broke_off_is_not_retried() {
+    let upstream = Upstream::start(|number, _| match number {
+        0 => Action::ok(),
+        _ => Action::RawAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf".to_vec()),
+    });
+    let mirror = mirror(&upstream, "workers: 1");
+    let mut client = mirror.client();
+    assert_eq!(client.ask(&request()).status, 200);
+    assert_eq!(client.ask(&request()).status, 503);
+    assert_eq!(upstream.received().len(), 2);
+}
+
+#[test]
+fn every_form_of_a_response_is_understood() {
+    let cases = [
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=1\r\nab\r\n3\r\ncde\r\n0\r\nT: 1\r\n\r\n",
+            "abcde",
+        ),
+        (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "ok",
+        ),
+        ("HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", "ok"),
+    ];
+    for (response, expected) in cases {
+        let upstream = Upstream::start(move |_, _| raw(response));
+        let mirror = mirror(&upstream, "");
+        let mut client = mirror.client();
+        for _ in 0..2 {
+            let got = client.ask(&request());
+            assert_eq!((got.status, got.text()), (200, expected), "{response:?}");
+        }
+    }
+    let upstream =
+        Upstream::start(|_, _| Action::RawAndClose(b"HTTP/1.1 200 OK\r\n\r\nto the end".to_vec()));
+    let got = mirror(&upstream, "").client().ask(&request());
+    assert_eq!((got.status, got.text()), (200, "to the end"));
+}
+
+#[test]
+fn a_response_that_makes_no_sense_counts_as_no_answer() {
+    let too_large = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+        100 * 1024 * 1024
+    );
+    for response in [
+        "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        &too_large,
+    ] {
+        let bytes = response.as_bytes().to_vec();
+        let upstream = Upstream::start(move |_, _| Action::Raw(bytes.clone()));
+        let got = mirror(&upstream, "").client().ask(&request());
+        assert_eq!(got.status, 503, "{response:?}");
+    }
+}
+
+#[test]
+fn the_answer_of_one_request_never_reaches_another_after_a_timeout() {
+    // The first request is answered only after the mirror has given it up.
+    let released = Arc::new(AtomicBool::new(false));
+    let upstream = Upstream::start(|number, _| match number {
+        0 => Action::Late(
+            std::time::Duration::from_millis(400),
+            200,
+            r#"{"id":"of the first"}"#,
+        ),
+        _ => Action::Answer(200, r#"{"id":"of a later one"}"#),
+    });
+    let mirror = mirror(&upstream, "workers: 1\ntimeouts: {exchange: 150ms}");
+    let mut client = mirror.client();
+    assert_eq!(client.ask(&request()).status, 503);
+    released.store(true, Ordering::SeqCst);
+    for _ in 0..5 {
+        assert_eq!(client.ask(&request()).text(), r#"{"id":"of a later one"}"#);
+    }
+}
+
+#[test]
+fn a_refused_connection_is_told_apart_in_the_log_and_only_once() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = gone.local_addr().unwrap();
+    drop(gone);
+    let b = Upstream::ok();
+    let mirror = Process::start(&config(
+        &[format!("http://{KEY_A}@{address}/11"), b.dsn(KEY_B, 22)],
+        "",
+    ));
+    let mut client = mirror.client();
+    for _ in 0..10 {
+        assert_eq!(client.ask(&request()).status, 200);
+    }
+    let line = mirror.wait_for_line("upstream does not answer");
+    assert!(line.contains("refused"), "{line}");
+    assert_eq!(b.wait_for(10).len(), 10);
+    let lines = mirror.log();
+    let told = lines
+        .iter()
+        .filter(|line| line.contains("upstream does not answer"));
+    assert_eq!(told.count(), 1);
+}
+
+#[test]
+fn an_upstream_that_comes_back_is_logged_and_used() {
+    let upstream = Upstream::start(|number, _| match number {
+        0 => Action::Close,
+        _ => Action::ok(),
+    });
+    let mirror = mirror(&upstream, "");
+    let mut client = mirror.client();
+    assert_eq!(client.ask(&request()).status, 503);
+    assert_eq!(client.ask(&request()).status, 200);
+    mirror.wait_for_line("upstream is answering again");
+}
+
+#[test]
+fn an_upstream_that_answers_before_the_body_is_there_is_heard() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 1000];
+        let read = stream.read(&mut head).unwrap();
+        assert!(read > 0);
+        stream
+            .write_all(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // Keep reading, so that no reset overtakes the answer.
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    let mirror = Process::start(&config(&[format!("http://{KEY_A}@{address}/11")], ""));
+    let mut body = envelope(ID).into_bytes();
+    body.resize(8_000_000, b'x');
+    assert_eq!(mirror.client().ask(&envelope_request(&body)).status, 413);
+}
+
+#[test]
+fn a_host_name_is_resolved_and_its_failure_is_told() {
+    let upstream = Upstream::ok();
+    let port = upstream.address.port();
+    let mirror = Process::start(&config(
+        &[
+            format!("http://{KEY_A}@localhost:{port}/11"),
+            format!("http://{KEY_B}@does-not-exist.invalid:{port}/22"),
+        ],
+        "",
+    ));
+    mirror.wait_for_line("host cannot be resolved");
+    assert_eq!(mirror.client().ask(&request()).status, 200);
+    let got = upstream.wait_for(1).remove(0);
+    assert_eq!(got.field("Host"), Some(&*format!("localhost:{port}")));
+}
+
+#[test]
+fn more_deliveries_than_allowed_are_dropped_and_counted_and_harm_nobody_else() {
+    let a = Upstream::start(|_, _| Action::Hang);
+    let b = Upstream::ok();
+    let mirror = Process::start(&config(
+        &[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)],
+        "workers: 1\nreply_timeout: 20ms\nlimits: {in_flight: 4}\ntimeouts: {drain: 100ms}",
+    ));
+    let mut client = mirror.client();
+    for _ in 0..10 {
+        assert_eq!(client.ask(&request()).status, 200);
+    }
+    assert_eq!(b.wait_for(10).len(), 10);
+    assert_eq!(a.received().len(), 4);
+    mirror.signal("TERM");
+    let (status, log) = mirror.wait();
+    assert!(status.success());
+    let totals = log.iter().find(|line| line.contains("stopped: ")).unwrap();
+    assert!(totals.contains("delivered 2xx 10"), "{totals}");
+    assert!(totals.contains("delivered overloaded 6"), "{totals}");
+}
