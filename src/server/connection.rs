@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
 use crate::server::budget::Reservation;
 use crate::server::stop::Listener;
+use crate::sys;
 use crate::upstream::stream::{read_into, write_all};
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 section 10.1.1).
@@ -29,6 +30,10 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// How much of the body of a refused request is read and thrown away to keep the connection. A
 /// load balancer carries many clients over one connection; it should not lose it to one of them.
 const DISCARD_BYTES_MAX: usize = 256 * 1024;
+
+/// How long a stopping worker waits for the first request of a connection it has accepted. Whoever
+/// connects has something to say; after later requests silence is normal.
+const NEWCOMER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long, and for how many bytes, a closed connection is still read, so that the kernel does not
 /// answer late bytes with a reset that overtakes our reply.
@@ -44,6 +49,7 @@ pub struct Connection {
     buffer: BytesMut,
     /// Replies on their way out; kept for its memory.
     outgoing: Vec<u8>,
+    is_new: bool,
 }
 
 /// Why a connection yields no request, or no body.
@@ -72,11 +78,12 @@ impl Connection {
             stream,
             buffer: BytesMut::new(),
             outgoing: Vec::new(),
+            is_new: true,
         }
     }
 
     /// Waits for the first byte of a request, with no buffer in hand. `false` where none will come:
-    /// silence for too long, or the worker is stopping.
+    /// silence for too long, or the worker is stopping and nothing has arrived.
     pub async fn await_request(&mut self, patience: Duration, stop: &Listener) -> bool {
         if !self.buffer.is_empty() {
             return true;
@@ -86,13 +93,21 @@ impl Connection {
         self.buffer = BytesMut::new();
         let readable = timeout(patience, self.stream.readable(false));
         let mut readable = pin!(readable);
-        poll_fn(|context| match readable.as_mut().poll(context) {
-            Poll::Ready(Ok(Ok(()))) => Poll::Ready(true),
-            Poll::Ready(Ok(Err(_)) | Err(_)) => Poll::Ready(false),
-            // What has arrived already is served, so the order is looked at second.
-            Poll::Pending => stop.poll_ordered(context).map(|()| false),
-        })
-        .await
+        let is_readable = poll_fn(|context| match readable.as_mut().poll(context) {
+            Poll::Ready(Ok(Ok(()))) => Poll::Ready(Some(true)),
+            Poll::Ready(Ok(Err(_)) | Err(_)) => Poll::Ready(Some(false)),
+            Poll::Pending => stop.poll_ordered(context).map(|()| None),
+        });
+        match is_readable.await {
+            Some(is_readable) => is_readable,
+            // On a ring, even what is there already takes a turn to be told.
+            None if sys::has_input(&self.stream) => true,
+            None if self.is_new => matches!(
+                timeout(NEWCOMER_PATIENCE, self.stream.readable(false)).await,
+                Ok(Ok(()))
+            ),
+            None => false,
+        }
     }
 
     /// Reads and parses a request head into `head`; its bytes stay at the front of the buffer.
@@ -121,6 +136,7 @@ impl Connection {
 
     /// The first `length` bytes of the buffer, which are its own from now on.
     pub fn take(&mut self, length: usize) -> Bytes {
+        self.is_new = false;
         self.buffer.split_to(length).freeze()
     }
 

@@ -27,12 +27,14 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         head_edits: Vec::new(),
         body_edits: Vec::new(),
     };
+    // What was accepted is not given up before it could say what it wants.
+    let mut newcomer = Some(worker.gate.enter());
     loop {
         let patience = worker.routing().plan.limits.idle_timeout;
         if !exchange.connection.await_request(patience, &stop).await {
             return;
         }
-        let _pass = worker.gate.enter();
+        let _pass = newcomer.take().unwrap_or_else(|| worker.gate.enter());
         match exchange.handle(&worker).await {
             Next::Request => {}
             Next::Close => return,

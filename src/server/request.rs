@@ -202,7 +202,8 @@ impl Exchange {
         if matches!(framing, Framing::Length(length) if length > limits.body_bytes) {
             return Err(Rejection::BodyTooLarge.into());
         }
-        if self.head.expects_continue(head) && !self.connection.has_body_bytes() {
+        let is_awaited = !matches!(framing, Framing::Empty | Framing::Length(0));
+        if is_awaited && self.head.expects_continue(head) && !self.connection.has_body_bytes() {
             self.connection.write_continue(limits).await?;
         }
         *body = BodyState::Broken;

@@ -1,5 +1,8 @@
 //! Configurations good and bad, exit codes, signals.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use crate::support::process::{file, run};
 use crate::support::{
     Action, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
@@ -227,5 +230,78 @@ fn epoll_serves_as_well() {
     }
     assert_eq!(upstream.received().len(), 160);
     mirror.signal("TERM");
+    assert_eq!(mirror.wait().0.code(), Some(0));
+}
+
+/// Runs `command` where no memory can be locked, so that no ring can be built (kernel 6.14 or newer).
+fn without_locked_memory(command: &mut Command) -> Command {
+    let mut limited = Command::new("setpriv");
+    limited
+        .args(["--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"])
+        .args(["prlimit", "--memlock=0:0"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    limited
+}
+
+/// Whether the kernel refuses a ring to a process that may not lock memory.
+fn refuses_rings_without_locked_memory() -> bool {
+    let text = format!("driver: io_uring\n{GOOD}");
+    let path = file("config.yml", &text);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
+    let mut run = without_locked_memory(command.args(["-c", path.to_str().unwrap()]));
+    let Ok(mut child) = run.stderr(Stdio::piped()).spawn() else {
+        return false;
+    };
+    // With a ring it runs, and says so; without, it ends. Either way there is a first line.
+    let mut told = String::new();
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    lines.read_line(&mut told).unwrap();
+    let _ = child.kill();
+    let _ = child.wait();
+    told.contains("io_uring refused") && told.contains("locked memory")
+}
+
+#[test]
+fn where_io_uring_is_refused_it_runs_on_epoll_and_says_why_and_what_to_do() {
+    if !refuses_rings_without_locked_memory() {
+        eprintln!(
+            "SKIPPED: this kernel (before 6.14) grants rings without locked memory, or setpriv is missing"
+        );
+        return;
+    }
+    let upstream = Upstream::ok();
+    let mirror = Process::start_with(&config(&[upstream.dsn(KEY_A, 11)], ""), |command| {
+        *command = without_locked_memory(command);
+    });
+    let line = mirror.wait_for_line("running on epoll");
+    assert!(line.contains("--ulimit memlock="), "{line}");
+    assert_eq!(
+        mirror
+            .log()
+            .iter()
+            .filter(|line| line.contains("io_uring refused"))
+            .count(),
+        1
+    );
+    let response = mirror
+        .client()
+        .ask(&envelope_request(envelope(ID).as_bytes()));
+    assert_eq!(response.status, 200);
+}
+
+#[test]
+fn a_connection_that_was_accepted_is_served_even_if_the_order_to_stop_comes_first() {
+    let upstream = Upstream::ok();
+    let mirror = Process::start_with(&config(&[upstream.dsn(KEY_A, 11)], ""), |command| {
+        command.arg("-v");
+    });
+    let mut newcomer = mirror.client();
+    mirror.wait_for_line("connection accepted");
+    mirror.signal("TERM");
+    mirror.wait_for_line("stopping: ");
+    let response = newcomer.ask(&envelope_request(envelope(ID).as_bytes()));
+    assert_eq!(response.status, 200);
+    assert_eq!(response.field("Connection"), Some("close"));
     assert_eq!(mirror.wait().0.code(), Some(0));
 }
