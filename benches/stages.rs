@@ -1,0 +1,317 @@
+//! What each pure stage of a request costs, in the order in which a request goes through them.
+//!
+//! One bench is one call that the data path makes once per request, or once per outbound for
+//! rewriting, on input as SDKs send it; memory is reused as a worker reuses it. Every bench checks
+//! its result before it is timed, so that a number never belongs to a stage that refused its input.
+//! Sockets, TLS and scheduling are not measured here: this says how much of a core the bytes
+//! themselves take.
+
+#![allow(missing_docs, clippy::expect_used, clippy::panic)]
+
+mod fixtures;
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use criterion::measurement::WallTime;
+use criterion::{
+    BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
+};
+use sentry_mirror::http::chunked::{Chunked, Progress};
+use sentry_mirror::http::encoding::{Decoder, Decompressors, Encoding, Step};
+use sentry_mirror::http::head::{FieldName, Parsed, RequestHead};
+use sentry_mirror::http::response::ResponseHead;
+use sentry_mirror::limits::Limits;
+use sentry_mirror::mirror::rewrite::{self, Original};
+use sentry_mirror::mirror::routes::{Outbound, Routes};
+use sentry_mirror::sentry::auth::{self, AuthField, FoundKey, Source};
+use sentry_mirror::sentry::edit::Edit;
+use sentry_mirror::sentry::endpoint::{self, Endpoint, Target};
+use sentry_mirror::sentry::envelope;
+
+use fixtures::routes::{INBOUND_KEY, routes};
+
+const KB: usize = 1000;
+
+/// As much as a worker decodes before it lets other connections have their turn.
+const DECODE_SLICE_BYTES: usize = 512 * 1024;
+
+criterion_group! {
+    name = stages;
+    // Short runs, since the stages take micro-seconds: all of them fit into a minute.
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(1200))
+        .sample_size(50);
+    targets = request_head, target, key_search, chunked, decode, envelope_header, rewrite_head,
+        response_head
+}
+criterion_main!(stages);
+
+/// From the first byte to the spans of a request head.
+fn request_head(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("request head");
+    for (name, text, field_count) in [
+        ("python", fixtures::python_head(), 7),
+        ("node", fixtures::node_head(), 4),
+        ("browser", fixtures::browser_head(), 20),
+    ] {
+        let (limits, mut head) = (Limits::default(), RequestHead::default());
+        let parsed = head.parse(text.as_bytes(), &limits);
+        assert_eq!(parsed, Ok(Parsed::Complete), "{name}");
+        assert_eq!(head.fields.len(), field_count, "{name}");
+        bytes_per_second(&mut group, text.len());
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| head.parse(black_box(text.as_bytes()), &limits));
+        });
+    }
+}
+
+/// What the path asks for, and where its project is.
+fn target(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("target");
+    for (name, text, endpoint) in [
+        ("python", fixtures::python_head(), Endpoint::Envelope),
+        ("node", fixtures::node_head(), Endpoint::Envelope),
+        ("unreal", fixtures::unreal_head(), Endpoint::Unreal),
+    ] {
+        let mut request = Request::parse(text);
+        assert_eq!(request.read_target().endpoint, endpoint, "{name}");
+        bytes_per_second(&mut group, request.head.target.len());
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(&mut request).read_target());
+        });
+    }
+}
+
+/// The key and every place where it is written, in each of the sources.
+fn key_search(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("key search");
+    for (name, text, source) in [
+        ("header", fixtures::python_head(), Source::XSentryAuth),
+        ("query", fixtures::browser_head(), Source::Query),
+        ("path", fixtures::unreal_head(), Source::Path),
+    ] {
+        let mut request = Request::parse(text);
+        let target = request.read_target();
+        let found = request.find_key(target).expect("there is a key");
+        assert_eq!(found.source, source, "{name}");
+        assert_eq!(found.bytes(&request.buffer), INBOUND_KEY.as_bytes());
+        bytes_per_second(&mut group, request.buffer.len());
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                request.edits.clear();
+                black_box(&mut request).find_key(target)
+            });
+        });
+    }
+}
+
+/// A chunked body, all of it in the buffer: one chunk as Node sends it, and small ones, whose data
+/// has to be moved together.
+fn chunked(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("chunked");
+    let data = fixtures::python_envelope(8 * KB);
+    for (name, chunk_bytes) in [("one chunk", data.len()), ("chunks of 100 bytes", 100)] {
+        let input = BytesMut::from(fixtures::chunked(&data, chunk_bytes).as_slice());
+        let mut buffer = input.clone();
+        let body = dechunk(&mut buffer);
+        assert_eq!(buffer.get(body), Some(data.as_slice()), "{name}");
+        bytes_per_second(&mut group, data.len());
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched_ref(|| input.clone(), dechunk, BatchSize::SmallInput);
+        });
+    }
+}
+
+fn dechunk(buffer: &mut BytesMut) -> std::ops::Range<usize> {
+    match Chunked::new(Limits::default().body_bytes).decode(buffer) {
+        Ok(Progress::Done { body, .. }) => body.start..body.end,
+        other => panic!("not decoded in one go: {other:?}"),
+    }
+}
+
+/// A compressed body; the throughput is that of the plain one.
+fn decode(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decode");
+    for (name, encoding, plain_bytes) in [
+        ("gzip 8 KB", Encoding::Gzip, 8 * KB),
+        ("gzip 40 KB", Encoding::Gzip, 40 * KB),
+        ("deflate 8 KB", Encoding::Deflate, 8 * KB),
+        ("br 8 KB", Encoding::Brotli, 8 * KB),
+        ("zstd 8 KB", Encoding::Zstd, 8 * KB),
+    ] {
+        let plain = fixtures::python_envelope(plain_bytes);
+        let input = Bytes::from(fixtures::encoded(encoding, &plain));
+        let mut pool = Decompressors::default();
+        assert_eq!(decoded(encoding, &input, &mut pool), plain, "{name}");
+        bytes_per_second(&mut group, plain.len());
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| decoded(encoding, black_box(&input), &mut pool));
+        });
+    }
+}
+
+fn decoded(encoding: Encoding, input: &Bytes, pool: &mut Decompressors) -> Bytes {
+    let limit = Limits::default().decoded_bytes;
+    let mut decoder = Decoder::new(encoding, input.clone(), limit, pool);
+    while decoder.step(DECODE_SLICE_BYTES).expect("it is valid") == Step::More {}
+    decoder.finish(pool)
+}
+
+/// The header of an envelope: finding what changes in it, and making it anew in front of a body that
+/// is shared. Neither may depend on the size of that body, so the throughput counts the header only
+/// and the rows of one SDK are to be equal.
+fn envelope_header(criterion: &mut Criterion) {
+    let (routes, mut edits) = (routes(), Vec::new());
+    let outbound = primary(&routes);
+    for (name, body, edit_count) in [
+        ("python, 5 KB", fixtures::python_envelope(5 * KB), 1),
+        ("python, 300 KB", fixtures::python_envelope(300 * KB), 1),
+        ("tunnel, 5 KB", fixtures::tunnel_envelope(5 * KB), 2),
+        ("tunnel, 300 KB", fixtures::tunnel_envelope(300 * KB), 2),
+    ] {
+        let body = Bytes::from(body);
+        let header = envelope::scan(&body, &mut edits).expect("it has a header");
+        assert_eq!(edits.len(), edit_count, "{name}");
+        let mut group = criterion.benchmark_group("envelope scan");
+        bytes_per_second(&mut group, header.end);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                edits.clear();
+                envelope::scan(black_box(&body), &mut edits)
+            });
+        });
+        drop(group);
+
+        let nothing = RequestHead::default();
+        let original = Original {
+            head: b"",
+            parsed: &nothing,
+            head_edits: &[],
+            body: &body,
+            body_edits: &edits,
+            trace_route: None,
+            client: None,
+        };
+        let (front, rest) = original.render(outbound);
+        assert!(contains(&front, &outbound.key), "{name}");
+        assert!(!contains(&front, INBOUND_KEY), "{name}");
+        assert!(body.ends_with(&rest), "{name}");
+        let mut group = criterion.benchmark_group("envelope splice");
+        bytes_per_second(&mut group, header.end);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(&original).render(outbound));
+        });
+        drop(group);
+        edits.clear();
+    }
+}
+
+/// The head for one outbound, from the edits of key and target on.
+fn rewrite_head(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rewrite head");
+    let routes = routes();
+    let outbound = primary(&routes);
+    for (name, text) in [
+        ("python", fixtures::python_head()),
+        ("node", fixtures::node_head()),
+        ("browser", fixtures::browser_head()),
+    ] {
+        let mut request = Request::parse(text);
+        let target = request.read_target();
+        request.find_key(target).expect("there is a key");
+        let found = request.edits.clone();
+        let rewritten = request.rewritten(&found, outbound);
+        assert!(contains(&rewritten, &outbound.key), "{name}");
+        assert!(!contains(&rewritten, INBOUND_KEY), "{name}");
+        bytes_per_second(&mut group, request.buffer.len());
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(&mut request).rewritten(&found, outbound));
+        });
+    }
+}
+
+/// From the first byte to the spans of a response head.
+fn response_head(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("response head");
+    let (limits, mut head) = (Limits::default(), ResponseHead::default());
+    let text = fixtures::response_head();
+    let parsed = head.parse(text.as_bytes(), &limits);
+    assert_eq!((parsed, head.status), (Ok(Parsed::Complete), 200));
+    bytes_per_second(&mut group, text.len());
+    group.bench_function("relay", |bencher| {
+        bencher.iter(|| head.parse(black_box(text.as_bytes()), &limits));
+    });
+}
+
+fn bytes_per_second(group: &mut BenchmarkGroup<'_, WallTime>, bytes: usize) {
+    group.throughput(Throughput::Bytes(bytes as u64));
+}
+
+fn primary(routes: &Routes) -> &Outbound {
+    let route = routes.find(INBOUND_KEY.as_bytes());
+    let primary = route.and_then(|route| route.outbounds.first());
+    primary.expect("the fixture has the route")
+}
+
+fn contains(text: &[u8], part: &str) -> bool {
+    memchr::memmem::find(text, part.as_bytes()).is_some()
+}
+
+/// A request head with the memory that a connection keeps for it.
+struct Request {
+    buffer: Vec<u8>,
+    head: RequestHead,
+    edits: Vec<Edit>,
+}
+
+impl Request {
+    fn parse(text: String) -> Request {
+        let buffer = text.into_bytes();
+        let mut head = RequestHead::default();
+        let parsed = head.parse(&buffer, &Limits::default());
+        assert_eq!(parsed, Ok(Parsed::Complete));
+        Request {
+            buffer,
+            head,
+            edits: Vec::new(),
+        }
+    }
+
+    fn read_target(&mut self) -> Target {
+        self.edits.clear();
+        endpoint::parse_target(&self.buffer, self.head.target, &mut self.edits)
+    }
+
+    fn find_key(&mut self, target: Target) -> Option<FoundKey> {
+        let fields = self.head.fields.iter().filter_map(|field| {
+            let source = match field.name {
+                FieldName::XSentryAuth => AuthField::XSentryAuth,
+                FieldName::Authorization => AuthField::Authorization,
+                _ => return None,
+            };
+            Some((source, field.value))
+        });
+        let (query, path_key) = (target.query, target.path_key);
+        auth::find(&self.buffer, fields, query, path_key, &mut self.edits)
+            .expect("the key can be read")
+    }
+
+    fn rewritten(&mut self, found: &[Edit], outbound: &Outbound) -> Vec<u8> {
+        self.edits.clear();
+        self.edits.extend_from_slice(found);
+        rewrite::edit_head(&self.head, &self.buffer, false, &mut self.edits);
+        let original = Original {
+            head: &self.buffer,
+            parsed: &self.head,
+            head_edits: &self.edits,
+            body: &Bytes::new(),
+            body_edits: &[],
+            trace_route: None,
+            client: None,
+        };
+        original.render(outbound).0
+    }
+}
