@@ -1,0 +1,93 @@
+//! Envelope headers: the scanner finds what a JSON parser finds, its edits can be made, and an
+//! envelope with its edits made is one whose DSN and trace key are the outbound's and whose other
+//! bytes are the same.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sentry_mirror::sentry::edit::{Edit, Put};
+use sentry_mirror::sentry::envelope::{self, EnvelopeError, EnvelopeHeader};
+use sentry_mirror::span::Span;
+use sentry_mirror_fuzz::{check_edits, outbounds};
+use serde::Deserialize;
+use serde_json::Value;
+
+fuzz_target!(|data: &[u8]| {
+    let mut edits = Vec::new();
+    let scanned = envelope::scan(data, &mut edits);
+    compare_with_serde(data, &scanned);
+    let Ok(header) = scanned else {
+        assert!(edits.is_empty(), "an error leaves no edits");
+        return;
+    };
+    check_edits(&edits, 0..header.end);
+    for outbound in outbounds() {
+        let text = |put| match put {
+            Put::Dsn => outbound.dsn.as_str(),
+            Put::TraceKey => outbound.key.as_str(),
+            other => panic!("{other:?} in an envelope"),
+        };
+        let edited = splice(data, &edits, text);
+        let mut sites = Vec::new();
+        let again = envelope::scan(&edited, &mut sites).expect("it is still an envelope");
+        assert_eq!(edited[again.end..], data[header.end..]);
+        assert_eq!(sites.len(), edits.len());
+        for site in &sites {
+            assert_eq!(site.span.of(&edited), text(site.put).as_bytes());
+        }
+        let event_id =
+            |header: EnvelopeHeader, body| header.event_id.map(|id| id.of(body).to_vec());
+        assert_eq!(event_id(header, data), event_id(again, &edited));
+    }
+});
+
+/// What Relay reads of a header. With serde's derived code a name that comes twice is an error, as
+/// it is to Relay.
+#[derive(Deserialize)]
+struct Header {
+    dsn: Option<Value>,
+    event_id: Option<Value>,
+    trace: Option<Trace>,
+}
+
+#[derive(Deserialize)]
+struct Trace {
+    public_key: Option<Value>,
+}
+
+/// Asserts that what serde accepts is accepted here, and means the same.
+fn compare_with_serde(data: &[u8], scanned: &Result<EnvelopeHeader, EnvelopeError>) {
+    // serde_json does not count the nesting of what it skips.
+    if *scanned == Err(EnvelopeError::TooDeep) || data.trim_ascii_start().first() != Some(&b'{') {
+        return;
+    }
+    let mut stream = serde_json::Deserializer::from_slice(data).into_iter::<Header>();
+    let Some(Ok(expected)) = stream.next() else {
+        return;
+    };
+    let header = scanned.expect("what serde accepts is an envelope header");
+    assert_eq!(header.end, stream.byte_offset());
+    let trace_key = expected.trace.and_then(|trace| trace.public_key);
+    for (span, value) in [
+        (header.dsn, expected.dsn),
+        (header.event_id, expected.event_id),
+        (header.trace_key, trace_key),
+    ] {
+        let found = span.map(|span| envelope::unescape(span.of(data)).into_owned());
+        let text = value.as_ref().and_then(Value::as_str);
+        assert_eq!(found.as_deref(), text.map(str::as_bytes));
+    }
+}
+
+/// `source` with the text of each edit in its place.
+fn splice<'o>(source: &[u8], edits: &[Edit], text: impl Fn(Put) -> &'o str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut copied = 0;
+    for Edit { span, put } in edits {
+        out.extend_from_slice(Span::new(copied, span.start).of(source));
+        out.extend_from_slice(text(*put).as_bytes());
+        copied = span.end;
+    }
+    out.extend_from_slice(&source[copied..]);
+    out
+}

@@ -1,0 +1,48 @@
+//! Request heads: a head that is accepted is described completely, ends exactly where it says, and
+//! keeps to its limits.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sentry_mirror::http::framing;
+use sentry_mirror::http::head::{Parsed, RequestHead};
+use sentry_mirror::limits::Limits;
+use sentry_mirror_fuzz::check_fields;
+
+fuzz_target!(|data: &[u8]| {
+    let limits = Limits {
+        head_bytes: 1024,
+        header_count: 16,
+        ..Limits::default()
+    };
+    let mut head = RequestHead::default();
+    if head.parse(data, &limits) != Ok(Parsed::Complete) {
+        return;
+    }
+    let text = &data[..head.len];
+    assert!(text.len() <= limits.head_bytes && head.fields.len() <= limits.header_count);
+    assert_eq!(head.method_span.end + 1, head.target.start);
+    assert_eq!(head.target.end + 1, head.version_span.start);
+    assert!(head.version_span.of(text).starts_with(b"HTTP/1."));
+    let line_end = if text[head.version_span.end] == b'\r' {
+        2
+    } else {
+        1
+    };
+    check_fields(&head.fields, text, head.version_span.end + line_end);
+    let lines = &text[head.method_span.start..];
+    let bare_lf = lines
+        .windows(2)
+        .any(|pair| pair[1] == b'\n' && pair[0] != b'\r');
+    assert_eq!(head.bare_lf, bare_lf);
+
+    let mut again = RequestHead::default();
+    assert_eq!(
+        again.parse(&text[..text.len() - 1], &limits),
+        Ok(Parsed::Partial)
+    );
+    assert_eq!(again.parse(text, &limits), Ok(Parsed::Complete));
+    assert_eq!((again.len, &again.fields), (head.len, &head.fields));
+    let _ = framing::of_request(&head, data);
+    let _ = (head.keep_alive(data), head.expects_continue(data));
+});

@@ -1,0 +1,70 @@
+//! What the fuzz targets share: the routes they rewrite for, and the checks on what a parser found.
+//!
+//! A target feeds arbitrary bytes to the public functions of the crate in the way `server` does, and
+//! asserts what must hold of any result. It never asserts which bytes are accepted: that is the
+//! business of the unit tests.
+
+#[path = "../../benches/fixtures/routes.rs"]
+mod fixture;
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use sentry_mirror::http::head::{Field, FieldName, RequestHead};
+use sentry_mirror::mirror::routes::{Outbound, Routes};
+use sentry_mirror::sentry::auth::{self, AuthError, AuthField, FoundKey};
+use sentry_mirror::sentry::edit::Edit;
+use sentry_mirror::sentry::endpoint::Target;
+
+/// Two outbounds, which differ in everything that rewriting can change.
+pub fn outbounds() -> &'static [Outbound] {
+    static ROUTES: LazyLock<Routes> = LazyLock::new(fixture::routes);
+    let route = ROUTES.find(fixture::INBOUND_KEY.as_bytes());
+    &route.expect("the fixture has the route").outbounds
+}
+
+/// The key of a request, as `server` asks for it.
+pub fn find_key(
+    head: &RequestHead,
+    buffer: &[u8],
+    target: &Target,
+    edits: &mut Vec<Edit>,
+) -> Result<Option<FoundKey>, AuthError> {
+    let fields = head.fields.iter().filter_map(|field| {
+        let source = match field.name {
+            FieldName::XSentryAuth => AuthField::XSentryAuth,
+            FieldName::Authorization => AuthField::Authorization,
+            _ => return None,
+        };
+        Some((source, field.value))
+    });
+    auth::find(buffer, fields, target.query, target.path_key, edits)
+}
+
+/// Asserts that edits can be made one after the other within `range`.
+pub fn check_edits(edits: &[Edit], range: Range<usize>) {
+    let mut at = range.start;
+    for Edit { span, .. } in edits {
+        assert!(at <= span.start && span.start <= span.end, "{edits:?}");
+        at = span.end;
+    }
+    assert!(at <= range.end, "{edits:?} in {range:?}");
+}
+
+/// Asserts that `fields` are the lines of `head` from `start` on, up to its blank line.
+pub fn check_fields(fields: &[Field], head: &[u8], start: usize) {
+    let mut at = start;
+    for field in fields {
+        assert_eq!(field.line.start, at, "lines follow each other");
+        assert_eq!(field.name_span.start, field.line.start);
+        assert!(!field.name_span.is_empty());
+        assert_eq!(head[field.name_span.end], b':');
+        assert!(field.name_span.end < field.value.start && field.value.end < field.line.end);
+        let value = field.value.of(head);
+        assert!(!value.iter().any(|byte| b"\r\n\0".contains(byte)));
+        assert_eq!(value, value.trim_ascii(), "no white space around a value");
+        assert!(field.line.of(head).ends_with(b"\n"));
+        at = field.line.end;
+    }
+    assert!(matches!(&head[at..], b"\r\n" | b"\n"));
+}
