@@ -8,7 +8,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::http::encoding::{DecodeError, Decoder, Decompressors, Encoding, Step};
 
-const LIMIT_BYTES: usize = 64 * 1024;
+const LIMIT_BYTES: usize = 16 * 1024;
 
 const CODINGS: [Encoding; 5] = [
     Encoding::Gzip,

@@ -4,6 +4,8 @@
 
 #![no_main]
 
+use std::collections::BTreeMap;
+
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::sentry::edit::{Edit, Put};
 use sentry_mirror::sentry::envelope::{self, EnvelopeError, EnvelopeHeader};
@@ -42,25 +44,25 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// What Relay reads of a header. With serde's derived code a name that comes twice is an error, as
-/// it is to Relay.
+/// it is to Relay; collecting the others is how Relay does it, and keeps arrays from being taken.
 #[derive(Deserialize)]
 struct Header {
     dsn: Option<Value>,
     event_id: Option<Value>,
     trace: Option<Trace>,
+    #[serde(flatten)]
+    _others: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
 struct Trace {
     public_key: Option<Value>,
+    #[serde(flatten)]
+    _others: BTreeMap<String, Value>,
 }
 
 /// Asserts that what serde accepts is accepted here, and means the same.
 fn compare_with_serde(data: &[u8], scanned: &Result<EnvelopeHeader, EnvelopeError>) {
-    // serde_json does not count the nesting of what it skips.
-    if *scanned == Err(EnvelopeError::TooDeep) || data.trim_ascii_start().first() != Some(&b'{') {
-        return;
-    }
     let mut stream = serde_json::Deserializer::from_slice(data).into_iter::<Header>();
     let Some(Ok(expected)) = stream.next() else {
         return;
