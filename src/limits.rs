@@ -1,4 +1,7 @@
 //! Every bound of the program: its default, its reason, and what happens when it is hit.
+//!
+//! They stand in one place so that one can see what a worker takes at most. Enforcing a bound is the
+//! business of the code it bounds.
 
 use std::time::Duration;
 

@@ -1,4 +1,7 @@
 //! A configuration in words, for `--check` and the first lines of the log.
+//!
+//! It says what is received where and who gets it. The other settings are not repeated: they are in
+//! the file, or have their defaults.
 
 use std::fmt::Write;
 use std::net::SocketAddr;

@@ -1,4 +1,7 @@
 //! Which known name was probably meant.
+//!
+//! An operator who mistypes a key is best helped by the right one, while a suggestion that is far
+//! off sends them the wrong way: where no name is close, there is none.
 
 /// The one of `known` that is closest to `name`, if it is close enough to be a slip: one edit, or
 /// one for every three characters.

@@ -1,4 +1,7 @@
 //! Opening a connection: every known address of the origin in turn, then TLS where it is `https`.
+//!
+//! The first address that answers is the first to be tried the next time. Names are not resolved
+//! here, since that would block the worker.
 
 use std::io;
 use std::net::SocketAddr;
