@@ -26,5 +26,6 @@ mod mirroring;
 mod replies;
 mod requests;
 mod support;
+mod tidy;
 mod tls;
 mod upstreams;
