@@ -1,4 +1,6 @@
 //! The command line.
+//!
+//! It is short because what the program does is said by its configuration.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

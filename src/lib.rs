@@ -1,5 +1,5 @@
 //! sentry-mirror accepts what Sentry SDKs send to an *inbound* DSN and mirrors each request to one or
-//! more *outbound* DSNs.
+//! more *outbound* DSNs. Every module is a room that uses only the rooms below it.
 
 #![cfg_attr(
     test,

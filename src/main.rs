@@ -1,4 +1,6 @@
 //! Arguments, configuration, log, run, exit code.
+//!
+//! Everything else is in the library, so that tests, benches and fuzzers can reach it.
 
 use std::process::ExitCode;
 
