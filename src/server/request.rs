@@ -1,6 +1,6 @@
 //! The way of one request from its head to its reply.
 //!
-//! [`Exchange::answer`] is the story: target, key, route, body, envelope, fan-out. Each step is the
+//! `Exchange::answer` is the story: target, key, route, body, envelope, fan-out. Each step is the
 //! next call; what the steps mean stands in the rooms below. The route is looked up before the body
 //! is read, so that a request that goes nowhere costs no memory; only an envelope whose key stands
 //! in its own header has to be read first.

@@ -26,7 +26,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "span", "limits", "panics", "sentry", "http", "config", "observe", "upstream", "mirror",
+            "span", "limits", "panics", "sys", "sentry", "http", "config", "observe", "upstream",
+            "mirror",
         ],
     ),
     (
