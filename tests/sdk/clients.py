@@ -30,4 +30,5 @@ def clients(installed: Path) -> list[Client]:
         Client("node", ("node", node, modules / "@sentry/node")),
         Client("node-10", ("node", node, modules / "sentry-node-10")),
         Client("node-tunnel", ("node", node, modules / "@sentry/node", "/tunnel")),
+        Client("curl", ("python3", PROGRAMS / "curl.py"), "inboundsecret"),
     ]

@@ -5,9 +5,10 @@ and with other means: regular expressions over decoded text instead of spans. It
 where an SDK writes its DSN or key, and says that not one other byte may differ.
 """
 
+import base64
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wire import Malformed, Message
 
@@ -18,6 +19,9 @@ DROPPED = re.compile(
     r"|Connection|Keep-Alive|TE|Trailer|Upgrade|Expect|Proxy-[^:]*):",
     re.IGNORECASE,
 )
+
+# What the mirror does not offer: it answers 404, and nothing may reach a sink.
+NOT_OFFERED = re.compile(r"\S+ /api/\d+/upload/")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class Outgoing:
     host: str
     body: bytes
 
+    @property
+    def is_envelope(self) -> bool:
+        return bool(re.search("/envelope/[? ]", self.start_line))
+
     def key_sites(self, dsn: Dsn) -> list[str]:
         """Where this request, made for `dsn`, bears its key.
 
@@ -51,11 +59,16 @@ class Outgoing:
         not know, and therefore leaves alone, cannot pass as a part of the payload.
         """
         sites = []
-        if dsn.key in self.start_line:
+        path, _, query = self.start_line.partition("?")
+        if dsn.key in path:
+            sites.append("path")
+        if dsn.key in query:
             sites.append("query")
         if any(dsn.key in line for line in self.lines):
             sites.append("header")
-        if re.search("/envelope/[? ]", self.start_line):
+        if any(dsn.key in (_basic_credentials(line) or "") for line in self.lines):
+            sites.append("basic")
+        if self.is_envelope:
             header = json.loads(self.body.partition(b"\n")[0])
             for site, value, own in (
                 ("dsn", header.get("dsn"), str(dsn)),
@@ -70,7 +83,7 @@ class Outgoing:
 
 def outgoing(request: Message, inbound: Dsn, outbound: Dsn) -> Outgoing:
     """What `outbound` must receive for `request`, which was sent to `inbound`."""
-    method, target, version = request.start_line.split(" ")
+    method, target, _ = request.start_line.split(" ")
     path, mark, query = target.partition("?")
     path = _path(path, inbound, outbound)
     body = request.plain_body()
@@ -78,7 +91,7 @@ def outgoing(request: Message, inbound: Dsn, outbound: Dsn) -> Outgoing:
         body = _envelope(body, inbound, outbound)
     lines = (line for line in request.lines if not DROPPED.match(line))
     result = Outgoing(
-        f"{method} {outbound.prefix}{path}{mark}{_auth(query, inbound, outbound)} {version}",
+        f"{method} {outbound.prefix}{path}{mark}{_auth(query, inbound, outbound)} HTTP/1.1",
         tuple(_line(line, inbound, outbound) for line in lines),
         outbound.authority,
         body,
@@ -110,13 +123,30 @@ def _path(path: str, inbound: Dsn, outbound: Dsn) -> str:
     own = f"/api/{inbound.project}/"
     if not path.startswith(own):
         return f"/api/{outbound.project}/envelope/"
-    return f"/api/{outbound.project}/" + path.removeprefix(own)
+    endpoint = path.removeprefix(own)
+    if re.match("(unreal|cron)/", endpoint):
+        endpoint = re.sub(f"/{inbound.key}(/?)$", rf"/{outbound.key}\1", endpoint)
+    return f"/api/{outbound.project}/{endpoint}"
 
 
 def _line(line: str, inbound: Dsn, outbound: Dsn) -> str:
     if not re.match("(x-sentry-auth|authorization):", line, re.IGNORECASE):
         return line
-    return _auth(line, inbound, outbound)
+    credentials = _basic_credentials(line)
+    if credentials is None:
+        return _auth(line, inbound, outbound)
+    user, _, password = credentials.partition(":")
+    if (user, password) not in ((inbound.key, ""), (inbound.key, inbound.secret)):
+        raise Malformed(f"the suite cannot rewrite these credentials: {credentials}")
+    ours = f"{outbound.key}:{outbound.secret if password else ''}"
+    scheme = line[: line.index(" ", line.index(":") + 2) + 1]
+    return scheme + base64.b64encode(ours.encode()).decode()
+
+
+def _basic_credentials(line: str) -> str | None:
+    """What an `Authorization: Basic` line says, if it is one."""
+    found = re.fullmatch(r"authorization: basic (\S+)", line, re.IGNORECASE)
+    return base64.b64decode(found[1], validate=True).decode() if found else None
 
 
 def _auth(text: str, inbound: Dsn, outbound: Dsn) -> str:
@@ -133,11 +163,15 @@ def _auth(text: str, inbound: Dsn, outbound: Dsn) -> str:
 def _envelope(body: bytes, inbound: Dsn, outbound: Dsn) -> bytes:
     """The body with the two string values of the envelope header replaced.
 
-    Only as values of these names: a release or a transaction name may contain the key, too.
+    Only as values of these names: a release or a transaction name may contain the key, too. Some
+    SDKs escape the slashes of the DSN, leave its secret out, or write an empty one.
     """
     header, newline, rest = body.partition(b"\n")
     text = header.decode()
-    text = text.replace(f'"dsn":"{inbound}"', f'"dsn":"{outbound}"')
+    public = str(replace(inbound, secret=""))
+    for dsn in (str(inbound), public, public.replace("@", ":@")):
+        for written in (dsn, dsn.replace("/", r"\/")):
+            text = text.replace(f'"dsn":"{written}"', f'"dsn":"{outbound}"')
     text = text.replace(f'"public_key":"{inbound.key}"', f'"public_key":"{outbound.key}"')
     return text.encode() + newline + rest
 

@@ -4,18 +4,31 @@ Each answer carries an id of its own, so that a reply seen by an SDK can be trac
 delivery it was made from.
 """
 
+import re
 import socket
 import threading
 from dataclasses import dataclass
 
 from wire import Malformed, Message, take
 
+# Relay's status and content type where they are not 200 and JSON. Its body is empty in some of
+# these cases; here it is an id all the same.
+ANSWERS = (
+    (r"\S+ \S+/cron/|\S+ \S+/integration/vercel/", "202 Accepted", "text/plain"),
+    (r"\S+ \S+/attachments/", "201 Created", "text/plain"),
+    (r"\S+ \S+/(minidump|unreal)/", "200 OK", "text/plain"),
+    (r"GET \S+/store/", "200 OK", "image/gif"),
+    ("", "200 OK", "application/json"),
+)
+
 
 @dataclass(frozen=True)
 class Delivery:
-    """A request that reached a sink, and the body it was answered with."""
+    """A request that reached a sink, and what it was answered."""
 
     request: Message
+    status: str
+    content_type: str
     answer: bytes
 
 
@@ -73,7 +86,10 @@ class Sink:
         with self._changed:
             self._count += 1
             answer = b'{"id":"%s%0*x"}' % (self._mark.encode(), 32 - len(self._mark), self._count)
-            self._unclaimed.append(Delivery(request, answer))
+            status, kind = next(a[1:] for a in ANSWERS if re.match(a[0], request.start_line))
+            head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(answer)}"
+            if request.method == "HEAD":
+                answer = b""
+            self._unclaimed.append(Delivery(request, status.split(" ")[0], kind, answer))
             self._changed.notify_all()
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}"
         return head.encode() + b"\r\n\r\n" + answer

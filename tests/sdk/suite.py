@@ -6,6 +6,7 @@
 """
 
 import json
+import re
 import secrets
 import subprocess
 import sys
@@ -13,15 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clients import Client, clients
-from expected import Dsn, Outgoing, difference, outgoing
+from expected import NOT_OFFERED, Dsn, Outgoing, difference, outgoing
 from mirror import Mirror, NotListening, clean_environment
 from sink import Delivery, Sink
 from tap import Exchange, Tap
-from wire import Malformed, items
+from wire import Malformed, Message, items
 
 CLIENT_SECONDS = 60
 ARRIVAL_SECONDS = 10
-ROW = "{:12} {:20} {:27} {:13} {:9} {:8} {:>6} {:>6}  {:6} {:5} {:5}"
+ROW = "{:14} {:20} {:27} {:13} {:9} {:8} {:>6} {:>6}  {:6} {:5} {:5}"
 COLUMNS = ("client", "data", "items", "key sites", "encoding", "framing", "wire", "plain")
 COLUMNS += ("reply", "A", "B")
 
@@ -80,14 +81,20 @@ class Suite:
         problem = "; ".join(tap.problems) or ("" if settled else "an exchange was not finished")
         self.tally.check(f"{client.name}, connections", problem)
 
+        offered = []
+        for exchange in tap.exchanges:
+            if NOT_OFFERED.match(exchange.request.start_line):
+                self.refused(client, exchange, steps)
+            else:
+                offered.append(exchange)
         deliveries = []
         for outbound, sink in zip(self.outbounds, self.sinks):
-            wanted = [outgoing(exchange.request, dsn, outbound) for exchange in tap.exchanges]
+            wanted = [outgoing(exchange.request, dsn, outbound) for exchange in offered]
             arrived = sink.claim(len(wanted), ARRIVAL_SECONDS)
             deliveries.append(list(zip(wanted, pair(wanted, arrived))))
             extra = f"{len(arrived)} instead of {len(wanted)}" if arrived[len(wanted) :] else ""
             self.tally.check(f"{client.name}, deliveries to sink {sink.name}", extra)
-        for exchange, *at_sinks in zip(tap.exchanges, *deliveries):
+        for exchange, *at_sinks in zip(offered, *deliveries):
             self.compare(client, exchange, steps, at_sinks)
         print(f"{client.name}: {len(tap.exchanges)} requests, connections: {tap.connections}\n")
         missing = ", ".join(str(step) for step in steps)
@@ -103,12 +110,11 @@ class Suite:
         """Check one request at every sink, and its reply; strike off the step that it was."""
         request = exchange.request
         plain = request.plain_body()
-        kinds = "+".join(items(plain))
-        shape = (kinds, request.encoding, request.framing)
-        step = next((s for s in steps if (s.items, s.encoding, s.framing) == shape), None)
-        if step:
-            steps.remove(step)
-        data = step.data if step else "(not announced)"
+        if at_sinks[0][0].is_envelope:
+            kinds = "+".join(items(plain))
+        else:
+            kinds = request.content_type or request.method
+        data = strike_off(steps, kinds, request)
 
         what = f"{client.name}, {data}, {kinds}"
         reply = self.tally.check(f"{what}, reply", reply_problem(exchange, at_sinks[0][1]))
@@ -122,6 +128,18 @@ class Suite:
         sites = "+".join(at_sinks[0][0].key_sites(self.outbounds[0])) or "none"
         row = (client.name, data, kinds, sites, request.encoding, request.framing)
         row += (len(request.sent_body), len(plain), reply, *cells)
+        print(ROW.format(*row).rstrip(), flush=True)
+
+    def refused(self, client: Client, exchange: Exchange, steps: list[Step]) -> None:
+        """Check the reply to a request that the mirror must not pass on.
+
+        That it did not is seen by the count of deliveries.
+        """
+        request = exchange.request
+        data = strike_off(steps, "refused", request)
+        reply = self.tally.check(f"{client.name}, {data}, reply", refusal_problem(exchange.reply))
+        row = (client.name, data, "refused", "", request.encoding, request.framing)
+        row += (len(request.sent_body), len(request.plain_body()), reply, "none", "none")
         print(ROW.format(*row).rstrip(), flush=True)
 
     def end(self) -> None:
@@ -149,20 +167,45 @@ def pair(wanted: list[Outgoing], arrived: list[Delivery]) -> list[Delivery | Non
     return [each or (left.pop(0) if left else None) for each in paired]
 
 
+def strike_off(steps: list[Step], kinds: str, request: Message) -> str:
+    """Take the step that announced this request off the list; the name of its data."""
+    shape = (kinds, request.encoding, request.framing)
+    step = next((s for s in steps if (s.items, s.encoding, s.framing) == shape), None)
+    if not step:
+        return "(not announced)"
+    steps.remove(step)
+    return step.data
+
+
+def refusal_problem(reply: Message | None) -> str:
+    """What is wrong with a refusal: it must be a 404 that says why, readable by a browser."""
+    if not reply:
+        return "none"
+    if reply.status != "404":
+        return reply.start_line
+    if reply.value("access-control-allow-origin") != "*":
+        return "no Access-Control-Allow-Origin: *"
+    if not re.fullmatch(rb'\{"detail":"[^"]+"\}', reply.plain_body()):
+        return f"{reply.plain_body()!r} is no detail"
+    return ""
+
+
 def reply_problem(exchange: Exchange, primary: Delivery | None) -> str:
     """What is wrong with what the SDK got back: it must be the primary sink's answer."""
     if not exchange.reply:
         return "none"
     reply, body = exchange.reply, exchange.reply.plain_body()
-    if reply.status != "200":
-        return f"{reply.start_line}, {body!r}"
-    if reply.value("content-type") != "application/json":
+    if not primary:
+        return f"{reply.start_line}, {body!r} although nothing reached sink a"
+    if reply.status != primary.status:
+        return f"{reply.start_line}, {body!r} instead of {primary.status}"
+    if reply.value("content-type") != primary.content_type:
         return f"Content-Type is {reply.value('content-type')!r}"
     if reply.value("access-control-allow-origin") != "*":
         return "no Access-Control-Allow-Origin: *"
-    if "close" not in exchange.request.value("connection") and reply.value("connection") == "close":
+    if exchange.request.keeps_alive and reply.value("connection") == "close":
         return "ends a connection that the SDK wants to use again"
-    if not primary or body != primary.answer:
+    if body != primary.answer:
         return f"{body!r} is not what sink a answered"
     return ""
 

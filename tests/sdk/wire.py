@@ -46,6 +46,16 @@ class Message:
         return self.start_line.split(" ")[1]
 
     @property
+    def content_type(self) -> str:
+        """Its media type, without parameters."""
+        return self.value("content-type").partition(";")[0]
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the sender of this request counts on using its connection again."""
+        return self.start_line.endswith("HTTP/1.1") and "close" not in self.value("connection")
+
+    @property
     def encoding(self) -> str:
         return self.value("content-encoding") or "identity"
 
@@ -79,7 +89,7 @@ def take(buffer: bytearray, answers: str = "", ended: bool = False) -> Message |
         return None
     start_line, *lines = bytes(buffer[:end]).decode("latin-1").split("\r\n")
     is_reply = start_line.startswith("HTTP/")
-    if not re.fullmatch(r"HTTP/1\.1 \d{3} .*" if is_reply else r"[A-Z]+ \S+ HTTP/1\.1", start_line):
+    if not re.fullmatch(r"HTTP/1\.1 \d{3} .*" if is_reply else r"[A-Z]+ \S+ HTTP/1\.[01]", start_line):
         raise Malformed(f"start line {start_line!r}")
     for line in lines:
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*", line):
