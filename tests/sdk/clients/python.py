@@ -8,9 +8,11 @@ import json
 import os
 import sys
 import time
+import uuid
 
 import sentry_sdk
 from sentry_sdk.crons import capture_checkin
+from sentry_sdk.envelope import Envelope, Item, PayloadRef
 from sentry_sdk.session import Session
 
 # Text that looks like a key site where there is none: it must pass unchanged.
@@ -91,6 +93,14 @@ sentry_sdk.metrics.distribution("latency", 12.5, unit="millisecond")
 step("check-in", "check_in")
 crontab = {"schedule": {"type": "crontab", "value": "0 * * * *"}}
 capture_checkin(monitor_slug="nightly", status="in_progress", monitor_config=crontab)
+
+# There is no function for feedback; the envelope is the documented way.
+step("feedback", "feedback")
+feedback = {"message": "It is good.", "name": "Ada", "contact_email": "ada@example.com"}
+event_id = uuid.uuid4().hex
+event = {"event_id": event_id, "type": "feedback", "contexts": {"feedback": feedback}}
+item = Item(payload=PayloadRef(json=event), type="feedback")
+client.transport.capture_envelope(Envelope(headers={"event_id": event_id}, items=[item]))
 
 step("client report", "client_report")
 sentry_sdk.capture_message("dropped")
