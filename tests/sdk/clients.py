@@ -30,5 +30,6 @@ def clients(installed: Path) -> list[Client]:
         Client("node", ("node", node, modules / "@sentry/node")),
         Client("node-10", ("node", node, modules / "sentry-node-10")),
         Client("node-tunnel", ("node", node, modules / "@sentry/node", "/tunnel")),
+        Client("rust", (installed / "rust/debug/sdk-suite-rust",), "inboundsecret"),
         Client("curl", ("python3", PROGRAMS / "curl.py"), "inboundsecret"),
     ]
