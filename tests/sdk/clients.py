@@ -24,6 +24,7 @@ def clients(installed: Path) -> list[Client]:
     python = PROGRAMS / "python.py"
     node = PROGRAMS / "node.cjs"
     modules = installed / "node" / "node_modules"
+    profiling = installed / "node-profiling" / "node_modules"
     cli = installed / "cli" / "node_modules/.bin/sentry-cli"
     return [
         Client("python", (installed / "python/bin/python", python, "gzip")),
@@ -31,6 +32,7 @@ def clients(installed: Path) -> list[Client]:
         Client("node", ("node", node, modules / "@sentry/node")),
         Client("node-10", ("node", node, modules / "sentry-node-10")),
         Client("node-tunnel", ("node", node, modules / "@sentry/node", "/tunnel")),
+        Client("node-profiling", ("node", PROGRAMS / "node-profiling.cjs", profiling)),
         Client("rust", (installed / "rust/debug/sdk-suite-rust",), "inboundsecret"),
         Client("cli", ("python3", PROGRAMS / "cli.py", cli)),
         Client("curl", ("python3", PROGRAMS / "curl.py"), "inboundsecret"),
