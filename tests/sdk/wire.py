@@ -89,7 +89,8 @@ def take(buffer: bytearray, answers: str = "", ended: bool = False) -> Message |
         return None
     start_line, *lines = bytes(buffer[:end]).decode("latin-1").split("\r\n")
     is_reply = start_line.startswith("HTTP/")
-    if not re.fullmatch(r"HTTP/1\.1 \d{3} .*" if is_reply else r"[A-Z]+ \S+ HTTP/1\.[01]", start_line):
+    form = r"HTTP/1\.1 \d{3} .*" if is_reply else r"[A-Z]+ \S+ HTTP/1\.[01]"
+    if not re.fullmatch(form, start_line):
         raise Malformed(f"start line {start_line!r}")
     for line in lines:
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*", line):

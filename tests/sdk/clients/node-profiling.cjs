@@ -25,9 +25,10 @@ Sentry.init({
 async function main() {
   console.log(JSON.stringify(["profile chunk", "profile_chunk", "identity", "chunked"]));
   Sentry.profiler.startProfiler();
+  // The profiler wants to see something.
   const end = performance.now() + 300;
   let work = 0;
-  while (performance.now() < end) work += Math.sqrt(work + 1); // The profiler wants to see something.
+  while (performance.now() < end) work += Math.sqrt(work + 1);
   Sentry.profiler.stopProfiler();
   await Sentry.flush(10_000);
 }
