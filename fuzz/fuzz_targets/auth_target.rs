@@ -39,7 +39,12 @@ fuzz_target!(|data: &[u8]| {
     edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
     if let Ok(found) = found {
         check_edits(&edits, 0..data.len());
-        let is_key = |put| matches!(put, Put::Key | Put::BasicCredentials { .. });
+        let is_key = |put| {
+            matches!(
+                put,
+                Put::Key | Put::KeyParameter | Put::BasicCredentials { .. }
+            )
+        };
         assert!(found.is_none() || edits.iter().any(|edit| is_key(edit.put)));
     }
 });

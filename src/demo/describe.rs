@@ -238,7 +238,7 @@ fn mask(buffer: &[u8], edit: Edit) -> Option<(Span, String)> {
         Put::Key | Put::TraceKey => Some((edit.span, shorten_key(&printable(written)))),
         Put::Dsn => Some((edit.span, masked_dsn(written))),
         Put::SecretParameter { value } => Some((value, "…".to_owned())),
-        Put::BasicCredentials { .. } => Some((edit.span, "…".to_owned())),
+        Put::BasicCredentials { .. } | Put::KeyParameter => Some((edit.span, "…".to_owned())),
         Put::Nothing
         | Put::Project
         | Put::PathPrefix

@@ -210,6 +210,7 @@ impl Original<'_> {
             // The secret needs the bytes around it; `splice` sees to it.
             Put::Nothing | Put::SecretParameter { .. } => "",
             Put::Key => &outbound.key,
+            Put::KeyParameter => &outbound.key_parameter,
             Put::BasicCredentials { with_secret: true } => &outbound.basic_with_secret,
             Put::BasicCredentials { with_secret: false } => &outbound.basic,
             Put::Project => &outbound.project,

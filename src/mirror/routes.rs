@@ -36,6 +36,8 @@ pub struct Outbound {
     pub origin: usize,
     /// The public key.
     pub key: String,
+    /// The public key as a parameter of a query.
+    pub key_parameter: String,
     /// The secret of an old-style DSN.
     pub secret: Option<String>,
     /// The whole DSN.
@@ -123,6 +125,7 @@ impl Outbound {
             label: dsn.shortened(),
             origin,
             key: dsn.key().to_owned(),
+            key_parameter: format!("sentry_key={}", dsn.key()),
             secret: dsn.secret().map(str::to_owned),
             dsn: dsn.to_string(),
             project: dsn.project().to_owned(),

@@ -115,8 +115,16 @@ pub fn find(
             AuthField::Authorization => (&mut authorization_seen, Source::Authorization),
         };
         // The first line of a name counts, even if it says nothing.
-        let counts = !std::mem::replace(seen, true) && is_visible(value.of(head));
-        if let Some(list) = after_scheme(head, value, b"sentry ") {
+        let counts = !std::mem::replace(seen, true);
+        let is_absent = !is_visible(value.of(head));
+        if is_absent && after_scheme(head, value, b"sentry ").is_some() {
+            // It may hold the key all the same. To put another key there could make the line
+            // readable, and so add a source; emptied it stays as absent as it was.
+            edits.push(Edit {
+                span: value,
+                put: Put::Nothing,
+            });
+        } else if let Some(list) = after_scheme(head, value, b"sentry ") {
             let text = read_list(head, list, Syntax::Header, edits);
             if counts {
                 claim(source, text?)?;
@@ -201,6 +209,7 @@ fn read_list(
             b"sentry_key" => {
                 key = Some(read_key(head, parameter.value, syntax, edits))
                     .filter(|_| !parameter.value.is_empty());
+                spell_out(head, parameter, edits);
             }
             b"sentry_version" => {
                 let read = read_version(&syntax.decode(parameter.value.of(head)));
@@ -214,6 +223,18 @@ fn read_list(
         (Some(key), Some(..=PROTOCOL_VERSION)) => Ok(key),
         (Some(_), Some(_)) => Err(AuthError::BadVersion),
         (None, _) | (_, None) => Err(AuthError::Unparsable),
+    }
+}
+
+/// Writes a percent-encoded `sentry_key` out. Relay looks for the text `sentry_` before it decodes a
+/// query, and a secret that is left out may have been the only place where it stood.
+fn spell_out(head: &[u8], parameter: Parameter, edits: &mut [Edit]) {
+    if parameter.name.of(head) == b"sentry_key" {
+        return;
+    }
+    if let Some(edit) = edits.last_mut() {
+        edit.span.start = parameter.name.start;
+        edit.put = Put::KeyParameter;
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Put {
     Nothing,
     /// The outbound's public key.
     Key,
+    /// `sentry_key=` and the outbound's public key, for a parameter whose name is percent-encoded.
+    KeyParameter,
     /// A whole `sentry_secret` parameter with one of its separators. Where the outbound has a secret
     /// only `value` is replaced by it; where it has none the whole parameter is left out, so that
     /// the inbound's secret never leaks.
