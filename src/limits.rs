@@ -36,6 +36,13 @@ pub struct Limits {
     pub pool_idle_timeout: Duration,
     /// `pool.max_age`: how long one is used at all, so that a change of DNS is followed.
     pub pool_max_age: Duration,
+    /// `breaker.failures`: failures in a row, without any answer, after which an origin is given a
+    /// pause. Its deliveries are dropped and counted meanwhile.
+    pub breaker_failures: u32,
+    /// `breaker.pause`: the first pause; each probe that fails doubles it.
+    pub breaker_pause: Duration,
+    /// `breaker.pause_max`: the longest pause.
+    pub breaker_pause_max: Duration,
     /// `dns.refresh`: how often host names are resolved again; a failure keeps the old addresses.
     pub dns_refresh: Duration,
     /// `timeouts.head`: from the first byte of a request to the end of its head. Over it: 408.
@@ -71,6 +78,9 @@ impl Default for Limits {
             pool_idle_connections: 64,
             pool_idle_timeout: Duration::from_secs(30),
             pool_max_age: Duration::from_secs(300),
+            breaker_failures: 10,
+            breaker_pause: Duration::from_secs(1),
+            breaker_pause_max: Duration::from_secs(30),
             dns_refresh: Duration::from_secs(30),
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

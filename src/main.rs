@@ -9,9 +9,9 @@ use sentry_mirror::cli::{Arguments, Command};
 use sentry_mirror::config::Config;
 use sentry_mirror::demo;
 use sentry_mirror::logging;
-use sentry_mirror::server::signals;
+use sentry_mirror::server::signals::{self, Request};
 use sentry_mirror::server::supervisor::{Mirror, StartError};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// The mirror cannot run.
 const FAILED: u8 = 1;
@@ -37,8 +37,7 @@ fn main() -> ExitCode {
 
 /// Checks the configuration or runs the mirror until it is told to stop.
 fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
-    let mut config = Config::load(&arguments.config, environment())
-        .map_err(|errors| (BAD_CONFIG, errors.to_string()))?;
+    let config = load(arguments).map_err(|errors| (BAD_CONFIG, errors))?;
     if arguments.check {
         for warning in &config.warnings {
             eprintln!("warning: {warning}");
@@ -46,23 +45,51 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         print!("{}", config.describe());
         return Ok(());
     }
-    if arguments.verbose {
-        "debug".clone_into(&mut config.log.filter);
-    }
     let log = logging::start(&config.log).map_err(|error| (BAD_CONFIG, error))?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
     // Before the workers start, so that no signal finds the process without a handler.
     let signals = signals::listen().map_err(|error| (FAILED, error))?;
-    let mirror = Mirror::start(&config).map_err(|error| (exit_code(&error), error.to_string()))?;
-    let signal = signals.wait();
-    info!(signal, "stopping: finishing what is in flight");
-    mirror.stop();
+    let mut mirror =
+        Mirror::start(&config).map_err(|error| (exit_code(&error), error.to_string()))?;
+    loop {
+        match signals.next() {
+            Request::Reload => reload(arguments, &mut mirror),
+            Request::Stop(signal) => {
+                info!(signal, "stopping: finishing what is in flight");
+                mirror.stop();
+                break;
+            }
+        }
+    }
     if log.dropped_lines() > 0 {
         warn!(lines = log.dropped_lines(), "log lines were dropped");
     }
     Ok(())
+}
+
+/// Reads the configuration.
+fn load(arguments: &Arguments) -> Result<Config, String> {
+    let mut config =
+        Config::load(&arguments.config, environment()).map_err(|errors| errors.to_string())?;
+    if arguments.verbose {
+        "debug".clone_into(&mut config.log.filter);
+    }
+    Ok(config)
+}
+
+/// Reads the configuration again and mirrors by it from now on; a bad one changes nothing.
+fn reload(arguments: &Arguments, mirror: &mut Mirror) {
+    let reloaded = load(arguments).and_then(|config| {
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        mirror.reload(&config).map_err(|error| error.to_string())
+    });
+    if let Err(error) = reloaded {
+        error!("the configuration is not reloaded, the old one stays in force: {error}");
+    }
 }
 
 /// The variables of the environment that are text; those of this program all are.

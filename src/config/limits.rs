@@ -1,4 +1,4 @@
-//! The bounds: `limits`, `timeouts`, `pool` and `dns`.
+//! The bounds: `limits`, `timeouts`, `pool`, `breaker` and `dns`.
 //!
 //! The defaults and their reasons are those of [`Limits`]. The ranges keep out what cannot have
 //! been meant, zero before all: no bound has an “off”.
@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Reads the four sections of bounds.
+/// Reads the five sections of bounds.
 pub(super) fn limits(root: &mut Section<'_>) -> Limits {
     let Limits {
         head_bytes,
@@ -33,6 +33,9 @@ pub(super) fn limits(root: &mut Section<'_>) -> Limits {
         pool_idle_connections,
         pool_idle_timeout,
         pool_max_age,
+        breaker_failures,
+        breaker_pause,
+        breaker_pause_max,
         dns_refresh,
         head_timeout,
         body_timeout,
@@ -45,6 +48,7 @@ pub(super) fn limits(root: &mut Section<'_>) -> Limits {
     let mut limits = root.take("limits").section();
     let mut timeouts = root.take("timeouts").section();
     let mut pool = root.take("pool").section();
+    let mut breaker = root.take("breaker").section();
     let mut dns = root.take("dns").section();
     let mut timeout = |key, default| timeouts.value(key, duration(MILLISECOND..=HOUR), default);
     let read = Limits {
@@ -67,6 +71,13 @@ pub(super) fn limits(root: &mut Section<'_>) -> Limits {
             pool_idle_timeout,
         ),
         pool_max_age: pool.value("max_age", duration(SECOND..=DAY), pool_max_age),
+        breaker_failures: breaker.value("failures", number(1..=1_000_000), breaker_failures),
+        breaker_pause: breaker.value("pause", duration(MILLISECOND..=HOUR), breaker_pause),
+        breaker_pause_max: breaker.value(
+            "pause_max",
+            duration(MILLISECOND..=HOUR),
+            breaker_pause_max,
+        ),
         dns_refresh: dns.value("refresh", duration(SECOND..=DAY), dns_refresh),
         head_timeout: timeout("head", head_timeout),
         body_timeout: timeout("body", body_timeout),
@@ -82,7 +93,7 @@ pub(super) fn limits(root: &mut Section<'_>) -> Limits {
             "is less than body_bytes or decoded_bytes: the largest bodies are always refused (503)",
         );
     }
-    for section in [limits, timeouts, pool, dns] {
+    for section in [limits, timeouts, pool, breaker, dns] {
         section.finish();
     }
     read

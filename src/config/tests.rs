@@ -149,7 +149,8 @@ fn every_key_is_read() {
          limits: {head_bytes: 1KiB, header_count: 2, body_bytes: 3KiB, decoded_bytes: 4KiB, \
          response_bytes: 5000, connections: 6, memory_bytes: 7MB, in_flight: 8}\n\
          timeouts: {head: 1, body: 2s, idle: 3s, write: 4s, connect: 5s, exchange: 6s, drain: 7s}\n\
-         pool: {idle_connections: 9, idle_timeout: 8s, max_age: 9s}\ndns: {refresh: 10s}\n",
+         pool: {idle_connections: 9, idle_timeout: 8s, max_age: 9s}\ndns: {refresh: 10s}\n\
+         breaker: {failures: 4, pause: 11s, pause_max: 12s}\n",
     ));
     let seconds = Duration::from_secs;
     assert_eq!(config.ip.to_string(), "::1");
@@ -183,6 +184,9 @@ fn every_key_is_read() {
         pool_idle_connections: 9,
         pool_idle_timeout: seconds(8),
         pool_max_age: seconds(9),
+        breaker_failures: 4,
+        breaker_pause: seconds(11),
+        breaker_pause_max: seconds(12),
         dns_refresh: seconds(10),
     };
     assert_eq!(config.limits, limits);

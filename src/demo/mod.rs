@@ -82,7 +82,7 @@ pub fn sink(listen: SocketAddr) -> Result<(), String> {
     );
     write(&mut io::stdout(), &introduction)?;
     thread::spawn(move || print(&arrivals, page, |_| "request".to_owned()));
-    signals.wait();
+    signals.wait_for_stop();
     Ok(())
 }
 
@@ -188,7 +188,7 @@ impl Stage {
         let arrivals = self.arrivals;
         let name = |index: usize| format!("outbound {} got", NAMES.get(index).unwrap_or(&"?"));
         thread::spawn(move || print(&arrivals, page, name));
-        signals.wait();
+        signals.wait_for_stop();
         self.mirror.stop();
         Ok(())
     }

@@ -39,8 +39,15 @@ pub fn external_url(host: &[u8], forwarded_proto: Option<&[u8]>, target: &[u8]) 
 
 /// The content of the first string literal that holds the dialog's URL.
 fn find_literal(script: &[u8]) -> Option<Span> {
-    let plain = memmem::find(script, PATH);
-    let at = plain.or_else(|| memmem::find(script, ESCAPED_PATH))?;
+    let plain = memmem::find_iter(script, PATH);
+    let escaped = memmem::find_iter(script, ESCAPED_PATH);
+    plain
+        .chain(escaped)
+        .find_map(|at| literal_around(script, at))
+}
+
+/// The content of the string literal that holds the path at `at`, if it is an URL.
+fn literal_around(script: &[u8], at: usize) -> Option<Span> {
     let (before, after) = script.split_at_checked(at)?;
     let open = memrchr2(b'"', b'\'', before)?;
     let quote = *script.get(open)?;
@@ -92,6 +99,11 @@ mod tests {
             };
             assert_eq!(redirected(&script(endpoint)), Some(script(safe)));
         }
+        let comment = "// From `/api/embed/error-page/`: see \"/api/embed/error-page/\".\n";
+        assert_eq!(
+            redirected(&format!("{comment}e=\"https://h/api/embed/error-page/?a\"")),
+            Some(format!("{comment}e=\"{safe}\""))
+        );
         assert_eq!(
             redirected("e='http://h/api/embed/error-page/?a';x"),
             Some(format!("e='{safe}';x"))

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 /// The bytes one worker may hold.
 pub struct Budget {
-    limit: usize,
+    limit: Cell<usize>,
     used: Cell<usize>,
 }
 
@@ -17,9 +17,14 @@ impl Budget {
     /// A budget of `limit` bytes, all free.
     pub fn new(limit: usize) -> Rc<Budget> {
         Rc::new(Budget {
-            limit,
+            limit: Cell::new(limit),
             used: Cell::new(0),
         })
+    }
+
+    /// Changes the limit; what is reserved already stays so.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.set(limit);
     }
 
     /// A reservation of no bytes yet.
@@ -44,7 +49,7 @@ impl Reservation {
         let others = self.budget.used.get() - self.bytes;
         let is_allowed = others
             .checked_add(bytes)
-            .is_some_and(|total| total <= self.budget.limit);
+            .is_some_and(|total| total <= self.budget.limit.get());
         // A smaller share is always allowed.
         if is_allowed || bytes <= self.bytes {
             self.budget.used.set(others + bytes);

@@ -1,7 +1,7 @@
 //! Processes, threads and connections: what runs.
 //!
-//! [`supervisor`] owns the process: it binds, starts one [`worker`] per core on a [`driver`] and
-//! stops them when [`signals`] ask for it. A worker accepts its share ([`balance`]) from the common
+//! [`supervisor`] owns the process: it [listens](listen), starts one [`worker`] per core on a
+//! [`driver`], and stops them or gives them a new [`plan`] when [`signals`] ask for it. A worker accepts its share ([`balance`]) from the common
 //! listener and spawns [`inbound`], one SDK connection, which reads and writes through [`connection`];
 //! [`request`] is the story of one request, with [`decode`] for its body. [`budget`] bounds what a worker holds in memory; [`gate`] and [`stop`] let it end
 //! without losing what it has accepted.
@@ -13,6 +13,8 @@ pub mod decode;
 pub mod driver;
 pub mod gate;
 pub mod inbound;
+pub mod listen;
+pub mod plan;
 pub mod request;
 pub mod signals;
 pub mod stop;

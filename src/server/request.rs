@@ -31,7 +31,8 @@ use crate::server::budget::Reservation;
 use crate::server::connection::Ended;
 use crate::server::decode::decode;
 use crate::server::inbound::{BodyState, Exchange};
-use crate::server::worker::{Plan, Routing, Worker};
+use crate::server::plan::Plan;
+use crate::server::worker::{Routing, Worker};
 
 impl Exchange {
     /// The reply to the request whose head is `head`; says in `body` how much of it was read.

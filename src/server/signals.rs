@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT ask the process to stop; a second one makes it stop at once.
+//! SIGTERM and SIGINT ask the process to stop, a second one to stop at once; SIGHUP asks it to read
+//! its configuration again.
 //!
 //! As process 1 of a container a program without a handler ignores SIGTERM and is killed after the
 //! grace period, with everything in flight.
@@ -6,55 +7,71 @@
 use std::sync::mpsc;
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::warn;
 
-/// The signals that ask the process to stop.
-pub struct StopSignals {
-    first: mpsc::Receiver<&'static str>,
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To stop, and the name of the signal.
+    Stop(&'static str),
+    /// To read the configuration again.
+    Reload,
+}
+
+/// The requests made by signals.
+pub struct Requests {
+    arrived: mpsc::Receiver<Request>,
 }
 
 /// Begins to listen.
 ///
 /// # Errors
 /// The system refuses a handler or a thread.
-pub fn listen() -> Result<StopSignals, String> {
+pub fn listen() -> Result<Requests, String> {
     let named = |error: std::io::Error| format!("cannot listen for signals: {error}");
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(named)?;
-    let (sender, first) = mpsc::channel();
-    let wait = move || {
-        let mut arrived = signals.forever();
-        if let Some(signal) = arrived.next() {
-            // Whoever waits no longer is stopping anyway.
-            let _ = sender.send(name(signal));
-        }
-        if let Some(signal) = arrived.next() {
-            warn!(
-                signal = name(signal),
-                "asked a second time; stopping at once"
-            );
-            std::process::exit(128 + signal);
-        }
-    };
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(named)?;
+    let (sender, arrived) = mpsc::channel();
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(wait)
+        .spawn(move || forward(signals, &sender))
         .map_err(named)?;
-    Ok(StopSignals { first })
+    Ok(Requests { arrived })
 }
 
-impl StopSignals {
-    /// Waits for the first signal and gives its name.
-    pub fn wait(&self) -> &'static str {
-        self.first.recv().unwrap_or("the end of the signal thread")
+impl Requests {
+    /// Waits for the next one.
+    pub fn next(&self) -> Request {
+        let end = Request::Stop("the end of the signal thread");
+        self.arrived.recv().unwrap_or(end)
+    }
+
+    /// Waits to be asked to stop, whatever else is asked for, and gives the name of the signal.
+    pub fn wait_for_stop(&self) -> &'static str {
+        loop {
+            if let Request::Stop(name) = self.next() {
+                return name;
+            }
+        }
     }
 }
 
-fn name(signal: i32) -> &'static str {
-    match signal {
-        SIGTERM => "SIGTERM",
-        SIGINT => "SIGINT",
-        _ => "unexpected signal",
+fn forward(mut signals: Signals, requests: &mpsc::Sender<Request>) {
+    let mut is_stopping = false;
+    for signal in signals.forever() {
+        let request = match signal {
+            SIGHUP => Request::Reload,
+            SIGINT => Request::Stop("SIGINT"),
+            _ => Request::Stop("SIGTERM"),
+        };
+        if let Request::Stop(name) = request
+            && std::mem::replace(&mut is_stopping, true)
+        {
+            warn!(signal = name, "asked a second time; stopping at once");
+            std::process::exit(128 + signal);
+        }
+        // Whoever listens no longer is stopping anyway.
+        let _ = requests.send(request);
     }
 }

@@ -6,40 +6,29 @@
 //! socket per worker), and a busy worker accepts less by itself.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use core_affinity::CoreId;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::pki_types::ServerName;
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 use tracing::{info, warn};
 
-use crate::config::{Config, Workers};
+use crate::config::{Config, DriverChoice, Log, Workers};
 use crate::mirror::rejection::Rejection;
-use crate::mirror::routes::Routes;
 use crate::mirror::verdict::outcome_labels;
 use crate::observe::counters::{Counters, Totals};
-use crate::sentry::dsn::{Origin, Scheme};
 use crate::server::balance::Balance;
 use crate::server::driver::DriverKind;
-use crate::server::worker::{Assignment, Plan, Report};
+use crate::server::listen;
+use crate::server::plan::Plan;
+use crate::server::worker::{Assignment, Report};
 use crate::upstream::dns;
-use crate::upstream::origin::{SharedOrigin, TlsIdentity};
-use crate::upstream::tls;
-
-/// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
-
-/// How long a port in use is tried again: that of a process on io_uring stays bound for some
-/// milliseconds after its end.
-const BIND_PATIENCE: Duration = Duration::from_secs(1);
-const BIND_PAUSE: Duration = Duration::from_millis(50);
+use crate::upstream::origin::SharedOrigin;
 
 /// How long the start waits for the resolver. Traffic for a host that is not resolved yet is lost,
 /// but so is that for all others as long as the start waits.
@@ -74,12 +63,30 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// The way to one worker.
+struct Orders {
+    /// A byte announces a plan; closing it is the order to stop.
+    stream: UnixStream,
+    plans: mpsc::Sender<Arc<Plan>>,
+}
+
+/// What takes a new process to change.
+#[derive(Clone, PartialEq)]
+struct Fixed {
+    listen: SocketAddr,
+    workers: Workers,
+    driver: DriverChoice,
+    log: Log,
+}
+
 /// A running mirror.
 pub struct Mirror {
     address: SocketAddr,
     listener: Socket,
-    /// One per worker; closing it is the order to stop.
-    orders: Vec<UnixStream>,
+    /// Who is listening where, as far as a reload cannot change it.
+    fixed: Fixed,
+    plan: Arc<Plan>,
+    workers: Vec<Orders>,
     reports: mpsc::Receiver<(usize, Report)>,
     counters: Vec<Arc<Counters>>,
 }
@@ -90,11 +97,13 @@ impl Mirror {
     /// # Errors
     /// What is missing, in words for an operator.
     pub fn start(config: &Config) -> Result<Mirror, StartError> {
-        raise_descriptor_limit();
-        let plan = Arc::new(plan(config)?);
-        let wanted = SocketAddr::new(config.ip, config.port);
-        let listener = bind(wanted)?;
-        let address = local_address(&listener)?;
+        listen::raise_descriptor_limit();
+        let plan = Arc::new(Plan::new(config, &[]).map_err(StartError::Config)?);
+        let fixed = Fixed::of(config);
+        let listener =
+            listen::bind(fixed.listen).map_err(|error| StartError::Bind(fixed.listen, error))?;
+        let address = listen::local_address(&listener)
+            .map_err(|error| StartError::System("read the listening address", error))?;
         dns::resolve(&plan.origins, plan.limits.dns_refresh, DNS_PATIENCE);
 
         let cores = core_affinity::get_core_ids().unwrap_or_default();
@@ -106,7 +115,9 @@ impl Mirror {
         let mut mirror = Mirror {
             address,
             listener,
-            orders: Vec::new(),
+            fixed,
+            plan: Arc::clone(&plan),
+            workers: Vec::new(),
             reports,
             counters: Vec::new(),
         };
@@ -124,11 +135,41 @@ impl Mirror {
         self.address
     }
 
+    /// Mirrors by `config` from the next request on, without losing one; what is in flight ends as it
+    /// began.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing has changed then.
+    pub fn reload(&mut self, config: &Config) -> Result<(), StartError> {
+        let plan = Plan::new(config, &self.plan.origins).map_err(StartError::Config)?;
+        let plan = Arc::new(plan);
+        if Fixed::of(config) != self.fixed {
+            warn!("ip, port, workers, driver and the log settings change only with a restart");
+        }
+        let is_new = |origin: &&Arc<SharedOrigin>| {
+            !self
+                .plan
+                .origins
+                .iter()
+                .any(|known| Arc::ptr_eq(known, origin))
+        };
+        let new: Vec<_> = plan.origins.iter().filter(is_new).cloned().collect();
+        dns::resolve(&new, plan.limits.dns_refresh, DNS_PATIENCE);
+        for worker in &mut self.workers {
+            // A worker that is gone has aborted the process.
+            let _ = worker.plans.send(Arc::clone(&plan));
+            let _ = worker.stream.write_all(b"p");
+        }
+        info!(routes = config.routes.len(), "configuration reloaded");
+        self.plan = plan;
+        Ok(())
+    }
+
     /// Stops accepting, waits for what is in flight up to `timeouts.drain`, and says how many
     /// requests and deliveries had to be given up.
     pub fn stop(self) -> usize {
-        let count = self.orders.len();
-        drop(self.orders);
+        let count = self.workers.len();
+        drop(self.workers);
         // This ends the accepts of all workers. An error means that it is shut down already.
         let _ = self.listener.shutdown(std::net::Shutdown::Read);
         let mut given_up = 0;
@@ -168,6 +209,7 @@ impl Mirror {
             outcome_labels(),
         ));
         let (start, started) = mpsc::channel();
+        let (plans, worker_plans) = mpsc::channel();
         let assignment = Assignment {
             index,
             core,
@@ -177,13 +219,17 @@ impl Mirror {
             balance,
             listener: TcpListener::from(listener),
             orders: worker_orders,
+            plans: worker_plans,
             reports,
             start: started,
         };
         assignment
             .start()
             .map_err(|error| StartError::System("start a worker thread", error))?;
-        self.orders.push(orders);
+        self.workers.push(Orders {
+            stream: orders,
+            plans,
+        });
         self.counters.push(counters);
         Ok(start)
     }
@@ -234,85 +280,14 @@ impl Mirror {
     }
 }
 
-/// Everything that workers need of `config`.
-fn plan(config: &Config) -> Result<Plan, StartError> {
-    let routes = Routes::new(config);
-    let needs_tls = routes
-        .origins()
-        .iter()
-        .any(|origin| origin.scheme == Scheme::Https);
-    let client = if needs_tls {
-        let ca_file = config.tls.ca_file.as_deref();
-        Some(tls::client_config(ca_file, config.tls.system_roots).map_err(StartError::Config)?)
-    } else {
-        None
-    };
-    let share = |origin: &Origin| {
-        let identity = match (&client, origin.scheme) {
-            (Some(config), Scheme::Https) => Some(TlsIdentity {
-                config: Arc::clone(config),
-                server_name: server_name(origin)?,
-            }),
-            (_, Scheme::Http) | (None, Scheme::Https) => None,
-        };
-        Ok(Arc::new(SharedOrigin::new(origin.clone(), identity)))
-    };
-    let origins = routes
-        .origins()
-        .iter()
-        .map(share)
-        .collect::<Result<_, _>>()?;
-    Ok(Plan {
-        routes,
-        origins,
-        limits: Arc::new(config.limits.clone()),
-        reply_policy: config.reply_policy,
-        reply_timeout: config.reply_timeout,
-        forward_client_ip: config.forward_client_ip,
-        external_url: config.external_url.clone(),
-    })
-}
-
-fn server_name(origin: &Origin) -> Result<ServerName<'static>, StartError> {
-    ServerName::try_from(origin.host.clone()).map_err(|error| {
-        StartError::Config(format!(
-            "the host of {origin} cannot be used with TLS: {error}"
-        ))
-    })
-}
-
-fn bind(address: SocketAddr) -> Result<Socket, StartError> {
-    let deadline = Instant::now() + BIND_PATIENCE;
-    loop {
-        match try_bind(address) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                thread::sleep(BIND_PAUSE);
-            }
-            Err(error) => return Err(StartError::Bind(address, error)),
-            Ok(socket) => return Ok(socket),
+impl Fixed {
+    fn of(config: &Config) -> Fixed {
+        Fixed {
+            listen: SocketAddr::new(config.ip, config.port),
+            workers: config.workers,
+            driver: config.driver,
+            log: config.log.clone(),
         }
-    }
-}
-
-/// Binds without SO_REUSEPORT: with it, a second copy started by mistake would silently take half
-/// of the connections.
-fn try_bind(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
-}
-
-fn local_address(listener: &Socket) -> Result<SocketAddr, StartError> {
-    let address = listener.local_addr().map(|address| address.as_socket());
-    match address {
-        Ok(Some(address)) => Ok(address),
-        Ok(None) => Err(StartError::System(
-            "read the listening address",
-            io::ErrorKind::InvalidData.into(),
-        )),
-        Err(error) => Err(StartError::System("read the listening address", error)),
     }
 }
 
@@ -324,17 +299,5 @@ fn worker_count(wanted: Workers, core_count: usize) -> usize {
             let parallelism = thread::available_parallelism().map_or(1, NonZeroUsize::get);
             parallelism.min(core_count.max(1))
         }
-    }
-}
-
-/// Allows as many descriptors as the hard limit does; soft limits are often at 1,024.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        warn!(%error, "cannot raise the limit of file descriptors");
     }
 }

@@ -13,14 +13,13 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use monoio::io::AsyncReadRent;
 use monoio::net::{TcpListener, UnixStream};
 use monoio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
-use crate::config::{DriverChoice, ReplyPolicy};
+use crate::config::DriverChoice;
 use crate::http::encoding::Decompressors;
-use crate::limits::Limits;
-use crate::mirror::routes::Routes;
 use crate::observe::counters::Counters;
 use crate::panics::caught;
 use crate::server::balance::Balance;
@@ -28,6 +27,7 @@ use crate::server::budget::Budget;
 use crate::server::driver::{Driver, DriverKind};
 use crate::server::gate::Gate;
 use crate::server::inbound;
+use crate::server::plan::Plan;
 use crate::server::stop::Stop;
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::pool::Upstream;
@@ -56,8 +56,10 @@ pub struct Assignment {
     pub balance: Balance,
     /// A duplicate of the shared listening socket.
     pub listener: StdListener,
-    /// The worker stops when this stream has ended.
+    /// A byte here says that there is a new plan; the end of the stream is the order to stop.
     pub orders: StdUnixStream,
+    /// New plans, each announced by a byte of `orders`.
+    pub plans: mpsc::Receiver<Arc<Plan>>,
     /// Where to report to.
     pub reports: mpsc::Sender<(usize, Report)>,
     /// Says when all workers have a driver, so that the listener is in the mode that all need.
@@ -75,30 +77,38 @@ pub enum Report {
     Stopped(usize),
 }
 
-/// The part of the configuration that workers need, shared by all.
-pub struct Plan {
-    /// The route table.
-    pub routes: Routes,
-    /// The origins of [`Routes::origins`], in the same order.
-    pub origins: Vec<Arc<SharedOrigin>>,
-    /// All bounds.
-    pub limits: Arc<Limits>,
-    /// Who decides the reply.
-    pub reply_policy: ReplyPolicy,
-    /// How long the SDK waits at most.
-    pub reply_timeout: Duration,
-    /// Whether outbounds learn the SDK's address.
-    pub forward_client_ip: bool,
-    /// Where browsers reach the mirror, if it was told.
-    pub external_url: Option<String>,
-}
-
 /// A worker's own view of the [`Plan`].
 pub struct Routing {
     /// What to route where.
     pub plan: Arc<Plan>,
     /// The worker's connections, by origin.
     pub upstreams: Vec<Rc<Upstream>>,
+}
+
+impl Routing {
+    /// A view without any connection yet.
+    fn new(plan: Arc<Plan>) -> Routing {
+        let none = Routing {
+            plan: Arc::clone(&plan),
+            upstreams: Vec::new(),
+        };
+        none.adapted_to(plan)
+    }
+
+    /// A view of another plan that keeps the connections to origins which both have.
+    fn adapted_to(&self, plan: Arc<Plan>) -> Routing {
+        let upstream = |origin: &Arc<SharedOrigin>| {
+            let known = self.upstreams.iter().find(|known| known.serves(origin));
+            match known {
+                Some(known) if self.plan.limits == plan.limits => Rc::clone(known),
+                Some(_) | None => {
+                    Rc::new(Upstream::new(Arc::clone(origin), Arc::clone(&plan.limits)))
+                }
+            }
+        };
+        let upstreams = plan.origins.iter().map(upstream).collect();
+        Routing { plan, upstreams }
+    }
 }
 
 /// What the connections of a worker share.
@@ -116,7 +126,7 @@ pub struct Worker {
     index: usize,
     balance: Balance,
     connections: Rc<Gate>,
-    routing: Rc<Routing>,
+    routing: RefCell<Rc<Routing>>,
 }
 
 impl Assignment {
@@ -166,7 +176,7 @@ impl Assignment {
             self.counters,
             self.balance,
         ));
-        let given_up = driver.block_on(worker.run(self.listener, self.orders));
+        let given_up = driver.block_on(worker.run(self.listener, self.orders, self.plans));
         match given_up {
             Ok(given_up) => report(Report::Stopped(given_up)),
             Err(error) => report(Report::Failed(error.to_string())),
@@ -177,12 +187,9 @@ impl Assignment {
 
 impl Worker {
     fn new(index: usize, plan: Arc<Plan>, counters: Arc<Counters>, balance: Balance) -> Worker {
-        let upstream = |origin: &Arc<SharedOrigin>| {
-            Rc::new(Upstream::new(Arc::clone(origin), Arc::clone(&plan.limits)))
-        };
-        let upstreams = plan.origins.iter().map(upstream).collect();
+        let budget = Budget::new(plan.limits.memory_bytes);
         Worker {
-            budget: Budget::new(plan.limits.memory_bytes),
+            budget,
             decompressors: RefCell::default(),
             counters,
             gate: Rc::default(),
@@ -190,13 +197,13 @@ impl Worker {
             index,
             balance,
             connections: Rc::default(),
-            routing: Rc::new(Routing { plan, upstreams }),
+            routing: RefCell::new(Rc::new(Routing::new(plan))),
         }
     }
 
     /// The routes as they are now; a request keeps to them until it has ended.
     pub fn routing(&self) -> Rc<Routing> {
-        Rc::clone(&self.routing)
+        Rc::clone(&self.routing.borrow())
     }
 
     /// Accepts until told to stop, then waits for what is in flight. Gives the number of requests
@@ -205,21 +212,22 @@ impl Worker {
         self: &Rc<Worker>,
         listener: StdListener,
         orders: StdUnixStream,
+        plans: mpsc::Receiver<Arc<Plan>>,
     ) -> io::Result<usize> {
         let listener = TcpListener::from_std(listener)?;
         let orders = UnixStream::from_std(orders)?;
-        monoio::spawn(Rc::clone(self).follow(orders));
+        monoio::spawn(Rc::clone(self).follow(orders, plans));
         monoio::spawn(Rc::clone(self).sweep());
         self.accept(&listener).await;
-        let patience = self.routing.plan.limits.drain_timeout;
+        let patience = self.routing().plan.limits.drain_timeout;
         let _ = timeout(patience, self.gate.below(1)).await;
         Ok(self.gate.inside())
     }
 
     async fn accept(self: &Rc<Worker>, listener: &TcpListener) {
-        let limit = self.routing.plan.limits.connections;
         let mut pause = ACCEPT_PAUSE;
         while !self.stop.is_ordered() {
+            let limit = self.routing().plan.limits.connections;
             self.connections.below(limit).await;
             self.balance.let_others_catch_up().await;
             // Never cancelled: an accept that is dropped after it was done loses a connection.
@@ -255,18 +263,28 @@ impl Worker {
         }
     }
 
-    /// Waits for the supervisor's end of `orders` to be closed.
-    async fn follow(self: Rc<Worker>, orders: UnixStream) {
-        // Readable means closed: nothing is ever written to it.
-        let _ = orders.readable(false).await;
-        self.stop.order();
+    /// Follows the orders of the supervisor until the one to stop.
+    async fn follow(self: Rc<Worker>, mut orders: UnixStream, plans: mpsc::Receiver<Arc<Plan>>) {
+        let mut bytes = Vec::with_capacity(16);
+        loop {
+            let (result, read) = orders.read(bytes).await;
+            bytes = read;
+            if result.unwrap_or(0) == 0 {
+                return self.stop.order();
+            }
+            if let Some(plan) = plans.try_iter().last() {
+                self.budget.set_limit(plan.limits.memory_bytes);
+                let routing = self.routing().adapted_to(plan);
+                *self.routing.borrow_mut() = Rc::new(routing);
+            }
+        }
     }
 
     async fn sweep(self: Rc<Worker>) {
         loop {
             sleep(SWEEP_PERIOD).await;
             let now = Instant::now();
-            for upstream in &self.routing.upstreams {
+            for upstream in &self.routing().upstreams {
                 upstream.sweep(now);
             }
         }

@@ -70,13 +70,15 @@ pub enum Failure {
     Timeout,
     /// `limits.in_flight` deliveries to this origin are under way already.
     Overloaded,
+    /// The upstream failed too often and is left alone for a while.
+    Paused,
     /// The delivery's own code failed; a bug of this program.
     Panicked,
 }
 
 impl Failure {
     /// The words that [`Failure::label`] can give.
-    pub const LABELS: [&'static str; 12] = [
+    pub const LABELS: [&'static str; 13] = [
         "dns",
         "connect",
         "connect_timeout",
@@ -88,6 +90,7 @@ impl Failure {
         "too_large",
         "timeout",
         "overloaded",
+        "paused",
         "panicked",
     ];
 
@@ -105,6 +108,7 @@ impl Failure {
             Failure::TooLarge => "too_large",
             Failure::Timeout => "timeout",
             Failure::Overloaded => "overloaded",
+            Failure::Paused => "paused",
             Failure::Panicked => "panicked",
         }
     }
@@ -124,6 +128,7 @@ impl fmt::Display for Failure {
             Failure::TooLarge => f.write_str("response larger than limits.response_bytes"),
             Failure::Timeout => f.write_str("no complete response within timeouts.exchange"),
             Failure::Overloaded => f.write_str("limits.in_flight deliveries are under way already"),
+            Failure::Paused => f.write_str("left alone after repeated failures"),
             Failure::Panicked => f.write_str("internal error (a panic, logged above)"),
         }
     }

@@ -4,8 +4,9 @@
 //! is up), [`dns`] keeps the addresses fresh from a thread of its own, [`stream`] is one connection
 //! (plain or [`tls`]), [`connect`] opens it, [`exchange`] sends one request over it and reads one
 //! response, and [`pool`] is a worker's own side of an origin: its pool, its cap on deliveries
-//! in flight and the retry of a stale connection.
+//! in flight, its [`breaker`] and the retry of a stale connection.
 
+pub mod breaker;
 pub mod connect;
 pub mod dns;
 pub mod exchange;

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use monoio::time::timeout;
 
 use crate::limits::Limits;
+use crate::upstream::breaker::Breaker;
 use crate::upstream::connect::connect;
 use crate::upstream::exchange::{Connection, Failure, Request, Response};
 use crate::upstream::origin::SharedOrigin;
@@ -37,6 +38,7 @@ pub struct Upstream {
     /// Deliveries that wait for a connection, in order. One that is gone has left nothing behind.
     waiting: RefCell<VecDeque<Weak<Waiter>>>,
     in_flight: Cell<usize>,
+    breaker: Breaker,
     opened: Cell<u64>,
     retried: Cell<u64>,
 }
@@ -64,6 +66,7 @@ impl Upstream {
             idle: RefCell::default(),
             waiting: RefCell::default(),
             in_flight: Cell::new(0),
+            breaker: Breaker::default(),
             opened: Cell::new(0),
             retried: Cell::new(0),
         }
@@ -77,11 +80,20 @@ impl Upstream {
         let Some(_slot) = Slot::take(&self.in_flight, self.limits.in_flight) else {
             return Err(Failure::Overloaded);
         };
+        if !self.breaker.admits(Instant::now(), &self.limits) {
+            return Err(Failure::Paused);
+        }
         let delivered = timeout(self.limits.exchange_timeout, self.attempt(request)).await;
         let result = delivered.unwrap_or(Err(Failure::Timeout));
         match &result {
-            Ok(_) => self.shared.answered(),
-            Err(failure) => self.shared.failed(failure),
+            Ok(_) => {
+                self.breaker.answered();
+                self.shared.answered();
+            }
+            Err(failure) => {
+                self.breaker.failed(Instant::now(), &self.limits);
+                self.shared.failed(failure);
+            }
         }
         result
     }
@@ -93,6 +105,11 @@ impl Upstream {
         // Those who lost patience with an upstream that gives nothing back.
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(|waiter| waiter.strong_count() > 0);
+    }
+
+    /// Whether these are connections to `origin`.
+    pub fn serves(&self, origin: &Arc<SharedOrigin>) -> bool {
+        Arc::ptr_eq(&self.shared, origin)
     }
 
     /// How many connections it opened since the start.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::process::{file, run};
 use crate::support::{
@@ -304,4 +305,84 @@ fn a_connection_that_was_accepted_is_served_even_if_the_order_to_stop_comes_firs
     assert_eq!(response.status, 200);
     assert_eq!(response.field("Connection"), Some("close"));
     assert_eq!(mirror.wait().0.code(), Some(0));
+}
+
+/// A configuration file that is changed while the mirror runs.
+fn running_with_file(text: &str) -> (std::path::PathBuf, Process) {
+    let path = file("changing.yml", text);
+    let mirror = Process::start_with("", |command| {
+        let mut other = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
+        other.arg("-c").arg(&path);
+        *command = other;
+    });
+    (path, mirror)
+}
+
+#[test]
+fn a_reload_swaps_the_routes_between_requests_and_loses_none() {
+    let (a, b) = (Upstream::ok(), Upstream::ok());
+    let route = |upstream: &Upstream| config(&[upstream.dsn(KEY_A, 11)], "");
+    let (path, mirror) = running_with_file(&route(&a));
+    let is_done = &AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let mirror = &mirror;
+                scope.spawn(move || {
+                    let mut client = mirror.client();
+                    let mut count = 0;
+                    while !is_done.load(Ordering::SeqCst) {
+                        let response = client.ask(&envelope_request(envelope(ID).as_bytes()));
+                        assert_eq!(response.status, 200);
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        for round in 1..=10 {
+            let upstream = if round % 2 == 0 { &a } else { &b };
+            std::fs::write(&path, route(upstream)).unwrap();
+            let before = upstream.received().len();
+            mirror.signal("HUP");
+            mirror.wait_for_lines("configuration reloaded", round);
+            upstream.wait_for(before + 20);
+        }
+        is_done.store(true, Ordering::SeqCst);
+        let sent: usize = clients
+            .into_iter()
+            .map(|client| client.join().unwrap())
+            .sum();
+        assert_eq!(a.received().len() + b.received().len(), sent);
+    });
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_is_told() {
+    let a = Upstream::ok();
+    let (path, mirror) = running_with_file(&config(&[a.dsn(KEY_A, 11)], ""));
+    std::fs::write(&path, "keys: [nonsense]\n").unwrap();
+    mirror.signal("HUP");
+    let line = mirror.wait_for_line("the old one stays in force");
+    assert!(line.contains("changing.yml:1:8: keys[0]"), "{line}");
+    let mut client = mirror.client();
+    assert_eq!(
+        client
+            .ask(&envelope_request(envelope(ID).as_bytes()))
+            .status,
+        200
+    );
+    // What takes a restart is told, too.
+    std::fs::write(&path, config(&[a.dsn(KEY_A, 11)], "workers: 7")).unwrap();
+    mirror.signal("HUP");
+    mirror.wait_for_line("change only with a restart");
+    mirror.wait_for_line("configuration reloaded");
+    assert_eq!(
+        client
+            .ask(&envelope_request(envelope(ID).as_bytes()))
+            .status,
+        200
+    );
+    // The connection to an origin that stays is kept.
+    assert_eq!((a.received().len(), a.connections()), (2, 1));
 }

@@ -265,3 +265,39 @@ fn more_deliveries_than_allowed_are_dropped_and_counted_and_harm_nobody_else() {
     assert!(totals.contains("delivered 2xx 10"), "{totals}");
     assert!(totals.contains("delivered overloaded 6"), "{totals}");
 }
+
+#[test]
+fn an_upstream_that_never_answers_is_left_alone_until_a_probe_is_answered() {
+    let is_healthy = Arc::new(AtomicBool::new(false));
+    let healthy = Arc::clone(&is_healthy);
+    let a = Upstream::start(move |_, _| {
+        if healthy.load(Ordering::SeqCst) {
+            Action::ok()
+        } else {
+            Action::Close
+        }
+    });
+    let b = Upstream::ok();
+    let mirror = Process::start(&config(
+        &[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)],
+        "workers: 1\nbreaker: {failures: 3, pause: 200ms, pause_max: 400ms}",
+    ));
+    let mut client = mirror.client();
+    for _ in 0..20 {
+        assert_eq!(client.ask(&request()).status, 200);
+    }
+    // Three failures, then at most a probe or two while these twenty went by.
+    let tried = a.received().len();
+    assert!((3..=5).contains(&tried), "{tried}");
+    assert_eq!(b.wait_for(20).len(), 20);
+    is_healthy.store(true, Ordering::SeqCst);
+    let started = std::time::Instant::now();
+    while a.received().len() < tried + 5 {
+        assert!(started.elapsed() < std::time::Duration::from_secs(5));
+        assert_eq!(client.ask(&request()).status, 200);
+    }
+    mirror.signal("TERM");
+    let (_, log) = mirror.wait();
+    let totals = log.iter().find(|line| line.contains("stopped: ")).unwrap();
+    assert!(totals.contains("delivered paused "), "{totals}");
+}

@@ -1,0 +1,82 @@
+//! What workers need of a configuration: routes, origins with their TLS, bounds.
+//!
+//! A plan is made as a whole or not at all, shared by all workers, and never changes. A reload makes
+//! another one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+
+use crate::config::{Config, ReplyPolicy};
+use crate::limits::Limits;
+use crate::mirror::routes::Routes;
+use crate::sentry::dsn::{Origin, Scheme};
+use crate::upstream::origin::{SharedOrigin, TlsIdentity};
+use crate::upstream::tls;
+
+/// The part of a configuration that workers need.
+pub struct Plan {
+    /// The route table.
+    pub routes: Routes,
+    /// The origins of [`Routes::origins`], in the same order.
+    pub origins: Vec<Arc<SharedOrigin>>,
+    /// All bounds.
+    pub limits: Arc<Limits>,
+    /// Who decides the reply.
+    pub reply_policy: ReplyPolicy,
+    /// How long the SDK waits at most.
+    pub reply_timeout: Duration,
+    /// Whether outbounds learn the SDK's address.
+    pub forward_client_ip: bool,
+    /// Where browsers reach the mirror, if it was told.
+    pub external_url: Option<String>,
+}
+
+impl Plan {
+    /// The plan for `config`. An origin that is `known` already keeps its addresses.
+    ///
+    /// # Errors
+    /// What is wrong with the TLS settings, in words for an operator.
+    pub fn new(config: &Config, known: &[Arc<SharedOrigin>]) -> Result<Plan, String> {
+        let routes = Routes::new(config);
+        let is_https = |origin: &Origin| origin.scheme == Scheme::Https;
+        let client = match routes.origins().iter().any(is_https) {
+            true => Some(tls::client_config(
+                config.tls.ca_file.as_deref(),
+                config.tls.system_roots,
+            )?),
+            false => None,
+        };
+        let share = |origin: &Origin| match &client {
+            Some(client) if is_https(origin) => {
+                // TLS settings are read anew, so this is another origin than before.
+                let identity = TlsIdentity {
+                    config: Arc::clone(client),
+                    server_name: server_name(origin)?,
+                };
+                Ok(Arc::new(SharedOrigin::new(origin.clone(), Some(identity))))
+            }
+            Some(_) | None => {
+                let known = known.iter().find(|known| known.origin == *origin);
+                let new = || Arc::new(SharedOrigin::new(origin.clone(), None));
+                Ok(known.map_or_else(new, Arc::clone))
+            }
+        };
+        let origins: Result<_, String> = routes.origins().iter().map(share).collect();
+        Ok(Plan {
+            origins: origins?,
+            routes,
+            limits: Arc::new(config.limits.clone()),
+            reply_policy: config.reply_policy,
+            reply_timeout: config.reply_timeout,
+            forward_client_ip: config.forward_client_ip,
+            external_url: config.external_url.clone(),
+        })
+    }
+}
+
+fn server_name(origin: &Origin) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(origin.host.clone())
+        .map_err(|error| format!("the host of {origin} cannot be used with TLS: {error}"))
+}
