@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::warn;
 
 use crate::config::ReplyPolicy;
 use crate::http::encoding::Encoding;
@@ -135,8 +136,7 @@ impl Exchange {
         if is_dialog {
             let patience = plan.limits.exchange_timeout;
             let reply = fan_out.reply(ReplyPolicy::Primary, patience, success).await;
-            return reply
-                .map_body(|script| dialog::redirect(script, &self.external_url(plan, sent.head)));
+            return reply.map_body(|script| self.redirect_dialog(plan, sent.head, script));
         }
         fan_out
             .reply(plan.reply_policy, plan.reply_timeout, success)
@@ -236,6 +236,17 @@ impl Exchange {
         envelope::scan(body, &mut self.body_edits)
             .map(Some)
             .map_err(Rejection::Envelope)
+    }
+
+    /// The dialog's script, made to post back here.
+    fn redirect_dialog(&self, plan: &Plan, head: &[u8], script: &[u8]) -> Option<Vec<u8>> {
+        let redirected = dialog::redirect(script, &self.external_url(plan, head));
+        if redirected.is_none() {
+            warn!(
+                "the script of the crash-report dialog has no URL to replace; its reports go to the primary only"
+            );
+        }
+        redirected
     }
 
     /// Where the browser that sent the request sees this URL.

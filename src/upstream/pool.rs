@@ -28,7 +28,7 @@ use crate::upstream::origin::SharedOrigin;
 const EAGER_CONNECTIONS: usize = 16;
 
 /// How long it waits: longer than a fast server takes, shorter than anybody would notice.
-const COMEBACK_PATIENCE: Duration = Duration::from_millis(5);
+const COMEBACK_PATIENCE: Duration = Duration::from_millis(10);
 
 /// One worker's connections to one origin.
 pub struct Upstream {
