@@ -8,6 +8,7 @@
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
 //! - `tls`: private certificate authorities.
 //! - `load`: many requests, many connections, many workers.
+//! - `endpoints`: every endpoint, method and place of the key.
 //! - `dialog`: the crash-report dialog.
 //! - `command_line`: configurations good and bad, exit codes, signals.
 //! - `tidy`: rules of the house that a compiler does not check.
@@ -21,6 +22,7 @@
 
 mod command_line;
 mod dialog;
+mod endpoints;
 mod load;
 mod mirroring;
 mod replies;
