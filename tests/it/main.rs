@@ -4,6 +4,7 @@
 //!
 //! - `mirroring`: a request arrives, rewritten and whole, at every outbound.
 //! - `replies`: what the SDK is told, and when.
+//! - `answers`: the whole reply table, for both policies.
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
 //! - `tls`: private certificate authorities.
@@ -20,6 +21,7 @@
     clippy::unwrap_used
 )]
 
+mod answers;
 mod command_line;
 mod dialog;
 mod endpoints;
