@@ -404,3 +404,44 @@ fn ask(client: &mut Client, number: usize, endpoint: &str) -> (Response, Duratio
     let response = client.ask(request.as_bytes());
     (response, started.elapsed())
 }
+
+/// What the outbounds do about the first request, and the answers to it and to a second one, which
+/// all of them would accept.
+type RowOfTwo = (&'static [Does], [&'static str; 2]);
+
+#[rustfmt::skip]
+const ROWS_OF_TWO: &[RowOfTwo] = &[
+    // Limited at one only: never a word of it, and the others still get everything.
+    (&[LIMIT_20, OK],           ["200 b", "200 b"]),
+    (&[LIMIT, OK],              ["200 b", "200 b"]),
+    (&[OK, LIMIT_20],           ["200 a", "200 a"]),
+    (&[OK_50, OK],              ["200 a", "200 b"]),
+    (&[LIMIT_20, OK, LIMIT_60], ["200 b", "200 b"]),
+    (&[LIMIT_20, Closes],       ["503 nobody", "200 b"]),
+    // Limited at all of them: said again, without asking them.
+    (&[LIMIT_60, LIMIT_20],     ["429 limited, limits 20:error:organization:quota, retry 20"; 2]),
+    (&[LIMIT, LIMIT_7],         ["429 limited, limits 7::organization, retry 7"; 2]),
+    // Limited in other things: this one is sent.
+    (&[LIMIT_OTHER, OK],          ["200 b", "200 a"]),
+    (&[LIMIT_OTHER, LIMIT_OTHER], ["429 limited, limits 30:session:key, retry 30",
+                                   "200 a, limits 30:session:key"]),
+];
+
+#[test]
+fn remembered_limits_are_told_only_where_they_hold_everywhere() {
+    let after_the_first = |number, does| if number == 0 { does } else { OK };
+    let routes: Vec<Route> = ROWS_OF_TWO
+        .iter()
+        .map(|(does, _)| Route::start_with(does, after_the_first))
+        .collect();
+    let mirror = serve(&routes, Policy::FirstSuccess);
+    let mut client = mirror.client();
+    for (number, (does, expected)) in ROWS_OF_TWO.iter().enumerate() {
+        let answers = [(); 2].map(|()| {
+            let (response, elapsed) = ask(&mut client, number, "envelope");
+            sdks_understand(&response, elapsed, &[], Policy::FirstSuccess);
+            told(&response, elapsed)
+        });
+        assert_eq!(answers, *expected, "{does:?}");
+    }
+}
