@@ -1,0 +1,233 @@
+//! Requests without a key, with several, or with one that cannot be: Relay's statuses and words.
+//!
+//! The rows follow what Relay was seen to do. A request that is refused leaves nothing at any outbound.
+
+use super::{Body, ENDPOINTS, Pair, Sent, Side, Target, request};
+use crate::support::{IN_KEY, Response};
+
+/// Two targets that say nothing of a key, and one that has it in its path.
+const STORE: &str = "/api/42/store/";
+const ENVELOPES: &str = "/api/42/envelope/";
+const CRON: &str = "/api/PID/cron/nightly/KEY/?status=ok";
+
+#[test]
+fn a_key_in_two_places_is_refused_even_if_it_is_the_same() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
+    let inbound = Side::inbound();
+    // What names the key in a header, in the query, and in the path.
+    let x_sentry_auth = "X-Sentry-Auth: Sentry sentry_key=KEY";
+    let authorization = "Authorization: Sentry sentry_key=KEY";
+    let basic = "Authorization: Basic <KEY:>";
+    let query = "/api/PID/store/?sentry_key=KEY";
+    let path_and_query = "/api/PID/unreal/KEY/?sentry_key=KEY";
+    #[rustfmt::skip]
+    let rows: [(&str, &[&str]); 11] = [
+        (STORE,          &[x_sentry_auth, authorization]),
+        (STORE,          &[x_sentry_auth, basic]),
+        (STORE,          &[basic, x_sentry_auth]),
+        (query,          &[x_sentry_auth]),
+        (query,          &[authorization]),
+        (query,          &[basic]),
+        (CRON,           &[x_sentry_auth]),
+        (CRON,           &[authorization]),
+        (CRON,           &[basic]),
+        (path_and_query, &[]),
+        (path_and_query, &[x_sentry_auth, authorization]),
+    ];
+    for (target, fields) in rows {
+        let fields: Vec<String> = fields.iter().map(|field| inbound.fill(field)).collect();
+        let request = request("POST", &inbound.fill(target), &fields.join("\r\n"), "");
+        let response = client.ask(&request);
+        expect_rejection(
+            &response,
+            401,
+            "multiple authorization payloads detected",
+            &format!("{target} {fields:?}"),
+        );
+    }
+    pair.expect_no_more();
+}
+
+#[test]
+fn without_a_key_every_endpoint_refuses_and_an_unknown_key_is_refused_in_every_place() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
+    let stranger = Side {
+        key: "ffffffffffffffffffffffffffffffff",
+        dsn: "http://ffffffffffffffffffffffffffffffff@mirror.example.com/42".to_owned(),
+        ..Side::inbound()
+    };
+    let rows = ENDPOINTS.iter();
+    for (row, place) in rows.flat_map(|row| row.places.iter().map(move |place| (row, *place))) {
+        let sent = Sent::new("POST", row.sent, &stranger, place, row.body);
+        let what = format!("{} {place:?}", row.sent);
+        let no_route =
+            "event submission rejected with_reason: the mirror has no route for this key";
+        expect_rejection(&client.ask(&sent.bytes("POST")), 403, no_route, &what);
+    }
+    for row in ENDPOINTS.iter().filter(|row| !row.places.contains(&Target)) {
+        let detail = match row.body {
+            Body::Envelope => "bad envelope authentication header",
+            Body::Opaque => "missing authorization information",
+        };
+        let request = request(
+            "POST",
+            &Side::inbound().fill(row.sent),
+            "Content-Length: 2",
+            "{}",
+        );
+        expect_rejection(&client.ask(&request), 401, detail, row.sent);
+    }
+    pair.expect_no_more();
+}
+
+/// Relay's shape of an error.
+fn expect_rejection(response: &Response, status: u16, detail: &str, what: &str) {
+    let got = (response.status, response.text());
+    assert_eq!(
+        got,
+        (status, &*format!(r#"{{"detail":"{detail}"}}"#)),
+        "{what}"
+    );
+    assert_eq!(response.field("Content-Type"), Some("application/json"));
+    assert_eq!(response.field("Access-Control-Allow-Origin"), Some("*"));
+    assert_eq!(response.field("Retry-After"), None);
+}
+
+#[test]
+fn the_grammar_of_the_key_is_relays() {
+    let mut pair = Pair::start();
+    let mut client = pair.mirror.client();
+    let missing = Err((401, "missing authorization information"));
+    let bad_auth = Err((401, "bad x-sentry-auth header"));
+    let bad_key = Err((400, "bad sentry DSN public key"));
+    let bad_version = Err((400, "unsupported protocol version"));
+    let several = Err((401, "multiple authorization payloads detected"));
+    let taken = Ok(());
+    let (x, authorization) = ("X-Sentry-Auth: ", "Authorization: ");
+    // Target, fields, what becomes of it.
+    #[rustfmt::skip]
+    let rows = [
+        // The scheme: any case, exactly one space.
+        (STORE, x, "SENTRY sentry_key=KEY", taken),
+        (STORE, x, "Sentry   sentry_key=KEY", taken),
+        (STORE, x, "Sentry\tsentry_key=KEY", missing),
+        (STORE, x, "Sentry,sentry_key=KEY", missing),
+        (STORE, x, "sentry_key=KEY", missing),
+        (STORE, x, "", missing),
+        (STORE, authorization, "sentry sentry_key=KEY", taken),
+        (STORE, authorization, "Bearer KEY", missing),
+        (STORE, authorization, "Basic <KEY>", missing),
+        (STORE, authorization, "Basic <:KEY>", missing),
+        (STORE, authorization, "Basic KEY:", missing),
+        // A line that says nothing is as good as none.
+        (STORE, x, "\r\nAuthorization: Sentry sentry_key=KEY", taken),
+        (STORE, x, "Sentry sentry_key=KEY\r\nAuthorization: Bearer abc", taken),
+        ("/api/42/store/?sentry_key=KEY", authorization, "Bearer abc", taken),
+        ("/api/42/store/?foo=bar", x, "Sentry sentry_key=KEY", taken),
+        // The first of two lines counts.
+        (STORE, x, "Sentry sentry_key=KEY\r\nX-Sentry-Auth: Sentry sentry_key=ffffffffffffffffffffffffffffffff", taken),
+        // The list.
+        (STORE, x, "Sentry sentry_client=a/1 , sentry_key = KEY ,, x=y,", taken),
+        (STORE, x, "Sentry sentry_key=short, sentry_key=KEY", taken),
+        (STORE, x, "Sentry sentry_version=7 sentry_key=KEY", bad_auth),
+        (STORE, x, "Sentry Sentry_Key=KEY", bad_auth),
+        (STORE, x, "Sentry sentry_version=7", bad_auth),
+        (STORE, x, "Sentry sentry_key=KEY, sentry_client=\u{e9}/1", missing),
+        (STORE, authorization, "Sentry sentry_version=7", bad_auth),
+        ("/api/42/store/?sentry_version=7", "X: ", "", bad_auth),
+        // The version.
+        (STORE, x, "Sentry sentry_key=KEY, sentry_version=5", taken),
+        (STORE, x, "Sentry sentry_key=KEY, sentry_version=2.0", taken),
+        (STORE, x, "Sentry sentry_key=KEY, sentry_version=8", bad_version),
+        (STORE, x, "Sentry sentry_key=KEY, sentry_version=new", bad_auth),
+        ("/api/42/store/?sentry_key=KEY&sentry_version=8", "X: ", "", bad_version),
+        // The key: 32 characters, and flags behind a dot.
+        (STORE, x, "Sentry sentry_key=KEY.no-cache", taken),
+        (STORE, x, "Sentry sentry_key=KEYf", bad_key),
+        (STORE, x, "Sentry sentry_key=\"KEY\"", bad_key),
+        (STORE, x, "Sentry sentry_key=0123456789abcdef0123456789abcde", bad_key),
+        (STORE, authorization, "Basic <KEYf:>", bad_key),
+        ("/api/42/store/?sentry_key=KEYf", "X: ", "", bad_key),
+        ("/api/42/unreal/KEYf/", "X: ", "", bad_key),
+        ("/api/42/cron/nightly/KEYf/", "X: ", "", bad_key),
+        // The query: values are decoded, names are not.
+        ("/api/42/store/?sentry_key=%30123456789abcdef0123456789abcdef", "X: ", "", taken),
+        ("/api/42/store/?sentry%5Fkey=KEY", "X: ", "", missing),
+        // Whatever has `sentry_` in it makes a query a place of the key.
+        ("/api/42/store/?sentry_key=KEY&sentry_release=1", x, "Sentry sentry_key=KEY", several),
+        ("/api/42/unreal/KEY/?sentry_key=KEY", "X: ", "", several),
+        ("/api/42/unreal/KEY/?sentry_release=1", "X: ", "", bad_auth),
+        // The header of an envelope counts only where nothing else is there.
+        (ENVELOPES, x, "Sentry sentry_key=KEY", taken),
+        (ENVELOPES, x, "Sentry sentry_key=KEYf", bad_key),
+        (ENVELOPES, x, "Sentry sentry_version=7", bad_auth),
+    ];
+    let inbound = Side::inbound();
+    let body = inbound.body(Body::Envelope);
+    let mut complaints = Vec::new();
+    for (target, name, value, expected) in rows {
+        let fields = inbound.fill(&format!("{name}{value}\r\nContent-Length: {}", body.len()));
+        let response = client.ask(&request("POST", &inbound.fill(target), &fields, &body));
+        let expected = match expected {
+            Ok(()) => (200, r#"{"id":"a"}"#.to_owned()),
+            Err((status, detail)) => (status, format!(r#"{{"detail":"{detail}"}}"#)),
+        };
+        if response.status == 200 {
+            pair.a.count += 1;
+            pair.b.count += 1;
+        }
+        let got = (response.status, response.text().to_owned());
+        if got != expected {
+            complaints.push(format!("{target} {name}{value}: {got:?}, not {expected:?}"));
+        }
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    pair.b.upstream.wait_for(pair.b.count);
+    for got in [pair.a.upstream.received(), pair.b.upstream.received()].concat() {
+        let head = format!("{} {:?}", got.line, got.fields);
+        assert!(!head.contains(IN_KEY), "{head}");
+    }
+    pair.expect_no_more();
+}
+
+#[test]
+fn the_dsn_of_an_envelope_without_other_auth_must_name_a_key() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
+    let rows = [
+        ("{}", 401, "bad envelope authentication header"),
+        (r#"{"dsn":null}"#, 401, "bad envelope authentication header"),
+        (r#"{"dsn":""}"#, 401, "bad envelope authentication header"),
+        (
+            r#"{"dsn":"nonsense"}"#,
+            401,
+            "bad envelope authentication header",
+        ),
+        (
+            r#"{"nested":{"dsn":"http://KEY@m/42"}}"#,
+            401,
+            "bad envelope authentication header",
+        ),
+        (
+            "{}\n{\"dsn\":\"http://KEY@m/42\"}",
+            401,
+            "bad envelope authentication header",
+        ),
+        (
+            r#"{"dsn":"http://KEYf@m/42"}"#,
+            400,
+            "bad sentry DSN public key",
+        ),
+    ];
+    for (header, status, detail) in rows {
+        for target in [ENVELOPES, "/tunnel"] {
+            let body = Side::inbound().fill(header);
+            let length = format!("Content-Length: {}", body.len());
+            let response = client.ask(&request("POST", target, &length, &body));
+            expect_rejection(&response, status, detail, header);
+        }
+    }
+    pair.expect_no_more();
+}

@@ -1,0 +1,160 @@
+//! What a success looks like at every endpoint: that of the primary, and the one made by the mirror.
+//!
+//! SDKs look at the status and the type: what the mirror says when nobody answers in time must be what
+//! Relay would say, since Relay too answers before it knows.
+
+use super::{ask, request};
+use crate::support::{Action, Client, IN_KEY, KEY_A, KEY_B, Process, Response, Upstream, config};
+
+/// A request, and what Relay says when it takes it.
+struct Success {
+    method: &'static str,
+    target: &'static str,
+    content_type: &'static str,
+    body: &'static str,
+    status: u16,
+    /// None, and no body, where Relay sends nothing but the status.
+    answer_type: Option<&'static str>,
+    /// What the mirror says itself when nobody answers in time.
+    answer: &'static [u8],
+}
+
+const JSON: &str = "application/json";
+const OCTETS: &str = "application/octet-stream";
+const PROTOBUF: &str = "application/x-protobuf";
+const FORM: &str = "multipart/form-data; boundary=x";
+const ENVELOPE: &str = "application/x-sentry-envelope";
+const EVENT: &str = r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#;
+const HYPHENATED: &str = r#"{"event_id":"9EC79C33-ec99-42ab-8353-589fcb2e04dc"}"#;
+const TUNNELLED: &str = r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","dsn":"http://0123456789abcdef0123456789abcdef@m/42"}"#;
+const WITH_ID: &[u8] = br#"{"id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#;
+const NIL: &[u8] = b"00000000-0000-0000-0000-000000000000";
+const PIXEL: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\x04\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x01D\0;";
+
+#[rustfmt::skip]
+const fn success(
+    method: &'static str, target: &'static str, content_type: &'static str, body: &'static str,
+    status: u16, answer_type: Option<&'static str>, answer: &'static [u8],
+) -> Success {
+    Success { method, target, content_type, body, status, answer_type, answer }
+}
+
+#[rustfmt::skip]
+const SUCCESSES: &[Success] = &[
+    // To Java only 200 is a success; Elixir wants JSON too.
+    success("POST", "/api/42/envelope/", ENVELOPE, EVENT,      200, Some(JSON), WITH_ID),
+    success("POST", "/api/42/envelope/", ENVELOPE, HYPHENATED, 200, Some(JSON), WITH_ID),
+    success("POST", "/api/42/envelope/", ENVELOPE, "{}",       200, Some(JSON), b"{}"),
+    success("POST", "/api/42/envelope",  "text/plain", EVENT,  200, Some(JSON), WITH_ID),
+    success("POST", "/tunnel",           "text/plain", TUNNELLED, 200, Some(JSON), WITH_ID),
+    success("POST", "/api/42/store/",    JSON, EVENT,          200, Some(JSON), b"{}"),
+    success("POST", "/api/42/store/",    ENVELOPE, EVENT,      200, Some(JSON), WITH_ID),
+    success("POST", "/api/store/",       JSON, EVENT,          200, Some(JSON), b"{}"),
+    success("GET",  "/api/42/store/",    "", "",               200, Some("image/gif"), PIXEL),
+    success("GET",  "/api/store/",       "", "",               200, Some("image/gif"), PIXEL),
+    success("HEAD", "/api/42/store/",    "", "",               200, Some("image/gif"), PIXEL),
+    success("POST", "/api/42/security/",   "application/csp-report", "{}",   200, None, b""),
+    success("POST", "/api/42/csp-report/", "application/csp-report", "{}",   200, None, b""),
+    success("POST", "/api/42/nel/",        "application/reports+json", "[]", 200, None, b""),
+    success("POST", "/api/42/minidump/",   FORM, "--x--",   200, Some("text/plain"), NIL),
+    success("POST", "/api/42/minidump",    "application/x-dmp", "MDMP", 200, Some("text/plain"), NIL),
+    success("POST", "/api/42/unreal/0123456789abcdef0123456789abcdef/", OCTETS, "x", 200, Some("text/plain"), NIL),
+    success("POST", "/api/42/events/9ec79c33ec9942ab8353589fcb2e04dc/attachments/", FORM, "--x--", 201, None, b""),
+    success("GET",  "/api/42/cron/nightly/0123456789abcdef0123456789abcdef/?status=ok", "", "", 202, None, b""),
+    success("HEAD", "/api/42/cron/nightly/0123456789abcdef0123456789abcdef/?status=ok", "", "", 202, None, b""),
+    success("POST", "/api/42/cron/nightly/0123456789abcdef0123456789abcdef", JSON, "{}",        202, None, b""),
+    success("POST", "/api/42/cron/nightly", JSON, "{}",     202, None, b""),
+    success("POST", "/api/42/integration/otlp/v1/traces",  JSON, "{}",    200, Some(JSON), b"{}"),
+    success("POST", "/api/42/integration/otlp/v1/traces/", PROTOBUF, "x", 200, Some(PROTOBUF), b""),
+    success("POST", "/api/42/integration/otlp/v1/logs",    "application/json; charset=utf-8", "{}", 200, Some(JSON), b"{}"),
+    success("POST", "/api/42/integration/otlp/v1/logs/",   PROTOBUF, "x", 200, Some(PROTOBUF), b""),
+    success("POST", "/api/42/integration/vercel/logs",     "application/x-ndjson", "{}", 202, None, b""),
+    success("POST", "/api/42/playstation/", FORM, "--x--",  200, None, b""),
+    success("POST", "/api/embed/error-page/?dsn=http://0123456789abcdef0123456789abcdef@m/42",
+            "application/x-www-form-urlencoded", "name=a",  200, None, b""),
+    success("POST", "/api/42/new/thing", OCTETS, "x",       200, Some(JSON), b"{}"),
+];
+
+impl Success {
+    fn bytes(&self) -> Vec<u8> {
+        let has_key = self.target.contains(IN_KEY) || self.body.contains(IN_KEY);
+        let mut fields = Vec::new();
+        if !has_key {
+            fields.push(format!("X-Sentry-Auth: Sentry sentry_key={IN_KEY}"));
+        }
+        if self.method == "POST" {
+            fields.push(format!("Content-Type: {}", self.content_type));
+            fields.push(format!("Content-Length: {}", self.body.len()));
+        }
+        request(self.method, self.target, &fields.join("\r\n"), self.body)
+    }
+
+    /// Checks a response with `answer` as its body.
+    fn expect(&self, response: &Response, answer: &[u8]) {
+        let what = format!("{} {} {}", self.method, self.target, self.content_type);
+        assert_eq!(response.status, self.status, "{what}");
+        assert_eq!(response.field("Content-Type"), self.answer_type, "{what}");
+        assert_eq!(response.field("Retry-After"), None, "{what}");
+        if self.method != "HEAD" {
+            assert_eq!(response.body, answer, "{what}");
+        }
+    }
+}
+
+#[test]
+fn the_success_of_the_primary_comes_back_as_it_is() {
+    let answer = |row: &Success| match row.answer_type {
+        Some(_) => "by the primary",
+        None => "",
+    };
+    let a = Upstream::start(move |number, _| {
+        let row = &SUCCESSES[number];
+        let content_type = row
+            .answer_type
+            .map(|value| format!("Content-Type: {value}\r\n"));
+        let answer = answer(row);
+        let head = format!(
+            "HTTP/1.1 {} Status\r\n{}Content-Length: {}\r\n\r\n",
+            row.status,
+            content_type.unwrap_or_default(),
+            answer.len()
+        );
+        let body = if row.method == "HEAD" { "" } else { answer };
+        Action::Raw([head, body.to_owned()].concat().into())
+    });
+    let b = Upstream::start(|_, _| Action::Answer(500, "{}"));
+    let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
+    let mut client = mirror.client();
+    for row in SUCCESSES {
+        let response = ask(&mut client, row.method, &row.bytes());
+        row.expect(&response, answer(row).as_bytes());
+    }
+}
+
+#[test]
+fn with_nobody_answering_every_endpoint_says_what_relay_would_say() {
+    let silent = || Upstream::start(|_, _| Action::Hang);
+    let (a, b) = (silent(), silent());
+    let mirror = Process::start(&config(
+        &[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)],
+        "reply_timeout: 100ms",
+    ));
+    // All wait at the same time.
+    let waiting: Vec<(&Success, Client)> = SUCCESSES
+        .iter()
+        .map(|row| {
+            let mut client = mirror.client();
+            client.send(&row.bytes());
+            (row, client)
+        })
+        .collect();
+    for (row, mut client) in waiting {
+        let response = match row.method {
+            "HEAD" => client.response_head(),
+            _ => client.response(),
+        };
+        row.expect(&response, row.answer);
+    }
+    a.wait_for(SUCCESSES.len());
+    b.wait_for(SUCCESSES.len());
+}
