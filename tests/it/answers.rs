@@ -198,6 +198,7 @@ const ROWS: &[Row] = &[
 
     // Limits announced with a success: only what is limited at every live outbound.
     (&[OK_50],                  "200 a, limits 50:error:key", "200 a, limits 50:error:key"),
+    (&[OK_50, OK],              "200 a", "200 a, limits 50:error:key"),
     (&[OK, OK_50],              "200 a", "200 a"),
     (&[Closes, OK_50],          "200 b", "200 b"),
     (&[Hangs, OK_50],           "late 200 b", "late 200 b"),

@@ -157,6 +157,7 @@ fn the_grammar_of_the_key_is_relays() {
         ("/api/42/store/?sentry%5Fkey=KEY", "X: ", "", missing),
         // Whatever has `sentry_` in it makes a query a place of the key.
         ("/api/42/store/?sentry_key=KEY&sentry_release=1", x, "Sentry sentry_key=KEY", several),
+        ("/api/42/store/?sentry_release=1", x, "Sentry sentry_key=KEY", several),
         ("/api/42/unreal/KEY/?sentry_key=KEY", "X: ", "", several),
         ("/api/42/unreal/KEY/?sentry_release=1", "X: ", "", bad_auth),
         // The header of an envelope counts only where nothing else is there.
