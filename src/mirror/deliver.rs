@@ -16,8 +16,8 @@ use monoio::time::timeout;
 use tracing::debug;
 
 use crate::config::ReplyPolicy;
-use crate::mirror::limited::{self, WITHHELD};
-use crate::mirror::reply::Reply;
+use crate::mirror::limited;
+use crate::mirror::reply::{Circumstances, Reply};
 use crate::mirror::rewrite::Original;
 use crate::mirror::routes::Route;
 use crate::mirror::verdict::{Outcome, Verdict, decide, outcome_label};
@@ -26,7 +26,7 @@ use crate::panics::caught;
 use crate::sentry::category::Category;
 use crate::sentry::endpoint::Shape;
 use crate::sentry::rate_limits::{self, RateLimit};
-use crate::upstream::exchange::{Failure, Request, Response};
+use crate::upstream::exchange::{Failure, Request};
 use crate::upstream::pool::Upstream;
 
 /// What a fan-out works with.
@@ -76,7 +76,8 @@ impl<K: 'static> FanOut<K> {
             }
             let limits = outbound.limits.in_force(now);
             if !limits.is_empty() && limited::forbid_all(&limits, &items()) {
-                fan_out.record(index, Ok(withheld(&limits)), WITHHELD);
+                let pause = limited::longest_seconds(&limits);
+                fan_out.record(index, Err(Failure::Withheld(pause)));
                 continue;
             }
             let Some(upstream) = means.upstreams.get(outbound.origin) else {
@@ -95,11 +96,13 @@ impl<K: 'static> FanOut<K> {
         fan_out
     }
 
-    /// Waits until the SDK can be told something, at most for `patience`, and says what.
+    /// Waits until the SDK can be told something, at most for `patience`, and says what. See
+    /// [`Circumstances`] for the rest.
     pub async fn reply(
         &self,
         policy: ReplyPolicy,
         patience: Duration,
+        must_be_200: bool,
         success: impl FnOnce() -> Shape,
     ) -> Reply {
         let verdict = match timeout(patience, self.decided(policy)).await {
@@ -108,8 +111,13 @@ impl<K: 'static> FanOut<K> {
                 // With nothing left in flight there is always a verdict.
                 .unwrap_or(Verdict::Unavailable),
         };
-        let common = self.common_limits();
-        Reply::verdict(verdict, &self.outcomes.borrow(), &common, success)
+        let circumstances = Circumstances {
+            common_limits: self.common_limits(),
+            is_strict: policy == ReplyPolicy::Primary,
+            must_be_200,
+            success,
+        };
+        Reply::verdict(verdict, &self.outcomes.borrow(), circumstances)
     }
 
     /// What is limited at every outbound of the route; nothing if one of them has no limit.
@@ -151,12 +159,11 @@ impl<K: 'static> FanOut<K> {
         Poll::Pending
     }
 
-    fn record(&self, index: usize, outcome: Outcome, word: &'static str) {
+    fn record(&self, index: usize, outcome: Outcome) {
+        let word = outcome_label(&outcome);
         if let Some(outbound) = self.route.outbounds.get(index) {
             debug!(outbound = outbound.label, outcome = word, "delivery ended");
-            if let Ok(response) = &outcome
-                && word != WITHHELD
-            {
+            if let Ok(response) = &outcome {
                 outbound.limits.remember(response, Instant::now());
             }
         }
@@ -179,18 +186,5 @@ async fn deliver<K: 'static>(
 ) {
     let outcome = caught(upstream.deliver(request)).await;
     let outcome = outcome.unwrap_or(Err(Failure::Panicked));
-    let word = outcome_label(&outcome);
-    fan_out.record(index, outcome, word);
-}
-
-/// The answer that an outbound would have given, by its own word, to a request it was not sent.
-fn withheld(limits: &[RateLimit]) -> Response {
-    let longest = limits.iter().map(|limit| limit.seconds).max();
-    let pause = longest.unwrap_or(limited::DEFAULT_PAUSE_SECONDS);
-    Response {
-        status: 429,
-        rate_limits: Some(rate_limits::header_value(limits).into()),
-        retry_after: Some(pause.to_string().into()),
-        ..Response::default()
-    }
+    fan_out.record(index, outcome);
 }

@@ -14,9 +14,6 @@ use crate::upstream::exchange::Response;
 /// The pause that a 429 without further words asks for; the one that SDKs assume by themselves.
 pub const DEFAULT_PAUSE_SECONDS: u32 = 60;
 
-/// The word, in logs and counters, for a delivery that was not sent because of a limit.
-pub const WITHHELD: &str = "rate_limited";
-
 /// How many limits are remembered; an upstream has one per quota and category at most.
 const REMEMBERED_MAX: usize = 256;
 
@@ -80,6 +77,12 @@ impl LimitMemory {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The longest that `limits` last.
+pub fn longest_seconds(limits: &[RateLimit]) -> u32 {
+    let longest = limits.iter().map(|limit| limit.seconds).max();
+    longest.unwrap_or(DEFAULT_PAUSE_SECONDS)
 }
 
 /// Whether `limits` forbid every item of a request, so that it need not be sent at all. An item whose

@@ -11,7 +11,7 @@ use crate::mirror::rejection::Rejection;
 use crate::mirror::verdict::{Outcome, Verdict};
 use crate::sentry::endpoint::{Endpoint, Shape};
 use crate::sentry::rate_limits::{self, RateLimit};
-use crate::upstream::exchange::Response;
+use crate::upstream::exchange::{Failure, Response};
 
 /// What Relay's CORS layer lets a browser send with a request.
 const ALLOWED_HEADERS: &str = "x-sentry-auth,x-requested-with,x-forwarded-for,origin,referer,accept,content-type,authentication,authorization,content-encoding,transfer-encoding";
@@ -25,6 +25,19 @@ pub struct Manner {
     pub keep_alive: bool,
     /// The client speaks HTTP/1.0, which has to be told that the connection stays open.
     pub is_http10: bool,
+}
+
+/// What a reply depends on besides the outcomes.
+pub struct Circumstances<F> {
+    /// What every live outbound has asked not to be sent.
+    pub common_limits: Vec<RateLimit>,
+    /// The primary's answer is passed on whatever it is.
+    pub is_strict: bool,
+    /// SDKs take nothing but 200 with a body for a success here: Java and Elixir send again what was
+    /// answered otherwise, although it was accepted.
+    pub must_be_200: bool,
+    /// What the endpoint would say to an accepted request.
+    pub success: F,
 }
 
 /// A reply before it is written.
@@ -88,20 +101,21 @@ impl Reply {
         }
     }
 
-    /// The answer that `verdict` on `outcomes` asks for. `success` is what the endpoint would say to
-    /// an accepted request; `common_limits` is what every outbound has asked not to be sent.
+    /// The answer that `verdict` on `outcomes` asks for.
     pub fn verdict(
         verdict: Verdict,
         outcomes: &[Option<Outcome>],
-        common_limits: &[RateLimit],
-        success: impl FnOnce() -> Shape,
+        circumstances: Circumstances<impl FnOnce() -> Shape>,
     ) -> Reply {
+        let common_limits = &circumstances.common_limits;
         match verdict {
             Verdict::Answer(index) => match outcomes.get(index) {
-                Some(Some(Ok(response))) => Reply::answer(response, common_limits),
+                Some(Some(Ok(response))) => Reply::answer(response, circumstances),
                 Some(Some(Err(_)) | None) | None => Reply::unavailable(),
             },
-            Verdict::Success => Reply::success(success()).with_limits(common_limits),
+            Verdict::Success => {
+                Reply::success((circumstances.success)()).with_limits(common_limits)
+            }
             Verdict::RateLimited => Reply::rate_limited(outcomes, common_limits),
             Verdict::TooLarge => {
                 Reply::empty(413).with_detail("request too large for every outbound")
@@ -134,7 +148,9 @@ impl Reply {
         for (name, value) in &self.fields {
             write_field(out, name, value);
         }
-        if self.status != 204 {
+        // What the answer to GET would be long is not known where the upstream has not said it.
+        let is_unknown = manner.is_head && self.body.is_empty();
+        if self.status != 204 && !is_unknown {
             write_field(
                 out,
                 "Content-Length",
@@ -152,23 +168,25 @@ impl Reply {
         }
     }
 
-    fn answer(response: &Response, common_limits: &[RateLimit]) -> Reply {
-        let mut reply = Reply::empty(response.status);
-        let passed_on = [
-            ("Content-Type", &response.content_type),
-            ("Content-Encoding", &response.content_encoding),
-            ("X-Sentry-Error", &response.sentry_error),
-        ];
-        for (name, value) in passed_on {
-            if let Some(value) = value {
-                reply.fields.push((name, value.clone()));
-            }
+    fn answer(response: &Response, circumstances: Circumstances<impl FnOnce() -> Shape>) -> Reply {
+        let is_accepted = (200..300).contains(&response.status);
+        let is_misleading = response.status != 200 || response.body.is_empty();
+        let is_strict = circumstances.is_strict;
+        if is_accepted && is_misleading && circumstances.must_be_200 && !is_strict {
+            let reply = Reply::success((circumstances.success)());
+            return reply.with_limits(&circumstances.common_limits);
         }
+        let mut reply = Reply::empty(response.status)
+            .with_field("Content-Type", &response.content_type)
+            .with_field("Content-Encoding", &response.content_encoding)
+            .with_field("X-Sentry-Error", &response.sentry_error);
         reply.body = response.body.clone();
-        if (200..300).contains(&response.status) {
-            reply.with_limits(common_limits)
-        } else {
-            reply.with_own_limits(response)
+        match (is_accepted, is_strict) {
+            (true, false) => reply.with_limits(&circumstances.common_limits),
+            (true, true) => reply.with_field("X-Sentry-Rate-Limits", &response.rate_limits),
+            (false, _) => reply
+                .with_field("X-Sentry-Rate-Limits", &response.rate_limits)
+                .with_field("Retry-After", &response.retry_after),
         }
     }
 
@@ -183,9 +201,12 @@ impl Reply {
     }
 
     fn rate_limited(outcomes: &[Option<Outcome>], common_limits: &[RateLimit]) -> Reply {
-        let answers = outcomes.iter().flatten().flatten();
-        let limited = answers.filter(|response| response.status == 429);
-        let pause = limited.map(pause_seconds).min();
+        let pause = |outcome: &Outcome| match outcome {
+            Ok(response) => (response.status == 429).then(|| pause_seconds(response)),
+            Err(Failure::Withheld(seconds)) => Some(*seconds),
+            Err(_) => None,
+        };
+        let pause = outcomes.iter().flatten().filter_map(pause).min();
         Reply::empty(429)
             .with_detail("rate limited by every outbound")
             .with_limits(common_limits)
@@ -205,15 +226,12 @@ impl Reply {
         self.with_bytes("X-Sentry-Rate-Limits", value.into())
     }
 
-    /// Passes the limits of one outbound on as they came.
-    fn with_own_limits(mut self, response: &Response) -> Reply {
-        if let Some(value) = &response.rate_limits {
-            self = self.with_bytes("X-Sentry-Rate-Limits", value.clone());
+    /// Passes a field on as it came, if it did.
+    fn with_field(self, name: &'static str, value: &Option<Bytes>) -> Reply {
+        match value {
+            Some(value) => self.with_bytes(name, value.clone()),
+            None => self,
         }
-        if let Some(value) = &response.retry_after {
-            self = self.with_bytes("Retry-After", value.clone());
-        }
-        self
     }
 
     fn with(self, name: &'static str, value: &'static str) -> Reply {

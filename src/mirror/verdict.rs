@@ -6,7 +6,6 @@
 //! never silence the SDK for a healthy one.
 
 use crate::config::ReplyPolicy;
-use crate::mirror::limited::WITHHELD;
 use crate::upstream::exchange::{Failure, Response};
 
 /// How a delivery ended.
@@ -80,6 +79,7 @@ fn nobody_accepted(classes: &[Class]) -> Verdict {
 
 fn class(outcome: &Outcome) -> Class {
     match outcome {
+        Err(Failure::Withheld(_)) => Class::Limited,
         Err(_) => Class::Broken,
         Ok(response) => match response.status {
             200..=299 => Class::Accepted,
@@ -92,10 +92,9 @@ fn class(outcome: &Outcome) -> Class {
     }
 }
 
-/// The words that [`outcome_label`] can give, and the one for a delivery that is
-/// [withheld](WITHHELD).
+/// The words that [`outcome_label`] can give.
 pub fn outcome_labels() -> impl Iterator<Item = &'static str> {
-    let statuses = ["2xx", "429", "4xx", "5xx", "other_status", WITHHELD];
+    let statuses = ["2xx", "429", "4xx", "5xx", "other_status"];
     statuses.into_iter().chain(Failure::LABELS)
 }
 

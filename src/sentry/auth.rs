@@ -104,10 +104,6 @@ pub fn find(
     edits: &mut Vec<Edit>,
 ) -> Result<Option<FoundKey>, AuthError> {
     let mut found = None;
-    let mut claim = |source, text| match found.replace(FoundKey { source, text }) {
-        None => Ok(()),
-        Some(_) => Err(AuthError::Multiple),
-    };
     let (mut x_sentry_auth_seen, mut authorization_seen) = (false, false);
     for (field, value) in fields {
         let (seen, source) = match field {
@@ -127,24 +123,38 @@ pub fn find(
         } else if let Some(list) = after_scheme(head, value, b"sentry ") {
             let text = read_list(head, list, Syntax::Header, edits);
             if counts {
-                claim(source, text?)?;
+                claim(&mut found, source, text?)?;
             }
         } else if field == AuthField::Authorization
             && let Some(text) = read_basic(head, value, edits)
             && counts
         {
-            claim(Source::Basic, text)?;
+            claim(&mut found, Source::Basic, text)?;
         }
     }
     if let Some(query) = query
         && memmem::find(query.of(head), b"sentry_").is_some()
     {
-        claim(Source::Query, read_list(head, query, Syntax::Query, edits)?)?;
+        let text = read_list(head, query, Syntax::Query, edits);
+        // As in Relay, it counts as a source whatever it says.
+        if found.is_some() {
+            return Err(AuthError::Multiple);
+        }
+        claim(&mut found, Source::Query, text?)?;
     }
     if let Some(segment) = path_key {
-        claim(Source::Path, read_key(head, segment, Syntax::Query, edits))?;
+        let text = read_key(head, segment, Syntax::Query, edits);
+        claim(&mut found, Source::Path, text)?;
     }
     Ok(found)
+}
+
+/// Takes note of a source, which must be the only one.
+fn claim(found: &mut Option<FoundKey>, source: Source, text: KeyText) -> Result<(), AuthError> {
+    match found.replace(FoundKey { source, text }) {
+        None => Ok(()),
+        Some(_) => Err(AuthError::Multiple),
+    }
 }
 
 /// Finds the key of a request for the crash-report dialog, whose query carries a whole `dsn`.

@@ -134,13 +134,16 @@ impl Exchange {
             endpoint.success(method, sent.event_id(), content_type)
         };
         if is_dialog {
-            let patience = plan.limits.exchange_timeout;
-            let reply = fan_out.reply(ReplyPolicy::Primary, patience, success).await;
+            // Only the primary can answer this, so it is waited for until it has failed.
+            let patience = plan.limits.exchange_timeout * 2;
+            let reply = fan_out.reply(ReplyPolicy::Primary, patience, false, success);
+            let reply = reply.await;
             return reply.map_body(|script| self.redirect_dialog(plan, sent.head, script));
         }
-        fan_out
-            .reply(plan.reply_policy, plan.reply_timeout, success)
-            .await
+        let must_be_200 =
+            sent.target.endpoint.is_answered_200() && self.head.method == Method::Post;
+        let (policy, patience) = (plan.reply_policy, plan.reply_timeout);
+        fan_out.reply(policy, patience, must_be_200, success).await
     }
 
     /// The reply to what concerns only the mirror itself: health checks, preflights, and requests

@@ -72,13 +72,15 @@ pub enum Failure {
     Overloaded,
     /// The upstream failed too often and is left alone for a while.
     Paused,
+    /// Not sent, because the outbound has asked not to be sent it for so many more seconds.
+    Withheld(u32),
     /// The delivery's own code failed; a bug of this program.
     Panicked,
 }
 
 impl Failure {
     /// The words that [`Failure::label`] can give.
-    pub const LABELS: [&'static str; 13] = [
+    pub const LABELS: [&'static str; 14] = [
         "dns",
         "connect",
         "connect_timeout",
@@ -91,6 +93,7 @@ impl Failure {
         "timeout",
         "overloaded",
         "paused",
+        "rate_limited",
         "panicked",
     ];
 
@@ -109,6 +112,7 @@ impl Failure {
             Failure::Timeout => "timeout",
             Failure::Overloaded => "overloaded",
             Failure::Paused => "paused",
+            Failure::Withheld(_) => "rate_limited",
             Failure::Panicked => "panicked",
         }
     }
@@ -129,6 +133,9 @@ impl fmt::Display for Failure {
             Failure::Timeout => f.write_str("no complete response within timeouts.exchange"),
             Failure::Overloaded => f.write_str("limits.in_flight deliveries are under way already"),
             Failure::Paused => f.write_str("left alone after repeated failures"),
+            Failure::Withheld(seconds) => {
+                write!(f, "withheld, because it asked for a pause of {seconds} s")
+            }
             Failure::Panicked => f.write_str("internal error (a panic, logged above)"),
         }
     }

@@ -67,6 +67,14 @@ const PIXEL: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff\
     !\xf9\x04\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x01D\0;";
 
 impl Endpoint {
+    /// Whether Relay answers what it accepts by `POST` with 200 and JSON, so that SDKs count on it.
+    pub const fn is_answered_200(self) -> bool {
+        matches!(
+            self,
+            Endpoint::Envelope | Endpoint::Tunnel | Endpoint::Store
+        )
+    }
+
     /// The answer to a request that was accepted, as far as it can be known without an upstream.
     ///
     /// `event_id` is the one that the request names, with or without hyphens. Uploads and the
