@@ -18,13 +18,15 @@ class NotListening(Exception):
 
 
 class Mirror:
-    """A running sentry-mirror, which listens on `port`."""
+    """A running sentry-mirror, which listens on `port`: a free one unless told which."""
 
-    def __init__(self, binary: Path, inbound: Dsn, outbounds: list[Dsn], folder: Path) -> None:
+    def __init__(
+        self, binary: Path, inbound: Dsn, outbounds: list[Dsn], folder: Path, port: int = 0
+    ) -> None:
         config = folder / "config.yml"
         config.write_text(
             "ip: 127.0.0.1\n"
-            "port: 0\n"
+            f"port: {port}\n"
             "keys:\n"
             f"  - inbound: {inbound}\n"
             "    outbound:\n" + "".join(f"      - {outbound}\n" for outbound in outbounds)
