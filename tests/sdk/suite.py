@@ -195,6 +195,8 @@ def reply_problem(exchange: Exchange, primary: Delivery | None) -> str:
     if not exchange.reply:
         return "none"
     reply, body = exchange.reply, exchange.reply.plain_body()
+    if not reply.start_line.startswith("HTTP/1.1 "):
+        return f"not in our version of HTTP: {reply.start_line}"
     if not primary:
         return f"{reply.start_line}, {body!r} although nothing reached sink a"
     if reply.status != primary.status:

@@ -89,7 +89,7 @@ def take(buffer: bytearray, answers: str = "", ended: bool = False) -> Message |
         return None
     start_line, *lines = bytes(buffer[:end]).decode("latin-1").split("\r\n")
     is_reply = start_line.startswith("HTTP/")
-    form = r"HTTP/1\.1 \d{3} .*" if is_reply else r"[A-Z]+ \S+ HTTP/1\.[01]"
+    form = r"HTTP/1\.[01] \d{3} .*" if is_reply else r"[A-Z]+ \S+ HTTP/1\.[01]"
     if not re.fullmatch(form, start_line):
         raise Malformed(f"start line {start_line!r}")
     for line in lines:
