@@ -110,7 +110,10 @@ impl Reply {
         let common_limits = &circumstances.common_limits;
         match verdict {
             Verdict::Answer(index) => match outcomes.get(index) {
-                Some(Some(Ok(response))) => Reply::answer(response, circumstances),
+                Some(Some(Ok(response))) => {
+                    let is_strict = circumstances.is_strict && index == 0;
+                    Reply::answer(response, is_strict, circumstances)
+                }
                 Some(Some(Err(_)) | None) | None => Reply::unavailable(),
             },
             Verdict::Success => {
@@ -168,10 +171,13 @@ impl Reply {
         }
     }
 
-    fn answer(response: &Response, circumstances: Circumstances<impl FnOnce() -> Shape>) -> Reply {
+    fn answer(
+        response: &Response,
+        is_strict: bool,
+        circumstances: Circumstances<impl FnOnce() -> Shape>,
+    ) -> Reply {
         let is_accepted = (200..300).contains(&response.status);
         let is_misleading = response.status != 200 || response.body.is_empty();
-        let is_strict = circumstances.is_strict;
         if is_accepted && is_misleading && circumstances.must_be_200 && !is_strict {
             let reply = Reply::success((circumstances.success)());
             return reply.with_limits(&circumstances.common_limits);
