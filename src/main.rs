@@ -9,6 +9,7 @@ use sentry_mirror::cli::{Arguments, Command};
 use sentry_mirror::config::Config;
 use sentry_mirror::demo;
 use sentry_mirror::logging;
+use sentry_mirror::server::plan::Plan;
 use sentry_mirror::server::signals::{self, Request};
 use sentry_mirror::server::supervisor::{Mirror, StartError};
 use tracing::{error, info, warn};
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     let config = load(arguments).map_err(|errors| (BAD_CONFIG, errors))?;
     if arguments.check {
+        Plan::new(&config, None).map_err(|error| (BAD_CONFIG, error))?;
         for warning in &config.warnings {
             eprintln!("warning: {warning}");
         }

@@ -6,28 +6,30 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use monoio::time::timeout;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use crate::config::ReplyPolicy;
 use crate::mirror::limited;
 use crate::mirror::reply::{Circumstances, Reply};
 use crate::mirror::rewrite::Original;
-use crate::mirror::routes::Route;
+use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::verdict::{Outcome, Verdict, decide, outcome_label};
 use crate::observe::counters::Counters;
 use crate::panics::caught;
 use crate::sentry::category::Category;
 use crate::sentry::endpoint::Shape;
 use crate::sentry::rate_limits::{self, RateLimit};
-use crate::upstream::exchange::{Failure, Request};
+use crate::upstream::exchange::{Failure, Request, Response};
 use crate::upstream::pool::Upstream;
+
+/// How much of the answer of an outbound that refuses is logged.
+const REASON_BYTES_MAX: usize = 200;
 
 /// What a fan-out works with.
 pub struct Means<'m, K> {
@@ -43,8 +45,7 @@ pub struct Means<'m, K> {
 /// The deliveries of one request.
 pub struct FanOut<K> {
     route: Arc<Route>,
-    /// Which of the route's outbounds it goes to; the outcomes are theirs.
-    targets: Range<usize>,
+    /// Of the first outbounds of the route, those that the request goes to.
     outcomes: RefCell<Vec<Option<Outcome>>>,
     waiting: RefCell<Option<Waker>>,
     counters: Arc<Counters>,
@@ -52,28 +53,24 @@ pub struct FanOut<K> {
 }
 
 impl<K: 'static> FanOut<K> {
-    /// Starts the delivery of `original` to the outbounds `targets` of `route`. `items` tells what
-    /// the request holds, and is asked only if some outbound has limits in force.
+    /// Starts the delivery of `original` to the first `count` outbounds of `route`. `items` tells
+    /// what the request holds, and is asked only if some outbound has limits in force.
     pub fn start(
         route: &Arc<Route>,
-        targets: Range<usize>,
+        count: usize,
         original: &Original<'_>,
         items: impl Fn() -> Vec<Option<Category>>,
         means: Means<'_, K>,
     ) -> Rc<FanOut<K>> {
         let fan_out = Rc::new(FanOut {
             route: Arc::clone(route),
-            targets: targets.clone(),
-            outcomes: RefCell::new(targets.clone().map(|_| None).collect()),
+            outcomes: RefCell::new((0..count).map(|_| None).collect()),
             waiting: RefCell::new(None),
             counters: Arc::clone(means.counters),
             _kept: means.kept,
         });
         let now = Instant::now();
-        for (index, outbound) in route.outbounds.iter().enumerate() {
-            if !targets.contains(&index) {
-                continue;
-            }
+        for (index, outbound) in route.outbounds.iter().enumerate().take(count) {
             let limits = outbound.limits.in_force(now);
             if !limits.is_empty() && limited::forbid_all(&limits, &items()) {
                 let pause = limited::longest_seconds(&limits);
@@ -140,8 +137,7 @@ impl<K: 'static> FanOut<K> {
     /// Whether an outbound answered that it will never take anything, so that it has no say in what
     /// is limited.
     fn is_dead(&self, index: usize) -> bool {
-        let slot = index.wrapping_sub(self.targets.start);
-        match self.outcomes.borrow().get(slot) {
+        match self.outcomes.borrow().get(index) {
             Some(Some(Ok(response))) => matches!(response.status, 401 | 403 | 404),
             Some(Some(Err(_)) | None) | None => false,
         }
@@ -164,12 +160,13 @@ impl<K: 'static> FanOut<K> {
         if let Some(outbound) = self.route.outbounds.get(index) {
             debug!(outbound = outbound.label, outcome = word, "delivery ended");
             if let Ok(response) = &outcome {
-                outbound.limits.remember(response, Instant::now());
+                let now = Instant::now();
+                outbound.limits.remember(response, now);
+                tell_refusal(outbound, response, now);
             }
         }
         self.counters.deliveries.count(word);
-        let slot = index.wrapping_sub(self.targets.start);
-        if let Some(slot) = self.outcomes.borrow_mut().get_mut(slot) {
+        if let Some(slot) = self.outcomes.borrow_mut().get_mut(index) {
             *slot = Some(outcome);
         }
         if let Some(waker) = self.waiting.borrow_mut().take() {
@@ -187,4 +184,27 @@ async fn deliver<K: 'static>(
     let outcome = caught(upstream.deliver(request)).await;
     let outcome = outcome.unwrap_or(Err(Failure::Panicked));
     fan_out.record(index, outcome);
+}
+
+/// Tells the log when an outbound begins or ceases to refuse what it is sent. That it answers is not
+/// enough: with a wrong key it answers every event with 403 and keeps none.
+fn tell_refusal(outbound: &Outbound, response: &Response, now: Instant) {
+    let status = response.status;
+    let state = match status {
+        200..=299 => 0,
+        // About this one request, or about a time that will be over.
+        400 | 405..=499 => return,
+        _ => u32::from(status),
+    };
+    if !outbound.refusal.is_news(state, now) {
+        return;
+    }
+    let outbound = &outbound.label;
+    if state == 0 {
+        info!(outbound, "outbound accepts again");
+    } else {
+        let reason = response.sentry_error.as_ref().unwrap_or(&response.body);
+        let reason = String::from_utf8_lossy(reason.get(..REASON_BYTES_MAX).unwrap_or(reason));
+        warn!(outbound, status, %reason, "outbound refuses what it is sent");
+    }
 }

@@ -15,7 +15,7 @@ use crate::upstream::exchange::Response;
 pub const DEFAULT_PAUSE_SECONDS: u32 = 60;
 
 /// How many limits are remembered; an upstream has one per quota and category at most.
-const REMEMBERED_MAX: usize = 256;
+const REMEMBERED_MAX: usize = 32;
 
 /// The rate limits in force at one outbound.
 #[derive(Default)]

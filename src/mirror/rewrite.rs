@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use crate::http::head::{FieldName, Method, RequestHead};
+use crate::http::head::{Field, FieldName, Method, RequestHead};
 use crate::mirror::routes::{Outbound, Route};
 use crate::sentry::edit::{Edit, Put};
 use crate::span::Span;
@@ -17,6 +17,9 @@ use crate::span::Span;
 /// A shared rest of the body up to this size is copied behind the head all the same: for small
 /// bodies the copy costs less than a second vector of the write.
 const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// How many names in `Connection` are honoured.
+const LISTED_MAX: usize = 32;
 
 /// A request to be rendered for each outbound.
 pub struct Original<'r> {
@@ -51,6 +54,13 @@ pub fn edit_head(
         span: head.version_span,
         put: Put::Version,
     });
+    let listed = listed_by_connection(head, buffer);
+    let is_listed = |field: &Field| {
+        let name = field.name_span.of(buffer);
+        listed
+            .iter()
+            .any(|listed| listed.eq_ignore_ascii_case(name))
+    };
     for field in &head.fields {
         let is_dropped = match field.name {
             FieldName::ContentLength
@@ -81,7 +91,7 @@ pub fn edit_head(
             | FieldName::XSentryRateLimits
             | FieldName::XSentryError
             | FieldName::RetryAfter
-            | FieldName::Other => head.connection_lists(field.name_span.of(buffer), buffer),
+            | FieldName::Other => is_listed(field),
         };
         if is_dropped {
             // Edits inside a line that goes as a whole would overlap with it.
@@ -96,6 +106,22 @@ pub fn edit_head(
         edit_line_ends(head, buffer, edits);
     }
     edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
+}
+
+/// The names that `Connection` lists besides its own options. What is beyond a sane number of them is
+/// not looked at: to find each of them among all fields is quadratic.
+fn listed_by_connection<'b>(head: &RequestHead, buffer: &'b [u8]) -> Vec<&'b [u8]> {
+    let options: [&[u8]; 3] = [b"", b"close", b"keep-alive"];
+    head.values(FieldName::Connection, buffer)
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| {
+            !options
+                .iter()
+                .any(|option| option.eq_ignore_ascii_case(name))
+        })
+        .take(LISTED_MAX)
+        .collect()
 }
 
 /// Gives every kept line that ended in a bare line feed the line end that RFC 9112 asks of a sender.

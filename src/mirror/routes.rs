@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::config::Config;
 use crate::mirror::limited::LimitMemory;
+use crate::observe::change::Change;
 use crate::sentry::dsn::{Dsn, Origin};
 
 /// All routes of a configuration.
@@ -55,12 +56,15 @@ pub struct Outbound {
     /// The same with the secret as password, where there is one.
     pub basic_with_secret: String,
     /// What it has asked not to be sent for a while.
-    pub limits: LimitMemory,
+    pub limits: Arc<LimitMemory>,
+    /// How it took what it was sent, as the log was told last: 0 well, else the status of its
+    /// refusals.
+    pub refusal: Change,
 }
 
 impl Routes {
-    /// The table for `config`.
-    pub fn new(config: &Config) -> Routes {
+    /// The table for `config`. An outbound that the `previous` table has too keeps its rate limits.
+    pub fn new(config: &Config, previous: Option<&Routes>) -> Routes {
         let mut routes = Routes {
             by_key: HashMap::new(),
             routes: Vec::new(),
@@ -72,7 +76,8 @@ impl Routes {
                 .iter()
                 .map(|outbound| {
                     let origin = routes.origin_index(outbound.dsn.origin());
-                    Outbound::new(&outbound.dsn, origin)
+                    let known = previous.and_then(|previous| previous.limits_of(&outbound.dsn));
+                    Outbound::new(&outbound.dsn, origin, known.unwrap_or_default())
                 })
                 .collect();
             let key = route.inbound.key().as_bytes().into();
@@ -95,6 +100,13 @@ impl Routes {
         &self.origins
     }
 
+    fn limits_of(&self, dsn: &Dsn) -> Option<Arc<LimitMemory>> {
+        let dsn = dsn.to_string();
+        let mut outbounds = self.routes.iter().flat_map(|route| &route.outbounds);
+        let known = outbounds.find(|outbound| outbound.dsn == dsn)?;
+        Some(Arc::clone(&known.limits))
+    }
+
     fn origin_index(&mut self, origin: &Origin) -> usize {
         let known = self.origins.iter().position(|known| known == origin);
         known.unwrap_or_else(|| {
@@ -114,7 +126,7 @@ impl Route {
 }
 
 impl Outbound {
-    fn new(dsn: &Dsn, origin: usize) -> Outbound {
+    fn new(dsn: &Dsn, origin: usize, limits: Arc<LimitMemory>) -> Outbound {
         let path_prefix = dsn.prefix().to_owned();
         let basic = BASE64.encode(format!("{}:", dsn.key()));
         let basic_with_secret = dsn.secret().map_or_else(
@@ -134,7 +146,8 @@ impl Outbound {
             host: dsn.origin().authority(),
             basic,
             basic_with_secret,
-            limits: LimitMemory::default(),
+            limits,
+            refusal: Change::new(),
         }
     }
 }

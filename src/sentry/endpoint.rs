@@ -149,6 +149,21 @@ pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target 
     }
 }
 
+/// Whether a path has a segment `.` or `..`, percent-encoded or not. A server that resolves them would
+/// serve another path than the one that was looked at here.
+pub fn has_dot_segment(head: &[u8], target: Span) -> bool {
+    let target = target.of(head);
+    let path = target
+        .split(|byte| *byte == b'?')
+        .next()
+        .unwrap_or_default();
+    let is_dot = |segment: &[u8]| {
+        let dots: [&[u8]; 6] = [b".", b"..", b"%2e", b"%2e%2e", b".%2e", b"%2e."];
+        dots.iter().any(|dot| dot.eq_ignore_ascii_case(segment))
+    };
+    path.split(|byte| matches!(byte, b'/' | b'\\')).any(is_dot)
+}
+
 /// Where the path begins: at the start of the target or, in absolute form, after the authority.
 fn path_start(head: &[u8], target: Span) -> usize {
     let text = target.of(head);

@@ -19,6 +19,14 @@ use super::edit::{Edit, Put};
 use super::parameters::hex_digit;
 use crate::span::Span;
 
+/// How long a header may be: a thousand times what SDKs make it. A longer one would keep the core
+/// from everything else while it is walked over.
+const HEADER_BYTES_MAX: usize = 1024 * 1024;
+
+/// How many places of a header are edited. Relay refuses a second `dsn`; each place of a bomb of
+/// them would grow to the length of the outbound's DSN, once for each outbound.
+const EDITS_MAX: usize = 16;
+
 /// What the header of an envelope says. Spans are those of the contents of strings, between the
 /// quotes and with their escapes; of several members with one name the last counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +54,10 @@ pub enum EnvelopeError {
     Malformed,
     /// Arrays and objects are nested too deep.
     TooDeep,
+    /// There are more members `dsn` and `trace` than a header can mean.
+    TooMany,
+    /// The header is longer than any SDK makes it.
+    TooLong,
 }
 
 impl fmt::Display for EnvelopeError {
@@ -56,6 +68,8 @@ impl fmt::Display for EnvelopeError {
             EnvelopeError::NotAnObject => "invalid envelope header: expected a JSON object",
             EnvelopeError::Malformed => "invalid envelope header: malformed JSON",
             EnvelopeError::TooDeep => "invalid envelope header: recursion limit exceeded",
+            EnvelopeError::TooMany => "invalid envelope header: duplicate field",
+            EnvelopeError::TooLong => "invalid envelope header: too long",
         })
     }
 }
@@ -72,7 +86,15 @@ pub fn scan(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, Envelo
         return Err(EnvelopeError::Empty);
     }
     let edits_before = edits.len();
-    let scanned = scan_header(body, edits);
+    // Cut off, a header that is too long has no end.
+    let (start, is_cut) = match body.get(..HEADER_BYTES_MAX) {
+        Some(start) => (start, true),
+        None => (body, false),
+    };
+    let scanned = scan_header(start, edits).map_err(|error| match error {
+        EnvelopeError::UnexpectedEnd if is_cut => EnvelopeError::TooLong,
+        error => error,
+    });
     if scanned.is_err() {
         edits.truncate(edits_before);
     }
@@ -258,6 +280,9 @@ impl<'b> Scanner<'b> {
     }
 
     fn string_to_edit(&mut self, put: Put, edits: &mut Vec<Edit>) -> Result<Span, EnvelopeError> {
+        if edits.len() >= EDITS_MAX {
+            return Err(EnvelopeError::TooMany);
+        }
         let span = self.string()?;
         edits.push(Edit { span, put });
         Ok(span)

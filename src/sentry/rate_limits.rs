@@ -15,6 +15,10 @@
 const QUOTAS_MAX: usize = 32;
 const NAMES_MAX: usize = 64;
 
+/// The longest time that is believed. An upstream that is asked again after a day can say it again;
+/// one that once sent nonsense would otherwise be silenced for years.
+const SECONDS_MAX: u32 = 24 * 60 * 60;
+
 /// One quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimit {
@@ -111,7 +115,8 @@ pub fn parse_retry_after(value: &[u8]) -> Option<u32> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    str::from_utf8(digits).ok()?.parse().ok()
+    let seconds: u32 = str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(seconds.min(SECONDS_MAX))
 }
 
 /// The names in both lists, of which an empty one means all names.
@@ -136,11 +141,12 @@ fn covers_names(wide: &[String], narrow: &[String]) -> bool {
 
 fn parse_quota(quota: &str) -> Option<RateLimit> {
     let mut fields = quota.split(':').map(str::trim);
-    // Longer times than fit become the longest that does.
-    let seconds = fields.next()?.parse::<f64>().ok()?.ceil() as u32;
-    if seconds == 0 {
+    let seconds = fields.next()?.parse::<f64>().ok()?.ceil();
+    // Infinite is no time, and neither is none.
+    if !seconds.is_finite() || seconds < 1.0 {
         return None;
     }
+    let seconds = (seconds as u32).min(SECONDS_MAX);
     let mut field = || fields.next().unwrap_or_default();
     Some(RateLimit {
         seconds,
@@ -227,7 +233,7 @@ mod tests {
             ("60", "60::"),
             ("60:a", "60:a:"),
             ("0.2:a:key,1.0:b:key", "1:a:key, 1:b:key"),
-            ("99999999999:a:key", "4294967295:a:key"),
+            ("99999999999:a:key", "86400:a:key"),
             (
                 "0:a:key,-5:a:key,nan:a:key,x:a:key,:a:key,7:b:key",
                 "7:b:key",

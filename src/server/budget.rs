@@ -46,16 +46,21 @@ impl Reservation {
     /// Makes the share `bytes` large; `false`, and no change, where the budget does not allow it.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
-        let others = self.budget.used.get() - self.bytes;
-        let is_allowed = others
-            .checked_add(bytes)
-            .is_some_and(|total| total <= self.budget.limit.get());
         // A smaller share is always allowed.
-        if is_allowed || bytes <= self.bytes {
+        let is_allowed = bytes <= self.bytes || self.could_be(bytes);
+        if is_allowed {
+            let others = self.budget.used.get() - self.bytes;
             self.budget.used.set(others + bytes);
             self.bytes = bytes;
         }
-        is_allowed || bytes <= self.bytes
+        is_allowed
+    }
+
+    /// Whether the share could be `bytes` large now.
+    pub fn could_be(&self, bytes: usize) -> bool {
+        let others = self.budget.used.get() - self.bytes;
+        let total = others.checked_add(bytes);
+        total.is_some_and(|total| total <= self.budget.limit.get())
     }
 
     /// How large the share is.

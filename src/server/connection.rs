@@ -23,6 +23,7 @@ use crate::server::budget::Reservation;
 use crate::server::stop::Listener;
 use crate::sys;
 use crate::upstream::stream::{read_into, write_all};
+use crate::upstream::turn::Turn;
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 section 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -31,14 +32,25 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// load balancer carries many clients over one connection; it should not lose it to one of them.
 const DISCARD_BYTES_MAX: usize = 256 * 1024;
 
+/// How much room is made at first for a body; it doubles as the body comes in.
+const ROOM_BYTES: usize = 1024 * 1024;
+
+/// How much of a body must have come for each second beyond `timeouts.body`. Without it a byte now
+/// and then would hold a connection, and what it has brought, for ever.
+const RATE_BYTES_MIN: u64 = 1024;
+
 /// How long a stopping worker waits for the first request of a connection it has accepted. Whoever
 /// connects has something to say; after later requests silence is normal.
 const NEWCOMER_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long, and for how many bytes, a closed connection is still read, so that the kernel does not
-/// answer late bytes with a reset that overtakes our reply.
-const LINGER_TIME: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// How much of a taken body's memory may stay with what follows it.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a closed connection may be silent, and how long it is read at all, so that the kernel
+/// does not answer late bytes with a reset that overtakes our reply. A client that sends a large
+/// body reads only after that; what it sends is thrown away.
+const LINGER_SILENCE: Duration = Duration::from_secs(2);
+const LINGER_TIME: Duration = Duration::from_secs(30);
 
 /// A connection of an SDK.
 pub struct Connection {
@@ -50,6 +62,17 @@ pub struct Connection {
     /// Replies on their way out; kept for its memory.
     outgoing: Vec<u8>,
     is_new: bool,
+    turn: Turn,
+}
+
+/// Whether the body of a refused request is worth reading to keep the connection. A chunked one does
+/// not say how long it is; it is given up where it turns out too long.
+pub fn is_discardable(framing: Framing) -> bool {
+    match framing {
+        Framing::Length(length) => length <= DISCARD_BYTES_MAX,
+        Framing::Empty | Framing::Chunked => true,
+        Framing::UntilClose => false,
+    }
 }
 
 /// Why a connection yields no request, or no body.
@@ -79,6 +102,7 @@ impl Connection {
             buffer: BytesMut::new(),
             outgoing: Vec::new(),
             is_new: true,
+            turn: Turn::default(),
         }
     }
 
@@ -137,7 +161,13 @@ impl Connection {
     /// The first `length` bytes of the buffer, which are its own from now on.
     pub fn take(&mut self, length: usize) -> Bytes {
         self.is_new = false;
-        self.buffer.split_to(length).freeze()
+        let taken = self.buffer.split_to(length).freeze();
+        // What is left keeps the memory of what was taken. After a large body that would be memory
+        // which nobody counts any more.
+        if length > KEPT_BYTES_MAX {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
+        taken
     }
 
     /// Whether a byte of the body has arrived.
@@ -178,13 +208,23 @@ impl Connection {
         reservation: &mut Reservation,
         limits: &Limits,
     ) -> Result<Bytes, Ended> {
-        if !reservation.resize(length) {
+        // What is only announced takes no memory from others; but where it cannot fit now, there
+        // is no use in beginning.
+        if !reservation.could_be(length) {
             return Err(Rejection::Overloaded.into());
         }
-        self.buffer
-            .reserve(length.saturating_sub(self.buffer.len()));
+        let started = Instant::now();
         while self.buffer.len() < length {
-            self.fill_body(limits).await?;
+            let have = self.buffer.len();
+            let room = have.max(ROOM_BYTES).min(length - have);
+            if !reservation.resize(have + room) {
+                return Err(Rejection::Overloaded.into());
+            }
+            self.buffer.reserve(room);
+            self.fill_body(started, limits).await?;
+        }
+        if !reservation.resize(length) {
+            return Err(Rejection::Overloaded.into());
         }
         Ok(self.take(length))
     }
@@ -196,6 +236,7 @@ impl Connection {
         limits: &Limits,
     ) -> Result<Bytes, Ended> {
         let mut chunked = Chunked::new(bytes_max);
+        let started = Instant::now();
         loop {
             match chunked.decode(&mut self.buffer).map_err(Rejection::Chunk)? {
                 Progress::More => {}
@@ -207,11 +248,17 @@ impl Connection {
             if !reservation.resize(self.buffer.capacity()) {
                 return Err(Rejection::Overloaded.into());
             }
-            self.fill_body(limits).await?;
+            self.fill_body(started, limits).await?;
         }
     }
 
-    async fn fill_body(&mut self, limits: &Limits) -> Result<(), Ended> {
+    /// Reads once of a body that has been coming since `started`.
+    async fn fill_body(&mut self, started: Instant, limits: &Limits) -> Result<(), Ended> {
+        let late = started.elapsed().saturating_sub(limits.body_timeout);
+        let expected = late.as_secs().saturating_mul(RATE_BYTES_MIN);
+        if expected > self.buffer.len() as u64 {
+            return Err(Rejection::BodyTimeout.into());
+        }
         match self.fill(limits.body_timeout).await {
             Fill::Some => Ok(()),
             Fill::End => Err(Ended::Gone),
@@ -228,7 +275,7 @@ impl Connection {
         limits: &Limits,
     ) -> bool {
         let body = self.read_body(framing, DISCARD_BYTES_MAX, reservation, limits);
-        body.await.is_ok()
+        matches!(timeout(limits.body_timeout, body).await, Ok(Ok(_)))
     }
 
     /// Writes what `fill` appends to an empty buffer.
@@ -239,7 +286,8 @@ impl Connection {
     ) -> Result<(), Ended> {
         let mut outgoing = std::mem::take(&mut self.outgoing);
         fill(&mut outgoing);
-        let written = timeout(limits.write_timeout, write_all(&mut self.stream, outgoing)).await;
+        let writing = timeout(limits.write_timeout, write_all(&mut self.stream, outgoing));
+        let written = self.turn.take(writing).await;
         let Ok((Ok(()), mut outgoing)) = written else {
             return Err(Ended::Gone);
         };
@@ -254,13 +302,12 @@ impl Connection {
         if self.stream.shutdown().await.is_err() {
             return;
         }
-        let deadline = Instant::now() + LINGER_TIME;
-        let mut read = 0;
-        while read < LINGER_BYTES_MAX {
+        let started = Instant::now();
+        self.buffer = BytesMut::new();
+        while started.elapsed() < LINGER_TIME {
             self.buffer.clear();
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.fill(left).await {
-                Fill::Some => read += self.buffer.len(),
+            match self.fill(LINGER_SILENCE).await {
+                Fill::Some => {}
                 Fill::End | Fill::Late => return,
             }
         }
@@ -269,7 +316,8 @@ impl Connection {
     /// Reads once.
     async fn fill(&mut self, patience: Duration) -> Fill {
         let buffer = std::mem::take(&mut self.buffer);
-        match timeout(patience, read_into(&mut self.stream, buffer)).await {
+        let reading = timeout(patience, read_into(&mut self.stream, buffer));
+        match self.turn.take(reading).await {
             Err(_elapsed) => Fill::Late,
             Ok((result, buffer)) => {
                 self.buffer = buffer;

@@ -15,7 +15,7 @@ use crate::http::head::{Method, RequestHead, Version};
 use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::{Manner, Reply};
 use crate::sentry::edit::Edit;
-use crate::server::connection::{Connection, Ended};
+use crate::server::connection::{Connection, Ended, is_discardable};
 use crate::server::worker::{Routing, Worker};
 
 /// Serves the requests of a connection, in order, until it ends.
@@ -31,6 +31,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
     let mut newcomer = Some(worker.gate.enter());
     loop {
         let patience = worker.routing().plan.limits.idle_timeout;
+        exchange.shrink();
         if !exchange.connection.await_request(patience, &stop).await {
             return;
         }
@@ -42,6 +43,9 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         }
     }
 }
+
+/// How many edits a connection keeps room for; SDKs need about ten.
+const KEPT_EDITS_MAX: usize = 64;
 
 /// What follows on a reply.
 enum Next {
@@ -71,6 +75,14 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
+    /// Gives back what an unusual request has made grow, so that an idle connection stays small.
+    fn shrink(&mut self) {
+        self.head_edits.clear();
+        self.body_edits.clear();
+        self.head_edits.shrink_to(KEPT_EDITS_MAX);
+        self.body_edits.shrink_to(KEPT_EDITS_MAX);
+    }
+
     async fn handle(&mut self, worker: &Rc<Worker>) -> Next {
         let routing = worker.routing();
         let limits = &routing.plan.limits;
@@ -93,30 +105,30 @@ impl Exchange {
                 (Reply::rejection(&rejection), rejection.ends_connection())
             }
         };
-        let expects_continue = self.head.expects_continue(&head);
-        let is_lost = match body {
-            BodyState::Read => false,
-            // Whether the body will come after all, nobody knows.
-            BodyState::Unread(Framing::Empty) => false,
-            BodyState::Unread(_) => expects_continue,
-            BodyState::Broken => true,
+        let (is_at_next_request, rest) = match body {
+            BodyState::Read | BodyState::Unread(Framing::Empty) => (true, None),
+            BodyState::Broken => (false, None),
+            // Whether a body that was announced will come after a refusal, nobody knows.
+            BodyState::Unread(_) if self.head.expects_continue(&head) => (false, None),
+            BodyState::Unread(framing) if !is_discardable(framing) => (false, None),
+            BodyState::Unread(framing) => (true, Some(framing)),
         };
         let manner = Manner {
             is_head: self.head.method == Method::Head,
             keep_alive: !ends
-                && !is_lost
+                && is_at_next_request
                 && self.head.keep_alive(&head)
                 && !worker.stop.is_ordered(),
             is_http10: self.head.version == Version::Http10,
         };
         let written = self
             .connection
-            .write(limits, |outgoing| reply.write(manner, outgoing))
-            .await;
-        match (written, body) {
+            .write(limits, |outgoing| reply.write(manner, outgoing));
+        match (written.await, rest) {
             (Err(_), _) => Next::Close,
-            (Ok(()), BodyState::Read) if manner.keep_alive => Next::Request,
-            (Ok(()), BodyState::Unread(framing)) if manner.keep_alive => {
+            (Ok(()), None) if manner.keep_alive => Next::Request,
+            (Ok(()), None) if is_at_next_request => Next::Close,
+            (Ok(()), Some(framing)) if manner.keep_alive => {
                 let mut share = worker.budget.reservation();
                 let discarded = self.connection.discard_body(framing, &mut share, limits);
                 if discarded.await {
@@ -125,8 +137,7 @@ impl Exchange {
                     Next::Linger
                 }
             }
-            (Ok(()), BodyState::Read) => Next::Close,
-            (Ok(()), BodyState::Unread(_) | BodyState::Broken) => Next::Linger,
+            (Ok(()), _) => Next::Linger,
         }
     }
 

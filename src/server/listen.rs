@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
-use tracing::warn;
+use tracing::{info, warn};
+
+use crate::config::Config;
 
 /// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -65,4 +67,20 @@ pub fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(%error, "cannot raise the limit of file descriptors");
     }
+}
+
+/// The same configuration with no more connections than half of the descriptors allow: the other half
+/// is for upstreams. Clients that take all of them would keep what they send from being delivered.
+pub fn fitting(config: &Config, workers: usize) -> Config {
+    let mut config = config.clone();
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let share = usize::try_from(descriptors / 2).unwrap_or(usize::MAX) / workers.max(1);
+    if config.limits.connections > share {
+        info!(
+            descriptors,
+            "limits.connections is lowered to {share} per worker, so that half of the file descriptors are left for upstreams; raise their limit to change that, for example with `--ulimit nofile=1048576`"
+        );
+        config.limits.connections = share.max(1);
+    }
+    config
 }

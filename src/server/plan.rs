@@ -34,12 +34,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for `config`. An origin that is `known` already keeps its addresses.
+    /// The plan for `config`. What the `previous` plan knows of an origin's addresses and of an
+    /// outbound's rate limits is kept.
     ///
     /// # Errors
     /// What is wrong with the TLS settings, in words for an operator.
-    pub fn new(config: &Config, known: &[Arc<SharedOrigin>]) -> Result<Plan, String> {
-        let routes = Routes::new(config);
+    pub fn new(config: &Config, previous: Option<&Plan>) -> Result<Plan, String> {
+        let routes = Routes::new(config, previous.map(|previous| &previous.routes));
         let is_https = |origin: &Origin| origin.scheme == Scheme::Https;
         let client = match routes.origins().iter().any(is_https) {
             true => Some(tls::client_config(
@@ -48,19 +49,25 @@ impl Plan {
             )?),
             false => None,
         };
+        let known_as = |origin: &Origin| {
+            let known = previous.map(|previous| &previous.origins);
+            known?.iter().find(|known| known.origin == *origin)
+        };
         let share = |origin: &Origin| match &client {
             Some(client) if is_https(origin) => {
-                // TLS settings are read anew, so this is another origin than before.
+                // TLS settings are read anew, so its connections are not kept.
                 let identity = TlsIdentity {
                     config: Arc::clone(client),
                     server_name: server_name(origin)?,
                 };
-                Ok(Arc::new(SharedOrigin::new(origin.clone(), Some(identity))))
+                Ok(Arc::new(match known_as(origin) {
+                    Some(known) => known.with_tls(identity),
+                    None => SharedOrigin::new(origin.clone(), Some(identity)),
+                }))
             }
             Some(_) | None => {
-                let known = known.iter().find(|known| known.origin == *origin);
                 let new = || Arc::new(SharedOrigin::new(origin.clone(), None));
-                Ok(known.map_or_else(new, Arc::clone))
+                Ok(known_as(origin).map_or_else(new, Arc::clone))
             }
         };
         let origins: Result<_, String> = routes.origins().iter().map(share).collect();

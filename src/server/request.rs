@@ -49,6 +49,9 @@ impl Exchange {
         self.head_edits.clear();
         self.body_edits.clear();
         let target = endpoint::parse_target(head, self.head.target, &mut self.head_edits);
+        if endpoint::has_dot_segment(head, self.head.target) {
+            return Err(Rejection::NotFound.into());
+        }
         if let Some(reply) = self.answer_locally(head, target.endpoint) {
             return reply.map_err(Ended::Rejected);
         }
@@ -120,13 +123,13 @@ impl Exchange {
             client: plan.forward_client_ip.then(|| self.connection.peer.ip()),
         };
         // A script has one source; reports come back to the mirror and go to all.
-        let target_count = if is_dialog { 1 } else { route.outbounds.len() };
+        let count = if is_dialog { 1 } else { route.outbounds.len() };
         let means = Means {
             upstreams: &routing.upstreams,
             counters: &worker.counters,
             kept: (share, worker.gate.enter()),
         };
-        let fan_out = FanOut::start(route, 0..target_count, &original, || sent.items(), means);
+        let fan_out = FanOut::start(route, count, &original, || sent.items(), means);
         let success = || {
             let content_type = self.head.values(FieldName::ContentType, sent.head).next();
             let method = self.head.method_span.of(sent.head);

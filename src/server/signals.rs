@@ -6,10 +6,14 @@
 
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::warn;
+
+/// How long the last log line is given to be written.
+const LOG_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +51,10 @@ impl Requests {
         self.arrived.recv().unwrap_or(end)
     }
 
-    /// Waits to be asked to stop, whatever else is asked for, and gives the name of the signal.
-    pub fn wait_for_stop(&self) -> &'static str {
-        loop {
-            if let Request::Stop(name) = self.next() {
-                return name;
-            }
-        }
+    /// Waits for any of them, where there is no configuration to read: a terminal that is closed
+    /// sends SIGHUP.
+    pub fn wait_for_stop(&self) {
+        self.next();
     }
 }
 
@@ -69,6 +70,8 @@ fn forward(mut signals: Signals, requests: &mpsc::Sender<Request>) {
             && std::mem::replace(&mut is_stopping, true)
         {
             warn!(signal = name, "asked a second time; stopping at once");
+            // The thread that writes the log is not waited for by an exit.
+            thread::sleep(LOG_PATIENCE);
             std::process::exit(128 + signal);
         }
         // Whoever listens no longer is stopping anyway.

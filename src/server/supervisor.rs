@@ -98,7 +98,10 @@ impl Mirror {
     /// What is missing, in words for an operator.
     pub fn start(config: &Config) -> Result<Mirror, StartError> {
         listen::raise_descriptor_limit();
-        let plan = Arc::new(Plan::new(config, &[]).map_err(StartError::Config)?);
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let count = worker_count(config.workers, cores.len());
+        let config = &listen::fitting(config, count);
+        let plan = Arc::new(Plan::new(config, None).map_err(StartError::Config)?);
         let fixed = Fixed::of(config);
         let listener =
             listen::bind(fixed.listen).map_err(|error| StartError::Bind(fixed.listen, error))?;
@@ -106,8 +109,6 @@ impl Mirror {
             .map_err(|error| StartError::System("read the listening address", error))?;
         dns::resolve(&plan.origins, plan.limits.dns_refresh, DNS_PATIENCE);
 
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
-        let count = worker_count(config.workers, cores.len());
         // Under a CPU quota there are fewer workers than cores, and binding the workers of every
         // container of a host to its first cores would crowd those.
         let is_bound = count == cores.len();
@@ -141,7 +142,8 @@ impl Mirror {
     /// # Errors
     /// What is wrong with it; nothing has changed then.
     pub fn reload(&mut self, config: &Config) -> Result<(), StartError> {
-        let plan = Plan::new(config, &self.plan.origins).map_err(StartError::Config)?;
+        let config = &listen::fitting(config, self.workers.len());
+        let plan = Plan::new(config, Some(&self.plan)).map_err(StartError::Config)?;
         let plan = Arc::new(plan);
         if Fixed::of(config) != self.fixed {
             warn!("ip, port, workers, driver and the log settings change only with a restart");

@@ -5,11 +5,14 @@
 //! is aborted, because a process that lost a worker would go on at half its strength unnoticed.
 
 use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -228,7 +231,9 @@ impl Worker {
         let mut pause = ACCEPT_PAUSE;
         while !self.stop.is_ordered() {
             let limit = self.routing().plan.limits.connections;
-            self.connections.below(limit).await;
+            if !self.await_room(limit).await {
+                return;
+            }
             self.balance.let_others_catch_up().await;
             // Never cancelled: an accept that is dropped after it was done loses a connection.
             // Stopping shuts the listener down, which makes it return.
@@ -253,14 +258,29 @@ impl Worker {
                 // The client gave up while it waited; the next one may be fine.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    if pause == ACCEPT_PAUSE && error.kind() != io::ErrorKind::WouldBlock {
+                    sleep(pause).await;
+                    // A listener that was shut down fails before the order to stop has arrived.
+                    let is_worth_telling =
+                        pause == ACCEPT_PAUSE && error.kind() != io::ErrorKind::WouldBlock;
+                    if is_worth_telling && !self.stop.is_ordered() {
                         warn!(worker = self.index, %error, "cannot accept; trying on with pauses");
                     }
-                    sleep(pause).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                 }
             }
         }
+    }
+
+    /// Waits until fewer than `limit` connections are open; `false` where the order to stop comes
+    /// first.
+    async fn await_room(&self, limit: usize) -> bool {
+        let stop = self.stop.listener();
+        let mut below = pin!(self.connections.below(limit));
+        poll_fn(|context| match below.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => stop.poll_ordered(context).map(|()| false),
+        })
+        .await
     }
 
     /// Follows the orders of the supervisor until the one to stop.

@@ -48,6 +48,14 @@ impl Breaker {
         self.is_probing.set(false);
     }
 
+    /// Takes note of a delivery that says nothing about the upstream.
+    pub fn passed(&self, now: Instant) {
+        if self.is_probing.replace(false) {
+            // The next one is the probe.
+            self.open_until.set(Some(now));
+        }
+    }
+
     /// Takes note of a failure.
     pub fn failed(&self, now: Instant, limits: &Limits) {
         // Of those that were sent before it opened, only the probe's outcome is news.

@@ -25,7 +25,7 @@ pub async fn connect(shared: &SharedOrigin, patience: Duration) -> Result<Stream
     let first = shared.first_address();
     let mut last_failure = Failure::Dns;
     for turn in 0..addresses.len() {
-        let Some(address) = addresses.get((first + turn) % addresses.len()) else {
+        let Some(address) = addresses.get(first.wrapping_add(turn) % addresses.len()) else {
             continue;
         };
         match timeout(patience, connect_address(shared, *address)).await {
@@ -33,7 +33,7 @@ pub async fn connect(shared: &SharedOrigin, patience: Duration) -> Result<Stream
             Ok(Err(failure)) => last_failure = failure,
             Err(_elapsed) => last_failure = Failure::ConnectTimeout,
         }
-        shared.skip_address();
+        shared.skip_address(first.wrapping_add(turn));
     }
     Err(last_failure)
 }

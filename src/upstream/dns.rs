@@ -82,7 +82,8 @@ impl Keeper {
             .map(|found| found.collect::<Vec<_>>());
         match answer {
             Ok(found) if !found.is_empty() => {
-                if *self.shared.addresses() != found[..] {
+                // Resolvers rotate their answers; only another set of addresses is news.
+                if !is_same_set(&found, &self.shared.addresses()) {
                     info!(%origin, addresses = ?found, "host resolved");
                     self.shared.set_addresses(found);
                 }
@@ -96,8 +97,17 @@ impl Keeper {
     fn failed(&mut self, error: impl std::fmt::Display) {
         if !self.is_failing {
             let known = self.shared.addresses().len();
-            warn!(origin = %self.shared.origin, %error, known_addresses = known, "host cannot be resolved; known addresses stay in use");
+            let consequence = match known {
+                0 => "nothing can be delivered there until it is",
+                _ => "its known addresses stay in use",
+            };
+            warn!(origin = %self.shared.origin, %error, "host cannot be resolved; {consequence}");
         }
         self.is_failing = true;
     }
+}
+
+fn is_same_set(one: &[SocketAddr], other: &[SocketAddr]) -> bool {
+    one.iter().all(|address| other.contains(address))
+        && other.iter().all(|address| one.contains(address))
 }

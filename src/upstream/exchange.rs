@@ -15,6 +15,10 @@ use crate::http::head::{FieldName, Method, Parsed};
 use crate::http::response::ResponseHead;
 use crate::limits::Limits;
 use crate::upstream::stream::Stream;
+use crate::upstream::turn::Turn;
+
+/// How many heads a response may have, the interim ones (1xx) included. One or two are usual.
+const HEADS_MAX: usize = 16;
 
 /// A request as it goes out.
 pub struct Request {
@@ -97,6 +101,22 @@ impl Failure {
         "panicked",
     ];
 
+    /// Whether it says that the upstream is down: nothing came back, and neither the request nor
+    /// this process can be the reason.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Failure::Dns | Failure::ConnectTimeout | Failure::Tls(_) | Failure::Timeout => true,
+            Failure::Connect(error) => !is_own_shortage(error),
+            Failure::Send(_) | Failure::Receive(_) | Failure::Closed => true,
+            Failure::Malformed(_)
+            | Failure::TooLarge
+            | Failure::Overloaded
+            | Failure::Paused
+            | Failure::Withheld(_)
+            | Failure::Panicked => false,
+        }
+    }
+
     /// A fixed word per kind, for logs and counters.
     pub fn label(&self) -> &'static str {
         match self {
@@ -141,6 +161,20 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Whether an error means that this process, or this host, has run out of something.
+fn is_own_shortage(error: &io::Error) -> bool {
+    let shortages = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOBUFS,
+        libc::ENOMEM,
+        libc::EADDRNOTAVAIL,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|code| shortages.contains(&code))
+}
+
 /// A connection with its read buffer.
 pub struct Connection {
     stream: Stream,
@@ -152,6 +186,7 @@ pub struct Connection {
     is_reusable: bool,
     /// Whether a byte of the current response has arrived.
     saw_response: bool,
+    turn: Turn,
 }
 
 impl Connection {
@@ -163,6 +198,7 @@ impl Connection {
             head: ResponseHead::default(),
             is_reusable: true,
             saw_response: false,
+            turn: Turn::default(),
         }
     }
 
@@ -241,6 +277,19 @@ impl Connection {
 
     /// Reads up to the end of the first head that is not an interim response.
     async fn receive_head(&mut self, limits: &Limits) -> Result<(), Failure> {
+        for _ in 0..HEADS_MAX {
+            self.receive_one_head(limits).await?;
+            match self.head.status {
+                // The request asked for no other protocol, so nothing can follow a 101.
+                101 => return Err(Failure::Malformed("unasked 101 response".to_owned())),
+                ..200 => self.buffer.advance(self.head.len),
+                _ => return Ok(()),
+            }
+        }
+        Err(Failure::Malformed("too many interim responses".to_owned()))
+    }
+
+    async fn receive_one_head(&mut self, limits: &Limits) -> Result<(), Failure> {
         loop {
             let parsed = self
                 .head
@@ -248,11 +297,6 @@ impl Connection {
                 .map_err(|error| Failure::Malformed(error.to_string()))?;
             match parsed {
                 Parsed::Partial => self.read().await?,
-                // The request asked for no other protocol, so nothing can follow a 101.
-                Parsed::Complete if self.head.status == 101 => {
-                    return Err(Failure::Malformed("unasked 101 response".to_owned()));
-                }
-                Parsed::Complete if self.head.status < 200 => self.buffer.advance(self.head.len),
                 Parsed::Complete => return Ok(()),
             }
         }
@@ -302,7 +346,7 @@ impl Connection {
     /// Reads once.
     async fn read(&mut self) -> Result<(), Failure> {
         let buffer = std::mem::take(&mut self.buffer);
-        let (result, buffer) = self.stream.receive(buffer).await;
+        let (result, buffer) = self.turn.take(self.stream.receive(buffer)).await;
         self.buffer = buffer;
         match result {
             Ok(0) => Err(Failure::Closed),

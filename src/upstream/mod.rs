@@ -4,7 +4,8 @@
 //! is up), [`dns`] keeps the addresses fresh from a thread of its own, [`stream`] is one connection
 //! (plain or [`tls`]), [`connect`] opens it, [`exchange`] sends one request over it and reads one
 //! response, and [`pool`] is a worker's own side of an origin: its pool, its cap on deliveries
-//! in flight, its [`breaker`] and the retry of a stale connection.
+//! in flight, its [`breaker`] and the retry of a stale connection. [`turn`] keeps any of it from taking
+//! the core for itself.
 
 pub mod breaker;
 pub mod connect;
@@ -14,3 +15,4 @@ pub mod origin;
 pub mod pool;
 pub mod stream;
 pub mod tls;
+pub mod turn;

@@ -5,13 +5,15 @@
 //! however many workers see it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tracing::{info, warn};
 
+use crate::observe::change::Change;
 use crate::sentry::dsn::Origin;
 
 /// An origin as the whole process sees it.
@@ -22,7 +24,8 @@ pub struct SharedOrigin {
     pub tls: Option<TlsIdentity>,
     addresses: RwLock<Arc<[SocketAddr]>>,
     next_address: AtomicUsize,
-    is_down: AtomicBool,
+    /// 1 while it is down.
+    down: Change,
 }
 
 /// Whose certificate is expected, and which ones are trusted.
@@ -42,8 +45,15 @@ impl SharedOrigin {
             tls,
             addresses: RwLock::new(Arc::new([])),
             next_address: AtomicUsize::new(0),
-            is_down: AtomicBool::new(false),
+            down: Change::new(),
         }
+    }
+
+    /// The same origin with other TLS settings: it keeps the addresses.
+    pub fn with_tls(&self, tls: TlsIdentity) -> SharedOrigin {
+        let successor = SharedOrigin::new(self.origin.clone(), Some(tls));
+        successor.set_addresses(self.addresses().to_vec());
+        successor
     }
 
     /// The addresses to try, in the order to try them.
@@ -61,9 +71,13 @@ impl SharedOrigin {
         self.next_address.load(Ordering::Relaxed)
     }
 
-    /// Lets later connections begin with the next address, because this one failed.
-    pub fn skip_address(&self) {
-        self.next_address.fetch_add(1, Ordering::Relaxed);
+    /// Lets later connections begin with the address after the one at `failed`. Of several that
+    /// failed there at once, one moves on.
+    pub fn skip_address(&self, failed: usize) {
+        let (ok, other) = (Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self
+            .next_address
+            .compare_exchange(failed, failed.wrapping_add(1), ok, other);
     }
 
     /// Replaces the addresses by a newer answer of the resolver.
@@ -76,16 +90,16 @@ impl SharedOrigin {
     }
 
     /// Takes note that a delivery got an answer.
-    pub fn answered(&self) {
-        if self.is_down.load(Ordering::Relaxed) && self.is_down.swap(false, Ordering::Relaxed) {
+    pub fn answered(&self, now: Instant) {
+        if self.down.is_news(0, now) {
             info!(origin = %self.origin, "upstream is answering again");
         }
     }
 
     /// Takes note that a delivery failed without an answer.
-    pub fn failed(&self, failure: &dyn std::fmt::Display) {
-        if !self.is_down.load(Ordering::Relaxed) && !self.is_down.swap(true, Ordering::Relaxed) {
-            warn!(origin = %self.origin, %failure, "upstream does not answer; its deliveries are lost until it does");
+    pub fn failed(&self, failure: &dyn std::fmt::Display, now: Instant) {
+        if self.down.is_news(1, now) {
+            warn!(origin = %self.origin, %failure, "upstream does not answer");
         }
     }
 }

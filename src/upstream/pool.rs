@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use monoio::time::timeout;
+use tracing::debug;
 
 use crate::limits::Limits;
 use crate::upstream::breaker::Breaker;
@@ -39,8 +40,6 @@ pub struct Upstream {
     waiting: RefCell<VecDeque<Weak<Waiter>>>,
     in_flight: Cell<usize>,
     breaker: Breaker,
-    opened: Cell<u64>,
-    retried: Cell<u64>,
 }
 
 /// A delivery that waits for a connection.
@@ -67,8 +66,6 @@ impl Upstream {
             waiting: RefCell::default(),
             in_flight: Cell::new(0),
             breaker: Breaker::default(),
-            opened: Cell::new(0),
-            retried: Cell::new(0),
         }
     }
 
@@ -86,13 +83,15 @@ impl Upstream {
         let delivered = timeout(self.limits.exchange_timeout, self.attempt(request)).await;
         let result = delivered.unwrap_or(Err(Failure::Timeout));
         match &result {
-            Ok(_) => {
-                self.breaker.answered();
-                self.shared.answered();
-            }
-            Err(failure) => {
+            Err(failure) if failure.is_outage() => {
                 self.breaker.failed(Instant::now(), &self.limits);
-                self.shared.failed(failure);
+                self.shared.failed(failure, Instant::now());
+            }
+            // Our own shortage, of descriptors for example.
+            Err(Failure::Connect(_)) => self.breaker.passed(Instant::now()),
+            Ok(_) | Err(_) => {
+                self.breaker.answered();
+                self.shared.answered(Instant::now());
             }
         }
         result
@@ -112,16 +111,6 @@ impl Upstream {
         Arc::ptr_eq(&self.shared, origin)
     }
 
-    /// How many connections it opened since the start.
-    pub fn opened(&self) -> u64 {
-        self.opened.get()
-    }
-
-    /// How many deliveries it sent a second time, because a reused connection turned out closed.
-    pub fn retried(&self) -> u64 {
-        self.retried.get()
-    }
-
     /// Sends over a pooled connection, and once more over a fresh one where the pooled one was
     /// closed before any byte of a response: most likely the upstream never saw the request.
     async fn attempt(&self, mut request: Request) -> Result<Response, Failure> {
@@ -133,11 +122,12 @@ impl Upstream {
                     return Ok(response);
                 }
                 Err(failure) if connection.saw_response() => return Err(failure),
-                Err(_stale) => self.retried.set(self.retried.get() + 1),
+                Err(_stale) => {
+                    debug!(origin = %self.shared.origin, "a reused connection was closed; trying a fresh one")
+                }
             }
         }
         let stream = connect(&self.shared, self.limits.connect_timeout).await?;
-        self.opened.set(self.opened.get() + 1);
         let mut connection = Connection::new(stream);
         let response = connection.exchange(&mut request, &self.limits).await?;
         self.put_back(connection, Instant::now());

@@ -246,22 +246,27 @@ fn a_success_announces_what_is_limited_everywhere() {
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
     let mut client = mirror.client();
     client.ask(&envelope_request(envelope(ID).as_bytes()));
-    b.wait_for(1);
     // The first answer may have come before the second outbound had spoken.
-    let response = client.ask(&envelope_request(b"{}\n{\"type\":\"log\"}\n{}"));
-    assert_eq!(response.status, 200);
-    assert_eq!(
-        response.field("X-Sentry-Rate-Limits"),
-        Some("30:session:key")
-    );
-    assert_eq!(response.field("Retry-After"), None);
+    let started = Instant::now();
+    let response = loop {
+        let response = client.ask(&envelope_request(b"{}\n{\"type\":\"log\"}\n{}"));
+        assert_eq!(response.status, 200);
+        assert_eq!(response.field("Retry-After"), None);
+        if response.field("X-Sentry-Rate-Limits").is_some() {
+            break response;
+        }
+        assert!(started.elapsed() < Duration::from_secs(5));
+    };
+    let is_common = |response: &Response| {
+        let limits = response.field("X-Sentry-Rate-Limits").unwrap();
+        // A second may be over already.
+        ["30:session:key", "29:session:key"].contains(&limits)
+    };
+    assert!(is_common(&response), "{response:?}");
     // What is limited everywhere is answered here.
     let response = client.ask(&envelope_request(b"{}\n{\"type\":\"session\"}\n{}"));
     assert_eq!(response.status, 429);
-    assert_eq!(
-        response.field("X-Sentry-Rate-Limits"),
-        Some("30:session:key")
-    );
+    assert!(is_common(&response), "{response:?}");
 }
 
 #[test]

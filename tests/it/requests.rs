@@ -322,3 +322,71 @@ fn lines_that_end_in_a_bare_line_feed_go_out_with_a_proper_end() {
     assert_eq!(got.fields.len(), 3);
     assert_eq!(got.text(), "{}\n");
 }
+
+#[test]
+fn bodies_that_are_only_announced_take_no_memory_from_others() {
+    let (upstream, mirror) =
+        mirror("workers: 1\nlimits: {memory_bytes: 4MiB, body_bytes: 3MiB, decoded_bytes: 3MiB}");
+    // Nobody needs a key to announce a body to a tunnel.
+    let mut hogs: Vec<_> = (0..20).map(|_| mirror.client()).collect();
+    for hog in &mut hogs {
+        hog.send(b"POST /x HTTP/1.1\r\nHost: m\r\nContent-Length: 3000000\r\n\r\n{");
+    }
+    let mut client = mirror.client();
+    for _ in 0..10 {
+        assert_eq!(
+            client
+                .ask(&envelope_request(envelope(ID).as_bytes()))
+                .status,
+            200
+        );
+    }
+    assert_eq!(upstream.received().len(), 10);
+}
+
+#[test]
+fn a_body_that_trickles_is_given_up() {
+    let (upstream, mirror) = mirror("timeouts: {body: 300ms}");
+    let mut client = mirror.client();
+    client.send(
+        format!(
+            "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Length: 100000\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    let started = std::time::Instant::now();
+    let mut trickle = client.another_handle();
+    let trickling = std::thread::spawn(move || {
+        use std::io::Write;
+        // Each byte is progress, so only the rate can end this.
+        while trickle.write_all(b"x").is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    });
+    let response = client.response();
+    assert_eq!(response.status, 408);
+    assert!(started.elapsed() < std::time::Duration::from_secs(5));
+    drop(client);
+    trickling.join().unwrap();
+    assert_eq!(upstream.received().len(), 0);
+}
+
+#[test]
+fn a_refusal_says_whether_the_connection_goes_on() {
+    let (_upstream, mirror) = mirror("");
+    let refused = |length: usize| {
+        format!(
+            "POST /api/42/store/?sentry_key={KEY_A} HTTP/1.1\r\nHost: m\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    let mut client = mirror.client();
+    let small = [refused(1000).as_bytes(), &[b'x'; 1000]].concat();
+    for _ in 0..2 {
+        let response = client.ask(&small);
+        assert_eq!((response.status, response.field("Connection")), (403, None));
+    }
+    let response = client.ask(refused(10_000_000).as_bytes());
+    assert_eq!(response.status, 403);
+    assert_eq!(response.field("Connection"), Some("close"));
+    assert!(client.is_closed());
+}

@@ -20,7 +20,10 @@ fn routes() -> Routes {
     let text = format!(
         "keys:\n  - inbound: http://{IN_KEY}@in/42\n    outbound: ['https://{OUT_KEY}@out.example:8443/p/7']\n  - inbound: http://{OTHER_KEY}@in/43\n    outbound: ['https://cccccccccccccccccccccccccccccccc@out.example:8443/p/8']\n  - inbound: http://eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee@in/44\n    outbound: ['https://{OUT_KEY}:newsecret@out.example/9']\n"
     );
-    Routes::new(&Config::parse(&text, "test", std::iter::empty()).unwrap())
+    Routes::new(
+        &Config::parse(&text, "test", std::iter::empty()).unwrap(),
+        None,
+    )
 }
 
 /// The whole pure way of a request: what goes out for the only outbound of its route.

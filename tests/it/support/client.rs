@@ -99,6 +99,11 @@ impl Client {
         matches!(self.reader.read(&mut [0; 1]), Ok(0))
     }
 
+    /// The same connection once more, to write from another thread.
+    pub(crate) fn another_handle(&self) -> TcpStream {
+        self.reader.get_ref().try_clone().expect("a handle")
+    }
+
     /// Says that nothing more will be written.
     pub(crate) fn finish_writing(&mut self) {
         self.reader

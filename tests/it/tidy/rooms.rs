@@ -16,7 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("http", &["span", "limits"]),
     ("config", &["limits", "sentry"]),
     ("observe", &[]),
-    ("upstream", &["limits", "sys", "sentry", "http"]),
+    ("upstream", &["limits", "sys", "sentry", "http", "observe"]),
     (
         "mirror",
         &[
