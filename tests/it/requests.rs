@@ -366,7 +366,7 @@ fn a_body_that_trickles_is_given_up() {
     let response = client.response();
     assert_eq!(response.status, 408);
     assert!(started.elapsed() < std::time::Duration::from_secs(5));
-    drop(client);
+    client.finish_writing();
     trickling.join().unwrap();
     assert_eq!(upstream.received().len(), 0);
 }
