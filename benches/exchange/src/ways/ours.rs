@@ -1,0 +1,86 @@
+//! The mirror's own: [`Upstream::deliver`], exactly as a worker calls it.
+//!
+//! Pool, checks of a connection before it is used again, retry, deadline and the cap on deliveries in
+//! flight are all part of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sentry_mirror::http::head::Method;
+use sentry_mirror::limits::Limits;
+use sentry_mirror::sentry::dsn::{Origin, Scheme};
+use sentry_mirror::upstream::exchange::Request;
+use sentry_mirror::upstream::origin::SharedOrigin;
+use sentry_mirror::upstream::pool::Upstream;
+
+use super::{Answer, Message, Way};
+
+/// The body size up to which `mirror::rewrite` copies a body behind its head.
+const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// The upstream of one worker.
+pub struct Ours {
+    upstream: Upstream,
+}
+
+/// What the mirror makes a request of.
+pub struct Parts {
+    head: Vec<u8>,
+    body: Bytes,
+}
+
+impl Ours {
+    pub fn new(address: SocketAddr, patience: Duration) -> Ours {
+        let origin = Origin {
+            scheme: Scheme::Http,
+            host: address.ip().to_string(),
+            port: address.port(),
+        };
+        let shared = SharedOrigin::new(origin, None);
+        shared.set_addresses(vec![address]);
+        let limits = Limits {
+            exchange_timeout: patience,
+            ..Limits::default()
+        };
+        Ours {
+            upstream: Upstream::new(Arc::new(shared), Arc::new(limits)),
+        }
+    }
+}
+
+impl Way for Ours {
+    const NAME: &'static str = "ours";
+    type Prepared = Parts;
+
+    fn prepare(&self, message: &Message) -> Parts {
+        Parts {
+            head: message.head(),
+            body: message.body.clone(),
+        }
+    }
+
+    async fn exchange(&self, parts: &Parts) -> Result<Answer, String> {
+        let request = if parts.body.len() <= COPY_BYTES_MAX {
+            Request {
+                method: Method::Post,
+                head: [parts.head.as_slice(), &parts.body].concat(),
+                body: Bytes::new(),
+            }
+        } else {
+            Request {
+                method: Method::Post,
+                head: parts.head.clone(),
+                body: parts.body.clone(),
+            }
+        };
+        match self.upstream.deliver(request).await {
+            Ok(response) => Ok(Answer {
+                status: response.status,
+                body: response.body,
+            }),
+            Err(failure) => Err(failure.to_string()),
+        }
+    }
+}
