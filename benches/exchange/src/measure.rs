@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::machine::thread_cpu_time;
 use crate::sink;
+use crate::ways::bare::Bare;
 use crate::ways::client::HttpClient;
 use crate::ways::codec::Codec;
 use crate::ways::floor::Floor;
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Size {
     pub name: &'static str,
     pub body_bytes: usize,
-    /// How many exchanges make a slot; enough for about a tenth of a second of CPU time.
+    /// How many exchanges make a slot; some hundredths of a second of CPU time.
     pub exchanges: usize,
 }
 
@@ -38,12 +39,12 @@ pub const SIZES: [Size; 2] = [
     Size {
         name: "2 KB",
         body_bytes: 2_000,
-        exchanges: 16_000,
+        exchanges: 4_000,
     },
     Size {
         name: "200 KB",
         body_bytes: 200_000,
-        exchanges: 2_400,
+        exchanges: 640,
     },
 ];
 
@@ -58,7 +59,7 @@ pub async fn measure(
     upstream: SocketAddr,
     size: &Size,
     rounds: usize,
-) -> Result<[Samples; 4], String> {
+) -> Result<[Samples; 5], String> {
     let message = Message {
         authority: upstream.to_string(),
         path: "/api/11/envelope/",
@@ -66,12 +67,14 @@ pub async fn measure(
     };
     let floor = Contestant::new(Floor::new(upstream, PATIENCE), &message);
     let ours = Contestant::new(Ours::new(upstream, PATIENCE), &message);
+    let bare = Contestant::new(Bare::new(upstream, PATIENCE), &message);
     let codec = Contestant::new(Codec::new(upstream, PATIENCE), &message);
     let client = Contestant::new(HttpClient::new(PATIENCE), &message);
 
     let mut samples = [
         Samples::new::<Floor>(),
         Samples::new::<Ours>(),
+        Samples::new::<Bare>(),
         Samples::new::<Codec>(),
         Samples::new::<HttpClient>(),
     ];
@@ -82,7 +85,8 @@ pub async fn measure(
             let sample = match way {
                 0 => floor.slot(size.exchanges).await?,
                 1 => ours.slot(size.exchanges).await?,
-                2 => codec.slot(size.exchanges).await?,
+                2 => bare.slot(size.exchanges).await?,
+                3 => codec.slot(size.exchanges).await?,
                 _ => client.slot(size.exchanges).await?,
             };
             if round > 0 {

@@ -1,7 +1,8 @@
 //! From samples to what is read: a table for people, a JSON document for programs.
 //!
-//! Medians with the range of the middle half, because a mean is at the mercy of one bad slot on a
-//! machine with other work to do.
+//! Medians, because a mean is at the mercy of a few bad slots on a machine with other work to do. With a
+//! cost stands how far its samples lie apart, with a ratio how far its median can be trusted: the
+//! second is what a comparison needs to know.
 
 use serde_json::{Value, json};
 
@@ -10,15 +11,17 @@ use crate::measure::{CONNECTIONS, Samples, Size};
 use crate::ways::Way;
 use crate::ways::ours::Ours;
 
-/// The share of the median that the middle half may span before a figure is called noisy.
-const NOISE_MAX: f64 = 0.10;
+/// The share of a ratio that its interval may span before the run is called noisy.
+const NOISE_MAX: f64 = 0.06;
 
-/// The middle of some values, and how far they lie apart.
+/// The middle of some values.
 struct Summary {
     median: f64,
     /// The bounds of the middle half.
     quartiles: [f64; 2],
     least: f64,
+    /// Between these is the true median, most likely (95 %), whatever the distribution.
+    interval: [f64; 2],
 }
 
 impl Summary {
@@ -26,15 +29,18 @@ impl Summary {
     fn of(values: &[f64]) -> Summary {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
+        // How many values lie below the true median is binomial; this is 1.96 standard deviations.
+        let doubt = 0.98 / (sorted.len() as f64).sqrt();
         Summary {
             median: quantile(&sorted, 0.5),
             quartiles: [quantile(&sorted, 0.25), quantile(&sorted, 0.75)],
             least: quantile(&sorted, 0.0),
+            interval: [0.5 - doubt, 0.5 + doubt].map(|at| quantile(&sorted, at.clamp(0.0, 1.0))),
         }
     }
 
-    fn spread(&self) -> f64 {
-        (self.quartiles[1] - self.quartiles[0]) / self.median
+    fn doubt(&self) -> f64 {
+        (self.interval[1] - self.interval[0]) / self.median
     }
 }
 
@@ -60,7 +66,7 @@ pub struct Report<'s> {
 }
 
 impl<'s> Report<'s> {
-    pub fn new(results: &'s [(&'s Size, [Samples; 4])]) -> Report<'s> {
+    pub fn new(results: &'s [(&'s Size, [Samples; 5])]) -> Report<'s> {
         let rows = results.iter().flat_map(|(size, ways)| {
             let ours = ways.iter().find(|samples| samples.way == Ours::NAME);
             let ours = ours.map_or(&[][..], |samples| &samples.values);
@@ -82,7 +88,7 @@ impl<'s> Report<'s> {
 
     /// The table, in Markdown, and whether it can be trusted.
     pub fn print(&self) {
-        println!("| body | way | median | middle half | least | times ours | middle half |");
+        println!("| body | way | median | middle half | least | times ours | 95 % interval |");
         println!("| --- | --- | --- | --- | --- | --- | --- |");
         for row in &self.rows {
             let (cost, ratio) = (&row.cost, &row.ratio);
@@ -95,21 +101,20 @@ impl<'s> Report<'s> {
                 cost.quartiles[1],
                 cost.least,
                 ratio.median,
-                ratio.quartiles[0],
-                ratio.quartiles[1],
+                ratio.interval[0],
+                ratio.interval[1],
             );
         }
-        println!();
-        let spread = self.rows.iter().map(|row| row.ratio.spread());
-        let spread = spread.fold(0.0, f64::max);
-        let advice = if spread > NOISE_MAX {
+        let doubts = self.rows.iter().map(|row| row.ratio.doubt());
+        let doubt = doubts.fold(0.0, f64::max);
+        let advice = if doubt > NOISE_MAX {
             "NOISY: measure again when the machine has less to do"
         } else {
             "quiet enough"
         };
         println!(
-            "The middle halves of the ratios span at most {:.0} % of their medians: {advice}.",
-            spread * 100.0
+            "\nThe widest of these intervals spans {:.1} % of its ratio: {advice}.",
+            doubt * 100.0
         );
     }
 
@@ -128,7 +133,7 @@ impl<'s> Report<'s> {
                 },
                 "times_ours": {
                     "median": row.ratio.median,
-                    "quartiles": row.ratio.quartiles,
+                    "interval_95": row.ratio.interval,
                 },
             })
         });
@@ -160,6 +165,16 @@ mod tests {
         assert_eq!(summary.quartiles, [2.0, 9.0]);
         assert_eq!(summary.least, 1.0);
         assert_eq!(Summary::of(&[1.0, 2.0]).median, 1.5);
-        assert_eq!(Summary::of(&[7.0]).quartiles, [7.0, 7.0]);
+        assert_eq!(Summary::of(&[7.0]).interval, [7.0, 7.0]);
+    }
+
+    #[test]
+    fn an_interval_narrows_with_the_number_of_samples() {
+        let evenly = |count: u32| Summary::of(&(0..count).map(f64::from).collect::<Vec<_>>());
+        // Of 101 ordered values, the 40.7th to the 60.2nd: a share of 0.0975 on either side.
+        let [low, high] = evenly(101).interval;
+        assert!((40.0..41.0).contains(&low) && (59.0..60.0).contains(&high));
+        assert!(evenly(10_001).doubt() < evenly(101).doubt() / 9.0);
+        assert_eq!(evenly(3).interval, [0.0, 2.0]);
     }
 }

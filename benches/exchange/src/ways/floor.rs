@@ -15,7 +15,7 @@ use monoio::time::timeout;
 use super::{Answer, Message, Way};
 use crate::sink;
 
-/// Connections with the buffers that their exchanges use.
+/// Idle connections with their buffers.
 pub struct Floor {
     address: SocketAddr,
     patience: Duration,
@@ -24,14 +24,12 @@ pub struct Floor {
 
 struct Connection {
     stream: TcpStream,
-    /// The request, which each write gives back.
-    request: Vec<u8>,
     response: Vec<u8>,
 }
 
 /// The request and its response, as bytes.
 pub struct Expected {
-    request: Vec<u8>,
+    request: Bytes,
     response: Vec<u8>,
     answer: Answer,
 }
@@ -45,23 +43,20 @@ impl Floor {
         }
     }
 
-    /// A connection; all of them send the same request for ever.
-    async fn connection(&self, expected: &Expected) -> Result<Connection, String> {
+    async fn connection(&self) -> Result<Connection, String> {
         if let Some(connection) = self.idle.borrow_mut().pop() {
             return Ok(connection);
         }
         let stream = crate::connect(self.address).await?;
         Ok(Connection {
             stream,
-            request: expected.request.clone(),
             response: Vec::with_capacity(16 * 1024),
         })
     }
 
     async fn attempt(&self, expected: &Expected) -> Result<Answer, String> {
-        let mut connection = self.connection(expected).await?;
-        let (sent, request) = connection.stream.write_all(connection.request).await;
-        connection.request = request;
+        let mut connection = self.connection().await?;
+        let (sent, _) = connection.stream.write_all(expected.request.clone()).await;
         sent.map_err(|error| error.to_string())?;
         let (received, response) = connection.stream.read(connection.response).await;
         connection.response = response;
@@ -83,7 +78,7 @@ impl Way for Floor {
         let mut request = message.head();
         request.extend_from_slice(&message.body);
         Expected {
-            request,
+            request: request.into(),
             response: sink::response(message.path),
             answer: Answer {
                 status: 200,

@@ -11,6 +11,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
 use monoio_http::common::body::{FixedBody, HttpBody};
 
+pub mod bare;
 pub mod client;
 pub mod codec;
 pub mod floor;

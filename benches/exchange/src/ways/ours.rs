@@ -31,6 +31,29 @@ pub struct Parts {
     body: Bytes,
 }
 
+impl Parts {
+    pub fn of(message: &Message) -> Parts {
+        Parts {
+            head: message.head(),
+            body: message.body.clone(),
+        }
+    }
+
+    /// A request to use up. A short body is copied, a long one is shared.
+    pub fn instance(&self) -> Request {
+        let (head, body) = if self.body.len() <= COPY_BYTES_MAX {
+            ([self.head.as_slice(), &self.body].concat(), Bytes::new())
+        } else {
+            (self.head.clone(), self.body.clone())
+        };
+        Request {
+            method: Method::Post,
+            head,
+            body,
+        }
+    }
+}
+
 impl Ours {
     pub fn new(address: SocketAddr, patience: Duration) -> Ours {
         let origin = Origin {
@@ -55,27 +78,11 @@ impl Way for Ours {
     type Prepared = Parts;
 
     fn prepare(&self, message: &Message) -> Parts {
-        Parts {
-            head: message.head(),
-            body: message.body.clone(),
-        }
+        Parts::of(message)
     }
 
     async fn exchange(&self, parts: &Parts) -> Result<Answer, String> {
-        let request = if parts.body.len() <= COPY_BYTES_MAX {
-            Request {
-                method: Method::Post,
-                head: [parts.head.as_slice(), &parts.body].concat(),
-                body: Bytes::new(),
-            }
-        } else {
-            Request {
-                method: Method::Post,
-                head: parts.head.clone(),
-                body: parts.body.clone(),
-            }
-        };
-        match self.upstream.deliver(request).await {
+        match self.upstream.deliver(parts.instance()).await {
             Ok(response) => Ok(Answer {
                 status: response.status,
                 body: response.body,

@@ -1,0 +1,72 @@
+//! The mirror's own exchange with the simplest pool that is not wrong: what `codec` has.
+//!
+//! It is here to be compared with that one, since [`super::ours`] does more: it looks at a connection
+//! before it uses it again, and bounds what is in flight. The mirror itself never goes without.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use monoio::time::timeout;
+use sentry_mirror::limits::Limits;
+use sentry_mirror::upstream::exchange::Connection;
+use sentry_mirror::upstream::stream::Stream;
+
+use super::ours::Parts;
+use super::{Answer, Message, Way};
+
+/// Idle connections.
+pub struct Bare {
+    address: SocketAddr,
+    limits: Limits,
+    patience: Duration,
+    idle: RefCell<Vec<Connection>>,
+}
+
+impl Bare {
+    pub fn new(address: SocketAddr, patience: Duration) -> Bare {
+        Bare {
+            address,
+            limits: Limits::default(),
+            patience,
+            idle: RefCell::default(),
+        }
+    }
+
+    async fn connection(&self) -> Result<Connection, String> {
+        if let Some(connection) = self.idle.borrow_mut().pop() {
+            return Ok(connection);
+        }
+        let stream = crate::connect(self.address).await?;
+        Ok(Connection::new(Stream::Plain(stream)))
+    }
+
+    async fn attempt(&self, parts: &Parts) -> Result<Answer, String> {
+        let mut connection = self.connection().await?;
+        let mut request = parts.instance();
+        let response = connection.exchange(&mut request, &self.limits).await;
+        let response = response.map_err(|failure| failure.to_string())?;
+        if connection.is_reusable() {
+            self.idle.borrow_mut().push(connection);
+        }
+        Ok(Answer {
+            status: response.status,
+            body: response.body,
+        })
+    }
+}
+
+impl Way for Bare {
+    const NAME: &'static str = "our exchange alone";
+    type Prepared = Parts;
+
+    fn prepare(&self, message: &Message) -> Parts {
+        Parts::of(message)
+    }
+
+    async fn exchange(&self, parts: &Parts) -> Result<Answer, String> {
+        timeout(self.patience, self.attempt(parts))
+            .await
+            .unwrap_or_else(|_| Err("timeout".to_owned()))
+    }
+}
