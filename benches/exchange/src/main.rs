@@ -37,7 +37,7 @@ struct Arguments {
     json: Option<PathBuf>,
 
     /// How many samples are taken of each way and size.
-    #[arg(long, value_name = "COUNT", default_value = "100")]
+    #[arg(long, value_name = "COUNT", default_value = "120")]
     rounds: NonZeroUsize,
 }
 

@@ -3,7 +3,9 @@
 //! CPU time and not throughput, because other programs on the machine disturb it least and because it
 //! is what a worker runs out of. The ways take turns in short slots, beginning with another one in
 //! each round, and each slot is compared with our slot of the same round: what disturbs the machine
-//! for longer than a round disturbs both. Every answer is checked.
+//! for longer than a round disturbs both. Connections are opened anew every few rounds, since the
+//! kernel settles into buffer sizes that differ from one connection to the next and last as long as it
+//! does. Every answer is checked.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -25,6 +27,9 @@ pub const CONNECTIONS: usize = 16;
 
 /// The deadline of an exchange; none comes near it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many rounds connections are used for.
+const ROUNDS_PER_CONNECTION: usize = 5;
 
 /// A request to measure with.
 pub struct Size {
@@ -60,6 +65,29 @@ pub async fn measure(
     size: &Size,
     rounds: usize,
 ) -> Result<[Samples; 5], String> {
+    let mut samples = [
+        Samples::new::<Floor>(),
+        Samples::new::<Ours>(),
+        Samples::new::<Bare>(),
+        Samples::new::<Codec>(),
+        Samples::new::<HttpClient>(),
+    ];
+    let mut rounds_left = rounds;
+    while rounds_left > 0 {
+        let rounds_now = rounds_left.min(ROUNDS_PER_CONNECTION);
+        add_rounds(&mut samples, upstream, size, rounds_now).await?;
+        rounds_left -= rounds_now;
+    }
+    Ok(samples)
+}
+
+/// Adds `rounds` samples of each way, on connections of their own.
+async fn add_rounds(
+    samples: &mut [Samples; 5],
+    upstream: SocketAddr,
+    size: &Size,
+    rounds: usize,
+) -> Result<(), String> {
     let message = Message {
         authority: upstream.to_string(),
         path: "/api/11/envelope/",
@@ -71,13 +99,6 @@ pub async fn measure(
     let codec = Contestant::new(Codec::new(upstream, PATIENCE), &message);
     let client = Contestant::new(HttpClient::new(PATIENCE), &message);
 
-    let mut samples = [
-        Samples::new::<Floor>(),
-        Samples::new::<Ours>(),
-        Samples::new::<Bare>(),
-        Samples::new::<Codec>(),
-        Samples::new::<HttpClient>(),
-    ];
     // The first round opens the connections and warms the caches; it does not count.
     for round in 0..=rounds {
         for turn in 0..samples.len() {
@@ -94,7 +115,7 @@ pub async fn measure(
             }
         }
     }
-    Ok(samples)
+    Ok(())
 }
 
 impl Samples {
