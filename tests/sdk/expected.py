@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 
-from wire import Malformed, Message
+from wire import DIALOG_PATH, Malformed, Message
 
 # The mirror speaks for itself on its own connection, decodes the body and sends it with its length
 # (RFC 9110 section 7.6.1; the rest is the mirror's own contract).
@@ -20,7 +20,7 @@ DROPPED = re.compile(
     re.IGNORECASE,
 )
 
-# What the mirror does not offer: it answers 404, and nothing may reach a sink.
+# What the mirror does not offer: it answers 404.
 NOT_OFFERED = re.compile(r"\S+ /api/\d+/upload/")
 
 
@@ -81,6 +81,15 @@ class Outgoing:
         return sites
 
 
+def receivers(request: Message, outbounds: list[Dsn]) -> list[Dsn]:
+    """The outbounds that must get this request; if there is none, the mirror answers by itself."""
+    if request.method == "OPTIONS" or NOT_OFFERED.match(request.start_line):
+        return []
+    if request.asks_for_dialog:
+        return outbounds[:1]  # One page can show one dialog.
+    return outbounds
+
+
 def outgoing(request: Message, inbound: Dsn, outbound: Dsn) -> Outgoing:
     """What `outbound` must receive for `request`, which was sent to `inbound`."""
     method, target, _ = request.start_line.split(" ")
@@ -96,8 +105,11 @@ def outgoing(request: Message, inbound: Dsn, outbound: Dsn) -> Outgoing:
         outbound.authority,
         body,
     )
+    # The baggage of a trace names the key of its root and is, like an event, the sender's own word.
+    lines = (line for line in result.lines if not line.lower().startswith("baggage:"))
+    head = "\n".join((result.start_line, *lines))
     for ours in filter(None, (inbound.key, inbound.secret)):
-        if any(ours in text for text in (result.start_line, *result.lines)):
+        if ours in head:
             raise Malformed(f"a key in a place unknown to the suite: {result}")
     return result
 
@@ -120,6 +132,8 @@ def difference(actual: Message, wanted: Outgoing) -> str:
 
 def _path(path: str, inbound: Dsn, outbound: Dsn) -> str:
     """The path below the outbound's prefix; a tunnel may have any path."""
+    if path == DIALOG_PATH:
+        return path
     own = f"/api/{inbound.project}/"
     if not path.startswith(own):
         return f"/api/{outbound.project}/envelope/"
@@ -151,6 +165,7 @@ def _basic_credentials(line: str) -> str | None:
 
 def _auth(text: str, inbound: Dsn, outbound: Dsn) -> str:
     """A query or an auth header with the key replaced, and the secret replaced or removed."""
+    text = text.replace(f"dsn={inbound}", f"dsn={outbound}")
     text = text.replace(f"sentry_key={inbound.key}", f"sentry_key={outbound.key}")
     secret = f"sentry_secret={inbound.secret}"
     if not inbound.secret or secret not in text:

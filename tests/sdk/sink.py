@@ -1,15 +1,20 @@
 """A stand-in for Sentry: it records every request byte for byte and answers like Relay.
 
 Each answer carries an id of its own, so that a reply seen by an SDK can be traced to the one
-delivery it was made from.
+delivery it was made from. To a request for the crash-report dialog it answers as Sentry's web part
+does, with a script (`dialog.js`) that posts to the very URL from which it came.
 """
 
+import json
 import re
 import socket
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from wire import Malformed, Message, take
+
+DIALOG = Path(__file__).parent / "dialog.js"
 
 # Relay's status and content type where they are not 200 and JSON. Its body is empty in some of
 # these cases; here it is an id all the same.
@@ -24,7 +29,7 @@ ANSWERS = (
 
 @dataclass(frozen=True)
 class Delivery:
-    """A request that reached a sink, and what it was answered."""
+    """A request that reached a sink, and what it was answered with."""
 
     request: Message
     status: str
@@ -85,11 +90,23 @@ class Sink:
     def _record(self, request: Message) -> bytes:
         with self._changed:
             self._count += 1
-            answer = b'{"id":"%s%0*x"}' % (self._mark.encode(), 32 - len(self._mark), self._count)
-            status, kind = next(a[1:] for a in ANSWERS if re.match(a[0], request.start_line))
+            answer_id = f"{self._mark}{self._count:0{32 - len(self._mark)}x}"
+            if request.asks_for_dialog:
+                status, kind, answer = "200 OK", "text/javascript", dialog(request, answer_id)
+            else:
+                status, kind = next(a[1:] for a in ANSWERS if re.match(a[0], request.start_line))
+                answer = f'{{"id":"{answer_id}"}}'.encode()
             head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(answer)}"
             if request.method == "HEAD":
                 answer = b""
             self._unclaimed.append(Delivery(request, status.split(" ")[0], kind, answer))
             self._changed.notify_all()
         return head.encode() + b"\r\n\r\n" + answer
+
+
+def dialog(request: Message, answer_id: str) -> bytes:
+    """The script of the dialog, which names the absolute URL of this request."""
+    url = json.dumps(f"http://{request.value('host')}{request.target}")
+    safe = re.sub("[&<>']", lambda found: f"\\u{ord(found[0]):04x}", url)
+    script = DIALOG.read_text(encoding="utf-8").replace("ENDPOINT", safe)
+    return f"{script}// {answer_id}\n".encode()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clients import Client, clients
-from expected import NOT_OFFERED, Dsn, Outgoing, difference, outgoing
+from expected import Dsn, Outgoing, difference, outgoing, receivers
 from mirror import Mirror, NotListening, clean_environment
 from sink import Delivery, Sink
 from tap import Exchange, Tap
@@ -22,9 +22,12 @@ from wire import Malformed, Message, items
 
 CLIENT_SECONDS = 60
 ARRIVAL_SECONDS = 10
-ROW = "{:14} {:20} {:27} {:13} {:9} {:8} {:>6} {:>6}  {:6} {:5} {:5}"
+ROW = "{:14} {:21} {:33} {:16} {:9} {:8} {:>6} {:>6}  {:6} {:5} {:5}"
 COLUMNS = ("client", "data", "items", "key sites", "encoding", "framing", "wire", "plain")
 COLUMNS += ("reply", "A", "B")
+
+# What a sink must receive and what it did; None if the request is not for it.
+AtSink = tuple[Outgoing, Delivery | None] | None
 
 
 @dataclass(frozen=True)
@@ -81,65 +84,45 @@ class Suite:
         problem = "; ".join(tap.problems) or ("" if settled else "an exchange was not finished")
         self.tally.check(f"{client.name}, connections", problem)
 
-        offered = []
-        for exchange in tap.exchanges:
-            if NOT_OFFERED.match(exchange.request.start_line):
-                self.refused(client, exchange, steps)
-            else:
-                offered.append(exchange)
         deliveries = []
         for outbound, sink in zip(self.outbounds, self.sinks):
-            wanted = [outgoing(exchange.request, dsn, outbound) for exchange in offered]
+            sent = [x for x in tap.exchanges if outbound in receivers(x.request, self.outbounds)]
+            wanted = [outgoing(exchange.request, dsn, outbound) for exchange in sent]
             arrived = sink.claim(len(wanted), ARRIVAL_SECONDS)
-            deliveries.append(list(zip(wanted, pair(wanted, arrived))))
+            deliveries.append(dict(zip(sent, zip(wanted, pair(wanted, arrived)))))
             extra = f"{len(arrived)} instead of {len(wanted)}" if arrived[len(wanted) :] else ""
             self.tally.check(f"{client.name}, deliveries to sink {sink.name}", extra)
-        for exchange, *at_sinks in zip(offered, *deliveries):
-            self.compare(client, exchange, steps, at_sinks)
+        for exchange in tap.exchanges:
+            self.compare(client, exchange, steps, [each.get(exchange) for each in deliveries])
         print(f"{client.name}: {len(tap.exchanges)} requests, connections: {tap.connections}\n")
         missing = ", ".join(str(step) for step in steps)
         self.tally.check(f"{client.name}, announced", missing and f"not sent: {missing}")
 
     def compare(
-        self,
-        client: Client,
-        exchange: Exchange,
-        steps: list[Step],
-        at_sinks: list[tuple[Outgoing, Delivery | None]],
+        self, client: Client, exchange: Exchange, steps: list[Step], at_sinks: list[AtSink]
     ) -> None:
         """Check one request at every sink, and its reply; strike off the step that it was."""
         request = exchange.request
         plain = request.plain_body()
-        if at_sinks[0][0].is_envelope:
+        wanted, _ = at_sinks[0] or (None, None)
+        if wanted and wanted.is_envelope:
             kinds = "+".join(items(plain))
         else:
             kinds = request.content_type or request.method
+        sites = "+".join(wanted.key_sites(self.outbounds[0])) or "none" if wanted else "-"
         data = strike_off(steps, kinds, request)
 
         what = f"{client.name}, {data}, {kinds}"
-        reply = self.tally.check(f"{what}, reply", reply_problem(exchange, at_sinks[0][1]))
-        cells = [
-            self.tally.check(
-                f"{what} at sink {sink.name}",
-                difference(delivery.request, wanted) if delivery else "not delivered",
-            )
-            for sink, (wanted, delivery) in zip(self.sinks, at_sinks)
-        ]
-        sites = "+".join(at_sinks[0][0].key_sites(self.outbounds[0])) or "none"
+        cells = [self.tally.check(f"{what}, reply", reply_problem(exchange, at_sinks[0]))]
+        for sink, at_sink in zip(self.sinks, at_sinks):
+            if not at_sink:
+                cells.append("-")  # That it is not there is seen by the count of deliveries.
+                continue
+            wanted, delivery = at_sink
+            problem = difference(delivery.request, wanted) if delivery else "not delivered"
+            cells.append(self.tally.check(f"{what} at sink {sink.name}", problem))
         row = (client.name, data, kinds, sites, request.encoding, request.framing)
-        row += (len(request.sent_body), len(plain), reply, *cells)
-        print(ROW.format(*row).rstrip(), flush=True)
-
-    def refused(self, client: Client, exchange: Exchange, steps: list[Step]) -> None:
-        """Check the reply to a request that the mirror must not pass on.
-
-        That it did not is seen by the count of deliveries.
-        """
-        request = exchange.request
-        data = strike_off(steps, "refused", request)
-        reply = self.tally.check(f"{client.name}, {data}, reply", refusal_problem(exchange.reply))
-        row = (client.name, data, "refused", "", request.encoding, request.framing)
-        row += (len(request.sent_body), len(request.plain_body()), reply, "none", "none")
+        row += (len(request.sent_body), len(plain), *cells)
         print(ROW.format(*row).rstrip(), flush=True)
 
     def end(self) -> None:
@@ -177,38 +160,65 @@ def strike_off(steps: list[Step], kinds: str, request: Message) -> str:
     return step.data
 
 
-def refusal_problem(reply: Message | None) -> str:
-    """What is wrong with a refusal: it must be a 404 that says why, readable by a browser."""
+def reply_problem(exchange: Exchange, at_primary: AtSink) -> str:
+    """What is wrong with what the SDK got back."""
+    request, reply = exchange.request, exchange.reply
     if not reply:
         return "none"
-    if reply.status != "404":
-        return reply.start_line
+    if not reply.start_line.startswith("HTTP/1.1 "):
+        return f"not in our version of HTTP: {reply.start_line}"
     if reply.value("access-control-allow-origin") != "*":
-        return "no Access-Control-Allow-Origin: *"
-    if not re.fullmatch(rb'\{"detail":"[^"]+"\}', reply.plain_body()):
-        return f"{reply.plain_body()!r} is no detail"
+        return f"{reply.start_line} without Access-Control-Allow-Origin: *"
+    if request.keeps_alive and reply.value("connection") == "close":
+        return f"{reply.start_line} ends a connection that the SDK wants to use again"
+    if not at_primary:
+        return own_reply_problem(request, reply)
+    _, delivery = at_primary
+    if not delivery:
+        return f"{reply.start_line}, {reply.plain_body()!r} although nothing reached sink a"
+    return passed_on_problem(request, reply, delivery)
+
+
+def own_reply_problem(request: Message, reply: Message) -> str:
+    """What is wrong with a reply that is for the mirror alone to give."""
+    body = reply.plain_body()
+    if request.method == "OPTIONS":
+        # Whether it permits enough the browser tells, by what it sends then.
+        return "" if reply.status == "200" else f"{reply.start_line}, {body!r} to a preflight"
+    if reply.status != "404":
+        return f"{reply.start_line}, {body!r} instead of 404"
+    if not re.fullmatch(rb'\{"detail":"[^"]+"\}', body):
+        return f"{body!r} is no detail"
     return ""
 
 
-def reply_problem(exchange: Exchange, primary: Delivery | None) -> str:
-    """What is wrong with what the SDK got back: it must be the primary sink's answer."""
-    if not exchange.reply:
-        return "none"
-    reply, body = exchange.reply, exchange.reply.plain_body()
-    if not reply.start_line.startswith("HTTP/1.1 "):
-        return f"not in our version of HTTP: {reply.start_line}"
-    if not primary:
-        return f"{reply.start_line}, {body!r} although nothing reached sink a"
+def passed_on_problem(request: Message, reply: Message, primary: Delivery) -> str:
+    """What is wrong with a reply that must be the primary sink's answer."""
+    body = reply.plain_body()
     if reply.status != primary.status:
         return f"{reply.start_line}, {body!r} instead of {primary.status}"
     if reply.value("content-type") != primary.content_type:
         return f"Content-Type is {reply.value('content-type')!r}"
-    if reply.value("access-control-allow-origin") != "*":
-        return "no Access-Control-Allow-Origin: *"
-    if exchange.request.keeps_alive and reply.value("connection") == "close":
-        return "ends a connection that the SDK wants to use again"
+    if request.asks_for_dialog:
+        return script_problem(body, primary.answer, request)
     if body != primary.answer:
         return f"{body!r} is not what sink a answered"
+    return ""
+
+
+def script_problem(script: bytes, original: bytes, request: Message) -> str:
+    """What is wrong with the dialog's script: it must post to the URL from which the SDK got it."""
+    literal = re.compile(rb'(?<=var endpoint = /\*\*/)"[^"]*"')
+    endpoint = literal.search(script)
+    if not endpoint:
+        return "the script names no endpoint"
+    url = f"http://{request.value('host')}{request.target}"
+    if json.loads(endpoint[0]) != url:
+        return f"the script posts to {endpoint[0]!r} instead of {url}"
+    if re.search(rb"[&<>']", endpoint[0]):
+        return f"the endpoint is not safe in HTML: {endpoint[0]!r}"
+    if literal.sub(b"", script) != literal.sub(b"", original):
+        return "the script differs from sink a's in more than the endpoint"
     return ""
 
 

@@ -12,6 +12,9 @@ import re
 import zlib
 from dataclasses import dataclass
 
+# Of the crash-report dialog, the one resource of Sentry's web part that is addressed by a DSN.
+DIALOG_PATH = "/api/embed/error-page/"
+
 
 class Malformed(Exception):
     """The bytes are not the HTTP message, or not the envelope, that they should be."""
@@ -40,6 +43,19 @@ class Message:
     @property
     def method(self) -> str:
         return self.start_line.split(" ")[0]
+
+    @property
+    def target(self) -> str:
+        return self.start_line.split(" ")[1]
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def asks_for_dialog(self) -> bool:
+        """Whether this request, which may be below a prefix, wants the dialog's script."""
+        return self.method == "GET" and self.path.endswith(DIALOG_PATH)
 
     @property
     def status(self) -> str:

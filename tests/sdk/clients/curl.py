@@ -240,7 +240,7 @@ def others() -> None:
     tus = ("Tus-Resumable: 1.0.0", "Upload-Length: 104857600", "Upload-Metadata: sentry e30=")
     headers = [argument for line in tus for argument in ("-H", line)]
     path = f"{PROJECT}/upload/"
-    send("upload", path, "-X", "POST", *x_sentry_auth(), *headers, kind="refused")
+    send("upload", path, "-X", "POST", *x_sentry_auth(), *headers, kind="POST")
 
 
 if __name__ == "__main__":
