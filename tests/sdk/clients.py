@@ -23,9 +23,11 @@ def clients(installed: Path) -> list[Client]:
     """All clients, given the folder in which `run` has installed the SDKs."""
     python = PROGRAMS / "python.py"
     node = PROGRAMS / "node.cjs"
+    browser = PROGRAMS / "browser.cjs"
     modules = installed / "node" / "node_modules"
     profiling = installed / "node-profiling" / "node_modules"
     cli = installed / "cli" / "node_modules/.bin/sentry-cli"
+    web = installed / "browser" / "node_modules"
     return [
         Client("python", (installed / "python/bin/python", python, "gzip")),
         Client("python-br", (installed / "python-br/bin/python", python, "br"), "inboundsecret"),
@@ -36,4 +38,8 @@ def clients(installed: Path) -> list[Client]:
         Client("rust", (installed / "rust/debug/sdk-suite-rust",), "inboundsecret"),
         Client("cli", ("python3", PROGRAMS / "cli.py", cli)),
         Client("curl", ("python3", PROGRAMS / "curl.py"), "inboundsecret"),
+        Client("browser", ("node", browser, web, "@sentry/browser", "direct")),
+        Client("browser-10", ("node", browser, web, "sentry-browser-10", "direct")),
+        Client("browser-tunnel", ("node", browser, web, "@sentry/browser", "tunnel")),
+        Client("browser-ask", ("node", browser, web, "@sentry/browser", "preflight")),
     ]

@@ -1,6 +1,6 @@
-// The crash-report dialog in the shape in which Sentry serves it, for the sinks to answer with. They
-// fill in the endpoint: the absolute URL, at their own address, of the request that asked for this
-// script, as a JSON string that is safe in HTML.
+// The crash-report dialog in the shape in which Sentry serves it, for the sinks to answer with.
+// They fill in the endpoint: the absolute URL, at their own address, of the request that asked for
+// this script, as a JSON string that is safe in HTML.
 (function (window, document) {
   "use strict";
   var endpoint = /**/ENDPOINT;/**/
