@@ -4,13 +4,20 @@
 //! seen on paper too; colours come on top, only where standard output is a terminal and the user has
 //! not set `NO_COLOR` (no-color.org).
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::ops::RangeInclusive;
+
+use rustix::termios;
 
 use super::compare::{self, Segment};
 use super::describe::Row;
 
-/// The columns that are used.
-const WIDTH: usize = 96;
+/// The columns that are used where nothing is known of a terminal.
+pub(super) const WIDTH_DEFAULT: usize = 78;
+
+/// The columns that are used of a narrow and of a wide terminal: some must be left for the text of
+/// rows, and lines that are too long are hard to read.
+const WIDTHS: RangeInclusive<usize> = 40..=96;
 
 /// The column where the text of a row begins.
 const TEXT_COLUMN: usize = 14;
@@ -26,6 +33,7 @@ const YELLOW: &str = "1;33";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Page {
     is_coloured: bool,
+    width: usize,
 }
 
 impl Page {
@@ -33,19 +41,23 @@ impl Page {
     pub(super) fn of_stdout() -> Page {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Page {
-            is_coloured: std::io::stdout().is_terminal() && !no_color,
+            is_coloured: io::stdout().is_terminal() && !no_color,
+            width: width(columns()),
         }
     }
 
-    /// A page without colours.
+    /// A page without colours, of the default width.
     #[cfg(test)]
     pub(super) const fn plain() -> Page {
-        Page { is_coloured: false }
+        Page {
+            is_coloured: false,
+            width: WIDTH_DEFAULT,
+        }
     }
 
     /// A line across the page with a title in it.
     pub(super) fn heading(self, title: &str) -> String {
-        let line = "━".repeat(WIDTH.saturating_sub(title.chars().count() + 4));
+        let line = "━".repeat(self.width.saturating_sub(title.chars().count() + 4));
         format!("\n{}\n", self.paint(BOLD, &format!("━━ {title} {line}")))
     }
 
@@ -90,23 +102,19 @@ impl Page {
             self.paint(DIM, &format!("{label:label_columns$}"))
         );
         let mut column = TEXT_COLUMN;
-        for Segment { text, changed } in segments {
-            let shown = match changed {
-                true => format!("⟦{text}⟧"),
-                false => (*text).to_owned(),
-            };
-            for piece in pieces(&shown) {
-                let columns = piece.chars().count();
-                if column + columns > WIDTH && column > TEXT_COLUMN {
-                    row = row.trim_end().to_owned();
-                    row += &format!("\n{:TEXT_COLUMN$}", "");
-                    column = TEXT_COLUMN;
-                }
-                row += &match changed {
-                    true => self.paint(YELLOW, &piece),
-                    false => piece,
+        for piece in pieces(&cells(segments), self.width - TEXT_COLUMN) {
+            if column + piece.len() > self.width && column > TEXT_COLUMN {
+                row = row.trim_end().to_owned();
+                row += &format!("\n{:TEXT_COLUMN$}", "");
+                column = TEXT_COLUMN;
+            }
+            column += piece.len();
+            for run in piece.chunk_by(|one, next| one.is_changed == next.is_changed) {
+                let text: String = run.iter().map(|cell| cell.character).collect();
+                row += &match run.first() {
+                    Some(cell) if cell.is_changed => self.paint(YELLOW, &text),
+                    Some(_) | None => text,
                 };
-                column += columns;
             }
         }
         row.trim_end().to_owned() + "\n"
@@ -121,16 +129,49 @@ impl Page {
     }
 }
 
-/// Cuts a text where a line may end: behind spaces, commas and ampersands, and anywhere in what is
-/// longer than a line.
-fn pieces(text: &str) -> Vec<String> {
-    let mut pieces = Vec::new();
-    for piece in text.split_inclusive([' ', ',', '&']) {
-        let characters: Vec<char> = piece.chars().collect();
-        let lines = characters.chunks(WIDTH - TEXT_COLUMN);
-        pieces.extend(lines.map(|line| line.iter().collect()));
+/// The columns to use of as many as there are; 0 where that is not known.
+fn width(columns: usize) -> usize {
+    match columns {
+        0 => WIDTH_DEFAULT,
+        _ => columns.clamp(*WIDTHS.start(), *WIDTHS.end()),
     }
-    pieces
+}
+
+/// The columns that the user or else the terminal says there are.
+fn columns() -> usize {
+    let variable = std::env::var("COLUMNS").ok();
+    let wanted = variable.and_then(|columns| columns.parse().ok());
+    wanted.unwrap_or_else(|| {
+        termios::tcgetwinsize(io::stdout()).map_or(0, |terminal| terminal.ws_col.into())
+    })
+}
+
+/// A character of a row.
+struct Cell {
+    character: char,
+    is_changed: bool,
+}
+
+/// The characters of a row, with brackets around what has changed.
+fn cells(segments: &[Segment<'_>]) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for Segment { text, changed } in segments {
+        let (open, close) = if *changed { ("⟦", "⟧") } else { ("", "") };
+        let characters = [open, text, close].into_iter().flat_map(str::chars);
+        cells.extend(characters.map(|character| Cell {
+            character,
+            is_changed: *changed,
+        }));
+    }
+    cells
+}
+
+/// Cuts a row where a line may end: behind spaces, commas and ampersands, and anywhere in what is
+/// longer than a line.
+fn pieces(cells: &[Cell], columns_max: usize) -> impl Iterator<Item = &[Cell]> {
+    cells
+        .split_inclusive(|cell| [' ', ',', '&'].contains(&cell.character))
+        .flat_map(move |piece| piece.chunks(columns_max))
 }
 
 #[cfg(test)]
@@ -150,10 +191,29 @@ mod tests {
             Page::plain().compared_rows(&before, &after),
             "    header    key=⟦b⟧, x\n"
         );
-        let page = Page { is_coloured: true };
+        let page = Page {
+            is_coloured: true,
+            ..Page::plain()
+        };
         assert_eq!(
             page.compared_rows(&before, &after),
             "    \x1b[2mheader    \x1b[0mkey=\x1b[1;33m⟦b⟧\x1b[0m, x\n"
+        );
+    }
+
+    #[test]
+    fn no_line_ends_before_a_mark_in_the_middle_of_a_word() {
+        let (before, after) = ("\"public_key\":\"a\", x", "\"public_key\":\"b\", x");
+        let page = Page {
+            width: TEXT_COLUMN + 20,
+            ..Page::plain()
+        };
+        assert_eq!(
+            page.compared_rows(
+                &[row(&format!("{{}},{before}"))],
+                &[row(&format!("{{}},{after}"))]
+            ),
+            "    header    {},\n              \"public_key\":\"⟦b⟧\",\n              x\n"
         );
     }
 
@@ -172,16 +232,26 @@ mod tests {
     #[test]
     fn long_rows_wrap_and_lose_nothing() {
         for text in ["word, ".repeat(60), "x".repeat(500), "ä&".repeat(200)] {
-            let page = Page::plain().rows(&[row(text.trim_end())]);
-            let lines: Vec<&str> = page.lines().collect();
-            assert!(lines.len() > 1);
-            assert!(
-                lines.iter().all(|line| line.chars().count() <= WIDTH),
-                "{page}"
-            );
-            let squeezed = |text: &str| text.replace([' ', '\n'], "");
-            let content = squeezed(&page);
-            assert_eq!(content.strip_prefix("header"), Some(&*squeezed(&text)));
+            for width in [40, 78, 96] {
+                let page = Page {
+                    width,
+                    ..Page::plain()
+                };
+                let shown = page.rows(&[row(text.trim_end())]);
+                let columns = shown.lines().map(|line| line.chars().count());
+                let widest = columns.max().unwrap();
+                assert!((width - 10..=width).contains(&widest), "{shown}");
+                let squeezed = |text: &str| text.replace([' ', '\n'], "");
+                let content = squeezed(&shown);
+                assert_eq!(content.strip_prefix("header"), Some(&*squeezed(&text)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_width_follows_the_terminal_within_reason() {
+        for (columns, used) in [(0, 78), (1, 40), (80, 80), (usize::MAX, 96)] {
+            assert_eq!(width(columns), used, "{columns:?}");
         }
     }
 }
