@@ -1,7 +1,7 @@
 //! A request as text that a person reads at a glance.
 //!
-//! Every request becomes rows with a label: request line, endpoint, host, where the key was, how the
-//! body came, and its content. Keys are cut short and secrets left out, in all places where the
+//! [`describe`] makes rows with a label: request line, host, where the key was, how the body came, and
+//! its content; [`subject`] says in three words what it was for. Keys are cut short and secrets left out, in all places where the
 //! mirror's own scanners find them, for what is printed here ends up in terminals, logs and
 //! screenshots. The rows of two requests of one kind follow the same order, so that they can be
 //! compared row by row. Bytes that would control a terminal are never printed.
@@ -34,23 +34,32 @@ fn row(label: &'static str, text: String) -> Row {
     Row { label, text }
 }
 
+/// What the request is for: its endpoint and the project.
+pub(super) fn subject(request: &Request) -> String {
+    let (head, parsed) = (&*request.head.bytes, &request.head.parsed);
+    let mut edits = Vec::new();
+    let endpoint = endpoint::parse_target(head, parsed.target, &mut edits).endpoint;
+    let project = edits.iter().find(|edit| edit.put == Put::Project);
+    project.map_or_else(
+        || endpoint.label().to_owned(),
+        |project| {
+            let project = printable(project.span.of(head));
+            format!("{}, project {project}", endpoint.label())
+        },
+    )
+}
+
 /// The request in rows.
 pub(super) fn describe(request: &Request) -> Vec<Row> {
     let (head, parsed) = (&*request.head.bytes, &request.head.parsed);
+    // What changes in the path hides nothing: a key in there is found again as a key.
+    let target = endpoint::parse_target(head, parsed.target, &mut Vec::new());
     let mut edits = Vec::new();
-    let target = endpoint::parse_target(head, parsed.target, &mut edits);
-    let project = edits.iter().find(|edit| edit.put == Put::Project);
-    let project = project.map(|edit| edit.span);
-    // The edit of a tunnel's path covers the whole target and hides nothing.
-    edits.clear();
     let found = find_key(request, &target, &mut edits);
     edits.sort_by_key(|edit| edit.span.start);
 
     let request_line = Span::new(parsed.method_span.start, parsed.version_span.end);
-    let mut rows = vec![
-        row("request", masked(head, request_line, &edits)),
-        row("endpoint", endpoint_text(target.endpoint, project, head)),
-    ];
+    let mut rows = vec![row("request", masked(head, request_line, &edits))];
     for host in parsed.values(FieldName::Host, head) {
         rows.push(row("host", printable(host)));
     }
@@ -93,17 +102,6 @@ fn find_key(
         target.path_key,
         edits,
     )
-}
-
-fn endpoint_text(endpoint: Endpoint, project: Option<Span>, head: &[u8]) -> String {
-    match project {
-        Some(project) => format!(
-            "{}, project {}",
-            endpoint.label(),
-            printable(project.of(head))
-        ),
-        None => endpoint.label().to_owned(),
-    }
 }
 
 /// Where the key was and what stood there.
@@ -160,10 +158,10 @@ fn body_text(request: &Request) -> String {
         Encoding::Zstd => Some("zstd"),
     };
     let form = encoding.map_or_else(
-        || "is".to_owned(),
-        |encoding| format!("{} bytes of {encoding}", request.encoded_bytes),
+        || "plain".to_owned(),
+        |encoding| format!("as {} bytes of {encoding}", request.encoded_bytes),
     );
-    format!("{} bytes, sent as {form}, {framing}", request.body.len())
+    format!("{} bytes, sent {form}, {framing}", request.body.len())
 }
 
 /// The header and the items of an envelope, or the start of what is not one.
@@ -179,7 +177,7 @@ fn content(request: &Request, endpoint: Endpoint) -> Vec<Row> {
     };
     let text = masked(body, Span::new(0, header.end), &edits);
     let mut rows = vec![row("header", text)];
-    let (items, rest_bytes) = items(body.get(header.end..).unwrap_or_default());
+    let (items, rest_bytes) = items(body, header.end);
     for item in items {
         let hint = item
             .hint()
@@ -277,7 +275,9 @@ mod tests {
         );
         let mut wire = Wire::new(text.as_bytes());
         let head = wire.request_head().unwrap().unwrap();
-        let rows = describe(&wire.request(head).unwrap());
+        let request = wire.request(head).unwrap();
+        let mut rows = vec![row("subject", subject(&request))];
+        rows.extend(describe(&request));
         let line = |row: Row| format!("{} {}\n", row.label, row.text);
         let text: String = rows.into_iter().map(line).collect();
         assert!(!text.contains(KEY) && !text.contains(SECRET), "{text}");
@@ -295,11 +295,11 @@ mod tests {
         assert_eq!(
             described("/api/42/envelope/", &auth, &body),
             format!(
-                "request POST /api/42/envelope/ HTTP/1.1\n\
-             endpoint envelope, project 42\n\
+                "subject envelope, project 42\n\
+             request POST /api/42/envelope/ HTTP/1.1\n\
              host localhost\n\
              auth X-Sentry-Auth: Sentry sentry_key=0123…, sentry_secret=…, sentry_version=7\n\
-             body {} bytes, sent as is, with Content-Length\n\
+             body {} bytes, sent plain, with Content-Length\n\
              header {{\"dsn\":\"https:\\/\\/0123…@h\\/42\",\"trace\":{{\"public_key\":\"0123…\"}}}}\n\
              item event, 16 bytes: hi\n",
                 body.len()
@@ -359,14 +359,14 @@ mod tests {
         );
         let text = described("/api/1/envelope/", "", "no envelope");
         assert!(
-            text.ends_with("body 11 bytes, sent as is, with Content-Length\ncontent no envelope\n"),
+            text.ends_with("body 11 bytes, sent plain, with Content-Length\ncontent no envelope\n"),
             "{text}"
         );
         let text = described("/api/1/store/", "", &"x".repeat(EXCERPT_BYTES + 1));
         assert!(text.ends_with("x…\n"), "{text}");
         assert!(
             described("/api/1/store/", "", "")
-                .ends_with("body 0 bytes, sent as is, with Content-Length\n")
+                .ends_with("body 0 bytes, sent plain, with Content-Length\n")
         );
     }
 }

@@ -1,12 +1,14 @@
 //! The items of an envelope, for people to look at.
 //!
-//! The mirror never looks beyond an envelope's header; a person who watches it wants to see what was
-//! in there. An item is a line of JSON and a payload, which has the stated length or else ends with
-//! its line. Nothing here fails: what cannot be read ends the list and is counted as rest.
+//! Where items begin and end is found by the mirror's own walk, which looks at their types and lengths
+//! only; a person who watches wants to know what was in there. So the headers and payloads of some
+//! types are read here for a hint. Nothing here fails: what cannot be read ends the list and is
+//! counted as rest.
 
 use serde_json::Value;
 
 use super::describe::printable;
+use crate::sentry::items::items as walk;
 
 /// The longest hint, in characters: one line of a terminal together with what stands before it.
 const HINT_CHARS_MAX: usize = 54;
@@ -15,46 +17,26 @@ const HINT_CHARS_MAX: usize = 54;
 pub(super) struct Item<'b> {
     /// Its type, such as `event`.
     pub(super) kind: String,
-    header: Value,
+    header: &'b [u8],
     /// The payload.
     pub(super) payload: &'b [u8],
 }
 
-/// The items in what follows an envelope's header, and how many bytes at the end are none.
-pub(super) fn items(rest: &[u8]) -> (Vec<Item<'_>>, usize) {
+/// The items of `body`, whose envelope header ends at `header_end`, and how many bytes at the end
+/// are none.
+pub(super) fn items(body: &[u8], header_end: usize) -> (Vec<Item<'_>>, usize) {
     let mut items = Vec::new();
-    let mut rest = rest.strip_prefix(b"\n").unwrap_or(rest);
-    while let Some((item, after)) = item(rest) {
-        items.push(item);
-        rest = after;
+    let mut end = header_end;
+    for item in walk(body, header_end).map_while(Result::ok) {
+        items.push(Item {
+            kind: printable(&item.kind),
+            header: body.get(end..item.payload.start).unwrap_or_default(),
+            payload: item.payload.of(body),
+        });
+        end = item.payload.end;
     }
+    let rest = body.get(end..).unwrap_or_default();
     (items, rest.trim_ascii().len())
-}
-
-fn item(bytes: &[u8]) -> Option<(Item<'_>, &[u8])> {
-    let (header, rest) = line(bytes);
-    let header: Value = serde_json::from_slice(header).ok()?;
-    let kind = printable(header.get("type")?.as_str()?.as_bytes());
-    let (payload, rest) = match header.get("length").and_then(Value::as_u64) {
-        Some(length) => {
-            let (payload, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-            (payload, rest.strip_prefix(b"\n").unwrap_or(rest))
-        }
-        None => line(rest),
-    };
-    let item = Item {
-        kind,
-        header,
-        payload,
-    };
-    Some((item, rest))
-}
-
-/// The first line, and what follows its line feed.
-fn line(bytes: &[u8]) -> (&[u8], &[u8]) {
-    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
-    let first = parts.next().unwrap_or_default();
-    (first, parts.next().unwrap_or_default())
 }
 
 impl Item<'_> {
@@ -62,15 +44,13 @@ impl Item<'_> {
     pub(super) fn hint(&self) -> Option<String> {
         let hint = match self.kind.as_str() {
             "replay_recording" => self.recording_hint(),
-            "attachment" => string(&self.header, "/filename"),
+            "attachment" => string(&json(self.header)?, "/filename"),
             "log" | "span" | "trace_metric" => {
-                let count = self.header.get("item_count")?;
+                let header = json(self.header)?;
+                let count = header.get("item_count")?;
                 Some(format!("{count} of them"))
             }
-            kind => {
-                let payload: Value = serde_json::from_slice(self.payload).ok()?;
-                payload_hint(kind, &payload)
-            }
+            kind => payload_hint(kind, &json(self.payload)?),
         }?;
         let hint = printable(hint.as_bytes());
         let end = hint.char_indices().nth(HINT_CHARS_MAX);
@@ -81,8 +61,10 @@ impl Item<'_> {
     }
 
     fn recording_hint(&self) -> Option<String> {
-        let (header, recording) = line(self.payload);
-        let header: Value = serde_json::from_slice(header).ok()?;
+        let line_end = self.payload.iter().position(|byte| *byte == b'\n')?;
+        let (header, recording) = self.payload.split_at_checked(line_end)?;
+        let recording = recording.get(1..)?;
+        let header = json(header)?;
         let segment = header.get("segment_id")?;
         let form = match recording.first() {
             Some(b'[' | b'{') => "JSON",
@@ -143,6 +125,10 @@ fn event_hint(event: &Value) -> Option<String> {
     .find_map(|place| string(event, place))
 }
 
+fn json(text: &[u8]) -> Option<Value> {
+    serde_json::from_slice(text).ok()
+}
+
 fn string(value: &Value, pointer: &str) -> Option<String> {
     value.pointer(pointer)?.as_str().map(str::to_owned)
 }
@@ -153,7 +139,7 @@ mod tests {
 
     /// Types, sizes and hints, and the rest.
     fn listed(rest: &[u8]) -> (Vec<(String, usize, Option<String>)>, usize) {
-        let (items, rest) = items(rest);
+        let (items, rest) = items(rest, 0);
         let item = |item: &Item<'_>| (item.kind.clone(), item.payload.len(), item.hint());
         (items.iter().map(item).collect(), rest)
     }
@@ -186,6 +172,7 @@ mod tests {
             ("\n{\"no\":\"type\"}\n{}", 0, 16),
             ("\n{\"type\":\"event\",\"length\":99}\n{}", 0, 31),
             ("\n{\"type\":\"event\"}\n{}\n}", 1, 1),
+            ("\n{\"type\":\"event\",\"length\":1}\n{}\n", 1, 1),
         ] {
             let (items, rest_bytes) = listed(rest.as_bytes());
             assert_eq!((items.len(), rest_bytes), (count, left), "{rest:?}");

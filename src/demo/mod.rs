@@ -25,7 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use self::describe::describe;
+use self::describe::{describe, subject};
 use self::page::Page;
 use self::sink::Arrival;
 use self::tour::{NAMES, Tour, write};
@@ -62,7 +62,8 @@ pub fn run(once: bool) -> Result<(), String> {
     told
 }
 
-/// Accepts requests on `listen` and prints each of them until the process is asked to stop.
+/// Accepts requests on `listen` and prints each of them until the process is asked to stop, or its
+/// terminal is closed.
 ///
 /// # Errors
 /// The address cannot be had, or standard output cannot be written to.
@@ -76,19 +77,21 @@ pub fn sink(listen: SocketAddr) -> Result<(), String> {
     })?;
     let host = SocketAddr::new(reachable(address.ip()), address.port());
     let introduction = format!(
-        "A stand-in for Sentry is listening on {address}: it accepts every key and every project.\n\
-         A DSN for it: http://{INBOUND_KEY}@{host}/1\n\
+        "A stand-in for Sentry is listening on {address}.\n\
+         It accepts every key and every project, for example with the DSN\n\n  \
+         http://{INBOUND_KEY}@{host}/1\n\n\
          Every request is printed below; Ctrl-C ends it.\n"
     );
     write(&mut io::stdout(), &introduction)?;
-    thread::spawn(move || print(&arrivals, page, |_| "request".to_owned()));
+    thread::spawn(move || print(&arrivals, page, |_, what| what.to_owned()));
     signals.wait_for_stop();
     Ok(())
 }
 
 const SUMMARY: &str = "
-  3 requests became 6 deliveries. In each, the project, the host and every place that had the
-  inbound key were replaced, in place; every other byte of the envelopes is as the SDK made it.
+  3 requests became 6 deliveries. In each, the project, the host and every
+  place that had the inbound key were replaced, in place; every other byte of
+  the envelopes is as the SDK made it.
 ";
 
 /// The mirror between an SDK and two sinks.
@@ -151,7 +154,7 @@ impl Stage {
                     └─> outbound B  {}
 
   The SDK only knows the inbound DSN  {}
-  Keys are cut short here. A place that the mirror has changed is shown ⟦like this⟧.{build}
+  Keys are cut short here. What the mirror has changed is shown ⟦like this⟧.{build}
 ",
             page.heading("sentry-mirror: one DSN in, several out"),
             a.shortened(),
@@ -186,21 +189,25 @@ impl Stage {
         );
         write(&mut io::stdout(), &invitation)?;
         let arrivals = self.arrivals;
-        let name = |index: usize| format!("outbound {} got", NAMES.get(index).unwrap_or(&"?"));
-        thread::spawn(move || print(&arrivals, page, name));
+        let title = |index: usize, what: &str| {
+            format!("outbound {} got: {what}", NAMES.get(index).unwrap_or(&"?"))
+        };
+        thread::spawn(move || print(&arrivals, page, title));
         signals.wait_for_stop();
         self.mirror.stop();
         Ok(())
     }
 }
 
-/// Prints everything that arrives, for as long as standard output can be written to.
-fn print(arrivals: &Receiver<(usize, Arrival)>, page: Page, name: impl Fn(usize) -> String) {
+/// Prints everything that arrives, for as long as standard output can be written to. `title` makes
+/// the title of the number of a sink and what came in there.
+fn print(arrivals: &Receiver<(usize, Arrival)>, page: Page, title: impl Fn(usize, &str) -> String) {
     for (index, arrival) in arrivals {
-        let text = match arrival {
-            Ok(request) => page.title(&name(index), "") + &page.rows(&describe(&request)),
-            Err(reason) => page.title(&name(index), " (nothing readable)") + &page.flaw(&reason),
+        let (what, text) = match arrival {
+            Ok(request) => (subject(&request), page.rows(&describe(&request))),
+            Err(reason) => ("nothing readable".to_owned(), page.flaw(&reason)),
         };
+        let text = page.title(&title(index, &what), "") + &text;
         if write(&mut io::stdout(), &text).is_err() {
             return;
         }
@@ -260,14 +267,20 @@ mod tests {
     #[test]
     fn the_tour_goes_through_the_real_mirror_and_finds_nothing_wrong() {
         let stage = Stage::start().unwrap();
-        let mut out = Vec::new();
+        let mut out = stage.introduction(Page::plain()).into_bytes();
         let told = stage.tour(Page::plain()).run(&mut out);
         let text = String::from_utf8(out).unwrap();
         assert_eq!(told, Ok(()), "{text}");
         assert_eq!(text.matches("✓ identical to the byte").count(), 6, "{text}");
         assert!(!text.contains('✗'));
+        assert_eq!(text.matches("endpoint  ").count(), 3, "{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= page::WIDTH_DEFAULT, "{line}");
+        }
         for mark in [
+            "endpoint  tunnel",
             "/api/⟦1001⟧/envelope/",
+            " bytes, sent ⟦plain⟧, with Content-Length",
             "/⟦sentry/⟧api/⟦2002⟧/envelope/",
             "sentry_key=⟦aaaa…⟧",
             "sentry_key=⟦bbbb…⟧",
@@ -284,6 +297,7 @@ mod tests {
         }
         assert_eq!(stage.mirror.stop(), 0);
     }
+
     #[test]
     fn the_tour_fails_when_an_outbound_does_not_get_what_it_must() {
         let mut stage = Stage::start().unwrap();

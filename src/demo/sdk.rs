@@ -125,7 +125,7 @@ fn replay(dsn: &Dsn) -> io::Result<Sending> {
     );
     Ok(Sending {
         title: "a replay, as @sentry/browser sends it through a tunnel",
-        remark: "as it is, the key only in the dsn of the envelope, and a binary item",
+        remark: "plain, the key only in the dsn of the envelope, a binary item",
         event_id: REPLAY_ID,
         bytes: [head.as_bytes(), envelope.as_bytes(), &recording].concat(),
     })

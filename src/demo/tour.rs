@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use super::describe::{Row, describe, printable};
+use super::describe::{Row, describe, printable, subject};
 use super::page::Page;
 use super::sdk::{self, Sending};
 use super::sink::Arrival;
@@ -67,6 +67,12 @@ impl Tour<'_> {
         let mut text = self
             .page
             .title("the SDK sent", &format!(" ({})", sending.remark));
+        // The outbounds' is the same, and to be seen in their request lines.
+        let endpoint = Row {
+            label: "endpoint",
+            text: subject(&sent),
+        };
+        text += &self.page.rows(&[endpoint]);
         text += &self.page.rows(&sent_rows);
         let mut flaw_count = 0;
         for ((name, outbound), got) in NAMES.iter().zip(self.outbounds).zip(&received) {
