@@ -9,28 +9,34 @@ use clap::{Parser, Subcommand};
 
 /// Mirrors what Sentry SDKs send to one DSN to several others.
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    args_conflicts_with_subcommands = true,
-    arg_required_else_help = true
-)]
+#[command(version, args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Examples:
-  sentry-mirror demo                      see it work, without any configuration
-  sentry-mirror -c config.yml --check     validate a configuration and print its routes
-  sentry-mirror -c config.yml             run
+  sentry-mirror demo                    see it work, without any configuration
+  sentry-mirror -c mirror.yml --check   check a configuration, print its routes
+  sentry-mirror -c mirror.yml           run
+  sentry-mirror                         run with config.yml
 
-Exit codes: 0 stopped as asked, 1 the mirror cannot run, 2 the configuration is not usable.")]
+Signals:
+  SIGTERM, SIGINT   finish what is in flight, then stop; a second one: at once
+  SIGHUP            read the configuration again; a bad one changes nothing
+
+Exit codes:
+  0   stopped as asked, or nothing to complain about with --check
+  1   the mirror cannot run, for example because the port is in use
+  2   the arguments or the configuration are not usable
+  128 + the number of the signal, after a second one")]
 pub struct Arguments {
     /// The configuration file (YAML); config.example.yml explains every key
     #[arg(short, long, value_name = "FILE", default_value = "config.yml")]
     pub config: PathBuf,
 
-    /// Validate the configuration, print its routes with keys shortened, and exit with 0 or 2
+    /// Check the configuration and the certificates it names, print its routes with keys shortened,
+    /// and exit with 0 or 2
     #[arg(long)]
     pub check: bool,
 
-    /// Log every request and delivery (the filter `debug`)
+    /// Log connections, refused requests and the outcome of every delivery (the filter `debug`)
     #[arg(short, long)]
     pub verbose: bool,
 
@@ -55,4 +61,34 @@ pub enum Command {
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
         listen: SocketAddr,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn without_arguments_the_mirror_runs_with_the_default_file() {
+        let arguments = Arguments::try_parse_from(["sentry-mirror"]).unwrap();
+        assert_eq!(arguments.config, PathBuf::from("config.yml"));
+        assert!(arguments.command.is_none() && !arguments.check && !arguments.verbose);
+    }
+
+    #[test]
+    fn the_help_tells_signals_and_exit_codes_in_lines_that_fit() {
+        let help = Arguments::command().render_help().to_string();
+        for word in [
+            "SIGTERM",
+            "SIGINT",
+            "SIGHUP",
+            "128 + ",
+            "[default: config.yml]",
+        ] {
+            assert!(help.contains(word), "{word} in {help}");
+        }
+        let examples = help.split_once("Examples:").unwrap().1;
+        assert!(examples.lines().all(|line| line.len() <= 80), "{examples}");
+    }
 }
