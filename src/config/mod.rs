@@ -22,6 +22,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -146,7 +147,13 @@ impl Config {
     ) -> Result<Config, ConfigErrors> {
         let file_name = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|error| {
-            ConfigErrors::of_file(&file_name, &format!("not readable: {error}"))
+            let advice = match error.kind() {
+                io::ErrorKind::NotFound => {
+                    "; -c FILE names another, --help tells more, and `sentry-mirror demo` needs none"
+                }
+                _ => "",
+            };
+            ConfigErrors::of_file(&file_name, &format!("not readable: {error}{advice}"))
         })?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let place = error.utf8_error().valid_up_to() + 1;

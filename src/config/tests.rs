@@ -525,7 +525,11 @@ fn files_that_cannot_be_read_are_named() {
             .to_string()
     };
     let missing = Path::new("no/such/config.yml");
-    assert!(load(missing).starts_with("no/such/config.yml: not readable: No such file"));
+    let told = load(missing);
+    assert!(told.starts_with("no/such/config.yml: not readable: No such file"));
+    for word in ["-c FILE", "--help", "sentry-mirror demo"] {
+        assert!(told.contains(word), "{word} in {told}");
+    }
     let directory = std::env::temp_dir();
     assert!(load(&directory).contains(": not readable: Is a directory"));
     let file = directory.join(format!("sentry-mirror-config-{}.yml", std::process::id()));
