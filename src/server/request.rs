@@ -25,6 +25,7 @@ use crate::mirror::routes::Route;
 use crate::sentry::auth::{self, AuthField, FoundKey};
 use crate::sentry::category::Category;
 use crate::sentry::dsn;
+use crate::sentry::edit::Put;
 use crate::sentry::endpoint::{self, Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::sentry::items::items;
@@ -57,6 +58,9 @@ impl Exchange {
         }
         let key = self.find_key(head, &target)?;
         let route = match &key {
+            // Outside the API a key in the head routes nothing: Relay has no such path, and what
+            // comes there may be no envelope.
+            _ if target.endpoint == Endpoint::Tunnel => None,
             Some(key) => Some(find_route(routing, key.bytes(head))?),
             None if may_name_key_in_body(target.endpoint) => None,
             None => return Err(Rejection::NoKey.into()),
@@ -192,7 +196,16 @@ impl Exchange {
             Some((source, field.value))
         });
         let (query, path_key) = (target.query, target.path_key);
-        auth::find(head, fields, query, path_key, &mut self.head_edits).map_err(Rejection::Auth)
+        let found = auth::find(head, fields, query, path_key, &mut self.head_edits);
+        if target.endpoint == Endpoint::Tunnel {
+            // The password of the site that the tunnel is on: none of an outbound's business.
+            for edit in &mut self.head_edits {
+                if matches!(edit.put, Put::BasicCredentials { .. }) {
+                    edit.put = Put::Nothing;
+                }
+            }
+        }
+        found.map_err(Rejection::Auth)
     }
 
     async fn read_body(

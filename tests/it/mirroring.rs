@@ -195,6 +195,29 @@ fn a_tunnelled_envelope_is_routed_by_its_header() {
 }
 
 #[test]
+fn a_path_outside_the_api_is_routed_by_the_envelope_alone() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
+    // A store event is no envelope, and would be lost as one.
+    let request = format!(
+        "POST /API/42/store/ HTTP/1.1\r\nHost: m\r\nX-Sentry-Auth: Sentry sentry_key={IN_KEY}\r\nContent-Length: LENGTH\r\n\r\n{{\"message\":\"lost\"}}"
+    );
+    let length = request.split_once("\r\n\r\n").unwrap().1.len();
+    let request = request.replace("LENGTH", &length.to_string());
+    assert_eq!(client.ask(request.as_bytes()).status, 401);
+    // The password of the site stays there.
+    let body = envelope(ID);
+    let request = format!(
+        "POST /tunnel HTTP/1.1\r\nHost: m\r\nAuthorization: Basic dXNlcjpwYXNz\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(client.ask(request.as_bytes()).status, 200);
+    let got = pair.a.wait_for(1).remove(0);
+    assert_eq!(got.field("Authorization"), Some("Basic"));
+    assert_eq!(pair.a.received().len(), 1);
+}
+
+#[test]
 fn the_trace_key_of_another_route_becomes_its_key_at_the_same_origin() {
     let a = Upstream::ok();
     let b = Upstream::ok();

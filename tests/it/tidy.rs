@@ -5,6 +5,7 @@
 //! in good faith, and stays simple enough to be trusted. Each test also shows its rule a bad sample,
 //! so that a rule which finds nothing has nothing to find.
 
+mod advisories;
 mod calls;
 mod prose;
 mod rooms;
