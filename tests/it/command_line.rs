@@ -386,3 +386,24 @@ fn a_bad_file_changes_nothing_and_is_told() {
     // The connection to an origin that stays is kept.
     assert_eq!((a.received().len(), a.connections()), (2, 1));
 }
+
+#[test]
+fn the_order_to_stop_is_heard_while_all_connections_are_taken() {
+    let upstream = Upstream::ok();
+    let mirror = Process::start_with(
+        &config(
+            &[upstream.dsn(KEY_A, 11)],
+            "workers: 1\nlimits: {connections: 2}\ntimeouts: {drain: 200ms}",
+        ),
+        |command| {
+            command.arg("-v");
+        },
+    );
+    let mut clients = [mirror.client(), mirror.client()];
+    mirror.wait_for_lines("connection accepted", 2);
+    for client in &mut clients {
+        client.send(b"POST /api/42/envelope/ HTTP/1.1\r\n");
+    }
+    mirror.signal("TERM");
+    assert_eq!(mirror.wait().0.code(), Some(0));
+}

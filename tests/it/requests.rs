@@ -390,3 +390,58 @@ fn a_refusal_says_whether_the_connection_goes_on() {
     assert_eq!(response.field("Connection"), Some("close"));
     assert!(client.is_closed());
 }
+
+#[test]
+fn a_path_that_points_out_of_the_api_is_refused() {
+    let (upstream, mirror) = mirror("");
+    let mut client = mirror.client();
+    for path in [
+        "/api/42/../../internal",
+        "/api/42/%2e%2E/x/",
+        "/api/42/./envelope/",
+    ] {
+        let request = format!("GET {path}?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n\r\n");
+        assert_eq!(client.ask(request.as_bytes()).status, 404, "{path}");
+    }
+    assert_eq!(upstream.received().len(), 0);
+}
+
+#[test]
+fn an_envelope_header_with_many_dsns_is_refused() {
+    let (upstream, mirror) = mirror("");
+    let many = format!("{{{}\"a\":1}}\n", "\"dsn\":\"\",".repeat(1000));
+    let long = format!("{{\"a\":\"{}\"}}\n", "x".repeat(2_000_000));
+    for (body, detail) in [(many, "duplicate field"), (long, "too long")] {
+        let response = mirror.client().ask(&envelope_request(body.as_bytes()));
+        assert_eq!(response.status, 400);
+        assert!(response.text().contains(detail), "{}", response.text());
+    }
+    assert_eq!(upstream.received().len(), 0);
+}
+
+#[test]
+fn nobody_can_keep_a_worker_to_himself_on_epoll() {
+    let (_upstream, mirror) = mirror("driver: epoll\nworkers: 1");
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = mirror.client();
+                let many = b"GET /health HTTP/1.1\r\n\r\n".repeat(100);
+                while !is_done.load(std::sync::atomic::Ordering::SeqCst) {
+                    client.send(&many);
+                    for _ in 0..100 {
+                        assert_eq!(client.response().status, 200);
+                    }
+                }
+            });
+        }
+        let mut probe = mirror.client();
+        for _ in 0..20 {
+            let started = std::time::Instant::now();
+            assert_eq!(probe.ask(b"GET /health HTTP/1.1\r\n\r\n").status, 200);
+            assert!(started.elapsed() < std::time::Duration::from_secs(2));
+        }
+        is_done.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+}
