@@ -13,7 +13,7 @@ fuzz_target!(|data: &str| {
     let variables = variables.map(|(name, value)| (format!("SENTRY_MIRROR_{name}"), value.into()));
     match Config::parse(text, "mirror.yml", variables) {
         Ok(config) => {
-            let routes = Routes::new(&config);
+            let routes = Routes::new(&config, None);
             assert!(!config.routes.is_empty());
             for route in &config.routes {
                 let made = routes.find(route.inbound.key().as_bytes());
