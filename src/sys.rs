@@ -7,7 +7,8 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 use monoio::buf::IoVecBuf;
@@ -103,15 +104,29 @@ unsafe impl IoVecBuf for Gather {
 /// One system call (`recv` with `MSG_PEEK | MSG_DONTWAIT`, about 0.4 µs), made when a pooled
 /// connection is taken, because a server may have closed it meanwhile.
 pub fn has_input(stream: &TcpStream) -> bool {
-    // SAFETY: the descriptor is open for as long as `stream` lives, and the borrow ends with this
-    // function, in which `stream` is borrowed.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     let mut byte = [0_u8; 1];
-    let peeked = rustix::net::recv(descriptor, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let peeked = rustix::net::recv(descriptor(stream), &mut byte, flags);
     !matches!(
         peeked,
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR)
     )
+}
+
+/// A second descriptor of the socket behind `stream`, to look at it while the stream is lent to an
+/// operation.
+///
+/// # Errors
+/// The system's, for example that the process has no descriptors left.
+pub fn duplicate(stream: &TcpStream) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(descriptor(stream), 0)?)
+}
+
+/// The stream's descriptor, for a plain system call.
+fn descriptor(stream: &TcpStream) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open for as long as `stream` lives, and the borrow of it that is
+    // returned keeps `stream` borrowed.
+    unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
 }
 
 #[cfg(test)]

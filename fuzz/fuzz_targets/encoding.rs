@@ -44,7 +44,7 @@ fn decode(
     // Each step reads or writes something, and some headers take a step of their own.
     for _ in 0..=data.len() + LIMIT_BYTES + 1 {
         let step = decoder.step(slice_bytes);
-        assert!(decoder.held_bytes() <= LIMIT_BYTES + 1 + slice_bytes);
+        assert!(decoder.output_bytes() <= LIMIT_BYTES + 1 + slice_bytes);
         if step? == Step::Done {
             let decoded = decoder.finish(pool);
             assert!(decoded.len() <= LIMIT_BYTES);

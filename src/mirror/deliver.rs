@@ -25,8 +25,9 @@ use crate::panics::caught;
 use crate::sentry::category::Category;
 use crate::sentry::endpoint::Shape;
 use crate::sentry::rate_limits::{self, RateLimit};
-use crate::upstream::exchange::{Failure, Request, Response};
+use crate::upstream::exchange::{Failure, Request};
 use crate::upstream::pool::Upstream;
+use crate::upstream::response::Response;
 
 /// How much of the answer of an outbound that refuses is logged.
 const REASON_BYTES_MAX: usize = 200;

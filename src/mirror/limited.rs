@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::sentry::category::Category;
 use crate::sentry::rate_limits::{self, RateLimit};
-use crate::upstream::exchange::Response;
+use crate::upstream::response::Response;
 
 /// The pause that a 429 without further words asks for; the one that SDKs assume by themselves.
 pub const DEFAULT_PAUSE_SECONDS: u32 = 60;

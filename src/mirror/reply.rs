@@ -11,10 +11,14 @@ use crate::mirror::rejection::Rejection;
 use crate::mirror::verdict::{Outcome, Verdict};
 use crate::sentry::endpoint::{Endpoint, Shape};
 use crate::sentry::rate_limits::{self, RateLimit};
-use crate::upstream::exchange::{Failure, Response};
+use crate::upstream::exchange::Failure;
+use crate::upstream::response::{Response, Share};
 
 /// What Relay's CORS layer lets a browser send with a request.
 const ALLOWED_HEADERS: &str = "x-sentry-auth,x-requested-with,x-forwarded-for,origin,referer,accept,content-type,authentication,authorization,content-encoding,transfer-encoding";
+
+/// A body up to this size is written together with its head.
+const COPY_BYTES_MAX: usize = 16 * 1024;
 
 /// What a client asks to be answered, apart from the content.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +50,8 @@ pub struct Reply {
     status: u16,
     fields: Vec<(&'static str, Bytes)>,
     body: Bytes,
+    /// What the body takes of the memory budget, until it is written.
+    share: Share,
 }
 
 impl Reply {
@@ -137,8 +143,8 @@ impl Reply {
         self
     }
 
-    /// Appends the whole reply to `out`.
-    pub fn write(&self, manner: Manner, out: &mut Vec<u8>) {
+    /// Appends the reply to `out`, but for a large body, which is returned.
+    pub fn write(&self, manner: Manner, out: &mut Vec<u8>) -> Bytes {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(self.status.to_string().as_bytes());
         out.push(b' ');
@@ -166,9 +172,14 @@ impl Reply {
             write_field(out, "Connection", b"keep-alive");
         }
         out.extend_from_slice(b"\r\n");
-        if !manner.is_head && self.status != 204 {
-            out.extend_from_slice(&self.body);
+        if manner.is_head || self.status == 204 {
+            return Bytes::new();
         }
+        if self.body.len() > COPY_BYTES_MAX {
+            return self.body.clone();
+        }
+        out.extend_from_slice(&self.body);
+        Bytes::new()
     }
 
     fn answer(
@@ -187,6 +198,7 @@ impl Reply {
             .with_field("Content-Encoding", &response.content_encoding)
             .with_field("X-Sentry-Error", &response.sentry_error);
         reply.body = response.body.clone();
+        reply.share = response.share.clone();
         match (is_accepted, is_strict) {
             (true, false) => reply.with_limits(&circumstances.common_limits),
             (true, true) => reply.with_field("X-Sentry-Rate-Limits", &response.rate_limits),

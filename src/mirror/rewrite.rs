@@ -13,10 +13,16 @@ use crate::http::head::{Field, FieldName, Method, RequestHead};
 use crate::mirror::routes::{Outbound, Route};
 use crate::sentry::edit::{Edit, Put};
 use crate::span::Span;
+use crate::upstream::incoming::SMALL_BYTES;
+use crate::upstream::tls::SENDING_BYTES_MAX as TLS_BYTES_MAX;
 
 /// A shared rest of the body up to this size is copied behind the head all the same: for small
 /// bodies the copy costs less than a second vector of the write.
 const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// The room for what is rendered besides the bytes that came: a short rest of the body, and what the
+/// outbound's texts are longer than the inbound's.
+const RENDERED_BYTES: usize = COPY_BYTES_MAX + 512;
 
 /// How many names in `Connection` are honoured.
 const LISTED_MAX: usize = 32;
@@ -149,10 +155,22 @@ fn is_within(inner: Span, outer: Span) -> bool {
 }
 
 impl Original<'_> {
+    /// The most memory that the delivery to one outbound takes while it is under way, apart from the
+    /// body that all share: what is rendered for it, what of that is ciphertext, a small response.
+    pub fn held_bytes(&self, outbound: &Outbound) -> usize {
+        let rendered = self.head.len() + self.edited_end() + RENDERED_BYTES;
+        let ciphertext = if outbound.is_tls {
+            TLS_BYTES_MAX.min(rendered + self.body.len())
+        } else {
+            0
+        };
+        rendered + ciphertext + SMALL_BYTES
+    }
+
     /// The request for one outbound: the head with the changed part of the body behind it, and the
     /// rest of the body.
     pub fn render(&self, outbound: &Outbound) -> (Vec<u8>, Bytes) {
-        let mut out = Vec::with_capacity(self.head.len() + COPY_BYTES_MAX + 512);
+        let mut out = Vec::with_capacity(self.head.len() + self.edited_end() + RENDERED_BYTES);
         let last_line = self.parsed.fields.last();
         let lines_end = last_line.map_or(self.parsed.version_span.end, |field| field.line.end);
         let lines = Span::new(self.parsed.method_span.start, lines_end);
@@ -162,7 +180,7 @@ impl Original<'_> {
         }
         self.append_fields(outbound, &mut out);
 
-        let edited_end = self.body_edits.last().map_or(0, |edit| edit.span.end);
+        let edited_end = self.edited_end();
         let edited = Span::new(0, edited_end);
         self.splice(self.body, edited, self.body_edits, outbound, &mut out);
         let mut rest = self.body.slice(edited_end.min(self.body.len())..);
@@ -190,6 +208,11 @@ impl Original<'_> {
             append_field(out, "Content-Length", &self.body_len(outbound).to_string());
         }
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// Where the part of the body ends that is rendered for each outbound.
+    fn edited_end(&self) -> usize {
+        self.body_edits.last().map_or(0, |edit| edit.span.end)
     }
 
     fn has_field(&self, name: FieldName) -> bool {

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::config::Config;
 use crate::mirror::limited::LimitMemory;
 use crate::observe::change::Change;
-use crate::sentry::dsn::{Dsn, Origin};
+use crate::sentry::dsn::{Dsn, Origin, Scheme};
 
 /// All routes of a configuration.
 pub struct Routes {
@@ -35,6 +35,8 @@ pub struct Outbound {
     pub label: String,
     /// Which of [`Routes::origins`] it is reached at.
     pub origin: usize,
+    /// Whether that is `https`.
+    pub is_tls: bool,
     /// The public key.
     pub key: String,
     /// The public key as a parameter of a query.
@@ -136,6 +138,7 @@ impl Outbound {
         Outbound {
             label: dsn.shortened(),
             origin,
+            is_tls: dsn.origin().scheme == Scheme::Https,
             key: dsn.key().to_owned(),
             key_parameter: format!("sentry_key={}", dsn.key()),
             secret: dsn.secret().map(str::to_owned),

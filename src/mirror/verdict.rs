@@ -6,7 +6,8 @@
 //! never silence the SDK for a healthy one.
 
 use crate::config::ReplyPolicy;
-use crate::upstream::exchange::{Failure, Response};
+use crate::upstream::exchange::Failure;
+use crate::upstream::response::Response;
 
 /// How a delivery ended.
 pub type Outcome = Result<Response, Failure>;

@@ -14,15 +14,15 @@ use monoio::io::AsyncWriteRent;
 use monoio::net::TcpStream;
 use monoio::time::timeout;
 
+use crate::budget::Reservation;
 use crate::http::chunked::{Chunked, Progress};
 use crate::http::framing::Framing;
 use crate::http::head::{Parsed, RequestHead};
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
-use crate::server::budget::Reservation;
 use crate::server::stop::Listener;
 use crate::sys;
-use crate::upstream::stream::{read_into, write_all};
+use crate::upstream::stream::{READ_BYTES, read_into, write_all};
 use crate::upstream::turn::Turn;
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 section 10.1.1).
@@ -45,6 +45,9 @@ const NEWCOMER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How much of a taken body's memory may stay with what follows it.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+/// How much memory for replies a connection keeps. Usual ones have 300 bytes.
+const KEPT_OUTGOING_BYTES_MAX: usize = 1024;
 
 /// How long a closed connection may be silent, and how long it is read at all, so that the kernel
 /// does not answer late bytes with a reset that overtakes our reply. A client that sends a large
@@ -134,10 +137,12 @@ impl Connection {
         }
     }
 
-    /// Reads and parses a request head into `head`; its bytes stay at the front of the buffer.
+    /// Reads and parses a request head into `head`; its bytes stay at the front of the buffer. One that
+    /// is larger than a read takes `share` of the memory budget.
     pub async fn read_head(
         &mut self,
         head: &mut RequestHead,
+        share: &mut Reservation,
         limits: &Limits,
     ) -> Result<(), Ended> {
         let deadline = Instant::now() + limits.head_timeout;
@@ -154,6 +159,10 @@ impl Connection {
                 Fill::Some => {}
                 Fill::End => return Err(Ended::Gone),
                 Fill::Late => return Err(Rejection::HeadTimeout.into()),
+            }
+            let held_bytes = self.buffer.capacity();
+            if held_bytes > READ_BYTES && !share.resize(held_bytes) {
+                return Err(Rejection::Overloaded.into());
             }
         }
     }
@@ -177,17 +186,20 @@ impl Connection {
 
     /// Tells the client to go on with the body it announced.
     pub async fn write_continue(&mut self, limits: &Limits) -> Result<(), Ended> {
-        self.write(limits, |outgoing| outgoing.extend_from_slice(CONTINUE))
-            .await
+        self.write(limits, |outgoing| {
+            outgoing.extend_from_slice(CONTINUE);
+            Bytes::new()
+        })
+        .await
     }
 
     /// Reads a body that begins at the front of the buffer, as large as `bytes_max`, within what
-    /// `reservation` can get of the memory budget.
+    /// `share` can grow by.
     pub async fn read_body(
         &mut self,
         framing: Framing,
         bytes_max: usize,
-        reservation: &mut Reservation,
+        share: &mut Reservation,
         limits: &Limits,
     ) -> Result<Bytes, Ended> {
         match framing {
@@ -196,34 +208,36 @@ impl Connection {
                 if length > bytes_max {
                     return Err(Rejection::BodyTooLarge.into());
                 }
-                self.read_length(length, reservation, limits).await
+                self.read_length(length, share, limits).await
             }
-            Framing::Chunked => self.read_chunked(bytes_max, reservation, limits).await,
+            Framing::Chunked => self.read_chunked(bytes_max, share, limits).await,
         }
     }
 
     async fn read_length(
         &mut self,
         length: usize,
-        reservation: &mut Reservation,
+        share: &mut Reservation,
         limits: &Limits,
     ) -> Result<Bytes, Ended> {
+        let before = share.bytes();
+        let whole = before.saturating_add(length);
         // What is only announced takes no memory from others; but where it cannot fit now, there
         // is no use in beginning.
-        if !reservation.could_be(length) {
+        if !share.could_be(whole) {
             return Err(Rejection::Overloaded.into());
         }
         let started = Instant::now();
         while self.buffer.len() < length {
             let have = self.buffer.len();
             let room = have.max(ROOM_BYTES).min(length - have);
-            if !reservation.resize(have + room) {
+            if !share.resize(before + have + room) {
                 return Err(Rejection::Overloaded.into());
             }
             self.buffer.reserve(room);
             self.fill_body(started, limits).await?;
         }
-        if !reservation.resize(length) {
+        if !share.resize(whole) {
             return Err(Rejection::Overloaded.into());
         }
         Ok(self.take(length))
@@ -232,9 +246,10 @@ impl Connection {
     async fn read_chunked(
         &mut self,
         bytes_max: usize,
-        reservation: &mut Reservation,
+        share: &mut Reservation,
         limits: &Limits,
     ) -> Result<Bytes, Ended> {
+        let before = share.bytes();
         let mut chunked = Chunked::new(bytes_max);
         let started = Instant::now();
         loop {
@@ -245,7 +260,7 @@ impl Connection {
                     return Ok(whole.slice(body.start..body.end));
                 }
             }
-            if !reservation.resize(self.buffer.capacity()) {
+            if !share.resize(before + self.buffer.capacity()) {
                 return Err(Rejection::Overloaded.into());
             }
             self.fill_body(started, limits).await?;
@@ -271,27 +286,35 @@ impl Connection {
     pub async fn discard_body(
         &mut self,
         framing: Framing,
-        reservation: &mut Reservation,
+        share: &mut Reservation,
         limits: &Limits,
     ) -> bool {
-        let body = self.read_body(framing, DISCARD_BYTES_MAX, reservation, limits);
+        let body = self.read_body(framing, DISCARD_BYTES_MAX, share, limits);
         matches!(timeout(limits.body_timeout, body).await, Ok(Ok(_)))
     }
 
-    /// Writes what `fill` appends to an empty buffer.
+    /// Writes what `fill` appends to an empty buffer, and what it returns.
     pub async fn write(
         &mut self,
         limits: &Limits,
-        fill: impl FnOnce(&mut Vec<u8>),
+        fill: impl FnOnce(&mut Vec<u8>) -> Bytes,
     ) -> Result<(), Ended> {
         let mut outgoing = std::mem::take(&mut self.outgoing);
-        fill(&mut outgoing);
-        let writing = timeout(limits.write_timeout, write_all(&mut self.stream, outgoing));
+        let rest = fill(&mut outgoing);
+        let stream = &mut self.stream;
+        let writing = timeout(limits.write_timeout, async {
+            let (written, outgoing) = write_all(stream, outgoing).await;
+            if written.is_err() || rest.is_empty() {
+                return (written, outgoing);
+            }
+            (write_all(stream, rest).await.0, outgoing)
+        });
         let written = self.turn.take(writing).await;
         let Ok((Ok(()), mut outgoing)) = written else {
             return Err(Ended::Gone);
         };
         outgoing.clear();
+        outgoing.shrink_to(KEPT_OUTGOING_BYTES_MAX);
         self.outgoing = outgoing;
         Ok(())
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::budget::Reservation;
 use crate::http::encoding::{Decoder, Decompressors, Encoding, Step};
 use crate::mirror::rejection::Rejection;
-use crate::server::budget::Reservation;
 
 /// How much a decoder puts out before other connections get their turn: about 0.5 ms of work.
 const SLICE_BYTES: usize = 512 * 1024;
@@ -19,7 +19,8 @@ const SLICE_BYTES: usize = 512 * 1024;
 /// How long they get it. Yielding without sleeping would starve them on this runtime.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The decoded form of `body`, at most `bytes_max` long, for which `share` grows as needed.
+/// The decoded form of `body`, at most `bytes_max` long. `share` covers `body`, and the decoded form
+/// afterwards; in between it grows by what the decoder takes.
 pub async fn decode(
     encoding: Encoding,
     body: Bytes,
@@ -30,11 +31,12 @@ pub async fn decode(
     if encoding == Encoding::Identity || body.is_empty() {
         return Ok(body);
     }
-    let coded_bytes = share.bytes();
+    let before = share.bytes();
+    let coded_bytes = body.len();
     let mut decoder = Decoder::new(encoding, body, bytes_max, &mut decompressors.borrow_mut());
     loop {
         let step = decoder.step(SLICE_BYTES).map_err(Rejection::Decode)?;
-        if !share.resize(coded_bytes + decoder.held_bytes()) {
+        if !share.resize(before + decoder.output_bytes() + decoder.state_bytes()) {
             return Err(Rejection::Overloaded);
         }
         match step {
@@ -42,8 +44,6 @@ pub async fn decode(
             Step::Done => break,
         }
     }
-    let decoded = decoder.finish(&mut decompressors.borrow_mut());
-    // The coded form is gone now; a smaller share is always granted.
-    let _ = share.resize(share.bytes() - coded_bytes);
-    Ok(decoded)
+    share.shrink(coded_bytes + decoder.state_bytes());
+    Ok(decoder.finish(&mut decompressors.borrow_mut()))
 }

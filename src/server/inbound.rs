@@ -86,7 +86,11 @@ impl Exchange {
     async fn handle(&mut self, worker: &Rc<Worker>) -> Next {
         let routing = worker.routing();
         let limits = &routing.plan.limits;
-        match self.connection.read_head(&mut self.head, limits).await {
+        let mut share = worker.budget.reservation();
+        let reading = self
+            .connection
+            .read_head(&mut self.head, &mut share, limits);
+        match reading.await {
             Ok(()) => {}
             Err(Ended::Gone) => return Next::Close,
             Err(Ended::Rejected(rejection)) => {
@@ -96,7 +100,7 @@ impl Exchange {
         worker.counters.requests.count();
         let head = self.connection.take(self.head.len);
         let mut body = BodyState::Broken;
-        let answered = self.answer(worker, &routing, &head, &mut body).await;
+        let answered = self.answer(worker, &routing, &head, &mut body, share).await;
         let (reply, ends) = match answered {
             Ok(reply) => (reply, false),
             Err(Ended::Gone) => return Next::Close,

@@ -1,13 +1,12 @@
 //! Processes, threads and connections: what runs.
 //!
 //! [`supervisor`] owns the process: it [listens](listen), starts one [`worker`] per core on a
-//! [`driver`], and stops them or gives them a new [`plan`] when [`signals`] ask for it. A worker accepts its share ([`balance`]) from the common
-//! listener and spawns [`inbound`], one SDK connection, which reads and writes through [`connection`];
-//! [`request`] is the story of one request, with [`decode`] for its body. [`budget`] bounds what a worker holds in memory; [`gate`] and [`stop`] let it end
-//! without losing what it has accepted.
+//! [`driver`], and stops them or gives them a new [`plan`] when [`signals`] ask for it. A worker
+//! accepts its share ([`balance`]) from the common listener and spawns [`inbound`], one SDK connection,
+//! which reads and writes through [`connection`]; [`request`] is the story of one request, with
+//! [`decode`] for its body. [`gate`] and [`stop`] let it end without losing what it has accepted.
 
 pub mod balance;
-pub mod budget;
 pub mod connection;
 pub mod decode;
 pub mod driver;

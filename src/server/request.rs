@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::warn;
 
+use crate::budget::Reservation;
 use crate::config::ReplyPolicy;
 use crate::http::encoding::Encoding;
 use crate::http::framing::{self, Framing};
@@ -29,12 +30,12 @@ use crate::sentry::edit::Put;
 use crate::sentry::endpoint::{self, Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::sentry::items::items;
-use crate::server::budget::Reservation;
 use crate::server::connection::Ended;
 use crate::server::decode::decode;
 use crate::server::inbound::{BodyState, Exchange};
 use crate::server::plan::Plan;
 use crate::server::worker::{Routing, Worker};
+use crate::upstream::stream::READ_BYTES;
 
 impl Exchange {
     /// The reply to the request whose head is `head`; says in `body` how much of it was read.
@@ -44,6 +45,7 @@ impl Exchange {
         routing: &Rc<Routing>,
         head: &Bytes,
         body: &mut BodyState,
+        mut share: Reservation,
     ) -> Result<Reply, Ended> {
         let framing = framing::of_request(&self.head, head).map_err(Rejection::Framing)?;
         *body = BodyState::Unread(framing);
@@ -68,7 +70,10 @@ impl Exchange {
         let encoding = Encoding::of(self.head.values(FieldName::ContentEncoding, head))
             .map_err(|_| Rejection::Encoding)?;
 
-        let mut share = worker.budget.reservation();
+        // The head lives in a buffer of this size at least, which is the connection's no more.
+        if !share.resize(head.len().max(READ_BYTES)) {
+            return Err(Rejection::Overloaded.into());
+        }
         let whole = self.read_body(routing, head, body, &mut share).await?;
         let bytes_max = routing.plan.limits.decoded_bytes;
         let whole = decode(
@@ -93,7 +98,7 @@ impl Exchange {
             body: &whole,
             envelope,
         };
-        Ok(self.mirror(worker, routing, route, &sent, share).await)
+        self.mirror(worker, routing, route, &sent, share).await
     }
 
     /// Sends the request to the outbounds of its route, and gives the reply.
@@ -103,8 +108,8 @@ impl Exchange {
         routing: &Rc<Routing>,
         route: &Arc<Route>,
         sent: &Sent<'_>,
-        share: Reservation,
-    ) -> Reply {
+        mut share: Reservation,
+    ) -> Result<Reply, Ended> {
         let plan = &routing.plan;
         let is_dialog =
             self.head.method == Method::Get && sent.target.endpoint == Endpoint::ErrorPage;
@@ -128,6 +133,13 @@ impl Exchange {
         };
         // A script has one source; reports come back to the mirror and go to all.
         let count = if is_dialog { 1 } else { route.outbounds.len() };
+        let outbounds = route.outbounds.iter().take(count);
+        let held_bytes = outbounds
+            .map(|outbound| original.held_bytes(outbound))
+            .sum();
+        if !share.grow(held_bytes) {
+            return Err(Rejection::Overloaded.into());
+        }
         let means = Means {
             upstreams: &routing.upstreams,
             counters: &worker.counters,
@@ -145,12 +157,12 @@ impl Exchange {
             let patience = plan.limits.exchange_timeout * 2;
             let reply = fan_out.reply(ReplyPolicy::Primary, patience, false, success);
             let reply = reply.await;
-            return reply.map_body(|script| self.redirect_dialog(plan, sent.head, script));
+            return Ok(reply.map_body(|script| self.redirect_dialog(plan, sent.head, script)));
         }
         let must_be_200 =
             sent.target.endpoint.is_answered_200() && self.head.method == Method::Post;
         let (policy, patience) = (plan.reply_policy, plan.reply_timeout);
-        fan_out.reply(policy, patience, must_be_200, success).await
+        Ok(fan_out.reply(policy, patience, must_be_200, success).await)
     }
 
     /// The reply to what concerns only the mirror itself: health checks, preflights, and requests

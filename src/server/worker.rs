@@ -21,12 +21,12 @@ use monoio::net::{TcpListener, UnixStream};
 use monoio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
+use crate::budget::Budget;
 use crate::config::DriverChoice;
 use crate::http::encoding::Decompressors;
 use crate::observe::counters::Counters;
 use crate::panics::caught;
 use crate::server::balance::Balance;
-use crate::server::budget::Budget;
 use crate::server::driver::{Driver, DriverKind};
 use crate::server::gate::Gate;
 use crate::server::inbound;
@@ -90,22 +90,23 @@ pub struct Routing {
 
 impl Routing {
     /// A view without any connection yet.
-    fn new(plan: Arc<Plan>) -> Routing {
+    fn new(plan: Arc<Plan>, budget: &Rc<Budget>) -> Routing {
         let none = Routing {
             plan: Arc::clone(&plan),
             upstreams: Vec::new(),
         };
-        none.adapted_to(plan)
+        none.adapted_to(plan, budget)
     }
 
     /// A view of another plan that keeps the connections to origins which both have.
-    fn adapted_to(&self, plan: Arc<Plan>) -> Routing {
+    fn adapted_to(&self, plan: Arc<Plan>, budget: &Rc<Budget>) -> Routing {
         let upstream = |origin: &Arc<SharedOrigin>| {
             let known = self.upstreams.iter().find(|known| known.serves(origin));
             match known {
                 Some(known) if self.plan.limits == plan.limits => Rc::clone(known),
                 Some(_) | None => {
-                    Rc::new(Upstream::new(Arc::clone(origin), Arc::clone(&plan.limits)))
+                    let limits = Arc::clone(&plan.limits);
+                    Rc::new(Upstream::new(Arc::clone(origin), limits, budget))
                 }
             }
         };
@@ -116,7 +117,7 @@ impl Routing {
 
 /// What the connections of a worker share.
 pub struct Worker {
-    /// The bytes of bodies it may hold.
+    /// The bytes it may hold for its requests.
     pub budget: Rc<Budget>,
     /// Decompressors to be used again.
     pub decompressors: RefCell<Decompressors>,
@@ -191,6 +192,7 @@ impl Assignment {
 impl Worker {
     fn new(index: usize, plan: Arc<Plan>, counters: Arc<Counters>, balance: Balance) -> Worker {
         let budget = Budget::new(plan.limits.memory_bytes);
+        let routing = RefCell::new(Rc::new(Routing::new(plan, &budget)));
         Worker {
             budget,
             decompressors: RefCell::default(),
@@ -200,7 +202,7 @@ impl Worker {
             index,
             balance,
             connections: Rc::default(),
-            routing: RefCell::new(Rc::new(Routing::new(plan))),
+            routing,
         }
     }
 
@@ -294,7 +296,7 @@ impl Worker {
             }
             if let Some(plan) = plans.try_iter().last() {
                 self.budget.set_limit(plan.limits.memory_bytes);
-                let routing = self.routing().adapted_to(plan);
+                let routing = self.routing().adapted_to(plan, &self.budget);
                 *self.routing.borrow_mut() = Rc::new(routing);
             }
         }

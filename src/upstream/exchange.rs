@@ -7,15 +7,17 @@
 use std::fmt;
 use std::io;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
+use crate::budget::Reservation;
 use crate::http::chunked::{Chunked, Progress};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{FieldName, Method, Parsed};
 use crate::http::response::ResponseHead;
 use crate::limits::Limits;
-use crate::upstream::stream::Stream;
-use crate::upstream::turn::Turn;
+use crate::upstream::incoming::Incoming;
+use crate::upstream::response::Response;
+use crate::upstream::stream::{Sent, Stream};
 
 /// How many heads a response may have, the interim ones (1xx) included. One or two are usual.
 const HEADS_MAX: usize = 16;
@@ -27,25 +29,6 @@ pub struct Request {
     /// Request line and header lines; short bodies follow right here.
     pub head: Vec<u8>,
     /// The rest of the body, shared by all deliveries of the request.
-    pub body: Bytes,
-}
-
-/// What an upstream answered, as far as it matters to the SDK.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Response {
-    /// The final status code.
-    pub status: u16,
-    /// `Content-Type`.
-    pub content_type: Option<Bytes>,
-    /// `Content-Encoding`; none is asked for, so this is rare.
-    pub content_encoding: Option<Bytes>,
-    /// `X-Sentry-Rate-Limits`.
-    pub rate_limits: Option<Bytes>,
-    /// `Retry-After`.
-    pub retry_after: Option<Bytes>,
-    /// `X-Sentry-Error`.
-    pub sentry_error: Option<Bytes>,
-    /// The body, without any transfer coding.
     pub body: Bytes,
 }
 
@@ -68,7 +51,8 @@ pub enum Failure {
     Closed,
     /// The response is not HTTP/1.1, or its framing is ambiguous.
     Malformed(String),
-    /// The response is larger than `limits.response_bytes`.
+    /// The response is larger than `limits.response_bytes`, or than what is left of
+    /// `limits.memory_bytes`.
     TooLarge,
     /// The whole exchange took longer than `timeouts.exchange`.
     Timeout,
@@ -149,7 +133,9 @@ impl fmt::Display for Failure {
             Failure::Receive(error) => write!(f, "cannot read the response: {error}"),
             Failure::Closed => f.write_str("closed before the response was complete"),
             Failure::Malformed(reason) => write!(f, "malformed response: {reason}"),
-            Failure::TooLarge => f.write_str("response larger than limits.response_bytes"),
+            Failure::TooLarge => f.write_str(
+                "response larger than limits.response_bytes, or than the rest of limits.memory_bytes",
+            ),
             Failure::Timeout => f.write_str("no complete response within timeouts.exchange"),
             Failure::Overloaded => f.write_str("limits.in_flight deliveries are under way already"),
             Failure::Paused => f.write_str("left alone after repeated failures"),
@@ -175,30 +161,28 @@ fn is_own_shortage(error: &io::Error) -> bool {
         .is_some_and(|code| shortages.contains(&code))
 }
 
-/// A connection with its read buffer.
+/// A connection, and what has come over it.
 pub struct Connection {
     stream: Stream,
     /// Empty between exchanges.
-    buffer: BytesMut,
+    incoming: Incoming,
     /// Reused from response to response for its memory.
     head: ResponseHead,
     /// Whether the last exchange left it fit for another.
     is_reusable: bool,
     /// Whether a byte of the current response has arrived.
     saw_response: bool,
-    turn: Turn,
 }
 
 impl Connection {
-    /// A fresh connection.
-    pub fn new(stream: Stream) -> Connection {
+    /// A fresh connection, and the still empty share for large responses.
+    pub fn new(stream: Stream, share: Reservation) -> Connection {
         Connection {
             stream,
-            buffer: BytesMut::new(),
+            incoming: Incoming::new(share),
             head: ResponseHead::default(),
             is_reusable: true,
             saw_response: false,
-            turn: Turn::default(),
         }
     }
 
@@ -231,38 +215,53 @@ impl Connection {
         self.saw_response = false;
         let head = std::mem::take(&mut request.head);
         let body = std::mem::take(&mut request.body);
-        let (sent, head, body) = self.stream.send(head, body).await;
-        request.head = head;
-        request.body = body;
-        let received = self.receive(request.method, limits).await;
-        match sent {
-            Ok(()) => received,
-            // An upstream may answer early, say 413, and close without reading the rest; its
-            // answer is worth more than the error that the closing caused.
-            Err(error) => {
-                self.is_reusable = false;
-                received.map_err(|_| Failure::Send(error))
+        let error = match self.stream.send(head, body).await {
+            Sent::Whole(head, body) => {
+                (request.head, request.body) = (head, body);
+                return self.receive(request.method, limits).await;
             }
+            Sent::Broken(error, head, body) => {
+                (request.head, request.body) = (head, body);
+                Some(error)
+            }
+            Sent::Answered => {
+                self.saw_response = true;
+                None
+            }
+        };
+        // An upstream may answer early, say 413, and read no further or even close; its answer is
+        // worth more than the error that the closing caused.
+        let received = self.receive(request.method, limits).await;
+        self.is_reusable = false;
+        match error {
+            Some(error) => received.map_err(|_| Failure::Send(error)),
+            None => received,
         }
     }
 
     async fn receive(&mut self, method: Method, limits: &Limits) -> Result<Response, Failure> {
         self.receive_head(limits).await?;
-        let head_bytes = self.buffer.split_to(self.head.len).freeze();
-        let framing = framing::of_response(&self.head, &head_bytes, method)
+        let head_len = self.head.len;
+        let head = self.incoming.bytes().get(..head_len).unwrap_or_default();
+        let framing = framing::of_response(&self.head, head, method)
             .map_err(|error| Failure::Malformed(error.to_string()))?;
-        let body = match framing {
-            Framing::Empty => Bytes::new(),
+        let is_kept = self.head.keep_alive(head) && framing != Framing::UntilClose;
+        let (head, body) = match framing {
+            Framing::Empty => self.receive_length(0, limits).await?,
             Framing::Length(length) => self.receive_length(length, limits).await?,
-            Framing::Chunked => self.receive_chunked(limits).await?,
-            Framing::UntilClose => self.receive_until_close(limits).await?,
+            Framing::Chunked => {
+                let head = self.incoming.take(head_len)?;
+                (head, self.receive_chunked(limits).await?)
+            }
+            Framing::UntilClose => {
+                let head = self.incoming.take(head_len)?;
+                (head, self.receive_until_close(limits).await?)
+            }
         };
-        self.is_reusable = self.head.keep_alive(&head_bytes)
-            && framing != Framing::UntilClose
-            && self.buffer.is_empty();
+        self.is_reusable = is_kept && self.incoming.bytes().is_empty();
         let value = |name: FieldName| {
-            let value = self.head.values(name, &head_bytes).next()?;
-            Some(head_bytes.slice_ref(value))
+            let value = self.head.values(name, &head).next()?;
+            Some(head.slice_ref(value))
         };
         Ok(Response {
             status: self.head.status,
@@ -272,6 +271,7 @@ impl Connection {
             retry_after: value(FieldName::RetryAfter),
             sentry_error: value(FieldName::XSentryError),
             body,
+            share: self.incoming.give_share(),
         })
     }
 
@@ -282,7 +282,7 @@ impl Connection {
             match self.head.status {
                 // The request asked for no other protocol, so nothing can follow a 101.
                 101 => return Err(Failure::Malformed("unasked 101 response".to_owned())),
-                ..200 => self.buffer.advance(self.head.len),
+                ..200 => self.incoming.skip(self.head.len),
                 _ => return Ok(()),
             }
         }
@@ -293,7 +293,7 @@ impl Connection {
         loop {
             let parsed = self
                 .head
-                .parse(&self.buffer, limits)
+                .parse(self.incoming.bytes(), limits)
                 .map_err(|error| Failure::Malformed(error.to_string()))?;
             match parsed {
                 Parsed::Partial => self.read().await?,
@@ -302,29 +302,34 @@ impl Connection {
         }
     }
 
-    async fn receive_length(&mut self, length: usize, limits: &Limits) -> Result<Bytes, Failure> {
+    /// The head, which is at the front of the buffer, and the body of `length` bytes behind it.
+    async fn receive_length(
+        &mut self,
+        length: usize,
+        limits: &Limits,
+    ) -> Result<(Bytes, Bytes), Failure> {
         if length > limits.response_bytes {
             return Err(Failure::TooLarge);
         }
-        self.buffer
-            .reserve(length.saturating_sub(self.buffer.len()));
-        while self.buffer.len() < length {
+        let whole = self.head.len + length;
+        self.incoming.reserve(whole)?;
+        while self.incoming.bytes().len() < whole {
             self.read().await?;
         }
-        Ok(self.buffer.split_to(length).freeze())
+        let whole = self.incoming.take(whole)?;
+        Ok((whole.slice(..self.head.len), whole.slice(self.head.len..)))
     }
 
     async fn receive_chunked(&mut self, limits: &Limits) -> Result<Bytes, Failure> {
         let mut chunked = Chunked::new(limits.response_bytes);
         loop {
             let progress = chunked
-                .decode(&mut self.buffer)
+                .decode(self.incoming.buffer())
                 .map_err(|error| Failure::Malformed(error.to_string()))?;
             match progress {
                 Progress::More => self.read().await?,
                 Progress::Done { body, consumed } => {
-                    let whole = self.buffer.split_to(consumed).freeze();
-                    return Ok(whole.slice(body.start..body.end));
+                    return Ok(self.incoming.take(consumed)?.slice(body.start..body.end));
                 }
             }
         }
@@ -333,11 +338,14 @@ impl Connection {
     async fn receive_until_close(&mut self, limits: &Limits) -> Result<Bytes, Failure> {
         loop {
             match self.read().await {
-                Ok(()) if self.buffer.len() > limits.response_bytes => {
+                Ok(()) if self.incoming.bytes().len() > limits.response_bytes => {
                     return Err(Failure::TooLarge);
                 }
                 Ok(()) => {}
-                Err(Failure::Closed) => return Ok(self.buffer.split().freeze()),
+                Err(Failure::Closed) => {
+                    let rest = self.incoming.bytes().len();
+                    return self.incoming.take(rest);
+                }
                 Err(failure) => return Err(failure),
             }
         }
@@ -345,16 +353,8 @@ impl Connection {
 
     /// Reads once.
     async fn read(&mut self) -> Result<(), Failure> {
-        let buffer = std::mem::take(&mut self.buffer);
-        let (result, buffer) = self.turn.take(self.stream.receive(buffer)).await;
-        self.buffer = buffer;
-        match result {
-            Ok(0) => Err(Failure::Closed),
-            Ok(_) => {
-                self.saw_response = true;
-                Ok(())
-            }
-            Err(error) => Err(Failure::Receive(error)),
-        }
+        let read = self.incoming.read(&mut self.stream).await;
+        self.saw_response |= !self.incoming.bytes().is_empty();
+        read
     }
 }

@@ -2,17 +2,20 @@
 //!
 //! In reading order: [`origin`] is what all workers know of an origin (addresses, TLS, whether it
 //! is up), [`dns`] keeps the addresses fresh from a thread of its own, [`stream`] is one connection
-//! (plain or [`tls`]), [`connect`] opens it, [`exchange`] sends one request over it and reads one
-//! response, and [`pool`] is a worker's own side of an origin: its pool, its cap on deliveries
-//! in flight, its [`breaker`] and the retry of a stale connection. [`turn`] keeps any of it from taking
-//! the core for itself.
+//! (plain or [`tls`]) with a [`probe`] for early answers, [`connect`] opens it, [`exchange`] sends one
+//! request over it and reads one [`response`] from what is [`incoming`], and [`pool`] is a worker's own
+//! side of an origin: its pool, its cap on deliveries in flight, its [`breaker`] and the retry of a
+//! stale connection. [`turn`] keeps any of it from taking the core for itself.
 
 pub mod breaker;
 pub mod connect;
 pub mod dns;
 pub mod exchange;
+pub mod incoming;
 pub mod origin;
 pub mod pool;
+pub mod probe;
+pub mod response;
 pub mod stream;
 pub mod tls;
 pub mod turn;

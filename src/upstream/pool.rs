@@ -19,11 +19,13 @@ use std::time::{Duration, Instant};
 use monoio::time::timeout;
 use tracing::debug;
 
+use crate::budget::Budget;
 use crate::limits::Limits;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::connect::connect;
-use crate::upstream::exchange::{Connection, Failure, Request, Response};
+use crate::upstream::exchange::{Connection, Failure, Request};
 use crate::upstream::origin::SharedOrigin;
+use crate::upstream::response::Response;
 
 /// How many deliveries may be in flight before another one waits for a connection to come back.
 const EAGER_CONNECTIONS: usize = 16;
@@ -35,6 +37,7 @@ const COMEBACK_PATIENCE: Duration = Duration::from_millis(10);
 pub struct Upstream {
     shared: Arc<SharedOrigin>,
     limits: Arc<Limits>,
+    budget: Rc<Budget>,
     idle: RefCell<VecDeque<Idle>>,
     /// Deliveries that wait for a connection, in order. One that is gone has left nothing behind.
     waiting: RefCell<VecDeque<Weak<Waiter>>>,
@@ -57,11 +60,12 @@ struct Idle {
 }
 
 impl Upstream {
-    /// An upstream without any connection yet.
-    pub fn new(shared: Arc<SharedOrigin>, limits: Arc<Limits>) -> Upstream {
+    /// An upstream without any connection yet. What it reads counts against `budget`.
+    pub fn new(shared: Arc<SharedOrigin>, limits: Arc<Limits>, budget: &Rc<Budget>) -> Upstream {
         Upstream {
             shared,
             limits,
+            budget: Rc::clone(budget),
             idle: RefCell::default(),
             waiting: RefCell::default(),
             in_flight: Cell::new(0),
@@ -128,7 +132,7 @@ impl Upstream {
             }
         }
         let stream = connect(&self.shared, self.limits.connect_timeout).await?;
-        let mut connection = Connection::new(stream);
+        let mut connection = Connection::new(stream, self.budget.reservation());
         let response = connection.exchange(&mut request, &self.limits).await?;
         self.put_back(connection, Instant::now());
         Ok(response)

@@ -6,15 +6,16 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use monoio::buf::SliceMut;
+use monoio::buf::{IoBuf, SliceMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
 
 use crate::sys::{self, Gather};
+use crate::upstream::probe::{Probe, unless_answered};
 use crate::upstream::tls::TlsStream;
 
 /// How much room a read is given at least. Most messages of this protocol fit one such read.
-const READ_BYTES: usize = 16 * 1024;
+pub const READ_BYTES: usize = 16 * 1024;
 
 /// A connection to an upstream.
 pub enum Stream {
@@ -24,23 +25,31 @@ pub enum Stream {
     Tls(Box<TlsStream>),
 }
 
+/// How sending a request ended. Its parts come back where they can be, to be sent again elsewhere.
+pub enum Sent {
+    /// All of it is sent.
+    Whole(Vec<u8>, Bytes),
+    /// The connection broke.
+    Broken(io::Error, Vec<u8>, Bytes),
+    /// The upstream has answered and reads no further. The rest is not sent, so all that can follow
+    /// is to read the answer.
+    Answered,
+}
+
 impl Stream {
-    /// Sends `head` and then `body`; gives both back, to be sent again elsewhere if this failed.
-    pub async fn send(&mut self, head: Vec<u8>, body: Bytes) -> (io::Result<()>, Vec<u8>, Bytes) {
+    /// Sends `head` and then `body`.
+    pub async fn send(&mut self, head: Vec<u8>, body: Bytes) -> Sent {
         match self {
             Stream::Plain(stream) if body.is_empty() => {
                 let (result, head) = write_all(stream, head).await;
-                (result, head, body)
+                Sent::of(result, head, body)
             }
-            Stream::Plain(stream) => {
-                let (result, gather) = write_gather(stream, Gather::new(head, body)).await;
-                let (head, body) = gather.into_parts();
-                (result, head, body)
-            }
-            Stream::Tls(stream) => {
-                let result = stream.send(&head, &body).await;
-                (result, head, body)
-            }
+            Stream::Plain(stream) => write_gather(stream, Gather::new(head, body)).await,
+            Stream::Tls(stream) => match stream.send(&head, &body).await {
+                Ok(true) => Sent::Whole(head, body),
+                Ok(false) => Sent::Answered,
+                Err(error) => Sent::Broken(error, head, body),
+            },
         }
     }
 
@@ -61,6 +70,15 @@ impl Stream {
     }
 }
 
+impl Sent {
+    fn of(result: io::Result<()>, head: Vec<u8>, body: Bytes) -> Sent {
+        match result {
+            Ok(()) => Sent::Whole(head, body),
+            Err(error) => Sent::Broken(error, head, body),
+        }
+    }
+}
+
 /// Reads once into the free room of `buffer`, which is grown to a useful size first.
 pub async fn read_into(
     stream: &mut TcpStream,
@@ -77,10 +95,10 @@ pub async fn read_into(
 }
 
 /// Writes all of `buffer`, which comes back to be used again.
-pub async fn write_all(stream: &mut TcpStream, mut buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+pub async fn write_all<B: IoBuf>(stream: &mut TcpStream, mut buffer: B) -> (io::Result<()>, B) {
     let mut sent = 0;
-    while sent < buffer.len() {
-        let rest = monoio::buf::IoBuf::slice(buffer, sent..);
+    while sent < buffer.bytes_init() {
+        let rest = buffer.slice(sent..);
         let (result, rest) = stream.write(rest).await;
         buffer = rest.into_inner();
         match result {
@@ -92,16 +110,57 @@ pub async fn write_all(stream: &mut TcpStream, mut buffer: Vec<u8>) -> (io::Resu
     (Ok(()), buffer)
 }
 
-/// Writes all of `gather`.
-async fn write_gather(stream: &mut TcpStream, mut gather: Gather) -> (io::Result<()>, Gather) {
-    while !gather.is_sent() {
-        let (result, rest) = stream.writev(gather).await;
-        gather = rest;
+/// The same, for what an upstream may not want to read to its end: `None`, with the rest given up,
+/// where the write stalls and `is_answered`. A probe is made once the first write was not enough.
+pub async fn write_unless_answered(
+    stream: &mut TcpStream,
+    mut buffer: Vec<u8>,
+    probe: &mut Option<Probe>,
+    mut is_answered: impl FnMut(&Probe) -> bool,
+) -> Option<(io::Result<()>, Vec<u8>)> {
+    let mut sent = 0;
+    while sent < buffer.len() {
+        let writing = stream.write(buffer.slice(sent..));
+        let (result, rest) = match probe {
+            None => writing.await,
+            Some(probe) => unless_answered(writing, || is_answered(probe)).await?,
+        };
+        buffer = rest.into_inner();
         match result {
-            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), gather),
-            Ok(count) => gather.advance(count),
-            Err(error) => return (Err(error), gather),
+            Ok(0) => return Some((Err(io::ErrorKind::WriteZero.into()), buffer)),
+            Ok(count) => sent += count,
+            Err(error) => return Some((Err(error), buffer)),
+        }
+        if sent < buffer.len() {
+            probe.get_or_insert_with(|| Probe::new(stream));
         }
     }
-    (Ok(()), gather)
+    Some((Ok(()), buffer))
+}
+
+/// Writes all of `gather`.
+async fn write_gather(stream: &mut TcpStream, mut gather: Gather) -> Sent {
+    let mut probe: Option<Probe> = None;
+    let mut result = Ok(());
+    while result.is_ok() && !gather.is_sent() {
+        let writing = stream.writev(gather);
+        let written = match &probe {
+            None => Some(writing.await),
+            Some(probe) => unless_answered(writing, || probe.has_bytes()).await,
+        };
+        let Some((count, rest)) = written else {
+            return Sent::Answered;
+        };
+        gather = rest;
+        match count {
+            Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => gather.advance(count),
+            Err(error) => result = Err(error),
+        }
+        if !gather.is_sent() {
+            probe.get_or_insert_with(|| Probe::new(stream));
+        }
+    }
+    let (head, body) = gather.into_parts();
+    Sent::of(result, head, body)
 }

@@ -21,11 +21,19 @@ use tracing::warn;
 
 use crate::sys;
 use crate::upstream::origin::TlsIdentity;
-use crate::upstream::stream::{read_into, write_all};
+use crate::upstream::probe::Probe;
+use crate::upstream::stream::{read_into, write_all, write_unless_answered};
 
 /// How much plaintext is encrypted before it is sent. It bounds the memory of a connection that
 /// sends a large body; larger slices were not measurably faster.
 const SLICE_BYTES: usize = 256 * 1024;
+
+/// The most memory that a connection takes while it sends: a slice, and its ciphertext.
+pub const SENDING_BYTES_MAX: usize = 2 * SLICE_BYTES;
+
+/// How much memory for ciphertext a connection keeps between two requests: a record and what the next
+/// one begins with.
+const KEPT_BYTES: usize = 32 * 1024;
 
 /// How many sessions are remembered to be resumed, over all origins and workers. A resumed
 /// handshake costs less than half of a full one.
@@ -116,8 +124,10 @@ impl TlsStream {
         Ok(stream)
     }
 
-    /// Sends `head` and then `body`.
-    pub async fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+    /// Sends `head` and then `body`; `false` where the upstream answers instead of reading on, after
+    /// which nothing more can be sent.
+    pub async fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<bool> {
+        let mut probe = None;
         let mut sent = 0;
         while sent < head.len() + body.len() {
             let slices = [
@@ -128,9 +138,17 @@ impl TlsStream {
                 ),
             ];
             sent += self.session.writer().write_vectored(&slices)?;
-            self.flush().await?;
+            let outgoing = self.take_ciphertext()?;
+            let (tcp, session) = (&mut self.tcp, &mut self.session);
+            let is_answered = |probe: &Probe| has_plaintext(session, probe);
+            let writing = write_unless_answered(tcp, outgoing, &mut probe, is_answered);
+            let Some((result, outgoing)) = writing.await else {
+                return Ok(false);
+            };
+            self.put_back(outgoing);
+            result?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Appends the plaintext that has arrived to `buffer`; zero bytes mean an orderly close.
@@ -198,19 +216,50 @@ impl TlsStream {
 
     /// Sends all ciphertext that the session has ready.
     async fn flush(&mut self) -> io::Result<()> {
+        let outgoing = self.take_ciphertext()?;
+        if outgoing.is_empty() {
+            self.put_back(outgoing);
+            return Ok(());
+        }
+        let (result, outgoing) = write_all(&mut self.tcp, outgoing).await;
+        self.put_back(outgoing);
+        result
+    }
+
+    /// All ciphertext that the session has ready.
+    fn take_ciphertext(&mut self) -> io::Result<Vec<u8>> {
         let mut outgoing = std::mem::take(&mut self.outgoing);
         while self.session.wants_write() {
             self.session.write_tls(&mut outgoing)?;
         }
-        if !outgoing.is_empty() {
-            let (result, sent) = write_all(&mut self.tcp, outgoing).await;
-            outgoing = sent;
-            result?;
-        }
-        outgoing.clear();
-        self.outgoing = outgoing;
-        Ok(())
+        Ok(outgoing)
     }
+
+    /// Keeps the memory of what was sent, but not that of a large body.
+    fn put_back(&mut self, mut outgoing: Vec<u8>) {
+        outgoing.clear();
+        outgoing.shrink_to(KEPT_BYTES);
+        self.outgoing = outgoing;
+    }
+}
+
+/// Lets `session` digest what has arrived, and says whether that was more than its own affairs: an
+/// answer, a closing, or an error, each of which reading will tell.
+fn has_plaintext(session: &mut ClientConnection, probe: &Probe) -> bool {
+    let mut room = [0; 4096];
+    let count = probe.take_bytes(&mut room);
+    let mut unread = room.get(..count).unwrap_or_default();
+    while !unread.is_empty() {
+        let read = session.read_tls(&mut unread);
+        let is_own_affair = match session.process_new_packets() {
+            Ok(state) => state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed(),
+            Err(_) => false,
+        };
+        if read.is_err() || !is_own_affair {
+            return true;
+        }
+    }
+    false
 }
 
 fn invalid(error: rustls::Error) -> io::Error {

@@ -154,3 +154,30 @@ fn another_authority_or_another_name_is_refused() {
     }
     assert_eq!(server.handshakes.load(Ordering::SeqCst), 0);
 }
+
+#[test]
+fn an_answer_is_heard_although_the_upstream_neither_reads_on_nor_closes() {
+    let authority = Authority::new();
+    let tls = Arc::new(authority.server_config("localhost"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answering = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), stream);
+        // Session tickets come right after the handshake and must not be taken for an answer: this
+        // one reads long enough for them to arrive first.
+        stream.read_exact(&mut vec![0; 1_000_000]).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+        stream
+    });
+    let outbound = format!("https://{KEY_A}@localhost:{port}/11");
+    let extra = format!("reply_timeout: 15s\n{}", ca_file(&authority));
+    let mirror = Process::start(&config(&[outbound], &extra));
+    let mut body = envelope(ID).into_bytes();
+    body.resize(20_000_000, b'x');
+    let response = mirror.client().ask(&envelope_request(&body));
+    assert_eq!(response.status, 413, "{}", response.text());
+    answering.join().unwrap();
+}

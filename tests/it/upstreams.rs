@@ -237,6 +237,37 @@ fn an_upstream_that_answers_before_the_body_is_there_is_heard() {
 }
 
 #[test]
+fn an_upstream_that_answers_but_neither_reads_on_nor_closes_is_heard() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 1000]).unwrap() > 0);
+        stream
+            .write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+        // The second request must not come over a connection on which half a body is stuck.
+        let (mut other, _) = listener.accept().unwrap();
+        assert!(other.read(&mut [0; 1000]).unwrap() > 0);
+        other
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            .unwrap();
+        (stream, other)
+    });
+    let mirror = Process::start(&config(
+        &[format!("http://{KEY_A}@{address}/11")],
+        "workers: 1\nreply_timeout: 15s\n",
+    ));
+    let mut client = mirror.client();
+    let mut body = envelope(ID).into_bytes();
+    body.resize(20_000_000, b'x');
+    assert_eq!(client.ask(&envelope_request(&body)).status, 413);
+    assert_eq!(client.ask(&request()).status, 200);
+    answering.join().unwrap();
+}
+
+#[test]
 fn a_host_name_is_resolved_and_its_failure_is_told() {
     let upstream = Upstream::ok();
     let port = upstream.address.port();

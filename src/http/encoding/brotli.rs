@@ -4,24 +4,56 @@
 //! extension, with which a few bytes can ask for a gigabyte, is not part of the RFC and is refused.
 //! What follows the end of the stream is ignored.
 
-use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use brotli_decompressor::{
+    Allocator, BrotliDecompressStream, BrotliResult, BrotliState, SliceWrapper, StandardAlloc,
+};
 
 use super::{Advance, DecodeError};
 
 /// A brotli stream.
 pub(super) struct Brotli {
     /// On the heap, for it is a few KiB of tables' heads that would move with the decoder.
-    state: Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>,
+    state: Box<BrotliState<Counted, Counted, Counted>>,
+    held_bytes: Rc<Cell<usize>>,
     written_bytes: usize,
+}
+
+/// The usual allocator, which adds up what it has given.
+#[derive(Clone)]
+struct Counted(Rc<Cell<usize>>);
+
+impl<T: Clone + Default> Allocator<T> for Counted {
+    type AllocatedMemory = <StandardAlloc as Allocator<T>>::AllocatedMemory;
+
+    fn alloc_cell(&mut self, len: usize) -> Self::AllocatedMemory {
+        self.0.set(self.0.get() + len * size_of::<T>());
+        StandardAlloc::default().alloc_cell(len)
+    }
+
+    fn free_cell(&mut self, data: Self::AllocatedMemory) {
+        self.0
+            .set(self.0.get().saturating_sub(size_of_val(data.slice())));
+        StandardAlloc::default().free_cell(data);
+    }
 }
 
 impl Brotli {
     pub(super) fn new() -> Brotli {
-        let alloc = StandardAlloc::default;
+        let held_bytes = Rc::default();
+        let alloc = || Counted(Rc::clone(&held_bytes));
         Brotli {
             state: Box::new(BrotliState::new_strict(alloc(), alloc(), alloc())),
+            held_bytes,
             written_bytes: 0,
         }
+    }
+
+    /// What the decoder has allocated.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes.get()
     }
 
     pub(super) fn run(&mut self, input: &[u8], output: &mut [u8]) -> Result<Advance, DecodeError> {

@@ -103,8 +103,11 @@ pub struct Decompressors {
 }
 
 impl Decompressors {
-    /// The states kept at most, of about 48 KiB each. More than one is in use at a time only while
-    /// bodies of more than a slice are being decoded.
+    /// What one state takes, about.
+    const STATE_BYTES: usize = 48 * 1024;
+
+    /// The states kept at most. More than one is in use at a time only while bodies of more than a
+    /// slice are being decoded.
     const IDLE_COUNT_MAX: usize = 4;
 
     /// A state for a new stream, with a zlib header or without.
@@ -229,10 +232,20 @@ impl Decoder {
         }
     }
 
-    /// The memory the output takes, for the memory budget. A window that a coding keeps for itself
-    /// while it decodes is not counted: it is at most 16 MiB (brotli), and 32 KiB for gzip.
-    pub fn held_bytes(&self) -> usize {
+    /// The memory the output takes.
+    pub fn output_bytes(&self) -> usize {
         self.output.capacity()
+    }
+
+    /// The memory the coding takes while it decodes, most of which is its window: 32 KiB for gzip and
+    /// deflate, what the body asks for in brotli (16 MiB at most) and zstd (8 MiB).
+    pub fn state_bytes(&self) -> usize {
+        match &self.coding {
+            Coding::Identity => 0,
+            Coding::Gzip(_) | Coding::Deflate(_) => Decompressors::STATE_BYTES,
+            Coding::Brotli(brotli) => brotli.held_bytes(),
+            Coding::Zstd(zstd) => zstd.held_bytes(),
+        }
     }
 
     /// The decoded body, after [`Step::Done`].

@@ -24,6 +24,11 @@ impl Zstd {
         Zstd { context }
     }
 
+    /// What the library has allocated.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.context.sizeof()
+    }
+
     pub(super) fn run(
         &mut self,
         input: &[u8],

@@ -11,12 +11,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("span", &[]),
     ("limits", &[]),
     ("panics", &[]),
+    ("budget", &[]),
     ("sys", &[]),
     ("sentry", &["span"]),
     ("http", &["span", "limits"]),
     ("config", &["limits", "sentry"]),
     ("observe", &[]),
-    ("upstream", &["limits", "sys", "sentry", "http", "observe"]),
+    (
+        "upstream",
+        &["limits", "budget", "sys", "sentry", "http", "observe"],
+    ),
     (
         "mirror",
         &[
@@ -26,8 +30,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "span", "limits", "panics", "sys", "sentry", "http", "config", "observe", "upstream",
-            "mirror",
+            "span", "limits", "panics", "budget", "sys", "sentry", "http", "config", "observe",
+            "upstream", "mirror",
         ],
     ),
     (

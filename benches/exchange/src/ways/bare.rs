@@ -5,9 +5,11 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use monoio::time::timeout;
+use sentry_mirror::budget::Budget;
 use sentry_mirror::limits::Limits;
 use sentry_mirror::upstream::exchange::Connection;
 use sentry_mirror::upstream::stream::Stream;
@@ -18,6 +20,7 @@ use super::{Answer, Message, Way};
 /// Idle connections.
 pub struct Bare {
     address: SocketAddr,
+    budget: Rc<Budget>,
     limits: Limits,
     patience: Duration,
     idle: RefCell<Vec<Connection>>,
@@ -27,6 +30,7 @@ impl Bare {
     pub fn new(address: SocketAddr, patience: Duration) -> Bare {
         Bare {
             address,
+            budget: Budget::new(usize::MAX),
             limits: Limits::default(),
             patience,
             idle: RefCell::default(),
@@ -38,7 +42,8 @@ impl Bare {
             return Ok(connection);
         }
         let stream = crate::connect(self.address).await?;
-        Ok(Connection::new(Stream::Plain(stream)))
+        let share = self.budget.reservation();
+        Ok(Connection::new(Stream::Plain(stream), share))
     }
 
     async fn attempt(&self, parts: &Parts) -> Result<Answer, String> {

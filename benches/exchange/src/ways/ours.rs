@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sentry_mirror::http::head::Method;
+use sentry_mirror::budget::Budget;
 use sentry_mirror::limits::Limits;
 use sentry_mirror::sentry::dsn::{Origin, Scheme};
 use sentry_mirror::upstream::exchange::Request;
@@ -67,8 +68,9 @@ impl Ours {
             exchange_timeout: patience,
             ..Limits::default()
         };
+        let budget = Budget::new(limits.memory_bytes);
         Ours {
-            upstream: Upstream::new(Arc::new(shared), Arc::new(limits)),
+            upstream: Upstream::new(Arc::new(shared), Arc::new(limits), &budget),
         }
     }
 }

@@ -1,8 +1,10 @@
-//! How many bytes of bodies a worker may hold at a time.
+//! How many bytes a worker may hold for its requests at a time.
 //!
-//! A reservation is made before a body is read and lives as long as anything uses the body, the
-//! deliveries in the background included. So the worst case of a worker is one number of the
-//! configuration, whatever clients send and however slow upstreams are.
+//! A share is taken before bytes are read or made, and lives as long as anything uses them: the body of
+//! a request, what is decoded from it and by what, the bytes rendered for each outbound, the answers,
+//! and all of that in the background too. So the worst case of a worker is one number of the
+//! configuration, whatever clients send and however slow upstreams are. What a connection holds
+//! besides is small and bounded by the number of connections.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -25,6 +27,11 @@ impl Budget {
     /// Changes the limit; what is reserved already stays so.
     pub fn set_limit(&self, limit: usize) {
         self.limit.set(limit);
+    }
+
+    /// The bytes that are reserved.
+    pub fn used(&self) -> usize {
+        self.used.get()
     }
 
     /// A reservation of no bytes yet.
@@ -56,6 +63,18 @@ impl Reservation {
         is_allowed
     }
 
+    /// Makes the share `bytes` larger; `false`, and no change, where the budget does not allow it.
+    #[must_use]
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        self.resize(self.bytes.saturating_add(bytes))
+    }
+
+    /// Makes the share `bytes` smaller.
+    pub fn shrink(&mut self, bytes: usize) {
+        // A smaller share is always granted.
+        let _ = self.resize(self.bytes.saturating_sub(bytes));
+    }
+
     /// Whether the share could be `bytes` large now.
     pub fn could_be(&self, bytes: usize) -> bool {
         let others = self.budget.used.get() - self.bytes;
@@ -66,6 +85,11 @@ impl Reservation {
     /// How large the share is.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Another share of the same budget, of no bytes yet.
+    pub fn sibling(&self) -> Reservation {
+        self.budget.reservation()
     }
 }
 
@@ -83,17 +107,20 @@ mod tests {
     fn reservations_together_never_exceed_the_limit_and_are_given_back() {
         let budget = Budget::new(100);
         let mut one = budget.reservation();
-        let mut other = budget.reservation();
+        let mut other = one.sibling();
         assert!(one.resize(60));
         assert!(!other.resize(41));
         assert_eq!(other.bytes(), 0);
         assert!(other.resize(40));
         assert!(!one.resize(usize::MAX));
-        assert!(one.resize(10));
-        assert!(other.resize(90));
+        assert!(!one.grow(usize::MAX));
+        one.shrink(50);
+        assert!(other.grow(50));
+        assert!(!other.grow(1));
         drop(one);
         assert!(other.resize(100));
-        drop(other);
-        assert_eq!(budget.used.get(), 0);
+        assert_eq!(budget.used(), 100);
+        other.shrink(101);
+        assert_eq!(budget.used(), 0);
     }
 }

@@ -1,0 +1,118 @@
+//! What has come over an upstream connection, within the memory budget.
+//!
+//! Usual responses have 500 bytes. They are copied out of the buffer, which stays with its connection:
+//! an answer that is kept until the slowest delivery of its request has ended must not keep 16 KiB
+//! alive. Large ones are handed over with their memory, and with the share of the budget it takes.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::budget::Reservation;
+use crate::upstream::exchange::Failure;
+use crate::upstream::response::Share;
+use crate::upstream::stream::{READ_BYTES, Stream};
+use crate::upstream::turn::Turn;
+
+/// Responses up to this size, head included, are not counted by themselves: each delivery has room for
+/// one in the share of its request.
+pub const SMALL_BYTES: usize = 4 * 1024;
+
+/// The read side of a connection.
+pub struct Incoming {
+    buffer: BytesMut,
+    share: Reservation,
+    turn: Turn,
+}
+
+impl Incoming {
+    /// Nothing yet, with the share that large responses will take.
+    pub fn new(share: Reservation) -> Incoming {
+        Incoming {
+            buffer: BytesMut::new(),
+            share,
+            turn: Turn::default(),
+        }
+    }
+
+    /// What has come and was not taken.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// The same, to be decoded in place.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// Makes room for a message of `length` bytes.
+    ///
+    /// # Errors
+    /// [`Failure::TooLarge`] where the memory budget has no room.
+    pub fn reserve(&mut self, length: usize) -> Result<(), Failure> {
+        if length > READ_BYTES {
+            self.cover(length)?;
+            let missing = length.saturating_sub(self.buffer.len());
+            self.buffer.reserve(missing);
+        }
+        Ok(())
+    }
+
+    /// Reads once.
+    ///
+    /// # Errors
+    /// Why nothing came, or [`Failure::TooLarge`] where the memory budget has no room for it.
+    pub async fn read(&mut self, stream: &mut Stream) -> Result<(), Failure> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let (result, buffer) = self.turn.take(stream.receive(buffer)).await;
+        self.buffer = buffer;
+        match result {
+            Ok(0) => Err(Failure::Closed),
+            // A buffer of the usual size belongs to what any connection may take.
+            Ok(_) if self.buffer.capacity() <= READ_BYTES => Ok(()),
+            Ok(_) => self.cover(self.buffer.capacity()),
+            Err(error) => Err(Failure::Receive(error)),
+        }
+    }
+
+    /// Throws the first `length` bytes away.
+    pub fn skip(&mut self, length: usize) {
+        self.buffer.advance(length.min(self.buffer.len()));
+    }
+
+    /// The first `length` bytes, which must have come.
+    ///
+    /// # Errors
+    /// [`Failure::TooLarge`] where the memory budget has no room for them.
+    pub fn take(&mut self, length: usize) -> Result<Bytes, Failure> {
+        if length > SMALL_BYTES {
+            self.cover(length)?;
+        }
+        if length > READ_BYTES {
+            return Ok(self.buffer.split_to(length).freeze());
+        }
+        let taken = Bytes::copy_from_slice(self.buffer.get(..length).unwrap_or_default());
+        self.buffer.advance(taken.len());
+        Ok(taken)
+    }
+
+    /// The share that what was taken needs, for as long as that lives.
+    pub fn give_share(&mut self) -> Share {
+        if self.share.bytes() == 0 {
+            return Share::default();
+        }
+        // The buffer goes with the response that made it large.
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        let empty = self.share.sibling();
+        Share::new(std::mem::replace(&mut self.share, empty))
+    }
+
+    /// Makes sure that the memory budget covers `bytes`.
+    fn cover(&mut self, bytes: usize) -> Result<(), Failure> {
+        if bytes <= self.share.bytes() || self.share.resize(bytes) {
+            Ok(())
+        } else {
+            Err(Failure::TooLarge)
+        }
+    }
+}

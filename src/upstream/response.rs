@@ -1,0 +1,56 @@
+//! What an upstream answered, and the memory that it takes.
+
+use std::fmt;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::budget::Reservation;
+
+/// What an upstream answered, as far as it matters to the SDK.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// The final status code.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: Option<Bytes>,
+    /// `Content-Encoding`; none is asked for, so this is rare.
+    pub content_encoding: Option<Bytes>,
+    /// `X-Sentry-Rate-Limits`.
+    pub rate_limits: Option<Bytes>,
+    /// `Retry-After`.
+    pub retry_after: Option<Bytes>,
+    /// `X-Sentry-Error`.
+    pub sentry_error: Option<Bytes>,
+    /// The body, without any transfer coding.
+    pub body: Bytes,
+    /// What a large one takes of the memory budget.
+    pub share: Share,
+}
+
+/// A share of the memory budget that lives as long as any copy of a response. It says nothing about
+/// the response, so all are equal.
+#[derive(Clone, Default)]
+pub struct Share(Option<Rc<Reservation>>);
+
+impl Share {
+    /// Keeps `reservation` for as long as the response.
+    pub fn new(reservation: Reservation) -> Share {
+        Share(Some(Rc::new(reservation)))
+    }
+}
+
+impl fmt::Debug for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.as_ref().map_or(0, |share| share.bytes());
+        write!(f, "{bytes} bytes")
+    }
+}
+
+impl PartialEq for Share {
+    fn eq(&self, _other: &Share) -> bool {
+        true
+    }
+}
+
+impl Eq for Share {}
