@@ -24,8 +24,8 @@ pub struct Limits {
     /// `limits.connections`: SDK connections of one worker. Over it the worker stops accepting, so
     /// that the kernel's backlog and the other workers take the rest.
     pub connections: usize,
-    /// `limits.memory_bytes`: the bytes of request bodies one worker holds at a time, deliveries in
-    /// the background included. Over it: 503, before the body is read.
+    /// `limits.memory_bytes`: what the requests of one worker take at a time, deliveries in the
+    /// background included. Over it: 503, before the body is read where its length is known.
     pub memory_bytes: usize,
     /// `limits.in_flight`: deliveries under way at a time, per origin and worker. Over it the
     /// delivery is dropped and counted, so that a slow upstream cannot fill the memory.

@@ -1,4 +1,6 @@
-//! What an upstream answered, and the memory that it takes.
+//! What an upstream answered, as far as the SDK can be told of it. A large answer holds its share of the
+//! memory budget for as long as any copy of it lives, so that many slow readers of large answers cannot
+//! take more than the budget.
 
 use std::fmt;
 use std::rc::Rc;

@@ -26,6 +26,7 @@ mod command_line;
 mod dialog;
 mod endpoints;
 mod load;
+mod memory;
 mod mirroring;
 mod replies;
 mod requests;

@@ -1,0 +1,149 @@
+//! The worst case of a process in memory: everything that can be made large, at once, by clients and
+//! upstreams that mean ill. The bound is the one that the README states.
+
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Action, Client, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope,
+};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// The limits of this test.
+const MEMORY_BYTES: usize = 48 * MIB;
+const CONNECTIONS: usize = 400;
+const IN_FLIGHT: usize = 64;
+const ORIGINS: usize = 3;
+
+/// What the README states: a process, a worker, a connection, a connection to an upstream.
+const PROCESS_BYTES: usize = 24 * MIB;
+const WORKER_BYTES: usize = 32 * MIB;
+const CONNECTION_BYTES: usize = 24 * KIB;
+const UPSTREAM_BYTES: usize = 24 * KIB;
+
+fn bound() -> usize {
+    PROCESS_BYTES
+        + WORKER_BYTES
+        + MEMORY_BYTES
+        + CONNECTIONS * CONNECTION_BYTES
+        + ORIGINS * 2 * IN_FLIGHT * UPSTREAM_BYTES
+}
+
+/// The most memory that the process has had so far.
+fn peak_bytes(process: &Process) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    kib.expect("a number").parse::<usize>().expect("a number") * KIB
+}
+
+/// Connects and writes what `bytes` says, as much of it as is taken, without reading anything.
+fn push(address: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream
+        .set_write_timeout(Some(Duration::from_secs(2)))
+        .expect("a timeout");
+    // The mirror may refuse it at any point; what matters is what it holds until then.
+    let _ = stream.write_all(bytes);
+    Some(stream)
+}
+
+fn post(fields: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n{fields}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// A body that brotli makes small, with the largest window there is.
+fn brotli_bomb() -> Vec<u8> {
+    let mut bomb = Vec::new();
+    let mut writer = brotli::CompressorWriter::new(&mut bomb, 64 * KIB, 1, 24);
+    let mut plain = envelope("9ec79c33ec9942ab8353589fcb2e04dc").into_bytes();
+    plain.resize(40 * MIB, b'x');
+    writer.write_all(&plain).expect("memory");
+    drop(writer);
+    bomb
+}
+
+#[test]
+fn the_worst_case_is_what_the_readme_states() {
+    let slow = Upstream::start(|_, _| Action::Hang);
+    let ok = Upstream::ok();
+    let large = "x".repeat(900 * KIB);
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{large}",
+        large.len()
+    );
+    let talkative = Upstream::start(move |_, _| Action::Raw(answer.clone().into_bytes()));
+    let outbounds = [
+        talkative.dsn(KEY_A, 11),
+        slow.dsn(KEY_B, 22),
+        ok.dsn(KEY_B, 33),
+    ];
+    let limits = format!(
+        "workers: 1\nreply_timeout: 500ms\ntimeouts: {{exchange: 3s, drain: 1s}}\nlimits: {{memory_bytes: {MEMORY_BYTES}B, connections: {CONNECTIONS}, in_flight: {IN_FLIGHT}}}\npool: {{idle_connections: {IN_FLIGHT}}}\nbreaker: {{failures: 1000000}}"
+    );
+    let mirror = Process::start(&config(&outbounds, &limits));
+    let address = mirror.address;
+
+    let padding = "x".repeat(60 * KIB);
+    let unfinished_head = format!("POST / HTTP/1.1\r\nHost: m\r\nX-Long: {padding}").into_bytes();
+    let long_head = post(&format!("X-Long: {padding}\r\n"), b"{}\n");
+    let mut body = envelope("9ec79c33ec9942ab8353589fcb2e04dc").into_bytes();
+    body.resize(3 * MIB, b'x');
+    let upload = post("", &body);
+    let unfinished_upload = upload[..2 * MIB].to_vec();
+    let bomb = post("Content-Encoding: br\r\n", &brotli_bomb());
+    let small = post("", envelope("9ec79c33ec9942ab8353589fcb2e04dc").as_bytes());
+
+    let attacks = [
+        unfinished_head,
+        long_head,
+        upload,
+        unfinished_upload,
+        bomb,
+        small.clone(),
+    ];
+    let attacks = Arc::new(attacks);
+    let attackers: Vec<_> = (0..24)
+        .map(|attacker| {
+            let attacks = Arc::clone(&attacks);
+            thread::spawn(move || {
+                let mut open = Vec::new();
+                for turn in 0..16 {
+                    let attack = &attacks[(attacker + turn) % attacks.len()];
+                    open.extend(push(address, attack));
+                }
+                open
+            })
+        })
+        .collect();
+    let open: Vec<_> = attackers
+        .into_iter()
+        .flat_map(|attacker| attacker.join().expect("no panic"))
+        .collect();
+    assert!(open.len() > 300, "{} connections", open.len());
+    slow.wait_for(1);
+    talkative.wait_for(1);
+    drop(open);
+
+    // It is still there for others, once the attackers' requests have ended.
+    let started = Instant::now();
+    while Client::connect(address).ask(&small).status != 200 {
+        assert!(started.elapsed() < PATIENCE);
+    }
+    let peak = peak_bytes(&mirror);
+    println!("peak: {peak} of {} bytes", bound());
+    assert!(peak < bound());
+    mirror.signal("TERM");
+    let totals = mirror.wait_for_line("stopped: ");
+    assert!(totals.contains("rejected overloaded"), "{totals}");
+}
