@@ -6,19 +6,19 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 
 /// A task ended in a panic. The panic hook has logged where and why.
 #[derive(Debug)]
 pub struct Panicked;
 
-/// The output of `task`, or that it panicked.
+/// The output of `task`, or that it panicked. It is pinned where it is, because a future that takes
+/// another one for an argument has room for it twice.
 ///
 /// # Errors
 /// [`Panicked`].
-pub async fn caught<T>(task: impl Future<Output = T>) -> Result<T, Panicked> {
-    let mut task = pin!(task);
+pub async fn caught<T>(mut task: Pin<&mut impl Future<Output = T>>) -> Result<T, Panicked> {
     poll_fn(|context| {
         // A task is not polled again after a panic, so nobody sees what state it was left in.
         let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context)));

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -182,7 +183,8 @@ async fn deliver<K: 'static>(
     upstream: Rc<Upstream>,
     request: Request,
 ) {
-    let outcome = caught(upstream.deliver(request)).await;
+    let delivery = pin!(upstream.deliver(request));
+    let outcome = caught(delivery).await;
     let outcome = outcome.unwrap_or(Err(Failure::Panicked));
     fan_out.record(index, outcome);
 }

@@ -309,7 +309,7 @@ impl Connection {
             }
             (write_all(stream, rest).await.0, outgoing)
         });
-        let written = self.turn.take(writing).await;
+        let written = self.turn.take(pin!(writing)).await;
         let Ok((Ok(()), mut outgoing)) = written else {
             return Err(Ended::Gone);
         };
@@ -340,7 +340,7 @@ impl Connection {
     async fn fill(&mut self, patience: Duration) -> Fill {
         let buffer = std::mem::take(&mut self.buffer);
         let reading = timeout(patience, read_into(&mut self.stream, buffer));
-        match self.turn.take(reading).await {
+        match self.turn.take(pin!(reading)).await {
             Err(_elapsed) => Fill::Late,
             Ok((result, buffer)) => {
                 self.buffer = buffer;

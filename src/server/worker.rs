@@ -248,7 +248,7 @@ impl Worker {
                     self.balance.publish(self.connections.inside());
                     let worker = Rc::clone(self);
                     monoio::spawn(async move {
-                        let serving = inbound::serve(Rc::clone(&worker), stream, peer);
+                        let serving = pin!(inbound::serve(Rc::clone(&worker), stream, peer));
                         if caught(serving).await.is_err() {
                             worker.counters.panics.count();
                         }

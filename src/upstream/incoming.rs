@@ -4,6 +4,8 @@
 //! an answer that is kept until the slowest delivery of its request has ended must not keep 16 KiB
 //! alive. Large ones are handed over with their memory, and with the share of the budget it takes.
 
+use std::pin::pin;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::budget::Reservation;
@@ -62,7 +64,8 @@ impl Incoming {
     /// Why nothing came, or [`Failure::TooLarge`] where the memory budget has no room for it.
     pub async fn read(&mut self, stream: &mut Stream) -> Result<(), Failure> {
         let buffer = std::mem::take(&mut self.buffer);
-        let (result, buffer) = self.turn.take(stream.receive(buffer)).await;
+        let receiving = pin!(stream.receive(buffer));
+        let (result, buffer) = self.turn.take(receiving).await;
         self.buffer = buffer;
         match result {
             Ok(0) => Err(Failure::Closed),

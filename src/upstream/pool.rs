@@ -131,7 +131,9 @@ impl Upstream {
                 }
             }
         }
-        let stream = connect(&self.shared, self.limits.connect_timeout).await?;
+        // Apart from the rest, because it is rare and large: every delivery would carry the room for it.
+        let connecting = Box::pin(connect(&self.shared, self.limits.connect_timeout));
+        let stream = connecting.await?;
         let mut connection = Connection::new(stream, self.budget.reservation());
         let response = connection.exchange(&mut request, &self.limits).await?;
         self.put_back(connection, Instant::now());

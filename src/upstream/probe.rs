@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -59,12 +59,11 @@ impl Probe {
 
 /// The output of `writing`; or `None`, with the write given up, where it stalls and `is_answered`.
 pub async fn unless_answered<T>(
-    writing: impl Future<Output = T>,
+    mut writing: Pin<&mut impl Future<Output = T>>,
     mut is_answered: impl FnMut() -> bool,
 ) -> Option<T> {
-    let mut writing = pin!(writing);
     loop {
-        let mut stall = pin!(sleep(STALL));
+        let mut stall = Box::pin(sleep(STALL));
         let written = poll_fn(|context| match writing.as_mut().poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending => stall.as_mut().poll(context).map(|()| None),

@@ -4,6 +4,7 @@
 //! either direction. The owner must drop it then, never use it again.
 
 use std::io;
+use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use monoio::buf::{IoBuf, SliceMut};
@@ -17,7 +18,8 @@ use crate::upstream::tls::TlsStream;
 /// How much room a read is given at least. Most messages of this protocol fit one such read.
 pub const READ_BYTES: usize = 16 * 1024;
 
-/// A connection to an upstream.
+/// A connection to an upstream. What only TLS needs room for is on the heap, so that deliveries without
+/// it do not carry it.
 pub enum Stream {
     /// `http`.
     Plain(TcpStream),
@@ -45,7 +47,7 @@ impl Stream {
                 Sent::of(result, head, body)
             }
             Stream::Plain(stream) => write_gather(stream, Gather::new(head, body)).await,
-            Stream::Tls(stream) => match stream.send(&head, &body).await {
+            Stream::Tls(stream) => match Box::pin(stream.send(&head, &body)).await {
                 Ok(true) => Sent::Whole(head, body),
                 Ok(false) => Sent::Answered,
                 Err(error) => Sent::Broken(error, head, body),
@@ -57,7 +59,7 @@ impl Stream {
     pub async fn receive(&mut self, buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
         match self {
             Stream::Plain(stream) => read_into(stream, buffer).await,
-            Stream::Tls(stream) => stream.receive(buffer).await,
+            Stream::Tls(stream) => Box::pin(stream.receive(buffer)).await,
         }
     }
 
@@ -123,7 +125,7 @@ pub async fn write_unless_answered(
         let writing = stream.write(buffer.slice(sent..));
         let (result, rest) = match probe {
             None => writing.await,
-            Some(probe) => unless_answered(writing, || is_answered(probe)).await?,
+            Some(probe) => unless_answered(pin!(writing), || is_answered(probe)).await?,
         };
         buffer = rest.into_inner();
         match result {
@@ -146,7 +148,8 @@ async fn write_gather(stream: &mut TcpStream, mut gather: Gather) -> Sent {
         let writing = stream.writev(gather);
         let written = match &probe {
             None => Some(writing.await),
-            Some(probe) => unless_answered(writing, || probe.has_bytes()).await,
+            // Rare and large, so apart from the rest.
+            Some(probe) => Box::pin(unless_answered(pin!(writing), || probe.has_bytes())).await,
         };
         let Some((count, rest)) = written else {
             return Sent::Answered;

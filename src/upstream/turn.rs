@@ -6,7 +6,7 @@
 //! costs a comparison.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
 
 use monoio::time::sleep;
@@ -26,8 +26,7 @@ pub struct Turn {
 
 impl Turn {
     /// The output of `operation`, after a pause where it is one of too many.
-    pub async fn take<T>(&mut self, operation: impl Future<Output = T>) -> T {
-        let mut operation = pin!(operation);
+    pub async fn take<T>(&mut self, mut operation: Pin<&mut impl Future<Output = T>>) -> T {
         let mut has_waited = false;
         let output = poll_fn(|context| {
             let polled = operation.as_mut().poll(context);
@@ -42,7 +41,8 @@ impl Turn {
         };
         if self.ready_in_a_row >= READY_MAX {
             self.ready_in_a_row = 0;
-            sleep(PAUSE).await;
+            // On the heap because it is rare; every read and write would carry the room for it.
+            Box::pin(sleep(PAUSE)).await;
         }
         output
     }
