@@ -31,7 +31,8 @@ fuzz_target!(|data: &[u8]| {
         client: None,
     };
     for outbound in outbounds() {
-        let (front, rest) = original.render(outbound);
+        let mut front = Vec::new();
+        let rest = original.render(outbound, &mut front);
         let sent = [front.as_slice(), &rest].concat();
         check(data, &request, &sent, outbound);
     }

@@ -1,4 +1,4 @@
-//! The fan-out: all deliveries of a request at once, each in a task of its own.
+//! The fan-out: all deliveries of a request at once, each on a lane of its own.
 //!
 //! Deliveries share nothing but the body and this record of their outcomes. The connection that
 //! brought the request waits only until there is a verdict; what is still in flight then goes on in
@@ -16,6 +16,7 @@ use monoio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::config::ReplyPolicy;
+use crate::mirror::lanes::{Job, Lanes};
 use crate::mirror::limited;
 use crate::mirror::reply::{Circumstances, Reply};
 use crate::mirror::rewrite::Original;
@@ -39,6 +40,8 @@ pub struct Means<'m, K> {
     pub upstreams: &'m [Rc<Upstream>],
     /// Where outcomes are counted.
     pub counters: &'m Arc<Counters>,
+    /// What carries the deliveries.
+    pub lanes: &'m Rc<Lanes<Delivery<K>>>,
     /// What must live as long as a delivery does: a share of the memory budget, a pass through the
     /// gate that a stopping worker waits at.
     pub kept: K,
@@ -83,14 +86,19 @@ impl<K: 'static> FanOut<K> {
                 debug_assert!(false, "an outbound without an upstream");
                 continue;
             };
-            let (head, body) = original.render(outbound);
-            let request = Request {
-                method: original.parsed.method,
-                head,
-                body,
-            };
-            let delivery = deliver(Rc::clone(&fan_out), index, Rc::clone(upstream), request);
-            monoio::spawn(delivery);
+            means.lanes.start(|mut head| {
+                let body = original.render(outbound, &mut head);
+                Delivery {
+                    fan_out: Rc::clone(&fan_out),
+                    index,
+                    upstream: Rc::clone(upstream),
+                    request: Request {
+                        method: original.parsed.method,
+                        head,
+                        body,
+                    },
+                }
+            });
         }
         fan_out
     }
@@ -177,16 +185,24 @@ impl<K: 'static> FanOut<K> {
     }
 }
 
-async fn deliver<K: 'static>(
+/// The request to one outbound.
+pub struct Delivery<K> {
     fan_out: Rc<FanOut<K>>,
     index: usize,
     upstream: Rc<Upstream>,
     request: Request,
-) {
-    let delivery = pin!(upstream.deliver(request));
-    let outcome = caught(delivery).await;
-    let outcome = outcome.unwrap_or(Err(Failure::Panicked));
-    fan_out.record(index, outcome);
+}
+
+impl<K: 'static> Job for Delivery<K> {
+    async fn run(mut self) -> Vec<u8> {
+        let outcome = {
+            let delivery = pin!(self.upstream.deliver(&mut self.request));
+            caught(delivery).await
+        };
+        let outcome = outcome.unwrap_or(Err(Failure::Panicked));
+        self.fan_out.record(self.index, outcome);
+        self.request.head
+    }
 }
 
 /// Tells the log when an outbound begins or ceases to refuse what it is sent. That it answers is not

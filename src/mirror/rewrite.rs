@@ -167,28 +167,28 @@ impl Original<'_> {
         rendered + ciphertext + SMALL_BYTES
     }
 
-    /// The request for one outbound: the head with the changed part of the body behind it, and the
-    /// rest of the body.
-    pub fn render(&self, outbound: &Outbound) -> (Vec<u8>, Bytes) {
-        let mut out = Vec::with_capacity(self.head.len() + self.edited_end() + RENDERED_BYTES);
+    /// The request for one outbound: puts the head with the changed part of the body behind it into
+    /// `out`, which is empty, and gives the rest of the body.
+    pub fn render(&self, outbound: &Outbound, out: &mut Vec<u8>) -> Bytes {
+        out.reserve(self.head.len() + self.edited_end() + RENDERED_BYTES);
         let last_line = self.parsed.fields.last();
         let lines_end = last_line.map_or(self.parsed.version_span.end, |field| field.line.end);
         let lines = Span::new(self.parsed.method_span.start, lines_end);
-        self.splice(self.head, lines, self.head_edits, outbound, &mut out);
+        self.splice(self.head, lines, self.head_edits, outbound, out);
         if last_line.is_none() {
             out.extend_from_slice(b"\r\n");
         }
-        self.append_fields(outbound, &mut out);
+        self.append_fields(outbound, out);
 
         let edited_end = self.edited_end();
         let edited = Span::new(0, edited_end);
-        self.splice(self.body, edited, self.body_edits, outbound, &mut out);
+        self.splice(self.body, edited, self.body_edits, outbound, out);
         let mut rest = self.body.slice(edited_end.min(self.body.len())..);
         if rest.len() <= COPY_BYTES_MAX {
             out.extend_from_slice(&rest);
             rest = Bytes::new();
         }
-        (out, rest)
+        rest
     }
 
     /// Appends the fields that are always our own, and the blank line.

@@ -43,6 +43,9 @@ const RATE_BYTES_MIN: u64 = 1024;
 /// connects has something to say; after later requests silence is normal.
 const NEWCOMER_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long a connection may be silent before it gives its read buffer away.
+const BUSY_SILENCE: Duration = Duration::from_millis(500);
+
 /// How much of a taken body's memory may stay with what follows it.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
@@ -109,32 +112,43 @@ impl Connection {
         }
     }
 
-    /// Waits for the first byte of a request, with no buffer in hand. `false` where none will come:
-    /// silence for too long, or the worker is stopping and nothing has arrived.
+    /// Waits for the first byte of a request. `false` where none will come: silence for too long, or
+    /// the worker is stopping and nothing has arrived.
     pub async fn await_request(&mut self, patience: Duration, stop: &Listener) -> bool {
         if !self.buffer.is_empty() {
             return true;
         }
-        // An idle connection holds no read buffer. Most of the memory of a process with ten
-        // thousand of them would be these.
-        self.buffer = BytesMut::new();
-        let readable = timeout(patience, self.stream.readable(false));
-        let mut readable = pin!(readable);
-        let is_readable = poll_fn(|context| match readable.as_mut().poll(context) {
-            Poll::Ready(Ok(Ok(()))) => Poll::Ready(Some(true)),
-            Poll::Ready(Ok(Err(_)) | Err(_)) => Poll::Ready(Some(false)),
-            Poll::Pending => stop.poll_ordered(context).map(|()| None),
-        });
-        match is_readable.await {
-            Some(is_readable) => is_readable,
+        let short = patience.min(BUSY_SILENCE);
+        let mut input = self.await_input(short, stop).await;
+        if input == Input::Late {
+            // An idle connection holds no read buffer. Most of the memory of a process with ten
+            // thousand of them would be these.
+            self.buffer = BytesMut::new();
+            input = self.await_input(patience - short, stop).await;
+        }
+        match input {
+            Input::Some => true,
+            Input::Late | Input::Broken => false,
             // On a ring, even what is there already takes a turn to be told.
-            None if sys::has_input(&self.stream) => true,
-            None if self.is_new => matches!(
+            Input::Stopping if sys::has_input(&self.stream) => true,
+            Input::Stopping if self.is_new => matches!(
                 timeout(NEWCOMER_PATIENCE, self.stream.readable(false)).await,
                 Ok(Ok(()))
             ),
-            None => false,
+            Input::Stopping => false,
         }
+    }
+
+    /// Waits until there is something to read.
+    async fn await_input(&self, patience: Duration, stop: &Listener) -> Input {
+        let mut readable = pin!(timeout(patience, self.stream.readable(false)));
+        poll_fn(|context| match readable.as_mut().poll(context) {
+            Poll::Ready(Ok(Ok(()))) => Poll::Ready(Input::Some),
+            Poll::Ready(Ok(Err(_))) => Poll::Ready(Input::Broken),
+            Poll::Ready(Err(_elapsed)) => Poll::Ready(Input::Late),
+            Poll::Pending => stop.poll_ordered(context).map(|()| Input::Stopping),
+        })
+        .await
     }
 
     /// Reads and parses a request head into `head`; its bytes stay at the front of the buffer. One that
@@ -353,6 +367,19 @@ impl Connection {
             }
         }
     }
+}
+
+/// What waiting for a request brought.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// Bytes, or the end of the stream.
+    Some,
+    /// Nothing in time.
+    Late,
+    /// An error.
+    Broken,
+    /// The order to stop.
+    Stopping,
 }
 
 /// What a read brought.

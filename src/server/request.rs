@@ -143,6 +143,7 @@ impl Exchange {
         let means = Means {
             upstreams: &routing.upstreams,
             counters: &worker.counters,
+            lanes: &worker.lanes,
             kept: (share, worker.gate.enter()),
         };
         let fan_out = FanOut::start(route, count, &original, || sent.items(), means);

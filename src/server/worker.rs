@@ -21,14 +21,16 @@ use monoio::net::{TcpListener, UnixStream};
 use monoio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Reservation};
 use crate::config::DriverChoice;
 use crate::http::encoding::Decompressors;
+use crate::mirror::deliver::Delivery;
+use crate::mirror::lanes::Lanes;
 use crate::observe::counters::Counters;
 use crate::panics::caught;
 use crate::server::balance::Balance;
 use crate::server::driver::{Driver, DriverKind};
-use crate::server::gate::Gate;
+use crate::server::gate::{Gate, Pass};
 use crate::server::inbound;
 use crate::server::plan::Plan;
 use crate::server::stop::Stop;
@@ -119,6 +121,8 @@ impl Routing {
 pub struct Worker {
     /// The bytes it may hold for its requests.
     pub budget: Rc<Budget>,
+    /// What carries deliveries.
+    pub lanes: Rc<Lanes<Delivery<(Reservation, Pass)>>>,
     /// Decompressors to be used again.
     pub decompressors: RefCell<Decompressors>,
     /// What it has counted.
@@ -195,6 +199,7 @@ impl Worker {
         let routing = RefCell::new(Rc::new(Routing::new(plan, &budget)));
         Worker {
             budget,
+            lanes: Lanes::new(),
             decompressors: RefCell::default(),
             counters,
             gate: Rc::default(),

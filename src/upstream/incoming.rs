@@ -21,6 +21,8 @@ pub const SMALL_BYTES: usize = 4 * 1024;
 /// The read side of a connection.
 pub struct Incoming {
     buffer: BytesMut,
+    /// Where small messages are copied to, many of them into one piece of memory.
+    copies: BytesMut,
     share: Reservation,
     turn: Turn,
 }
@@ -30,6 +32,7 @@ impl Incoming {
     pub fn new(share: Reservation) -> Incoming {
         Incoming {
             buffer: BytesMut::new(),
+            copies: BytesMut::new(),
             share,
             turn: Turn::default(),
         }
@@ -92,9 +95,13 @@ impl Incoming {
         if length > READ_BYTES {
             return Ok(self.buffer.split_to(length).freeze());
         }
-        let taken = Bytes::copy_from_slice(self.buffer.get(..length).unwrap_or_default());
-        self.buffer.advance(taken.len());
-        Ok(taken)
+        let bytes = self.buffer.get(..length).unwrap_or_default();
+        if self.copies.capacity() < length {
+            self.copies.reserve(SMALL_BYTES.max(length));
+        }
+        self.copies.extend_from_slice(bytes);
+        self.buffer.advance(length);
+        Ok(self.copies.split().freeze())
     }
 
     /// The share that what was taken needs, for as long as that lives.

@@ -77,7 +77,7 @@ impl Upstream {
     ///
     /// # Errors
     /// Why there is no answer. The request may have arrived all the same.
-    pub async fn deliver(&self, request: Request) -> Result<Response, Failure> {
+    pub async fn deliver(&self, request: &mut Request) -> Result<Response, Failure> {
         let Some(_slot) = Slot::take(&self.in_flight, self.limits.in_flight) else {
             return Err(Failure::Overloaded);
         };
@@ -117,10 +117,10 @@ impl Upstream {
 
     /// Sends over a pooled connection, and once more over a fresh one where the pooled one was
     /// closed before any byte of a response: most likely the upstream never saw the request.
-    async fn attempt(&self, mut request: Request) -> Result<Response, Failure> {
+    async fn attempt(&self, request: &mut Request) -> Result<Response, Failure> {
         if let Some(idle) = self.reuse().await {
             let (mut connection, opened_at) = (idle.connection, idle.opened_at);
-            match connection.exchange(&mut request, &self.limits).await {
+            match connection.exchange(request, &self.limits).await {
                 Ok(response) => {
                     self.put_back(connection, opened_at);
                     return Ok(response);
@@ -135,7 +135,7 @@ impl Upstream {
         let connecting = Box::pin(connect(&self.shared, self.limits.connect_timeout));
         let stream = connecting.await?;
         let mut connection = Connection::new(stream, self.budget.reservation());
-        let response = connection.exchange(&mut request, &self.limits).await?;
+        let response = connection.exchange(request, &self.limits).await?;
         self.put_back(connection, Instant::now());
         Ok(response)
     }

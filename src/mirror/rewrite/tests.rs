@@ -70,7 +70,8 @@ fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
             .map(AsRef::as_ref),
         client: forward_client_ip.then(|| "192.0.2.1".parse().unwrap()),
     };
-    let (mut out, rest) = original.render(&route.outbounds[0]);
+    let mut out = Vec::new();
+    let rest = original.render(&route.outbounds[0], &mut out);
     out.extend_from_slice(&rest);
     out
 }
