@@ -4,6 +4,8 @@
 //! without them a browser hides the status from the SDK. `Retry-After` never goes with a 2xx, where
 //! several SDKs would take it for a ban on everything (sentry-javascript 11, sentry-rust 0.49).
 
+use std::io::Write;
+
 use bytes::Bytes;
 
 use crate::mirror::limited::{DEFAULT_PAUSE_SECONDS, pause_seconds};
@@ -145,10 +147,13 @@ impl Reply {
 
     /// Appends the reply to `out`, but for a large body, which is returned.
     pub fn write(&self, manner: Manner, out: &mut Vec<u8>) -> Bytes {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(self.status.to_string().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(reason_phrase(self.status).as_bytes());
+        // Writing to memory does not fail.
+        let _ = write!(
+            out,
+            "HTTP/1.1 {} {}",
+            self.status,
+            reason_phrase(self.status)
+        );
         out.extend_from_slice(
             b"\r\nAccess-Control-Allow-Origin: *\
               \r\nAccess-Control-Expose-Headers: x-sentry-error,x-sentry-rate-limits,retry-after\
@@ -160,11 +165,7 @@ impl Reply {
         // What the answer to GET would be long is not known where the upstream has not said it.
         let is_unknown = manner.is_head && self.body.is_empty();
         if self.status != 204 && !is_unknown {
-            write_field(
-                out,
-                "Content-Length",
-                self.body.len().to_string().as_bytes(),
-            );
+            let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
         }
         if !manner.keep_alive {
             write_field(out, "Connection", b"close");

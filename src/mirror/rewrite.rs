@@ -5,6 +5,8 @@
 //! both are made once per request and rendered once per outbound. What follows the last edit of the
 //! body is not copied: all deliveries share it.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -197,7 +199,7 @@ impl Original<'_> {
             append_field(out, "Host", &outbound.host);
         }
         if let Some(client) = self.client {
-            append_field(out, "X-Forwarded-For", &client.to_string());
+            append_field(out, "X-Forwarded-For", client);
         }
         let may_lack_body = match self.parsed.method {
             Method::Get | Method::Head | Method::Delete | Method::Options | Method::Other => true,
@@ -205,7 +207,7 @@ impl Original<'_> {
         };
         // RFC 9110 section 8.6: a length of zero is only sent where a body would be expected.
         if !self.body.is_empty() || !may_lack_body {
-            append_field(out, "Content-Length", &self.body_len(outbound).to_string());
+            append_field(out, "Content-Length", self.body_len(outbound));
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -277,11 +279,9 @@ impl Original<'_> {
     }
 }
 
-fn append_field(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
-    out.extend_from_slice(b"\r\n");
+fn append_field(out: &mut Vec<u8>, name: &str, value: impl Display) {
+    // Writing to memory does not fail.
+    let _ = write!(out, "{name}: {value}\r\n");
 }
 
 #[cfg(test)]
