@@ -10,7 +10,7 @@ use std::io;
 use bytes::Bytes;
 
 use crate::budget::Reservation;
-use crate::http::chunked::{Chunked, Progress};
+use crate::http::chunked::{ChunkError, Chunked, Progress};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{FieldName, Method, Parsed};
 use crate::http::response::ResponseHead;
@@ -323,10 +323,12 @@ impl Connection {
     async fn receive_chunked(&mut self, limits: &Limits) -> Result<Bytes, Failure> {
         let mut chunked = Chunked::new(limits.response_bytes);
         loop {
-            let progress = chunked
-                .decode(self.incoming.buffer())
-                .map_err(|error| Failure::Malformed(error.to_string()))?;
-            match progress {
+            let progress = chunked.decode(self.incoming.buffer());
+            let progress = progress.map_err(|error| match error {
+                ChunkError::TooLarge => Failure::TooLarge,
+                ChunkError::Malformed(reason) => Failure::Malformed(reason.to_owned()),
+            });
+            match progress? {
                 Progress::More => self.read().await?,
                 Progress::Done { body, consumed } => {
                     return Ok(self.incoming.take(consumed)?.slice(body.start..body.end));

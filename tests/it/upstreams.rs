@@ -131,18 +131,31 @@ fn a_response_that_makes_no_sense_counts_as_no_answer() {
         "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
         100 * 1024 * 1024
     );
-    for response in [
-        "SSH-2.0-OpenSSH_9.2\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
-        "HTTP/1.1 101 Switching Protocols\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        &too_large,
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (response, outcome) in [
+        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", "malformed"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "malformed",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
+            "malformed",
+        ),
+        ("HTTP/1.1 101 Switching Protocols\r\n\r\n", "malformed"),
+        (&format!("{chunked}zz\r\n"), "malformed"),
+        (&format!("{chunked}fffffff\r\n"), "too_large"),
+        (&too_large, "too_large"),
     ] {
         let bytes = response.as_bytes().to_vec();
         let upstream = Upstream::start(move |_, _| Action::Raw(bytes.clone()));
-        let got = mirror(&upstream, "").client().ask(&request());
+        let mirror = mirror(&upstream, "");
+        let got = mirror.client().ask(&request());
         assert_eq!(got.status, 503, "{response:?}");
+        mirror.signal("TERM");
+        let totals = mirror.wait_for_line("stopped: ");
+        let counted = format!("delivered {outcome} 1");
+        assert!(totals.contains(&counted), "{response:?}: {totals}");
     }
 }
 
