@@ -7,6 +7,7 @@
 //! - `answers`: the whole reply table, for both policies.
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
+//! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `tls`: private certificate authorities.
 //! - `load`: many requests, many connections, many workers.
 //! - `endpoints`: every endpoint, method and place of the key.
@@ -28,6 +29,7 @@ mod endpoints;
 mod load;
 mod memory;
 mod mirroring;
+mod parser;
 mod replies;
 mod requests;
 mod support;
