@@ -5,6 +5,7 @@
 //! takes what was published last. A failed or empty answer changes nothing, so that an outage of
 //! DNS does not become an outage of the mirror.
 
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::sentry::dsn::Origin;
 use crate::upstream::origin::SharedOrigin;
 
 /// Resolves every origin and keeps its addresses fresh. Returns when each was resolved once, failed
@@ -24,10 +26,7 @@ pub fn resolve(origins: &[Arc<SharedOrigin>], refresh: Duration, patience: Durat
             shared.set_addresses(vec![address]);
             continue;
         }
-        let keeper = Keeper {
-            shared: Arc::clone(shared),
-            is_failing: false,
-        };
+        let keeper = Keeper::new(Arc::clone(shared), ask_system);
         let first_answer = first_answer.clone();
         let spawned = thread::Builder::new()
             .name("resolver".to_owned())
@@ -54,13 +53,28 @@ fn literal_address(shared: &SharedOrigin) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, shared.origin.port))
 }
 
-/// Keeps the addresses of one origin fresh.
-struct Keeper {
+/// The answer of the system's resolver. It can take as long as it likes.
+fn ask_system(origin: &Origin) -> io::Result<Vec<SocketAddr>> {
+    let found = (origin.host.as_str(), origin.port).to_socket_addrs()?;
+    Ok(found.collect())
+}
+
+/// Keeps the addresses of one origin fresh with the answers of `resolver`.
+struct Keeper<R> {
     shared: Arc<SharedOrigin>,
+    resolver: R,
     is_failing: bool,
 }
 
-impl Keeper {
+impl<R: FnMut(&Origin) -> io::Result<Vec<SocketAddr>>> Keeper<R> {
+    fn new(shared: Arc<SharedOrigin>, resolver: R) -> Keeper<R> {
+        Keeper {
+            shared,
+            resolver,
+            is_failing: false,
+        }
+    }
+
     fn run(mut self, refresh: Duration, first_answer: &mpsc::Sender<()>) {
         loop {
             self.ask();
@@ -77,10 +91,7 @@ impl Keeper {
 
     fn ask(&mut self) {
         let origin = &self.shared.origin;
-        let answer = (origin.host.as_str(), origin.port)
-            .to_socket_addrs()
-            .map(|found| found.collect::<Vec<_>>());
-        match answer {
+        match (self.resolver)(origin) {
             Ok(found) if !found.is_empty() => {
                 // Resolvers rotate their answers; only another set of addresses is news.
                 if !is_same_set(&found, &self.shared.addresses()) {
@@ -110,4 +121,75 @@ impl Keeper {
 fn is_same_set(one: &[SocketAddr], other: &[SocketAddr]) -> bool {
     one.iter().all(|address| other.contains(address))
         && other.iter().all(|address| one.contains(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sentry::dsn::Scheme;
+
+    fn shared() -> Arc<SharedOrigin> {
+        let origin = Origin {
+            scheme: Scheme::Http,
+            host: "sentry.example.com".to_owned(),
+            port: 9000,
+        };
+        Arc::new(SharedOrigin::new(origin, None))
+    }
+
+    fn addresses(last: &[u8]) -> Vec<SocketAddr> {
+        let address = |last| SocketAddr::from(([192, 0, 2, last], 9000));
+        last.iter().copied().map(address).collect()
+    }
+
+    #[test]
+    fn a_change_is_followed_and_a_failure_changes_nothing() {
+        let failure = || Err(io::Error::from(io::ErrorKind::TimedOut));
+        let script = [
+            (failure(), &[][..]),
+            (Ok(addresses(&[1])), &[1]),
+            (failure(), &[1]),
+            (Ok(vec![]), &[1]),
+            (Ok(addresses(&[2])), &[2]),
+            (Ok(addresses(&[3, 2])), &[3, 2]),
+            // Turned round is not changed.
+            (Ok(addresses(&[2, 3])), &[3, 2]),
+            (failure(), &[3, 2]),
+            (Ok(addresses(&[4])), &[4]),
+        ];
+        let shared = shared();
+        let (answers, expected): (Vec<_>, Vec<_>) = script.into_iter().unzip();
+        let mut answers = answers.into_iter();
+        let mut keeper = Keeper::new(Arc::clone(&shared), |origin: &Origin| {
+            assert_eq!((&*origin.host, origin.port), ("sentry.example.com", 9000));
+            answers.next().unwrap()
+        });
+        for (turn, last) in expected.into_iter().enumerate() {
+            keeper.ask();
+            assert_eq!(*shared.addresses(), *addresses(last), "{turn}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_fails_is_not_the_first_to_be_tried_again() {
+        let shared = shared();
+        shared.set_addresses(addresses(&[1, 2, 3]));
+        let first = || shared.first_address() % 3;
+        // Two workers fail at the first at once.
+        shared.skip_address(0);
+        shared.skip_address(0);
+        assert_eq!(first(), 1);
+    }
+
+    #[test]
+    fn a_keeper_ends_with_the_origin_it_keeps() {
+        let shared = shared();
+        let keeper = Keeper::new(Arc::clone(&shared), |_: &Origin| Ok(addresses(&[1])));
+        let (answered, answers) = mpsc::channel();
+        let thread = thread::spawn(move || keeper.run(Duration::from_millis(1), &answered));
+        answers.recv().unwrap();
+        assert_eq!(*shared.addresses(), *addresses(&[1]));
+        drop(shared);
+        thread.join().unwrap();
+    }
 }

@@ -8,6 +8,7 @@
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
+//! - `chaos`: everything an upstream can do wrong, at once, under load.
 //! - `tls`: private certificate authorities.
 //! - `load`: many requests, many connections, many workers.
 //! - `endpoints`: every endpoint, method and place of the key.
@@ -23,6 +24,7 @@
 )]
 
 mod answers;
+mod chaos;
 mod command_line;
 mod dialog;
 mod endpoints;

@@ -5,12 +5,14 @@
 //! [`PATIENCE`].
 
 pub(crate) mod client;
+pub(crate) mod gauges;
 pub(crate) mod process;
 pub(crate) mod upstream;
 
 use std::time::Duration;
 
 pub(crate) use client::{Client, Response};
+pub(crate) use gauges::wait_until;
 pub(crate) use process::Process;
 pub(crate) use upstream::{Action, Upstream};
 

@@ -1,0 +1,164 @@
+//! Everything an upstream can do wrong, at once, under load, while the configuration changes.
+//!
+//! The primary is a storm: it refuses, resets, hangs, cuts, lies, answers too early, too late and too
+//! much, restarts, and moves to another address. Beside it stand two healthy sinks. Clients send
+//! events with numbers of their own; some vanish in the middle. At the end every event that was sent
+//! whole is at both sinks exactly once, and the mirror holds what it held at the beginning.
+//!
+//! It takes three seconds; `CHAOS_SECONDS` makes it longer.
+
+pub(crate) mod ledger;
+mod storm;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::process::file;
+use crate::support::{Client, KEY_A, KEY_B, Process, config, envelope_request, wait_until};
+
+use ledger::{Fate, Ledger, Sink, body};
+use storm::Storm;
+
+const KEY_C: &str = "cccccccccccccccccccccccccccccccc";
+const CLIENTS: usize = 24;
+
+/// What the process may hold more at the end than when it was warm, which the allocator has not given
+/// back. Many times as much goes through it.
+const SLACK_BYTES: usize = 16 * 1024 * 1024;
+
+fn duration() -> Duration {
+    let seconds = std::env::var("CHAOS_SECONDS").map_or(3, |text| text.parse().expect("a number"));
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn the_healthy_get_everything_once_and_nothing_is_left_behind() {
+    let storms = [
+        Storm::start(Duration::from_millis(400), Duration::from_millis(60)),
+        Storm::start(Duration::from_millis(300), Duration::from_millis(20)),
+    ];
+    let (b, c) = (Sink::start(), Sink::start());
+    let text = |storm: &Storm| {
+        let dsn = |key, address| format!("http://{key}@{address}/1");
+        config(
+            &[
+                dsn(KEY_A, storm.address),
+                dsn(KEY_B, b.address),
+                dsn(KEY_C, c.address),
+            ],
+            "workers: 2\nreply_timeout: 200ms\ntimeouts: {exchange: 400ms}\n\
+             breaker: {failures: 5, pause: 10ms, pause_max: 40ms}\npool: {idle_timeout: 500ms}",
+        )
+    };
+    let path = file("chaos.yml", &text(&storms[0]));
+    let mirror = Process::start_with("", |command| {
+        let mut other = std::process::Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
+        other.arg("-c").arg(&path);
+        *command = other;
+    });
+    let ledger = Ledger::default();
+    let descriptors = mirror.descriptors();
+    rage(&mirror, &ledger, Duration::from_millis(500), || {});
+    mirror.wait_for_descriptors(descriptors);
+    let warm_bytes = mirror.resident_bytes();
+
+    let mut moves = 0;
+    rage(&mirror, &ledger, duration(), || {
+        moves += 1;
+        std::fs::write(&path, text(&storms[moves % 2])).expect("a file");
+        mirror.signal("HUP");
+        mirror.wait_for_lines("configuration reloaded", moves);
+    });
+    for sink in [&b, &c] {
+        ledger.assert_complete(sink);
+    }
+    for storm in &storms {
+        storm.assert_complete();
+        storm.end();
+    }
+    mirror.wait_for_descriptors(descriptors);
+    wait_until(
+        || mirror.resident_bytes() < warm_bytes + SLACK_BYTES,
+        || {
+            format!(
+                "{} bytes when warm, {} at the end",
+                warm_bytes,
+                mirror.resident_bytes()
+            )
+        },
+    );
+    assert!(ledger.count(Fate::Cut) > 0 && ledger.count(Fate::Abandoned) > 0);
+
+    mirror.signal("TERM");
+    let (status, log) = mirror.wait();
+    assert_eq!(status.code(), Some(0));
+    let totals = log
+        .iter()
+        .find(|line| line.contains("stopped: "))
+        .expect("totals");
+    // Nothing was in flight any more, so no task was left.
+    assert!(
+        totals.contains("given_up=0") && totals.contains("panics 0"),
+        "{totals}"
+    );
+    let sent = ledger.count(Fate::Accepted) + ledger.count(Fate::Abandoned);
+    assert_eq!(deliveries(totals), 3 * sent, "{totals}");
+}
+
+/// The sum of all outcomes in the line of totals.
+fn deliveries(totals: &str) -> usize {
+    let outcomes = totals
+        .split(", ")
+        .filter(|part| part.starts_with("delivered "));
+    let count = |part: &str| part.rsplit(' ').next()?.parse::<usize>().ok();
+    outcomes.filter_map(count).sum()
+}
+
+/// Lets all clients send for a while, and `meanwhile` happen a few times.
+fn rage(mirror: &Process, ledger: &Ledger, time: Duration, mut meanwhile: impl FnMut()) {
+    let is_over = AtomicBool::new(false);
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    send_some(mirror, ledger);
+                }
+            });
+        }
+        while started.elapsed() < time {
+            // The storm moves now and then, not as often as possible.
+            thread::sleep(Duration::from_millis(150));
+            meanwhile();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+/// One client: a few events over one connection, then one that it does not wait for.
+fn send_some(mirror: &Process, ledger: &Ledger) {
+    let mut client = mirror.client();
+    for _ in 0..20 {
+        let number = ledger.number();
+        let response = client.ask(&envelope_request(&body(number)));
+        assert_eq!(response.status, 200, "{}", response.text());
+        ledger.note(number, Fate::Accepted);
+    }
+    let number = ledger.number();
+    let request = envelope_request(&body(number));
+    if number.is_multiple_of(2) {
+        client.send(&request[..request.len() - 1]);
+        ledger.note(number, Fate::Cut);
+    } else {
+        abandon(client, &request);
+        ledger.note(number, Fate::Abandoned);
+    }
+}
+
+/// Sends a whole request and does not wait for its answer. The connection is closed in order, since a
+/// reset could destroy what was sent.
+fn abandon(mut client: Client, request: &[u8]) {
+    client.send(request);
+    client.finish_writing();
+}

@@ -1,0 +1,45 @@
+//! What the kernel says a process holds.
+//!
+//! Only what cannot be argued with: descriptors and resident memory. Both are read from `/proc`, so
+//! that the process under test need not be asked and cannot be wrong about itself.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{PATIENCE, Process};
+
+impl Process {
+    /// How many file descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.id());
+        fs::read_dir(folder).expect("it runs").count()
+    }
+
+    /// Its resident memory in bytes.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.id())).expect("it runs");
+        let pages = statm.split(' ').nth(1).expect("the second field");
+        pages.parse::<usize>().expect("a number") * 4096
+    }
+
+    /// Waits until no more than `count` descriptors are open.
+    pub(crate) fn wait_for_descriptors(&self, count: usize) {
+        wait_until(
+            || self.descriptors() <= count,
+            || {
+                let now = self.descriptors();
+                format!("{now} descriptors are open, {count} were to be left")
+            },
+        );
+    }
+}
+
+/// Waits until `holds`; tells `otherwise` if it never does.
+pub(crate) fn wait_until(holds: impl Fn() -> bool, otherwise: impl Fn() -> String) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "{}", otherwise());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
