@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 use monoio::io::AsyncReadRent;
 use monoio::net::{TcpListener, UnixStream};
 use monoio::time::{sleep, timeout};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::budget::{Budget, Reservation};
 use crate::config::DriverChoice;
 use crate::http::encoding::Decompressors;
 use crate::mirror::deliver::Delivery;
 use crate::mirror::lanes::Lanes;
+use crate::observe::change::Change;
 use crate::observe::counters::Counters;
 use crate::panics::caught;
 use crate::server::balance::Balance;
@@ -236,6 +237,8 @@ impl Worker {
 
     async fn accept(self: &Rc<Worker>, listener: &TcpListener) {
         let mut pause = ACCEPT_PAUSE;
+        // At the limit every connection that ends lets one in before the next fails.
+        let shortage = Change::new();
         while !self.stop.is_ordered() {
             let limit = self.routing().plan.limits.connections;
             if !self.await_room(limit).await {
@@ -247,6 +250,9 @@ impl Worker {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE;
+                    if shortage.is_news(0, Instant::now()) {
+                        info!(worker = self.index, "accepting without pauses again");
+                    }
                     self.counters.connections.count();
                     debug!(worker = self.index, %peer, "connection accepted");
                     let pass = self.connections.enter();
@@ -267,9 +273,9 @@ impl Worker {
                 Err(error) => {
                     sleep(pause).await;
                     // A listener that was shut down fails before the order to stop has arrived.
-                    let is_worth_telling =
-                        pause == ACCEPT_PAUSE && error.kind() != io::ErrorKind::WouldBlock;
-                    if is_worth_telling && !self.stop.is_ordered() {
+                    let is_stopping =
+                        error.kind() == io::ErrorKind::WouldBlock || self.stop.is_ordered();
+                    if !is_stopping && shortage.is_news(1, Instant::now()) {
                         warn!(worker = self.index, %error, "cannot accept; trying on with pauses");
                     }
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);

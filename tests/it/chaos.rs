@@ -7,17 +7,16 @@
 //!
 //! It takes three seconds; `CHAOS_SECONDS` makes it longer.
 
-pub(crate) mod ledger;
 mod storm;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::ledger::{Fate, Ledger, Sink, body};
 use crate::support::process::file;
 use crate::support::{Client, KEY_A, KEY_B, Process, config, envelope_request, wait_until};
 
-use ledger::{Fate, Ledger, Sink, body};
 use storm::Storm;
 
 const KEY_C: &str = "cccccccccccccccccccccccccccccccc";

@@ -9,6 +9,8 @@
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
+//! - `shortage`: no file descriptors left.
+//! - `departures`: clients that vanish, and a mirror that stops under load.
 //! - `tls`: private certificate authorities.
 //! - `load`: many requests, many connections, many workers.
 //! - `endpoints`: every endpoint, method and place of the key.
@@ -26,6 +28,7 @@
 mod answers;
 mod chaos;
 mod command_line;
+mod departures;
 mod dialog;
 mod endpoints;
 mod load;
@@ -34,6 +37,7 @@ mod mirroring;
 mod parser;
 mod replies;
 mod requests;
+mod shortage;
 mod support;
 mod tidy;
 mod tls;

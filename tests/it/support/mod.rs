@@ -6,6 +6,7 @@
 
 pub(crate) mod client;
 pub(crate) mod gauges;
+pub(crate) mod ledger;
 pub(crate) mod process;
 pub(crate) mod upstream;
 

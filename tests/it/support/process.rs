@@ -101,11 +101,6 @@ impl Process {
         Client::connect(self.address)
     }
 
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// What it has logged so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lines.lock().expect("unpoisoned").clone()

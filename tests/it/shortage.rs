@@ -1,0 +1,158 @@
+//! Running out of file descriptors: accepting slows down and goes on, and nothing that was accepted is
+//! lost.
+//!
+//! The limit of the running process is lowered from outside to a few more than it has open. That is the
+//! same to `accept` as a table that others have filled.
+
+use std::fs;
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use socket2::SockRef;
+
+use crate::support::ledger::{Fate, Ledger, Sink, body};
+use crate::support::{Client, KEY_A, Process, Upstream, config, envelope_request, wait_until};
+
+/// Allows the process this many descriptors; the hard limit stays.
+fn set_limit(mirror: &Process, count: usize) {
+    let pid = i32::try_from(mirror.id()).ok().and_then(Pid::from_raw);
+    let limit = Rlimit {
+        current: Some(count as u64),
+        maximum: None,
+    };
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit { maximum, ..limit };
+    prlimit(pid, Resource::Nofile, limit).expect("the limit of a child can be set");
+}
+
+/// The CPU time that the process has used so far, in ticks of 10 ms.
+fn ticks(mirror: &Process) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", mirror.id())).expect("it runs");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let number = |at: usize| fields[at].parse::<u64>().expect("a number");
+    number(11) + number(12)
+}
+
+fn mirror(outbound: String, driver: &str) -> Process {
+    Process::start(&config(
+        &[outbound],
+        &format!("workers: 1\ndriver: {driver}"),
+    ))
+}
+
+const DRIVERS: [&str; 2] = ["auto", "epoll"];
+
+#[test]
+fn accepting_waits_for_descriptors_and_says_so_once() {
+    for driver in DRIVERS {
+        let upstream = Upstream::ok();
+        let mirror = mirror(upstream.dsn(KEY_A, 11), driver);
+        let ask = |client: &mut Client| client.ask(&envelope_request(b"{}\n")).status;
+        let mut first = mirror.client();
+        assert_eq!(ask(&mut first), 200);
+        set_limit(&mirror, mirror.descriptors() + 5);
+        // Connecting is done by the kernel, so all of them succeed.
+        let mut clients: Vec<Client> = (0..30).map(|_| mirror.client()).collect();
+        mirror.wait_for_line("cannot accept");
+        // Whoever is in is served, over the pooled connection to the upstream.
+        assert_eq!(ask(&mut first), 200);
+
+        // Being refused costs little.
+        let before = ticks(&mirror);
+        thread::sleep(Duration::from_millis(500));
+        let used = ticks(&mirror) - before;
+        assert!(used <= 10, "{used} ticks of 50 while nothing could be done");
+
+        // Each that goes lets another in, and each time the limit is hit anew.
+        for _ in 0..29 {
+            drop(clients.remove(0));
+            assert_eq!(ask(&mut first), 200);
+        }
+        let mut last = clients.remove(0);
+        assert_eq!(ask(&mut last), 200);
+        assert_eq!(mirror.client().ask(&envelope_request(b"{}\n")).status, 200);
+        let log = mirror.log();
+        let told = log.iter().filter(|line| line.contains("cannot accept"));
+        assert_eq!(told.count(), 1, "{}", log.join("\n"));
+    }
+}
+
+const CLIENTS: usize = 24;
+const IDLE: usize = 8;
+
+#[test]
+fn under_load_nothing_that_was_accepted_is_lost() {
+    for driver in DRIVERS {
+        let sink = Sink::start();
+        let mirror = mirror(format!("http://{KEY_A}@{}/1", sink.address), driver);
+        let ledger = Ledger::default();
+        let descriptors = mirror.descriptors();
+        let idle: Vec<Client> = (0..IDLE).map(|_| mirror.client()).collect();
+        wait_until(
+            || mirror.descriptors() == descriptors + IDLE,
+            || format!("{} descriptors", mirror.descriptors()),
+        );
+        // Enough for some clients and for some connections to the upstream, but not for all.
+        let limit = descriptors + IDLE + CLIENTS / 2;
+        set_limit(&mirror, limit);
+        thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        let number = ledger.number();
+                        // A connection for each, as PHP and mobile SDKs have it.
+                        let mut client = mirror.client();
+                        match client.ask(&envelope_request(&body(number))).status {
+                            200 => ledger.note(number, Fate::Accepted),
+                            // No descriptor was left to reach the upstream.
+                            503 => ledger.note(number, Fate::Refused),
+                            other => panic!("{other}"),
+                        }
+                    }
+                });
+            }
+        });
+        ledger.assert_complete(&sink);
+        assert_ne!(ledger.count(Fate::Accepted), 0);
+        mirror.wait_for_line("cannot accept");
+        set_limit(&mirror, 1000);
+        drop(idle);
+        mirror.wait_for_descriptors(limit - IDLE);
+        assert_eq!(
+            mirror
+                .client()
+                .ask(&envelope_request(&body(ledger.number())))
+                .status,
+            200
+        );
+    }
+}
+
+#[test]
+fn clients_that_are_gone_before_they_are_accepted_harm_nobody() {
+    for driver in DRIVERS {
+        let upstream = Upstream::ok();
+        let mirror = mirror(upstream.dsn(KEY_A, 11), driver);
+        let descriptors = mirror.descriptors();
+        for _ in 0..500 {
+            let stream = TcpStream::connect(mirror.address).expect("the mirror listens");
+            SockRef::from(&stream)
+                .set_linger(Some(Duration::ZERO))
+                .expect("a socket");
+        }
+        assert_eq!(mirror.client().ask(&envelope_request(b"{}\n")).status, 200);
+        // The pooled connection to the upstream stays.
+        wait_until(
+            || mirror.descriptors() <= descriptors + 1,
+            || {
+                format!(
+                    "{} descriptors instead of {descriptors}",
+                    mirror.descriptors()
+                )
+            },
+        );
+    }
+}
