@@ -1,0 +1,205 @@
+//! What is measured: the cases, each with its requests, its outbounds and its clients.
+
+use crate::wire::{Coding, Content, Key, Kind};
+
+/// A case.
+#[derive(Clone)]
+pub struct Case {
+    pub name: &'static str,
+    pub outbounds: usize,
+    pub kinds: Vec<Kind>,
+    /// How many clients send at a time.
+    pub lanes: usize,
+    /// How many of a hundred clients take a new connection for each request.
+    pub fresh: usize,
+    pub is_tls: bool,
+    /// How many further connections have sent one request and are kept open.
+    pub idle: usize,
+    /// What is wrong with the last outbound.
+    pub trouble: Option<Trouble>,
+    pub workers: usize,
+    /// Whether a floor has a meaning here.
+    pub has_floor: bool,
+}
+
+/// What is wrong with an outbound.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Its address refuses connections.
+    Refuses,
+    /// It takes connections and never says anything.
+    Silent,
+}
+
+const KB: usize = 1000;
+
+/// How many clients send at a time, unless a case says otherwise.
+const LANES: usize = 32;
+
+impl Case {
+    fn new(name: &'static str, outbounds: usize, kind: Kind) -> Case {
+        Case {
+            name,
+            outbounds,
+            kinds: vec![kind],
+            lanes: LANES,
+            fresh: 0,
+            is_tls: false,
+            idle: 0,
+            trouble: None,
+            workers: 1,
+            has_floor: true,
+        }
+    }
+
+    /// How many outbounds get everything.
+    pub fn sound_outbounds(&self) -> usize {
+        self.outbounds - usize::from(self.trouble.is_some())
+    }
+
+    pub fn is_gzip(&self) -> bool {
+        self.kinds.iter().all(|kind| kind.coding == Coding::Gzip)
+    }
+}
+
+/// All cases.
+pub fn all() -> Vec<Case> {
+    let small = text(KB);
+    let two = Case::new("1 KB x 2", 2, small);
+    vec![
+        Case::new("1 KB x 1", 1, small),
+        two.clone(),
+        Case::new("1 KB x 8", 8, small),
+        Case::new("8 KB gzip x 2", 2, gzip(8 * KB)),
+        Case::new("40 KB gzip x 2", 2, gzip(40 * KB)),
+        Case::new("300 KB binary x 2", 2, binary(300 * KB)),
+        Case::new("4 KB chunked x 2", 2, chunked(4 * KB)),
+        tls(Case::new("TLS 2 KB x 2", 2, text(2 * KB))),
+        tls(Case::new("TLS 200 KB x 2", 2, binary(200 * KB))),
+        Case {
+            name: "1 KB x 2, 10,000 idle",
+            idle: 10_000,
+            ..two.clone()
+        },
+        Case {
+            name: "1 KB x 2, one refuses",
+            trouble: Some(Trouble::Refuses),
+            has_floor: false,
+            ..two.clone()
+        },
+        Case {
+            name: "1 KB x 2, one is silent",
+            trouble: Some(Trouble::Silent),
+            has_floor: false,
+            ..two.clone()
+        },
+        Case {
+            name: "mixed x 2",
+            kinds: mix(),
+            fresh: 30,
+            has_floor: false,
+            ..two.clone()
+        },
+        Case {
+            name: "1 KB x 2, a connection per request",
+            fresh: 100,
+            ..two.clone()
+        },
+        Case {
+            name: "1 KB x 2, 64 clients",
+            lanes: 64,
+            has_floor: false,
+            ..two.clone()
+        },
+        Case {
+            name: "1 KB x 2, 64 clients, 2 workers",
+            lanes: 64,
+            workers: 2,
+            has_floor: false,
+            ..two
+        },
+    ]
+}
+
+fn tls(case: Case) -> Case {
+    Case {
+        is_tls: true,
+        has_floor: false,
+        ..case
+    }
+}
+
+fn text(bytes: usize) -> Kind {
+    Kind {
+        share: 100,
+        bytes,
+        coding: Coding::Identity,
+        key: Key::Field,
+        content: Content::Text,
+    }
+}
+
+fn gzip(bytes: usize) -> Kind {
+    Kind {
+        coding: Coding::Gzip,
+        ..text(bytes)
+    }
+}
+
+fn binary(bytes: usize) -> Kind {
+    Kind {
+        content: Content::Binary,
+        ..text(bytes)
+    }
+}
+
+fn chunked(bytes: usize) -> Kind {
+    Kind {
+        coding: Coding::Chunked,
+        key: Key::Query,
+        ..text(bytes)
+    }
+}
+
+fn with_dsn(bytes: usize) -> Kind {
+    Kind {
+        content: Content::TextWithDsn,
+        ..text(bytes)
+    }
+}
+
+/// What a mirror in front of many SDKs gets.
+fn mix() -> Vec<Kind> {
+    let minidump = Kind {
+        content: Content::Minidump,
+        ..text(1000 * KB)
+    };
+    let of = |share: usize, kind: Kind| Kind { share, ..kind };
+    vec![
+        // Errors and spans of Node and browsers.
+        of(9, chunked(KB)),
+        of(9, chunked(4 * KB)),
+        of(9, text(KB)),
+        of(8, text(5 * KB)),
+        // Errors and transactions of Python, Java and PHP.
+        of(13, gzip(3 * KB)),
+        of(12, gzip(9 * KB)),
+        // Sessions.
+        of(5, text(400)),
+        of(5, gzip(500)),
+        // Logs and metrics.
+        of(5, gzip(2 * KB)),
+        of(5, text(2 * KB)),
+        // Events of Go and Ruby.
+        of(8, with_dsn(3 * KB)),
+        // Check-ins, feedback, client reports.
+        of(5, text(400)),
+        // Transactions of real pages.
+        of(2, text(120 * KB)),
+        of(2, gzip(120 * KB)),
+        // Replays.
+        of(2, binary(200 * KB)),
+        // Attachments, minidumps and profiles.
+        of(1, minidump),
+    ]
+}

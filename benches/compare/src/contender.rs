@@ -1,0 +1,191 @@
+//! What takes part, and how each is configured and run.
+//!
+//! A contender is a process of its own, bound to its cores before it starts. All get the same outbounds
+//! in the same order; those that understand the mirror's configuration get the same file.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::cases::Case;
+use crate::engine::said;
+use crate::kernel;
+use crate::ledger::Ability;
+use crate::wire::{INBOUND_DSN, Target};
+
+/// How long a contender may take to start, and to stop.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Something that is measured.
+#[derive(Clone)]
+pub struct Contender {
+    pub name: String,
+    pub way: Way,
+}
+
+/// How it is run.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Way {
+    /// `BIN -c FILE`, with the mirror's configuration.
+    Mirror(PathBuf),
+    Nginx,
+    Floor {
+        inflate: bool,
+    },
+}
+
+/// What a contender needs to know.
+pub struct Setup<'s> {
+    pub case: &'s Case,
+    pub targets: &'s [Target],
+    pub sinks: &'s [SocketAddr],
+    /// A folder for its files.
+    pub folder: &'s Path,
+    pub ca_file: &'s Path,
+}
+
+/// A contender that runs; it is stopped when this is dropped.
+pub struct Running {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Contender {
+    pub fn new(name: &str, way: Way) -> Contender {
+        Contender {
+            name: name.to_owned(),
+            way,
+        }
+    }
+
+    /// Whether it takes part in a case.
+    pub fn takes(&self, case: &Case) -> bool {
+        match &self.way {
+            Way::Mirror(_) => true,
+            // It answers when all mirrored requests have ended, and waits for the silent one.
+            Way::Nginx => case.trouble.is_none(),
+            Way::Floor { inflate } => case.has_floor && *inflate == case.is_gzip(),
+        }
+    }
+
+    pub fn ability(&self) -> Ability {
+        match &self.way {
+            Way::Mirror(_) => Ability::Full,
+            Way::Nginx => Ability::Head,
+            Way::Floor { inflate: true } => Ability::Decode,
+            Way::Floor { inflate: false } => Ability::Copy,
+        }
+    }
+
+    /// Starts it on `cores` and waits until it listens.
+    pub fn start(
+        &self,
+        setup: &Setup<'_>,
+        cores: &[usize],
+        own: &[usize],
+    ) -> Result<Running, String> {
+        let address = free_address()?;
+        let mut command = match &self.way {
+            Way::Mirror(binary) => {
+                let mut command = Command::new(binary);
+                command.arg("-c").arg(write_config(setup, address)?);
+                command
+            }
+            Way::Nginx => {
+                let mut command = Command::new("nginx");
+                let config = crate::nginx::write_config(setup, address)?;
+                command.arg("-p").arg(setup.folder).arg("-c").arg(config);
+                command
+            }
+            Way::Floor { inflate } => {
+                let program = std::env::current_exe().map_err(said("this program"))?;
+                let mut command = Command::new(program);
+                command.args(["floor", "--listen", &address.to_string()]);
+                for sink in setup.sinks {
+                    command.args(["--upstream", &sink.to_string()]);
+                }
+                if *inflate {
+                    command.arg("--inflate");
+                }
+                command
+            }
+        };
+        let log = fs::File::create(setup.folder.join("log")).map_err(said("a log file"))?;
+        let errors = log.try_clone().map_err(said("a log file"))?;
+        command.stdin(Stdio::null()).stdout(log).stderr(errors);
+        // A process begins where the thread is that starts it.
+        kernel::bind(cores)?;
+        let child = command.spawn();
+        kernel::bind(own)?;
+        let child = child.map_err(|error| format!("cannot start {}: {error}", self.name))?;
+        let mut running = Running { child, address };
+        running.await_listening().map_err(|error| {
+            let log = fs::read_to_string(setup.folder.join("log")).unwrap_or_default();
+            format!("{}: {error}: {log}", self.name)
+        })?;
+        Ok(running)
+    }
+}
+
+impl Running {
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn await_listening(&mut self) -> Result<(), String> {
+        let begin = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(format!("it ended with {status}"));
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err("it does not listen".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        kernel::terminate(self.child.id());
+        let begin = Instant::now();
+        while let Ok(None) = self.child.try_wait() {
+            if begin.elapsed() > PATIENCE {
+                // An error means that it has ended meanwhile.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The configuration for the mirror and what understands it.
+fn write_config(setup: &Setup<'_>, address: SocketAddr) -> Result<PathBuf, String> {
+    let mut text = format!(
+        "ip: {}\nport: {}\nworkers: {}\ntls:\n  ca_file: {}\n  system_roots: false\n\
+         timeouts:\n  drain: 1s\nkeys:\n  - inbound: {INBOUND_DSN}\n    outbound:\n",
+        address.ip(),
+        address.port(),
+        setup.case.workers,
+        setup.ca_file.display(),
+    )
+    .replace("", "");
+    for target in setup.targets {
+        text.push_str(&format!("      - {}\n", target.dsn));
+    }
+    let path = setup.folder.join("config.yml");
+    fs::write(&path, text).map_err(said("a configuration file"))?;
+    Ok(path)
+}
+
+/// An address that nobody listens at right now.
+fn free_address() -> Result<SocketAddr, String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(said("a free port"))?;
+    listener.local_addr().map_err(said("a free port"))
+}

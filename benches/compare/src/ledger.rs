@@ -1,0 +1,196 @@
+//! What each sink has to get: every request once, and rewritten for it.
+//!
+//! A sink tells the ledger of each request; at the end of a slot the ledger knows which are missing,
+//! which came twice and which were wrong, and keeps the first complaint in words. How much has to be
+//! right depends on what a contender is able to do at all.
+
+use memchr::memmem::{self, Finder};
+
+use crate::wire::{ID_FIELD, ID_LEN, INBOUND_KEY, Target, Template};
+
+/// How much of an envelope is searched for keys: more than the header of any of ours.
+pub const LOOKED_AT_BYTES: usize = 512;
+
+/// What a contender is able to rewrite.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ability {
+    /// Everything.
+    Full,
+    /// Path, query and header lines; the body goes as it came.
+    Head,
+    /// Nothing; the body is decoded.
+    Decode,
+    /// Nothing.
+    Copy,
+}
+
+impl Ability {
+    pub fn words(self) -> &'static str {
+        match self {
+            Ability::Full => "all",
+            Ability::Head => "head only",
+            Ability::Decode => "nothing, decodes",
+            Ability::Copy => "nothing",
+        }
+    }
+}
+
+/// The book of one sink.
+pub struct Ledger {
+    target: Target,
+    ability: Ability,
+    /// How often the request with each number came.
+    seen: Vec<u8>,
+    /// Of each kind, what its body has to be.
+    bodies: Vec<Body>,
+    /// Whether bodies are compared byte for byte.
+    pub is_thorough: bool,
+    pub arrived: usize,
+    wrong: usize,
+    complaint: Option<String>,
+    path: Vec<u8>,
+    finders: Finders,
+}
+
+/// What is searched for in every request.
+struct Finders {
+    own: Finder<'static>,
+    inbound: Finder<'static>,
+    coding: Finder<'static>,
+}
+
+/// What a body has to be.
+struct Body {
+    bytes: Vec<u8>,
+    is_envelope: bool,
+}
+
+/// The outcome of a slot.
+#[derive(Default)]
+pub struct Verdict {
+    pub missing: usize,
+    pub twice: usize,
+    pub wrong: usize,
+    pub complaint: Option<String>,
+}
+
+impl Verdict {
+    pub fn is_clean(&self) -> bool {
+        self.missing + self.twice + self.wrong == 0
+    }
+
+    pub fn add(&mut self, other: Verdict) {
+        self.missing += other.missing;
+        self.twice += other.twice;
+        self.wrong += other.wrong;
+        self.complaint = self.complaint.take().or(other.complaint);
+    }
+}
+
+impl Ledger {
+    pub fn new(target: Target, ability: Ability, templates: &[Template]) -> Ledger {
+        let body = |template: &Template| Body {
+            bytes: match ability {
+                Ability::Full => template.rewritten(&target),
+                Ability::Decode => template.decoded().to_vec(),
+                Ability::Head | Ability::Copy => template.untouched().to_vec(),
+            },
+            is_envelope: template.is_envelope(),
+        };
+        Ledger {
+            bodies: templates.iter().map(body).collect(),
+            path: format!("POST /api/{}/", target.project).into_bytes(),
+            finders: Finders {
+                own: Finder::new(&target.key).into_owned(),
+                inbound: Finder::new(INBOUND_KEY),
+                coding: Finder::new(b"\r\ncontent-encoding:"),
+            },
+            target,
+            ability,
+            seen: Vec::new(),
+            is_thorough: false,
+            arrived: 0,
+            wrong: 0,
+            complaint: None,
+        }
+    }
+
+    /// Enters a request: its head, its body or the first [`LOOKED_AT_BYTES`] of it, and how long the
+    /// body was.
+    pub fn enter(&mut self, head: &[u8], body: &[u8], body_bytes: usize) {
+        self.arrived += 1;
+        if let Err(complaint) = self.check(head, body, body_bytes) {
+            self.wrong += 1;
+            let key = &self.target.key;
+            self.complaint.get_or_insert_with(|| {
+                let head = String::from_utf8_lossy(head);
+                format!("{complaint}, at the sink of {key}; it came as {head:?}")
+            });
+        }
+    }
+
+    fn check(&mut self, head: &[u8], body: &[u8], body_bytes: usize) -> Result<(), &'static str> {
+        let at = memmem::find(head, ID_FIELD).ok_or("it has no x-request-id")? + ID_FIELD.len();
+        let id = head.get(at..at + ID_LEN).ok_or("its x-request-id is cut")?;
+        let id = std::str::from_utf8(id).map_err(|_| "its x-request-id is no number")?;
+        let (number, kind) = id.split_once('-').ok_or("its x-request-id is no number")?;
+        let number: usize = number
+            .parse()
+            .map_err(|_| "its x-request-id is no number")?;
+        let kind: usize = kind.parse().map_err(|_| "its x-request-id is no number")?;
+        if self.seen.len() <= number {
+            self.seen.resize((number + 1).next_power_of_two(), 0);
+        }
+        self.seen[number] = self.seen[number].saturating_add(1);
+
+        let expected = self.bodies.get(kind).ok_or("its kind is unknown")?;
+        if self.ability == Ability::Copy {
+            return Ok(());
+        }
+        if body_bytes != expected.bytes.len() {
+            return Err("its body has another length");
+        }
+        if self.is_thorough && body != expected.bytes {
+            return Err("its body is not what it should be");
+        }
+        if self.ability == Ability::Decode {
+            return Ok(());
+        }
+        if !head.starts_with(&self.path) {
+            return Err("its path is not rewritten");
+        }
+        if self.finders.own.find(head).is_none() || self.finders.inbound.find(head).is_some() {
+            return Err("the key in its head is not rewritten");
+        }
+        if self.ability == Ability::Head {
+            return Ok(());
+        }
+        if self.finders.coding.find(head).is_some() {
+            return Err("its body is decoded and has a content-encoding");
+        }
+        let front = body.get(..LOOKED_AT_BYTES).unwrap_or(body);
+        if expected.is_envelope
+            && (self.finders.own.find(front).is_none()
+                || self.finders.inbound.find(front).is_some())
+        {
+            return Err("the key in its envelope is not rewritten");
+        }
+        Ok(())
+    }
+
+    /// What came of the first `sent` requests.
+    pub fn verdict(&self, sent: usize) -> Verdict {
+        let seen = |number: usize| self.seen.get(number).copied().unwrap_or(0);
+        let missing: Vec<usize> = (0..sent).filter(|number| seen(*number) == 0).collect();
+        let complaint = missing.first().map(|number| {
+            let key = &self.target.key;
+            format!("request {number} never came to the sink of {key}")
+        });
+        Verdict {
+            missing: missing.len(),
+            twice: (0..sent).filter(|number| seen(*number) > 1).count(),
+            wrong: self.wrong,
+            complaint: self.complaint.clone().or(complaint),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! sentry-mirror beside what else could do its work: one command, one machine, one run.
+//!
+//! It builds the mirror and a tokio build of the same job, takes nginx where it is installed and a
+//! floor that only moves bytes, and lets them take turns in every case: contender on one core, clients
+//! and upstreams on the other. The ratios are what is claimed; they hold although the machine is not
+//! quiet, since the turns of a round are next to each other.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::cases::Case;
+use crate::contender::{Contender, Way};
+use crate::machine::Machine;
+use crate::report::CaseResult;
+use crate::slot::{Bench, Plan};
+use crate::tls::Tls;
+
+mod cases;
+mod contender;
+mod engine;
+mod floor;
+mod kernel;
+mod lane;
+mod ledger;
+mod machine;
+mod nginx;
+mod report;
+mod sink;
+mod slot;
+mod stats;
+mod tls;
+mod wire;
+
+/// Compares sentry-mirror with a tokio build, nginx, a floor, and any binary of yours.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
+
+    /// How many rounds are made of each case.
+    #[arg(long, value_name = "COUNT", default_value = "7")]
+    rounds: usize,
+
+    /// How long each load of a slot lasts.
+    #[arg(long, value_name = "SECONDS", default_value = "3")]
+    seconds: f64,
+
+    /// Only cases whose name contains one of these.
+    #[arg(long, value_name = "TEXT", value_delimiter = ';')]
+    cases: Vec<String>,
+
+    /// Another binary that takes `-c FILE` with the same configuration.
+    #[arg(long, value_name = "BIN")]
+    peer: Vec<PathBuf>,
+
+    /// Leaves contenders out whose name contains one of these.
+    #[arg(long, value_name = "TEXT", value_delimiter = ';')]
+    without: Vec<String>,
+
+    /// One round of half a second.
+    #[arg(long)]
+    quick: bool,
+
+    /// Only check that every contender mirrors and rewrites.
+    #[arg(long)]
+    check: bool,
+
+    /// Write a record to this file, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Take the mirror as it was built before.
+    #[arg(long, value_name = "BIN")]
+    mirror: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// The floor, as a contender; started by the comparison itself.
+    #[command(hide = true)]
+    Floor {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        upstream: Vec<SocketAddr>,
+        #[arg(long)]
+        inflate: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.role {
+        Some(Role::Floor {
+            listen,
+            upstream,
+            inflate,
+        }) => floor::run(listen, upstream, inflate).map(|()| true),
+        None => compare(&arguments),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("error: not every sink got every request once and rewritten");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(arguments: &Arguments) -> Result<bool, String> {
+    let cores = kernel::cores()?;
+    let contenders = contenders(arguments)?;
+    let (first, last) = match cores.as_slice() {
+        [first, .., last] => (*first, *last),
+        _ => {
+            return Err("this needs two cores: one for the contender, one for the load".to_owned());
+        }
+    };
+    let folder = slot::folder()?;
+    let (time, rounds) = if arguments.quick {
+        (Duration::from_millis(500), 1)
+    } else {
+        (Duration::from_secs_f64(arguments.seconds), arguments.rounds)
+    };
+    let bench = Bench {
+        contender_cores: vec![first],
+        all_cores: vec![first, last],
+        own_cores: vec![last],
+        tls: Tls::new(&folder)?,
+        folder,
+        time,
+    };
+    let machine = Machine::describe(cores.len());
+    println!("{}\n", machine.line());
+    kernel::bind(&bench.own_cores)?;
+
+    let is_chosen = |case: &Case| {
+        let is_named = |part: &String| case.name.contains(part.as_str());
+        arguments.cases.is_empty() || arguments.cases.iter().any(is_named)
+    };
+    let mut results = Vec::new();
+    let mut is_clean = true;
+    for case in cases::all().into_iter().filter(is_chosen) {
+        if arguments.check {
+            is_clean &= check(&bench, &case, &contenders)?;
+            continue;
+        }
+        let result = run_case(&bench, case, &contenders, rounds)?;
+        is_clean &= result.print();
+        results.push(result);
+    }
+    // What is left of it is of no use to anybody.
+    let _ = std::fs::remove_dir_all(&bench.folder);
+    if let Some(path) = &arguments.json {
+        let record = report::record(&machine, rounds, time.as_secs_f64(), &results);
+        let text = format!("{record:#}\n");
+        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(is_clean)
+}
+
+/// Lets the contenders take turns, beginning with another one in each round.
+fn run_case(
+    bench: &Bench,
+    case: Case,
+    contenders: &[Contender],
+    rounds: usize,
+) -> Result<CaseResult, String> {
+    let takes = |contender: &&Contender| contender.takes(&case);
+    let mut results: Vec<report::Result> = contenders
+        .iter()
+        .filter(takes)
+        .map(|contender| report::Result {
+            contender: contender.clone(),
+            samples: Vec::new(),
+        })
+        .collect();
+    let fail = |name: &str, error: String| format!("{}, {name}: {error}", case.name);
+
+    // Half of what the slowest can do is the same load for all.
+    let mut slowest = f64::INFINITY;
+    for result in &results {
+        let name = &result.contender.name;
+        let sample = bench.run(&case, &result.contender, Plan::default());
+        let sample = sample.map_err(|error| fail(name, error))?;
+        slowest = slowest.min(sample.throughput);
+    }
+    let rate = slowest / 2.0;
+
+    let count = results.len();
+    for round in 0..rounds {
+        for turn in 0..count {
+            let result = &mut results[(round + turn) % count];
+            let plan = Plan {
+                rate: Some(rate),
+                counts_syscalls: round == 0,
+                is_check: false,
+            };
+            let sample = bench.run(&case, &result.contender, plan);
+            let sample = sample.map_err(|error| fail(&result.contender.name, error))?;
+            result.samples.push(sample);
+        }
+    }
+    Ok(CaseResult {
+        case,
+        rate: Some(rate),
+        results,
+    })
+}
+
+fn check(bench: &Bench, case: &Case, contenders: &[Contender]) -> Result<bool, String> {
+    // Neither makes requests that others do not.
+    if case.idle > 0 || case.workers > 1 {
+        return Ok(true);
+    }
+    let plan = Plan {
+        is_check: true,
+        ..Plan::default()
+    };
+    let mut is_clean = true;
+    for contender in contenders.iter().filter(|contender| contender.takes(case)) {
+        let sample = bench.run(case, contender, plan);
+        let sample =
+            sample.map_err(|error| format!("{}, {}: {error}", case.name, contender.name))?;
+        let result = match &sample.verdict {
+            verdict if verdict.is_clean() => format!("all {} arrived", sample.requests),
+            verdict => format!(
+                "NOT AS IT SHOULD BE: {}",
+                verdict.complaint.as_deref().unwrap_or("")
+            ),
+        };
+        let ability = contender.ability().words();
+        println!(
+            "{:<34} {:<18} {result}, rewritten: {ability}",
+            case.name, contender.name
+        );
+        is_clean &= sample.verdict.is_clean();
+    }
+    Ok(is_clean)
+}
+
+/// Everything that takes part; the mirror is the first.
+fn contenders(arguments: &Arguments) -> Result<Vec<Contender>, String> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mirror = match &arguments.mirror {
+        Some(binary) => binary.clone(),
+        None => {
+            let root = here.join("../..");
+            build(&root.join("Cargo.toml"), "sentry-mirror")?;
+            root.join("target/release/sentry-mirror")
+        }
+    };
+    let manifest = here.join("Cargo.toml");
+    build(&manifest, "tokio-mirror")?;
+    let tokio = here.join("target/release/tokio-mirror");
+    let mut contenders = vec![
+        Contender::new("sentry-mirror", Way::Mirror(mirror)),
+        Contender::new("tokio build", Way::Mirror(tokio)),
+        Contender::new("floor", Way::Floor { inflate: false }),
+        Contender::new("floor and inflate", Way::Floor { inflate: true }),
+    ];
+    if nginx::version().is_some() {
+        contenders.push(Contender::new("nginx", Way::Nginx));
+    }
+    for peer in &arguments.peer {
+        let name = peer
+            .file_name()
+            .unwrap_or(peer.as_os_str())
+            .to_string_lossy();
+        contenders.push(Contender::new(&name, Way::Mirror(peer.clone())));
+    }
+    contenders.retain(|contender| {
+        !arguments
+            .without
+            .iter()
+            .any(|part| contender.name.contains(part.as_str()))
+    });
+    Ok(contenders)
+}
+
+fn build(manifest: &Path, binary: &str) -> Result<(), String> {
+    let status = Command::new("cargo")
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--bin",
+            binary,
+            "--manifest-path",
+        ])
+        .arg(manifest)
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("cargo could not build {binary}: {status}")),
+        Err(error) => Err(format!("cannot run cargo: {error}")),
+    }
+}

@@ -1,0 +1,210 @@
+//! The upstreams: they read requests, enter them into their ledgers and answer like Relay.
+//!
+//! They have to be cheaper than any contender, since they run on one core together with the load. So a
+//! request is looked at where it was read, bodies are not kept, and what is large and known to be of
+//! no interest is not even copied out of the kernel.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustls::{ServerConfig, ServerConnection};
+
+use crate::ledger::{LOOKED_AT_BYTES, Ledger};
+
+/// What Relay says to an envelope, with the header lines that it and its proxies send.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\
+    server: nginx\r\n\
+    date: Mon, 23 Nov 2026 15:32:05 GMT\r\n\
+    content-type: application/json\r\n\
+    content-length: 41\r\n\
+    vary: origin, access-control-request-method, access-control-request-headers\r\n\
+    access-control-allow-origin: *\r\n\
+    access-control-expose-headers: x-sentry-error,x-sentry-rate-limits,retry-after\r\n\
+    cross-origin-resource-policy: cross-origin\r\n\
+    via: 1.1 google\r\n\
+    \r\n\
+    {\"id\":\"9ec79c33ec9942ab8353589fcb2e04dc\"}";
+
+/// A connection to a sink.
+pub struct SinkConnection {
+    stream: TcpStream,
+    tls: Option<Box<ServerConnection>>,
+    /// Whose it is.
+    pub sink: usize,
+    /// What has come of a request that is not complete.
+    pending: Vec<u8>,
+    /// How much more of a body is to come that nobody wants to see; its request is entered already.
+    skip: usize,
+}
+
+/// What is known of a request from its head.
+struct Arrived {
+    head_len: usize,
+    /// `None`: chunked, and not complete.
+    body_len: Option<usize>,
+}
+
+impl SinkConnection {
+    pub fn new(
+        stream: TcpStream,
+        sink: usize,
+        tls: Option<&Arc<ServerConfig>>,
+    ) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let tls = tls.map(|config| ServerConnection::new(Arc::clone(config)).map(Box::new));
+        Ok(SinkConnection {
+            stream,
+            tls: tls.transpose().map_err(io::Error::other)?,
+            sink,
+            pending: Vec::new(),
+            skip: 0,
+        })
+    }
+
+    /// Reads once and answers what is complete; `false` where the connection has ended.
+    pub fn turn(&mut self, ledger: &mut Ledger, scratch: &mut [u8]) -> bool {
+        if self.tls.is_some() {
+            return self.turn_tls(ledger, scratch).unwrap_or(false);
+        }
+        if self.skip > 0 {
+            return self.skip_body(scratch);
+        }
+        match recv(&self.stream, &mut *scratch, RecvFlags::empty()) {
+            Ok((_, 0)) => false,
+            Ok((_, count)) => {
+                let answers = self.take(&scratch[..count], ledger);
+                (0..answers).all(|_| self.answer())
+            }
+            Err(error) => error == rustix::io::Errno::AGAIN,
+        }
+    }
+
+    fn turn_tls(&mut self, ledger: &mut Ledger, scratch: &mut [u8]) -> io::Result<bool> {
+        let Some(mut tls) = self.tls.take() else {
+            return Ok(false);
+        };
+        let count = match tls.read_tls(&mut &self.stream) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.tls = Some(tls);
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
+        };
+        let state = tls.process_new_packets().map_err(io::Error::other)?;
+        let mut left = state.plaintext_bytes_to_read();
+        while left > 0 {
+            let count = tls.reader().read(scratch)?;
+            left -= count;
+            for _ in 0..self.take(&scratch[..count], ledger) {
+                tls.writer().write_all(ANSWER)?;
+            }
+        }
+        while tls.wants_write() {
+            tls.write_tls(&mut &self.stream)?;
+        }
+        self.tls = Some(tls);
+        Ok(count > 0)
+    }
+
+    /// Lets the kernel throw away what is left of a body.
+    fn skip_body(&mut self, scratch: &mut [u8]) -> bool {
+        // The buffer gives the length; with this flag nothing is written to it.
+        let most = self.skip.min(scratch.len());
+        match recv(&self.stream, &mut scratch[..most], RecvFlags::TRUNC) {
+            Ok((_, 0)) => false,
+            Ok((_, count)) => {
+                self.skip -= count;
+                self.skip > 0 || self.answer()
+            }
+            Err(error) => error == rustix::io::Errno::AGAIN,
+        }
+    }
+
+    /// Enters the requests that `new` completes, and says how many are to be answered now.
+    fn take(&mut self, new: &[u8], ledger: &mut Ledger) -> usize {
+        let mut pending = std::mem::take(&mut self.pending);
+        let is_whole = pending.is_empty();
+        if !is_whole {
+            pending.extend_from_slice(new);
+        }
+        let mut input: &[u8] = if is_whole { new } else { &pending };
+        let mut answers = 0;
+        if self.skip > 0 {
+            let skipped = self.skip.min(input.len());
+            self.skip -= skipped;
+            input = &input[skipped..];
+            answers += usize::from(self.skip == 0);
+        }
+        while let Some(arrived) = Arrived::find(input) {
+            let (head, rest) = input.split_at(arrived.head_len);
+            let Some(body_len) = arrived.body_len else {
+                break;
+            };
+            if rest.len() >= body_len {
+                ledger.enter(head, &rest[..body_len], body_len);
+                input = &rest[body_len..];
+                answers += 1;
+            } else if rest.len() >= LOOKED_AT_BYTES && !ledger.is_thorough {
+                ledger.enter(head, rest, body_len);
+                self.skip = body_len - rest.len();
+                input = &[];
+            } else {
+                break;
+            }
+        }
+        self.pending = match (is_whole, input.len()) {
+            (_, 0) => {
+                pending.clear();
+                pending
+            }
+            (true, _) => input.to_vec(),
+            (false, left) => pending.split_off(pending.len() - left),
+        };
+        answers
+    }
+
+    fn answer(&self) -> bool {
+        // Hundreds of bytes always fit into a socket whose peer waits for them.
+        send(&self.stream, ANSWER, SendFlags::NOSIGNAL).is_ok_and(|count| count == ANSWER.len())
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl Arrived {
+    fn find(input: &[u8]) -> Option<Arrived> {
+        let head_len = memchr::memmem::find(input, b"\r\n\r\n")? + 4;
+        let length = content_length(&input[..head_len]);
+        Some(Arrived {
+            head_len,
+            body_len: length.or_else(|| chunked_len(&input[head_len..])),
+        })
+    }
+}
+
+/// The value of `Content-Length` in a head of any spelling.
+pub fn content_length(head: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = b"content-length:";
+    // It is among the last lines of every contender's requests.
+    let mut end = head.len().checked_sub(2)?;
+    while let Some(line_start) = memchr::memrchr(b'\n', &head[..end.saturating_sub(1)]) {
+        let line = &head[line_start + 1..end];
+        if line.len() > NAME.len() && line[..NAME.len()].eq_ignore_ascii_case(NAME) {
+            let value = line[NAME.len()..].trim_ascii();
+            return std::str::from_utf8(value).ok()?.parse().ok();
+        }
+        end = line_start + 1;
+    }
+    None
+}
+
+/// How long a chunked body is of which all has come. Only the floor sends such bodies, one at a time.
+fn chunked_len(body: &[u8]) -> Option<usize> {
+    body.ends_with(b"\r\n0\r\n\r\n").then_some(body.len())
+}
