@@ -62,8 +62,18 @@ impl Case {
     }
 }
 
+/// The cases with one of these names, or with a part of one in theirs; all without any.
+pub fn named(parts: &[String]) -> Vec<Case> {
+    let mut cases = all();
+    let names: Vec<&str> = cases.iter().map(|case| case.name).collect();
+    let is_meant =
+        |name: &str, part: &str| name == part || (name.contains(part) && !names.contains(&part));
+    cases.retain(|case| parts.is_empty() || parts.iter().any(|part| is_meant(case.name, part)));
+    cases
+}
+
 /// All cases.
-pub fn all() -> Vec<Case> {
+fn all() -> Vec<Case> {
     let small = text(KB);
     let two = Case::new("1 KB x 2", 2, small);
     vec![
@@ -78,7 +88,7 @@ pub fn all() -> Vec<Case> {
         tls(Case::new("TLS 200 KB x 2", 2, binary(200 * KB))),
         Case {
             name: "1 KB x 2, 10,000 idle",
-            idle: 10_000,
+            idle: 10_000.min(idle_max()),
             ..two.clone()
         },
         Case {
@@ -119,6 +129,13 @@ pub fn all() -> Vec<Case> {
             ..two
         },
     ]
+}
+
+/// How many connections may be idle: the mirror takes as many as half of its descriptors at most.
+fn idle_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    limit.map_or(usize::MAX, |limit| (limit / 2).saturating_sub(LANES * 4))
 }
 
 fn tls(case: Case) -> Case {

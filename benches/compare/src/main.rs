@@ -49,7 +49,7 @@ struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value = "3")]
     seconds: f64,
 
-    /// Only cases whose name contains one of these.
+    /// Only these cases, or those whose names contain one of these; separated by semicolons.
     #[arg(long, value_name = "TEXT", value_delimiter = ';')]
     cases: Vec<String>,
 
@@ -57,7 +57,7 @@ struct Arguments {
     #[arg(long, value_name = "BIN")]
     peer: Vec<PathBuf>,
 
-    /// Leaves contenders out whose name contains one of these.
+    /// Leaves contenders out whose names contain one of these; separated by semicolons.
     #[arg(long, value_name = "TEXT", value_delimiter = ';')]
     without: Vec<String>,
 
@@ -142,13 +142,9 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
     println!("{}\n", machine.line());
     kernel::bind(&bench.own_cores)?;
 
-    let is_chosen = |case: &Case| {
-        let is_named = |part: &String| case.name.contains(part.as_str());
-        arguments.cases.is_empty() || arguments.cases.iter().any(is_named)
-    };
     let mut results = Vec::new();
     let mut is_clean = true;
-    for case in cases::all().into_iter().filter(is_chosen) {
+    for case in cases::named(&arguments.cases) {
         if arguments.check {
             is_clean &= check(&bench, &case, &contenders)?;
             continue;

@@ -147,6 +147,7 @@ impl CaseResult {
             "case": self.case.name,
             "outbounds": self.case.outbounds,
             "clients": self.case.lanes,
+            "idle_connections": self.case.idle,
             "open_load_per_second": self.rate,
             "results": self.results.iter().filter_map(result).collect::<Vec<_>>(),
         })

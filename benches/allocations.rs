@@ -1,0 +1,206 @@
+//! How often the mirror asks for memory for one request, once everything is warm.
+//!
+//! The real thing runs in this process, one worker, over real sockets; the client and the upstreams are
+//! threads that allocate nothing once they are connected, so every allocation counted is the mirror's.
+//! One request is under way at a time, which makes the numbers exact: they repeat from run to run. What
+//! is to be seen is what each further outbound adds. `cargo bench --bench allocations -- --sites` also
+//! tells where they come from, in a build with `CARGO_PROFILE_BENCH_DEBUG=1`.
+
+#![allow(missing_docs, clippy::expect_used, clippy::panic, dead_code)]
+
+#[path = "counting/mod.rs"]
+mod counting;
+mod fixtures;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use counting::{Allocated, Counting};
+use fixtures::routes::INBOUND_KEY;
+use sentry_mirror::config::Config;
+use sentry_mirror::http::encoding::Encoding;
+use sentry_mirror::server::supervisor::Mirror;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const KB: usize = 1000;
+
+/// What the upstreams answer.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+    content-length: 41\r\nvia: 1.1 google\r\n\r\n{\"id\":\"9ec79c33ec9942ab8353589fcb2e04dc\"}";
+
+/// How long the upstreams are waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the mirror may take to note the end of a delivery whose answer was sent.
+const SETTLING: Duration = Duration::from_millis(50);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
+    // Without cargo bench, as in a test, it is enough that it runs.
+    let requests = if has("--bench") { 1000 } else { 50 };
+    println!("allocations and bytes per request, one worker, warm");
+    for (name, encoding, bytes) in [
+        ("1 KB", Encoding::Identity, KB),
+        ("8 KB gzip", Encoding::Gzip, 8 * KB),
+        ("300 KB", Encoding::Identity, 300 * KB),
+    ] {
+        let mut of_one = None;
+        for outbounds in [1, 2, 8] {
+            let stage = Stage::start(outbounds);
+            let allocated = stage.measure(encoding, bytes, requests, has("--sites"));
+            let each = allocated.count as f64 / requests as f64;
+            let bytes = allocated.bytes / requests as u64;
+            let of_one = *of_one.get_or_insert(each);
+            let further = match outbounds {
+                1 => String::new(),
+                _ => format!(
+                    ", {:.2} for each further outbound",
+                    (each - of_one) / (outbounds - 1) as f64
+                ),
+            };
+            println!("{name:>10} x {outbounds}: {each:6.2} allocations, {bytes:7} bytes{further}");
+        }
+    }
+}
+
+/// A mirror with its upstreams.
+struct Stage {
+    mirror: Mirror,
+    outbounds: usize,
+    /// Requests that arrived at all upstreams together.
+    arrived: Arc<AtomicUsize>,
+}
+
+impl Stage {
+    fn start(outbounds: usize) -> Stage {
+        let arrived = Arc::new(AtomicUsize::new(0));
+        let mut config = format!(
+            "ip: 127.0.0.1\nport: 0\nworkers: 1\nkeys:\n  \
+             - inbound: http://{INBOUND_KEY}@mirror.example.com/42\n    outbound:\n"
+        );
+        for index in 0..outbounds {
+            let address = sink(Arc::clone(&arrived));
+            config.push_str(&format!("      - http://{index:032x}@{address}/{index}\n"));
+        }
+        let config = Config::parse(&config, "bench", std::iter::empty());
+        let mirror = Mirror::start(&config.expect("it is valid"));
+        Stage {
+            mirror: mirror.expect("it can be started"),
+            outbounds,
+            arrived,
+        }
+    }
+
+    /// What `requests` requests allocate.
+    fn measure(self, encoding: Encoding, bytes: usize, requests: usize, sites: bool) -> Allocated {
+        let request = request(encoding, bytes);
+        let mut client = TcpStream::connect(self.mirror.address()).expect("it listens");
+        client.set_nodelay(true).expect("it is a socket");
+        let mut reply = [0; 4096];
+        let mut sent = 0;
+        let mut send = |count: usize| {
+            for _ in 0..count {
+                client.write_all(&request).expect("it is accepted");
+                let length = client.read(&mut reply).expect("it is answered");
+                assert!(reply[..length].starts_with(b"HTTP/1.1 200 "), "a success");
+                sent += 1;
+                self.await_arrival(sent * self.outbounds);
+            }
+            thread::sleep(SETTLING);
+        };
+        send(100);
+        let before = counting::allocated();
+        send(requests);
+        let allocated = before.since();
+        if sites {
+            counting::watch(true);
+            send(100);
+            for (site, count) in counting::watch(false) {
+                println!("{:12.2}  {site}", count as f64 / 100.0);
+            }
+        }
+        self.mirror.stop();
+        allocated
+    }
+
+    fn await_arrival(&self, count: usize) {
+        let begin = Instant::now();
+        while self.arrived.load(Ordering::Acquire) < count {
+            assert!(begin.elapsed() < PATIENCE, "an upstream got nothing");
+            thread::yield_now();
+        }
+    }
+}
+
+fn request(encoding: Encoding, bytes: usize) -> Vec<u8> {
+    let body = fixtures::encoded(encoding, &fixtures::python_envelope(bytes));
+    let coding = match encoding {
+        Encoding::Gzip => "Content-Encoding: gzip\r\n",
+        _ => "",
+    };
+    let head = format!(
+        "POST /api/42/envelope/ HTTP/1.1\r\nHost: mirror.example.com\r\n\
+         Accept-Encoding: identity\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-sentry-envelope\r\n{coding}\
+         User-Agent: sentry.python/2.75.0\r\n\
+         X-Sentry-Auth: Sentry sentry_key={INBOUND_KEY}, sentry_version=7\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), &body].concat()
+}
+
+/// An upstream that accepts everything for as long as the process lives.
+fn sink(arrived: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let arrived = Arc::clone(&arrived);
+            thread::spawn(move || serve(stream, &arrived));
+        }
+    });
+    address
+}
+
+/// Answers request after request; allocates nothing.
+fn serve(mut stream: TcpStream, arrived: &AtomicUsize) -> Option<()> {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let mut have = 0;
+        let whole = loop {
+            let count = stream.read(&mut buffer[have..]).ok()?;
+            have += count;
+            if let Some(whole) = message_len(&buffer[..have]) {
+                break whole;
+            }
+            if count == 0 {
+                return None;
+            }
+        };
+        while have < whole {
+            let count = stream.read(&mut buffer).ok()?;
+            have += count;
+            if count == 0 {
+                return None;
+            }
+        }
+        arrived.fetch_add(1, Ordering::Release);
+        stream.write_all(ANSWER).ok()?;
+    }
+}
+
+fn message_len(buffer: &[u8]) -> Option<usize> {
+    let head_len = memchr::memmem::find(buffer, b"\r\n\r\n")? + 4;
+    let name = memchr::memmem::find(&buffer[..head_len], b"Content-Length: ")?;
+    let value = buffer.get(name + 16..)?;
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
+    let length = digits.fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
+    Some(head_len + length)
+}
