@@ -6,10 +6,16 @@
 //! is to be seen is what each further outbound adds. `cargo bench --bench allocations -- --sites` also
 //! tells where they come from, in a build with `CARGO_PROFILE_BENCH_DEBUG=1`.
 
-#![allow(missing_docs, clippy::expect_used, clippy::panic, dead_code)]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
-#[path = "counting/mod.rs"]
 mod counting;
+// The heads are for the stages.
+#[allow(dead_code)]
 mod fixtures;
 
 use std::io::{Read, Write};

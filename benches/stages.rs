@@ -3,11 +3,17 @@
 //! One bench is one call that the data path makes once per request, or once per outbound for
 //! rewriting, on input as SDKs send it; memory is reused as a worker reuses it. Every bench checks
 //! its result before it is timed, so that a number never belongs to a stage that refused its input.
-//! Sockets, TLS and scheduling are not measured here: this says how much of a core the bytes
-//! themselves take.
+//! Each row also says how often the call asks for memory. Sockets, TLS and scheduling are not measured
+//! here: this says how much of a core the bytes themselves take.
 
-#![allow(missing_docs, clippy::expect_used, clippy::panic)]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
+mod counting;
 mod fixtures;
 
 use std::hint::black_box;
@@ -31,6 +37,9 @@ use sentry_mirror::sentry::endpoint::{self, Endpoint, Target};
 use sentry_mirror::sentry::envelope;
 
 use fixtures::routes::{INBOUND_KEY, routes};
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 const KB: usize = 1000;
 
@@ -61,9 +70,8 @@ fn request_head(criterion: &mut Criterion) {
         let parsed = head.parse(text.as_bytes(), &limits);
         assert_eq!(parsed, Ok(Parsed::Complete), "{name}");
         assert_eq!(head.fields.len(), field_count, "{name}");
-        bytes_per_second(&mut group, text.len());
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| head.parse(black_box(text.as_bytes()), &limits));
+        bench(&mut group, name, text.len(), || {
+            head.parse(black_box(text.as_bytes()), &limits)
         });
     }
 }
@@ -78,9 +86,8 @@ fn target(criterion: &mut Criterion) {
     ] {
         let mut request = Request::parse(text);
         assert_eq!(request.read_target().endpoint, endpoint, "{name}");
-        bytes_per_second(&mut group, request.head.target.len());
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(&mut request).read_target());
+        bench(&mut group, name, request.head.target.len(), || {
+            black_box(&mut request).read_target()
         });
     }
 }
@@ -98,12 +105,9 @@ fn key_search(criterion: &mut Criterion) {
         let found = request.find_key(target).expect("there is a key");
         assert_eq!(found.source, source, "{name}");
         assert_eq!(found.bytes(&request.buffer), INBOUND_KEY.as_bytes());
-        bytes_per_second(&mut group, request.buffer.len());
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                request.edits.clear();
-                black_box(&mut request).find_key(target)
-            });
+        bench(&mut group, name, request.buffer.len(), || {
+            request.edits.clear();
+            black_box(&mut request).find_key(target)
         });
     }
 }
@@ -118,7 +122,9 @@ fn chunked(criterion: &mut Criterion) {
         let mut buffer = input.clone();
         let body = dechunk(&mut buffer);
         assert_eq!(buffer.get(body), Some(data.as_slice()), "{name}");
-        bytes_per_second(&mut group, data.len());
+        group.throughput(Throughput::Bytes(data.len() as u64));
+        let mut buffer = input.clone();
+        tell_allocations(name, || dechunk(&mut buffer));
         group.bench_function(name, |bencher| {
             bencher.iter_batched_ref(|| input.clone(), dechunk, BatchSize::SmallInput);
         });
@@ -146,9 +152,8 @@ fn decode(criterion: &mut Criterion) {
         let input = Bytes::from(fixtures::encoded(encoding, &plain));
         let mut pool = Decompressors::default();
         assert_eq!(decoded(encoding, &input, &mut pool), plain, "{name}");
-        bytes_per_second(&mut group, plain.len());
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| decoded(encoding, black_box(&input), &mut pool));
+        bench(&mut group, name, plain.len(), || {
+            decoded(encoding, black_box(&input), &mut pool)
         });
     }
 }
@@ -176,12 +181,9 @@ fn envelope_header(criterion: &mut Criterion) {
         let header = envelope::scan(&body, &mut edits).expect("it has a header");
         assert_eq!(edits.len(), edit_count, "{name}");
         let mut group = criterion.benchmark_group("envelope scan");
-        bytes_per_second(&mut group, header.end);
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                edits.clear();
-                envelope::scan(black_box(&body), &mut edits)
-            });
+        bench(&mut group, name, header.end, || {
+            edits.clear();
+            envelope::scan(black_box(&body), &mut edits)
         });
         drop(group);
 
@@ -201,12 +203,9 @@ fn envelope_header(criterion: &mut Criterion) {
         assert!(!contains(&front, INBOUND_KEY), "{name}");
         assert!(body.ends_with(&rest), "{name}");
         let mut group = criterion.benchmark_group("envelope splice");
-        bytes_per_second(&mut group, header.end);
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                front.clear();
-                black_box(&original).render(outbound, &mut front)
-            });
+        bench(&mut group, name, header.end, || {
+            front.clear();
+            black_box(&original).render(outbound, &mut front)
         });
         drop(group);
         edits.clear();
@@ -230,9 +229,8 @@ fn rewrite_head(criterion: &mut Criterion) {
         let rewritten = request.rewritten(&found, outbound);
         assert!(contains(&rewritten, &outbound.key), "{name}");
         assert!(!contains(&rewritten, INBOUND_KEY), "{name}");
-        bytes_per_second(&mut group, request.buffer.len());
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| black_box(&mut request).rewritten(&found, outbound));
+        bench(&mut group, name, request.buffer.len(), || {
+            black_box(&mut request).rewritten(&found, outbound)
         });
     }
 }
@@ -244,14 +242,31 @@ fn response_head(criterion: &mut Criterion) {
     let text = fixtures::response_head();
     let parsed = head.parse(text.as_bytes(), &limits);
     assert_eq!((parsed, head.status), (Ok(Parsed::Complete), 200));
-    bytes_per_second(&mut group, text.len());
-    group.bench_function("relay", |bencher| {
-        bencher.iter(|| head.parse(black_box(text.as_bytes()), &limits));
+    bench(&mut group, "relay", text.len(), || {
+        head.parse(black_box(text.as_bytes()), &limits)
     });
 }
 
-fn bytes_per_second(group: &mut BenchmarkGroup<'_, WallTime>, bytes: usize) {
+/// Benches `operation`, which works on so many bytes.
+fn bench<T>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    bytes: usize,
+    mut operation: impl FnMut() -> T,
+) {
     group.throughput(Throughput::Bytes(bytes as u64));
+    // What the first one needs is kept by those that follow.
+    black_box(operation());
+    tell_allocations(name, &mut operation);
+    group.bench_function(name, |bencher| bencher.iter(&mut operation));
+}
+
+/// Does `operation` once, and says how often it asked for memory.
+fn tell_allocations<T>(name: &str, operation: impl FnOnce() -> T) {
+    let before = counting::allocated();
+    black_box(operation());
+    let counting::Allocated { count, bytes } = before.since();
+    println!("{name}: {count} allocations, {bytes} bytes per operation");
 }
 
 fn primary(routes: &Routes) -> &Outbound {

@@ -4,7 +4,8 @@
 //! allocates meanwhile. With [`watch`] it also keeps where each request for memory came from, which
 //! takes far longer and is no time to measure anything else.
 
-#![allow(unsafe_code)]
+// Not every bench uses all of it.
+#![allow(dead_code, unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
