@@ -149,7 +149,7 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
             is_clean &= check(&bench, &case, &contenders)?;
             continue;
         }
-        let result = run_case(&bench, case, &contenders, rounds)?;
+        let result = run_case(&bench, case, &contenders, rounds);
         is_clean &= result.print();
         results.push(result);
     }
@@ -164,12 +164,7 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
 }
 
 /// Lets the contenders take turns, beginning with another one in each round.
-fn run_case(
-    bench: &Bench,
-    case: Case,
-    contenders: &[Contender],
-    rounds: usize,
-) -> Result<CaseResult, String> {
+fn run_case(bench: &Bench, case: Case, contenders: &[Contender], rounds: usize) -> CaseResult {
     let takes = |contender: &&Contender| contender.takes(&case);
     let mut results: Vec<report::Result> = contenders
         .iter()
@@ -177,39 +172,42 @@ fn run_case(
         .map(|contender| report::Result {
             contender: contender.clone(),
             samples: Vec::new(),
+            failure: None,
         })
         .collect();
-    let fail = |name: &str, error: String| format!("{}, {name}: {error}", case.name);
-
     // Half of what the slowest can do is the same load for all.
     let mut slowest = f64::INFINITY;
-    for result in &results {
-        let name = &result.contender.name;
-        let sample = bench.run(&case, &result.contender, Plan::default());
-        let sample = sample.map_err(|error| fail(name, error))?;
-        slowest = slowest.min(sample.throughput);
+    for result in &mut results {
+        match bench.run(&case, &result.contender, Plan::default()) {
+            Ok(sample) => slowest = slowest.min(sample.throughput),
+            Err(error) => result.failure = Some(error),
+        }
     }
-    let rate = slowest / 2.0;
+    let rate = slowest.is_finite().then_some(slowest / 2.0);
 
     let count = results.len();
     for round in 0..rounds {
         for turn in 0..count {
             let result = &mut results[(round + turn) % count];
+            if result.failure.is_some() {
+                continue;
+            }
             let plan = Plan {
-                rate: Some(rate),
+                rate,
                 counts_syscalls: round == 0,
                 is_check: false,
             };
-            let sample = bench.run(&case, &result.contender, plan);
-            let sample = sample.map_err(|error| fail(&result.contender.name, error))?;
-            result.samples.push(sample);
+            match bench.run(&case, &result.contender, plan) {
+                Ok(sample) => result.samples.push(sample),
+                Err(error) => result.failure = Some(error),
+            }
         }
     }
-    Ok(CaseResult {
+    CaseResult {
         case,
-        rate: Some(rate),
+        rate,
         results,
-    })
+    }
 }
 
 fn check(bench: &Bench, case: &Case, contenders: &[Contender]) -> Result<bool, String> {

@@ -49,9 +49,9 @@ pub fn write_config(setup: &Setup<'_>, address: SocketAddr) -> Result<PathBuf, S
             project = target.project,
         );
     }
-    let _ = write!(
+    let _ = writeln!(
         text,
-        "server {{ listen {address} backlog=4096 {};\n",
+        "server {{ listen {address} backlog=4096 {};",
         if workers > 1 { "reuseport" } else { "" }
     );
     text.push_str("location / {\n");

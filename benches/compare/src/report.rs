@@ -12,6 +12,8 @@ use crate::stats::Spread;
 pub struct Result {
     pub contender: Contender,
     pub samples: Vec<Sample>,
+    /// Why it was given up, if it was.
+    pub failure: Option<String>,
 }
 
 /// A case with everybody's rounds; the first is what the others are compared with.
@@ -32,6 +34,9 @@ impl Result {
 
     /// What was wrong, if anything was.
     fn complaint(&self) -> Option<String> {
+        if let Some(failure) = &self.failure {
+            return Some(failure.clone());
+        }
         let mut bad = self
             .samples
             .iter()
@@ -46,17 +51,21 @@ impl Result {
         ))
     }
 
+    /// How many times this one's CPU time the first one takes, by slots of the same round, which are
+    /// next to each other in time.
+    fn ratio(&self, first: &Result) -> Option<Spread> {
+        let rounds = self.samples.iter().zip(&first.samples);
+        Spread::of(rounds.map(|(own, other)| other.cpu / own.cpu))
+    }
+
     fn json(&self, first: &Result) -> Value {
         let spread = |value: &dyn Fn(&Sample) -> Option<f64>| Spread::json(self.spread(value));
         let sum = |value: &dyn Fn(&Sample) -> usize| self.samples.iter().map(value).sum::<usize>();
-        // Slots of the same round, next to each other in time.
-        let rounds = self.samples.iter().zip(&first.samples);
-        let ratio = Spread::of(rounds.map(|(own, other)| other.cpu / own.cpu));
         json!({
             "contender": self.contender.name,
             "rewrites": self.contender.ability().words(),
             "cpu_us_per_request": spread(&|sample| Some(sample.cpu)),
-            "cpu_of_the_first_over_this": Spread::json(ratio),
+            "cpu_of_the_first_over_this": Spread::json(self.ratio(first)),
             "requests_per_second": spread(&|sample| Some(sample.throughput)),
             "busy_share_of_its_cores": spread(&|sample| Some(sample.busy)),
             "open_load": {
@@ -71,6 +80,7 @@ impl Result {
             "syscalls_per_request": spread(&|sample| sample.syscalls),
             "busiest_worker_over_mean": spread(&|sample| Some(sample.imbalance)),
             "requests": sum(&|sample| sample.requests),
+            "failure": self.failure,
             "missing": sum(&|sample| sample.verdict.missing),
             "twice": sum(&|sample| sample.verdict.twice),
             "wrong": sum(&|sample| sample.verdict.wrong),
@@ -86,11 +96,11 @@ impl CaseResult {
             .map_or(String::new(), |rate| format!(", open load {rate:.0}/s"));
         println!("{}{rate}", self.case.name);
         println!(
-            "  {:<18} {:>8} {:>15} {:>6} {:>8} {:>5} {:>8} {:>8} {:>8} {:>9} {:>6} {:>7}  {}",
+            "  {:<18} {:>8} {:>15} {:>7} {:>8} {:>5} {:>8} {:>8} {:>8} {:>9} {:>6} {:>7}  rewrites",
             "",
             "CPU µs",
             "min to max",
-            "ratio",
+            "1st ÷ it",
             "req/s",
             "busy",
             "p50 µs",
@@ -99,21 +109,19 @@ impl CaseResult {
             "RSS KiB",
             "conns",
             "sysc/r",
-            "rewrites"
         );
         let Some(first) = self.results.first() else {
             return true;
         };
-        let first_cpu = first.median(|sample| Some(sample.cpu));
         let mut is_clean = true;
         for result in &self.results {
             let cpu = result.spread(|sample| Some(sample.cpu)).unwrap_or_default();
             println!(
-                "  {:<18} {:>8.2} {:>15} {:>6.2} {:>8.0} {:>5.2} {:>8.0} {:>8.0} {:>8.0} {:>9.0} {:>6.0} {:>7.2}  {}",
+                "  {:<18} {:>8.2} {:>15} {:>7.2} {:>8.0} {:>5.2} {:>8.0} {:>8.0} {:>8.0} {:>9.0} {:>6.0} {:>7.2}  {}",
                 result.contender.name,
                 cpu.median,
                 format!("{:.2} to {:.2}", cpu.least, cpu.most),
-                first_cpu / cpu.median,
+                result.ratio(first).map_or(f64::NAN, |ratio| ratio.median),
                 result.median(|sample| Some(sample.throughput)),
                 result.median(|sample| Some(sample.busy)),
                 result.median(|sample| Some(sample.latency?.p50)),
@@ -133,7 +141,7 @@ impl CaseResult {
                 println!("    the busiest worker did {imbalance:.2} times the average");
             }
             if let Some(complaint) = result.complaint() {
-                println!("    NOT EVERYTHING ARRIVED: {complaint}");
+                println!("    NOT AS IT SHOULD BE: {complaint}");
                 is_clean = false;
             }
         }
