@@ -194,3 +194,75 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Coding, Content, INBOUND_DSN, Key, Kind};
+
+    /// A request of 1 KB for the first outbound, as it has to be: head and body.
+    fn rewritten(number: usize) -> (Ledger, Vec<u8>, Vec<u8>) {
+        let kind = Kind {
+            share: 100,
+            bytes: 1000,
+            coding: Coding::Gzip,
+            key: Key::Field,
+            content: Content::TextWithDsn,
+        };
+        let address = ([127, 0, 0, 1], 9000).into();
+        let target = Target::new(0, address, false);
+        let mut template = Template::new(0, &kind);
+        template.name(number);
+        let body = template.rewritten(&target);
+        let (head_end, wire) = (memmem::find(&template.wire, b"\r\n\r\n"), &template.wire);
+        let head = String::from_utf8_lossy(&wire[..head_end.unwrap() + 4])
+            .replace(INBOUND_KEY, &target.key)
+            .replace("/api/42/", "/api/1001/")
+            .replace("content-encoding: gzip\r\n", "");
+        let mut ledger = Ledger::new(target, Ability::Full, &[template]);
+        ledger.is_thorough = true;
+        (ledger, head.into_bytes(), body)
+    }
+
+    #[test]
+    fn what_is_right_and_came_once_is_no_complaint() {
+        let (mut ledger, head, body) = rewritten(0);
+        ledger.enter(&head, &body, body.len());
+        let verdict = ledger.verdict(1);
+        assert!(verdict.is_clean(), "{:?}", verdict.complaint);
+        ledger.enter(&head, &body, body.len());
+        assert_eq!(ledger.verdict(1).twice, 1);
+        assert_eq!(ledger.verdict(3).missing, 2);
+    }
+
+    #[test]
+    fn each_place_that_is_not_rewritten_is_seen() {
+        let (_, head, body) = rewritten(0);
+        let changed = |text: &[u8], from: &str, to: &str| {
+            let text = String::from_utf8_lossy(text).into_owned();
+            assert!(text.contains(from), "{text}");
+            text.replacen(from, to, 1).into_bytes()
+        };
+        let own = format!("{:032x}", 0xaaaa_0000_u64);
+        let dsn = format!("http://{own}@127.0.0.1:9000/1001");
+        for (head, body) in [
+            (changed(&head, "/1001/", "/42/"), body.clone()),
+            (changed(&head, &own, INBOUND_KEY), body.clone()),
+            (
+                changed(&head, "host:", "content-encoding: gzip\r\nhost:"),
+                body.clone(),
+            ),
+            (changed(&head, "x-request-id", "x-id"), body.clone()),
+            (head.clone(), changed(&body, &dsn, INBOUND_DSN)),
+            (head.clone(), changed(&body, &own, INBOUND_KEY)),
+            (head.clone(), body[..500].to_vec()),
+        ] {
+            for is_thorough in [true, false] {
+                let (mut ledger, ..) = rewritten(0);
+                ledger.is_thorough = is_thorough;
+                ledger.enter(&head, &body, body.len());
+                assert_eq!(ledger.verdict(1).wrong, 1, "{is_thorough}");
+            }
+        }
+    }
+}
