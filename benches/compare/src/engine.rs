@@ -158,6 +158,19 @@ impl Engine {
         Ok(parked)
     }
 
+    /// Sends one request on every lane, and waits until all of them are answered.
+    pub fn once(&mut self) -> Result<(), String> {
+        let now = self.now();
+        while let Some(lane) = self.free.pop_front() {
+            self.send(lane, now)?;
+        }
+        let mut nothing = Stretch::default();
+        while self.free.len() < self.lanes.len() {
+            self.turn(PATIENCE, &mut nothing)?;
+        }
+        Ok(())
+    }
+
     /// Sends requests for a while, then waits until all of them are answered.
     pub fn run(&mut self, pace: Pace, time: Duration) -> Result<Stretch, String> {
         self.run_observed(pace, time, || {})

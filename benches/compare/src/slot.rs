@@ -26,9 +26,6 @@ const SYSCALL_TIME: Duration = Duration::from_millis(300);
 /// How long deliveries that nobody waits for may take to arrive.
 const SETTLING: Duration = Duration::from_secs(5);
 
-/// How many idle connections are opened a second.
-const IDLE_RATE: f64 = 4000.0;
-
 /// What all slots have in common.
 pub struct Bench {
     /// The cores of the contender in cases with one worker, and with two.
@@ -159,13 +156,14 @@ impl Bench {
     ) -> Result<Sample, String> {
         let process = running.process();
         let before_idle = memory(process, "VmRSS");
-        engine.load(running.address, templates, order, lanes(case.idle, 0));
-        if case.idle > 0 {
-            // Free lanes are taken in turn, so each has sent something in the end.
-            let time = Duration::from_secs_f64(case.idle as f64 * 1.02 / IDLE_RATE);
-            engine.run(Pace::Open(IDLE_RATE), time)?;
+        engine.load(running.address, templates, order, Vec::new());
+        let mut parked = Vec::new();
+        while parked.len() < case.idle {
+            // A few at a time: to take all of them at once is another matter.
+            engine.set_lanes(lanes(case.lanes.min(case.idle - parked.len()), 0));
+            engine.once()?;
+            parked.extend(engine.park()?);
         }
-        let parked = engine.park()?;
         let idle_kib = memory(process, "VmRSS").saturating_sub(before_idle);
         engine.set_lanes(lanes(case.lanes, case.fresh));
 
