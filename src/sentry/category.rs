@@ -1,7 +1,9 @@
 //! Data categories: what Sentry counts, limits and bills by.
 //!
 //! The names are those of `X-Sentry-Rate-Limits` (Relay 26.9, `DataCategory`). Only the categories
-//! that a request can be recognised as are here; limits on others concern nobody who asks.
+//! that a request can be recognised as are here; limits on others concern nobody who asks. In a
+//! configuration a category may also be called by the item types and the plurals that people know it
+//! by, some of which mean several categories: [`CategorySet::named`].
 
 use super::endpoint::Endpoint;
 
@@ -13,6 +15,7 @@ use super::endpoint::Endpoint;
 )]
 pub enum Category {
     Attachment,
+    ClientReport,
     Error,
     Feedback,
     LogItem,
@@ -29,11 +32,30 @@ pub enum Category {
 }
 
 impl Category {
-    /// The category of an envelope item by its `type`; `None` for client reports, which are not
-    /// limited, and for types that are not known.
+    /// All of them, in the order of their names.
+    pub const ALL: [Category; 15] = [
+        Category::Attachment,
+        Category::ClientReport,
+        Category::Error,
+        Category::Feedback,
+        Category::LogItem,
+        Category::MetricBucket,
+        Category::Monitor,
+        Category::Profile,
+        Category::ProfileChunk,
+        Category::Replay,
+        Category::Security,
+        Category::Session,
+        Category::Span,
+        Category::TraceMetric,
+        Category::Transaction,
+    ];
+
+    /// The category of an envelope item by its `type`; `None` for types that are not known.
     pub fn of_item(kind: &[u8]) -> Option<Category> {
         Some(match kind {
             b"attachment" => Category::Attachment,
+            b"client_report" => Category::ClientReport,
             b"event" => Category::Error,
             b"feedback" | b"user_report" => Category::Feedback,
             b"log" | b"otel_log" => Category::LogItem,
@@ -75,6 +97,7 @@ impl Category {
     pub const fn name(self) -> &'static str {
         match self {
             Category::Attachment => "attachment",
+            Category::ClientReport => "client_report",
             Category::Error => "error",
             Category::Feedback => "feedback",
             Category::LogItem => "log_item",
@@ -89,5 +112,162 @@ impl Category {
             Category::TraceMetric => "trace_metric",
             Category::Transaction => "transaction",
         }
+    }
+}
+
+/// The names that mean something else than the one category of that name.
+const ALIASES: [(&str, &[Category]); 38] = {
+    use Category::{
+        Attachment, ClientReport, Error, Feedback, LogItem, MetricBucket, Monitor, Profile,
+        ProfileChunk, Replay, Security, Session, Span, TraceMetric, Transaction,
+    };
+    [
+        ("attachments", &[Attachment]),
+        ("check_in", &[Monitor]),
+        ("check_ins", &[Monitor]),
+        ("client_reports", &[ClientReport]),
+        ("cron", &[Monitor]),
+        ("default", &[Error]),
+        ("errors", &[Error]),
+        ("event", &[Error]),
+        ("events", &[Error]),
+        ("feedbacks", &[Feedback]),
+        ("log", &[LogItem]),
+        ("logs", &[LogItem]),
+        ("metric", &[TraceMetric, MetricBucket]),
+        ("metric_buckets", &[MetricBucket]),
+        ("metrics", &[TraceMetric, MetricBucket]),
+        ("minidump", &[Error]),
+        ("minidumps", &[Error]),
+        ("monitors", &[Monitor]),
+        ("otel_log", &[LogItem]),
+        ("otel_span", &[Span]),
+        ("profile_chunks", &[ProfileChunk]),
+        ("profile_chunk_ui", &[ProfileChunk]),
+        ("profiles", &[Profile]),
+        ("profiling", &[Profile, ProfileChunk]),
+        ("raw_security", &[Security]),
+        ("replay_event", &[Replay]),
+        ("replay_recording", &[Replay]),
+        ("replay_video", &[Replay]),
+        ("replays", &[Replay]),
+        ("sessions", &[Session]),
+        ("spans", &[Span]),
+        ("statsd", &[MetricBucket]),
+        ("trace_metrics", &[TraceMetric]),
+        ("transactions", &[Transaction]),
+        ("unreal", &[Error]),
+        ("user_feedback", &[Feedback]),
+        ("user_report", &[Feedback]),
+        ("user_report_v2", &[Feedback]),
+    ]
+};
+
+/// Some of the categories.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CategorySet(u32);
+
+impl CategorySet {
+    /// Those in `categories`.
+    pub fn of(categories: &[Category]) -> CategorySet {
+        let bits = categories.iter().map(|category| 1 << (*category as u32));
+        CategorySet(bits.fold(0, |all, bit| all | bit))
+    }
+
+    /// What a configuration means by `name`.
+    pub fn named(name: &str) -> Option<CategorySet> {
+        let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
+        let category = || Category::ALL.iter().find(|known| known.name() == name);
+        match alias {
+            Some((_, categories)) => Some(CategorySet::of(categories)),
+            None => category().map(|category| CategorySet::of(&[*category])),
+        }
+    }
+
+    /// Every name that [`CategorySet::named`] knows.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        let aliases = ALIASES.iter().map(|(alias, _)| *alias);
+        Category::ALL.into_iter().map(Category::name).chain(aliases)
+    }
+
+    /// Those of either set.
+    pub const fn and(self, other: CategorySet) -> CategorySet {
+        CategorySet(self.0 | other.0)
+    }
+
+    /// Whether it is one of them.
+    pub const fn contains(self, category: Category) -> bool {
+        self.0 & (1 << (category as u32)) != 0
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = Category> {
+        let all = Category::ALL.into_iter();
+        all.filter(move |category| self.contains(*category))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_means_something_and_only_once() {
+        let names: Vec<&str> = CategorySet::names().collect();
+        for name in &names {
+            let set = CategorySet::named(name).unwrap();
+            assert!(set.iter().next().is_some(), "{name}");
+            assert_eq!(
+                names.iter().filter(|other| *other == name).count(),
+                1,
+                "{name}"
+            );
+        }
+        assert_eq!(CategorySet::named("erorr"), None);
+        for category in Category::ALL {
+            let found: Vec<_> = CategorySet::named(category.name())
+                .unwrap()
+                .iter()
+                .collect();
+            assert_eq!(found, [category]);
+        }
+        let metrics: Vec<_> = CategorySet::named("metrics").unwrap().iter().collect();
+        assert_eq!(metrics, [Category::MetricBucket, Category::TraceMetric]);
+    }
+
+    #[test]
+    fn every_item_type_is_a_name_too() {
+        for kind in [
+            "attachment",
+            "client_report",
+            "event",
+            "feedback",
+            "user_report",
+            "log",
+            "otel_log",
+            "statsd",
+            "metric_buckets",
+            "check_in",
+            "profile",
+            "profile_chunk",
+            "replay_event",
+            "replay_recording",
+            "replay_video",
+            "security",
+            "raw_security",
+            "session",
+            "sessions",
+            "span",
+            "otel_span",
+            "trace_metric",
+            "transaction",
+        ] {
+            let category = Category::of_item(kind.as_bytes()).unwrap();
+            assert!(
+                CategorySet::named(kind).unwrap().contains(category),
+                "{kind}"
+            );
+        }
+        assert_eq!(Category::of_item(b"event "), None);
     }
 }

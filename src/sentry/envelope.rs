@@ -229,7 +229,7 @@ impl<'b> Scanner<'b> {
 
     /// Walks over an object from its opening brace. `member` gets the name of each member and has
     /// to walk over its value, in front of which there may be white space.
-    fn members(
+    pub(super) fn members(
         &mut self,
         mut member: impl FnMut(&mut Self, &[u8]) -> Result<(), EnvelopeError>,
     ) -> Result<(), EnvelopeError> {
@@ -325,17 +325,19 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    /// Walks over a number without sign, fraction or exponent and returns it.
-    pub(super) fn number(&mut self) -> Result<usize, EnvelopeError> {
+    /// Walks over a number without sign, fraction or exponent, and returns where it stands and its value.
+    pub(super) fn digits(&mut self) -> Result<(Span, usize), EnvelopeError> {
         let start = self.at;
         self.skip_scalar()?;
-        let digits = str::from_utf8(Span::new(start, self.at).of(self.body));
+        let span = Span::new(start, self.at);
+        let digits = str::from_utf8(span.of(self.body));
         let number = digits.ok().and_then(|digits| digits.parse().ok());
-        number.ok_or(EnvelopeError::Malformed)
+        let number = number.ok_or(EnvelopeError::Malformed)?;
+        Ok((span, number))
     }
 
     /// Walks over a number, `true`, `false` or `null`.
-    fn skip_scalar(&mut self) -> Result<(), EnvelopeError> {
+    pub(super) fn skip_scalar(&mut self) -> Result<(), EnvelopeError> {
         let rest = self.body.get(self.at..).unwrap_or_default();
         let length = rest
             .iter()

@@ -2,7 +2,9 @@
 //!
 //! Behind the envelope's header stand items: a JSON object on a line of its own, then the payload.
 //! Where the object has a `length` the payload is that long and may contain line feeds, otherwise it
-//! ends at the next one. Nothing is copied and no payload is looked at.
+//! ends at the next one. Nothing is copied and no payload is looked at. The walk agrees with Relay's
+//! parser wherever Relay accepts; where Relay refuses, some of what is wrong inside of an item's header
+//! is not noticed, but never where an item begins or ends, or of what type it is.
 
 use std::borrow::Cow;
 
@@ -11,13 +13,24 @@ use memchr::memchr;
 use super::envelope::{EnvelopeError, Scanner, unescape};
 use crate::span::Span;
 
+/// How many items an envelope may have; Relay refuses one with more.
+pub const ITEMS_MAX: usize = 500;
+
 /// One item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item<'b> {
     /// Its `type`.
     pub kind: Cow<'b, [u8]>,
+    /// Its `attachment_type`, if it is a string.
+    pub attachment_type: Option<Span>,
+    /// The digits of its `length`.
+    pub length: Option<Span>,
+    /// The digits of its `item_count`.
+    pub item_count: Option<Span>,
     /// The bytes of its payload.
     pub payload: Span,
+    /// All of it, the line feed behind it included where there is one.
+    pub whole: Span,
 }
 
 /// The items of `body`, whose envelope header ends at `header_end`. After an error there is nothing
@@ -26,6 +39,7 @@ pub fn items(body: &[u8], header_end: usize) -> Items<'_> {
     Items {
         body,
         next: end_of_line(body, header_end),
+        left: ITEMS_MAX,
     }
 }
 
@@ -34,6 +48,8 @@ pub struct Items<'b> {
     body: &'b [u8],
     /// Where the next item begins.
     next: Result<usize, EnvelopeError>,
+    /// How many may follow.
+    left: usize,
 }
 
 impl<'b> Iterator for Items<'b> {
@@ -55,28 +71,66 @@ impl<'b> Iterator for Items<'b> {
 impl<'b> Items<'b> {
     fn read(&mut self, start: usize) -> Result<Item<'b>, EnvelopeError> {
         let body = self.body;
+        self.left = self.left.checked_sub(1).ok_or(EnvelopeError::TooMany)?;
         let mut scanner = Scanner { body, at: start };
-        let (mut kind, mut length) = (None, None);
-        scanner.object(|scanner, name| {
-            let value = scanner.next_token()?;
-            match (name, value) {
-                (b"type", b'"') => kind = Some(scanner.string()?),
-                (b"length", b'0'..=b'9') => length = Some(scanner.number()?),
-                _ => scanner.skip_value(Scanner::NESTING_MAX - 1)?,
-            }
-            Ok(())
-        })?;
-        let kind = unescape(kind.ok_or(EnvelopeError::Malformed)?.of(body));
+        let header = ItemHeader::read(&mut scanner)?;
+        let kind = unescape(header.kind.ok_or(EnvelopeError::Malformed)?.of(body));
         let payload_start = end_of_line(body, scanner.at)?;
         let rest = body.get(payload_start..).unwrap_or_default();
-        let length = match length {
-            Some(length) if length > rest.len() => return Err(EnvelopeError::UnexpectedEnd),
-            Some(length) => length,
+        let length = match header.length {
+            Some((_, length)) if length > rest.len() => return Err(EnvelopeError::UnexpectedEnd),
+            Some((_, length)) => length,
             None => memchr(b'\n', rest).unwrap_or(rest.len()),
         };
         let payload = Span::new(payload_start, payload_start + length);
         self.next = end_of_line(body, payload.end);
-        Ok(Item { kind, payload })
+        Ok(Item {
+            kind,
+            attachment_type: header.attachment_type,
+            length: header.length.map(|(digits, _)| digits),
+            item_count: header.item_count,
+            payload,
+            // Where it ends wrongly the next step says so.
+            whole: Span::new(start, self.next.unwrap_or(payload.end)),
+        })
+    }
+}
+
+/// What the header of an item says.
+#[derive(Default)]
+struct ItemHeader {
+    kind: Option<Span>,
+    attachment_type: Option<Span>,
+    length: Option<(Span, usize)>,
+    item_count: Option<Span>,
+}
+
+impl ItemHeader {
+    /// Reads what Relay reads, and refuses as Relay does what it cannot mean: a name that comes twice, or
+    /// a `length` that is none.
+    fn read(scanner: &mut Scanner<'_>) -> Result<ItemHeader, EnvelopeError> {
+        let mut header = ItemHeader::default();
+        scanner.object(|scanner, name| {
+            let value = scanner.next_token()?;
+            match (name, value) {
+                (b"type", b'"') => once(&mut header.kind, scanner.string()?),
+                (b"attachment_type", b'"') => once(&mut header.attachment_type, scanner.string()?),
+                (b"length", b'0'..=b'9') => once(&mut header.length, scanner.digits()?),
+                (b"item_count", b'0'..=b'9') => once(&mut header.item_count, scanner.digits()?.0),
+                // `null`, as if it were not there.
+                (b"length" | b"item_count", b'n') => scanner.skip_scalar(),
+                (b"length" | b"item_count", _) => Err(EnvelopeError::Malformed),
+                _ => scanner.skip_value(Scanner::NESTING_MAX - 1),
+            }
+        })?;
+        Ok(header)
+    }
+}
+
+fn once<T>(place: &mut Option<T>, value: T) -> Result<(), EnvelopeError> {
+    match place.replace(value) {
+        Some(_) => Err(EnvelopeError::Malformed),
+        None => Ok(()),
     }
 }
 
@@ -155,10 +209,41 @@ mod tests {
                 0,
                 Malformed,
             ),
+            ("{}\n{\"type\":\"a\",\"length\":-1}\nx", 0, Malformed),
+            ("{}\n{\"type\":\"a\",\"length\":1.0}\nx", 0, Malformed),
+            ("{}\n{\"type\":\"a\",\"length\":\"1\"}\nx", 0, Malformed),
+            ("{}\n{\"type\":\"a\",\"type\":\"b\"}\nx", 0, Malformed),
+            ("{}\n{\"type\":null}\nx", 0, Malformed),
+            ("{}\n{\"type\":\"a\"}x\n", 0, Malformed),
+            ("{}\n{\"type\":\"a\",\"length\":1}\nx\n\n", 1, UnexpectedEnd),
         ];
         for (body, count, expected) in cases {
             let (found, error) = read(body);
             assert_eq!((found.len(), error), (count, Some(expected)), "{body:?}");
         }
+    }
+
+    #[test]
+    fn an_envelope_has_five_hundred_items_at_most() {
+        let body = |count: usize| format!("{{}}\n{}", "{\"type\":\"a\"}\n\n".repeat(count));
+        assert_eq!(read(&body(ITEMS_MAX)).1, None);
+        let (found, error) = read(&body(ITEMS_MAX + 1));
+        assert_eq!(
+            (found.len(), error),
+            (ITEMS_MAX, Some(EnvelopeError::TooMany))
+        );
+    }
+
+    #[test]
+    fn an_item_says_where_all_of_it_is() {
+        let body = "{}\n{\"type\":\"log\",\"item_count\":2,\"length\":4,\"attachment_type\":\"x\"}\na\nbc\n{\"type\":\"b\"}\nq";
+        let items: Vec<_> = items(body.as_bytes(), 2).map(Result::unwrap).collect();
+        let text = |span: Span| str::from_utf8(span.of(body.as_bytes())).unwrap();
+        assert_eq!(items[0].item_count.map(text), Some("2"));
+        assert_eq!(items[0].length.map(text), Some("4"));
+        assert_eq!(items[0].attachment_type.map(text), Some("x"));
+        assert!(text(items[0].whole).ends_with("a\nbc\n"));
+        assert_eq!(items[0].whole.end, items[1].whole.start);
+        assert_eq!(text(items[1].whole), "{\"type\":\"b\"}\nq");
     }
 }

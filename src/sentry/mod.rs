@@ -3,7 +3,8 @@
 //! A request names its project in three ways: by the key in one of the places an SDK may write it
 //! ([`auth`]), by the project id in the path ([`endpoint`]), and by the DSN and the trace in the
 //! header of an envelope ([`envelope`]). What it carries is told by the [`items`] of an envelope and
-//! their [`category`]. Every module here *finds* such places in bytes that stay
+//! their [`category`]; what belongs together by the ids in it ([`places`], [`inventory`]), so that a
+//! [`selection`] can take some of it. Every module here *finds* such places in bytes that stay
 //! where they are and notes them as [`edit::Edit`]s; none of them knows an outbound, and none of
 //! them writes a request.
 //!
@@ -16,10 +17,14 @@ pub mod dsn;
 pub mod auth;
 pub mod endpoint;
 pub mod envelope;
+pub mod inventory;
 pub mod items;
+pub mod places;
 
 pub mod category;
 pub mod edit;
 pub mod rate_limits;
+pub mod sampling;
+pub mod selection;
 
 mod parameters;

@@ -1,0 +1,334 @@
+//! What an envelope holds, as far as a selection has to know: of each item its category and what it
+//! belongs to.
+//!
+//! An attachment goes where the event goes that it comes with, so it has that event's category and
+//! ticket. Logs, metrics and spans come many in one item and from several traces, so each of these
+//! entries has a ticket of its own. What else decides is chosen so that what only makes sense as a
+//! whole stays whole: all parts of a replay, all updates of a session, all chunks of a profiler's
+//! run, all check-ins of a monitor, and of everything else a trace.
+
+use std::cell::OnceCell;
+
+use super::category::Category;
+use super::envelope::{EnvelopeError, unescape};
+use super::items::{Item, items};
+use super::places::{self, Found, Meaning};
+use super::sampling::Ticket;
+use crate::span::Span;
+
+/// How long a payload may be to be searched for ids: twice what Relay takes of an event. A longer one
+/// would keep the core from everything else, and goes by the ids of the envelope.
+pub const SEARCHED_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// How much of what has no id at all is hashed instead.
+const HASHED_BYTES_MAX: usize = 1024;
+
+/// The parts of an envelope.
+#[derive(Debug)]
+pub struct Inventory {
+    /// The items, in their order.
+    pub parts: Vec<Part>,
+    /// The rate in the header that the trace was sampled with.
+    pub sample_rate: Option<Span>,
+}
+
+/// An item.
+#[derive(Debug)]
+pub struct Part {
+    /// All of it, its line end included.
+    pub whole: Span,
+    /// Its payload.
+    pub payload: Span,
+    /// The numbers in its header that depend on the payload.
+    pub length: Option<Span>,
+    /// The number of entries in its header.
+    pub item_count: Option<Span>,
+    /// What it counts as.
+    pub category: Option<Category>,
+    /// What decides on it.
+    pub ticket: Ticket,
+    /// What decides on each of its entries, where it has some.
+    pub entries: Vec<(Span, Ticket)>,
+}
+
+impl Inventory {
+    /// The items of `body`, whose envelope header ends at `header_end`. Tickets are only found out
+    /// where there `is_sampling`.
+    ///
+    /// # Errors
+    /// An item is not well-formed, so that nobody knows where it ends.
+    pub fn of(
+        body: &[u8],
+        header_end: usize,
+        is_sampling: bool,
+    ) -> Result<Inventory, EnvelopeError> {
+        let found: Vec<Item<'_>> = items(body, header_end).collect::<Result<_, _>>()?;
+        let header = Header::read(body.get(..header_end).unwrap_or_default());
+        let owner = OnceCell::new();
+        let part = |item: &Item<'_>| {
+            let mut part = Part {
+                whole: item.whole,
+                payload: item.payload,
+                length: item.length,
+                item_count: item.item_count,
+                category: Category::of_item(&item.kind),
+                ticket: Ticket::of(b""),
+                entries: Vec::new(),
+            };
+            if is_sampling {
+                part.ticket = header.ticket(body, item, part.category);
+                part.entries = header.entries(body, item, part.category);
+            }
+            part
+        };
+        let find_owner = || {
+            let event = found.iter().find(|item| is_event(&item.kind));
+            event.map(part)
+        };
+        let parts = found.iter().map(|item| {
+            let mut part = part(item);
+            if part.category == Some(Category::Attachment) {
+                match owner.get_or_init(find_owner) {
+                    Some(event) => {
+                        part.category = event.category;
+                        part.ticket = event.ticket;
+                    }
+                    None if becomes_event(body, item) => part.category = Some(Category::Error),
+                    None => {}
+                }
+            }
+            part
+        });
+        Ok(Inventory {
+            parts: parts.collect(),
+            sample_rate: header.sample_rate,
+        })
+    }
+}
+
+/// Whether attachments in the same envelope belong to an item of this type.
+fn is_event(kind: &[u8]) -> bool {
+    let events: [&[u8]; 6] = [
+        b"event",
+        b"transaction",
+        b"security",
+        b"raw_security",
+        b"feedback",
+        b"user_report",
+    ];
+    events.contains(&kind)
+}
+
+/// Whether Sentry makes an event of an attachment that comes without one.
+fn becomes_event(body: &[u8], attachment: &Item<'_>) -> bool {
+    let kind = attachment.attachment_type.map(|kind| kind.of(body));
+    let events: [&[u8]; 4] = [
+        b"event.minidump",
+        b"event.applecrashreport",
+        b"event.payload",
+        b"event.breadcrumbs",
+    ];
+    kind.is_some_and(|kind| events.contains(&kind))
+}
+
+/// The ids in the header of an envelope.
+#[derive(Default)]
+struct Header {
+    trace: Option<Ticket>,
+    event: Option<Ticket>,
+    sample_rate: Option<Span>,
+}
+
+impl Header {
+    fn read(text: &[u8]) -> Header {
+        let mut found = Vec::new();
+        // It was read once already; what could not be read has no ids.
+        let _ = places::find(text, 0, &places::HEADER, &mut found);
+        let ticket = |meaning| ticket(text, &found, meaning);
+        let rate = found.iter().find(|f| f.meaning == Meaning::SampleRate);
+        Header {
+            trace: ticket(Meaning::TraceId),
+            event: ticket(Meaning::EventId),
+            sample_rate: rate.map(|rate| rate.span),
+        }
+    }
+
+    /// The ticket of an item: that of what it is a part of, as far as that is told.
+    fn ticket(&self, body: &[u8], item: &Item<'_>, category: Option<Category>) -> Ticket {
+        let found = OnceCell::new();
+        let own = |meaning| {
+            let found = found.get_or_init(|| ids(body, item.payload));
+            ticket(body, found, meaning)
+        };
+        let special = match category {
+            Some(Category::Session) => own(Meaning::DistinctId)
+                .or_else(|| own(Meaning::SessionId))
+                .or_else(|| Some(content(item.payload.of(body)))),
+            Some(Category::Monitor) => own(Meaning::MonitorSlug),
+            // The recording itself names no replay, the envelope does.
+            Some(Category::Replay) => self.event.or_else(|| own(Meaning::ReplayId)),
+            Some(Category::ProfileChunk) => own(Meaning::ProfilerId),
+            Some(Category::ClientReport | Category::MetricBucket) => {
+                Some(content(item.payload.of(body)))
+            }
+            _ => None,
+        };
+        special
+            .or(self.trace)
+            .or_else(|| own(Meaning::TraceId))
+            .or(self.event)
+            .or_else(|| own(Meaning::EventId))
+            .unwrap_or_else(|| content(item.payload.of(body)))
+    }
+
+    /// The tickets of the entries of an item, where it is of a kind that has some.
+    fn entries(
+        &self,
+        body: &[u8],
+        item: &Item<'_>,
+        category: Option<Category>,
+    ) -> Vec<(Span, Ticket)> {
+        let may_have_some = matches!(
+            category,
+            Some(Category::LogItem | Category::TraceMetric | Category::Span)
+        );
+        if !may_have_some || item.payload.len() > SEARCHED_BYTES_MAX {
+            return Vec::new();
+        }
+        let known = self.trace.or(self.event);
+        let ticket_of = |(span, found): (Span, Vec<Found>)| {
+            let own = ticket(body, &found, Meaning::PartTraceId);
+            let ticket = own.or(known).unwrap_or_else(|| content(span.of(body)));
+            (span, ticket)
+        };
+        let entries = places::entries(body, item.payload);
+        entries.into_iter().map(ticket_of).collect()
+    }
+}
+
+/// What a body without an envelope around it belongs to: a JSON event, as the store endpoint takes it.
+pub fn ticket_of_event(body: &[u8]) -> Ticket {
+    let found = ids(body, Span::new(0, body.len()));
+    let own = |meaning| ticket(body, &found, meaning);
+    own(Meaning::TraceId)
+        .or_else(|| own(Meaning::EventId))
+        .unwrap_or_else(|| content(body))
+}
+
+/// The ids in a payload that is short enough, as far as it is JSON.
+fn ids(body: &[u8], payload: Span) -> Vec<Found> {
+    let mut found = Vec::new();
+    if payload.len() <= SEARCHED_BYTES_MAX {
+        let text = body.get(..payload.end).unwrap_or_default();
+        let _ = places::find(text, payload.start, &places::PAYLOAD, &mut found);
+    }
+    found
+}
+
+fn ticket(text: &[u8], found: &[Found], meaning: Meaning) -> Option<Ticket> {
+    let value = found.iter().find(|found| found.meaning == meaning)?;
+    let id = unescape(value.span.of(text));
+    (!id.is_empty()).then(|| Ticket::of(&id))
+}
+
+/// The ticket of what has no id.
+fn content(bytes: &[u8]) -> Ticket {
+    Ticket::of(bytes.get(..HASHED_BYTES_MAX).unwrap_or(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::envelope;
+    use super::*;
+
+    const TRACE: &str = "771a43a4192642f0b136d5159a501700";
+    const EVENT: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
+
+    fn inventory(body: &str) -> Inventory {
+        let header = envelope::scan(body.as_bytes(), &mut Vec::new()).unwrap();
+        Inventory::of(body.as_bytes(), header.end, true).unwrap()
+    }
+
+    fn tickets(body: &str) -> Vec<Ticket> {
+        inventory(body)
+            .parts
+            .iter()
+            .map(|part| part.ticket)
+            .collect()
+    }
+
+    #[test]
+    fn what_decides_is_what_has_to_stay_whole() {
+        let traced = format!(r#"{{"event_id":"{EVENT}","trace":{{"trace_id":"{TRACE}"}}}}"#);
+        let plain = format!(r#"{{"event_id":"{EVENT}"}}"#);
+        #[rustfmt::skip]
+        let cases = [
+            (&*traced, "event", "{}", TRACE),
+            (&*traced, "transaction", "{}", TRACE),
+            (&*traced, "profile", "{}", TRACE),
+            (&*traced, "new_thing", "not JSON", TRACE),
+            (&*plain, "event", r#"{"contexts":{"trace":{"trace_id":"771A43A4-1926-42f0-b136-d5159a501700"}}}"#, TRACE),
+            (&*plain, "event", "{}", EVENT),
+            ("{}", "event", r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#, EVENT),
+            ("{}", "span", r#"{"trace_id":"771a43a4192642f0b136d5159a501700"}"#, TRACE),
+            // Whatever trace the envelope is of.
+            (&*traced, "session", r#"{"sid":"S","did":"D"}"#, "D"),
+            (&*traced, "session", r#"{"sid":"S","did":null}"#, "S"),
+            (&*traced, "check_in", r#"{"check_in_id":"C","monitor_slug":"nightly"}"#, "nightly"),
+            (&*traced, "replay_recording", "{\"segment_id\":0}", EVENT),
+            (&*traced, "replay_event", r#"{"replay_id":"R"}"#, EVENT),
+            ("{}", "replay_event", r#"{"replay_id":"R"}"#, "R"),
+            (&*plain, "profile_chunk", r#"{"chunk_id":"C","profiler_id":"P"}"#, "P"),
+            (&*traced, "sessions", r#"{"aggregates":[]}"#, r#"{"aggregates":[]}"#),
+            (&*traced, "client_report", r#"{"discarded":1}"#, r#"{"discarded":1}"#),
+        ];
+        for (header, kind, payload, decides) in cases {
+            let body = format!("{header}\n{{\"type\":\"{kind}\"}}\n{payload}\n");
+            assert_eq!(tickets(&body), [Ticket::of(decides.as_bytes())], "{body}");
+        }
+    }
+
+    #[test]
+    fn an_attachment_is_of_the_event_that_it_comes_with() {
+        use Category::{Attachment, Error, Feedback, Session};
+        let categories = |kinds: &[&str]| -> Vec<_> {
+            let items: String = kinds
+                .iter()
+                .map(|kind| format!("{{\"type\":\"{kind},\"length\":2}}\nab\n"))
+                .collect();
+            let body = format!("{{\"event_id\":\"{EVENT}\"}}\n{items}");
+            let parts = inventory(&body).parts;
+            let all_alike = parts.iter().all(|part| {
+                part.category == Some(Session) || part.ticket == Ticket::of(EVENT.as_bytes())
+            });
+            assert!(all_alike, "{body}");
+            parts.iter().map(|part| part.category.unwrap()).collect()
+        };
+        assert_eq!(categories(&["event\"", "attachment\""]), [Error, Error]);
+        assert_eq!(
+            categories(&["attachment\"", "session\"", "event\""]),
+            [Error, Session, Error]
+        );
+        assert_eq!(
+            categories(&["feedback\"", "attachment\""]),
+            [Feedback, Feedback]
+        );
+        assert_eq!(
+            categories(&["attachment\"", "session\""]),
+            [Attachment, Session]
+        );
+        let minidump = "attachment\",\"attachment_type\":\"event.minidump\"";
+        assert_eq!(categories(&[minidump]), [Error]);
+    }
+
+    #[test]
+    fn every_entry_of_a_container_is_of_its_own_trace() {
+        let body = format!(
+            "{{\"sdk\":{{}}}}\n{{\"type\":\"log\",\"item_count\":3}}\n{{\"items\":[{{\"trace_id\":\"{TRACE}\"}},{{\"trace_id\":\"{EVENT}\"}},{{\"body\":1}}]}}"
+        );
+        let parts = inventory(&body).parts;
+        let tickets: Vec<_> = parts[0].entries.iter().map(|(_, ticket)| *ticket).collect();
+        let expected = [TRACE, EVENT, "{\"body\":1}"].map(|id| Ticket::of(id.as_bytes()));
+        assert_eq!(tickets, expected);
+    }
+}

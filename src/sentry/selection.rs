@@ -1,0 +1,136 @@
+//! What of a request an outbound takes: which categories, and which share of each.
+//!
+//! A selection is made from the configuration once. What is of no known category is taken only by an
+//! outbound that takes everything, and sampled at the rate that holds for all.
+
+use super::category::{Category, CategorySet};
+use super::sampling::Ticket;
+
+/// Which items an outbound takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Selection {
+    /// `None` for all, those that are not known included.
+    categories: Option<CategorySet>,
+    rates: Rates,
+}
+
+/// The share of each category that is taken; each is a number from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    known: [f64; Category::ALL.len()],
+    unknown: f64,
+}
+
+/// Why something is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its category is none of those that are wanted.
+    Filtered,
+    /// It is not in the share that is wanted.
+    Sampled,
+}
+
+impl Rates {
+    /// Everything.
+    pub const FULL: Rates = Rates::uniform(1.0);
+
+    /// The same share of everything.
+    pub const fn uniform(rate: f64) -> Rates {
+        Rates {
+            known: [rate; Category::ALL.len()],
+            unknown: rate,
+        }
+    }
+
+    /// Takes another share of some categories.
+    pub fn set(&mut self, categories: CategorySet, rate: f64) {
+        for (known, category) in self.known.iter_mut().zip(Category::ALL) {
+            if categories.contains(category) {
+                *known = rate;
+            }
+        }
+    }
+
+    /// The share of a category.
+    pub fn of(&self, category: Option<Category>) -> f64 {
+        let known = category.and_then(|category| {
+            let place = Category::ALL.iter().position(|known| *known == category);
+            self.known.get(place?)
+        });
+        known.copied().unwrap_or(self.unknown)
+    }
+}
+
+impl Selection {
+    /// A selection, or `None` where it takes everything there is.
+    pub fn new(categories: Option<CategorySet>, rates: Rates) -> Option<Selection> {
+        let takes_all = categories.is_none() && rates == Rates::FULL;
+        (!takes_all).then_some(Selection { categories, rates })
+    }
+
+    /// Whether it takes a share only of anything, so that tickets are needed.
+    pub fn samples(&self) -> bool {
+        self.rates != Rates::FULL
+    }
+
+    /// Whether it takes what is of no known category, and so what holds nothing at all.
+    pub fn takes_unknown(&self) -> bool {
+        self.categories.is_none()
+    }
+
+    /// The share of a category that it takes, if it takes that category.
+    pub fn rate(&self, category: Option<Category>) -> f64 {
+        self.rates.of(category)
+    }
+
+    /// Whether it takes what is of `category` and has `ticket`.
+    pub fn take(&self, category: Option<Category>, ticket: Ticket) -> Result<(), Refused> {
+        let is_wanted = self
+            .categories
+            .is_none_or(|wanted| category.is_some_and(|category| wanted.contains(category)));
+        if !is_wanted {
+            Err(Refused::Filtered)
+        } else if ticket.is_within(self.rate(category)) {
+            Ok(())
+        } else {
+            Err(Refused::Sampled)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_of_all_and_rates_of_each_agree() {
+        let all = Selection::new(None, Rates::uniform(0.1)).unwrap();
+        let mut each = Rates::FULL;
+        for category in Category::ALL {
+            each.set(CategorySet::of(&[category]), 0.1);
+        }
+        let each = Selection::new(None, each).unwrap();
+        for number in 0..10_000 {
+            let ticket = Ticket::of(format!("{number:032x}").as_bytes());
+            for category in Category::ALL.map(Some) {
+                assert_eq!(all.take(category, ticket), each.take(category, ticket));
+            }
+        }
+        // What a map does not name is not sampled.
+        assert_eq!((all.rate(None), each.rate(None)), (0.1, 1.0));
+    }
+
+    #[test]
+    fn a_filter_takes_what_it_names_and_nothing_unknown() {
+        let errors = CategorySet::of(&[Category::Error]);
+        let selection = Selection::new(Some(errors), Rates::FULL).unwrap();
+        let ticket = Ticket::of(b"");
+        assert_eq!(selection.take(Some(Category::Error), ticket), Ok(()));
+        for other in [Some(Category::Session), None] {
+            assert_eq!(selection.take(other, ticket), Err(Refused::Filtered));
+        }
+        let none = Selection::new(None, Rates::uniform(0.0)).unwrap();
+        assert_eq!(none.take(None, ticket), Err(Refused::Sampled));
+        assert_eq!(Selection::new(None, Rates::FULL), None);
+    }
+}
