@@ -2,13 +2,14 @@
 //!
 //! A [`head`] is parsed into spans of the buffer it was read into, [`framing`] tells from it how
 //! long the body is, [`chunked`] takes a chunked body apart in place, and [`encoding`] undoes a
-//! `Content-Encoding`. [`response`] is the head of what an upstream answers.
+//! `Content-Encoding`, which [`compress`] makes. [`response`] is the head of what an upstream answers.
 //!
 //! The room is strict where two parsers could disagree on where a request ends (RFC 9112 §11.2), for
 //! such a request would be seen differently by us and by an upstream, and lenient on everything that
 //! SDKs are known to send. It never looks at what a request means to Sentry.
 
 pub mod chunked;
+pub mod compress;
 pub mod encoding;
 pub mod framing;
 pub mod head;
