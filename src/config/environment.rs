@@ -1,9 +1,10 @@
 //! Environment variables that replace what the file says.
 //!
-//! `SENTRY_MIRROR_PORT=8080` does what `port: 8080` at the top level of the file does. The values
-//! are put into the document before anything is read, as text, so that one code checks both; the
-//! names are kept, so that a message can point at the variable. A variable nobody reads is a
-//! warning only: containers carry strays.
+//! `SENTRY_MIRROR_PORT=8080` does what `port: 8080` at the top level of the file does, and
+//! `SENTRY_MIRROR_LIMITS_BODY_BYTES=1MiB` what `body_bytes` in `limits` does. The values are put into
+//! the document before anything is read, as text, so that one code checks both; the names are kept, so
+//! that a message can point at the variable. A variable nobody reads is a warning only: containers
+//! carry strays.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,10 @@ use serde_yaml::{Mapping, Value};
 use super::node;
 
 const PREFIX: &str = "SENTRY_MIRROR_";
+
+/// The sections: a variable that begins with the name of one is about a key in it. No key of the top
+/// level begins like that.
+const SECTIONS: [&str; 6] = ["limits", "timeouts", "pool", "breaker", "dns", "tls"];
 
 /// The names of the variables that were applied, by the key path they replaced.
 pub(super) type Variables = BTreeMap<String, String>;
@@ -31,10 +36,38 @@ pub(super) fn overlay(
             continue;
         }
         let key = key.to_ascii_lowercase();
-        variables.insert(node::key_path("", &key), name);
-        document.insert(Value::String(key), Value::String(value));
+        let (section, key) = match in_section(&key) {
+            Some((section, key)) => (section, key),
+            None => ("", &*key),
+        };
+        let Some(mapping) = section_of(document, section) else {
+            // Not a mapping, which is an error of its own.
+            continue;
+        };
+        mapping.insert(key.into(), value.into());
+        variables.insert(node::key_path(section, key), name);
     }
     variables
+}
+
+/// The section that `key` is in, and its name there.
+fn in_section(key: &str) -> Option<(&'static str, &str)> {
+    SECTIONS.iter().find_map(|section| {
+        let rest = key.strip_prefix(section)?.strip_prefix('_')?;
+        Some((*section, rest))
+    })
+}
+
+/// The mapping `section` of `document`, made where there is none; the document where it is empty.
+fn section_of<'d>(document: &'d mut Mapping, section: &str) -> Option<&'d mut Mapping> {
+    if section.is_empty() {
+        return Some(document);
+    }
+    let value = document.entry(section.into()).or_insert(Value::Null);
+    if value.is_null() {
+        *value = Value::Mapping(Mapping::new());
+    }
+    value.as_mapping_mut()
 }
 
 /// Whether Kubernetes made the variable: it tells every pod of the services in its namespace, and
