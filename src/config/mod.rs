@@ -13,6 +13,7 @@ mod limits;
 mod locate;
 mod nearest;
 mod node;
+mod outbound;
 mod report;
 mod routes;
 mod schema;
@@ -32,6 +33,7 @@ use serde_yaml::Value;
 
 use crate::limits::Limits;
 use crate::sentry::dsn::Dsn;
+use crate::sentry::selection::Selection;
 
 pub use self::report::ConfigErrors;
 
@@ -52,6 +54,8 @@ pub struct Config {
     pub reply_policy: ReplyPolicy,
     /// `reply_timeout`: how long an SDK waits for an upstream before it gets a local success.
     pub reply_timeout: Duration,
+    /// `modify_envelope`: whether the DSN and the trace's key in the header of an envelope are replaced.
+    pub modify_envelope: bool,
     /// `forward_client_ip`: whether upstreams learn the addresses of the SDKs.
     pub forward_client_ip: bool,
     /// `external_url`: where browsers reach the mirror; `None` to take it from each request.
@@ -67,7 +71,7 @@ pub struct Config {
 }
 
 /// One entry of `keys`: an inbound DSN and where its requests go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// The DSN the SDKs are configured with; its public key selects the route.
     pub inbound: Dsn,
@@ -76,10 +80,29 @@ pub struct Route {
 }
 
 /// One target of a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outbound {
     /// The DSN to deliver to.
     pub dsn: Dsn,
+    /// `categories` and `sample_rate`: what of each request it gets; `None` for everything.
+    pub selection: Option<Selection>,
+    /// `multiplier`: how many times it gets that.
+    pub copies: u32,
+    /// `compression`: in which form.
+    pub compression: Compression,
+}
+
+/// In which content coding an outbound gets bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// None.
+    None,
+    /// The one that the SDK has used.
+    Preserve,
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
 }
 
 /// How many workers to start.

@@ -75,11 +75,41 @@ impl<'a> Node<'a> {
         if entries.is_empty() {
             self.error(format!("found an empty list, expected {expected}"));
         }
+        self.elements(entries)
+    }
+
+    /// The entries of the list that may stand here. `expected` describes it.
+    pub(super) fn list(&self, expected: &str) -> Vec<Node<'a>> {
+        match self.value {
+            None => Vec::new(),
+            Some(Value::Sequence(entries)) => self.elements(entries),
+            Some(_) => {
+                self.refuse(expected);
+                Vec::new()
+            }
+        }
+    }
+
+    fn elements(&self, entries: &'a [Value]) -> Vec<Node<'a>> {
         let entry = |(index, value)| {
             let path = format!("{}[{index}]", self.path);
             Node::new(path, Some(value), self.report)
         };
         entries.iter().enumerate().map(entry).collect()
+    }
+
+    /// The members of the mapping that stands here, by name.
+    pub(super) fn members(&self) -> Vec<(String, Node<'a>)> {
+        let mapping = self.value.and_then(Value::as_mapping);
+        let member = |(key, value): (&Value, &'a Value)| {
+            let name = match key {
+                Value::String(name) => name.clone(),
+                other => found(other),
+            };
+            let path = key_path(&self.path, &name);
+            (name, Node::new(path, Some(value), self.report))
+        };
+        mapping.into_iter().flatten().map(member).collect()
     }
 
     /// Whether a mapping stands here.

@@ -8,14 +8,16 @@
 use std::collections::HashMap;
 
 use super::node::Node;
-use super::value::{dsn, neutral, parse};
-use super::{Outbound, Route};
+use super::outbound::{LocatedOutbound, outbound};
+use super::value::dsn;
+use super::{Compression, Route};
 use crate::sentry::dsn::{Dsn, Origin};
 
 /// The routes that `keys` describes. Where something is wrong with them that is reported, and the
-/// result lacks them.
-pub(super) fn routes(keys: &Node<'_>) -> Vec<Route> {
+/// result lacks them. Bodies are compressed in the way `usual` for an outbound that does not say how.
+pub(super) fn routes(keys: &Node<'_>, usual: Compression) -> Vec<Route> {
     let entries = keys.entries("a list of at least one route with inbound and outbound");
+    let entry = |node| entry(node, usual);
     let entries: Vec<Entry<'_>> = entries.into_iter().filter_map(entry).collect();
     refuse_shared_keys(&entries);
     warn_of_loops(&entries);
@@ -26,7 +28,7 @@ pub(super) fn routes(keys: &Node<'_>) -> Vec<Route> {
 /// One entry of `keys`, as far as it could be read.
 struct Entry<'a> {
     inbound: Option<Located<'a>>,
-    outbounds: Vec<Located<'a>>,
+    outbounds: Vec<LocatedOutbound<'a>>,
 }
 
 /// A DSN and where it stands.
@@ -37,62 +39,40 @@ struct Located<'a> {
 
 impl Entry<'_> {
     fn route(self) -> Option<Route> {
-        let outbound = |located: Located<'_>| Outbound { dsn: located.dsn };
+        let outbounds = self.outbounds.into_iter();
         Some(Route {
             inbound: self.inbound?.dsn,
-            outbounds: self.outbounds.into_iter().map(outbound).collect(),
+            outbounds: outbounds.map(|located| located.outbound).collect(),
         })
     }
 }
 
-fn entry(node: Node<'_>) -> Option<Entry<'_>> {
+fn entry(node: Node<'_>, usual: Compression) -> Option<Entry<'_>> {
     if !node.is_mapping() {
         node.refuse("a mapping with inbound and outbound");
         return None;
     }
     let mut section = node.section();
-    let inbound = located(section.take("inbound"));
+    let inbound = section.take("inbound");
+    let inbound = usual_dsn(&inbound).map(|dsn| Located { node: inbound, dsn });
     let outbounds = section.take("outbound");
     let outbounds = outbounds.entries("a list of at least one DSN");
     section.finish();
     Some(Entry {
         inbound,
-        outbounds: outbounds.into_iter().filter_map(outbound).collect(),
+        outbounds: outbounds
+            .into_iter()
+            .filter_map(|node| outbound(node, usual, usual_dsn))
+            .collect(),
     })
 }
 
-/// An outbound: a DSN, or a mapping with a DSN and more.
-fn outbound(node: Node<'_>) -> Option<Located<'_>> {
-    if !node.is_mapping() {
-        return located(node);
-    }
-    let is_one = |value: &_| parse(value) == Some(1.0);
-    let mut section = node.section();
-    let dsn = section.take("dsn");
-    section.take("categories").optional(neutral(
-        |value| value.as_sequence().is_some_and(Vec::is_empty),
-        "an empty list (filters are not supported yet)",
-    ));
-    section
-        .take("sample_rate")
-        .optional(neutral(is_one, "1 (sampling is not supported yet)"));
-    section
-        .take("multiplier")
-        .optional(neutral(is_one, "1 (multiplying is not supported yet)"));
-    section.take("compression").optional(neutral(
-        |value| value == "none",
-        "none (preserve, gzip and zstd are not supported yet)",
-    ));
-    section.finish();
-    located(dsn)
-}
-
-fn located(node: Node<'_>) -> Option<Located<'_>> {
+fn usual_dsn(node: &Node<'_>) -> Option<Dsn> {
     let dsn = node.required(dsn)?;
     if !dsn.has_usual_key() {
         node.warn("the public key has not the 32 characters that Sentry requires");
     }
-    Some(Located { node, dsn })
+    Some(dsn)
 }
 
 /// The key alone selects the route, so that two routes cannot share one.
@@ -119,7 +99,8 @@ fn warn_of_loops(entries: &[Entry<'_>]) {
         })
         .collect();
     for outbound in entries.iter().flat_map(|entry| &entry.outbounds) {
-        if let Some(inbound) = inbounds.get(&(outbound.dsn.key(), outbound.dsn.origin())) {
+        let dsn = &outbound.outbound.dsn;
+        if let Some(inbound) = inbounds.get(&(dsn.key(), dsn.origin())) {
             outbound.node.warn(format!(
                 "has the key and the host of {inbound}: it leads back to this mirror, unless SDKs \
                  reach the mirror under another name (a tunnel)"
@@ -131,10 +112,11 @@ fn warn_of_loops(entries: &[Entry<'_>]) {
 fn warn_of_repetition(entry: &Entry<'_>) {
     let mut rest = entry.outbounds.as_slice();
     while let Some((last, earlier)) = rest.split_last() {
-        if let Some(first) = earlier.iter().find(|earlier| earlier.dsn == last.dsn) {
+        let is_same = |earlier: &&LocatedOutbound<'_>| earlier.outbound.dsn == last.outbound.dsn;
+        if let Some(first) = earlier.iter().find(is_same) {
             let path = &first.node.path;
             last.node
-                .warn(format!("is {path} again: it gets everything twice"));
+                .warn(format!("is {path} again: what both take it gets twice"));
         }
         rest = earlier;
     }

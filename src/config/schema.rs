@@ -1,9 +1,8 @@
 //! Every key outside `keys` and the bounds: its type, its range and its default.
 //!
 //! A value that could not be read is in the report, and its default stands in until the report is
-//! looked at. Keys of the prior art whose function is not there yet are read too: where ignoring
-//! one only means less telemetry it is a warning, where it would change what is sent it is an
-//! error.
+//! looked at. Keys of the prior art whose function is not there yet are read too and warned of: ignoring
+//! them only means less telemetry.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
@@ -17,8 +16,8 @@ use super::limits::{HOUR, MILLISECOND, limits};
 use super::node::{Node, Section};
 use super::report::Report;
 use super::routes::routes;
-use super::value::{self, Read, boolean, choice, duration, neutral, number, parse, text};
-use super::{Config, DriverChoice, Log, LogFormat, ReplyPolicy, Tls, Workers};
+use super::value::{self, Read, boolean, choice, duration, number, parse, text};
+use super::{Compression, Config, DriverChoice, Log, LogFormat, ReplyPolicy, Tls, Workers};
 
 /// The configuration that `document` describes, to be used only if `report` has no error.
 pub(super) fn config(document: &Value, report: &Report) -> Config {
@@ -33,14 +32,21 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
     ]);
     let reply_timeout = duration(MILLISECOND..=HOUR);
     let mut root = Node::root(document, report).section();
+    let modify_envelope = envelopes_are_modified(&mut root);
+    // What is not to be changed need not be decoded either.
+    let usual_compression = match modify_envelope {
+        true => Compression::None,
+        false => Compression::Preserve,
+    };
     let config = Config {
         ip: root.value("ip", ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         port: root.value("port", number(0..=u16::MAX), 3000),
-        routes: routes(&root.take("keys")),
+        routes: routes(&root.take("keys"), usual_compression),
         workers: root.value("workers", workers, Workers::Auto),
         driver: root.value("driver", driver, DriverChoice::Auto),
         reply_policy: root.value("reply_policy", reply_policy, ReplyPolicy::FirstSuccess),
         reply_timeout: root.value("reply_timeout", reply_timeout, Duration::from_millis(1500)),
+        modify_envelope,
         forward_client_ip: root.value("forward_client_ip", boolean, false),
         external_url: root.take("external_url").optional(external_url),
         tls: tls(root.take("tls").section()),
@@ -48,7 +54,6 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         limits: limits(&mut root),
         warnings: Vec::new(),
     };
-    envelopes_are_modified(&mut root);
     telemetry_has_no_effect(&mut root);
     root.finish();
     config
@@ -113,15 +118,10 @@ fn log_filter(value: &Value) -> Read<String> {
 }
 
 /// The prior art can be told to leave envelopes as they are; the second name is its old one.
-fn envelopes_are_modified(root: &mut Section<'_>) {
-    for key in ["modify_envelope", "modify_envelope_header"] {
-        let is_true = |value: &Value| parse(value) == Some(true);
-        let reader = neutral(
-            is_true,
-            "true (to leave envelopes alone is not supported yet)",
-        );
-        root.value(key, reader, ());
-    }
+fn envelopes_are_modified(root: &mut Section<'_>) -> bool {
+    let by_name = root.value("modify_envelope", boolean, true);
+    let by_old_name = root.value("modify_envelope_header", boolean, true);
+    by_name && by_old_name
 }
 
 fn telemetry_has_no_effect(root: &mut Section<'_>) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_yaml::Value;
 
-use super::{Config, DriverChoice, LogFormat, ReplyPolicy, Workers};
+use super::{Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Workers};
 use crate::limits::Limits;
 use crate::sentry::dsn::{Dsn, shorten_key};
 
@@ -230,10 +230,162 @@ fn the_files_of_the_prior_art_load() {
             dsn(&format!("https://{B}@o/2"))
         );
         assert_eq!(config.warnings, Vec::<String>::new(), "{neutral}");
+        let outbound = &config.routes[0].outbounds[0];
+        assert_eq!(outbound.selection, None, "{neutral}");
+        assert_eq!(outbound.copies, 1, "{neutral}");
+        assert_eq!(outbound.compression, Compression::None, "{neutral}");
     }
     for neutral in ["modify_envelope: true", "modify_envelope_header: true"] {
         assert_eq!(parse(&with(neutral)), parse(&with("")), "{neutral}");
     }
+    for off in ["modify_envelope: false", "modify_envelope_header: false"] {
+        let config = parse(&with(off));
+        assert!(!config.modify_envelope);
+        let compression = config.routes[0].outbounds[0].compression;
+        assert_eq!(compression, Compression::Preserve, "{off}");
+    }
+}
+
+/// What an outbound of a mapping with these lines takes, and the warnings about it.
+fn selected(lines: &str) -> (Outbound, Vec<String>) {
+    let lines = lines.replace('\n', "\n    ");
+    let config = parse(&to(&format!("  - dsn: https://{B}@o/2\n    {lines}\n")));
+    (config.routes[0].outbounds[0].clone(), config.warnings)
+}
+
+fn takes(outbound: &Outbound) -> String {
+    outbound
+        .selection
+        .map(|selection| selection.to_string())
+        .unwrap_or_default()
+}
+
+#[test]
+fn an_outbound_may_take_some_categories_or_a_share() {
+    for (lines, taken) in [
+        (
+            "categories: [error, transaction, profile]",
+            "categories error,profile,transaction",
+        ),
+        (
+            "categories: [errors, transactions, replays, metrics, profiling, minidumps, check_in]",
+            "categories error,metric_bucket,monitor,profile,profile_chunk,replay,trace_metric,transaction",
+        ),
+        ("categories: [Error]", "categories error"),
+        ("sample_rate: 0.5", "sample_rate 0.5"),
+        ("sample_rate: '.5'", "sample_rate 0.5"),
+        ("sample_rate: 0", "sample_rate 0"),
+        ("sample_rate:\n  span: 0.05", "sample_rate span:0.05"),
+        (
+            "sample_rate: {error: 0.0, transaction: 1.0}",
+            "sample_rate error:0",
+        ),
+        (
+            "sample_rate: {metrics: 0.5}",
+            "sample_rate metric_bucket:0.5 trace_metric:0.5",
+        ),
+        ("sample_rate: {span: 1}", ""),
+        ("sample_rate: {}", ""),
+        (
+            "categories: [log]\nsample_rate: 0.1",
+            "categories log_item sample_rate 0.1",
+        ),
+    ] {
+        let (outbound, warnings) = selected(lines);
+        assert_eq!(
+            (takes(&outbound).as_str(), warnings),
+            (taken, vec![]),
+            "{lines}"
+        );
+    }
+}
+
+#[test]
+fn rates_that_cannot_be_meant_are_warned_of_and_never_drop_everything() {
+    for (lines, taken, warning) in [
+        (
+            "sample_rate: 1.5",
+            "",
+            "5:18: keys[0].outbound[0].sample_rate: is not from 0 to 1; 1 is used instead",
+        ),
+        (
+            "sample_rate: -0.5",
+            "sample_rate 0",
+            "5:18: keys[0].outbound[0].sample_rate: is not from 0 to 1; 0 is used instead",
+        ),
+        (
+            "sample_rate: .nan",
+            "",
+            "5:18: keys[0].outbound[0].sample_rate: is not a finite number; 1 is used instead",
+        ),
+        (
+            "sample_rate: NaN",
+            "",
+            "5:18: keys[0].outbound[0].sample_rate: is not a finite number; 1 is used instead",
+        ),
+        (
+            "sample_rate: {span: .inf}",
+            "",
+            "5:25: keys[0].outbound[0].sample_rate.span: is not a finite number; 1 is used instead",
+        ),
+        (
+            "sample_rate: {span: 7, error: 0.5}",
+            "sample_rate error:0.5",
+            "5:25: keys[0].outbound[0].sample_rate.span: is not from 0 to 1; 1 is used instead",
+        ),
+    ] {
+        let (outbound, warnings) = selected(lines);
+        assert_eq!(takes(&outbound), taken, "{lines}");
+        assert_eq!(warnings, [format!("c.yml:{warning}")], "{lines}");
+    }
+    let (outbound, warnings) = selected("sample_rate: 0.5\nmultiplier: 5");
+    assert_eq!(
+        (outbound.copies, takes(&outbound).as_str()),
+        (1, "sample_rate 0.5")
+    );
+    assert_eq!(
+        warnings,
+        [
+            "c.yml:6:17: keys[0].outbound[0].multiplier: is ignored, because sample_rate is set too: an outbound has either of the two"
+        ]
+    );
+    let (outbound, warnings) = selected("sample_rate: 1\nmultiplier: 5\ncategories: [error]");
+    assert_eq!((outbound.copies, warnings), (5, vec![]));
+}
+
+/// The examples of the prior art's documentation, in our words.
+#[test]
+fn the_documented_examples_of_the_prior_art_mean_what_they_meant() {
+    let with_outbounds = |outbounds: &str| {
+        format!(
+            "ip: 0.0.0.0\nport: 3000\nkeys:\n  - inbound: http://public-key@sentry-mirror.acme.org/1847101\n    outbound:\n      - https://public-key-red@o123.ingest.de.sentry.io/123456\n{outbounds}"
+        )
+    };
+    let blue = "      - dsn: https://public-key-blue@o456.ingest.us.sentry.io/654321\n        ";
+    let mut expected_copies = 1;
+    for (outbounds, taken) in [
+        (
+            format!("{blue}categories: [error, transaction, profile]\n"),
+            vec!["categories error,profile,transaction"],
+        ),
+        (
+            format!("{blue}categories: [error, transaction, profile]\n        multiplier: 5\n"),
+            vec!["categories error,profile,transaction"],
+        ),
+        (
+            format!("{blue}sample_rate: 0.5\n{blue}sample_rate:\n            span: 0.05\n"),
+            vec!["sample_rate 0.5", "sample_rate span:0.05"],
+        ),
+    ] {
+        let config = parse(&with_outbounds(&outbounds));
+        let found: Vec<String> = config.routes[0].outbounds[1..].iter().map(takes).collect();
+        assert_eq!(found, taken);
+        assert_eq!(config.routes[0].outbounds[0].selection, None);
+        if outbounds.contains("multiplier") {
+            expected_copies = config.routes[0].outbounds[1].copies;
+        }
+    }
+    assert_eq!(expected_copies, 5);
 }
 
 #[test]
@@ -299,7 +451,7 @@ fn bad_values_are_refused_with_their_place() {
         ("timeouts: {head: 2h}", format!(r#"4:18: timeouts.head: found "2h", expected a duration from 1ms to 1h {time}"#)),
         ("pool: {idle_connections: 0}", "4:26: pool.idle_connections: found 0, expected a number from 1 to 65536".to_owned()),
         ("dns: {refresh: 1ms}", format!(r#"4:16: dns.refresh: found "1ms", expected a duration from 1s to 1d {time}"#)),
-        ("modify_envelope: false", "4:18: modify_envelope: found false, expected true (to leave envelopes alone is not supported yet)".to_owned()),
+        ("modify_envelope: never", r#"4:18: modify_envelope: found "never", expected true or false"#.to_owned()),
         ("traces_sample_rate: 2", "4:21: traces_sample_rate: found 2, expected a number from 0 to 1".to_owned()),
         ("statsd_addr: localhost", r#"4:14: statsd_addr: found "localhost", expected an address of the form HOST:PORT"#.to_owned()),
         ("default_metrics_tags: {a: [1]}", "4:23: default_metrics_tags: found a mapping, expected a mapping of tag names to texts".to_owned()),
@@ -317,7 +469,6 @@ fn bad_routes_are_refused_with_their_place() {
     let some = "expected a list of at least one route with inbound and outbound";
     let form = "a DSN of the form https://KEY@HOST/PROJECT";
     let error = |text: &str| text.parse::<Dsn>().unwrap_err();
-    let filters = "(filters are not supported yet)";
     for (text, expected) in [
         ("port: 1\n".to_owned(), format!("1:1: keys: found nothing, {some}")),
         ("keys:\n".to_owned(), format!("1:1: keys: found nothing, {some}")),
@@ -334,12 +485,14 @@ fn bad_routes_are_refused_with_their_place() {
         (to("  - https://o/2\n"), format!(r#"4:5: keys[0].outbound[0]: found "https://o/2", expected {form} ({})"#, error("https://o/2"))),
         (to(&format!("  - ftp://{B}:{C}@o/2\n")), format!(r#"4:5: keys[0].outbound[0]: found "ftp://{}@o/2", expected {form} ({})"#, shorten_key(B), error(&format!("ftp://{B}:{C}@o/2")))),
         (to("  - categories: []\n"), format!("4:5: keys[0].outbound[0].dsn: found nothing, expected {form} ({})", "")),
-        (to(&format!("  - dsn: https://{B}@o/2\n    categories: [error]\n")), format!("5:17: keys[0].outbound[0].categories: found a list, expected an empty list {filters}")),
-        (to(&format!("  - dsn: https://{B}@o/2\n    categories: error\n")), format!(r#"5:17: keys[0].outbound[0].categories: found "error", expected an empty list {filters}"#)),
-        (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate: 0.5\n")), "5:18: keys[0].outbound[0].sample_rate: found 0.5, expected 1 (sampling is not supported yet)".to_owned()),
-        (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate:\n      span: 0.5\n")), "6:7: keys[0].outbound[0].sample_rate: found a mapping, expected 1 (sampling is not supported yet)".to_owned()),
-        (to(&format!("  - dsn: https://{B}@o/2\n    multiplier: 5\n")), "5:17: keys[0].outbound[0].multiplier: found 5, expected 1 (multiplying is not supported yet)".to_owned()),
-        (to(&format!("  - dsn: https://{B}@o/2\n    compression: br\n")), r#"5:18: keys[0].outbound[0].compression: found "br", expected none (preserve, gzip and zstd are not supported yet)"#.to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    categories: error\n")), r#"5:17: keys[0].outbound[0].categories: found "error", expected a list of categories such as [error, transaction]"#.to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    categories: [session, erorr]\n")), r#"5:27: keys[0].outbound[0].categories[1]: found "erorr", expected a category, did you mean error?"#.to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    categories: [everything]\n")), r#"5:18: keys[0].outbound[0].categories[0]: found "everything", expected a category, one of attachment, client_report, error, feedback, log_item, metric_bucket, monitor, profile, profile_chunk, replay, security, session, span, trace_metric, transaction"#.to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate: half\n")), r#"5:18: keys[0].outbound[0].sample_rate: found "half", expected a number from 0 to 1, or a mapping of categories to such"#.to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate:\n      spam: 0.5\n")), r#"6:13: keys[0].outbound[0].sample_rate.spam: found "spam", expected a category, did you mean span?"#.to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate: {{log: 0.5, logs: 1}}\n")), "5:35: keys[0].outbound[0].sample_rate.logs: is another rate for log_item".to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    multiplier: 0\n")), "5:17: keys[0].outbound[0].multiplier: found 0, expected a number from 1 to 100".to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    compression: br\n")), r#"5:18: keys[0].outbound[0].compression: found "br", expected none or preserve or gzip or zstd"#.to_owned()),
         (to(&format!("  - dns: https://{B}@o/2\n    dsn: https://{B}@o/2\n")), "4:5: keys[0].outbound[0].dns: unknown key, did you mean dsn?".to_owned()),
         (with(&format!("- inbound: https://{A}@other/9\n  outbound: [https://{C}@o/2]\n")), "4:12: keys[1].inbound: found the public key of keys[0].inbound again, expected a key of its own".to_owned()),
     ] {
@@ -435,6 +588,13 @@ fn variables_replace_the_file() {
         ("SENTRY_MIRROR_FORWARD_CLIENT_IP", "true"),
         ("SENTRY_MIRROR_REPLY_TIMEOUT", "250ms"),
         ("SENTRY_MIRROR_REPLY_POLICY", ""),
+        ("SENTRY_MIRROR_LIMITS_BODY_BYTES", "1MiB"),
+        ("SENTRY_MIRROR_TIMEOUTS_HEAD", "1s"),
+        ("SENTRY_MIRROR_TLS_SYSTEM_ROOTS", "false"),
+        ("SENTRY_MIRROR_POOL_MAX_AGE", "1m"),
+        ("SENTRY_MIRROR_BREAKER_FAILURES", "3"),
+        ("SENTRY_MIRROR_DNS_REFRESH", "5s"),
+        ("SENTRY_MIRROR_MODIFY_ENVELOPE", "false"),
         ("OTHER_PORT", "1"),
     ];
     let text = with("port: 1\nreply_policy: primary\nworkers: wrong\n");
@@ -451,11 +611,66 @@ fn variables_replace_the_file() {
         ReplyPolicy::Primary,
         "an empty variable counts as unset"
     );
+    assert_eq!(config.limits.body_bytes, 1 << 20);
+    assert_eq!(config.limits.head_timeout, Duration::from_secs(1));
+    assert_eq!(config.limits.pool_max_age, Duration::from_secs(60));
+    assert_eq!(config.limits.breaker_failures, 3);
+    assert_eq!(config.limits.dns_refresh, Duration::from_secs(5));
+    assert!(!config.tls.system_roots);
+    assert!(!config.modify_envelope);
     assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+/// Every key of the example that has a single value, whichever section it stands in.
+#[test]
+fn every_scalar_key_has_a_variable() {
+    let document: serde_yaml::Mapping = serde_yaml::from_str(EXAMPLE).unwrap();
+    let mut names = Vec::new();
+    for (key, value) in &document {
+        let key = key.as_str().unwrap();
+        match value {
+            serde_yaml::Value::Mapping(section) => {
+                names.extend(
+                    section
+                        .keys()
+                        .map(|name| format!("{key}.{}", name.as_str().unwrap())),
+                );
+            }
+            serde_yaml::Value::Sequence(_) => {}
+            _ if key == "default_metrics_tags" => {}
+            _ => names.push(key.to_owned()),
+        }
+    }
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        let variable = format!("SENTRY_MIRROR_{}", name.replace('.', "_").to_uppercase());
+        // No key can be this, so the message shows that the variable got to its place.
+        let env = [(variable.as_str(), "\u{0}")];
+        let parsed = Config::parse(&with(""), "c.yml", variables(&env));
+        let is_text = matches!(name.as_str(), "sentry_env" | "tls.ca_file" | "log_filter");
+        match parsed {
+            Err(errors) => assert!(errors.to_string().starts_with(&variable), "{name}"),
+            Ok(config) => assert!(
+                is_text && !config.warnings.iter().any(|w| w.contains("unknown")),
+                "{name}"
+            ),
+        }
+    }
 }
 
 #[test]
 fn variables_are_named_in_messages() {
+    let nested = [("SENTRY_MIRROR_LIMITS_BODY_BYTES", "much")];
+    assert!(
+        errors_in(&with("limits: {head_bytes: 4096}\n"), &nested).starts_with(
+            "SENTRY_MIRROR_LIMITS_BODY_BYTES: found \"much\", expected a number of bytes"
+        )
+    );
+    assert!(
+        errors_in(&with("limits: no\n"), &nested)
+            .contains("limits: found \"no\", expected a mapping")
+    );
+
     let port = [("SENTRY_MIRROR_PORT", "x")];
     assert_eq!(
         errors_in(&with("port: 1\n"), &port),
@@ -505,7 +720,7 @@ fn odd_routes_are_warned_of() {
     assert_eq!(
         parse(&to(&twice)).warnings,
         [
-            "c.yml:6:10: keys[0].outbound[2].dsn: is keys[0].outbound[0] again: it gets everything twice"
+            "c.yml:6:10: keys[0].outbound[2].dsn: is keys[0].outbound[0] again: what both take it gets twice"
         ]
     );
     let memory = with("limits: {memory_bytes: 100MiB}\n");

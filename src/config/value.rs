@@ -95,18 +95,6 @@ pub(super) fn choice<T: Copy, const N: usize>(
     }
 }
 
-/// Nothing but a value that changes nothing: the key is known, but its function is not there yet,
-/// and to ignore another value would change who gets what.
-pub(super) fn neutral(
-    is_neutral: impl Fn(&Value) -> bool,
-    expected: &'static str,
-) -> impl Fn(&Value) -> Read<()> {
-    move |value| {
-        let neutral = is_neutral(value).then_some(());
-        neutral.ok_or_else(|| expected.to_owned())
-    }
-}
-
 /// A scalar as `T` reads its text.
 pub(super) fn parse<T: FromStr>(value: &Value) -> Option<T> {
     let text: Cow<'_, str> = match value {

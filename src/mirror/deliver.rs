@@ -55,15 +55,19 @@ pub struct FanOut<K> {
     waiting: RefCell<Option<Waker>>,
     counters: Arc<Counters>,
     _kept: K,
+    /// The same for what is made of the body for some outbounds.
+    also_kept: RefCell<Option<K>>,
 }
 
 impl<K: 'static> FanOut<K> {
     /// Starts the delivery of `original` to the first `count` outbounds of `route`. `items` tells
-    /// what the request holds, and is asked only if some outbound has limits in force.
+    /// what the request holds, and is asked only if some outbound has limits in force. Outbounds with a
+    /// handling are left to the caller, unless everything goes out `as_it_is`.
     pub fn start(
         route: &Arc<Route>,
         count: usize,
         original: &Original<'_>,
+        as_it_is: bool,
         items: impl Fn() -> Vec<Option<Category>>,
         means: Means<'_, K>,
     ) -> Rc<FanOut<K>> {
@@ -73,9 +77,13 @@ impl<K: 'static> FanOut<K> {
             waiting: RefCell::new(None),
             counters: Arc::clone(means.counters),
             _kept: means.kept,
+            also_kept: RefCell::new(None),
         });
         let now = Instant::now();
         for (index, outbound) in route.outbounds.iter().enumerate().take(count) {
+            if outbound.handling.is_some() && !as_it_is {
+                continue;
+            }
             let limits = outbound.limits.in_force(now);
             if !limits.is_empty() && limited::forbid_all(&limits, &items()) {
                 let pause = limited::longest_seconds(&limits);
@@ -96,11 +104,37 @@ impl<K: 'static> FanOut<K> {
                         method: original.parsed.method,
                         head,
                         body,
+                        tail: Vec::new(),
                     },
+                    is_decisive: true,
                 }
             });
         }
         fan_out
+    }
+
+    /// Starts a delivery to an outbound, whose outcome `is_decisive` for what the SDK is told; that of
+    /// a further copy is not.
+    pub fn send(
+        self: &Rc<Self>,
+        lanes: &Rc<Lanes<Delivery<K>>>,
+        index: usize,
+        upstream: &Rc<Upstream>,
+        request: Request,
+        is_decisive: bool,
+    ) {
+        lanes.start(|_memory| Delivery {
+            fan_out: Rc::clone(self),
+            index,
+            upstream: Rc::clone(upstream),
+            request,
+            is_decisive,
+        });
+    }
+
+    /// Keeps something for as long as a delivery is under way.
+    pub fn keep(&self, kept: K) {
+        *self.also_kept.borrow_mut() = Some(kept);
     }
 
     /// Waits until the SDK can be told something, at most for `patience`, and says what. See
@@ -165,23 +199,29 @@ impl<K: 'static> FanOut<K> {
         Poll::Pending
     }
 
-    fn record(&self, index: usize, outcome: Outcome) {
-        let word = outcome_label(&outcome);
-        if let Some(outbound) = self.route.outbounds.get(index) {
-            debug!(outbound = outbound.label, outcome = word, "delivery ended");
-            if let Ok(response) = &outcome {
-                let now = Instant::now();
-                outbound.limits.remember(response, now);
-                tell_refusal(outbound, response, now);
-            }
-        }
-        self.counters.deliveries.count(word);
+    /// Takes note of how the delivery to an outbound ended.
+    pub fn record(&self, index: usize, outcome: Outcome) {
+        self.note(index, &outcome);
         if let Some(slot) = self.outcomes.borrow_mut().get_mut(index) {
             *slot = Some(outcome);
         }
         if let Some(waker) = self.waiting.borrow_mut().take() {
             waker.wake();
         }
+    }
+
+    /// Counts an outcome, and remembers what it tells about the outbound.
+    pub fn note(&self, index: usize, outcome: &Outcome) {
+        let word = outcome_label(outcome);
+        if let Some(outbound) = self.route.outbounds.get(index) {
+            debug!(outbound = outbound.label, outcome = word, "delivery ended");
+            if let Ok(response) = outcome {
+                let now = Instant::now();
+                outbound.limits.remember(response, now);
+                tell_refusal(outbound, response, now);
+            }
+        }
+        self.counters.deliveries.count(word);
     }
 }
 
@@ -191,6 +231,8 @@ pub struct Delivery<K> {
     index: usize,
     upstream: Rc<Upstream>,
     request: Request,
+    /// Whether its outcome matters to the SDK; that of a further copy does not.
+    is_decisive: bool,
 }
 
 impl<K: 'static> Job for Delivery<K> {
@@ -200,7 +242,11 @@ impl<K: 'static> Job for Delivery<K> {
             caught(delivery).await
         };
         let outcome = outcome.unwrap_or(Err(Failure::Panicked));
-        self.fan_out.record(self.index, outcome);
+        if self.is_decisive {
+            self.fan_out.record(self.index, outcome);
+        } else {
+            self.fan_out.note(self.index, &outcome);
+        }
         self.request.head
     }
 }

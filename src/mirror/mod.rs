@@ -1,15 +1,19 @@
 //! What goes to whom, and what the SDK is told.
 //!
 //! [`routes`] knows every inbound key and everything that can be computed about its outbounds at
-//! load. [`rewrite`] is the only place where outbound bytes are made. [`deliver`] sends them to all
+//! load. For outbounds with a [`handling`] there is a [`portion`] of a request, and perhaps [`copies`] of
+//! it. [`rewrite`] is the only place where outbound bytes are made. [`deliver`] sends them to all
 //! outbounds at once, over [`lanes`], and keeps their outcomes; [`limited`] remembers what they asked not
 //! to be sent. [`verdict`] is the only place that decides the answer from them, [`rejection`] the only
 //! place that refuses a request, and [`reply`] makes the bytes of both.
 
+pub mod copies;
 pub mod deliver;
 pub mod dialog;
+pub mod handling;
 pub mod lanes;
 pub mod limited;
+pub mod portion;
 pub mod rejection;
 pub mod reply;
 pub mod rewrite;

@@ -3,7 +3,8 @@
 //! A request goes out as it came, apart from a list of edits: copy the bytes up to an edit, put the
 //! outbound's own text in its place, go on. One list covers the head and one the envelope header;
 //! both are made once per request and rendered once per outbound. What follows the last edit of the
-//! body is not copied: all deliveries share it.
+//! body is not copied: all deliveries share it. Outbounds that get something else than the whole body,
+//! decoded, get a [`Parcel`] instead, which was made for all that want the same.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -11,10 +12,13 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use crate::http::compress::Compressed;
 use crate::http::head::{Field, FieldName, Method, RequestHead};
+use crate::mirror::portion::Portion;
 use crate::mirror::routes::{Outbound, Route};
 use crate::sentry::edit::{Edit, Put};
 use crate::span::Span;
+use crate::upstream::exchange::Request;
 use crate::upstream::incoming::SMALL_BYTES;
 use crate::upstream::tls::SENDING_BYTES_MAX as TLS_BYTES_MAX;
 
@@ -45,6 +49,35 @@ pub struct Original<'r> {
     pub trace_route: Option<&'r Route>,
     /// The SDK's address, where it is to be appended to `X-Forwarded-For`.
     pub client: Option<IpAddr>,
+}
+
+/// A body for the outbounds with the same handling.
+pub enum Parcel {
+    /// Decoded.
+    Plain(Portion),
+    /// A front that is each outbound's own, and a rest that is compressed already.
+    Compressed(Portion, Compressed),
+    /// As it came, in the coding with this name.
+    AsItCame(Bytes, &'static str),
+}
+
+impl Parcel {
+    /// What it begins with, before anything is put into it.
+    fn portion(&self) -> Option<&Portion> {
+        match self {
+            Parcel::Plain(portion) | Parcel::Compressed(portion, _) => Some(portion),
+            Parcel::AsItCame(..) => None,
+        }
+    }
+
+    /// The name of its coding, if it is in any.
+    fn coding(&self) -> Option<&'static str> {
+        match self {
+            Parcel::Plain(_) => None,
+            Parcel::Compressed(_, compressed) => Some(compressed.target.name()),
+            Parcel::AsItCame(_, name) => Some(name),
+        }
+    }
 }
 
 /// Adds the edits that every request needs whatever its endpoint, and sorts the list.
@@ -161,26 +194,14 @@ impl Original<'_> {
     /// body that all share: what is rendered for it, what of that is ciphertext, a small response.
     pub fn held_bytes(&self, outbound: &Outbound) -> usize {
         let rendered = self.head.len() + self.edited_end() + RENDERED_BYTES;
-        let ciphertext = if outbound.is_tls {
-            TLS_BYTES_MAX.min(rendered + self.body.len())
-        } else {
-            0
-        };
-        rendered + ciphertext + SMALL_BYTES
+        delivery_bytes(outbound, rendered, self.body.len())
     }
 
     /// The request for one outbound: puts the head with the changed part of the body behind it into
     /// `out`, which is empty, and gives the rest of the body.
     pub fn render(&self, outbound: &Outbound, out: &mut Vec<u8>) -> Bytes {
-        out.reserve(self.head.len() + self.edited_end() + RENDERED_BYTES);
-        let last_line = self.parsed.fields.last();
-        let lines_end = last_line.map_or(self.parsed.version_span.end, |field| field.line.end);
-        let lines = Span::new(self.parsed.method_span.start, lines_end);
-        self.splice(self.head, lines, self.head_edits, outbound, out);
-        if last_line.is_none() {
-            out.extend_from_slice(b"\r\n");
-        }
-        self.append_fields(outbound, out);
+        self.render_lines(outbound, self.edited_end(), out);
+        self.append_fields(outbound, self.body_len(outbound), None, out);
 
         let edited_end = self.edited_end();
         let edited = Span::new(0, edited_end);
@@ -193,8 +214,69 @@ impl Original<'_> {
         rest
     }
 
+    /// The request for one outbound with the body that is made for it and for others.
+    pub fn render_parcel(&self, outbound: &Outbound, parcel: &Parcel) -> Request {
+        let mut front = Vec::new();
+        if let Some(Portion {
+            front: text, edits, ..
+        }) = parcel.portion()
+        {
+            let all = Span::new(0, text.len());
+            self.splice(text, all, edits, outbound, &mut front);
+        }
+        let (front, rest, tail) = match parcel {
+            Parcel::Plain(portion) => (front, &portion.rest, Vec::new()),
+            Parcel::AsItCame(body, _) => (front, body, Vec::new()),
+            Parcel::Compressed(_, compressed) => {
+                let mut wrapped = Vec::with_capacity(front.len() + 64);
+                let tail = compressed.wrap(&front, &mut wrapped);
+                (wrapped, &compressed.bytes, tail)
+            }
+        };
+        let body_len = front.len() + rest.len() + tail.len();
+        let mut head = Vec::new();
+        self.render_lines(outbound, front.len(), &mut head);
+        self.append_fields(outbound, body_len, parcel.coding(), &mut head);
+        head.extend_from_slice(&front);
+        let method = self.parsed.method;
+        if rest.len() <= COPY_BYTES_MAX {
+            head.extend_from_slice(rest);
+            head.extend_from_slice(&tail);
+            return Request {
+                method,
+                head,
+                body: Bytes::new(),
+                tail: Vec::new(),
+            };
+        }
+        Request {
+            method,
+            head,
+            body: rest.clone(),
+            tail,
+        }
+    }
+
+    /// Appends the request line and the header lines that came, for one outbound.
+    fn render_lines(&self, outbound: &Outbound, body_bytes: usize, out: &mut Vec<u8>) {
+        out.reserve(self.head.len() + body_bytes + RENDERED_BYTES);
+        let last_line = self.parsed.fields.last();
+        let lines_end = last_line.map_or(self.parsed.version_span.end, |field| field.line.end);
+        let lines = Span::new(self.parsed.method_span.start, lines_end);
+        self.splice(self.head, lines, self.head_edits, outbound, out);
+        if last_line.is_none() {
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
     /// Appends the fields that are always our own, and the blank line.
-    fn append_fields(&self, outbound: &Outbound, out: &mut Vec<u8>) {
+    fn append_fields(
+        &self,
+        outbound: &Outbound,
+        body_len: usize,
+        coding: Option<&str>,
+        out: &mut Vec<u8>,
+    ) {
         if !self.has_field(FieldName::Host) {
             append_field(out, "Host", &outbound.host);
         }
@@ -206,8 +288,11 @@ impl Original<'_> {
             Method::Post | Method::Put | Method::Patch => false,
         };
         // RFC 9110 section 8.6: a length of zero is only sent where a body would be expected.
-        if !self.body.is_empty() || !may_lack_body {
-            append_field(out, "Content-Length", self.body_len(outbound));
+        if body_len > 0 || !may_lack_body {
+            append_field(out, "Content-Length", body_len);
+        }
+        if let Some(coding) = coding.filter(|_| body_len > 0) {
+            append_field(out, "Content-Encoding", coding);
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -277,6 +362,21 @@ impl Original<'_> {
             Put::LineEnd => "\r\n",
         }
     }
+}
+
+/// The same for a request that was made of a parcel.
+pub fn held_bytes(outbound: &Outbound, request: &Request) -> usize {
+    let rendered = request.head.capacity() + request.tail.len();
+    delivery_bytes(outbound, rendered, request.body.len())
+}
+
+fn delivery_bytes(outbound: &Outbound, rendered: usize, shared: usize) -> usize {
+    let ciphertext = if outbound.is_tls {
+        TLS_BYTES_MAX.min(rendered + shared)
+    } else {
+        0
+    };
+    rendered + ciphertext + SMALL_BYTES
 }
 
 fn append_field(out: &mut Vec<u8>, name: &str, value: impl Display) {

@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::config::Config;
+use crate::mirror::handling::Handling;
 use crate::mirror::limited::LimitMemory;
 use crate::observe::change::Change;
 use crate::sentry::dsn::{Dsn, Origin, Scheme};
@@ -19,6 +20,7 @@ pub struct Routes {
     by_key: HashMap<Box<[u8]>, usize>,
     routes: Vec<Arc<Route>>,
     origins: Vec<Origin>,
+    preserves: bool,
 }
 
 /// An inbound key and its outbounds, in configuration order; the first is the primary.
@@ -27,6 +29,14 @@ pub struct Route {
     pub label: String,
     /// Never empty.
     pub outbounds: Vec<Outbound>,
+    /// What is done for some of them, each once.
+    pub handlings: Vec<Handling>,
+    /// Whether some outbound may get a body as it came.
+    pub preserves: bool,
+    /// Whether all outbounds get a body as it came if no place of it changes.
+    pub is_untouched: bool,
+    /// Whether some outbound gets a share only.
+    pub samples: bool,
 }
 
 /// One target DSN of a route: the texts that replace the inbound's in a request.
@@ -37,6 +47,8 @@ pub struct Outbound {
     pub origin: usize,
     /// Whether that is `https`.
     pub is_tls: bool,
+    /// Which of [`Route::handlings`] it has; `None` if it gets everything, once and decoded.
+    pub handling: Option<usize>,
     /// The public key.
     pub key: String,
     /// The public key as a parameter of a query.
@@ -71,24 +83,35 @@ impl Routes {
             by_key: HashMap::new(),
             routes: Vec::new(),
             origins: Vec::new(),
+            preserves: false,
         };
         for route in &config.routes {
-            let outbounds = route
+            let mut handlings = Vec::new();
+            let outbounds: Vec<Outbound> = route
                 .outbounds
                 .iter()
                 .map(|outbound| {
                     let origin = routes.origin_index(outbound.dsn.origin());
                     let known = previous.and_then(|previous| previous.limits_of(&outbound.dsn));
-                    Outbound::new(&outbound.dsn, origin, known.unwrap_or_default())
+                    let handling = Handling::of(outbound);
+                    let handling = handling.map(|handling| index_of(handling, &mut handlings));
+                    let limits = known.unwrap_or_default();
+                    Outbound::new(&outbound.dsn, origin, handling, limits)
                 })
                 .collect();
             let key = route.inbound.key().as_bytes().into();
             routes.by_key.insert(key, routes.routes.len());
             routes.routes.push(Arc::new(Route {
                 label: route.inbound.shortened(),
+                preserves: handlings.iter().any(Handling::preserves),
+                is_untouched: handlings.iter().all(Handling::is_untouched)
+                    && outbounds.iter().all(|outbound| outbound.handling.is_some()),
+                samples: handlings.iter().any(Handling::samples),
+                handlings,
                 outbounds,
             }));
         }
+        routes.preserves = routes.routes.iter().any(|route| route.preserves);
         routes
     }
 
@@ -100,6 +123,11 @@ impl Routes {
     /// Every origin that occurs, each once.
     pub fn origins(&self) -> &[Origin] {
         &self.origins
+    }
+
+    /// Whether some outbound may get a body as it came.
+    pub fn preserves(&self) -> bool {
+        self.preserves
     }
 
     fn limits_of(&self, dsn: &Dsn) -> Option<Arc<LimitMemory>> {
@@ -118,7 +146,21 @@ impl Routes {
     }
 }
 
+fn index_of(handling: Handling, handlings: &mut Vec<Handling>) -> usize {
+    let known = handlings.iter().position(|known| *known == handling);
+    known.unwrap_or_else(|| {
+        handlings.push(handling);
+        handlings.len() - 1
+    })
+}
+
 impl Route {
+    /// Those of the outbounds that have a handling, with their places.
+    pub fn handled(&self, handling: usize) -> impl Iterator<Item = (usize, &Outbound)> {
+        let outbounds = self.outbounds.iter().enumerate();
+        outbounds.filter(move |(_, outbound)| outbound.handling == Some(handling))
+    }
+
     /// The outbound of this route at an origin.
     pub fn outbound_at(&self, origin: usize) -> Option<&Outbound> {
         self.outbounds
@@ -128,7 +170,12 @@ impl Route {
 }
 
 impl Outbound {
-    fn new(dsn: &Dsn, origin: usize, limits: Arc<LimitMemory>) -> Outbound {
+    fn new(
+        dsn: &Dsn,
+        origin: usize,
+        handling: Option<usize>,
+        limits: Arc<LimitMemory>,
+    ) -> Outbound {
         let path_prefix = dsn.prefix().to_owned();
         let basic = BASE64.encode(format!("{}:", dsn.key()));
         let basic_with_secret = dsn.secret().map_or_else(
@@ -139,6 +186,7 @@ impl Outbound {
             label: dsn.shortened(),
             origin,
             is_tls: dsn.origin().scheme == Scheme::Https,
+            handling,
             key: dsn.key().to_owned(),
             key_parameter: format!("sentry_key={}", dsn.key()),
             secret: dsn.secret().map(str::to_owned),

@@ -39,6 +39,8 @@ enum Class {
     Refused,
     /// 5xx, a status that makes no sense here, or no answer at all.
     Broken,
+    /// The outbound wants nothing of the request, so that it has no say.
+    Absent,
 }
 
 /// The verdict on `outcomes`, which stand in configuration order with `None` for what is still in
@@ -64,22 +66,31 @@ pub fn decide(policy: ReplyPolicy, outcomes: &[Option<Outcome>], is_late: bool) 
 
 /// The verdict when every delivery ended and none was accepted.
 fn nobody_accepted(classes: &[Class]) -> Verdict {
+    let present: Vec<Class> = {
+        let is_present = |class: &&Class| **class != Class::Absent;
+        classes.iter().filter(is_present).copied().collect()
+    };
     let mut live = classes.iter().filter(|class| **class != Class::Dead);
-    let is_limited = classes.contains(&Class::Limited);
-    if is_limited && live.all(|class| *class == Class::Limited) {
+    let is_limited = present.contains(&Class::Limited);
+    if present.is_empty() {
+        // All went as the operator wants it.
+        Verdict::Success
+    } else if is_limited && live.all(|class| *class == Class::Limited) {
         Verdict::RateLimited
-    } else if classes.iter().all(|class| *class == Class::TooLarge) {
+    } else if present.iter().all(|class| *class == Class::TooLarge) {
         Verdict::TooLarge
-    } else if is_limited || classes.contains(&Class::Broken) {
+    } else if is_limited || present.contains(&Class::Broken) {
         Verdict::Unavailable
     } else {
         // Only permanent answers are left; the first speaks for all.
-        Verdict::Answer(0)
+        let first = classes.iter().position(|class| *class != Class::Absent);
+        Verdict::Answer(first.unwrap_or(0))
     }
 }
 
 fn class(outcome: &Outcome) -> Class {
     match outcome {
+        Err(Failure::Filtered | Failure::Sampled) => Class::Absent,
         Err(Failure::Withheld(_)) => Class::Limited,
         Err(_) => Class::Broken,
         Ok(response) => match response.status {
@@ -117,10 +128,11 @@ pub fn outcome_label(outcome: &Outcome) -> &'static str {
 mod tests {
     use super::*;
 
-    /// `200` and so on is an answer, `0` a failure, `-1` still in flight.
+    /// `200` and so on is an answer, `0` a failure, `-1` still in flight, `-2` not wanted.
     fn outcomes(states: &[i32]) -> Vec<Option<Outcome>> {
         let outcome = |state: &i32| match state {
             -1 => None,
+            -2 => Some(Err(Failure::Filtered)),
             0 => Some(Err(Failure::Timeout)),
             status => Some(Ok(Response {
                 status: u16::try_from(*status).unwrap(),
@@ -169,6 +181,20 @@ mod tests {
             (&[0], on_time, Some(Unavailable)),
             (&[0, 0], on_time, Some(Unavailable)),
             (&[302], on_time, Some(Unavailable)),
+            // Some want nothing of it, and have no say.
+            (&[-2], on_time, Some(Success)),
+            (&[-2, -2], on_time, Some(Success)),
+            (&[-2, 200], on_time, Some(Answer(1))),
+            (&[200, -2], on_time, Some(Answer(0))),
+            (&[-2, -1], on_time, None),
+            (&[-2, -1], late, Some(Success)),
+            (&[-1, -2], on_time, None),
+            (&[-2, 400], on_time, Some(Answer(1))),
+            (&[-2, 413], on_time, Some(TooLarge)),
+            (&[-2, 500], on_time, Some(Unavailable)),
+            (&[-2, 0], on_time, Some(Unavailable)),
+            // To be told to wait would silence the SDK for what the first does want.
+            (&[-2, 429], on_time, Some(Unavailable)),
         ];
         for (states, is_late, expected) in table {
             let verdict = decide(ReplyPolicy::FirstSuccess, &outcomes(states), *is_late);
@@ -191,6 +217,9 @@ mod tests {
             (&[-1, 200], true, Some(Answer(1))),
             (&[-1, -1], true, Some(Success)),
             (&[0, 0], false, Some(Unavailable)),
+            (&[-2, 200], false, Some(Answer(1))),
+            (&[-2, -1], false, None),
+            (&[-2, -2], false, Some(Success)),
         ];
         for (states, is_late, expected) in table {
             let verdict = decide(ReplyPolicy::Primary, &outcomes(states), *is_late);

@@ -16,21 +16,25 @@ pub struct Counters {
     pub rejections: Tally,
     /// Deliveries ended, by outcome.
     pub deliveries: Tally,
+    /// Items of envelopes left out of deliveries, by reason.
+    pub items: Tally,
     /// Requests or connections that ended in a panic.
     pub panics: Count,
 }
 
 impl Counters {
-    /// All zero, with the sets of labels that rejections and deliveries can have.
+    /// All zero, with the sets of labels that rejections, deliveries and items left out can have.
     pub fn new(
         rejections: impl Iterator<Item = &'static str>,
         deliveries: impl Iterator<Item = &'static str>,
+        items: impl Iterator<Item = &'static str>,
     ) -> Counters {
         Counters {
             connections: Count::default(),
             requests: Count::default(),
             rejections: Tally::new(rejections),
             deliveries: Tally::new(deliveries),
+            items: Tally::new(items),
             panics: Count::default(),
         }
     }
@@ -96,6 +100,7 @@ impl fmt::Display for Totals<'_> {
         write!(f, ", requests {}", sum(|counters| &counters.requests))?;
         self.write_tally(f, "rejected", |counters| &counters.rejections)?;
         self.write_tally(f, "delivered", |counters| &counters.deliveries)?;
+        self.write_tally(f, "items", |counters| &counters.items)?;
         write!(f, ", panics {}", sum(|counters| &counters.panics))
     }
 }

@@ -232,7 +232,7 @@ fn ticket(text: &[u8], found: &[Found], meaning: Meaning) -> Option<Ticket> {
 }
 
 /// The ticket of what has no id.
-fn content(bytes: &[u8]) -> Ticket {
+pub fn content(bytes: &[u8]) -> Ticket {
     Ticket::of(bytes.get(..HASHED_BYTES_MAX).unwrap_or(bytes))
 }
 

@@ -3,6 +3,8 @@
 //! A selection is made from the configuration once. What is of no known category is taken only by an
 //! outbound that takes everything, and sampled at the rate that holds for all.
 
+use std::fmt;
+
 use super::category::{Category, CategorySet};
 use super::sampling::Ticket;
 
@@ -28,6 +30,19 @@ pub enum Refused {
     Filtered,
     /// It is not in the share that is wanted.
     Sampled,
+}
+
+impl Refused {
+    /// The words that [`Refused::label`] can give.
+    pub const LABELS: [&'static str; 2] = ["filtered", "sampled"];
+
+    /// A fixed word, for counters.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Refused::Filtered => "filtered",
+            Refused::Sampled => "sampled",
+        }
+    }
 }
 
 impl Rates {
@@ -95,6 +110,30 @@ impl Selection {
         } else {
             Err(Refused::Sampled)
         }
+    }
+}
+
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(categories) = self.categories {
+            let names: Vec<&str> = categories.iter().map(Category::name).collect();
+            write!(f, "categories {}", names.join(","))?;
+        }
+        let space = if self.categories.is_some() { " " } else { "" };
+        let unknown = self.rates.unknown;
+        if self.rates == Rates::uniform(unknown) {
+            if unknown < 1.0 {
+                write!(f, "{space}sample_rate {unknown}")?;
+            }
+            return Ok(());
+        }
+        write!(f, "{space}sample_rate")?;
+        for (category, rate) in Category::ALL.into_iter().zip(self.rates.known) {
+            if rate < 1.0 {
+                write!(f, " {}:{rate}", category.name())?;
+            }
+        }
+        Ok(())
     }
 }
 

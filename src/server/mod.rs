@@ -4,9 +4,11 @@
 //! [`driver`], and stops them or gives them a new [`plan`] when [`signals`] ask for it. A worker
 //! accepts its share ([`balance`]) from the common listener and spawns [`inbound`], one SDK connection,
 //! which reads and writes through [`connection`]; [`request`] is the story of one request, with
-//! [`decode`] for its body. [`gate`] and [`stop`] let it end without losing what it has accepted.
+//! `body` and [`decode`] for its body, and `prepare` for the outbounds that want something special.
+//! [`gate`] and [`stop`] let it end without losing what it has accepted.
 
 pub mod balance;
+mod body;
 pub mod connection;
 pub mod decode;
 pub mod driver;
@@ -14,6 +16,7 @@ pub mod gate;
 pub mod inbound;
 pub mod listen;
 pub mod plan;
+mod prepare;
 pub mod request;
 pub mod signals;
 pub mod stop;

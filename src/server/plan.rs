@@ -27,6 +27,8 @@ pub struct Plan {
     pub reply_policy: ReplyPolicy,
     /// How long the SDK waits at most.
     pub reply_timeout: Duration,
+    /// Whether the header of an envelope is rewritten.
+    pub modify_envelope: bool,
     /// Whether outbounds learn the SDK's address.
     pub forward_client_ip: bool,
     /// Where browsers reach the mirror, if it was told.
@@ -77,6 +79,7 @@ impl Plan {
             limits: Arc::new(config.limits.clone()),
             reply_policy: config.reply_policy,
             reply_timeout: config.reply_timeout,
+            modify_envelope: config.modify_envelope,
             forward_client_ip: config.forward_client_ip,
             external_url: config.external_url.clone(),
         })

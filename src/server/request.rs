@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use memchr::memchr;
 use tracing::warn;
 
 use crate::budget::Reservation;
@@ -22,7 +23,7 @@ use crate::mirror::limited;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::Reply;
 use crate::mirror::rewrite::{self, Original};
-use crate::mirror::routes::Route;
+use crate::mirror::routes::{Outbound, Route};
 use crate::sentry::auth::{self, AuthField, FoundKey};
 use crate::sentry::category::Category;
 use crate::sentry::dsn;
@@ -30,11 +31,13 @@ use crate::sentry::edit::Put;
 use crate::sentry::endpoint::{self, Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::sentry::items::items;
+use crate::server::body::{Arrived, Body};
 use crate::server::connection::Ended;
-use crate::server::decode::decode;
 use crate::server::inbound::{BodyState, Exchange};
 use crate::server::plan::Plan;
+use crate::server::prepare;
 use crate::server::worker::{Routing, Worker};
+use crate::span::Span;
 use crate::upstream::stream::READ_BYTES;
 
 impl Exchange {
@@ -74,26 +77,26 @@ impl Exchange {
         if !share.resize(head.len().max(READ_BYTES)) {
             return Err(Rejection::Overloaded.into());
         }
-        let whole = self.read_body(routing, head, body, &mut share).await?;
-        let bytes_max = routing.plan.limits.decoded_bytes;
-        let whole = decode(
+        let arrived = Arrived {
+            bytes: self.read_body(routing, head, body, &mut share).await?,
             encoding,
-            whole,
-            bytes_max,
-            &mut share,
-            &worker.decompressors,
-        )
-        .await?;
+            is_envelope: self.is_envelope(head, target.endpoint),
+            route,
+        };
+        let decoding = arrived.decode(&routing.plan, &mut share, &worker.decompressors);
+        let whole = decoding.await?;
         let envelope = self
-            .scan_envelope(head, target.endpoint, &whole)
+            .scan_envelope(&routing.plan, head, target.endpoint, &whole)
             // Without a key it may just not be an envelope at all.
             .map_err(|error| route.map_or(Rejection::NoEnvelopeKey, |_| error))?;
         let route = match route {
             Some(route) => route,
-            None => find_route(routing, &envelope_key(envelope.as_ref(), &whole)?)?,
+            None => find_route(routing, &envelope_key(envelope.as_ref(), &whole.text)?)?,
         };
+        let request_target = self.head.target;
         let sent = Sent {
             head,
+            request_target,
             target,
             body: &whole,
             envelope,
@@ -120,13 +123,15 @@ impl Exchange {
             &mut self.head_edits,
         );
         let trace_key = sent.envelope.and_then(|envelope| envelope.trace_key);
-        let trace_route =
-            trace_key.and_then(|key| plan.routes.find(&envelope::unescape(key.of(sent.body))));
+        let trace_route = trace_key.and_then(|key| {
+            plan.routes
+                .find(&envelope::unescape(key.of(&sent.body.text)))
+        });
         let original = Original {
             head: sent.head,
             parsed: &self.head,
             head_edits: &self.head_edits,
-            body: sent.body,
+            body: &sent.body.text,
             body_edits: &self.body_edits,
             trace_route: trace_route.map(Arc::as_ref),
             client: plan.forward_client_ip.then(|| self.connection.peer.ip()),
@@ -134,7 +139,9 @@ impl Exchange {
         // A script has one source; reports come back to the mirror and go to all.
         let count = if is_dialog { 1 } else { route.outbounds.len() };
         let outbounds = route.outbounds.iter().take(count);
+        let is_as_it_is = |outbound: &&Outbound| outbound.handling.is_none() || is_dialog;
         let held_bytes = outbounds
+            .filter(is_as_it_is)
             .map(|outbound| original.held_bytes(outbound))
             .sum();
         if !share.grow(held_bytes) {
@@ -146,7 +153,14 @@ impl Exchange {
             lanes: &worker.lanes,
             kept: (share, worker.gate.enter()),
         };
-        let fan_out = FanOut::start(route, count, &original, || sent.items(), means);
+        let items = || sent.items();
+        let fan_out = FanOut::start(route, count, &original, is_dialog, items, means);
+        if !route.handlings.is_empty() && !is_dialog {
+            // Rare, so that its state is not a part of every connection.
+            let prepared =
+                prepare::deliver_handled(worker, routing, &fan_out, route, &original, sent);
+            Box::pin(prepared).await;
+        }
         let success = || {
             let content_type = self.head.values(FieldName::ContentType, sent.head).next();
             let method = self.head.method_span.of(sent.head);
@@ -247,27 +261,34 @@ impl Exchange {
         Ok(whole)
     }
 
-    /// Finds what changes in the body, where it is an envelope.
-    fn scan_envelope(
-        &mut self,
-        head: &[u8],
-        endpoint: Endpoint,
-        body: &[u8],
-    ) -> Result<Option<EnvelopeHeader>, Rejection> {
-        let is_envelope = match endpoint {
+    fn is_envelope(&self, head: &[u8], endpoint: Endpoint) -> bool {
+        match endpoint {
             Endpoint::Envelope | Endpoint::Tunnel => true,
             Endpoint::Store => self
                 .head
                 .values(FieldName::ContentType, head)
                 .any(|value| value.starts_with(b"application/x-sentry-envelope")),
             _ => false,
-        };
-        if !is_envelope {
+        }
+    }
+
+    /// Finds what changes in the body, where it is an envelope.
+    fn scan_envelope(
+        &mut self,
+        plan: &Plan,
+        head: &[u8],
+        endpoint: Endpoint,
+        body: &Body,
+    ) -> Result<Option<EnvelopeHeader>, Rejection> {
+        let is_unread = !body.is_whole && !plan.modify_envelope;
+        if is_unread || !self.is_envelope(head, endpoint) {
             return Ok(None);
         }
-        envelope::scan(body, &mut self.body_edits)
-            .map(Some)
-            .map_err(Rejection::Envelope)
+        let scanned = envelope::scan(&body.text, &mut self.body_edits);
+        if !plan.modify_envelope {
+            self.body_edits.clear();
+        }
+        scanned.map(Some).map_err(Rejection::Envelope)
     }
 
     /// The dialog's script, made to post back here.
@@ -297,20 +318,28 @@ impl Exchange {
 }
 
 /// A request as it was sent to us, read and decoded.
-struct Sent<'s> {
-    head: &'s Bytes,
-    target: Target,
-    body: &'s Bytes,
-    envelope: Option<EnvelopeHeader>,
+pub(super) struct Sent<'s> {
+    pub(super) head: &'s Bytes,
+    pub(super) request_target: Span,
+    pub(super) target: Target,
+    pub(super) body: &'s Body,
+    pub(super) envelope: Option<EnvelopeHeader>,
 }
 
 impl Sent<'_> {
+    /// The path that was asked for.
+    pub(super) fn path(&self) -> &[u8] {
+        let target = self.request_target.of(self.head);
+        let end = memchr(b'?', target).unwrap_or(target.len());
+        target.get(..end).unwrap_or_default()
+    }
+
     /// What rate limits can be about.
-    fn items(&self) -> Vec<Option<Category>> {
-        let Some(envelope) = &self.envelope else {
+    pub(super) fn items(&self) -> Vec<Option<Category>> {
+        let Some(envelope) = self.envelope.filter(|_| self.body.is_whole) else {
             return vec![Category::of_endpoint(self.target.endpoint)];
         };
-        let categories = items(self.body, envelope.end)
+        let categories = items(&self.body.text, envelope.end)
             .map_while(Result::ok)
             .map(|item| Category::of_item(&item.kind));
         limited::deciding_items(categories.collect())
@@ -318,7 +347,7 @@ impl Sent<'_> {
 
     fn event_id(&self) -> Option<&[u8]> {
         let span = self.envelope?.event_id?;
-        Some(span.of(self.body))
+        Some(span.of(&self.body.text))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::config::{Config, DriverChoice, Log, Workers};
 use crate::mirror::rejection::Rejection;
 use crate::mirror::verdict::outcome_labels;
 use crate::observe::counters::{Counters, Totals};
+use crate::sentry::selection::Refused;
 use crate::server::balance::Balance;
 use crate::server::driver::DriverKind;
 use crate::server::listen;
@@ -209,6 +210,7 @@ impl Mirror {
         let counters = Arc::new(Counters::new(
             Rejection::LABELS.into_iter(),
             outcome_labels(),
+            Refused::LABELS.into_iter(),
         ));
         let (start, started) = mpsc::channel();
         let (plans, worker_plans) = mpsc::channel();

@@ -23,6 +23,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::budget::{Budget, Reservation};
 use crate::config::DriverChoice;
+use crate::http::compress::Compressors;
 use crate::http::encoding::Decompressors;
 use crate::mirror::deliver::Delivery;
 use crate::mirror::lanes::Lanes;
@@ -126,6 +127,8 @@ pub struct Worker {
     pub lanes: Rc<Lanes<Delivery<(Reservation, Pass)>>>,
     /// Decompressors to be used again.
     pub decompressors: RefCell<Decompressors>,
+    /// Compressors to be used again.
+    pub compressors: RefCell<Compressors>,
     /// What it has counted.
     pub counters: Arc<Counters>,
     /// Requests and deliveries in flight.
@@ -202,6 +205,7 @@ impl Worker {
             budget,
             lanes: Lanes::new(),
             decompressors: RefCell::default(),
+            compressors: RefCell::default(),
             counters,
             gate: Rc::default(),
             stop: Rc::default(),

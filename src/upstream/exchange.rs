@@ -30,6 +30,8 @@ pub struct Request {
     pub head: Vec<u8>,
     /// The rest of the body, shared by all deliveries of the request.
     pub body: Bytes,
+    /// What ends the body of this delivery alone; mostly nothing.
+    pub tail: Vec<u8>,
 }
 
 /// Why a delivery got no answer.
@@ -60,6 +62,10 @@ pub enum Failure {
     Overloaded,
     /// The upstream failed too often and is left alone for a while.
     Paused,
+    /// Not sent, because the outbound wants nothing of it by its `categories`.
+    Filtered,
+    /// Not sent, because it is not in the share that the outbound wants.
+    Sampled,
     /// Not sent, because the outbound has asked not to be sent it for so many more seconds.
     Withheld(u32),
     /// The delivery's own code failed; a bug of this program.
@@ -68,7 +74,7 @@ pub enum Failure {
 
 impl Failure {
     /// The words that [`Failure::label`] can give.
-    pub const LABELS: [&'static str; 14] = [
+    pub const LABELS: [&'static str; 16] = [
         "dns",
         "connect",
         "connect_timeout",
@@ -81,6 +87,8 @@ impl Failure {
         "timeout",
         "overloaded",
         "paused",
+        "filtered",
+        "sampled",
         "rate_limited",
         "panicked",
     ];
@@ -96,6 +104,8 @@ impl Failure {
             | Failure::TooLarge
             | Failure::Overloaded
             | Failure::Paused
+            | Failure::Filtered
+            | Failure::Sampled
             | Failure::Withheld(_)
             | Failure::Panicked => false,
         }
@@ -116,6 +126,8 @@ impl Failure {
             Failure::Timeout => "timeout",
             Failure::Overloaded => "overloaded",
             Failure::Paused => "paused",
+            Failure::Filtered => "filtered",
+            Failure::Sampled => "sampled",
             Failure::Withheld(_) => "rate_limited",
             Failure::Panicked => "panicked",
         }
@@ -139,6 +151,8 @@ impl fmt::Display for Failure {
             Failure::Timeout => f.write_str("no complete response within timeouts.exchange"),
             Failure::Overloaded => f.write_str("limits.in_flight deliveries are under way already"),
             Failure::Paused => f.write_str("left alone after repeated failures"),
+            Failure::Filtered => f.write_str("none of it is of the outbound's categories"),
+            Failure::Sampled => f.write_str("not in the share that the outbound gets"),
             Failure::Withheld(seconds) => {
                 write!(f, "withheld, because it asked for a pause of {seconds} s")
             }
@@ -213,20 +227,35 @@ impl Connection {
     ) -> Result<Response, Failure> {
         self.is_reusable = false;
         self.saw_response = false;
-        let head = std::mem::take(&mut request.head);
-        let body = std::mem::take(&mut request.body);
-        let error = match self.stream.send(head, body).await {
-            Sent::Whole(head, body) => {
-                (request.head, request.body) = (head, body);
-                return self.receive(request.method, limits).await;
-            }
-            Sent::Broken(error, head, body) => {
-                (request.head, request.body) = (head, body);
-                Some(error)
-            }
-            Sent::Answered => {
-                self.saw_response = true;
-                None
+        let mut head = std::mem::take(&mut request.head);
+        let mut body = std::mem::take(&mut request.body);
+        let mut is_tail = false;
+        let error = loop {
+            match self.stream.send(head, body).await {
+                Sent::Whole(tail, _) if is_tail => {
+                    request.tail = tail;
+                    return self.receive(request.method, limits).await;
+                }
+                Sent::Whole(sent_head, sent_body) => {
+                    (request.head, request.body) = (sent_head, sent_body);
+                    if request.tail.is_empty() {
+                        return self.receive(request.method, limits).await;
+                    }
+                    is_tail = true;
+                    (head, body) = (std::mem::take(&mut request.tail), Bytes::new());
+                }
+                Sent::Broken(error, tail, _) if is_tail => {
+                    request.tail = tail;
+                    break Some(error);
+                }
+                Sent::Broken(error, head, body) => {
+                    (request.head, request.body) = (head, body);
+                    break Some(error);
+                }
+                Sent::Answered => {
+                    self.saw_response = true;
+                    break None;
+                }
             }
         };
         // An upstream may answer early, say 413, and read no further or even close; its answer is

@@ -29,7 +29,7 @@ fn a_bad_configuration_is_told_with_its_place_and_what_would_be_right() {
         (GOOD.replace("http://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:9/2", "htp://x"), &["config.yml:5", "keys[0].outbound[0]", "http"]),
         ("keys:\n  - inbound: http://0123456789abcdef0123456789abcdef@m/1\n    outbound: []\n".to_owned(), &["keys[0].outbound"]),
         (format!("{GOOD}  - inbound: http://0123456789abcdef0123456789abcdef@m/1\n    outbound: [http://bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb@h/1]\n"), &["keys[1].inbound", "keys[0]"]),
-        (GOOD.replace("- http://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:9/2", "- {dsn: http://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:9/2, sample_rate: 0.5}"), &["sample_rate", "not supported yet"]),
+        (GOOD.replace("- http://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:9/2", "- {dsn: http://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:9/2, sample_rate: half}"), &["sample_rate", "a number from 0 to 1"]),
         (String::new(), &["keys"]),
     ];
     for (text, expected) in cases {

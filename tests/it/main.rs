@@ -14,6 +14,7 @@
 //! - `tls`: private certificate authorities.
 //! - `load`: many requests, many connections, many workers.
 //! - `endpoints`: every endpoint, method and place of the key.
+//! - `selection`: categories, shares, copies and forms of an outbound.
 //! - `dialog`: the crash-report dialog.
 //! - `command_line`: configurations good and bad, exit codes, signals.
 //! - `tidy`: rules of the house that a compiler does not check.
@@ -37,6 +38,7 @@ mod mirroring;
 mod parser;
 mod replies;
 mod requests;
+mod selection;
 mod shortage;
 mod support;
 mod tidy;

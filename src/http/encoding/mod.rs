@@ -66,6 +66,17 @@ impl Encoding {
         Ok(encoding)
     }
 
+    /// Its name in `Content-Encoding`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Encoding::Identity => "identity",
+            Encoding::Gzip => "gzip",
+            Encoding::Deflate => "deflate",
+            Encoding::Brotli => "br",
+            Encoding::Zstd => "zstd",
+        }
+    }
+
     fn named(value: &[u8]) -> Result<Encoding, Unsupported> {
         [
             ("gzip", Encoding::Gzip),
@@ -246,6 +257,11 @@ impl Decoder {
             Coding::Brotli(brotli) => brotli.held_bytes(),
             Coding::Zstd(zstd) => zstd.held_bytes(),
         }
+    }
+
+    /// What is decoded so far.
+    pub fn output(&self) -> &[u8] {
+        &self.output
     }
 
     /// The decoded body, after [`Step::Done`].

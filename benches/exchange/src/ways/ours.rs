@@ -51,6 +51,7 @@ impl Parts {
             method: Method::Post,
             head,
             body,
+            tail: Vec::new(),
         }
     }
 }

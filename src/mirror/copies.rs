@@ -1,0 +1,216 @@
+//! Copies of a request that are no duplicates: every id in them is another one.
+//!
+//! Sentry drops a second event of the same id, so each copy has its own. The ids of a copy follow from
+//! the original ones and its number, so that what refers to each other does so in every copy: the
+//! event in the header and the one in the item, a replay and its recording, a trace and its parts,
+//! also where they come in other requests and through other workers. The first copy is the original.
+//!
+//! An id is replaced by one of the same length, so that nothing else in an envelope has to change.
+
+use bytes::Bytes;
+use memchr::memmem;
+
+use crate::mirror::portion::Portion;
+use crate::sentry::edit::Edit;
+use crate::sentry::envelope;
+use crate::sentry::inventory::SEARCHED_BYTES_MAX;
+use crate::sentry::items::items;
+use crate::sentry::places::{self, Place};
+use crate::sentry::sampling::{id_of_copy, is_id};
+use crate::span::Span;
+
+/// What copies of a portion are made from.
+pub struct Template {
+    text: Vec<u8>,
+    front_bytes: usize,
+    edits: Vec<Edit>,
+    ids: Vec<Span>,
+}
+
+impl Template {
+    /// Finds the ids in a portion, of an envelope or else of an event alone.
+    pub fn new(portion: &Portion, is_envelope: bool) -> Template {
+        let text = [&portion.front[..], &portion.rest].concat();
+        let header = is_envelope.then(|| envelope::scan(&text, &mut Vec::new()));
+        let ids = match header {
+            Some(Ok(header)) => ids_of_envelope(&text, header.end),
+            Some(Err(_)) => Vec::new(),
+            None => ids_of_event(&text),
+        };
+        Template {
+            text,
+            front_bytes: portion.front.len(),
+            edits: portion.edits.clone(),
+            ids,
+        }
+    }
+
+    /// Copy number `copy`.
+    pub fn copy(&self, copy: u32) -> Portion {
+        let mut text = self.text.clone();
+        rename(&mut text, &self.ids, copy);
+        let text = Bytes::from(text);
+        Portion {
+            front: text.slice(..self.front_bytes),
+            edits: self.edits.clone(),
+            rest: text.slice(self.front_bytes..),
+        }
+    }
+}
+
+/// Where the ids of an envelope are, whose header is `header_bytes` long.
+fn ids_of_envelope(envelope: &[u8], header_bytes: usize) -> Vec<Span> {
+    let mut ids = Vec::new();
+    let header = envelope.get(..header_bytes).unwrap_or_default();
+    find(header, 0, &places::HEADER, &mut ids);
+    for item in items(envelope, header_bytes).map_while(Result::ok) {
+        let payload = match &*item.kind {
+            b"replay_video" => replay_event(envelope, item.payload),
+            _ => item.payload,
+        };
+        if payload.len() <= SEARCHED_BYTES_MAX {
+            let text = envelope.get(..payload.end).unwrap_or_default();
+            find(text, payload.start, &places::PAYLOAD, &mut ids);
+        }
+    }
+    ids
+}
+
+/// Where the ids of an event without an envelope are.
+fn ids_of_event(body: &[u8]) -> Vec<Span> {
+    let mut ids = Vec::new();
+    if body.len() <= SEARCHED_BYTES_MAX {
+        find(body, 0, &places::PAYLOAD, &mut ids);
+    }
+    ids
+}
+
+/// Puts the ids of copy number `copy` in the place of the original ones.
+fn rename(text: &mut [u8], ids: &[Span], copy: u32) {
+    for id in ids {
+        if let Some(place) = text.get_mut(id.start..id.end) {
+            let renamed = id_of_copy(place, copy);
+            if renamed.len() == place.len() {
+                place.copy_from_slice(&renamed);
+            }
+        }
+    }
+}
+
+fn find(text: &[u8], start: usize, place: &Place, ids: &mut Vec<Span>) {
+    let mut found = Vec::new();
+    // What is no JSON has no ids that Sentry would read.
+    let _ = places::find(text, start, place, &mut found);
+    let unique = found.iter().filter(|found| found.meaning.is_unique());
+    let spans = unique.map(|found| found.span);
+    ids.extend(spans.filter(|span| is_id(span.of(text))));
+}
+
+/// The JSON of the replay in a video, which is a MessagePack map with the video itself and two more
+/// values in binary; empty where it is none.
+fn replay_event(envelope: &[u8], payload: Span) -> Span {
+    const NAME: &[u8] = b"replay_event";
+    let bytes = payload.of(envelope);
+    let start = bytes.get(..NAME.len() + 8).and_then(|start| {
+        let name = memmem::find(start, NAME)?;
+        Some(name + NAME.len())
+    });
+    let json = start.and_then(|at| {
+        let (length, header_bytes) = match bytes.get(at..)? {
+            [0xc4, a, ..] => (usize::from(*a), 2),
+            [0xc5, a, b, ..] => (usize::from(u16::from_be_bytes([*a, *b])), 3),
+            [0xc6, a, b, c, d, ..] => (u32::from_be_bytes([*a, *b, *c, *d]) as usize, 5),
+            _ => return None,
+        };
+        let start = payload.start + at + header_bytes;
+        let end = start.checked_add(length)?;
+        (end <= payload.end).then_some(Span::new(start, end))
+    });
+    json.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
+    const TRACE: &str = "771a43a4192642f0b136d5159a501700";
+
+    fn copied(text: &str, copy: u32) -> String {
+        let line = text.find('\n').unwrap() + 1;
+        let portion = Portion {
+            front: Bytes::copy_from_slice(&text.as_bytes()[..line]),
+            edits: Vec::new(),
+            rest: Bytes::copy_from_slice(&text.as_bytes()[line..]),
+        };
+        let copy = Template::new(&portion, true).copy(copy);
+        assert_eq!(copy.front.len(), line);
+        String::from_utf8([copy.front, copy.rest].concat()).unwrap()
+    }
+
+    fn renamed(id: &str, copy: u32) -> String {
+        String::from_utf8(id_of_copy(id.as_bytes(), copy)).unwrap()
+    }
+
+    #[test]
+    fn ids_are_other_ones_everywhere_and_the_rest_is_the_same() {
+        let dashed = "9ec79c33-ec99-42ab-8353-589fcb2e04dc";
+        let text = format!(
+            "{{\"event_id\":\"{dashed}\",\"trace\":{{\"trace_id\":\"{TRACE}\",\"public_key\":\"{EVENT}\"}}}}\n\
+             {{\"type\":\"event\",\"length\":LENGTH}}\n{{\"event_id\":\"{EVENT}\",\"contexts\":{{\"trace\":{{\"trace_id\":\"{TRACE}\"}}}},\"user\":{{\"id\":\"{EVENT}\"}}}}\n\
+             {{\"type\":\"check_in\"}}\n{{\"check_in_id\":\"{TRACE}\",\"monitor_slug\":\"{EVENT}\"}}\n\
+             {{\"type\":\"log\"}}\n{{\"items\":[{{\"trace_id\":\"{TRACE}\",\"body\":\"{TRACE}\"}}]}}\n\
+             {{\"type\":\"attachment\",\"length\":32}}\n{EVENT}"
+        );
+        let (event, trace) = (renamed(EVENT, 2), renamed(TRACE, 2));
+        let expected = text
+            .replace(dashed, &renamed(dashed, 2))
+            .replace(&format!("_id\":\"{EVENT}"), &format!("_id\":\"{event}"))
+            .replace(&format!("_id\":\"{TRACE}"), &format!("_id\":\"{trace}"));
+        // The length is that of the event's payload.
+        let length = text.lines().nth(2).unwrap().len().to_string();
+        let (text, expected) = (
+            text.replace("LENGTH", &length),
+            expected.replace("LENGTH", &length),
+        );
+        assert_eq!(copied(&text, 2), expected);
+        assert_ne!(copied(&text, 3), expected);
+        assert_eq!(renamed(dashed, 2).replace('-', ""), event);
+    }
+
+    #[test]
+    fn what_is_no_id_stays() {
+        for text in [
+            "{\"event_id\":\"\"}\n{\"type\":\"event\"}\n{\"event_id\":7}",
+            "{\"event_id\":null}\n{\"type\":\"event\"}\nnot JSON",
+            "{\"trace\":{\"trace_id\":\"\\u0037\\u00371a43a4192642f0b136d5159a501700\"}}\n",
+            "{}\n{\"type\":\"session\"}\n{\"sid\":\"s\",\"did\":\"771a43a4192642f0b136d5159a501700\"}",
+        ] {
+            assert_eq!(copied(text, 2), text);
+        }
+    }
+
+    #[test]
+    fn the_replay_in_a_video_is_found_in_its_message_pack() {
+        let json = format!("{{\"replay_id\":\"{EVENT}\",\"trace_ids\":[\"{TRACE}\"]}}");
+        let mut payload = vec![0x83, 0xac];
+        payload.extend_from_slice(b"replay_event\xc5");
+        payload.extend_from_slice(&(json.len() as u16).to_be_bytes());
+        payload.extend_from_slice(json.as_bytes());
+        payload.extend_from_slice(b"\xafreplay_recording\xc4\x01x");
+        let head = format!(
+            "{{}}\n{{\"type\":\"replay_video\",\"length\":{}}}\n",
+            payload.len()
+        );
+        let mut text = [head.as_bytes(), &payload].concat();
+        let ids = ids_of_envelope(&text, 2);
+        assert_eq!(ids.len(), 2);
+        rename(&mut text, &ids, 2);
+        assert!(memmem::find(&text, renamed(EVENT, 2).as_bytes()).is_some());
+        assert!(memmem::find(&text, EVENT.as_bytes()).is_none());
+        for cut in 0..payload.len() {
+            let cut = replay_event(&payload[..cut], Span::new(0, cut));
+            assert!(cut.is_empty() || cut.len() == json.len());
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The part of an envelope that a selection takes.
+//!
+//! An envelope is cut by spans: what stays keeps its bytes. It falls into a front, its header line, in
+//! which each outbound's own texts are put later, and a rest that is the same for all outbounds with
+//! this selection. Usually the rest is one piece of the body that came, and then nothing is copied.
+//!
+//! Logs, metrics and spans of several traces come in one item. Where only some of them stay, the item
+//! is made shorter, and the two numbers in its header that depend on that are written anew.
+
+use bytes::Bytes;
+
+use crate::sentry::category::Category;
+use crate::sentry::edit::Edit;
+use crate::sentry::inventory::{Inventory, Part};
+use crate::sentry::sampling;
+use crate::sentry::selection::{Refused, Selection};
+use crate::span::Span;
+
+/// What goes to the outbounds with one selection, without what is each outbound's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Portion {
+    /// The beginning of the body.
+    pub front: Bytes,
+    /// What changes in the front for each outbound.
+    pub edits: Vec<Edit>,
+    /// What follows it.
+    pub rest: Bytes,
+}
+
+/// What stays of an envelope.
+#[derive(Debug)]
+pub struct Cut {
+    /// The header line.
+    pub front: Vec<u8>,
+    /// What changes in it for each outbound.
+    pub edits: Vec<Edit>,
+    /// What follows it.
+    pub pieces: Pieces,
+    /// What the items that stay count as.
+    pub categories: Vec<Option<Category>>,
+    /// How many items were left out, each with the reason.
+    pub left_out: Vec<Refused>,
+}
+
+/// A text made of pieces of a body.
+#[derive(Debug, Default)]
+pub struct Pieces(Vec<Piece>);
+
+/// A part of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes of the body.
+    Copy(Span),
+    /// Other bytes.
+    Text(String),
+}
+
+impl Pieces {
+    fn copy(&mut self, span: Span) {
+        match self.0.last_mut() {
+            _ if span.is_empty() => {}
+            Some(Piece::Copy(last)) if last.end == span.start => last.end = span.end,
+            Some(Piece::Copy(_) | Piece::Text(_)) | None => self.0.push(Piece::Copy(span)),
+        }
+    }
+
+    fn text(&mut self, text: impl Into<String>) {
+        self.0.push(Piece::Text(text.into()));
+    }
+
+    /// The one span that it is, if nothing has to be copied to make it.
+    pub fn as_span(&self) -> Option<Span> {
+        match self.0.as_slice() {
+            [] => Some(Span::default()),
+            [Piece::Copy(span)] => Some(*span),
+            [_, ..] => None,
+        }
+    }
+
+    /// How long it is.
+    pub fn len(&self) -> usize {
+        let length = |piece: &Piece| match piece {
+            Piece::Copy(span) => span.len(),
+            Piece::Text(text) => text.len(),
+        };
+        self.0.iter().map(length).sum()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its parts as slices, in order.
+    pub fn slices<'p>(&'p self, body: &'p [u8]) -> impl Iterator<Item = &'p [u8]> {
+        self.0.iter().map(|piece| match piece {
+            Piece::Copy(span) => span.of(body),
+            Piece::Text(text) => text.as_bytes(),
+        })
+    }
+}
+
+/// What `selection` takes of the envelope `body`, in whose header `edits` are to be made; `None` for
+/// all of it, as it is.
+///
+/// # Errors
+/// It takes nothing of it.
+pub fn cut(
+    selection: &Selection,
+    inventory: &Inventory,
+    body: &[u8],
+    edits: &[Edit],
+) -> Result<Option<Cut>, Refused> {
+    let Some(first) = inventory.parts.first() else {
+        return match selection.takes_unknown() {
+            true => Ok(None),
+            false => Err(Refused::Filtered),
+        };
+    };
+    let mut pieces = Pieces::default();
+    let mut categories = Vec::new();
+    let mut left_out = Vec::new();
+    for part in &inventory.parts {
+        match take(selection, part, &mut pieces) {
+            Ok(()) => categories.push(part.category),
+            Err(refused) => left_out.push(refused),
+        }
+    }
+    if categories.is_empty() {
+        let is_sampled = left_out.contains(&Refused::Sampled);
+        return Err(if is_sampled {
+            Refused::Sampled
+        } else {
+            Refused::Filtered
+        });
+    }
+    let (front, edits, is_same) = front(
+        Span::new(0, first.whole.start).of(body),
+        edits,
+        inventory.sample_rate,
+        rate_of_trace(selection, &categories),
+    );
+    let all = Span::new(first.whole.start, body.len());
+    if is_same && pieces.as_span() == Some(all) {
+        return Ok(None);
+    }
+    Ok(Some(Cut {
+        front,
+        edits,
+        pieces,
+        categories,
+        left_out,
+    }))
+}
+
+/// Appends what is taken of an item.
+fn take(selection: &Selection, part: &Part, pieces: &mut Pieces) -> Result<(), Refused> {
+    if part.entries.is_empty() {
+        selection.take(part.category, part.ticket)?;
+        pieces.copy(part.whole);
+        return Ok(());
+    }
+    let mut kept = Vec::new();
+    let mut refused = Refused::Filtered;
+    for (index, (_, ticket)) in part.entries.iter().enumerate() {
+        match selection.take(part.category, *ticket) {
+            Ok(()) => kept.push(index),
+            Err(reason) => refused = reason,
+        }
+    }
+    if kept.is_empty() {
+        return Err(refused);
+    }
+    if kept.len() == part.entries.len() {
+        pieces.copy(part.whole);
+    } else {
+        shorten(part, &kept, pieces);
+    }
+    Ok(())
+}
+
+/// Appends an item with some of its entries only.
+fn shorten(part: &Part, kept: &[usize], pieces: &mut Pieces) {
+    let entry = |index: &usize| part.entries.get(*index).map(|(span, _)| *span);
+    let spans: Vec<Span> = kept.iter().filter_map(entry).collect();
+    let (Some((first, _)), Some((last, _))) = (part.entries.first(), part.entries.last()) else {
+        return;
+    };
+    let opening = Span::new(part.payload.start, first.start);
+    let closing = Span::new(last.end, part.payload.end);
+    let commas = spans.len().saturating_sub(1);
+    let inner: usize = spans.iter().map(|span| span.len()).sum();
+    let length = opening.len() + inner + commas + closing.len();
+
+    let mut numbers: Vec<(Span, usize)> = Vec::new();
+    numbers.extend(part.length.map(|place| (place, length)));
+    numbers.extend(part.item_count.map(|place| (place, spans.len())));
+    numbers.sort_by_key(|(place, _)| place.start);
+    let mut copied = part.whole.start;
+    for (place, number) in numbers {
+        pieces.copy(Span::new(copied, place.start));
+        pieces.text(number.to_string());
+        copied = place.end;
+    }
+    pieces.copy(Span::new(copied, opening.end));
+    for (index, span) in spans.into_iter().enumerate() {
+        if index > 0 {
+            pieces.text(",");
+        }
+        pieces.copy(span);
+    }
+    pieces.copy(Span::new(closing.start, part.whole.end));
+}
+
+/// The rate that the trace in an envelope was sampled with here: that of its transaction or spans, whose
+/// numbers are extrapolated by it, or else that of the first item.
+fn rate_of_trace(selection: &Selection, categories: &[Option<Category>]) -> f64 {
+    let is_trace = |category: &&Option<Category>| {
+        matches!(category, Some(Category::Transaction | Category::Span))
+    };
+    let decisive = categories.iter().find(is_trace).or(categories.first());
+    decisive.map_or(1.0, |category| selection.rate(*category))
+}
+
+/// The header line with its sample rate multiplied, the edits moved accordingly, and whether it is still
+/// the same.
+fn front(
+    line: &[u8],
+    edits: &[Edit],
+    sample_rate: Option<Span>,
+    factor: f64,
+) -> (Vec<u8>, Vec<Edit>, bool) {
+    let changed = sample_rate.filter(|_| factor < 1.0).and_then(|place| {
+        let product = sampling::multiplied(place.of(line), factor)?;
+        Some((place, product))
+    });
+    let Some((place, product)) = changed else {
+        return (line.to_vec(), edits.to_vec(), true);
+    };
+    let (before, rest) = line.split_at_checked(place.start).unwrap_or_default();
+    let after = rest.get(place.len()..).unwrap_or_default();
+    let moved = |edit: &Edit| {
+        let mut edit = *edit;
+        if edit.span.start >= place.end {
+            // The rate stands before it, so that neither can become negative.
+            edit.span.start = edit.span.start - place.len() + product.len();
+            edit.span.end = edit.span.end - place.len() + product.len();
+        }
+        edit
+    };
+    let front = [before, product.as_bytes(), after].concat();
+    (front, edits.iter().map(moved).collect(), false)
+}
+
+#[cfg(test)]
+mod tests;

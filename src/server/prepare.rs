@@ -1,0 +1,369 @@
+//! What is made of a request for the outbounds that do not get it whole, once and decoded.
+//!
+//! The others are on their way already. For each handling of the route the request is cut, copied and
+//! compressed as it says, once for all outbounds that have it. Large bodies are worked on in slices with
+//! pauses between them, so that the core's other connections are served meanwhile, and everything that is
+//! made counts in the memory budget: where that does not allow it, these deliveries fail and no other.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::budget::Reservation;
+use crate::http::compress::{Compressed, Compressor, Target};
+use crate::http::head::Method;
+use crate::mirror::copies::Template;
+use crate::mirror::deliver::FanOut;
+use crate::mirror::handling::{Form, Handling};
+use crate::mirror::limited;
+use crate::mirror::portion::{self, Cut, Portion};
+use crate::mirror::rewrite::{self, Original, Parcel};
+use crate::mirror::routes::Route;
+use crate::sentry::category::Category;
+use crate::sentry::endpoint::Endpoint;
+use crate::sentry::envelope::EnvelopeError;
+use crate::sentry::inventory::{self, Inventory};
+use crate::sentry::sampling::Ticket;
+use crate::sentry::selection::{Refused, Selection};
+use crate::server::gate::Pass;
+use crate::server::request::Sent;
+use crate::server::worker::{Routing, Worker};
+use crate::upstream::exchange::Failure;
+
+/// How much is compressed, or copied, before other connections get their turn: some 0.5 ms of work.
+const COMPRESSED_BYTES: usize = 64 * 1024;
+const COPIED_BYTES: usize = 2 * 1024 * 1024;
+
+/// How long they get it.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// What a delivery keeps alive.
+type Kept = (Reservation, Pass);
+
+/// Delivers a request to the outbounds of `route` that have a handling.
+pub(super) async fn deliver_handled(
+    worker: &Rc<Worker>,
+    routing: &Routing,
+    fan_out: &Rc<FanOut<Kept>>,
+    route: &Route,
+    original: &Original<'_>,
+    sent: &Sent<'_>,
+) {
+    let mut preparation = Preparation {
+        worker,
+        original,
+        sent,
+        samples: route.samples,
+        inventory: OnceCell::new(),
+        taken: Vec::new(),
+        share: worker.budget.reservation(),
+    };
+    for (index, handling) in route.handlings.iter().enumerate() {
+        let taken = match preparation.take(handling).await {
+            Ok(taken) => taken,
+            Err(missing) => {
+                for (outbound, _) in route.handled(index) {
+                    fan_out.record(outbound, Err(missing.into()));
+                }
+                continue;
+            }
+        };
+        let now = Instant::now();
+        let mut open = Vec::new();
+        for (place, outbound) in route.handled(index) {
+            let limits = outbound.limits.in_force(now);
+            if !limits.is_empty() && limited::forbid_all(&limits, &taken.items(sent)) {
+                let pause = limited::longest_seconds(&limits);
+                fan_out.record(place, Err(Failure::Withheld(pause)));
+            } else if let Some(upstream) = routing.upstreams.get(outbound.origin) {
+                taken.count_left_out(worker);
+                open.push((place, outbound, upstream));
+            }
+        }
+        if open.is_empty() {
+            continue;
+        }
+        let mut template = None;
+        for copy in 1..=preparation.copy_count(handling) {
+            let is_first = copy == 1;
+            let parcel = preparation
+                .parcel(handling, &taken, copy, &mut template)
+                .await;
+            for (place, outbound, upstream) in &open {
+                let made = match &parcel {
+                    Ok(parcel) => {
+                        let request = original.render_parcel(outbound, parcel);
+                        let bytes = rewrite::held_bytes(outbound, &request);
+                        preparation.reserve(bytes).map(|()| request)
+                    }
+                    Err(missing) => Err(*missing),
+                };
+                match made {
+                    Ok(request) => fan_out.send(&worker.lanes, *place, upstream, request, is_first),
+                    Err(missing) if is_first => fan_out.record(*place, Err(missing.into())),
+                    Err(missing) => fan_out.note(*place, &Err(missing.into())),
+                }
+            }
+        }
+    }
+    fan_out.keep((preparation.share, worker.gate.enter()));
+}
+
+/// Why there is nothing to deliver.
+#[derive(Clone, Copy)]
+enum Missing {
+    /// The outbounds do not want any of it.
+    Refused(Refused),
+    /// There is no memory left to make it.
+    Memory,
+}
+
+impl From<Missing> for Failure {
+    fn from(missing: Missing) -> Failure {
+        match missing {
+            Missing::Refused(Refused::Filtered) => Failure::Filtered,
+            Missing::Refused(Refused::Sampled) => Failure::Sampled,
+            Missing::Memory => Failure::Overloaded,
+        }
+    }
+}
+
+/// What a selection takes of the request.
+#[derive(Clone, Default)]
+struct Taken {
+    portion: Portion,
+    /// What its items count as; `None` where it is all of the request.
+    categories: Option<Vec<Option<Category>>>,
+    left_out: Vec<Refused>,
+}
+
+impl Taken {
+    /// What rate limits can be about.
+    fn items(&self, sent: &Sent<'_>) -> Vec<Option<Category>> {
+        match &self.categories {
+            Some(categories) => limited::deciding_items(categories.clone()),
+            None => sent.items(),
+        }
+    }
+
+    fn count_left_out(&self, worker: &Worker) {
+        for refused in &self.left_out {
+            worker.counters.items.count(refused.label());
+        }
+    }
+}
+
+/// A request that is being prepared.
+struct Preparation<'p> {
+    worker: &'p Worker,
+    original: &'p Original<'p>,
+    sent: &'p Sent<'p>,
+    samples: bool,
+    inventory: OnceCell<Result<Inventory, EnvelopeError>>,
+    /// What the selections took that were asked already.
+    taken: Vec<(Selection, Result<Taken, Missing>)>,
+    /// The memory of what is made.
+    share: Reservation,
+}
+
+impl Preparation<'_> {
+    /// What `handling` selects.
+    async fn take(&mut self, handling: &Handling) -> Result<Taken, Missing> {
+        let Some(selection) = handling.selection else {
+            return Ok(self.everything());
+        };
+        let known = self.taken.iter().find(|(known, _)| *known == selection);
+        if let Some((_, taken)) = known {
+            return taken.clone();
+        }
+        let taken = self.select(&selection).await;
+        self.taken.push((selection, taken.clone()));
+        taken
+    }
+
+    /// All of the request: what is not each outbound's own is shared with everybody.
+    fn everything(&self) -> Taken {
+        let (body, edits) = (self.original.body, self.original.body_edits);
+        let edited_end = edits.last().map_or(0, |edit| edit.span.end);
+        let front_bytes = edited_end.min(body.len());
+        Taken {
+            portion: Portion {
+                front: body.slice(..front_bytes),
+                edits: edits.to_vec(),
+                rest: body.slice(front_bytes..),
+            },
+            ..Taken::default()
+        }
+    }
+
+    async fn select(&mut self, selection: &Selection) -> Result<Taken, Missing> {
+        let Some(envelope) = &self.sent.envelope else {
+            let (category, ticket) = self.sent.part();
+            let taken = selection.take(category, ticket);
+            return taken.map(|()| self.everything()).map_err(Missing::Refused);
+        };
+        let body = self.original.body;
+        let inventory = self
+            .inventory
+            .get_or_init(|| Inventory::of(body, envelope.end, self.samples));
+        let Ok(inventory) = inventory else {
+            // What cannot be taken apart might hold anything.
+            let taken = selection.take(None, inventory::content(body));
+            return taken.map(|()| self.everything()).map_err(Missing::Refused);
+        };
+        let cut = portion::cut(selection, inventory, body, self.original.body_edits);
+        match cut.map_err(Missing::Refused)? {
+            None => Ok(self.everything()),
+            Some(cut) => {
+                let rest = self.assemble(&cut).await?;
+                Ok(Taken {
+                    portion: Portion {
+                        front: Bytes::from(cut.front),
+                        edits: cut.edits,
+                        rest,
+                    },
+                    categories: Some(cut.categories),
+                    left_out: cut.left_out,
+                })
+            }
+        }
+    }
+
+    /// What stays behind the header line; a part of the body if it is one piece of that.
+    async fn assemble(&mut self, cut: &Cut) -> Result<Bytes, Missing> {
+        let body = self.original.body;
+        if let Some(span) = cut.pieces.as_span() {
+            return Ok(body.slice(span.start..span.end));
+        }
+        self.reserve(cut.pieces.len())?;
+        let mut rest = Vec::with_capacity(cut.pieces.len());
+        for piece in cut.pieces.slices(body) {
+            for slice in piece.chunks(COPIED_BYTES) {
+                rest.extend_from_slice(slice);
+                if slice.len() == COPIED_BYTES {
+                    monoio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        Ok(Bytes::from(rest))
+    }
+
+    /// How many copies there are to be: only what has ids that are known here is copied.
+    fn copy_count(&self, handling: &Handling) -> u32 {
+        let is_event = self.sent.target.endpoint == Endpoint::Store
+            && self.original.parsed.method == Method::Post;
+        match self.sent.envelope.is_some() || is_event {
+            true => handling.copies,
+            false => 1,
+        }
+    }
+
+    /// Copy number `copy` of what was taken, in the form that `handling` asks for.
+    async fn parcel(
+        &mut self,
+        handling: &Handling,
+        taken: &Taken,
+        copy: u32,
+        template: &mut Option<Template>,
+    ) -> Result<Parcel, Missing> {
+        let encoding = self.sent.body.encoding;
+        let form = handling.form(encoding);
+        let is_unchanged =
+            copy == 1 && taken.categories.is_none() && taken.portion.edits.is_empty();
+        let target = match (form, &self.sent.body.coded) {
+            (Form::AsItCame(_), Some(coded)) if is_unchanged => {
+                return Ok(Parcel::AsItCame(coded.clone(), encoding.name()));
+            }
+            (Form::Plain, _) => None,
+            (Form::AsItCame(target), _) => target,
+            (Form::Compressed(target), _) => Some(target),
+        };
+        let portion = match copy {
+            1 => taken.portion.clone(),
+            _ => self.copy(&taken.portion, copy, template).await?,
+        };
+        match target {
+            Some(target) if !(portion.front.is_empty() && portion.rest.is_empty()) => {
+                let compressed = self.compress(target, portion.rest.clone()).await?;
+                Ok(Parcel::Compressed(portion, compressed))
+            }
+            Some(_) | None => Ok(Parcel::Plain(portion)),
+        }
+    }
+
+    async fn copy(
+        &mut self,
+        portion: &Portion,
+        copy: u32,
+        template: &mut Option<Template>,
+    ) -> Result<Portion, Missing> {
+        let length = portion.front.len() + portion.rest.len();
+        if template.is_none() {
+            self.reserve(length)?;
+            let is_envelope = self.sent.envelope.is_some();
+            *template = Some(Template::new(portion, is_envelope));
+        }
+        self.reserve(length)?;
+        if length > COPIED_BYTES {
+            monoio::time::sleep(PAUSE).await;
+        }
+        let made = template.as_ref().map(|template| template.copy(copy));
+        made.ok_or(Missing::Memory)
+    }
+
+    async fn compress(&mut self, target: Target, rest: Bytes) -> Result<Compressed, Missing> {
+        let reserved_bytes = self.share.bytes();
+        let mut compressor =
+            Compressor::new(target, rest, &mut self.worker.compressors.borrow_mut());
+        loop {
+            let is_done = compressor
+                .step(COMPRESSED_BYTES)
+                .map_err(|_| Missing::Memory)?;
+            if !self.share.resize(reserved_bytes + compressor.held_bytes()) {
+                self.share.shrink(self.share.bytes() - reserved_bytes);
+                return Err(Missing::Memory);
+            }
+            if is_done {
+                break;
+            }
+            monoio::time::sleep(PAUSE).await;
+        }
+        let compressed = compressor.finish(&mut self.worker.compressors.borrow_mut());
+        let _ = self.share.resize(reserved_bytes + compressed.bytes.len());
+        Ok(compressed)
+    }
+
+    fn reserve(&mut self, bytes: usize) -> Result<(), Missing> {
+        match self.share.grow(bytes) {
+            true => Ok(()),
+            false => Err(Missing::Memory),
+        }
+    }
+}
+
+impl Sent<'_> {
+    /// What a request without an envelope counts as, and what decides on it.
+    fn part(&self) -> (Option<Category>, Ticket) {
+        let body = &self.body.text;
+        let endpoint = self.target.endpoint;
+        let segment_after = |name: &[u8]| {
+            let mut segments = self.path().split(|byte| *byte == b'/');
+            segments.find(|segment| *segment == name);
+            segments.find(|segment| !segment.is_empty())
+        };
+        let ticket = match endpoint {
+            Endpoint::Store => Some(inventory::ticket_of_event(body)),
+            Endpoint::Attachments => segment_after(b"events").map(Ticket::of),
+            // All check-ins of a monitor, those in envelopes included.
+            Endpoint::Cron => segment_after(b"cron").map(Ticket::of),
+            _ => None,
+        };
+        let category = match endpoint {
+            Endpoint::ErrorPage => Some(Category::Feedback),
+            _ => Category::of_endpoint(endpoint),
+        };
+        (category, ticket.unwrap_or_else(|| inventory::content(body)))
+    }
+}

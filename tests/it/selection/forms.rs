@@ -1,0 +1,307 @@
+//! In which form bodies go out: compressed once for all, as they came, or untouched.
+
+use super::{
+    ID, KEY_A, KEY_B, Pair, Process, Upstream, config, envelope, gunzip, gzip, mapping, rewritten,
+};
+use crate::support::IN_KEY;
+
+fn coded_request(path: &str, coding: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST {path}?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// An envelope with an attachment of noise, so that it stays large when compressed.
+fn large(bytes: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let noise = (0..bytes).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    let head = format!(
+        "{}{{\"type\":\"attachment\",\"length\":{bytes}}}\n",
+        envelope(ID)
+    );
+    head.into_bytes().into_iter().chain(noise).collect()
+}
+
+fn after_first_line(body: &[u8]) -> &[u8] {
+    let line = body.iter().position(|byte| *byte == b'\n').unwrap();
+    &body[line..]
+}
+
+#[test]
+fn a_body_is_compressed_once_and_readable_for_each() {
+    let upstreams: Vec<Upstream> = (0..4).map(|_| Upstream::ok()).collect();
+    let options = [
+        "compression: gzip",
+        "compression: gzip",
+        "compression: zstd",
+        "compression: none",
+    ];
+    let outbounds: Vec<String> = upstreams
+        .iter()
+        .zip(options)
+        .map(|(upstream, options)| mapping(upstream, KEY_B, options))
+        .collect();
+    let mirror = Process::start(&config(&outbounds, ""));
+    let mut client = mirror.client();
+    let bodies = [
+        envelope(ID).into_bytes(),
+        large(3_000),
+        large(100_000),
+        large(150_000),
+        b"{}".to_vec(),
+    ];
+    for (number, body) in bodies.iter().enumerate() {
+        assert_eq!(
+            client
+                .ask(&coded_request("/api/42/envelope/", "gzip", &gzip(body)))
+                .status,
+            200
+        );
+        for (upstream, options) in upstreams.iter().zip(options) {
+            let got = upstream.wait_for(number + 1).remove(number);
+            let text = match got.field("Content-Encoding") {
+                Some("gzip") => gunzip(&got.body),
+                Some("zstd") => zstd::decode_all(&got.body[..]).unwrap(),
+                Some(other) => panic!("{other}"),
+                None => got.body.clone(),
+            };
+            let coding = got.field("Content-Encoding").unwrap_or("none");
+            assert_eq!(options, format!("compression: {coding}"));
+            if body.len() > 2 {
+                assert!(
+                    after_first_line(&text) == after_first_line(body),
+                    "{options} {number}"
+                );
+                let line = String::from_utf8_lossy(&text)
+                    .lines()
+                    .next()
+                    .unwrap()
+                    .to_owned();
+                assert!(line.contains(&upstream.dsn(KEY_B, 22)) && !line.contains(IN_KEY));
+            } else {
+                assert_eq!(&text, body);
+            }
+        }
+    }
+}
+
+#[test]
+fn bodies_that_are_no_envelopes_are_compressed_too() {
+    let pair = Pair::start("compression: gzip");
+    let mut client = pair.mirror.client();
+    let body =
+        b"{\"dsn\":\"http://0123456789abcdef0123456789abcdef@mirror.example.com/42\"}".repeat(100);
+    let zstd = zstd::encode_all(&body[..], 3).unwrap();
+    assert_eq!(
+        client
+            .ask(&coded_request("/api/42/store/", "zstd", &zstd))
+            .status,
+        200
+    );
+    let got = pair.some.wait_for(1).remove(0);
+    assert_eq!(got.field("Content-Encoding"), Some("gzip"));
+    assert_eq!(gunzip(&got.body), body);
+    // Nothing stays nothing.
+    let get = format!("GET /api/42/cron/x/{IN_KEY}/?status=ok HTTP/1.1\r\nHost: m\r\n\r\n");
+    assert_eq!(client.ask(get.as_bytes()).status, 200);
+    let got = pair.some.wait_for(2).remove(1);
+    assert_eq!(got.field("Content-Encoding"), None);
+    assert_eq!(got.field("Content-Length"), None);
+}
+
+#[test]
+fn preserve_passes_the_bytes_that_came_if_nothing_changes_in_them() {
+    let plain = b"{}\n{\"type\":\"session\"}\n{}\n";
+    let mut brotli = Vec::new();
+    brotli::BrotliCompress(&mut &plain[..], &mut brotli, &Default::default()).unwrap();
+    // Among an outbound that needs everything decoded, and alone.
+    for all in ["compression: none", "compression: preserve"] {
+        let (one, other) = (Upstream::ok(), Upstream::ok());
+        let outbounds = [
+            mapping(&one, KEY_A, all),
+            mapping(&other, KEY_B, "compression: preserve"),
+        ];
+        let mirror = Process::start(&config(&outbounds, ""));
+        let mut client = mirror.client();
+        let mut count = 0;
+        let mut check = |path: &str, coding: &str, body: &[u8], expected: Option<&str>| {
+            assert_eq!(
+                client.ask(&coded_request(path, coding, body)).status,
+                200,
+                "{coding}"
+            );
+            count += 1;
+            one.wait_for(count);
+            let got = other.wait_for(count).remove(count - 1);
+            assert_eq!(got.field("Content-Encoding"), expected, "{path} {coding}");
+            got.body
+        };
+        for (coding, body) in [
+            ("gzip", gzip(plain)),
+            ("br", brotli.clone()),
+            ("zstd", zstd::encode_all(&plain[..], 3).unwrap()),
+        ] {
+            for path in ["/api/42/envelope/", "/api/42/store/"] {
+                assert_eq!(check(path, coding, &body, Some(coding)), body);
+            }
+        }
+        assert_eq!(check("/api/42/envelope/", "", plain, None), plain);
+
+        // Where the header names the DSN, the body is made anew.
+        let named = envelope(ID);
+        let expected = rewritten(&named, &other);
+        let got = check(
+            "/api/42/envelope/",
+            "gzip",
+            &gzip(named.as_bytes()),
+            Some("gzip"),
+        );
+        assert_eq!(gunzip(&got), expected.as_bytes());
+        let body = zstd::encode_all(named.as_bytes(), 3).unwrap();
+        let got = check("/api/42/envelope/", "zstd", &body, Some("zstd"));
+        assert_eq!(zstd::decode_all(&got[..]).unwrap(), expected.as_bytes());
+        let got = check("/api/42/envelope/", "", named.as_bytes(), None);
+        assert_eq!(got, expected.as_bytes());
+    }
+}
+
+/// What follows the first line is not even looked at: it could not be decoded.
+#[test]
+fn an_envelope_without_anything_to_rewrite_is_inflated_no_further_than_needed() {
+    let upstream = Upstream::ok();
+    let mirror = Process::start(&config(
+        &[mapping(&upstream, KEY_A, "compression: preserve")],
+        "",
+    ));
+    let mut client = mirror.client();
+    let mut body = gzip(&[b"{}\n{\"type\":\"session\"}\n", &large(200_000)[..]].concat());
+    let broken = body.len() - 1_000;
+    body.truncate(broken);
+    assert_eq!(
+        client
+            .ask(&coded_request("/api/42/envelope/", "gzip", &body))
+            .status,
+        200
+    );
+    assert_eq!(upstream.wait_for(1).remove(0).body, body);
+    // With something to rewrite it has to be.
+    let named = gzip(&large(200_000));
+    let named = &named[..named.len() - 1_000];
+    assert_eq!(
+        client
+            .ask(&coded_request("/api/42/envelope/", "gzip", named))
+            .status,
+        400
+    );
+    // And what does not begin like an envelope is none.
+    assert_eq!(
+        client
+            .ask(&coded_request("/api/42/envelope/", "gzip", &gzip(b"[]")))
+            .status,
+        400
+    );
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
+fn a_header_that_is_longer_than_a_slice_is_read_to_its_end() {
+    let upstream = Upstream::ok();
+    let mirror = Process::start(&config(
+        &[mapping(&upstream, KEY_A, "compression: preserve")],
+        "",
+    ));
+    let mut client = mirror.client();
+    let sdk = "integration,".repeat(30_000);
+    let plain = format!("{{\"sdk\":\"{sdk}\"}}\n{{\"type\":\"session\"}}\n{{}}");
+    let body = gzip(plain.as_bytes());
+    assert_eq!(
+        client
+            .ask(&coded_request("/api/42/envelope/", "gzip", &body))
+            .status,
+        200
+    );
+    assert_eq!(upstream.wait_for(1).remove(0).body, body);
+    let named =
+        format!("{{\"sdk\":\"{sdk}\",\"dsn\":\"http://{IN_KEY}@mirror.example.com/42\"}}\n");
+    let body = gzip(named.as_bytes());
+    assert_eq!(
+        client
+            .ask(&coded_request("/api/42/envelope/", "gzip", &body))
+            .status,
+        200
+    );
+    let got = upstream.wait_for(2).remove(1);
+    assert!(gunzip(&got.body).ends_with(format!("\"{}\"}}\n", upstream.dsn(KEY_A, 22)).as_bytes()));
+}
+
+#[test]
+fn without_modification_only_the_head_is_rewritten() {
+    let (all, some) = (Upstream::ok(), Upstream::ok());
+    let outbounds = [
+        all.dsn(KEY_A, 11),
+        mapping(&some, KEY_B, "categories: [error]"),
+    ];
+    for outbounds in [&outbounds[..1], &outbounds] {
+        let before = all.received().len();
+        let mirror = Process::start(&config(outbounds, "modify_envelope: false"));
+        let mut client = mirror.client();
+        let named = envelope(ID);
+        let body = gzip(named.as_bytes());
+        assert_eq!(
+            client
+                .ask(&coded_request("/api/42/envelope/", "gzip", &body))
+                .status,
+            200
+        );
+        let got = all.wait_for(before + 1).remove(before);
+        assert_eq!(
+            got.line,
+            format!("POST /api/11/envelope/?sentry_key={KEY_A} HTTP/1.1")
+        );
+        assert_eq!(got.field("Content-Encoding"), Some("gzip"));
+        assert_eq!(got.body, body);
+        assert_eq!(
+            client
+                .ask(&coded_request("/api/42/envelope/", "", named.as_bytes()))
+                .status,
+            200
+        );
+        let got = all.wait_for(before + 2).remove(before + 1);
+        assert_eq!(got.text(), named);
+    }
+    let got = some.wait_for(2);
+    let bodies = [gunzip(&got[0].body), got[1].body.clone()];
+    let whole = envelope(ID);
+    assert!(bodies.contains(&whole.clone().into_bytes()) && bodies[0] == bodies[1]);
+}
+
+/// With a memory budget that allows the body but no second one, the plain delivery goes on.
+#[test]
+fn what_there_is_no_memory_for_is_not_delivered_and_harms_no_other() {
+    let pair = Pair::start_with(
+        "multiplier: 50",
+        "limits: {memory_bytes: 4MiB, body_bytes: 2MiB, decoded_bytes: 2MiB}",
+    );
+    let body = large(1_000_000);
+    let mut client = pair.mirror.client();
+    assert_eq!(
+        client
+            .ask(&coded_request("/api/42/envelope/", "", &body))
+            .status,
+        200
+    );
+    pair.all.wait_for(1);
+    pair.some.wait_for(1);
+    let (got, totals) = pair.finish();
+    assert!((1..5).contains(&got.len()), "{}", got.len());
+    let dropped = 50 - got.len();
+    assert!(
+        totals.contains(&format!("delivered overloaded {dropped}")),
+        "{totals}"
+    );
+}
