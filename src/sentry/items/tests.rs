@@ -1,0 +1,148 @@
+//! Items as SDKs write them and as nobody should, and the naive twin as a judge.
+
+use proptest::prelude::*;
+
+use super::super::envelope;
+use super::*;
+
+/// The types and payloads of an envelope, and the error it ends in.
+fn read(body: &str) -> (Vec<(String, String)>, Option<EnvelopeError>) {
+    let header = envelope::scan(body.as_bytes(), &mut Vec::new()).unwrap();
+    let mut found = Vec::new();
+    for item in items(body.as_bytes(), header.end) {
+        match item {
+            Ok(item) => found.push((
+                String::from_utf8(item.kind.into_owned()).unwrap(),
+                String::from_utf8(item.payload.of(body.as_bytes()).to_vec()).unwrap(),
+            )),
+            Err(error) => return (found, Some(error)),
+        }
+    }
+    (found, None)
+}
+
+#[test]
+fn items_with_and_without_a_length() {
+    let cases: [(&str, &[(&str, &str)]); 9] = [
+        ("{}", &[]),
+        ("{}\n", &[]),
+        ("{}\n{\"type\":\"session\"}\n{}", &[("session", "{}")]),
+        ("{}\n{\"type\":\"session\"}\n{}\n", &[("session", "{}")]),
+        ("{}\n{\"type\":\"log\"}", &[("log", "")]),
+        (
+            "{}\n{\"type\":\"a\",\"length\":3}\nx\ny\n{\"type\":\"b\"}\nz",
+            &[("a", "x\ny"), ("b", "z")],
+        ),
+        (
+            "{}\n{\"length\": 0 ,\"type\":\"a\"}\n\n{\"type\":\"b\",\"length\":1}\nz",
+            &[("a", ""), ("b", "z")],
+        ),
+        (
+            "{\n}\n{\"type\":\"\\u0061\",\"x\":{\"length\":9}}\nq\n",
+            &[("a", "q")],
+        ),
+        ("{}\n{\"type\":\"a\",\"length\":null}\nq", &[("a", "q")]),
+    ];
+    for (body, expected) in cases {
+        let (found, error) = read(body);
+        let found: Vec<_> = found.iter().map(|(a, b)| (&**a, &**b)).collect();
+        assert_eq!((&*found, error), (expected, None), "{body:?}");
+    }
+}
+
+#[test]
+fn an_error_ends_the_walk_after_the_items_before_it() {
+    use EnvelopeError::{Malformed, UnexpectedEnd};
+    let cases = [
+        ("{}\r\n", 0, Malformed),
+        ("{}\n\n", 0, EnvelopeError::UnexpectedEnd),
+        ("{}\n[]\n", 0, EnvelopeError::NotAnObject),
+        ("{}\n{}\nx", 0, Malformed),
+        ("{}\n{\"type\":\"a\",\"length\":9}\nx", 0, UnexpectedEnd),
+        ("{}\n{\"type\":\"a\",\"length\":1}\nxy", 1, Malformed),
+        ("{}\n{\"type\":\"a\"}\nx\n{\"type\":", 1, UnexpectedEnd),
+        (
+            "{}\n{\"type\":\"a\",\"length\":99999999999999999999999}\nx",
+            0,
+            Malformed,
+        ),
+        ("{}\n{\"type\":\"a\",\"length\":-1}\nx", 0, Malformed),
+        ("{}\n{\"type\":\"a\",\"length\":1.0}\nx", 0, Malformed),
+        ("{}\n{\"type\":\"a\",\"length\":\"1\"}\nx", 0, Malformed),
+        ("{}\n{\"type\":\"a\",\"type\":\"b\"}\nx", 0, Malformed),
+        ("{}\n{\"type\":null}\nx", 0, Malformed),
+        ("{}\n{\"type\":\"a\"}x\n", 0, Malformed),
+        ("{}\n{\"type\":\"a\",\"length\":1}\nx\n\n", 1, UnexpectedEnd),
+    ];
+    for (body, count, expected) in cases {
+        let (found, error) = read(body);
+        assert_eq!((found.len(), error), (count, Some(expected)), "{body:?}");
+    }
+}
+
+#[test]
+fn an_envelope_has_five_hundred_items_at_most() {
+    let body = |count: usize| format!("{{}}\n{}", "{\"type\":\"a\"}\n\n".repeat(count));
+    assert_eq!(read(&body(ITEMS_MAX)).1, None);
+    let (found, error) = read(&body(ITEMS_MAX + 1));
+    assert_eq!(
+        (found.len(), error),
+        (ITEMS_MAX, Some(EnvelopeError::TooMany))
+    );
+}
+
+#[test]
+fn an_item_says_where_all_of_it_is() {
+    let body = "{}\n{\"type\":\"log\",\"item_count\":2,\"length\":4,\"attachment_type\":\"x\"}\na\nbc\n{\"type\":\"b\"}\nq";
+    let items: Vec<_> = items(body.as_bytes(), 2).map(Result::unwrap).collect();
+    let text = |span: Span| str::from_utf8(span.of(body.as_bytes())).unwrap();
+    assert_eq!(items[0].item_count.map(text), Some("2"));
+    assert_eq!(items[0].length.map(text), Some("4"));
+    assert_eq!(items[0].attachment_type.map(text), Some("x"));
+    assert!(text(items[0].whole).ends_with("a\nbc\n"));
+    assert_eq!(items[0].whole.end, items[1].whole.start);
+    assert_eq!(text(items[1].whole), "{\"type\":\"b\"}\nq");
+}
+
+/// Pieces of which envelopes, and what is nearly one, are made.
+fn piece() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "{}",
+        "\n",
+        "\n",
+        "\r",
+        " ",
+        "{\"type\":\"event\"}",
+        "{\"type\":\"a\",\"length\":3}",
+        "abc",
+        "{\"length\":0,\"type\":\"b\"}",
+        "{\"type\":\"c\",\"x\":{\"type\":[1,{}]}}",
+        "[]",
+        "{\"a\":1}",
+        "{\"type\":\"\\u0061\",\"length\":null}",
+        "{\"type\":\"a\",\"length\":-1}",
+        "\"",
+        "{",
+        "x",
+        "{\"type\":\"log\",\"item_count\":2,\"attachment_type\":\"q\"}",
+        "{\"type\":7}",
+    ])
+}
+
+proptest! {
+    #[test]
+    fn what_the_naive_twin_accepts_is_accepted_and_means_the_same(
+        pieces in prop::collection::vec(piece(), 0..12),
+    ) {
+        let body = format!("{{}}{}", pieces.concat());
+        if let Some(expected) = twin::items(body.as_bytes(), 2) {
+            let found: Result<Vec<_>, _> = items(body.as_bytes(), 2).collect();
+            let found = found.map_err(|error| TestCaseError::fail(format!("{error:?} in {body:?}")))?;
+            let found: Vec<_> = found
+                .into_iter()
+                .map(|item| (item.kind.into_owned(), item.payload.start..item.payload.end))
+                .collect();
+            prop_assert_eq!(found, expected, "{:?}", body);
+        }
+    }
+}
