@@ -25,16 +25,19 @@ use criterion::{
     BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
 };
 use sentry_mirror::http::chunked::{Chunked, Progress};
+use sentry_mirror::http::compress::{Compressor, Compressors, Target as CodingTarget};
 use sentry_mirror::http::encoding::{Decoder, Decompressors, Encoding, Step};
 use sentry_mirror::http::head::{FieldName, Parsed, RequestHead};
 use sentry_mirror::http::response::ResponseHead;
 use sentry_mirror::limits::Limits;
+use sentry_mirror::mirror::portion;
 use sentry_mirror::mirror::rewrite::{self, Original};
 use sentry_mirror::mirror::routes::{Outbound, Routes};
 use sentry_mirror::sentry::auth::{self, AuthField, FoundKey, Source};
 use sentry_mirror::sentry::edit::Edit;
 use sentry_mirror::sentry::endpoint::{self, Endpoint, Target};
 use sentry_mirror::sentry::envelope;
+use sentry_mirror::sentry::inventory::Inventory;
 
 use fixtures::routes::{INBOUND_KEY, routes};
 
@@ -54,7 +57,7 @@ criterion_group! {
         .measurement_time(Duration::from_millis(1200))
         .sample_size(50);
     targets = request_head, target, key_search, chunked, decode, envelope_header, rewrite_head,
-        response_head
+        response_head, selection, compress
 }
 criterion_main!(stages);
 
@@ -245,6 +248,58 @@ fn response_head(criterion: &mut Criterion) {
     bench(&mut group, "relay", text.len(), || {
         head.parse(black_box(text.as_bytes()), &limits)
     });
+}
+
+/// What a selection takes of an envelope: the walk over its items and the spans that stay. Outbounds
+/// without one pay nothing of this.
+fn selection(criterion: &mut Criterion) {
+    let session = b"{\"type\":\"session\"}\n{\"sid\":\"771a43a4192642f0b136d5159a501700\"}\n";
+    let entry = br#"{"timestamp":1.5,"trace_id":"771a43a4192642f0b136d5159a501700","body":"a line of a log"}"#;
+    let python = [&fixtures::python_envelope(5 * KB)[..], b"\n", session].concat();
+    let entries = vec![&entry[..]; 50].join(&b","[..]);
+    let logs = [
+        b"{}\n{\"type\":\"log\",\"item_count\":50}\n{\"items\":[",
+        &entries[..],
+        b"]}",
+    ]
+    .concat();
+    let mut group = criterion.benchmark_group("selection");
+    for (name, options, body) in [
+        ("filter, python 5 KB", "categories: [error]", &python),
+        ("sample, python 5 KB", "sample_rate: {session: 0}", &python),
+        ("sample, 50 logs", "sample_rate: {log: 0.999}", &logs),
+    ] {
+        let selection = fixtures::selection(options);
+        let mut edits = Vec::new();
+        let header = envelope::scan(body, &mut edits).expect("it has a header");
+        let take = || {
+            let inventory = Inventory::of(body, header.end, selection.samples());
+            let inventory = inventory.expect("it is well-formed");
+            portion::cut(&selection, &inventory, body, &edits)
+        };
+        let taken = take().expect("something is taken");
+        assert_eq!(taken.is_some(), body.ends_with(session), "{name}");
+        bench(&mut group, name, body.len(), take);
+    }
+}
+
+/// The rest of a body, compressed once for all outbounds that want it so.
+fn compress(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("compress");
+    let mut pool = Compressors::default();
+    for (name, bytes) in [("5 KB", 5 * KB), ("300 KB", 300 * KB)] {
+        let body = Bytes::from(fixtures::python_envelope(bytes));
+        for target in [CodingTarget::Gzip, CodingTarget::Zstd] {
+            let mut compress = || {
+                let mut compressor = Compressor::new(target, body.clone(), &mut pool);
+                while !compressor.step(64 * KB).expect("there is memory") {}
+                compressor.finish(&mut pool)
+            };
+            assert!(compress().bytes.len() < bytes / 2);
+            let name = format!("{}, {name}", target.name());
+            bench(&mut group, &name, bytes, compress);
+        }
+    }
 }
 
 /// Benches `operation`, which works on so many bytes.
