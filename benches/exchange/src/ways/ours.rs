@@ -84,7 +84,7 @@ impl Way for Ours {
     }
 
     async fn exchange(&self, parts: &Parts) -> Result<Answer, String> {
-        match self.upstream.deliver(parts.instance()).await {
+        match self.upstream.deliver(&mut parts.instance()).await {
             Ok(response) => Ok(Answer {
                 status: response.status,
                 body: response.body,
