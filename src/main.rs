@@ -2,9 +2,11 @@
 //!
 //! Everything else is in the library, so that tests, benches and fuzzers can reach it.
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use sentry_mirror::admin::{Admin, Push};
 use sentry_mirror::cli::{Arguments, Command};
 use sentry_mirror::config::Config;
 use sentry_mirror::demo;
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     let config = load(arguments).map_err(|errors| (BAD_CONFIG, errors))?;
     if arguments.check {
-        Plan::new(&config, None).map_err(|error| (BAD_CONFIG, error))?;
+        Plan::new(&config, 1, None).map_err(|error| (BAD_CONFIG, error))?;
         for warning in &config.warnings {
             eprintln!("warning: {warning}");
         }
@@ -53,8 +55,13 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     }
     // Before the workers start, so that no signal finds the process without a handler.
     let signals = signals::listen().map_err(|error| (FAILED, error))?;
+    // Before the mirror, so that `/ready` can say that it is not there yet.
+    let admin = config.admin.map(Admin::start).transpose();
+    let admin = admin.map_err(|error| (FAILED, error))?;
     let mut mirror =
         Mirror::start(&config).map_err(|error| (exit_code(&error), error.to_string()))?;
+    let push = show(&config, admin.as_ref(), &mirror)
+        .map_err(|error| (FAILED, format!("cannot start a thread: {error}")))?;
     loop {
         match signals.next() {
             Request::Reload => reload(arguments, &mut mirror),
@@ -65,10 +72,24 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
             }
         }
     }
+    if let Some(push) = push {
+        push.finish();
+    }
     if log.dropped_lines() > 0 {
         warn!(lines = log.dropped_lines(), "log lines were dropped");
     }
     Ok(())
+}
+
+/// Lets the mirror be seen wherever the configuration says.
+fn show(config: &Config, admin: Option<&Admin>, mirror: &Mirror) -> io::Result<Option<Push>> {
+    if let Some(admin) = admin {
+        admin.show(mirror.sight())?;
+    }
+    let target = config.statsd.clone();
+    target
+        .map(|target| Push::start(target, mirror.sight()))
+        .transpose()
 }
 
 /// Reads the configuration.
@@ -90,6 +111,7 @@ fn reload(arguments: &Arguments, mirror: &mut Mirror) {
         mirror.reload(&config).map_err(|error| error.to_string())
     });
     if let Err(error) = reloaded {
+        mirror.sight().reload_failed();
         error!("the configuration is not reloaded, the old one stays in force: {error}");
     }
 }

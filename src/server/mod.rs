@@ -5,6 +5,7 @@
 //! accepts its share ([`balance`]) from the common listener and spawns [`inbound`], one SDK connection,
 //! which reads and writes through [`connection`]; [`request`] is the story of one request, with
 //! [`decode`] for its body. [`gate`] and [`stop`] let it end without losing what it has accepted.
+//! [`sight`] is what can be seen of all this from outside.
 
 pub mod balance;
 pub mod connection;
@@ -15,6 +16,7 @@ pub mod inbound;
 pub mod listen;
 pub mod plan;
 pub mod request;
+pub mod sight;
 pub mod signals;
 pub mod stop;
 pub mod supervisor;

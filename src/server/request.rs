@@ -16,6 +16,7 @@ use crate::config::ReplyPolicy;
 use crate::http::encoding::Encoding;
 use crate::http::framing::{self, Framing};
 use crate::http::head::{FieldName, Method};
+use crate::mirror::access::Entry;
 use crate::mirror::deliver::{FanOut, Means};
 use crate::mirror::dialog;
 use crate::mirror::limited;
@@ -32,30 +33,32 @@ use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::sentry::items::items;
 use crate::server::connection::Ended;
 use crate::server::decode::decode;
-use crate::server::inbound::{BodyState, Exchange};
+use crate::server::inbound::{BodyState, Course, Exchange};
 use crate::server::plan::Plan;
 use crate::server::worker::{Routing, Worker};
 use crate::upstream::stream::READ_BYTES;
 
 impl Exchange {
-    /// The reply to the request whose head is `head`; says in `body` how much of it was read.
-    pub(super) async fn answer(
+    /// The reply to the request whose head is `head`; says in `course` how far it came.
+    pub(super) async fn answer<'r>(
         &mut self,
         worker: &Rc<Worker>,
-        routing: &Rc<Routing>,
+        routing: &'r Rc<Routing>,
         head: &Bytes,
-        body: &mut BodyState,
+        course: &mut Course<'r>,
         mut share: Reservation,
     ) -> Result<Reply, Ended> {
         let framing = framing::of_request(&self.head, head).map_err(Rejection::Framing)?;
-        *body = BodyState::Unread(framing);
+        course.body = BodyState::Unread(framing);
         self.head_edits.clear();
         self.body_edits.clear();
         let target = endpoint::parse_target(head, self.head.target, &mut self.head_edits);
+        course.endpoint = Some(target.endpoint);
         if endpoint::has_dot_segment(head, self.head.target) {
             return Err(Rejection::NotFound.into());
         }
         if let Some(reply) = self.answer_locally(head, target.endpoint) {
+            course.is_local = reply.is_ok();
             return reply.map_err(Ended::Rejected);
         }
         let key = self.find_key(head, &target)?;
@@ -67,6 +70,7 @@ impl Exchange {
             None if may_name_key_in_body(target.endpoint) => None,
             None => return Err(Rejection::NoKey.into()),
         };
+        course.route = route;
         let encoding = Encoding::of(self.head.values(FieldName::ContentEncoding, head))
             .map_err(|_| Rejection::Encoding)?;
 
@@ -74,7 +78,7 @@ impl Exchange {
         if !share.resize(head.len().max(READ_BYTES)) {
             return Err(Rejection::Overloaded.into());
         }
-        let whole = self.read_body(routing, head, body, &mut share).await?;
+        let whole = self.read_body(routing, head, course, &mut share).await?;
         let bytes_max = routing.plan.limits.decoded_bytes;
         let whole = decode(
             encoding,
@@ -92,13 +96,16 @@ impl Exchange {
             Some(route) => route,
             None => find_route(routing, &envelope_key(envelope.as_ref(), &whole)?)?,
         };
+        course.route = Some(route);
         let sent = Sent {
             head,
             target,
             body: &whole,
             envelope,
         };
-        self.mirror(worker, routing, route, &sent, share).await
+        let access = course.access.clone();
+        self.mirror(worker, routing, route, &sent, share, access)
+            .await
     }
 
     /// Sends the request to the outbounds of its route, and gives the reply.
@@ -109,6 +116,7 @@ impl Exchange {
         route: &Arc<Route>,
         sent: &Sent<'_>,
         mut share: Reservation,
+        access: Option<Rc<Entry>>,
     ) -> Result<Reply, Ended> {
         let plan = &routing.plan;
         let is_dialog =
@@ -144,6 +152,7 @@ impl Exchange {
             upstreams: &routing.upstreams,
             counters: &worker.counters,
             lanes: &worker.lanes,
+            access,
             kept: (share, worker.gate.enter()),
         };
         let fan_out = FanOut::start(route, count, &original, || sent.items(), means);
@@ -225,11 +234,11 @@ impl Exchange {
         &mut self,
         routing: &Routing,
         head: &[u8],
-        body: &mut BodyState,
+        course: &mut Course<'_>,
         share: &mut Reservation,
     ) -> Result<Bytes, Ended> {
         let limits = &routing.plan.limits;
-        let BodyState::Unread(framing) = *body else {
+        let BodyState::Unread(framing) = course.body else {
             return Ok(Bytes::new());
         };
         if matches!(framing, Framing::Length(length) if length > limits.body_bytes) {
@@ -239,11 +248,12 @@ impl Exchange {
         if is_awaited && self.head.expects_continue(head) && !self.connection.has_body_bytes() {
             self.connection.write_continue(limits).await?;
         }
-        *body = BodyState::Broken;
+        course.body = BodyState::Broken;
         let bytes_max = limits.body_bytes;
         let reading = self.connection.read_body(framing, bytes_max, share, limits);
         let whole = reading.await?;
-        *body = BodyState::Read;
+        course.body = BodyState::Read;
+        course.body_bytes = whole.len();
         Ok(whole)
     }
 

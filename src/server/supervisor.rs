@@ -17,15 +17,16 @@ use std::time::Duration;
 use core_affinity::CoreId;
 use socket2::Socket;
 use tracing::{info, warn};
+use tracing_appender::non_blocking::WorkerGuard;
 
-use crate::config::{Config, DriverChoice, Log, Workers};
-use crate::mirror::rejection::Rejection;
-use crate::mirror::verdict::outcome_labels;
-use crate::observe::counters::{Counters, Totals};
+use crate::config::{Config, DriverChoice, Log, LogFormat, SelfReport, StatsdTarget, Workers};
+use crate::mirror::access::AccessLog;
+use crate::mirror::totals::{Counters, Totals};
 use crate::server::balance::Balance;
 use crate::server::driver::DriverKind;
 use crate::server::listen;
 use crate::server::plan::Plan;
+use crate::server::sight::{Current, Sight};
 use crate::server::worker::{Assignment, Report};
 use crate::upstream::dns;
 use crate::upstream::origin::SharedOrigin;
@@ -77,6 +78,10 @@ struct Fixed {
     workers: Workers,
     driver: DriverChoice,
     log: Log,
+    access_log: Option<LogFormat>,
+    admin: Option<SocketAddr>,
+    statsd: Option<StatsdTarget>,
+    self_report: Option<SelfReport>,
 }
 
 /// A running mirror.
@@ -88,7 +93,8 @@ pub struct Mirror {
     plan: Arc<Plan>,
     workers: Vec<Orders>,
     reports: mpsc::Receiver<(usize, Report)>,
-    counters: Vec<Arc<Counters>>,
+    sight: Arc<Sight>,
+    access: Option<(AccessLog, WorkerGuard)>,
 }
 
 impl Mirror {
@@ -101,7 +107,7 @@ impl Mirror {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let count = worker_count(config.workers, cores.len());
         let config = &listen::fitting(config, count);
-        let plan = Arc::new(Plan::new(config, None).map_err(StartError::Config)?);
+        let plan = Arc::new(Plan::new(config, count, None).map_err(StartError::Config)?);
         let fixed = Fixed::of(config);
         let listener =
             listen::bind(fixed.listen).map_err(|error| StartError::Bind(fixed.listen, error))?;
@@ -112,6 +118,8 @@ impl Mirror {
         // Under a CPU quota there are fewer workers than cores, and binding the workers of every
         // container of a host to its first cores would crowd those.
         let is_bound = count == cores.len();
+        let counters = (0..count).map(|index| Arc::new(Counters::of_worker(index)));
+        let sight = Sight::new(address, counters.collect(), Current::of(&plan, config));
         let (report, reports) = mpsc::channel();
         let mut mirror = Mirror {
             address,
@@ -120,7 +128,8 @@ impl Mirror {
             plan: Arc::clone(&plan),
             workers: Vec::new(),
             reports,
-            counters: Vec::new(),
+            sight: Arc::new(sight),
+            access: config.access_log.map(AccessLog::to_stdout),
         };
         let mut starts = Vec::new();
         for (index, balance) in Balance::for_workers(count).into_iter().enumerate() {
@@ -129,6 +138,11 @@ impl Mirror {
         }
         mirror.await_drivers(starts, is_bound)?;
         Ok(mirror)
+    }
+
+    /// What can be seen of it, for as long as anybody looks.
+    pub fn sight(&self) -> Arc<Sight> {
+        Arc::clone(&self.sight)
     }
 
     /// The address that is listened on.
@@ -143,10 +157,13 @@ impl Mirror {
     /// What is wrong with it; nothing has changed then.
     pub fn reload(&mut self, config: &Config) -> Result<(), StartError> {
         let config = &listen::fitting(config, self.workers.len());
-        let plan = Plan::new(config, Some(&self.plan)).map_err(StartError::Config)?;
+        let plan =
+            Plan::new(config, self.workers.len(), Some(&self.plan)).map_err(StartError::Config)?;
         let plan = Arc::new(plan);
         if Fixed::of(config) != self.fixed {
-            warn!("ip, port, workers, driver and the log settings change only with a restart");
+            warn!(
+                "ip, port, workers, driver, admin, statsd_addr, default_metrics_tags, sentry_dsn, sentry_env and the log settings change only with a restart"
+            );
         }
         let is_new = |origin: &&Arc<SharedOrigin>| {
             !self
@@ -163,6 +180,7 @@ impl Mirror {
             let _ = worker.stream.write_all(b"p");
         }
         info!(routes = config.routes.len(), "configuration reloaded");
+        self.sight.reloaded(Current::of(&plan, config));
         self.plan = plan;
         Ok(())
     }
@@ -170,6 +188,7 @@ impl Mirror {
     /// Stops accepting, waits for what is in flight up to `timeouts.drain`, and says how many
     /// requests and deliveries had to be given up.
     pub fn stop(self) -> usize {
+        self.sight.draining();
         let count = self.workers.len();
         drop(self.workers);
         // This ends the accepts of all workers. An error means that it is shut down already.
@@ -183,7 +202,7 @@ impl Mirror {
                 Err(_) => break,
             }
         }
-        info!(given_up, "stopped: {}", Totals(&self.counters));
+        info!(given_up, "stopped: {}", Totals(&self.sight.counters));
         given_up
     }
 
@@ -206,10 +225,8 @@ impl Mirror {
             .listener
             .try_clone()
             .map_err(|error| StartError::System("duplicate the listening socket", error))?;
-        let counters = Arc::new(Counters::new(
-            Rejection::LABELS.into_iter(),
-            outcome_labels(),
-        ));
+        let counters = self.sight.counters.get(index).map(Arc::clone);
+        let access = self.access.as_ref().map(|(access, _)| access.clone());
         let (start, started) = mpsc::channel();
         let (plans, worker_plans) = mpsc::channel();
         let assignment = Assignment {
@@ -217,7 +234,8 @@ impl Mirror {
             core,
             driver: config.driver,
             plan: Arc::clone(plan),
-            counters: Arc::clone(&counters),
+            counters: counters.unwrap_or_default(),
+            access,
             balance,
             listener: TcpListener::from(listener),
             orders: worker_orders,
@@ -232,7 +250,6 @@ impl Mirror {
             stream: orders,
             plans,
         });
-        self.counters.push(counters);
         Ok(start)
     }
 
@@ -267,6 +284,7 @@ impl Mirror {
             warn!("running on epoll, which costs 1.1 to 1.25 times the CPU: {reason}");
         }
         let driver = kinds.first().map(ToString::to_string).unwrap_or_default();
+        self.sight.runs_on(&driver);
         info!(
             workers = starts.len(),
             driver,
@@ -289,6 +307,10 @@ impl Fixed {
             workers: config.workers,
             driver: config.driver,
             log: config.log.clone(),
+            access_log: config.access_log,
+            admin: config.admin,
+            statsd: config.statsd.clone(),
+            self_report: config.self_report.clone(),
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
 use std::rc::Rc;
@@ -24,10 +24,12 @@ use tracing::{debug, error, info, warn};
 use crate::budget::{Budget, Reservation};
 use crate::config::DriverChoice;
 use crate::http::encoding::Decompressors;
+use crate::mirror::access::{AccessLog, Entry};
+use crate::mirror::counters::Answered;
 use crate::mirror::deliver::Delivery;
 use crate::mirror::lanes::Lanes;
+use crate::mirror::totals::Counters;
 use crate::observe::change::Change;
-use crate::observe::counters::Counters;
 use crate::panics::caught;
 use crate::server::balance::Balance;
 use crate::server::driver::{Driver, DriverKind};
@@ -58,6 +60,8 @@ pub struct Assignment {
     pub plan: Arc<Plan>,
     /// The worker's counters, which the supervisor reads.
     pub counters: Arc<Counters>,
+    /// Where requests are told of, if anywhere.
+    pub access: Option<AccessLog>,
     /// How it stands with connections among the workers.
     pub balance: Balance,
     /// A duplicate of the shared listening socket.
@@ -93,23 +97,23 @@ pub struct Routing {
 
 impl Routing {
     /// A view without any connection yet.
-    fn new(plan: Arc<Plan>, budget: &Rc<Budget>) -> Routing {
+    fn new(plan: Arc<Plan>, budget: &Rc<Budget>, worker: usize) -> Routing {
         let none = Routing {
             plan: Arc::clone(&plan),
             upstreams: Vec::new(),
         };
-        none.adapted_to(plan, budget)
+        none.adapted_to(plan, budget, worker)
     }
 
-    /// A view of another plan that keeps the connections to origins which both have.
-    fn adapted_to(&self, plan: Arc<Plan>, budget: &Rc<Budget>) -> Routing {
+    /// A worker's view of another plan that keeps the connections to origins which both have.
+    fn adapted_to(&self, plan: Arc<Plan>, budget: &Rc<Budget>, worker: usize) -> Routing {
         let upstream = |origin: &Arc<SharedOrigin>| {
             let known = self.upstreams.iter().find(|known| known.serves(origin));
             match known {
                 Some(known) if self.plan.limits == plan.limits => Rc::clone(known),
                 Some(_) | None => {
                     let limits = Arc::clone(&plan.limits);
-                    Rc::new(Upstream::new(Arc::clone(origin), limits, budget))
+                    Rc::new(Upstream::new(Arc::clone(origin), limits, budget, worker))
                 }
             }
         };
@@ -133,6 +137,7 @@ pub struct Worker {
     /// The order to stop.
     pub stop: Rc<Stop>,
     index: usize,
+    access: Option<AccessLog>,
     balance: Balance,
     connections: Rc<Gate>,
     routing: RefCell<Rc<Routing>>,
@@ -183,6 +188,7 @@ impl Assignment {
             self.index,
             self.plan,
             self.counters,
+            self.access,
             self.balance,
         ));
         let given_up = driver.block_on(worker.run(self.listener, self.orders, self.plans));
@@ -195,9 +201,15 @@ impl Assignment {
 }
 
 impl Worker {
-    fn new(index: usize, plan: Arc<Plan>, counters: Arc<Counters>, balance: Balance) -> Worker {
+    fn new(
+        index: usize,
+        plan: Arc<Plan>,
+        counters: Arc<Counters>,
+        access: Option<AccessLog>,
+        balance: Balance,
+    ) -> Worker {
         let budget = Budget::new(plan.limits.memory_bytes);
-        let routing = RefCell::new(Rc::new(Routing::new(plan, &budget)));
+        let routing = RefCell::new(Rc::new(Routing::new(plan, &budget, index)));
         Worker {
             budget,
             lanes: Lanes::new(),
@@ -206,6 +218,7 @@ impl Worker {
             gate: Rc::default(),
             stop: Rc::default(),
             index,
+            access,
             balance,
             connections: Rc::default(),
             routing,
@@ -215,6 +228,12 @@ impl Worker {
     /// The routes as they are now; a request keeps to them until it has ended.
     pub fn routing(&self) -> Rc<Routing> {
         Rc::clone(&self.routing.borrow())
+    }
+
+    /// An entry in the access log, if there is one, for a request that began at `started`.
+    pub fn access_entry(&self, peer: SocketAddr, started: Instant) -> Option<Rc<Entry>> {
+        let log = self.access.as_ref()?;
+        Some(log.entry(peer, started))
     }
 
     /// Accepts until told to stop, then waits for what is in flight. Gives the number of requests
@@ -261,7 +280,7 @@ impl Worker {
                     monoio::spawn(async move {
                         let serving = pin!(inbound::serve(Rc::clone(&worker), stream, peer));
                         if caught(serving).await.is_err() {
-                            worker.counters.panics.count();
+                            worker.counters.answered(Answered::Panicked, None);
                         }
                         drop(pass);
                         worker.balance.publish(worker.connections.inside());
@@ -307,14 +326,24 @@ impl Worker {
             }
             if let Some(plan) = plans.try_iter().last() {
                 self.budget.set_limit(plan.limits.memory_bytes);
-                let routing = self.routing().adapted_to(plan, &self.budget);
+                let routing = self.routing().adapted_to(plan, &self.budget, self.index);
                 *self.routing.borrow_mut() = Rc::new(routing);
             }
         }
     }
 
+    /// Tells how things stand, once a second and not when they change, so that requests pay nothing.
+    fn publish(&self) {
+        let counters = &self.counters;
+        counters.open_connections.set(self.connections.inside());
+        counters.budget_used.set(self.budget.used());
+        let limit = self.routing().plan.limits.memory_bytes;
+        counters.budget_limit.set(limit);
+    }
+
     async fn sweep(self: Rc<Worker>) {
         loop {
+            self.publish();
             sleep(SWEEP_PERIOD).await;
             let now = Instant::now();
             for upstream in &self.routing().upstreams {

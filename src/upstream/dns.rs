@@ -98,6 +98,7 @@ impl<R: FnMut(&Origin) -> io::Result<Vec<SocketAddr>>> Keeper<R> {
                     info!(%origin, addresses = ?found, "host resolved");
                     self.shared.set_addresses(found);
                 }
+                self.shared.resolved(Instant::now());
                 self.is_failing = false;
             }
             Ok(_) => self.failed("the answer holds no address"),

@@ -67,24 +67,6 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The words that [`Failure::label`] can give.
-    pub const LABELS: [&'static str; 14] = [
-        "dns",
-        "connect",
-        "connect_timeout",
-        "tls",
-        "send",
-        "receive",
-        "closed",
-        "malformed",
-        "too_large",
-        "timeout",
-        "overloaded",
-        "paused",
-        "rate_limited",
-        "panicked",
-    ];
-
     /// Whether it says that the upstream is down: nothing came back, and neither the request nor
     /// this process can be the reason.
     pub fn is_outage(&self) -> bool {
@@ -98,26 +80,6 @@ impl Failure {
             | Failure::Paused
             | Failure::Withheld(_)
             | Failure::Panicked => false,
-        }
-    }
-
-    /// A fixed word per kind, for logs and counters.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Failure::Dns => "dns",
-            Failure::Connect(_) => "connect",
-            Failure::ConnectTimeout => "connect_timeout",
-            Failure::Tls(_) => "tls",
-            Failure::Send(_) => "send",
-            Failure::Receive(_) => "receive",
-            Failure::Closed => "closed",
-            Failure::Malformed(_) => "malformed",
-            Failure::TooLarge => "too_large",
-            Failure::Timeout => "timeout",
-            Failure::Overloaded => "overloaded",
-            Failure::Paused => "paused",
-            Failure::Withheld(_) => "rate_limited",
-            Failure::Panicked => "panicked",
         }
     }
 }

@@ -16,6 +16,8 @@
 //! - `endpoints`: every endpoint, method and place of the key.
 //! - `dialog`: the crash-report dialog.
 //! - `command_line`: configurations good and bad, exit codes, signals.
+//! - `metrics`: every counter moves when it should, and by how much.
+//! - `admin`: the pages for operators, and that they can be left running.
 //! - `tidy`: rules of the house that a compiler does not check.
 
 #![allow(
@@ -25,6 +27,7 @@
     clippy::unwrap_used
 )]
 
+mod admin;
 mod answers;
 mod chaos;
 mod command_line;
@@ -33,6 +36,7 @@ mod dialog;
 mod endpoints;
 mod load;
 mod memory;
+mod metrics;
 mod mirroring;
 mod parser;
 mod replies;

@@ -27,6 +27,7 @@ class Mirror:
         config.write_text(
             "ip: 127.0.0.1\n"
             f"port: {port}\n"
+            "admin: off\n"
             "keys:\n"
             f"  - inbound: {inbound}\n"
             "    outbound:\n" + "".join(f"      - {outbound}\n" for outbound in outbounds)

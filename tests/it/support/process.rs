@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use super::{Client, PATIENCE};
+use super::{Client, PATIENCE, Response};
 
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
@@ -36,11 +36,24 @@ pub(crate) struct Ended {
 
 /// Runs the binary with `arguments` to its end.
 pub(crate) fn run(arguments: &[&str]) -> Ended {
-    let output = binary().args(arguments).output().expect("the binary runs");
+    let mut command = binary();
+    let config = arguments.iter().skip_while(|argument| **argument != "-c");
+    let config = config
+        .skip(1)
+        .find_map(|path| fs::read_to_string(path).ok());
+    leave_admin_off(&mut command, &config.unwrap_or_default());
+    let output = command.args(arguments).output().expect("the binary runs");
     Ended {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).expect("text"),
         stderr: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+/// Many mirrors run at a time, and by default all have their admin pages on the same port.
+fn leave_admin_off(command: &mut Command, config: &str) {
+    if !config.contains("admin:") {
+        command.env("SENTRY_MIRROR_ADMIN", "off");
     }
 }
 
@@ -59,6 +72,11 @@ fn binary() -> Command {
     Command::new(env!("CARGO_BIN_EXE_sentry-mirror"))
 }
 
+/// The answer to one request on a connection of its own.
+pub(crate) fn ask(address: SocketAddr, request: &str) -> Response {
+    Client::connect(address).ask(request.as_bytes())
+}
+
 impl Process {
     /// Runs the mirror with a configuration and waits until it listens.
     pub(crate) fn start(config: &str) -> Process {
@@ -69,6 +87,7 @@ impl Process {
     pub(crate) fn start_with(config: &str, adjust: impl FnOnce(&mut Command)) -> Process {
         let mut command = binary();
         command.arg("-c").arg(file("config.yml", config));
+        leave_admin_off(&mut command, config);
         adjust(&mut command);
         let mut child = command
             .stdin(Stdio::null())
@@ -99,6 +118,26 @@ impl Process {
 
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.address)
+    }
+
+    /// Where its admin pages are, which its configuration has to have on port 0.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        let line = self.wait_for_line("status page at http://");
+        let (_, rest) = line.split_once("http://").expect("just seen");
+        let address = rest.split('/').next().expect("an address");
+        address.parse().expect("an address")
+    }
+
+    /// A page of the admin port.
+    pub(crate) fn page(&self, path: &str) -> Response {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: m\r\n\r\n");
+        loop {
+            let page = ask(self.admin_address(), &request);
+            // It listens for a moment before it has something to tell.
+            if page.text() != "starting\n" {
+                return page;
+            }
+        }
     }
 
     /// What it has logged so far.

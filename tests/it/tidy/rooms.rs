@@ -35,6 +35,12 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "admin",
+        &[
+            "sentry", "config", "observe", "upstream", "mirror", "server",
+        ],
+    ),
+    (
         "demo",
         &["span", "limits", "sentry", "http", "config", "server"],
     ),

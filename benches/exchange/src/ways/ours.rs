@@ -62,7 +62,7 @@ impl Ours {
             host: address.ip().to_string(),
             port: address.port(),
         };
-        let shared = SharedOrigin::new(origin, None);
+        let shared = SharedOrigin::new(1, origin, None);
         shared.set_addresses(vec![address]);
         let limits = Limits {
             exchange_timeout: patience,
@@ -70,7 +70,7 @@ impl Ours {
         };
         let budget = Budget::new(limits.memory_bytes);
         Ours {
-            upstream: Upstream::new(Arc::new(shared), Arc::new(limits), &budget),
+            upstream: Upstream::new(Arc::new(shared), Arc::new(limits), &budget, 0),
         }
     }
 }
