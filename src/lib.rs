@@ -22,6 +22,7 @@ pub mod logging;
 pub mod mirror;
 pub mod observe;
 pub mod panics;
+pub mod report;
 pub mod sentry;
 pub mod server;
 pub mod span;

@@ -11,6 +11,7 @@ use sentry_mirror::cli::{Arguments, Command};
 use sentry_mirror::config::Config;
 use sentry_mirror::demo;
 use sentry_mirror::logging;
+use sentry_mirror::report::Reports;
 use sentry_mirror::server::plan::Plan;
 use sentry_mirror::server::signals::{self, Request};
 use sentry_mirror::server::supervisor::{Mirror, StartError};
@@ -49,7 +50,9 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         print!("{}", config.describe());
         return Ok(());
     }
-    let log = logging::start(&config.log).map_err(|error| (BAD_CONFIG, error))?;
+    let reports = config.self_report.as_ref().map(Reports::start).transpose();
+    let reports = reports.map_err(|error| (FAILED, error))?;
+    let log = logging::start(&config.log, reports.as_ref()).map_err(|error| (BAD_CONFIG, error))?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -74,6 +77,9 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     }
     if let Some(push) = push {
         push.finish();
+    }
+    if let Some(reports) = reports {
+        reports.flush();
     }
     if log.dropped_lines() > 0 {
         warn!(lines = log.dropped_lines(), "log lines were dropped");
@@ -112,7 +118,7 @@ fn reload(arguments: &Arguments, mirror: &mut Mirror) {
     });
     if let Err(error) = reloaded {
         mirror.sight().reload_failed();
-        error!("the configuration is not reloaded, the old one stays in force: {error}");
+        error!(%error, "the configuration is not reloaded, the old one stays in force");
     }
 }
 
