@@ -90,7 +90,7 @@ impl View<'_> {
             .history
             .recent_of_outbound(&self.look, &route.name, &outbound.name);
         let [delivered, withheld, lost] = recent.look.counts;
-        let sent = delivered + lost;
+        let all = delivered + withheld + lost;
         let troubles = counters
             .iter()
             .filter_map(|counters| counters.trouble.last());
@@ -107,8 +107,8 @@ impl View<'_> {
             "lost": of(Meaning::Lost),
             "outcomes": tally(|kind: OutcomeKind| counters.sum(|counters| counters.outcomes.of(kind))),
             "bytes": counters.sum(|counters| counters.bytes.read()),
-            "per_second": rate(delivered + withheld + lost, recent.seconds),
-            "success": (sent > 0).then(|| delivered as f64 / sent as f64),
+            "per_second": rate(all, recent.seconds),
+            "success": (all > 0).then(|| delivered as f64 / all as f64),
             "latency_seconds": latency(&recent.look.time),
             "steps": self.history.steps(&self.look, &route.name, &outbound.name),
             "rate_limits": limits.collect::<Vec<_>>(),

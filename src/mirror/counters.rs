@@ -155,6 +155,12 @@ impl OutcomeKind {
         )
     }
 
+    /// Whether it is worth a note: something went wrong, and this is not what followed from it.
+    pub fn is_trouble(self) -> bool {
+        let is_consequence = matches!(self, OutcomeKind::Paused | OutcomeKind::RateLimited);
+        self.meaning() != Meaning::Delivered && !is_consequence
+    }
+
     /// What it means to an operator.
     pub fn meaning(self) -> Meaning {
         match self {

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::ReplyPolicy;
 use crate::mirror::access::Entry;
-use crate::mirror::counters::{Meaning, OutcomeKind};
+use crate::mirror::counters::OutcomeKind;
 use crate::mirror::lanes::{Job, Lanes};
 use crate::mirror::limited;
 use crate::mirror::reply::{Circumstances, Reply};
@@ -195,7 +195,7 @@ impl<K: 'static> FanOut<K> {
             if kind.was_tried() {
                 counters.time.record(after);
             }
-            if kind.meaning() != Meaning::Delivered {
+            if kind.is_trouble() {
                 counters.trouble.note(now, || trouble(&outcome));
             }
             if let Some(access) = &self.access {

@@ -18,6 +18,10 @@
 //! - `command_line`: configurations good and bad, exit codes, signals.
 //! - `metrics`: every counter moves when it should, and by how much.
 //! - `admin`: the pages for operators, and that they can be left running.
+//! - `statsd`: what a statsd server receives.
+//! - `access_log`: one line for each request.
+//! - `report`: the mirror's own errors, reported.
+//! - `deployed`: the dashboard and the alerts.
 //! - `tidy`: rules of the house that a compiler does not check.
 
 #![allow(
@@ -27,11 +31,13 @@
     clippy::unwrap_used
 )]
 
+mod access_log;
 mod admin;
 mod answers;
 mod chaos;
 mod command_line;
 mod departures;
+mod deployed;
 mod dialog;
 mod endpoints;
 mod load;
@@ -40,8 +46,10 @@ mod metrics;
 mod mirroring;
 mod parser;
 mod replies;
+mod report;
 mod requests;
 mod shortage;
+mod statsd;
 mod support;
 mod tidy;
 mod tls;

@@ -191,7 +191,7 @@ async function main() {
     await shoot("grey");
     const answered = await loading;
 
-    assert.equal(verdict, "1 of 5 outbounds gets nothing, 1 of 5 outbounds loses some, 1 of 5 outbounds is rate limited");
+    assert.equal(verdict, "Of 5 outbounds, 1 gets nothing, 1 loses some, 1 is rate limited");
     const states = running.map((card) => card.state);
     assert.match(states[0], /^●Receiving/);
     assert.match(states[1], /^▲Losing 3\d\.\d %/);
@@ -206,6 +206,7 @@ async function main() {
         assert.equal(outbound.delivered + outbound.withheld + outbound.lost, route.requests, outbound.name);
       }
     }
+    assert.match(cards[2].trouble, /cannot connect: Connection refused/);
     assert.ok(cards[1].trouble.includes('answered 503: {"detail":"no room <b>here</b>"}'));
     console.log(execFileSync(path.join(installed, "python/bin/python"), [metrics, mirror.admin]).toString().trim());
     assert.deepEqual(wrong, []);

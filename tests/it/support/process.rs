@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -83,15 +83,24 @@ impl Process {
         Process::start_with(config, |_| {})
     }
 
+    /// The same, with its standard output.
+    pub(crate) fn start_with_stdout(config: &str) -> (Process, ChildStdout) {
+        let mut process = Process::start_with(config, |command| {
+            command.stdout(Stdio::piped());
+        });
+        let stdout = process.child.stdout.take().expect("a pipe");
+        (process, stdout)
+    }
+
     /// The same, with a last word on the command.
     pub(crate) fn start_with(config: &str, adjust: impl FnOnce(&mut Command)) -> Process {
         let mut command = binary();
         command.arg("-c").arg(file("config.yml", config));
         leave_admin_off(&mut command, config);
+        command.stdout(Stdio::null());
         adjust(&mut command);
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary runs");

@@ -45,7 +45,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["span", "limits", "sentry", "http", "config", "server"],
     ),
     ("cli", &[]),
-    ("logging", &["panics", "config"]),
+    ("report", &["config"]),
+    ("logging", &["panics", "config", "report"]),
 ];
 
 #[test]
