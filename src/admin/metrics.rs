@@ -137,13 +137,13 @@ fn requests(sight: &Sight, plan: &Plan) -> Vec<Family> {
             [(vec![], sum(&|counters| counters.received_bytes.read()))],
         ),
         gauge(
-            "body_memory_bytes",
-            "Bytes of request bodies held now.",
+            "request_memory_bytes",
+            "Bytes held for requests now.",
             &|counters| counters.budget_used.read(),
         ),
         gauge(
-            "body_memory_limit_bytes",
-            "Bytes of request bodies that may be held, over all workers.",
+            "request_memory_limit_bytes",
+            "Bytes that may be held for requests, over all workers.",
             &|counters| counters.budget_limit.read(),
         ),
         of_routes(

@@ -31,9 +31,9 @@ pub struct Counters {
     pub deliveries: Tally<OutcomeKind>,
     /// Bytes of request heads and bodies, as they were sent to us.
     pub received_bytes: Count,
-    /// Bytes of bodies held now.
+    /// Bytes held for requests now.
     pub budget_used: Gauge,
-    /// The bytes of bodies that may be held.
+    /// The bytes that may be held for requests.
     pub budget_limit: Gauge,
 }
 

@@ -381,14 +381,14 @@ fn states_are_told_within_seconds() {
                 "sentry_mirror_rate_limits",
                 &["bbbb", &limited.address.to_string()],
             ) == 2.0
-            && metrics.of("sentry_mirror_body_memory_limit_bytes") > 1e9
+            && metrics.of("sentry_mirror_request_memory_limit_bytes") > 1e9
             && metrics.of("sentry_mirror_ready") == 1.0
             && metrics.of("sentry_mirror_dns_age_seconds{origin=\"http://localhost:9\"}") < 60.0
     });
     client.send(&good());
     mirror.wait_for_metrics(|metrics| {
         metrics.of(&format!("sentry_mirror_deliveries_in_flight{origin}")) == 1.0
-            && metrics.of("sentry_mirror_body_memory_bytes") > 0.0
+            && metrics.of("sentry_mirror_request_memory_bytes") > 0.0
     });
 }
 
