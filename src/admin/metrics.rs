@@ -5,6 +5,7 @@
 
 use std::time::{Instant, UNIX_EPOCH};
 
+use crate::mirror::access::AccessLog;
 use crate::mirror::counters::{Answered, OutcomeKind};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
@@ -57,6 +58,8 @@ fn process(sight: &Sight) -> Vec<Family> {
     let started_at = since_1970.map_or(0.0, |since| since.as_secs_f64());
     let ready = f64::from(u8::from(sight.stage() == Stage::Ready));
     let (reloads, failed_reloads) = sight.reloads();
+    let access = sight.access.as_ref();
+    let dropped_lines = access.map_or(0, AccessLog::dropped_lines) as u64;
     let result = |word: &str| vec![("result", word.to_owned())];
     vec![
         one_gauge("build_info", "Version and driver, as labels.", version, 1.0),
@@ -77,6 +80,11 @@ fn process(sight: &Sight) -> Vec<Family> {
             "Threads that serve.",
             vec![],
             sight.counters.len() as f64,
+        ),
+        Family::counter(
+            "access_log_dropped",
+            "Lines of the access log that nobody read fast enough.",
+            [(vec![], dropped_lines)],
         ),
         Family::counter(
             "config_reloads",

@@ -40,6 +40,11 @@ impl AccessLog {
         (AccessLog { writer, format }, guard)
     }
 
+    /// How many lines were dropped because nobody read them fast enough.
+    pub fn dropped_lines(&self) -> usize {
+        self.writer.error_counter().dropped_lines()
+    }
+
     /// The entry of a request that began at `started`.
     pub fn entry(&self, peer: SocketAddr, started: Instant) -> Rc<Entry> {
         Rc::new(Entry {

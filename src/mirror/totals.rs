@@ -14,6 +14,8 @@ use crate::observe::label::Label;
 
 /// What one worker has counted since its start.
 #[derive(Default)]
+// On cache lines of its own: what one worker counts must not slow another down.
+#[repr(align(128))]
 pub struct Counters {
     /// The number of the worker, by which it finds its part of what is counted elsewhere.
     pub worker: usize,

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
 use crate::config::Config;
+use crate::mirror::access::AccessLog;
 use crate::mirror::totals::Counters;
 use crate::server::plan::Plan;
 
@@ -22,6 +23,8 @@ pub struct Sight {
     pub started: Instant,
     /// What the workers count that belongs to no route.
     pub counters: Vec<Arc<Counters>>,
+    /// Where requests are told of, if anywhere.
+    pub access: Option<AccessLog>,
     driver: OnceLock<String>,
     stage: AtomicU8,
     reloads: AtomicU64,
@@ -59,12 +62,18 @@ pub enum Stage {
 
 impl Sight {
     /// A mirror that accepts requests from now on.
-    pub fn new(address: SocketAddr, counters: Vec<Arc<Counters>>, current: Current) -> Sight {
+    pub fn new(
+        address: SocketAddr,
+        counters: Vec<Arc<Counters>>,
+        access: Option<AccessLog>,
+        current: Current,
+    ) -> Sight {
         Sight {
             address,
             started_at: SystemTime::now(),
             started: Instant::now(),
             counters,
+            access,
             driver: OnceLock::new(),
             stage: AtomicU8::new(0),
             reloads: AtomicU64::new(0),

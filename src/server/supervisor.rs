@@ -94,7 +94,8 @@ pub struct Mirror {
     workers: Vec<Orders>,
     reports: mpsc::Receiver<(usize, Report)>,
     sight: Arc<Sight>,
-    access: Option<(AccessLog, WorkerGuard)>,
+    /// Writes what is left of the access log when all is done.
+    _access_writer: Option<WorkerGuard>,
 }
 
 impl Mirror {
@@ -119,7 +120,9 @@ impl Mirror {
         // container of a host to its first cores would crowd those.
         let is_bound = count == cores.len();
         let counters = (0..count).map(|index| Arc::new(Counters::of_worker(index)));
-        let sight = Sight::new(address, counters.collect(), Current::of(&plan, config));
+        let (access, writer) = config.access_log.map(AccessLog::to_stdout).unzip();
+        let current = Current::of(&plan, config);
+        let sight = Sight::new(address, counters.collect(), access, current);
         let (report, reports) = mpsc::channel();
         let mut mirror = Mirror {
             address,
@@ -129,7 +132,7 @@ impl Mirror {
             workers: Vec::new(),
             reports,
             sight: Arc::new(sight),
-            access: config.access_log.map(AccessLog::to_stdout),
+            _access_writer: writer,
         };
         let mut starts = Vec::new();
         for (index, balance) in Balance::for_workers(count).into_iter().enumerate() {
@@ -226,7 +229,7 @@ impl Mirror {
             .try_clone()
             .map_err(|error| StartError::System("duplicate the listening socket", error))?;
         let counters = self.sight.counters.get(index).map(Arc::clone);
-        let access = self.access.as_ref().map(|(access, _)| access.clone());
+        let access = self.sight.access.clone();
         let (start, started) = mpsc::channel();
         let (plans, worker_plans) = mpsc::channel();
         let assignment = Assignment {

@@ -116,6 +116,7 @@ fn dashboard_and_alerts_name_only_what_there_is() {
     let not_drawn = [
         "build_info",
         "workers",
+        "access_log_dropped",
         "sdk_connections",
         "upstream_connections_reused",
     ];
