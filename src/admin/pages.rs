@@ -94,3 +94,29 @@ impl Pages {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn before_the_mirror_has_started_it_is_alive_and_not_ready() {
+        let pages = Pages {
+            sight: OnceLock::new(),
+            history: History::default(),
+        };
+        let status = |path: &str| {
+            let request = Request {
+                method: "GET".to_owned(),
+                path: path.to_owned(),
+                accept: String::new(),
+            };
+            pages.page(&request).status
+        };
+        assert_eq!(status("/health"), 200);
+        assert_eq!(status("/"), 200);
+        for path in ["/ready", "/metrics", "/status", "/config"] {
+            assert_eq!(status(path), 503, "{path}");
+        }
+    }
+}

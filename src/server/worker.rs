@@ -48,6 +48,10 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(200);
 
+/// How long a process that aborts waits for its last log line and its last report: other threads write
+/// them, which an abort does not wait for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Everything a worker needs to start; made by the supervisor, sent to the thread.
 pub struct Assignment {
     /// Which worker it is, from 0.
@@ -362,6 +366,7 @@ impl Drop for AbortOnPanic {
             worker = self.0,
             "a worker died; aborting, so that the process can be started anew"
         );
+        thread::sleep(LAST_WORDS);
         std::process::abort();
     }
 }
