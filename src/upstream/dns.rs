@@ -135,7 +135,7 @@ mod tests {
             host: "sentry.example.com".to_owned(),
             port: 9000,
         };
-        Arc::new(SharedOrigin::new(origin, None))
+        Arc::new(SharedOrigin::new(1, origin, None))
     }
 
     fn addresses(last: &[u8]) -> Vec<SocketAddr> {
