@@ -14,7 +14,8 @@ use crate::support::{
 
 /// A mirror and the lines of its standard output.
 fn start(outbounds: &[String], extra: &str) -> (Process, Receiver<String>) {
-    let (mirror, stdout) = Process::start_with_stdout(&config(outbounds, extra));
+    let mut mirror = Process::start_with_stdout(&config(outbounds, extra), Stdio::piped());
+    let stdout = mirror.take_stdout();
     (mirror, lines(stdout))
 }
 
@@ -152,12 +153,9 @@ fn it_is_off_unless_asked_for() {
 fn a_pipe_that_nobody_reads_holds_nothing_up() {
     let a = Upstream::ok();
     let text = config(&[a.dsn(KEY_A, 11)], "access_log: json");
-    let mut unread = None;
-    let mirror = Process::start_with(&text, |command| {
-        let (reader, writer) = std::io::pipe().unwrap();
-        unread = Some(reader);
-        command.stdout(Stdio::from(writer));
-    });
+    // The other end stays open to the end of the test.
+    let (_unread, writer) = std::io::pipe().unwrap();
+    let mirror = Process::start_with_stdout(&text, Stdio::from(writer));
     let mut client = mirror.client();
     for _ in 0..2000 {
         assert_eq!(

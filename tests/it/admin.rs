@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::process::{ask, file, run};
 use crate::support::{
-    Action, Client, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
+    Action, Client, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope,
+    envelope_request,
 };
 
 fn with_admin(outbounds: &[String], extra: &str) -> Process {
@@ -127,6 +128,13 @@ fn while_draining_it_is_not_ready_but_can_be_seen() {
     upstream.wait_for(1);
     mirror.signal("TERM");
     mirror.wait_for_line("stopping");
+    let deadline = Instant::now() + PATIENCE;
+    while mirror.page("/ready").status == 200 {
+        assert!(
+            Instant::now() < deadline,
+            "it never says that it is draining"
+        );
+    }
     let draining = mirror.page("/ready");
     assert_eq!((draining.status, draining.text()), (503, "draining\n"));
     assert_eq!(mirror.page("/health").status, 200);
@@ -155,9 +163,7 @@ fn clients_that_say_nothing_keep_nobody_from_looking() {
     let address = mirror.admin_address();
     let connect = || {
         let stream = TcpStream::connect(address).unwrap();
-        stream
-            .set_read_timeout(Some(crate::support::PATIENCE))
-            .unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     };
     let mut silent: Vec<TcpStream> = (0..10).map(|_| connect()).collect();
@@ -183,7 +189,7 @@ fn clients_that_say_nothing_keep_nobody_from_looking() {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).is_ok() && answer.ends_with("\r\n\r\nok\n")
     };
-    let deadline = Instant::now() + crate::support::PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while !healthy() {
         assert!(Instant::now() < deadline, "no place is given back");
     }

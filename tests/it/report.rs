@@ -12,7 +12,6 @@ fn reporting(outbound: &Upstream, dsn: &str) -> (std::path::PathBuf, Process) {
     let path = file("config.yml", &text);
     let mirror = Process::start_with(&text, |command| {
         *command = std::process::Command::new(command.get_program());
-        command.env("SENTRY_MIRROR_ADMIN", "off");
         command.arg("-c").arg(&path);
     });
     (path, mirror)

@@ -37,12 +37,9 @@ pub(crate) struct Ended {
 /// Runs the binary with `arguments` to its end.
 pub(crate) fn run(arguments: &[&str]) -> Ended {
     let mut command = binary();
-    let config = arguments.iter().skip_while(|argument| **argument != "-c");
-    let config = config
-        .skip(1)
-        .find_map(|path| fs::read_to_string(path).ok());
-    leave_admin_off(&mut command, &config.unwrap_or_default());
-    let output = command.args(arguments).output().expect("the binary runs");
+    command.args(arguments);
+    leave_admin_off(&mut command);
+    let output = command.output().expect("the binary runs");
     Ended {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).expect("text"),
@@ -51,8 +48,12 @@ pub(crate) fn run(arguments: &[&str]) -> Ended {
 }
 
 /// Many mirrors run at a time, and by default all have their admin pages on the same port.
-fn leave_admin_off(command: &mut Command, config: &str) {
-    if !config.contains("admin:") {
+fn leave_admin_off(command: &mut Command) {
+    let after_c = command.get_args().skip_while(|argument| *argument != "-c");
+    let config = after_c
+        .skip(1)
+        .find_map(|path| fs::read_to_string(path).ok());
+    if !config.is_some_and(|config| config.contains("admin:")) {
         command.env("SENTRY_MIRROR_ADMIN", "off");
     }
 }
@@ -83,24 +84,24 @@ impl Process {
         Process::start_with(config, |_| {})
     }
 
-    /// The same, with its standard output.
-    pub(crate) fn start_with_stdout(config: &str) -> (Process, ChildStdout) {
-        let mut process = Process::start_with(config, |command| {
-            command.stdout(Stdio::piped());
-        });
-        let stdout = process.child.stdout.take().expect("a pipe");
-        (process, stdout)
+    /// The same, with its standard output going to `stdout`.
+    pub(crate) fn start_with_stdout(config: &str, stdout: Stdio) -> Process {
+        Process::spawn(config, |_| {}, stdout)
     }
 
     /// The same, with a last word on the command.
     pub(crate) fn start_with(config: &str, adjust: impl FnOnce(&mut Command)) -> Process {
+        Process::spawn(config, adjust, Stdio::null())
+    }
+
+    fn spawn(config: &str, adjust: impl FnOnce(&mut Command), stdout: Stdio) -> Process {
         let mut command = binary();
         command.arg("-c").arg(file("config.yml", config));
-        leave_admin_off(&mut command, config);
-        command.stdout(Stdio::null());
         adjust(&mut command);
+        leave_admin_off(&mut command);
         let mut child = command
             .stdin(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary runs");
@@ -147,6 +148,11 @@ impl Process {
                 return page;
             }
         }
+    }
+
+    /// What it writes to standard output, where that is a pipe.
+    pub(crate) fn take_stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().expect("a pipe")
     }
 
     /// What it has logged so far.
