@@ -16,6 +16,8 @@
 //! - `endpoints`: every endpoint, method and place of the key.
 //! - `dialog`: the crash-report dialog.
 //! - `command_line`: configurations good and bad, exit codes, signals.
+//! - `handover`: one process follows on another without losing a request.
+//! - `health`: the sub-command that asks a running mirror.
 //! - `tidy`: rules of the house that a compiler does not check.
 
 #![allow(
@@ -31,6 +33,8 @@ mod command_line;
 mod departures;
 mod dialog;
 mod endpoints;
+mod handover;
+mod health;
 mod load;
 mod memory;
 mod mirroring;

@@ -69,9 +69,9 @@ impl Process {
     pub(crate) fn start_with(config: &str, adjust: impl FnOnce(&mut Command)) -> Process {
         let mut command = binary();
         command.arg("-c").arg(file("config.yml", config));
+        command.stdin(Stdio::null());
         adjust(&mut command);
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -38,6 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "demo",
         &["span", "limits", "sentry", "http", "config", "server"],
     ),
+    ("health", &["config"]),
     ("cli", &[]),
     ("logging", &["panics", "config"]),
 ];
