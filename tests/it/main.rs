@@ -18,6 +18,7 @@
 //! - `command_line`: configurations good and bad, exit codes, signals.
 //! - `handover`: one process follows on another without losing a request.
 //! - `health`: the sub-command that asks a running mirror.
+//! - `deploy`: what deploys it says what it should.
 //! - `tidy`: rules of the house that a compiler does not check.
 
 #![allow(
@@ -31,6 +32,7 @@ mod answers;
 mod chaos;
 mod command_line;
 mod departures;
+mod deploy;
 mod dialog;
 mod endpoints;
 mod handover;
