@@ -9,12 +9,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import yaml
 
 # From the oldest version that knows `lifecycle.preStop.sleep` without being told to.
 VERSIONS = [f"1.{minor}.0" for minor in range(30, 38)]
+# pool.idle_connections
+DEFAULT_IDLE_CONNECTIONS = 64
 LABEL = "app.kubernetes.io/name"
 
 
@@ -107,10 +110,20 @@ def times_and_sizes_fit(manifests: Manifests) -> None:
     limits, requests = container["resources"]["limits"], container["resources"]["requests"]
     manifests.check("it has whole CPUs", limits["cpu"].isdigit(), limits)
     manifests.check("it has the quality of service `Guaranteed`", limits == requests, requests)
-    bodies = int(re.fullmatch(r"(\d+)MiB", config["limits"]["memory_bytes"])[1])
     memory = int(re.fullmatch(r"(\d+)Mi", limits["memory"])[1])
-    needed = bodies * int(limits["cpu"]) + 256
-    manifests.check("its bodies fit into its memory", needed <= memory, f"{needed} > {memory}")
+    needed = worst_case(config, int(limits["cpu"]))
+    manifests.check("all it may take fits into its memory", needed <= memory, f"{needed} > {memory}")
+
+
+def worst_case(config: dict, workers: int) -> float:
+    """The MiB that a process takes at most, as the README sums them up; all origins have TLS."""
+    limits = config["limits"]
+    requests = int(re.fullmatch(r"(\d+)MiB", limits["memory_bytes"])[1])
+    dsns = [dsn for key in config["keys"] for dsn in key["outbound"]]
+    origins = len({urlsplit(dsn).netloc.split("@")[1] for dsn in dsns})
+    upstream_connections = (limits["in_flight"] + DEFAULT_IDLE_CONNECTIONS) * origins
+    per_worker = 32 + requests + (24 * limits["connections"] + 88 * upstream_connections) / 1024
+    return 24 + workers * per_worker
 
 
 def is_unprivileged(manifests: Manifests, user: str) -> None:
