@@ -216,10 +216,10 @@ impl Mirror {
         worker_orders
             .set_nonblocking(true)
             .map_err(|error| StartError::System("set up a socket pair", error))?;
-        let listener = self
-            .listener
-            .handle()
-            .map_err(|error| StartError::System("duplicate the listening socket", error))?;
+        let handle = || {
+            let handle = self.listener.handle();
+            handle.map_err(|error| StartError::System("duplicate the listening socket", error))
+        };
         let counters = Arc::new(Counters::new(
             Rejection::LABELS.into_iter(),
             outcome_labels(),
@@ -233,8 +233,8 @@ impl Mirror {
             plan: Arc::clone(plan),
             counters: Arc::clone(&counters),
             balance,
-            listener,
-            accepts_the_rest: self.listener.is_own(),
+            listener: handle()?,
+            rest: self.listener.is_own().then(handle).transpose()?,
             orders: worker_orders,
             plans: worker_plans,
             reports,

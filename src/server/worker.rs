@@ -63,8 +63,8 @@ pub struct Assignment {
     pub balance: Balance,
     /// A duplicate of the shared listening socket.
     pub listener: StdListener,
-    /// Whether connections that still wait in it when the worker stops are lost unless accepted.
-    pub accepts_the_rest: bool,
+    /// Another handle of it, where connections that still wait when the worker stops would be lost.
+    pub rest: Option<StdListener>,
     /// A byte here says that there is a new plan; the end of the stream is the order to stop.
     pub orders: StdUnixStream,
     /// New plans, each announced by a byte of `orders`.
@@ -195,16 +195,15 @@ impl Assignment {
             self.balance,
         ));
         let stopped = driver.block_on(async {
-            let rest = self.listener.try_clone()?;
             let orders = UnixStream::from_std(self.orders)?;
-            let grace = match self.accepts_the_rest {
-                true => HANDSHAKE_PATIENCE,
-                false => Duration::ZERO,
+            let grace = match self.rest {
+                Some(_) => HANDSHAKE_PATIENCE,
+                None => Duration::ZERO,
             };
             monoio::spawn(Rc::clone(&worker).follow(orders, self.plans, grace));
             monoio::spawn(Rc::clone(&worker).sweep());
             worker.accept(&TcpListener::from_std(self.listener)?).await;
-            if self.accepts_the_rest {
+            if let Some(rest) = self.rest {
                 worker.accept_the_rest(&rest);
             }
             report(Report::AcceptsNoMore);
