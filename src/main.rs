@@ -3,15 +3,17 @@
 //! Everything else is in the library, so that tests, benches and fuzzers can reach it.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
 use sentry_mirror::admin::{Admin, Push};
 use sentry_mirror::cli::{Arguments, Command};
 use sentry_mirror::config::Config;
 use sentry_mirror::demo;
+use sentry_mirror::health;
 use sentry_mirror::logging;
 use sentry_mirror::report::Reports;
+use sentry_mirror::server::notify;
 use sentry_mirror::server::plan::Plan;
 use sentry_mirror::server::signals::{self, Request};
 use sentry_mirror::server::supervisor::{Mirror, StartError};
@@ -24,10 +26,11 @@ const FAILED: u8 = 1;
 const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of_process();
     let result = match &arguments.command {
         Some(Command::Demo { once }) => demo::run(*once).map_err(|error| (FAILED, error)),
         Some(Command::Sink { listen }) => demo::sink(*listen).map_err(|error| (FAILED, error)),
+        Some(Command::Health { config }) => ask_for_health(config).map_err(|error| (FAILED, error)),
         None => run(&arguments),
     };
     match result {
@@ -65,11 +68,13 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         Mirror::start(&config).map_err(|error| (exit_code(&error), error.to_string()))?;
     let push = show(&config, admin.as_ref(), &mirror)
         .map_err(|error| (FAILED, format!("cannot start a thread: {error}")))?;
+    notify::ready();
     loop {
         match signals.next() {
             Request::Reload => reload(arguments, &mut mirror),
             Request::Stop(signal) => {
                 info!(signal, "stopping: finishing what is in flight");
+                notify::stopping();
                 mirror.stop();
                 break;
             }
@@ -106,6 +111,12 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
         "debug".clone_into(&mut config.log.filter);
     }
     Ok(config)
+}
+
+/// Asks the mirror that runs with the configuration at `path`.
+fn ask_for_health(path: &Path) -> Result<(), String> {
+    let config = Config::load(path, environment()).map_err(|errors| errors.to_string())?;
+    health::ask(&config)
 }
 
 /// Reads the configuration again and mirrors by it from now on; a bad one changes nothing.

@@ -45,6 +45,8 @@ pub struct Config {
     pub ip: IpAddr,
     /// `port`: the port to listen on; 0 lets the kernel choose a free one.
     pub port: u16,
+    /// `reuse_port`: whether another mirror may listen on the same port at the same time.
+    pub reuse_port: bool,
     /// `keys`: the routes, at least one, in configuration order, each with its own inbound key.
     pub routes: Vec<Route>,
     /// `workers`: how many threads serve.

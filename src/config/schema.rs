@@ -37,6 +37,7 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
     let mut config = Config {
         ip: root.value("ip", ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         port: root.value("port", number(0..=u16::MAX), 3000),
+        reuse_port: root.value("reuse_port", boolean, false),
         routes: routes(&root.take("keys")),
         workers: root.value("workers", workers, Workers::Auto),
         driver: root.value("driver", driver, DriverChoice::Auto),

@@ -22,10 +22,13 @@ use crate::mirror::routes::Route;
 use crate::sentry::edit::Edit;
 use crate::sentry::endpoint::Endpoint;
 use crate::server::connection::{Connection, Ended, is_discardable};
+use crate::server::gate::Pass;
 use crate::server::worker::{Routing, Worker};
 
-/// Serves the requests of a connection, in order, until it ends.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+/// Serves the requests of a connection, in order, until it ends. With `newcomer` a worker that is
+/// stopping waits for the first one: what was accepted is not given up before it could say what it
+/// wants.
+pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, newcomer: Pass) {
     let stop = worker.stop.listener();
     let mut exchange = Exchange {
         connection: Connection::new(stream, peer),
@@ -33,8 +36,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         head_edits: Vec::new(),
         body_edits: Vec::new(),
     };
-    // What was accepted is not given up before it could say what it wants.
-    let mut newcomer = Some(worker.gate.enter());
+    let mut newcomer = Some(newcomer);
     loop {
         let patience = worker.routing().plan.limits.idle_timeout;
         exchange.shrink();

@@ -5,7 +5,8 @@
 //! accepts its share ([`balance`]) from the common listener and spawns [`inbound`], one SDK connection,
 //! which reads and writes through [`connection`]; [`request`] is the story of one request, with
 //! [`decode`] for its body. [`gate`] and [`stop`] let it end without losing what it has accepted.
-//! [`sight`] is what can be seen of all this from outside.
+//! [`notify`] tells a service manager of the start and the end, and [`sight`] is what can be seen of all
+//! this from outside.
 
 pub mod balance;
 pub mod connection;
@@ -14,6 +15,7 @@ pub mod driver;
 pub mod gate;
 pub mod inbound;
 pub mod listen;
+pub mod notify;
 pub mod plan;
 pub mod request;
 pub mod sight;

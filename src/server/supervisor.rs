@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
@@ -15,7 +15,6 @@ use std::thread;
 use std::time::Duration;
 
 use core_affinity::CoreId;
-use socket2::Socket;
 use tracing::{info, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 
@@ -24,7 +23,7 @@ use crate::mirror::access::AccessLog;
 use crate::mirror::totals::{Counters, Totals};
 use crate::server::balance::Balance;
 use crate::server::driver::DriverKind;
-use crate::server::listen;
+use crate::server::listen::{self, Listener};
 use crate::server::plan::Plan;
 use crate::server::sight::{Current, Sight};
 use crate::server::worker::{Assignment, Report};
@@ -75,6 +74,7 @@ struct Orders {
 #[derive(Clone, PartialEq)]
 struct Fixed {
     listen: SocketAddr,
+    reuse_port: bool,
     workers: Workers,
     driver: DriverChoice,
     log: Log,
@@ -87,7 +87,7 @@ struct Fixed {
 /// A running mirror.
 pub struct Mirror {
     address: SocketAddr,
-    listener: Socket,
+    listener: Listener,
     /// Who is listening where, as far as a reload cannot change it.
     fixed: Fixed,
     plan: Arc<Plan>,
@@ -111,8 +111,9 @@ impl Mirror {
         let plan = Arc::new(Plan::new(config, count, None).map_err(StartError::Config)?);
         let fixed = Fixed::of(config);
         let listener =
-            listen::bind(fixed.listen).map_err(|error| StartError::Bind(fixed.listen, error))?;
-        let address = listen::local_address(&listener)
+            Listener::open(config).map_err(|error| StartError::Bind(fixed.listen, error))?;
+        let address = listener
+            .address()
             .map_err(|error| StartError::System("read the listening address", error))?;
         dns::resolve(&plan.origins, plan.limits.dns_refresh, DNS_PATIENCE);
 
@@ -165,7 +166,7 @@ impl Mirror {
         let plan = Arc::new(plan);
         if Fixed::of(config) != self.fixed {
             warn!(
-                "ip, port, workers, driver, admin, statsd_addr, default_metrics_tags, sentry_dsn, sentry_env and the log settings change only with a restart"
+                "ip, port, reuse_port, workers, driver, admin, statsd_addr, default_metrics_tags, sentry_dsn, sentry_env and the log settings change only with a restart"
             );
         }
         let is_new = |origin: &&Arc<SharedOrigin>| {
@@ -193,15 +194,26 @@ impl Mirror {
     pub fn stop(self) -> usize {
         self.sight.draining();
         let count = self.workers.len();
+        self.listener.turn_away();
         drop(self.workers);
-        // This ends the accepts of all workers. An error means that it is shut down already.
-        let _ = self.listener.shutdown(std::net::Shutdown::Read);
-        let mut given_up = 0;
-        for _ in 0..count {
+        let (mut accepting, mut running, mut given_up) = (count, count, 0);
+        while running > 0 {
             match self.reports.recv() {
-                Ok((_, Report::Stopped(left))) => given_up += left,
-                Ok((index, Report::Failed(error))) => warn!(worker = index, error, "worker failed"),
                 Ok((_, Report::Ready(_))) => {}
+                Ok((_, Report::AcceptsNoMore)) => {
+                    accepting -= 1;
+                    if accepting == 0 {
+                        self.listener.close();
+                    }
+                }
+                Ok((_, Report::Stopped(left))) => {
+                    given_up += left;
+                    running -= 1;
+                }
+                Ok((index, Report::Failed(error))) => {
+                    warn!(worker = index, error, "worker failed");
+                    running -= 1;
+                }
                 Err(_) => break,
             }
         }
@@ -224,10 +236,10 @@ impl Mirror {
         worker_orders
             .set_nonblocking(true)
             .map_err(|error| StartError::System("set up a socket pair", error))?;
-        let listener = self
-            .listener
-            .try_clone()
-            .map_err(|error| StartError::System("duplicate the listening socket", error))?;
+        let handle = || {
+            let handle = self.listener.handle();
+            handle.map_err(|error| StartError::System("duplicate the listening socket", error))
+        };
         let counters = self.sight.counters.get(index).map(Arc::clone);
         let access = self.sight.access.clone();
         let (start, started) = mpsc::channel();
@@ -240,7 +252,8 @@ impl Mirror {
             counters: counters.unwrap_or_default(),
             access,
             balance,
-            listener: TcpListener::from(listener),
+            listener: handle()?,
+            rest: self.listener.is_own().then(handle).transpose()?,
             orders: worker_orders,
             plans: worker_plans,
             reports,
@@ -267,19 +280,16 @@ impl Mirror {
             match self.reports.recv() {
                 Ok((_, Report::Ready(kind))) => kinds.push(kind),
                 Ok((_, Report::Failed(error))) => return Err(StartError::Worker(error)),
-                Ok((_, Report::Stopped(_))) | Err(_) => {
+                Ok((_, Report::AcceptsNoMore | Report::Stopped(_))) | Err(_) => {
                     return Err(StartError::Worker("it ended at once".to_owned()));
                 }
             }
         }
         let is_epoll = |kind: &&DriverKind| matches!(kind, DriverKind::Epoll { .. });
         let epoll = kinds.iter().find(is_epoll);
-        if epoll.is_some() {
-            // On epoll a worker that loses the race for a connection must not block in accept.
-            self.listener
-                .set_nonblocking(true)
-                .map_err(|error| StartError::System("set up the listening socket", error))?;
-        }
+        self.listener
+            .start(epoll.is_some())
+            .map_err(|error| StartError::Bind(self.address, error))?;
         if let Some(DriverKind::Epoll {
             refused: Some(reason),
         }) = epoll
@@ -307,6 +317,7 @@ impl Fixed {
     fn of(config: &Config) -> Fixed {
         Fixed {
             listen: SocketAddr::new(config.ip, config.port),
+            reuse_port: config.reuse_port,
             workers: config.workers,
             driver: config.driver,
             log: config.log.clone(),

@@ -16,8 +16,8 @@ use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use monoio::io::AsyncReadRent;
-use monoio::net::{TcpListener, UnixStream};
+use monoio::io::{AsyncReadRent, Canceller};
+use monoio::net::{TcpListener, TcpStream, UnixStream};
 use monoio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -35,6 +35,7 @@ use crate::server::balance::Balance;
 use crate::server::driver::{Driver, DriverKind};
 use crate::server::gate::{Gate, Pass};
 use crate::server::inbound;
+use crate::server::listen::HANDSHAKE_PATIENCE;
 use crate::server::plan::Plan;
 use crate::server::stop::Stop;
 use crate::upstream::origin::SharedOrigin;
@@ -70,6 +71,8 @@ pub struct Assignment {
     pub balance: Balance,
     /// A duplicate of the shared listening socket.
     pub listener: StdListener,
+    /// Another handle of it, where connections that still wait when the worker stops would be lost.
+    pub rest: Option<StdListener>,
     /// A byte here says that there is a new plan; the end of the stream is the order to stop.
     pub orders: StdUnixStream,
     /// New plans, each announced by a byte of `orders`.
@@ -87,6 +90,8 @@ pub enum Report {
     Ready(DriverKind),
     /// It cannot have one.
     Failed(String),
+    /// It has accepted its last connection.
+    AcceptsNoMore,
     /// It has stopped; so many requests and deliveries were given up.
     Stopped(usize),
 }
@@ -140,10 +145,14 @@ pub struct Worker {
     pub gate: Rc<Gate>,
     /// The order to stop.
     pub stop: Rc<Stop>,
+    /// The order to accept no more, a moment later.
+    closing: Rc<Stop>,
     index: usize,
     access: Option<AccessLog>,
     balance: Balance,
     connections: Rc<Gate>,
+    /// Ends the accept that is waited for.
+    accepting: RefCell<Canceller>,
     routing: RefCell<Rc<Routing>>,
 }
 
@@ -195,8 +204,22 @@ impl Assignment {
             self.access,
             self.balance,
         ));
-        let given_up = driver.block_on(worker.run(self.listener, self.orders, self.plans));
-        match given_up {
+        let stopped = driver.block_on(async {
+            let orders = UnixStream::from_std(self.orders)?;
+            let grace = match self.rest {
+                Some(_) => HANDSHAKE_PATIENCE,
+                None => Duration::ZERO,
+            };
+            monoio::spawn(Rc::clone(&worker).follow(orders, self.plans, grace));
+            monoio::spawn(Rc::clone(&worker).sweep());
+            worker.accept(&TcpListener::from_std(self.listener)?).await;
+            if let Some(rest) = self.rest {
+                worker.accept_the_rest(&rest);
+            }
+            report(Report::AcceptsNoMore);
+            io::Result::Ok(worker.drain().await)
+        });
+        match stopped {
             Ok(given_up) => report(Report::Stopped(given_up)),
             Err(error) => report(Report::Failed(error.to_string())),
         }
@@ -221,10 +244,12 @@ impl Worker {
             counters,
             gate: Rc::default(),
             stop: Rc::default(),
+            closing: Rc::default(),
             index,
             access,
             balance,
             connections: Rc::default(),
+            accepting: RefCell::new(Canceller::new()),
             routing,
         }
     }
@@ -240,62 +265,45 @@ impl Worker {
         Some(log.entry(peer, started))
     }
 
-    /// Accepts until told to stop, then waits for what is in flight. Gives the number of requests
-    /// and deliveries that were still in flight at the deadline.
-    async fn run(
-        self: &Rc<Worker>,
-        listener: StdListener,
-        orders: StdUnixStream,
-        plans: mpsc::Receiver<Arc<Plan>>,
-    ) -> io::Result<usize> {
-        let listener = TcpListener::from_std(listener)?;
-        let orders = UnixStream::from_std(orders)?;
-        monoio::spawn(Rc::clone(self).follow(orders, plans));
-        monoio::spawn(Rc::clone(self).sweep());
-        self.accept(&listener).await;
+    /// Waits for what is in flight. Gives the number of requests and deliveries that were still in
+    /// flight at the deadline.
+    async fn drain(&self) -> usize {
         let patience = self.routing().plan.limits.drain_timeout;
         let _ = timeout(patience, self.gate.below(1)).await;
-        Ok(self.gate.inside())
+        self.gate.inside()
     }
 
+    /// Accepts until told to accept no more.
     async fn accept(self: &Rc<Worker>, listener: &TcpListener) {
         let mut pause = ACCEPT_PAUSE;
         // At the limit every connection that ends lets one in before the next fails.
         let shortage = Change::new();
-        while !self.stop.is_ordered() {
+        while !self.closing.is_ordered() {
             let limit = self.routing().plan.limits.connections;
             if !self.await_room(limit).await {
                 return;
             }
             self.balance.let_others_catch_up().await;
-            // Never cancelled: an accept that is dropped after it was done loses a connection.
-            // Stopping shuts the listener down, which makes it return.
-            match listener.accept().await {
+            if self.closing.is_ordered() {
+                return;
+            }
+            // Never dropped: an accept that is dropped after it was done loses a connection. The
+            // order to close cancels it, and it is waited for all the same: it may have been faster.
+            let handle = self.accepting.borrow().handle();
+            match listener.cancelable_accept(handle).await {
                 Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE;
                     if shortage.is_news(0, Instant::now()) {
                         info!(worker = self.index, "accepting without pauses again");
                     }
-                    self.counters.connections.count();
-                    debug!(worker = self.index, %peer, "connection accepted");
-                    let pass = self.connections.enter();
-                    self.balance.publish(self.connections.inside());
-                    let worker = Rc::clone(self);
-                    monoio::spawn(async move {
-                        let serving = pin!(inbound::serve(Rc::clone(&worker), stream, peer));
-                        if caught(serving).await.is_err() {
-                            worker.counters.answered(Answered::Panicked, None);
-                        }
-                        drop(pass);
-                        worker.balance.publish(worker.connections.inside());
-                    });
+                    self.welcome(stream, peer);
                 }
-                Err(_) if self.stop.is_ordered() => {}
+                Err(_) if self.closing.is_ordered() => {}
                 // The client gave up while it waited; the next one may be fine.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     sleep(pause).await;
-                    // A listener that was shut down fails before the order to stop has arrived.
+                    // Another worker that has closed already no longer lets accepts wait.
                     let is_stopping =
                         error.kind() == io::ErrorKind::WouldBlock || self.stop.is_ordered();
                     if !is_stopping && shortage.is_news(1, Instant::now()) {
@@ -307,26 +315,78 @@ impl Worker {
         }
     }
 
-    /// Waits until fewer than `limit` connections are open; `false` where the order to stop comes
-    /// first.
+    /// Accepts what is waiting in a listener that is about to be closed. Their number is that of its
+    /// queue at most, so `limits.connections` does not matter any more: what they have sent would be
+    /// lost.
+    fn accept_the_rest(self: &Rc<Worker>, listener: &StdListener) {
+        if listener.set_nonblocking(true).is_err() {
+            return;
+        }
+        loop {
+            let (stream, peer) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                // Nobody is waiting any more, or it would not end.
+                Err(_) => return,
+            };
+            let adopted = stream
+                .set_nonblocking(monoio::utils::is_legacy())
+                .and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = adopted {
+                self.welcome(stream, peer);
+            }
+        }
+    }
+
+    /// Serves a connection in a task of its own.
+    fn welcome(self: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+        self.counters.connections.count();
+        debug!(worker = self.index, %peer, "connection accepted");
+        let pass = self.connections.enter();
+        self.balance.publish(self.connections.inside());
+        // Here and not in the task, which a worker that is stopping might not wait for otherwise.
+        let newcomer = self.gate.enter();
+        let worker = Rc::clone(self);
+        monoio::spawn(async move {
+            let serving = pin!(inbound::serve(Rc::clone(&worker), stream, peer, newcomer));
+            if caught(serving).await.is_err() {
+                worker.counters.answered(Answered::Panicked, None);
+            }
+            drop(pass);
+            worker.balance.publish(worker.connections.inside());
+        });
+    }
+
+    /// Waits until fewer than `limit` connections are open; `false` where the order to accept
+    /// no more comes first.
     async fn await_room(&self, limit: usize) -> bool {
-        let stop = self.stop.listener();
+        let closing = self.closing.listener();
         let mut below = pin!(self.connections.below(limit));
         poll_fn(|context| match below.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(true),
-            Poll::Pending => stop.poll_ordered(context).map(|()| false),
+            Poll::Pending => closing.poll_ordered(context).map(|()| false),
         })
         .await
     }
 
-    /// Follows the orders of the supervisor until the one to stop.
-    async fn follow(self: Rc<Worker>, mut orders: UnixStream, plans: mpsc::Receiver<Arc<Plan>>) {
+    /// Follows the orders of the supervisor until the one to stop. Then the connections learn of it,
+    /// and after `grace` no more are accepted.
+    async fn follow(
+        self: Rc<Worker>,
+        mut orders: UnixStream,
+        plans: mpsc::Receiver<Arc<Plan>>,
+        grace: Duration,
+    ) {
         let mut bytes = Vec::with_capacity(16);
         loop {
             let (result, read) = orders.read(bytes).await;
             bytes = read;
             if result.unwrap_or(0) == 0 {
-                return self.stop.order();
+                self.stop.order();
+                sleep(grace).await;
+                self.closing.order();
+                self.accepting.replace(Canceller::new()).cancel();
+                return;
             }
             if let Some(plan) = plans.try_iter().last() {
                 self.budget.set_limit(plan.limits.memory_bytes);

@@ -16,6 +16,9 @@
 //! - `endpoints`: every endpoint, method and place of the key.
 //! - `dialog`: the crash-report dialog.
 //! - `command_line`: configurations good and bad, exit codes, signals.
+//! - `handover`: one process follows on another without losing a request.
+//! - `health`: the sub-command that asks a running mirror.
+//! - `deploy`: what deploys it says what it should.
 //! - `metrics`: every counter moves when it should, and by how much.
 //! - `admin`: the pages for operators, and that they can be left running.
 //! - `statsd`: what a statsd server receives.
@@ -37,9 +40,12 @@ mod answers;
 mod chaos;
 mod command_line;
 mod departures;
+mod deploy;
 mod deployed;
 mod dialog;
 mod endpoints;
+mod handover;
+mod health;
 mod load;
 mod memory;
 mod metrics;

@@ -97,10 +97,10 @@ impl Process {
     fn spawn(config: &str, adjust: impl FnOnce(&mut Command), stdout: Stdio) -> Process {
         let mut command = binary();
         command.arg("-c").arg(file("config.yml", config));
+        command.stdin(Stdio::null());
         adjust(&mut command);
         leave_admin_off(&mut command);
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()

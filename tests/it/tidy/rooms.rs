@@ -44,6 +44,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "demo",
         &["span", "limits", "sentry", "http", "config", "server"],
     ),
+    ("health", &["config"]),
     ("cli", &[]),
     ("report", &["config"]),
     ("logging", &["panics", "config", "report"]),
