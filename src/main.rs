@@ -62,7 +62,9 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     // Before the workers start, so that no signal finds the process without a handler.
     let signals = signals::listen().map_err(|error| (FAILED, error))?;
     // Before the mirror, so that `/ready` can say that it is not there yet.
-    let admin = config.admin.map(Admin::start).transpose();
+    let follows = config.reuse_port;
+    let admin = config.admin.map(|address| Admin::start(address, follows));
+    let admin = admin.transpose();
     let admin = admin.map_err(|error| (FAILED, error))?;
     let mut mirror =
         Mirror::start(&config).map_err(|error| (exit_code(&error), error.to_string()))?;

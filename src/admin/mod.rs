@@ -18,6 +18,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use tracing::info;
 
@@ -27,22 +28,28 @@ use self::history::{History, Look};
 use self::pages::Pages;
 use crate::server::sight::Sight;
 
+/// How often a port is tried that another mirror still has.
+const PORT_PAUSE: Duration = Duration::from_millis(200);
+
 /// The running admin listener. It stays up until the process ends.
 pub struct Admin {
-    address: SocketAddr,
     pages: Arc<Pages>,
 }
 
 impl Admin {
-    /// Listens on `address`; until [`Admin::show`] there is no mirror to tell of.
+    /// Listens on `address`; until [`Admin::show`] there is no mirror to tell of. Where it `follows` on
+    /// a mirror that still has the port, it listens as soon as that one has ended.
     ///
     /// # Errors
     /// Why not, in words for an operator.
-    pub fn start(address: SocketAddr) -> Result<Admin, String> {
-        let listener = TcpListener::bind(address).map_err(|error| refusal(address, &error))?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| refusal(address, &error))?;
+    pub fn start(address: SocketAddr, follows: bool) -> Result<Admin, String> {
+        let listener = match TcpListener::bind(address) {
+            Err(error) if follows && error.kind() == io::ErrorKind::AddrInUse => {
+                info!("metrics and status page wait until {address} is free");
+                None
+            }
+            bound => Some(bound.map_err(|error| refusal(address, &error))?),
+        };
         let pages = Arc::new(Pages {
             sight: OnceLock::new(),
             history: History::default(),
@@ -50,15 +57,15 @@ impl Admin {
         let served = Arc::clone(&pages);
         thread::Builder::new()
             .name("admin".to_owned())
-            .spawn(move || http::serve(&listener, &served))
+            .spawn(move || {
+                let listener = listener.unwrap_or_else(|| await_port(address));
+                if let Ok(address) = listener.local_addr() {
+                    info!("metrics and status page at http://{address}/");
+                }
+                http::serve(&listener, &served);
+            })
             .map_err(|error| refusal(address, &error))?;
-        info!("metrics and status page at http://{address}/");
-        Ok(Admin { address, pages })
-    }
-
-    /// Where it listens; port 0 has become a real one.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+        Ok(Admin { pages })
     }
 
     /// Tells of `sight` from now on.
@@ -75,6 +82,16 @@ impl Admin {
             .name("history".to_owned())
             .spawn(move || pages.remember())?;
         Ok(())
+    }
+}
+
+/// Listens on `address` once that is possible.
+fn await_port(address: SocketAddr) -> TcpListener {
+    loop {
+        thread::sleep(PORT_PAUSE);
+        if let Ok(listener) = TcpListener::bind(address) {
+            return listener;
+        }
     }
 }
 

@@ -16,6 +16,7 @@ impl Config {
         let document = mapping([
             ("ip", self.ip.to_string().into()),
             ("port", self.port.into()),
+            ("reuse_port", self.reuse_port.into()),
             ("keys", Value::Sequence(self.keys())),
             ("workers", self.workers_value()),
             ("driver", self.driver_name().into()),

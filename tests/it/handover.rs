@@ -178,6 +178,25 @@ fn a_port_is_shared_only_if_both_agree() {
 }
 
 #[test]
+fn the_admin_port_changes_hands_when_the_old_process_has_ended() {
+    let upstream = Upstream::ok();
+    let shared = |port: u16, admin: u16| {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let extra = format!("reuse_port: true\nadmin: {{port: {admin}}}");
+        Process::start(&on_port(&upstream, address, &extra))
+    };
+    let old = shared(0, 0);
+    let admin = old.admin_address();
+    let new = shared(old.address.port(), admin.port());
+    new.wait_for_line("wait until");
+    old.signal("TERM");
+    assert_eq!(old.wait().0.code(), Some(0));
+    assert_eq!(new.admin_address(), admin);
+    let ready = b"GET /ready HTTP/1.1\r\nHost: m\r\n\r\n";
+    assert_eq!(Client::connect(admin).ask(ready).status, 200);
+}
+
+#[test]
 fn what_waits_to_be_accepted_at_the_end_is_served() {
     for driver in ["auto", "epoll"] {
         let upstream = Upstream::ok();
