@@ -2,6 +2,7 @@
 //!
 //! It is short because what the program does is said by its configuration.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,21 +10,22 @@ use clap::{Parser, Subcommand};
 
 /// Mirrors what Sentry SDKs send to one DSN to several others.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version = env!("SENTRY_MIRROR_VERSION"), args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Examples:
   sentry-mirror demo                    see it work, without any configuration
   sentry-mirror -c mirror.yml --check   check a configuration, print its routes
   sentry-mirror -c mirror.yml           run
   sentry-mirror                         run with config.yml
+  sentry-mirror health -c mirror.yml    ask a running mirror if it is well
 
 Signals:
   SIGTERM, SIGINT   finish what is in flight, then stop; a second one: at once
   SIGHUP            read the configuration again; a bad one changes nothing
 
 Exit codes:
-  0   stopped as asked, or nothing to complain about with --check
-  1   the mirror cannot run, for example because the port is in use
+  0   stopped as asked, or nothing to complain about with --check, or well
+  1   the mirror cannot run (perhaps the port is in use), or is not well
   2   the arguments or the configuration are not usable
   128 + the number of the signal, after a second one")]
 pub struct Arguments {
@@ -45,6 +47,23 @@ pub struct Arguments {
     pub command: Option<Command>,
 }
 
+impl Arguments {
+    /// Those of this process. In an image whose entry point is this program, both its arguments alone
+    /// and the whole command may stand behind the name of the image; then the name of the program
+    /// comes twice, and once is enough.
+    pub fn of_process() -> Arguments {
+        Arguments::parse_from(once_named(std::env::args_os().collect()))
+    }
+}
+
+/// `arguments` without a second one that repeats the first.
+fn once_named(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if matches!(arguments.as_slice(), [name, again, ..] if name == again) {
+        arguments.remove(0);
+    }
+    arguments
+}
+
 /// What can be done instead of running the mirror.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -61,6 +80,12 @@ pub enum Command {
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
         listen: SocketAddr,
     },
+    /// Ask the mirror that runs with the same configuration whether it is well, and exit with 0 or 1
+    Health {
+        /// The configuration file of that mirror
+        #[arg(short, long, value_name = "FILE", default_value = "config.yml")]
+        config: PathBuf,
+    },
 }
 
 #[cfg(test)]
@@ -74,6 +99,18 @@ mod tests {
         let arguments = Arguments::try_parse_from(["sentry-mirror"]).unwrap();
         assert_eq!(arguments.config, PathBuf::from("config.yml"));
         assert!(arguments.command.is_none() && !arguments.check && !arguments.verbose);
+    }
+
+    #[test]
+    fn the_program_may_be_named_twice() {
+        let named = |arguments: &[&str]| {
+            let arguments = arguments.iter().map(OsString::from).collect();
+            once_named(arguments).join(&OsString::from(" "))
+        };
+        assert_eq!(named(&["/opt/m", "/opt/m", "-c", "f"]), "/opt/m -c f");
+        assert_eq!(named(&["/opt/m", "-c", "f"]), "/opt/m -c f");
+        assert_eq!(named(&["/opt/m", "demo"]), "/opt/m demo");
+        assert_eq!(named(&["m"]), "m");
     }
 
     #[test]

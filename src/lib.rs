@@ -11,16 +11,19 @@
     )
 )]
 
+pub mod admin;
 pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod health;
 pub mod http;
 pub mod limits;
 pub mod logging;
 pub mod mirror;
 pub mod observe;
 pub mod panics;
+pub mod report;
 pub mod sentry;
 pub mod server;
 pub mod span;

@@ -9,9 +9,12 @@ use std::panic;
 use tracing::error;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
 use crate::panics;
+use crate::report::Reports;
 
 /// Keeps the log alive; dropping it writes what is still queued.
 pub struct Logging {
@@ -19,11 +22,11 @@ pub struct Logging {
     dropped: ErrorCounter,
 }
 
-/// Starts to log as `log` says, and makes panics a log line instead of loose text.
+/// Starts to log as `log` says, with errors going to `reports` too, and makes panics a log line instead of loose text.
 ///
 /// # Errors
 /// What is wrong with the filter.
-pub fn start(log: &Log) -> Result<Logging, String> {
+pub fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| {
         format!(
             "log_filter: `{}` is not a filter ({error}); expected a level such as `info`, or directives such as `info,sentry_mirror=debug`",
@@ -38,15 +41,18 @@ pub fn start(log: &Log) -> Result<Logging, String> {
         .with_ansi(false)
         .with_writer(writer);
     match log.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => lines.finish().with(reports.map(Reports::layer)).init(),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).finish();
+            lines.with(reports.map(Reports::layer)).init();
+        }
     }
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         error!(
             place = place.as_deref().unwrap_or("unknown"),
-            "internal error, please report it: {}",
-            panics::message(panic.payload())
+            panic = panics::message(panic.payload()),
+            "internal error, please report it"
         );
     }));
     Ok(Logging {

@@ -2,13 +2,18 @@
 //!
 //! Everything else is in the library, so that tests, benches and fuzzers can reach it.
 
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use sentry_mirror::admin::{Admin, Push};
 use sentry_mirror::cli::{Arguments, Command};
 use sentry_mirror::config::Config;
 use sentry_mirror::demo;
+use sentry_mirror::health;
 use sentry_mirror::logging;
+use sentry_mirror::report::Reports;
+use sentry_mirror::server::notify;
 use sentry_mirror::server::plan::Plan;
 use sentry_mirror::server::signals::{self, Request};
 use sentry_mirror::server::supervisor::{Mirror, StartError};
@@ -21,10 +26,11 @@ const FAILED: u8 = 1;
 const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of_process();
     let result = match &arguments.command {
         Some(Command::Demo { once }) => demo::run(*once).map_err(|error| (FAILED, error)),
         Some(Command::Sink { listen }) => demo::sink(*listen).map_err(|error| (FAILED, error)),
+        Some(Command::Health { config }) => ask_for_health(config).map_err(|error| (FAILED, error)),
         None => run(&arguments),
     };
     match result {
@@ -40,35 +46,63 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     let config = load(arguments).map_err(|errors| (BAD_CONFIG, errors))?;
     if arguments.check {
-        Plan::new(&config, None).map_err(|error| (BAD_CONFIG, error))?;
+        Plan::new(&config, 1, None).map_err(|error| (BAD_CONFIG, error))?;
         for warning in &config.warnings {
             eprintln!("warning: {warning}");
         }
         print!("{}", config.describe());
         return Ok(());
     }
-    let log = logging::start(&config.log).map_err(|error| (BAD_CONFIG, error))?;
+    let reports = config.self_report.as_ref().map(Reports::start).transpose();
+    let reports = reports.map_err(|error| (FAILED, error))?;
+    let log = logging::start(&config.log, reports.as_ref()).map_err(|error| (BAD_CONFIG, error))?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
     // Before the workers start, so that no signal finds the process without a handler.
     let signals = signals::listen().map_err(|error| (FAILED, error))?;
+    // Before the mirror, so that `/ready` can say that it is not there yet.
+    let follows = config.reuse_port;
+    let admin = config.admin.map(|address| Admin::start(address, follows));
+    let admin = admin.transpose();
+    let admin = admin.map_err(|error| (FAILED, error))?;
     let mut mirror =
         Mirror::start(&config).map_err(|error| (exit_code(&error), error.to_string()))?;
+    let push = show(&config, admin.as_ref(), &mirror)
+        .map_err(|error| (FAILED, format!("cannot start a thread: {error}")))?;
+    notify::ready();
     loop {
         match signals.next() {
             Request::Reload => reload(arguments, &mut mirror),
             Request::Stop(signal) => {
                 info!(signal, "stopping: finishing what is in flight");
+                notify::stopping();
                 mirror.stop();
                 break;
             }
         }
     }
+    if let Some(push) = push {
+        push.finish();
+    }
+    if let Some(reports) = reports {
+        reports.flush();
+    }
     if log.dropped_lines() > 0 {
         warn!(lines = log.dropped_lines(), "log lines were dropped");
     }
     Ok(())
+}
+
+/// Lets the mirror be seen wherever the configuration says.
+fn show(config: &Config, admin: Option<&Admin>, mirror: &Mirror) -> io::Result<Option<Push>> {
+    if let Some(admin) = admin {
+        admin.show(mirror.sight())?;
+    }
+    let target = config.statsd.clone();
+    target
+        .map(|target| Push::start(target, mirror.sight()))
+        .transpose()
 }
 
 /// Reads the configuration.
@@ -81,6 +115,12 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
     Ok(config)
 }
 
+/// Asks the mirror that runs with the configuration at `path`.
+fn ask_for_health(path: &Path) -> Result<(), String> {
+    let config = Config::load(path, environment()).map_err(|errors| errors.to_string())?;
+    health::ask(&config)
+}
+
 /// Reads the configuration again and mirrors by it from now on; a bad one changes nothing.
 fn reload(arguments: &Arguments, mirror: &mut Mirror) {
     let reloaded = load(arguments).and_then(|config| {
@@ -90,7 +130,8 @@ fn reload(arguments: &Arguments, mirror: &mut Mirror) {
         mirror.reload(&config).map_err(|error| error.to_string())
     });
     if let Err(error) = reloaded {
-        error!("the configuration is not reloaded, the old one stays in force: {error}");
+        mirror.sight().reload_failed();
+        error!(%error, "the configuration is not reloaded, the old one stays in force");
     }
 }
 

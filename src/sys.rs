@@ -1,14 +1,16 @@
 //! The only unsafe code of the program.
 //!
-//! Two things cannot be said in safe Rust: handing the kernel a list of pointers (`writev` of a head
-//! and a body that live in two buffers), and borrowing the descriptor of a monoio stream for a plain
-//! system call (monoio has no `AsFd`). Both are small and carry their proof; everything else forbids
-//! `unsafe` through the lint table in `Cargo.toml`.
+//! Three things cannot be said in safe Rust: handing the kernel a list of pointers (`writev` of a head
+//! and a body that live in two buffers), borrowing the descriptor of a monoio stream for a plain
+//! system call (monoio has no `AsFd`), and taking over a descriptor that was open before the program
+//! began. All are small and carry their proof; everything else forbids `unsafe` through the lint
+//! table in `Cargo.toml`.
 
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use monoio::buf::IoVecBuf;
@@ -127,6 +129,39 @@ fn descriptor(stream: &TcpStream) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open for as long as `stream` lives, and the borrow of it that is
     // returned keeps `stream` borrowed.
     unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
+}
+
+/// The first descriptor that a service manager passes.
+const FIRST_INHERITED: RawFd = 3;
+
+/// The descriptor that a service manager has passed to this process by the protocol of
+/// `sd_listen_fds`: `LISTEN_PID` names the process, `LISTEN_FDS` says how many descriptors are open
+/// from 3 on. `None` where none was passed, and after the first call.
+///
+/// # Errors
+/// There are more, or what is said to be open is not.
+pub fn inherited_descriptor() -> io::Result<Option<OwnedFd>> {
+    static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+    let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(None);
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0);
+    if count == 0 || IS_TAKEN.swap(true, Ordering::Relaxed) {
+        return Ok(None);
+    }
+    if count > 1 {
+        let what = format!("the service manager passed {count} sockets; one is expected");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    // SAFETY: asking for the flags of a descriptor touches no memory, whatever the number is.
+    if unsafe { libc::fcntl(FIRST_INHERITED, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open, as was just seen. It has no other owner: who started this very
+    // process says that it was opened for it to take over, nothing else here takes it over, and this
+    // line is reached once.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(FIRST_INHERITED) }))
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ const PREFIX: &str = "SENTRY_MIRROR_";
 
 /// The sections: a variable that begins with the name of one is about a key in it. No key of the top
 /// level begins like that.
-const SECTIONS: [&str; 6] = ["limits", "timeouts", "pool", "breaker", "dns", "tls"];
+const SECTIONS: [&str; 7] = [
+    "admin", "limits", "timeouts", "pool", "breaker", "dns", "tls",
+];
 
 /// The names of the variables that were applied, by the key path they replaced.
 pub(super) type Variables = BTreeMap<String, String>;

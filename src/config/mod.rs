@@ -8,6 +8,7 @@
 //! start, so that its existence is not checked here.
 
 mod describe;
+mod effective;
 mod environment;
 mod limits;
 mod locate;
@@ -17,14 +18,16 @@ mod outbound;
 mod report;
 mod routes;
 mod schema;
+mod telemetry;
 mod units;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,6 +47,8 @@ pub struct Config {
     pub ip: IpAddr,
     /// `port`: the port to listen on; 0 lets the kernel choose a free one.
     pub port: u16,
+    /// `reuse_port`: whether another mirror may listen on the same port at the same time.
+    pub reuse_port: bool,
     /// `keys`: the routes, at least one, in configuration order, each with its own inbound key.
     pub routes: Vec<Route>,
     /// `workers`: how many threads serve.
@@ -66,6 +71,14 @@ pub struct Config {
     pub log: Log,
     /// `limits`, `timeouts`, `pool` and `dns`.
     pub limits: Limits,
+    /// `admin`: where metrics and the status page are served; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
+    /// `access_log`: the form of its lines; `None` for no such log.
+    pub access_log: Option<LogFormat>,
+    /// `statsd_addr` and `default_metrics_tags`: where metrics are pushed to.
+    pub statsd: Option<StatsdTarget>,
+    /// `sentry_dsn` and `sentry_env`: where errors of the mirror itself are reported to.
+    pub self_report: Option<SelfReport>,
     /// What is allowed but probably not meant, one line each, with its place.
     pub warnings: Vec<String>,
 }
@@ -151,6 +164,26 @@ pub struct Log {
     pub filter: String,
     /// `log_format`: the form of a line.
     pub format: LogFormat,
+}
+
+/// Where metrics are pushed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatsdTarget {
+    /// The host's name or address.
+    pub host: String,
+    /// Its UDP port.
+    pub port: u16,
+    /// What goes with every metric.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Where errors of the mirror itself are reported to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelfReport {
+    /// The DSN.
+    pub dsn: Dsn,
+    /// The environment that reports name.
+    pub environment: Option<String>,
 }
 
 /// The form of a log line.

@@ -9,7 +9,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::nearest::nearest;
 use super::report::Report;
-use super::value::{Read, found};
+use super::value::{Read, found, parse};
 
 /// A place of the document, whether or not something stands there.
 pub(super) struct Node<'a> {
@@ -112,6 +112,16 @@ impl<'a> Node<'a> {
         mapping.into_iter().flatten().map(member).collect()
     }
 
+    /// Whether nothing stands here.
+    pub(super) fn is_absent(&self) -> bool {
+        self.value.is_none()
+    }
+
+    /// Whether `text` stands here, or what YAML makes of it.
+    pub(super) fn is(&self, text: &str) -> bool {
+        self.value.and_then(parse::<String>).as_deref() == Some(text)
+    }
+
     /// Whether a mapping stands here.
     pub(super) fn is_mapping(&self) -> bool {
         self.value.is_some_and(Value::is_mapping)
@@ -164,6 +174,12 @@ impl<'a> Section<'a> {
     pub(super) fn warn(&self, key: &'static str, text: &str) {
         let path = key_path(&self.node.path, key);
         self.node.report.warn(&path, text.to_owned());
+    }
+
+    /// Reports what is wrong with the value of `key`.
+    pub(super) fn error(&self, key: &'static str, text: &str) {
+        let path = key_path(&self.node.path, key);
+        self.node.report.error(&path, text.to_owned());
     }
 
     /// Reports every key that was not asked for.

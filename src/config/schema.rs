@@ -4,7 +4,7 @@
 //! looked at. Keys of the prior art whose function is not there yet are read too and warned of: ignoring
 //! them only means less telemetry.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use super::limits::{HOUR, MILLISECOND, limits};
 use super::node::{Node, Section};
 use super::report::Report;
 use super::routes::routes;
-use super::value::{self, Read, boolean, choice, duration, number, parse, text};
+use super::telemetry;
+use super::value::{Read, boolean, choice, duration, number, parse, text};
 use super::{Compression, Config, DriverChoice, Log, LogFormat, ReplyPolicy, Tls, Workers};
 
 /// The configuration that `document` describes, to be used only if `report` has no error.
@@ -38,9 +39,10 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         true => Compression::None,
         false => Compression::Preserve,
     };
-    let config = Config {
+    let mut config = Config {
         ip: root.value("ip", ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         port: root.value("port", number(0..=u16::MAX), 3000),
+        reuse_port: root.value("reuse_port", boolean, false),
         routes: routes(&root.take("keys"), usual_compression),
         workers: root.value("workers", workers, Workers::Auto),
         driver: root.value("driver", driver, DriverChoice::Auto),
@@ -52,14 +54,21 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         tls: tls(root.take("tls").section()),
         log: log(&mut root),
         limits: limits(&mut root),
+        admin: None,
+        access_log: None,
+        statsd: telemetry::statsd(&mut root),
+        self_report: None,
         warnings: Vec::new(),
     };
-    telemetry_has_no_effect(&mut root);
+    config.admin = telemetry::admin(&mut root, SocketAddr::new(config.ip, config.port));
+    config.access_log = telemetry::access_log(&mut root);
+    config.self_report = telemetry::self_report(&mut root, &config);
+    telemetry::without_effect(&mut root);
     root.finish();
     config
 }
 
-fn ip(value: &Value) -> Read<IpAddr> {
+pub(super) fn ip(value: &Value) -> Read<IpAddr> {
     parse(value).ok_or_else(|| "an IP address such as 0.0.0.0 or ::".to_owned())
 }
 
@@ -122,34 +131,4 @@ fn envelopes_are_modified(root: &mut Section<'_>) -> bool {
     let by_name = root.value("modify_envelope", boolean, true);
     let by_old_name = root.value("modify_envelope_header", boolean, true);
     by_name && by_old_name
-}
-
-fn telemetry_has_no_effect(root: &mut Section<'_>) {
-    without_effect(root.take("sentry_dsn"), value::dsn);
-    without_effect(root.take("sentry_env"), text);
-    without_effect(root.take("traces_sample_rate"), number(0.0..=1.0));
-    without_effect(root.take("statsd_addr"), statsd_addr);
-    without_effect(root.take("default_metrics_tags"), metrics_tags);
-}
-
-fn without_effect<T>(node: Node<'_>, reader: impl FnOnce(&Value) -> Read<T>) {
-    if node.optional(reader).is_some() {
-        node.warn("has no effect yet");
-    }
-}
-
-fn statsd_addr(value: &Value) -> Read<()> {
-    let address = value.as_str().and_then(|text| text.rsplit_once(':'));
-    let is_address =
-        address.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    let address = is_address.then_some(());
-    address.ok_or_else(|| "an address of the form HOST:PORT".to_owned())
-}
-
-fn metrics_tags(value: &Value) -> Read<()> {
-    let tags = value.as_mapping();
-    let are_texts =
-        tags.is_some_and(|tags| tags.values().all(|tag| parse::<String>(tag).is_some()));
-    let tags = are_texts.then_some(());
-    tags.ok_or_else(|| "a mapping of tag names to texts".to_owned())
 }

@@ -389,19 +389,81 @@ fn the_documented_examples_of_the_prior_art_mean_what_they_meant() {
 }
 
 #[test]
-fn telemetry_keys_only_warn() {
-    for key in [
-        "sentry_dsn: https://k@h/1",
-        "sentry_env: prod",
-        "traces_sample_rate: 0.5",
-        "statsd_addr: '[::1]:8125'",
-        "default_metrics_tags: {a: b, c: 1}",
+fn telemetry_keys_of_the_prior_art_are_understood() {
+    let config = parse(&with(
+        "statsd_addr: '[::1]:8125'\ndefault_metrics_tags: {a: b, c: 1}",
+    ));
+    let statsd = config.statsd.unwrap();
+    assert_eq!((statsd.host.as_str(), statsd.port), ("::1", 8125));
+    let tags: Vec<_> = statsd.tags.iter().collect();
+    let tag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let expected = [tag("a", "b"), tag("c", "1")];
+    assert_eq!(
+        tags,
+        expected.iter().map(|(a, b)| (a, b)).collect::<Vec<_>>()
+    );
+    let config = parse(&with("sentry_dsn: https://k@h/1\nsentry_env: prod"));
+    let report = config.self_report.unwrap();
+    assert_eq!(report.dsn.to_string(), "https://k@h/1");
+    assert_eq!(report.environment.as_deref(), Some("prod"));
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let config = parse(&with("traces_sample_rate: 0.5"));
+    assert_eq!(
+        config.warnings,
+        [
+            "c.yml:4:21: traces_sample_rate: has no effect: the mirror reports its errors to sentry_dsn, and no traces"
+        ]
+    );
+}
+
+#[test]
+fn admin_pages_are_for_this_host_unless_told_otherwise() {
+    let admin = |text: &str| parse(&with(text)).admin.map(|address| address.to_string());
+    assert_eq!(admin("").as_deref(), Some("127.0.0.1:3001"));
+    assert_eq!(admin("admin: off"), None);
+    assert_eq!(admin("admin: 'off'"), None);
+    assert_eq!(admin("admin: false"), None);
+    assert_eq!(admin("admin: {port: 9}").as_deref(), Some("127.0.0.1:9"));
+    assert_eq!(admin("admin: {ip: '::'}").as_deref(), Some("[::]:3001"));
+    for (text, expected) in [
+        (
+            "admin: on",
+            r#"4:8: admin: found "on", expected off, or a mapping with ip and port"#,
+        ),
+        (
+            "admin: {prot: 1}",
+            "4:9: admin.prot: unknown key, did you mean port?",
+        ),
+        (
+            "admin: {port: 3000}",
+            "4:15: admin.port: is the value of port, where SDKs are received; expected another, or admin: off",
+        ),
+        (
+            "access_log: yes",
+            r#"4:13: access_log: found "yes", expected off or text or json"#,
+        ),
     ] {
-        let config = parse(&with(key));
-        let name = key.split(':').next().unwrap();
-        let column = name.len() + 3;
-        let warning = format!("c.yml:4:{column}: {name}: has no effect yet");
-        assert_eq!(config.warnings, [warning]);
+        assert_eq!(errors(&with(text)), format!("c.yml:{expected}"), "{text}");
+    }
+    let variables = variables(&[("SENTRY_MIRROR_ADMIN", "off")]);
+    let config = Config::parse(&with("admin: {port: 1}"), "c.yml", variables).unwrap();
+    assert_eq!(config.admin, None);
+}
+
+#[test]
+fn reports_may_not_lead_back_to_the_mirror() {
+    for dsn in [
+        format!("https://{A}@elsewhere/1"),
+        "http://k@127.0.0.1:3000/1".to_owned(),
+        "http://k@localhost:3000/1".to_owned(),
+    ] {
+        let found = errors(&with(&format!("sentry_dsn: {dsn}")));
+        let expected = "c.yml:4:13: sentry_dsn: leads back to this mirror, expected the DSN of a project that does not depend on it";
+        assert_eq!(found, expected, "{dsn}");
+    }
+    for dsn in ["http://k@127.0.0.1:3001/1", "https://k@m/1"] {
+        let config = parse(&with(&format!("sentry_dsn: {dsn}")));
+        assert!(config.self_report.is_some(), "{dsn}");
     }
 }
 
@@ -688,10 +750,7 @@ fn variables_are_named_in_messages() {
     let config = Config::parse(&with(""), "c.yml", variables(&stray)).unwrap();
     assert_eq!(
         config.warnings,
-        [
-            "SENTRY_MIRROR_PROT: unknown key, did you mean port?",
-            "SENTRY_MIRROR_STATSD_ADDR: has no effect yet",
-        ]
+        ["SENTRY_MIRROR_PROT: unknown key, did you mean port?"]
     );
 }
 

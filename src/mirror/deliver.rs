@@ -4,6 +4,7 @@
 //! brought the request waits only until there is a verdict; what is still in flight then goes on in
 //! the background, whatever becomes of the connection.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -16,13 +17,16 @@ use monoio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::config::ReplyPolicy;
+use crate::mirror::access::Entry;
+use crate::mirror::counters::OutcomeKind;
 use crate::mirror::lanes::{Job, Lanes};
 use crate::mirror::limited;
 use crate::mirror::reply::{Circumstances, Reply};
 use crate::mirror::rewrite::Original;
 use crate::mirror::routes::{Outbound, Route};
-use crate::mirror::verdict::{Outcome, Verdict, decide, outcome_label};
-use crate::observe::counters::Counters;
+use crate::mirror::totals::Counters;
+use crate::mirror::verdict::{Outcome, Verdict, decide};
+use crate::observe::label::Label;
 use crate::panics::caught;
 use crate::sentry::category::Category;
 use crate::sentry::endpoint::Shape;
@@ -42,6 +46,8 @@ pub struct Means<'m, K> {
     pub counters: &'m Arc<Counters>,
     /// What carries the deliveries.
     pub lanes: &'m Rc<Lanes<Delivery<K>>>,
+    /// The request's entry in the access log, if there is one.
+    pub access: Option<Rc<Entry>>,
     /// What must live as long as a delivery does: a share of the memory budget, a pass through the
     /// gate that a stopping worker waits at.
     pub kept: K,
@@ -54,6 +60,8 @@ pub struct FanOut<K> {
     outcomes: RefCell<Vec<Option<Outcome>>>,
     waiting: RefCell<Option<Waker>>,
     counters: Arc<Counters>,
+    access: Option<Rc<Entry>>,
+    started: Instant,
     _kept: K,
     /// The same for what is made of the body for some outbounds.
     also_kept: RefCell<Option<K>>,
@@ -71,15 +79,17 @@ impl<K: 'static> FanOut<K> {
         items: impl Fn() -> Vec<Option<Category>>,
         means: Means<'_, K>,
     ) -> Rc<FanOut<K>> {
+        let now = Instant::now();
         let fan_out = Rc::new(FanOut {
             route: Arc::clone(route),
             outcomes: RefCell::new((0..count).map(|_| None).collect()),
             waiting: RefCell::new(None),
             counters: Arc::clone(means.counters),
+            access: means.access,
+            started: now,
             _kept: means.kept,
             also_kept: RefCell::new(None),
         });
-        let now = Instant::now();
         for (index, outbound) in route.outbounds.iter().enumerate().take(count) {
             if outbound.handling.is_some() && !as_it_is {
                 continue;
@@ -96,16 +106,19 @@ impl<K: 'static> FanOut<K> {
             };
             means.lanes.start(|mut head| {
                 let body = original.render(outbound, &mut head);
+                let request = Request {
+                    method: original.parsed.method,
+                    head,
+                    body,
+                    tail: Vec::new(),
+                };
+                let counters = outbound.counters.of(fan_out.counters.worker);
+                counters.bytes.add_bytes(request.bytes());
                 Delivery {
                     fan_out: Rc::clone(&fan_out),
                     index,
                     upstream: Rc::clone(upstream),
-                    request: Request {
-                        method: original.parsed.method,
-                        head,
-                        body,
-                        tail: Vec::new(),
-                    },
+                    request,
                     is_decisive: true,
                 }
             });
@@ -123,6 +136,10 @@ impl<K: 'static> FanOut<K> {
         request: Request,
         is_decisive: bool,
     ) {
+        if let Some(outbound) = self.route.outbounds.get(index) {
+            let counters = outbound.counters.of(self.counters.worker);
+            counters.bytes.add_bytes(request.bytes());
+        }
         lanes.start(|_memory| Delivery {
             fan_out: Rc::clone(self),
             index,
@@ -152,6 +169,8 @@ impl<K: 'static> FanOut<K> {
                 // With nothing left in flight there is always a verdict.
                 .unwrap_or(Verdict::Unavailable),
         };
+        let counters = self.route.counters.of(self.counters.worker);
+        counters.reply_time.record(self.started.elapsed());
         let circumstances = Circumstances {
             common_limits: self.common_limits(),
             is_strict: policy == ReplyPolicy::Primary,
@@ -212,16 +231,29 @@ impl<K: 'static> FanOut<K> {
 
     /// Counts an outcome, and remembers what it tells about the outbound.
     pub fn note(&self, index: usize, outcome: &Outcome) {
-        let word = outcome_label(outcome);
+        let kind = OutcomeKind::of(outcome);
         if let Some(outbound) = self.route.outbounds.get(index) {
+            let word = kind.word();
             debug!(outbound = outbound.label, outcome = word, "delivery ended");
+            let now = Instant::now();
             if let Ok(response) = outcome {
-                let now = Instant::now();
                 outbound.limits.remember(response, now);
                 tell_refusal(outbound, response, now);
             }
+            let counters = outbound.counters.of(self.counters.worker);
+            counters.outcomes.count(kind);
+            let after = now.duration_since(self.started);
+            if kind.was_tried() {
+                counters.time.record(after);
+            }
+            if kind.is_trouble() {
+                counters.trouble.note(now, || trouble(outcome));
+            }
+            if let Some(access) = &self.access {
+                access.delivered(index, kind, after);
+            }
         }
-        self.counters.deliveries.count(word);
+        self.counters.deliveries.count(kind);
     }
 }
 
@@ -268,8 +300,21 @@ fn tell_refusal(outbound: &Outbound, response: &Response, now: Instant) {
     if state == 0 {
         info!(outbound, "outbound accepts again");
     } else {
-        let reason = response.sentry_error.as_ref().unwrap_or(&response.body);
-        let reason = String::from_utf8_lossy(reason.get(..REASON_BYTES_MAX).unwrap_or(reason));
+        let reason = reason(response);
         warn!(outbound, status, %reason, "outbound refuses what it is sent");
+    }
+}
+
+/// What an outbound said about what it did not take.
+fn reason(response: &Response) -> Cow<'_, str> {
+    let reason = response.sentry_error.as_ref().unwrap_or(&response.body);
+    String::from_utf8_lossy(reason.get(..REASON_BYTES_MAX).unwrap_or(reason))
+}
+
+/// What went wrong with a delivery, in words for an operator.
+fn trouble(outcome: &Outcome) -> String {
+    match outcome {
+        Ok(response) => format!("answered {}: {}", response.status, reason(response)),
+        Err(failure) => failure.to_string(),
     }
 }

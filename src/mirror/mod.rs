@@ -7,15 +7,19 @@
 //! to be sent. [`verdict`] is the only place that decides the answer from them, [`rejection`] the only
 //! place that refuses a request, and [`reply`] makes the bytes of both.
 
+pub mod access;
 pub mod copies;
+pub mod counters;
 pub mod deliver;
 pub mod dialog;
 pub mod handling;
 pub mod lanes;
 pub mod limited;
+mod names;
 pub mod portion;
 pub mod rejection;
 pub mod reply;
 pub mod rewrite;
 pub mod routes;
+pub mod totals;
 pub mod verdict;

@@ -10,6 +10,7 @@ use crate::http::chunked::ChunkError;
 use crate::http::encoding::DecodeError;
 use crate::http::framing::FramingError;
 use crate::http::head::HeadError;
+use crate::observe::label::labels;
 use crate::sentry::auth::AuthError;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
@@ -53,48 +54,67 @@ pub enum Rejection {
     Overloaded,
 }
 
-impl Rejection {
-    /// The reasons that [`Rejection::label`] can name.
-    pub const LABELS: [&'static str; 17] = [
-        "head",
-        "framing",
-        "chunk",
-        "head_timeout",
-        "body_timeout",
-        "body_too_large",
-        "encoding",
-        "decode",
-        "auth",
-        "no_key",
-        "no_envelope_key",
-        "bad_key",
-        "unknown_key",
-        "envelope",
-        "method",
-        "not_found",
-        "overloaded",
-    ];
+labels! {
+    /// A [`Rejection`] without its particulars.
+    pub enum Reason {
+        /// See [`Rejection::Head`].
+        Head => "head",
+        /// See [`Rejection::Framing`].
+        Framing => "framing",
+        /// See [`Rejection::Chunk`].
+        Chunk => "chunk",
+        /// See [`Rejection::HeadTimeout`].
+        HeadTimeout => "head_timeout",
+        /// See [`Rejection::BodyTimeout`].
+        BodyTimeout => "body_timeout",
+        /// See [`Rejection::BodyTooLarge`].
+        BodyTooLarge => "body_too_large",
+        /// See [`Rejection::Encoding`].
+        Encoding => "encoding",
+        /// See [`Rejection::Decode`].
+        Decode => "decode",
+        /// See [`Rejection::Auth`].
+        Auth => "auth",
+        /// See [`Rejection::NoKey`].
+        NoKey => "no_key",
+        /// See [`Rejection::NoEnvelopeKey`].
+        NoEnvelopeKey => "no_envelope_key",
+        /// See [`Rejection::BadKey`].
+        BadKey => "bad_key",
+        /// See [`Rejection::UnknownKey`].
+        UnknownKey => "unknown_key",
+        /// See [`Rejection::Envelope`].
+        Envelope => "envelope",
+        /// See [`Rejection::Method`].
+        Method => "method",
+        /// See [`Rejection::NotFound`].
+        NotFound => "not_found",
+        /// See [`Rejection::Overloaded`].
+        Overloaded => "overloaded",
+    }
+}
 
-    /// A fixed word per reason, for logs and counters.
-    pub fn label(&self) -> &'static str {
+impl Rejection {
+    /// The reason without its particulars, for logs and counters.
+    pub fn reason(&self) -> Reason {
         match self {
-            Rejection::Head(_) => "head",
-            Rejection::Framing(_) => "framing",
-            Rejection::Chunk(_) => "chunk",
-            Rejection::HeadTimeout => "head_timeout",
-            Rejection::BodyTimeout => "body_timeout",
-            Rejection::BodyTooLarge => "body_too_large",
-            Rejection::Encoding => "encoding",
-            Rejection::Decode(_) => "decode",
-            Rejection::Auth(_) => "auth",
-            Rejection::NoKey => "no_key",
-            Rejection::NoEnvelopeKey => "no_envelope_key",
-            Rejection::BadKey => "bad_key",
-            Rejection::UnknownKey => "unknown_key",
-            Rejection::Envelope(_) => "envelope",
-            Rejection::Method(_) => "method",
-            Rejection::NotFound => "not_found",
-            Rejection::Overloaded => "overloaded",
+            Rejection::Head(_) => Reason::Head,
+            Rejection::Framing(_) => Reason::Framing,
+            Rejection::Chunk(_) => Reason::Chunk,
+            Rejection::HeadTimeout => Reason::HeadTimeout,
+            Rejection::BodyTimeout => Reason::BodyTimeout,
+            Rejection::BodyTooLarge => Reason::BodyTooLarge,
+            Rejection::Encoding => Reason::Encoding,
+            Rejection::Decode(_) => Reason::Decode,
+            Rejection::Auth(_) => Reason::Auth,
+            Rejection::NoKey => Reason::NoKey,
+            Rejection::NoEnvelopeKey => Reason::NoEnvelopeKey,
+            Rejection::BadKey => Reason::BadKey,
+            Rejection::UnknownKey => Reason::UnknownKey,
+            Rejection::Envelope(_) => Reason::Envelope,
+            Rejection::Method(_) => Reason::Method,
+            Rejection::NotFound => Reason::NotFound,
+            Rejection::Overloaded => Reason::Overloaded,
         }
     }
 

@@ -8,6 +8,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 
+use crate::mirror::counters::Answered;
 use crate::mirror::limited::{DEFAULT_PAUSE_SECONDS, pause_seconds};
 use crate::mirror::rejection::Rejection;
 use crate::mirror::verdict::{Outcome, Verdict};
@@ -54,6 +55,8 @@ pub struct Reply {
     body: Bytes,
     /// What the body takes of the memory budget, until it is written.
     share: Share,
+    /// Whether it says that something was accepted which nobody knows yet.
+    is_assumed: bool,
 }
 
 impl Reply {
@@ -125,7 +128,9 @@ impl Reply {
                 Some(Some(Err(_)) | None) | None => Reply::unavailable(),
             },
             Verdict::Success => {
-                Reply::success((circumstances.success)()).with_limits(common_limits)
+                let mut reply = Reply::success((circumstances.success)());
+                reply.is_assumed = true;
+                reply.with_limits(common_limits)
             }
             Verdict::RateLimited => Reply::rate_limited(outcomes, common_limits),
             Verdict::TooLarge => {
@@ -143,6 +148,25 @@ impl Reply {
             self.body = body.into();
         }
         self
+    }
+
+    /// Its status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// How many bytes its body has.
+    pub fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// What it tells the SDK, where it is about deliveries.
+    pub fn answered(&self) -> Answered {
+        if self.is_assumed {
+            Answered::Assumed
+        } else {
+            Answered::of_status(self.status)
+        }
     }
 
     /// Appends the reply to `out`, but for a large body, which is returned.

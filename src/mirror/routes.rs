@@ -10,9 +10,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::config::Config;
+use crate::mirror::counters::{OutboundCounters, RouteCounters};
 use crate::mirror::handling::Handling;
 use crate::mirror::limited::LimitMemory;
+use crate::mirror::names::Names;
 use crate::observe::change::Change;
+use crate::observe::counters::PerWorker;
 use crate::sentry::dsn::{Dsn, Origin, Scheme};
 
 /// All routes of a configuration.
@@ -27,6 +30,8 @@ pub struct Routes {
 pub struct Route {
     /// The inbound DSN with its key shortened, for logs.
     pub label: String,
+    /// The same, unlike that of any other route, for metrics.
+    pub name: String,
     /// Never empty.
     pub outbounds: Vec<Outbound>,
     /// What is done for some of them, each once.
@@ -37,12 +42,16 @@ pub struct Route {
     pub is_untouched: bool,
     /// Whether some outbound gets a share only.
     pub samples: bool,
+    /// What the workers count about it.
+    pub counters: PerWorker<RouteCounters>,
 }
 
 /// One target DSN of a route: the texts that replace the inbound's in a request.
 pub struct Outbound {
     /// The DSN with its key shortened, for logs.
     pub label: String,
+    /// The same, unlike that of any other outbound of the route, for metrics.
+    pub name: String,
     /// Which of [`Routes::origins`] it is reached at.
     pub origin: usize,
     /// Whether that is `https`.
@@ -74,11 +83,20 @@ pub struct Outbound {
     /// How it took what it was sent, as the log was told last: 0 well, else the status of its
     /// refusals.
     pub refusal: Change,
+    /// What the workers count about it.
+    pub counters: PerWorker<OutboundCounters>,
 }
 
 impl Routes {
-    /// The table for `config`. An outbound that the `previous` table has too keeps its rate limits.
+    /// The table for `config`, for one worker to count in.
     pub fn new(config: &Config, previous: Option<&Routes>) -> Routes {
+        Routes::for_workers(1, config, previous)
+    }
+
+    /// The table for `config`. An outbound that the `previous` table has too keeps its rate limits, and
+    /// what the workers have counted about it and its route.
+    pub fn for_workers(workers: usize, config: &Config, previous: Option<&Routes>) -> Routes {
+        let mut names = Names::new(workers, previous);
         let mut routes = Routes {
             by_key: HashMap::new(),
             routes: Vec::new(),
@@ -87,6 +105,8 @@ impl Routes {
         };
         for route in &config.routes {
             let mut handlings = Vec::new();
+            let (name, counters) = names.route(&route.inbound);
+            let mut outbound_names = names.outbounds(&route.inbound, &route.outbounds);
             let outbounds: Vec<Outbound> = route
                 .outbounds
                 .iter()
@@ -96,7 +116,12 @@ impl Routes {
                     let handling = Handling::of(outbound);
                     let handling = handling.map(|handling| index_of(handling, &mut handlings));
                     let limits = known.unwrap_or_default();
-                    Outbound::new(&outbound.dsn, origin, handling, limits)
+                    let (name, counters) = outbound_names.next_of(&outbound.dsn);
+                    Outbound {
+                        name,
+                        counters,
+                        ..Outbound::new(&outbound.dsn, origin, handling, limits)
+                    }
                 })
                 .collect();
             let key = route.inbound.key().as_bytes().into();
@@ -108,7 +133,9 @@ impl Routes {
                     && outbounds.iter().all(|outbound| outbound.handling.is_some()),
                 samples: handlings.iter().any(Handling::samples),
                 handlings,
+                name,
                 outbounds,
+                counters,
             }));
         }
         routes.preserves = routes.routes.iter().any(|route| route.preserves);
@@ -118,6 +145,11 @@ impl Routes {
     /// The route of an inbound key, by exact match.
     pub fn find(&self, key: &[u8]) -> Option<&Arc<Route>> {
         self.routes.get(*self.by_key.get(key)?)
+    }
+
+    /// All routes, in configuration order.
+    pub fn all(&self) -> &[Arc<Route>] {
+        &self.routes
     }
 
     /// Every origin that occurs, each once.
@@ -184,6 +216,7 @@ impl Outbound {
         );
         Outbound {
             label: dsn.shortened(),
+            name: String::new(),
             origin,
             is_tls: dsn.origin().scheme == Scheme::Https,
             handling,
@@ -199,6 +232,7 @@ impl Outbound {
             basic_with_secret,
             limits,
             refusal: Change::new(),
+            counters: PerWorker::new(1),
         }
     }
 }

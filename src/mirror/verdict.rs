@@ -104,26 +104,6 @@ fn class(outcome: &Outcome) -> Class {
     }
 }
 
-/// The words that [`outcome_label`] can give.
-pub fn outcome_labels() -> impl Iterator<Item = &'static str> {
-    let statuses = ["2xx", "429", "4xx", "5xx", "other_status"];
-    statuses.into_iter().chain(Failure::LABELS)
-}
-
-/// A fixed word per kind of outcome, for logs and counters.
-pub fn outcome_label(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Ok(response) => match response.status {
-            200..=299 => "2xx",
-            429 => "429",
-            400..=499 => "4xx",
-            500..=599 => "5xx",
-            _ => "other_status",
-        },
-        Err(failure) => failure.label(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,44 +1,14 @@
-//! Counters of one worker.
+//! Numbers that one worker writes and anybody may read.
 //!
-//! Only the worker writes its own, so nothing is shared on the hot path; whoever wants totals adds up
-//! those of all workers. Labels come from closed sets of our own words, never from request bytes.
+//! Only the worker writes its own, so nothing is shared on the hot path and a plain load and store do
+//! for an addition; whoever wants totals adds up those of all workers. Labels come from closed sets of
+//! our own words, never from request bytes.
 
-use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What one worker has counted since its start.
-pub struct Counters {
-    /// Connections accepted.
-    pub connections: Count,
-    /// Requests whose head was complete, health checks and preflights included.
-    pub requests: Count,
-    /// Requests refused, by reason.
-    pub rejections: Tally,
-    /// Deliveries ended, by outcome.
-    pub deliveries: Tally,
-    /// Items of envelopes left out of deliveries, by reason.
-    pub items: Tally,
-    /// Requests or connections that ended in a panic.
-    pub panics: Count,
-}
-
-impl Counters {
-    /// All zero, with the sets of labels that rejections, deliveries and items left out can have.
-    pub fn new(
-        rejections: impl Iterator<Item = &'static str>,
-        deliveries: impl Iterator<Item = &'static str>,
-        items: impl Iterator<Item = &'static str>,
-    ) -> Counters {
-        Counters {
-            connections: Count::default(),
-            requests: Count::default(),
-            rejections: Tally::new(rejections),
-            deliveries: Tally::new(deliveries),
-            items: Tally::new(items),
-            panics: Count::default(),
-        }
-    }
-}
+use super::label::Label;
 
 /// A number that only grows.
 #[derive(Default)]
@@ -47,10 +17,20 @@ pub struct Count(AtomicU64);
 impl Count {
     /// Adds one.
     pub fn count(&self) {
+        self.add(1);
+    }
+
+    /// Adds `more`.
+    pub fn add(&self, more: u64) {
         // One writer per counter: a load and a store are enough, and cheaper than an addition
         // that is atomic.
-        self.0
-            .store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let sum = self.0.load(Ordering::Relaxed).wrapping_add(more);
+        self.0.store(sum, Ordering::Relaxed);
+    }
+
+    /// Adds a number of bytes.
+    pub fn add_bytes(&self, bytes: usize) {
+        self.add(bytes as u64);
     }
 
     /// The number so far.
@@ -59,72 +39,145 @@ impl Count {
     }
 }
 
-/// One number per label of a closed set.
-pub struct Tally {
-    counts: Vec<(&'static str, Count)>,
-}
+/// A state as its owner has published it last.
+#[derive(Default)]
+pub struct Gauge(AtomicU64);
 
-impl Tally {
-    fn new(labels: impl Iterator<Item = &'static str>) -> Tally {
-        Tally {
-            counts: labels.map(|label| (label, Count::default())).collect(),
-        }
+impl Gauge {
+    /// Publishes a number.
+    pub fn set(&self, number: usize) {
+        self.0.store(number as u64, Ordering::Relaxed);
     }
 
+    /// The number published last.
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The labels of the largest set.
+const LABELS_MAX: usize = 32;
+
+/// One number per label of a closed set. They lie in it and not behind a pointer, so that they are on
+/// the cache lines of whoever holds it.
+pub struct Tally<L> {
+    counts: [Count; LABELS_MAX],
+    labels: PhantomData<L>,
+}
+
+impl<L: Label> Tally<L> {
+    const FITS: () = assert!(L::ALL.len() <= LABELS_MAX, "LABELS_MAX is too small");
+
     /// Adds one to `label`.
-    pub fn count(&self, label: &'static str) {
-        let found = self.counts.iter().find(|(known, _)| *known == label);
-        debug_assert!(found.is_some(), "{label} is not in the set");
-        if let Some((_, count)) = found {
+    pub fn count(&self, label: L) {
+        if let Some(count) = self.counts.get(label.index()) {
             count.count();
         }
     }
 
-    /// Every label with its number.
-    pub fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.counts
-            .iter()
-            .map(|(label, count)| (*label, count.read()))
+    /// The number of `label` so far.
+    pub fn of(&self, label: L) -> u64 {
+        self.counts.get(label.index()).map_or(0, Count::read)
+    }
+
+    /// The sum over all labels.
+    pub fn sum(&self) -> u64 {
+        self.counts.iter().map(Count::read).sum()
     }
 }
 
-/// The totals over all workers, for the log line at the end of the process.
-pub struct Totals<'c>(pub &'c [std::sync::Arc<Counters>]);
-
-impl fmt::Display for Totals<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sum = |count: fn(&Counters) -> &Count| -> u64 {
-            self.0.iter().map(|counters| count(counters).read()).sum()
-        };
-        write!(f, "connections {}", sum(|counters| &counters.connections))?;
-        write!(f, ", requests {}", sum(|counters| &counters.requests))?;
-        self.write_tally(f, "rejected", |counters| &counters.rejections)?;
-        self.write_tally(f, "delivered", |counters| &counters.deliveries)?;
-        self.write_tally(f, "items", |counters| &counters.items)?;
-        write!(f, ", panics {}", sum(|counters| &counters.panics))
-    }
-}
-
-impl Totals<'_> {
-    fn write_tally(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        name: &str,
-        tally: fn(&Counters) -> &Tally,
-    ) -> fmt::Result {
-        let Some(first) = self.0.first() else {
-            return Ok(());
-        };
-        for (index, (label, _)) in tally(first).counts.iter().enumerate() {
-            let counts = self.0.iter().filter_map(|counters| {
-                let (_, count) = tally(counters).counts.get(index)?;
-                Some(count.read())
-            });
-            let total: u64 = counts.sum();
-            if total > 0 {
-                write!(f, ", {name} {label} {total}")?;
-            }
+impl<L: Label> Default for Tally<L> {
+    fn default() -> Tally<L> {
+        // A set that is too large does not compile.
+        let () = Tally::<L>::FITS;
+        Tally {
+            counts: [const { Count(AtomicU64::new(0)) }; LABELS_MAX],
+            labels: PhantomData,
         }
-        Ok(())
+    }
+}
+
+/// One `T` for each worker, who alone writes it. Copies are the same numbers, so that what stays in
+/// a reload keeps counting where it was.
+pub struct PerWorker<T>(Arc<[Line<T>]>);
+
+/// Cache lines of its own, two of them since they are fetched in pairs: workers must not slow each
+/// other down by counting.
+#[repr(align(128))]
+#[derive(Default)]
+struct Line<T>(T);
+
+impl<T: Default> PerWorker<T> {
+    /// All zero, for `workers` of them.
+    pub fn new(workers: usize) -> PerWorker<T> {
+        PerWorker((0..workers.max(1)).map(|_| Line::default()).collect())
+    }
+}
+
+impl<T> PerWorker<T> {
+    /// The part of a worker, whose number is below that given to [`PerWorker::new`].
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the number of workers is fixed when the process starts, no input can change it"
+    )]
+    pub fn of(&self, worker: usize) -> &T {
+        &self.0[worker].0
+    }
+
+    /// The parts of all workers.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|line| &line.0)
+    }
+
+    /// The sum of what `read` finds in the part of each worker.
+    pub fn sum(&self, read: impl Fn(&T) -> u64) -> u64 {
+        self.iter().map(read).sum()
+    }
+}
+
+impl<T> Clone for PerWorker<T> {
+    fn clone(&self) -> PerWorker<T> {
+        PerWorker(Arc::clone(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::label::labels;
+    use super::*;
+
+    labels! {
+        /// For the test.
+        enum Side {
+            /// One.
+            Left => "left",
+            /// The other.
+            Right => "right",
+        }
+    }
+
+    #[test]
+    fn what_each_worker_counts_adds_up() {
+        let tallies: PerWorker<Tally<Side>> = PerWorker::new(2);
+        let copy = tallies.clone();
+        tallies.of(0).count(Side::Left);
+        tallies.of(1).count(Side::Left);
+        copy.of(1).count(Side::Right);
+        assert_eq!(tallies.sum(|tally| tally.of(Side::Left)), 2);
+        assert_eq!(tallies.sum(|tally| tally.of(Side::Right)), 1);
+        assert_eq!(tallies.of(1).sum(), 2);
+    }
+
+    #[test]
+    fn workers_have_cache_lines_of_their_own() {
+        let tallies: PerWorker<Tally<Side>> = PerWorker::new(2);
+        let place = |worker| {
+            let counts = &tallies.of(worker).counts;
+            let first = std::ptr::from_ref(counts) as usize;
+            first..first + size_of_val(counts)
+        };
+        assert_eq!(place(0).start % 128, 0);
+        assert_eq!(place(1).start % 128, 0);
+        assert!(place(0).end <= place(1).start);
     }
 }

@@ -1,7 +1,16 @@
-//! What the process can tell about itself: counters with closed sets of labels, and changes that
-//! are worth a log line.
+//! What the process can tell about itself.
 //!
-//! The room knows nothing of what is counted, so that every other room can count.
+//! [`counters`] with closed sets of [`label`]s, latencies in a [`histogram`], [`change`]s that are
+//! worth a log line and the last [`trouble`] are written where things happen. [`family`] is what they
+//! look like to those who collect them, as [`prometheus`] text or pushed as [`statsd`] lines. The room
+//! knows nothing of what is counted, so that every other room can count.
 
 pub mod change;
 pub mod counters;
+pub mod family;
+pub mod histogram;
+pub mod label;
+pub mod moment;
+pub mod prometheus;
+pub mod statsd;
+pub mod trouble;

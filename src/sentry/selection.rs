@@ -32,19 +32,6 @@ pub enum Refused {
     Sampled,
 }
 
-impl Refused {
-    /// The words that [`Refused::label`] can give.
-    pub const LABELS: [&'static str; 2] = ["filtered", "sampled"];
-
-    /// A fixed word, for counters.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Refused::Filtered => "filtered",
-            Refused::Sampled => "sampled",
-        }
-    }
-}
-
 impl Rates {
     /// Everything.
     pub const FULL: Rates = Rates::uniform(1.0);
@@ -81,6 +68,23 @@ impl Selection {
     pub fn new(categories: Option<CategorySet>, rates: Rates) -> Option<Selection> {
         let takes_all = categories.is_none() && rates == Rates::FULL;
         (!takes_all).then_some(Selection { categories, rates })
+    }
+
+    /// The categories that it takes; `None` for all.
+    pub fn categories(&self) -> Option<CategorySet> {
+        self.categories
+    }
+
+    /// The share that it takes, where that is the same of everything.
+    pub fn uniform_rate(&self) -> Option<f64> {
+        let rate = self.rates.unknown;
+        (self.rates == Rates::uniform(rate)).then_some(rate)
+    }
+
+    /// The categories of which it takes a share, with that share.
+    pub fn sampled(&self) -> impl Iterator<Item = (Category, f64)> {
+        let rates = Category::ALL.into_iter().zip(self.rates.known);
+        rates.filter(|(_, rate)| *rate < 1.0)
     }
 
     /// Whether it takes a share only of anything, so that tickets are needed.
@@ -120,17 +124,14 @@ impl fmt::Display for Selection {
             write!(f, "categories {}", names.join(","))?;
         }
         let space = if self.categories.is_some() { " " } else { "" };
-        let unknown = self.rates.unknown;
-        if self.rates == Rates::uniform(unknown) {
-            if unknown < 1.0 {
-                write!(f, "{space}sample_rate {unknown}")?;
-            }
-            return Ok(());
-        }
-        write!(f, "{space}sample_rate")?;
-        for (category, rate) in Category::ALL.into_iter().zip(self.rates.known) {
-            if rate < 1.0 {
-                write!(f, " {}:{rate}", category.name())?;
+        match self.uniform_rate() {
+            Some(rate) if rate < 1.0 => write!(f, "{space}sample_rate {rate}")?,
+            Some(_) => {}
+            None => {
+                write!(f, "{space}sample_rate")?;
+                for (category, rate) in self.sampled() {
+                    write!(f, " {}:{rate}", category.name())?;
+                }
             }
         }
         Ok(())

@@ -6,20 +6,29 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
 
 use monoio::net::TcpStream;
 use tracing::debug;
 
 use crate::http::framing::Framing;
 use crate::http::head::{Method, RequestHead, Version};
+use crate::mirror::access::{Entry, Told};
+use crate::mirror::counters::Answered;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::{Manner, Reply};
+use crate::mirror::routes::Route;
 use crate::sentry::edit::Edit;
+use crate::sentry::endpoint::Endpoint;
 use crate::server::connection::{Connection, Ended, is_discardable};
+use crate::server::gate::Pass;
 use crate::server::worker::{Routing, Worker};
 
-/// Serves the requests of a connection, in order, until it ends.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+/// Serves the requests of a connection, in order, until it ends. With `newcomer` a worker that is
+/// stopping waits for the first one: what was accepted is not given up before it could say what it
+/// wants.
+pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, newcomer: Pass) {
     let stop = worker.stop.listener();
     let mut exchange = Exchange {
         connection: Connection::new(stream, peer),
@@ -27,8 +36,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         head_edits: Vec::new(),
         body_edits: Vec::new(),
     };
-    // What was accepted is not given up before it could say what it wants.
-    let mut newcomer = Some(worker.gate.enter());
+    let mut newcomer = Some(newcomer);
     loop {
         let patience = worker.routing().plan.limits.idle_timeout;
         exchange.shrink();
@@ -64,6 +72,32 @@ pub(super) enum BodyState {
     Read,
 }
 
+/// How far a request has come, for those who tell of it.
+pub(super) struct Course<'r> {
+    pub(super) body: BodyState,
+    /// How many bytes of it were read.
+    pub(super) body_bytes: usize,
+    /// What it asks for, once that is known.
+    pub(super) endpoint: Option<Endpoint>,
+    /// Where it goes, once that is known.
+    pub(super) route: Option<&'r Arc<Route>>,
+    /// Whether it concerns the mirror only.
+    pub(super) is_local: bool,
+    /// Its entry in the access log, if there is one.
+    pub(super) access: Option<Rc<Entry>>,
+}
+
+impl Course<'_> {
+    fn answered(&self, answer: &Result<Reply, Ended>) -> Answered {
+        match answer {
+            Ok(_) if self.is_local => Answered::Local,
+            Ok(reply) => reply.answered(),
+            Err(Ended::Gone) => Answered::Abandoned,
+            Err(Ended::Rejected(_)) => Answered::Rejected,
+        }
+    }
+}
+
 /// A connection with the memory that its requests use one after the other.
 pub(super) struct Exchange {
     pub(super) connection: Connection,
@@ -97,11 +131,22 @@ impl Exchange {
                 return self.refuse_head(worker, &routing, &rejection).await;
             }
         }
-        worker.counters.requests.count();
+        let started = Instant::now();
         let head = self.connection.take(self.head.len);
-        let mut body = BodyState::Broken;
-        let answered = self.answer(worker, &routing, &head, &mut body, share).await;
-        let (reply, ends) = match answered {
+        let mut course = Course {
+            body: BodyState::Broken,
+            body_bytes: 0,
+            endpoint: None,
+            route: None,
+            is_local: false,
+            access: worker.access_entry(self.connection.peer, started),
+        };
+        let answering = self.answer(worker, &routing, &head, &mut course, share);
+        let answer = answering.await;
+        self.tell(worker, &head, &course, &answer);
+        let (body, route) = (course.body, course.route);
+        drop(course.access);
+        let (reply, ends) = match answer {
             Ok(reply) => (reply, false),
             Err(Ended::Gone) => return Next::Close,
             Err(Ended::Rejected(rejection)) => {
@@ -127,8 +172,13 @@ impl Exchange {
         };
         let written = self
             .connection
-            .write(limits, |outgoing| reply.write(manner, outgoing));
-        match (written.await, rest) {
+            .write(limits, |outgoing| reply.write(manner, outgoing))
+            .await;
+        if let Some(route) = route {
+            let counters = route.counters.of(worker.counters.worker);
+            counters.request_time.record(started.elapsed());
+        }
+        match (written, rest) {
             (Err(_), _) => Next::Close,
             (Ok(()), None) if manner.keep_alive => Next::Request,
             (Ok(()), None) if is_at_next_request => Next::Close,
@@ -145,6 +195,43 @@ impl Exchange {
         }
     }
 
+    /// Counts a request whose answer is known, and adds what is known to the access log.
+    fn tell(
+        &self,
+        worker: &Worker,
+        head: &[u8],
+        course: &Course<'_>,
+        answer: &Result<Reply, Ended>,
+    ) {
+        let answered = course.answered(answer);
+        let counters = &worker.counters;
+        counters
+            .received_bytes
+            .add_bytes(head.len() + course.body_bytes);
+        counters.answered(answered, course.route.map(Arc::as_ref));
+        if let Some(access) = &course.access {
+            let method = self.head.method_span.of(head);
+            let endpoint = course.endpoint.map_or("unknown", Endpoint::label);
+            let bytes = head.len() + course.body_bytes;
+            access.request(method, endpoint, course.route, bytes);
+            access.told(match answer {
+                Ok(reply) => Told {
+                    answered,
+                    reason: None,
+                    status: Some(reply.status()),
+                    body_bytes: reply.body_bytes(),
+                },
+                Err(Ended::Gone) => Told {
+                    answered,
+                    reason: None,
+                    status: None,
+                    body_bytes: 0,
+                },
+                Err(Ended::Rejected(rejection)) => told_rejection(rejection),
+            });
+        }
+    }
+
     async fn refuse_head(
         &mut self,
         worker: &Worker,
@@ -152,6 +239,10 @@ impl Exchange {
         rejection: &Rejection,
     ) -> Next {
         log_rejection(worker, &self.connection, rejection);
+        worker.counters.answered(Answered::Rejected, None);
+        if let Some(access) = worker.access_entry(self.connection.peer, Instant::now()) {
+            access.told(told_rejection(rejection));
+        }
         let manner = Manner {
             is_head: false,
             keep_alive: false,
@@ -169,6 +260,15 @@ impl Exchange {
 }
 
 fn log_rejection(worker: &Worker, connection: &Connection, rejection: &Rejection) {
-    worker.counters.rejections.count(rejection.label());
+    worker.counters.rejections.count(rejection.reason());
     debug!(peer = %connection.peer, status = rejection.status(), reason = %rejection, "request refused");
+}
+
+fn told_rejection(rejection: &Rejection) -> Told {
+    Told {
+        answered: Answered::Rejected,
+        reason: Some(rejection.reason()),
+        status: Some(rejection.status()),
+        body_bytes: Reply::rejection(rejection).body_bytes(),
+    }
 }

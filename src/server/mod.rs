@@ -2,11 +2,13 @@
 //!
 //! [`supervisor`] owns the process: it [listens](listen), starts one [`worker`] per core on a
 //! [`driver`], and stops them or gives them a new [`plan`] when [`signals`] ask for it. A worker
-//! accepts its share ([`balance`]) from the common listener and spawns [`inbound`], one SDK connection,
+//! `accept`s its share ([`balance`]) from the common listener and spawns [`inbound`], one SDK connection,
 //! which reads and writes through [`connection`]; [`request`] is the story of one request, with
 //! `body` and [`decode`] for its body, and `prepare` for the outbounds that want something special.
-//! [`gate`] and [`stop`] let it end without losing what it has accepted.
+//! [`gate`] and [`stop`] let it end without losing what it has accepted. [`notify`] tells a service manager
+//! of the start and the end, and [`sight`] is what can be seen of all this from outside.
 
+mod accept;
 pub mod balance;
 mod body;
 pub mod connection;
@@ -15,9 +17,11 @@ pub mod driver;
 pub mod gate;
 pub mod inbound;
 pub mod listen;
+pub mod notify;
 pub mod plan;
 mod prepare;
 pub mod request;
+pub mod sight;
 pub mod signals;
 pub mod stop;
 pub mod supervisor;

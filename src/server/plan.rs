@@ -36,13 +36,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for `config`. What the `previous` plan knows of an origin's addresses and of an
-    /// outbound's rate limits is kept.
+    /// The plan for `config` and so many workers. What the `previous` plan knows of an origin's addresses and of an
+    /// outbound's rate limits is kept, and so is what was counted.
     ///
     /// # Errors
     /// What is wrong with the TLS settings, in words for an operator.
-    pub fn new(config: &Config, previous: Option<&Plan>) -> Result<Plan, String> {
-        let routes = Routes::new(config, previous.map(|previous| &previous.routes));
+    pub fn new(config: &Config, workers: usize, previous: Option<&Plan>) -> Result<Plan, String> {
+        let known_routes = previous.map(|previous| &previous.routes);
+        let routes = Routes::for_workers(workers, config, known_routes);
         let is_https = |origin: &Origin| origin.scheme == Scheme::Https;
         let client = match routes.origins().iter().any(is_https) {
             true => Some(tls::client_config(
@@ -64,11 +65,11 @@ impl Plan {
                 };
                 Ok(Arc::new(match known_as(origin) {
                     Some(known) => known.with_tls(identity),
-                    None => SharedOrigin::new(origin.clone(), Some(identity)),
+                    None => SharedOrigin::new(workers, origin.clone(), Some(identity)),
                 }))
             }
             Some(_) | None => {
-                let new = || Arc::new(SharedOrigin::new(origin.clone(), None));
+                let new = || Arc::new(SharedOrigin::new(workers, origin.clone(), None));
                 Ok(known_as(origin).map_or_else(new, Arc::clone))
             }
         };

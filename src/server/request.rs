@@ -17,6 +17,7 @@ use crate::config::ReplyPolicy;
 use crate::http::encoding::Encoding;
 use crate::http::framing::{self, Framing};
 use crate::http::head::{FieldName, Method};
+use crate::mirror::access::Entry;
 use crate::mirror::deliver::{FanOut, Means};
 use crate::mirror::dialog;
 use crate::mirror::limited;
@@ -33,7 +34,7 @@ use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::sentry::items::items;
 use crate::server::body::{Arrived, Body};
 use crate::server::connection::Ended;
-use crate::server::inbound::{BodyState, Exchange};
+use crate::server::inbound::{BodyState, Course, Exchange};
 use crate::server::plan::Plan;
 use crate::server::prepare;
 use crate::server::worker::{Routing, Worker};
@@ -41,24 +42,26 @@ use crate::span::Span;
 use crate::upstream::stream::READ_BYTES;
 
 impl Exchange {
-    /// The reply to the request whose head is `head`; says in `body` how much of it was read.
-    pub(super) async fn answer(
+    /// The reply to the request whose head is `head`; says in `course` how far it came.
+    pub(super) async fn answer<'r>(
         &mut self,
         worker: &Rc<Worker>,
-        routing: &Rc<Routing>,
+        routing: &'r Rc<Routing>,
         head: &Bytes,
-        body: &mut BodyState,
+        course: &mut Course<'r>,
         mut share: Reservation,
     ) -> Result<Reply, Ended> {
         let framing = framing::of_request(&self.head, head).map_err(Rejection::Framing)?;
-        *body = BodyState::Unread(framing);
+        course.body = BodyState::Unread(framing);
         self.head_edits.clear();
         self.body_edits.clear();
         let target = endpoint::parse_target(head, self.head.target, &mut self.head_edits);
+        course.endpoint = Some(target.endpoint);
         if endpoint::has_dot_segment(head, self.head.target) {
             return Err(Rejection::NotFound.into());
         }
         if let Some(reply) = self.answer_locally(head, target.endpoint) {
+            course.is_local = reply.is_ok();
             return reply.map_err(Ended::Rejected);
         }
         let key = self.find_key(head, &target)?;
@@ -70,6 +73,7 @@ impl Exchange {
             None if may_name_key_in_body(target.endpoint) => None,
             None => return Err(Rejection::NoKey.into()),
         };
+        course.route = route;
         let encoding = Encoding::of(self.head.values(FieldName::ContentEncoding, head))
             .map_err(|_| Rejection::Encoding)?;
 
@@ -78,7 +82,7 @@ impl Exchange {
             return Err(Rejection::Overloaded.into());
         }
         let arrived = Arrived {
-            bytes: self.read_body(routing, head, body, &mut share).await?,
+            bytes: self.read_body(routing, head, course, &mut share).await?,
             encoding,
             is_envelope: self.is_envelope(head, target.endpoint),
             route,
@@ -93,6 +97,7 @@ impl Exchange {
             Some(route) => route,
             None => find_route(routing, &envelope_key(envelope.as_ref(), &whole.text)?)?,
         };
+        course.route = Some(route);
         let request_target = self.head.target;
         let sent = Sent {
             head,
@@ -101,7 +106,9 @@ impl Exchange {
             body: &whole,
             envelope,
         };
-        self.mirror(worker, routing, route, &sent, share).await
+        let access = course.access.clone();
+        self.mirror(worker, routing, route, &sent, share, access)
+            .await
     }
 
     /// Sends the request to the outbounds of its route, and gives the reply.
@@ -112,6 +119,7 @@ impl Exchange {
         route: &Arc<Route>,
         sent: &Sent<'_>,
         mut share: Reservation,
+        access: Option<Rc<Entry>>,
     ) -> Result<Reply, Ended> {
         let plan = &routing.plan;
         let is_dialog =
@@ -151,6 +159,7 @@ impl Exchange {
             upstreams: &routing.upstreams,
             counters: &worker.counters,
             lanes: &worker.lanes,
+            access,
             kept: (share, worker.gate.enter()),
         };
         let items = || sent.items();
@@ -239,11 +248,11 @@ impl Exchange {
         &mut self,
         routing: &Routing,
         head: &[u8],
-        body: &mut BodyState,
+        course: &mut Course<'_>,
         share: &mut Reservation,
     ) -> Result<Bytes, Ended> {
         let limits = &routing.plan.limits;
-        let BodyState::Unread(framing) = *body else {
+        let BodyState::Unread(framing) = course.body else {
             return Ok(Bytes::new());
         };
         if matches!(framing, Framing::Length(length) if length > limits.body_bytes) {
@@ -253,11 +262,12 @@ impl Exchange {
         if is_awaited && self.head.expects_continue(head) && !self.connection.has_body_bytes() {
             self.connection.write_continue(limits).await?;
         }
-        *body = BodyState::Broken;
+        course.body = BodyState::Broken;
         let bytes_max = limits.body_bytes;
         let reading = self.connection.read_body(framing, bytes_max, share, limits);
         let whole = reading.await?;
-        *body = BodyState::Read;
+        course.body = BodyState::Read;
+        course.body_bytes = whole.len();
         Ok(whole)
     }
 

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
@@ -15,18 +15,17 @@ use std::thread;
 use std::time::Duration;
 
 use core_affinity::CoreId;
-use socket2::Socket;
 use tracing::{info, warn};
+use tracing_appender::non_blocking::WorkerGuard;
 
-use crate::config::{Config, DriverChoice, Log, Workers};
-use crate::mirror::rejection::Rejection;
-use crate::mirror::verdict::outcome_labels;
-use crate::observe::counters::{Counters, Totals};
-use crate::sentry::selection::Refused;
+use crate::config::{Config, DriverChoice, Log, LogFormat, SelfReport, StatsdTarget, Workers};
+use crate::mirror::access::AccessLog;
+use crate::mirror::totals::{Counters, Totals};
 use crate::server::balance::Balance;
 use crate::server::driver::DriverKind;
-use crate::server::listen;
+use crate::server::listen::{self, Listener};
 use crate::server::plan::Plan;
+use crate::server::sight::{Current, Sight};
 use crate::server::worker::{Assignment, Report};
 use crate::upstream::dns;
 use crate::upstream::origin::SharedOrigin;
@@ -75,21 +74,28 @@ struct Orders {
 #[derive(Clone, PartialEq)]
 struct Fixed {
     listen: SocketAddr,
+    reuse_port: bool,
     workers: Workers,
     driver: DriverChoice,
     log: Log,
+    access_log: Option<LogFormat>,
+    admin: Option<SocketAddr>,
+    statsd: Option<StatsdTarget>,
+    self_report: Option<SelfReport>,
 }
 
 /// A running mirror.
 pub struct Mirror {
     address: SocketAddr,
-    listener: Socket,
+    listener: Listener,
     /// Who is listening where, as far as a reload cannot change it.
     fixed: Fixed,
     plan: Arc<Plan>,
     workers: Vec<Orders>,
     reports: mpsc::Receiver<(usize, Report)>,
-    counters: Vec<Arc<Counters>>,
+    sight: Arc<Sight>,
+    /// Writes what is left of the access log when all is done.
+    _access_writer: Option<WorkerGuard>,
 }
 
 impl Mirror {
@@ -102,17 +108,22 @@ impl Mirror {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let count = worker_count(config.workers, cores.len());
         let config = &listen::fitting(config, count);
-        let plan = Arc::new(Plan::new(config, None).map_err(StartError::Config)?);
+        let plan = Arc::new(Plan::new(config, count, None).map_err(StartError::Config)?);
         let fixed = Fixed::of(config);
         let listener =
-            listen::bind(fixed.listen).map_err(|error| StartError::Bind(fixed.listen, error))?;
-        let address = listen::local_address(&listener)
+            Listener::open(config).map_err(|error| StartError::Bind(fixed.listen, error))?;
+        let address = listener
+            .address()
             .map_err(|error| StartError::System("read the listening address", error))?;
         dns::resolve(&plan.origins, plan.limits.dns_refresh, DNS_PATIENCE);
 
         // Under a CPU quota there are fewer workers than cores, and binding the workers of every
         // container of a host to its first cores would crowd those.
         let is_bound = count == cores.len();
+        let counters = (0..count).map(|index| Arc::new(Counters::of_worker(index)));
+        let (access, writer) = config.access_log.map(AccessLog::to_stdout).unzip();
+        let current = Current::of(&plan, config);
+        let sight = Sight::new(address, counters.collect(), access, current);
         let (report, reports) = mpsc::channel();
         let mut mirror = Mirror {
             address,
@@ -121,7 +132,8 @@ impl Mirror {
             plan: Arc::clone(&plan),
             workers: Vec::new(),
             reports,
-            counters: Vec::new(),
+            sight: Arc::new(sight),
+            _access_writer: writer,
         };
         let mut starts = Vec::new();
         for (index, balance) in Balance::for_workers(count).into_iter().enumerate() {
@@ -130,6 +142,11 @@ impl Mirror {
         }
         mirror.await_drivers(starts, is_bound)?;
         Ok(mirror)
+    }
+
+    /// What can be seen of it, for as long as anybody looks.
+    pub fn sight(&self) -> Arc<Sight> {
+        Arc::clone(&self.sight)
     }
 
     /// The address that is listened on.
@@ -144,10 +161,13 @@ impl Mirror {
     /// What is wrong with it; nothing has changed then.
     pub fn reload(&mut self, config: &Config) -> Result<(), StartError> {
         let config = &listen::fitting(config, self.workers.len());
-        let plan = Plan::new(config, Some(&self.plan)).map_err(StartError::Config)?;
+        let plan =
+            Plan::new(config, self.workers.len(), Some(&self.plan)).map_err(StartError::Config)?;
         let plan = Arc::new(plan);
         if Fixed::of(config) != self.fixed {
-            warn!("ip, port, workers, driver and the log settings change only with a restart");
+            warn!(
+                "ip, port, reuse_port, workers, driver, admin, statsd_addr, default_metrics_tags, sentry_dsn, sentry_env and the log settings change only with a restart"
+            );
         }
         let is_new = |origin: &&Arc<SharedOrigin>| {
             !self
@@ -164,6 +184,7 @@ impl Mirror {
             let _ = worker.stream.write_all(b"p");
         }
         info!(routes = config.routes.len(), "configuration reloaded");
+        self.sight.reloaded(Current::of(&plan, config));
         self.plan = plan;
         Ok(())
     }
@@ -171,20 +192,32 @@ impl Mirror {
     /// Stops accepting, waits for what is in flight up to `timeouts.drain`, and says how many
     /// requests and deliveries had to be given up.
     pub fn stop(self) -> usize {
+        self.sight.draining();
         let count = self.workers.len();
+        self.listener.turn_away();
         drop(self.workers);
-        // This ends the accepts of all workers. An error means that it is shut down already.
-        let _ = self.listener.shutdown(std::net::Shutdown::Read);
-        let mut given_up = 0;
-        for _ in 0..count {
+        let (mut accepting, mut running, mut given_up) = (count, count, 0);
+        while running > 0 {
             match self.reports.recv() {
-                Ok((_, Report::Stopped(left))) => given_up += left,
-                Ok((index, Report::Failed(error))) => warn!(worker = index, error, "worker failed"),
                 Ok((_, Report::Ready(_))) => {}
+                Ok((_, Report::AcceptsNoMore)) => {
+                    accepting -= 1;
+                    if accepting == 0 {
+                        self.listener.close();
+                    }
+                }
+                Ok((_, Report::Stopped(left))) => {
+                    given_up += left;
+                    running -= 1;
+                }
+                Ok((index, Report::Failed(error))) => {
+                    warn!(worker = index, error, "worker failed");
+                    running -= 1;
+                }
                 Err(_) => break,
             }
         }
-        info!(given_up, "stopped: {}", Totals(&self.counters));
+        info!(given_up, "stopped: {}", Totals(&self.sight.counters));
         given_up
     }
 
@@ -203,15 +236,12 @@ impl Mirror {
         worker_orders
             .set_nonblocking(true)
             .map_err(|error| StartError::System("set up a socket pair", error))?;
-        let listener = self
-            .listener
-            .try_clone()
-            .map_err(|error| StartError::System("duplicate the listening socket", error))?;
-        let counters = Arc::new(Counters::new(
-            Rejection::LABELS.into_iter(),
-            outcome_labels(),
-            Refused::LABELS.into_iter(),
-        ));
+        let handle = || {
+            let handle = self.listener.handle();
+            handle.map_err(|error| StartError::System("duplicate the listening socket", error))
+        };
+        let counters = self.sight.counters.get(index).map(Arc::clone);
+        let access = self.sight.access.clone();
         let (start, started) = mpsc::channel();
         let (plans, worker_plans) = mpsc::channel();
         let assignment = Assignment {
@@ -219,9 +249,11 @@ impl Mirror {
             core,
             driver: config.driver,
             plan: Arc::clone(plan),
-            counters: Arc::clone(&counters),
+            counters: counters.unwrap_or_default(),
+            access,
             balance,
-            listener: TcpListener::from(listener),
+            listener: handle()?,
+            rest: self.listener.is_own().then(handle).transpose()?,
             orders: worker_orders,
             plans: worker_plans,
             reports,
@@ -234,7 +266,6 @@ impl Mirror {
             stream: orders,
             plans,
         });
-        self.counters.push(counters);
         Ok(start)
     }
 
@@ -249,19 +280,16 @@ impl Mirror {
             match self.reports.recv() {
                 Ok((_, Report::Ready(kind))) => kinds.push(kind),
                 Ok((_, Report::Failed(error))) => return Err(StartError::Worker(error)),
-                Ok((_, Report::Stopped(_))) | Err(_) => {
+                Ok((_, Report::AcceptsNoMore | Report::Stopped(_))) | Err(_) => {
                     return Err(StartError::Worker("it ended at once".to_owned()));
                 }
             }
         }
         let is_epoll = |kind: &&DriverKind| matches!(kind, DriverKind::Epoll { .. });
         let epoll = kinds.iter().find(is_epoll);
-        if epoll.is_some() {
-            // On epoll a worker that loses the race for a connection must not block in accept.
-            self.listener
-                .set_nonblocking(true)
-                .map_err(|error| StartError::System("set up the listening socket", error))?;
-        }
+        self.listener
+            .start(epoll.is_some())
+            .map_err(|error| StartError::Bind(self.address, error))?;
         if let Some(DriverKind::Epoll {
             refused: Some(reason),
         }) = epoll
@@ -269,6 +297,7 @@ impl Mirror {
             warn!("running on epoll, which costs 1.1 to 1.25 times the CPU: {reason}");
         }
         let driver = kinds.first().map(ToString::to_string).unwrap_or_default();
+        self.sight.runs_on(&driver);
         info!(
             workers = starts.len(),
             driver,
@@ -288,9 +317,14 @@ impl Fixed {
     fn of(config: &Config) -> Fixed {
         Fixed {
             listen: SocketAddr::new(config.ip, config.port),
+            reuse_port: config.reuse_port,
             workers: config.workers,
             driver: config.driver,
             log: config.log.clone(),
+            access_log: config.access_log,
+            admin: config.admin,
+            statsd: config.statsd.clone(),
+            self_report: config.self_report.clone(),
         }
     }
 }

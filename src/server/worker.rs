@@ -5,35 +5,31 @@
 //! is aborted, because a process that lost a worker would go on at half its strength unnoticed.
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
-use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use monoio::io::AsyncReadRent;
+use monoio::io::{AsyncReadRent, Canceller};
 use monoio::net::{TcpListener, UnixStream};
 use monoio::time::{sleep, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{error, warn};
 
 use crate::budget::{Budget, Reservation};
 use crate::config::DriverChoice;
 use crate::http::compress::Compressors;
 use crate::http::encoding::Decompressors;
+use crate::mirror::access::{AccessLog, Entry};
 use crate::mirror::deliver::Delivery;
 use crate::mirror::lanes::Lanes;
-use crate::observe::change::Change;
-use crate::observe::counters::Counters;
-use crate::panics::caught;
+use crate::mirror::totals::Counters;
 use crate::server::balance::Balance;
 use crate::server::driver::{Driver, DriverKind};
 use crate::server::gate::{Gate, Pass};
-use crate::server::inbound;
+use crate::server::listen::HANDSHAKE_PATIENCE;
 use crate::server::plan::Plan;
 use crate::server::stop::Stop;
 use crate::upstream::origin::SharedOrigin;
@@ -42,10 +38,9 @@ use crate::upstream::pool::Upstream;
 /// How often idle upstream connections are looked through.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
-/// The pause after a failed accept, which doubles up to the longest one. Without it, running out of
-/// file descriptors makes accept fail 400,000 times a second.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(200);
+/// How long a process that aborts waits for its last log line and its last report: other threads write
+/// them, which an abort does not wait for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Everything a worker needs to start; made by the supervisor, sent to the thread.
 pub struct Assignment {
@@ -59,10 +54,14 @@ pub struct Assignment {
     pub plan: Arc<Plan>,
     /// The worker's counters, which the supervisor reads.
     pub counters: Arc<Counters>,
+    /// Where requests are told of, if anywhere.
+    pub access: Option<AccessLog>,
     /// How it stands with connections among the workers.
     pub balance: Balance,
     /// A duplicate of the shared listening socket.
     pub listener: StdListener,
+    /// Another handle of it, where connections that still wait when the worker stops would be lost.
+    pub rest: Option<StdListener>,
     /// A byte here says that there is a new plan; the end of the stream is the order to stop.
     pub orders: StdUnixStream,
     /// New plans, each announced by a byte of `orders`.
@@ -80,6 +79,8 @@ pub enum Report {
     Ready(DriverKind),
     /// It cannot have one.
     Failed(String),
+    /// It has accepted its last connection.
+    AcceptsNoMore,
     /// It has stopped; so many requests and deliveries were given up.
     Stopped(usize),
 }
@@ -94,23 +95,23 @@ pub struct Routing {
 
 impl Routing {
     /// A view without any connection yet.
-    fn new(plan: Arc<Plan>, budget: &Rc<Budget>) -> Routing {
+    fn new(plan: Arc<Plan>, budget: &Rc<Budget>, worker: usize) -> Routing {
         let none = Routing {
             plan: Arc::clone(&plan),
             upstreams: Vec::new(),
         };
-        none.adapted_to(plan, budget)
+        none.adapted_to(plan, budget, worker)
     }
 
-    /// A view of another plan that keeps the connections to origins which both have.
-    fn adapted_to(&self, plan: Arc<Plan>, budget: &Rc<Budget>) -> Routing {
+    /// A worker's view of another plan that keeps the connections to origins which both have.
+    fn adapted_to(&self, plan: Arc<Plan>, budget: &Rc<Budget>, worker: usize) -> Routing {
         let upstream = |origin: &Arc<SharedOrigin>| {
             let known = self.upstreams.iter().find(|known| known.serves(origin));
             match known {
                 Some(known) if self.plan.limits == plan.limits => Rc::clone(known),
                 Some(_) | None => {
                     let limits = Arc::clone(&plan.limits);
-                    Rc::new(Upstream::new(Arc::clone(origin), limits, budget))
+                    Rc::new(Upstream::new(Arc::clone(origin), limits, budget, worker))
                 }
             }
         };
@@ -135,9 +136,17 @@ pub struct Worker {
     pub gate: Rc<Gate>,
     /// The order to stop.
     pub stop: Rc<Stop>,
-    index: usize,
-    balance: Balance,
-    connections: Rc<Gate>,
+    /// The order to accept no more, a moment later.
+    pub(super) closing: Rc<Stop>,
+    /// Its number.
+    pub(super) index: usize,
+    access: Option<AccessLog>,
+    /// How it stands with connections among the workers.
+    pub(super) balance: Balance,
+    /// Connections of SDKs that are open.
+    pub(super) connections: Rc<Gate>,
+    /// Ends the accept that is waited for.
+    pub(super) accepting: RefCell<Canceller>,
     routing: RefCell<Rc<Routing>>,
 }
 
@@ -186,10 +195,25 @@ impl Assignment {
             self.index,
             self.plan,
             self.counters,
+            self.access,
             self.balance,
         ));
-        let given_up = driver.block_on(worker.run(self.listener, self.orders, self.plans));
-        match given_up {
+        let stopped = driver.block_on(async {
+            let orders = UnixStream::from_std(self.orders)?;
+            let grace = match self.rest {
+                Some(_) => HANDSHAKE_PATIENCE,
+                None => Duration::ZERO,
+            };
+            monoio::spawn(Rc::clone(&worker).follow(orders, self.plans, grace));
+            monoio::spawn(Rc::clone(&worker).sweep());
+            worker.accept(&TcpListener::from_std(self.listener)?).await;
+            if let Some(rest) = self.rest {
+                worker.accept_the_rest(&rest);
+            }
+            report(Report::AcceptsNoMore);
+            io::Result::Ok(worker.drain().await)
+        });
+        match stopped {
             Ok(given_up) => report(Report::Stopped(given_up)),
             Err(error) => report(Report::Failed(error.to_string())),
         }
@@ -198,9 +222,15 @@ impl Assignment {
 }
 
 impl Worker {
-    fn new(index: usize, plan: Arc<Plan>, counters: Arc<Counters>, balance: Balance) -> Worker {
+    fn new(
+        index: usize,
+        plan: Arc<Plan>,
+        counters: Arc<Counters>,
+        access: Option<AccessLog>,
+        balance: Balance,
+    ) -> Worker {
         let budget = Budget::new(plan.limits.memory_bytes);
-        let routing = RefCell::new(Rc::new(Routing::new(plan, &budget)));
+        let routing = RefCell::new(Rc::new(Routing::new(plan, &budget, index)));
         Worker {
             budget,
             lanes: Lanes::new(),
@@ -209,9 +239,12 @@ impl Worker {
             counters,
             gate: Rc::default(),
             stop: Rc::default(),
+            closing: Rc::default(),
             index,
+            access,
             balance,
             connections: Rc::default(),
+            accepting: RefCell::new(Canceller::new()),
             routing,
         }
     }
@@ -221,104 +254,59 @@ impl Worker {
         Rc::clone(&self.routing.borrow())
     }
 
-    /// Accepts until told to stop, then waits for what is in flight. Gives the number of requests
-    /// and deliveries that were still in flight at the deadline.
-    async fn run(
-        self: &Rc<Worker>,
-        listener: StdListener,
-        orders: StdUnixStream,
-        plans: mpsc::Receiver<Arc<Plan>>,
-    ) -> io::Result<usize> {
-        let listener = TcpListener::from_std(listener)?;
-        let orders = UnixStream::from_std(orders)?;
-        monoio::spawn(Rc::clone(self).follow(orders, plans));
-        monoio::spawn(Rc::clone(self).sweep());
-        self.accept(&listener).await;
+    /// An entry in the access log, if there is one, for a request that began at `started`.
+    pub fn access_entry(&self, peer: SocketAddr, started: Instant) -> Option<Rc<Entry>> {
+        let log = self.access.as_ref()?;
+        Some(log.entry(peer, started))
+    }
+
+    /// Waits for what is in flight. Gives the number of requests and deliveries that were still in
+    /// flight at the deadline.
+    async fn drain(&self) -> usize {
         let patience = self.routing().plan.limits.drain_timeout;
         let _ = timeout(patience, self.gate.below(1)).await;
-        Ok(self.gate.inside())
+        self.gate.inside()
     }
 
-    async fn accept(self: &Rc<Worker>, listener: &TcpListener) {
-        let mut pause = ACCEPT_PAUSE;
-        // At the limit every connection that ends lets one in before the next fails.
-        let shortage = Change::new();
-        while !self.stop.is_ordered() {
-            let limit = self.routing().plan.limits.connections;
-            if !self.await_room(limit).await {
-                return;
-            }
-            self.balance.let_others_catch_up().await;
-            // Never cancelled: an accept that is dropped after it was done loses a connection.
-            // Stopping shuts the listener down, which makes it return.
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    pause = ACCEPT_PAUSE;
-                    if shortage.is_news(0, Instant::now()) {
-                        info!(worker = self.index, "accepting without pauses again");
-                    }
-                    self.counters.connections.count();
-                    debug!(worker = self.index, %peer, "connection accepted");
-                    let pass = self.connections.enter();
-                    self.balance.publish(self.connections.inside());
-                    let worker = Rc::clone(self);
-                    monoio::spawn(async move {
-                        let serving = pin!(inbound::serve(Rc::clone(&worker), stream, peer));
-                        if caught(serving).await.is_err() {
-                            worker.counters.panics.count();
-                        }
-                        drop(pass);
-                        worker.balance.publish(worker.connections.inside());
-                    });
-                }
-                Err(_) if self.stop.is_ordered() => {}
-                // The client gave up while it waited; the next one may be fine.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    sleep(pause).await;
-                    // A listener that was shut down fails before the order to stop has arrived.
-                    let is_stopping =
-                        error.kind() == io::ErrorKind::WouldBlock || self.stop.is_ordered();
-                    if !is_stopping && shortage.is_news(1, Instant::now()) {
-                        warn!(worker = self.index, %error, "cannot accept; trying on with pauses");
-                    }
-                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
-                }
-            }
-        }
-    }
-
-    /// Waits until fewer than `limit` connections are open; `false` where the order to stop comes
-    /// first.
-    async fn await_room(&self, limit: usize) -> bool {
-        let stop = self.stop.listener();
-        let mut below = pin!(self.connections.below(limit));
-        poll_fn(|context| match below.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(true),
-            Poll::Pending => stop.poll_ordered(context).map(|()| false),
-        })
-        .await
-    }
-
-    /// Follows the orders of the supervisor until the one to stop.
-    async fn follow(self: Rc<Worker>, mut orders: UnixStream, plans: mpsc::Receiver<Arc<Plan>>) {
+    /// Follows the orders of the supervisor until the one to stop. Then the connections learn of it,
+    /// and after `grace` no more are accepted.
+    async fn follow(
+        self: Rc<Worker>,
+        mut orders: UnixStream,
+        plans: mpsc::Receiver<Arc<Plan>>,
+        grace: Duration,
+    ) {
         let mut bytes = Vec::with_capacity(16);
         loop {
             let (result, read) = orders.read(bytes).await;
             bytes = read;
             if result.unwrap_or(0) == 0 {
-                return self.stop.order();
+                self.stop.order();
+                sleep(grace).await;
+                self.closing.order();
+                self.accepting.replace(Canceller::new()).cancel();
+                return;
             }
             if let Some(plan) = plans.try_iter().last() {
                 self.budget.set_limit(plan.limits.memory_bytes);
-                let routing = self.routing().adapted_to(plan, &self.budget);
+                let routing = self.routing().adapted_to(plan, &self.budget, self.index);
                 *self.routing.borrow_mut() = Rc::new(routing);
             }
         }
     }
 
+    /// Tells how things stand, once a second and not when they change, so that requests pay nothing.
+    fn publish(&self) {
+        let counters = &self.counters;
+        counters.open_connections.set(self.connections.inside());
+        counters.budget_used.set(self.budget.used());
+        let limit = self.routing().plan.limits.memory_bytes;
+        counters.budget_limit.set(limit);
+    }
+
     async fn sweep(self: Rc<Worker>) {
         loop {
+            self.publish();
             sleep(SWEEP_PERIOD).await;
             let now = Instant::now();
             for upstream in &self.routing().upstreams {
@@ -337,6 +325,7 @@ impl Drop for AbortOnPanic {
             worker = self.0,
             "a worker died; aborting, so that the process can be started anew"
         );
+        thread::sleep(LAST_WORDS);
         std::process::abort();
     }
 }

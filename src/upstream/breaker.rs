@@ -14,6 +14,7 @@ use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use crate::limits::Limits;
+use crate::upstream::counters::BreakerState;
 
 /// The state of one origin, as one worker sees it.
 #[derive(Default)]
@@ -38,6 +39,15 @@ impl Breaker {
                 self.open_until.set(Some(now + limits.exchange_timeout));
                 true
             }
+        }
+    }
+
+    /// What it lets through.
+    pub fn state(&self) -> BreakerState {
+        match self.open_until.get() {
+            None => BreakerState::Closed,
+            Some(_) if self.is_probing.get() => BreakerState::Probing,
+            Some(_) => BreakerState::Open,
         }
     }
 
@@ -110,6 +120,7 @@ mod tests {
             assert!(breaker.admits(now, &limits()));
             breaker.failed(now, &limits());
         }
+        assert_eq!(breaker.state(), BreakerState::Open);
         assert!(!breaker.admits(now, &limits()));
     }
 
@@ -123,9 +134,11 @@ mod tests {
         assert!(!breaker.admits(start + Duration::from_millis(499), &limits()));
         let later = start + Duration::from_secs(1);
         assert!(breaker.admits(later, &limits()));
+        assert_eq!(breaker.state(), BreakerState::Probing);
         assert!(!breaker.admits(later, &limits()), "one probe at a time");
         // The failure of one that was sent earlier says nothing about the probe.
         breaker.answered();
+        assert_eq!(breaker.state(), BreakerState::Closed);
         assert!(breaker.admits(later, &limits()) && breaker.admits(later, &limits()));
     }
 

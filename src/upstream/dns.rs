@@ -98,6 +98,7 @@ impl<R: FnMut(&Origin) -> io::Result<Vec<SocketAddr>>> Keeper<R> {
                     info!(%origin, addresses = ?found, "host resolved");
                     self.shared.set_addresses(found);
                 }
+                self.shared.resolved(Instant::now());
                 self.is_failing = false;
             }
             Ok(_) => self.failed("the answer holds no address"),
@@ -134,7 +135,7 @@ mod tests {
             host: "sentry.example.com".to_owned(),
             port: 9000,
         };
-        Arc::new(SharedOrigin::new(origin, None))
+        Arc::new(SharedOrigin::new(1, origin, None))
     }
 
     fn addresses(last: &[u8]) -> Vec<SocketAddr> {

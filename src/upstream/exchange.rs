@@ -34,6 +34,13 @@ pub struct Request {
     pub tail: Vec<u8>,
 }
 
+impl Request {
+    /// How large it is.
+    pub fn bytes(&self) -> usize {
+        self.head.len() + self.body.len() + self.tail.len()
+    }
+}
+
 /// Why a delivery got no answer.
 #[derive(Debug)]
 pub enum Failure {
@@ -73,26 +80,6 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The words that [`Failure::label`] can give.
-    pub const LABELS: [&'static str; 16] = [
-        "dns",
-        "connect",
-        "connect_timeout",
-        "tls",
-        "send",
-        "receive",
-        "closed",
-        "malformed",
-        "too_large",
-        "timeout",
-        "overloaded",
-        "paused",
-        "filtered",
-        "sampled",
-        "rate_limited",
-        "panicked",
-    ];
-
     /// Whether it says that the upstream is down: nothing came back, and neither the request nor
     /// this process can be the reason.
     pub fn is_outage(&self) -> bool {
@@ -108,28 +95,6 @@ impl Failure {
             | Failure::Sampled
             | Failure::Withheld(_)
             | Failure::Panicked => false,
-        }
-    }
-
-    /// A fixed word per kind, for logs and counters.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Failure::Dns => "dns",
-            Failure::Connect(_) => "connect",
-            Failure::ConnectTimeout => "connect_timeout",
-            Failure::Tls(_) => "tls",
-            Failure::Send(_) => "send",
-            Failure::Receive(_) => "receive",
-            Failure::Closed => "closed",
-            Failure::Malformed(_) => "malformed",
-            Failure::TooLarge => "too_large",
-            Failure::Timeout => "timeout",
-            Failure::Overloaded => "overloaded",
-            Failure::Paused => "paused",
-            Failure::Filtered => "filtered",
-            Failure::Sampled => "sampled",
-            Failure::Withheld(_) => "rate_limited",
-            Failure::Panicked => "panicked",
         }
     }
 }

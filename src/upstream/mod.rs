@@ -5,10 +5,12 @@
 //! (plain or [`tls`]) with a [`probe`] for early answers, [`connect`] opens it, [`exchange`] sends one
 //! request over it and reads one [`response`] from what is [`incoming`], and [`pool`] is a worker's own
 //! side of an origin: its pool, its cap on deliveries in flight, its [`breaker`] and the retry of a
-//! stale connection. [`turn`] keeps any of it from taking the core for itself.
+//! stale connection. [`counters`] are what a worker can tell of it. [`turn`] keeps any of it from taking
+//! the core for itself.
 
 pub mod breaker;
 pub mod connect;
+pub mod counters;
 pub mod dns;
 pub mod exchange;
 pub mod incoming;

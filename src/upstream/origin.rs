@@ -5,16 +5,18 @@
 //! however many workers see it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tracing::{info, warn};
 
 use crate::observe::change::Change;
+use crate::observe::counters::PerWorker;
 use crate::sentry::dsn::Origin;
+use crate::upstream::counters::OriginCounters;
 
 /// An origin as the whole process sees it.
 pub struct SharedOrigin {
@@ -24,8 +26,13 @@ pub struct SharedOrigin {
     pub tls: Option<TlsIdentity>,
     addresses: RwLock<Arc<[SocketAddr]>>,
     next_address: AtomicUsize,
+    /// When the resolver gave the last good answer, in milliseconds after `since`; 0 for never.
+    resolved_at_ms: AtomicU64,
+    since: Instant,
     /// 1 while it is down.
     down: Change,
+    /// What the workers count about it.
+    pub counters: PerWorker<OriginCounters>,
 }
 
 /// Whose certificate is expected, and which ones are trusted.
@@ -38,22 +45,44 @@ pub struct TlsIdentity {
 }
 
 impl SharedOrigin {
-    /// An origin whose addresses are not known yet.
-    pub fn new(origin: Origin, tls: Option<TlsIdentity>) -> SharedOrigin {
+    /// An origin whose addresses are not known yet, for so many workers.
+    pub fn new(workers: usize, origin: Origin, tls: Option<TlsIdentity>) -> SharedOrigin {
         SharedOrigin {
             origin,
             tls,
             addresses: RwLock::new(Arc::new([])),
             next_address: AtomicUsize::new(0),
+            resolved_at_ms: AtomicU64::new(0),
+            since: Instant::now(),
             down: Change::new(),
+            counters: PerWorker::new(workers),
         }
     }
 
-    /// The same origin with other TLS settings: it keeps the addresses.
+    /// The same origin with other TLS settings: it keeps the addresses and the numbers.
     pub fn with_tls(&self, tls: TlsIdentity) -> SharedOrigin {
-        let successor = SharedOrigin::new(self.origin.clone(), Some(tls));
+        let successor = SharedOrigin {
+            resolved_at_ms: AtomicU64::new(self.resolved_at_ms.load(Ordering::Relaxed)),
+            since: self.since,
+            counters: self.counters.clone(),
+            ..SharedOrigin::new(1, self.origin.clone(), Some(tls))
+        };
         successor.set_addresses(self.addresses().to_vec());
         successor
+    }
+
+    /// Takes note that the resolver gave a good answer, with the known addresses or others.
+    pub fn resolved(&self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.since).as_millis();
+        let now_ms = u64::try_from(elapsed).unwrap_or(u64::MAX).max(1);
+        self.resolved_at_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// How old the last good answer of the resolver is; `None` where there was none, or none is needed.
+    pub fn dns_age(&self, now: Instant) -> Option<Duration> {
+        let at_ms = self.resolved_at_ms.load(Ordering::Relaxed);
+        let at = Duration::from_millis(at_ms);
+        (at_ms != 0).then(|| now.saturating_duration_since(self.since).saturating_sub(at))
     }
 
     /// The addresses to try, in the order to try them.

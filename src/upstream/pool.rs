@@ -23,6 +23,7 @@ use crate::budget::Budget;
 use crate::limits::Limits;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::connect::connect;
+use crate::upstream::counters::OriginCounters;
 use crate::upstream::exchange::{Connection, Failure, Request};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
@@ -42,7 +43,9 @@ pub struct Upstream {
     /// Deliveries that wait for a connection, in order. One that is gone has left nothing behind.
     waiting: RefCell<VecDeque<Weak<Waiter>>>,
     in_flight: Cell<usize>,
+    open: Rc<Cell<usize>>,
     breaker: Breaker,
+    worker: usize,
 }
 
 /// A delivery that waits for a connection.
@@ -55,13 +58,25 @@ struct Waiter {
 /// A connection that waits to be used again.
 struct Idle {
     connection: Connection,
-    opened_at: Instant,
+    opened: Opened,
     idle_since: Instant,
 }
 
+/// A connection counted as open, since when; counts itself out when dropped.
+struct Opened {
+    at: Instant,
+    open: Rc<Cell<usize>>,
+}
+
 impl Upstream {
-    /// An upstream without any connection yet. What it reads counts against `budget`.
-    pub fn new(shared: Arc<SharedOrigin>, limits: Arc<Limits>, budget: &Rc<Budget>) -> Upstream {
+    /// An upstream without any connection yet, of the worker with this number. What it reads counts
+    /// against `budget`.
+    pub fn new(
+        shared: Arc<SharedOrigin>,
+        limits: Arc<Limits>,
+        budget: &Rc<Budget>,
+        worker: usize,
+    ) -> Upstream {
         Upstream {
             shared,
             limits,
@@ -69,7 +84,9 @@ impl Upstream {
             idle: RefCell::default(),
             waiting: RefCell::default(),
             in_flight: Cell::new(0),
+            open: Rc::default(),
             breaker: Breaker::default(),
+            worker,
         }
     }
 
@@ -101,13 +118,23 @@ impl Upstream {
         result
     }
 
-    /// Drops the idle connections that have waited or lived too long, and forgets who waits no more.
+    /// Drops the idle connections that have waited or lived too long, forgets who waits no more, and
+    /// publishes how things stand.
     pub fn sweep(&self, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|waiting| waiting.is_fresh(now, &self.limits));
         // Those who lost patience with an upstream that gives nothing back.
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(|waiter| waiter.strong_count() > 0);
+        let counters = self.counters();
+        counters.idle.set(idle.len());
+        counters.open.set(self.open.get());
+        counters.in_flight.set(self.in_flight.get());
+        counters.breaker.set(self.breaker.state() as usize);
+    }
+
+    fn counters(&self) -> &OriginCounters {
+        self.shared.counters.of(self.worker)
     }
 
     /// Whether these are connections to `origin`.
@@ -119,14 +146,16 @@ impl Upstream {
     /// closed before any byte of a response: most likely the upstream never saw the request.
     async fn attempt(&self, request: &mut Request) -> Result<Response, Failure> {
         if let Some(idle) = self.reuse().await {
-            let (mut connection, opened_at) = (idle.connection, idle.opened_at);
+            let (mut connection, opened) = (idle.connection, idle.opened);
+            self.counters().reused.count();
             match connection.exchange(request, &self.limits).await {
                 Ok(response) => {
-                    self.put_back(connection, opened_at);
+                    self.put_back(connection, opened);
                     return Ok(response);
                 }
                 Err(failure) if connection.saw_response() => return Err(failure),
                 Err(_stale) => {
+                    self.counters().retries.count();
                     debug!(origin = %self.shared.origin, "a reused connection was closed; trying a fresh one")
                 }
             }
@@ -134,9 +163,11 @@ impl Upstream {
         // Apart from the rest, because it is rare and large: every delivery would carry the room for it.
         let connecting = Box::pin(connect(&self.shared, self.limits.connect_timeout));
         let stream = connecting.await?;
+        self.counters().opened.count();
+        let opened = Opened::new(&self.open);
         let mut connection = Connection::new(stream, self.budget.reservation());
         let response = connection.exchange(request, &self.limits).await?;
-        self.put_back(connection, Instant::now());
+        self.put_back(connection, opened);
         Ok(response)
     }
 
@@ -162,18 +193,22 @@ impl Upstream {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
         while let Some(waiting) = idle.pop_back() {
-            if waiting.is_fresh(now, &self.limits) && waiting.connection.is_quiet() {
+            if !waiting.is_fresh(now, &self.limits) {
+                continue;
+            }
+            if waiting.connection.is_quiet() {
                 return Some(waiting);
             }
+            self.counters().stale.count();
         }
         None
     }
 
-    fn put_back(&self, connection: Connection, opened_at: Instant) {
+    fn put_back(&self, connection: Connection, opened: Opened) {
         let now = Instant::now();
         let returned = Idle {
             connection,
-            opened_at,
+            opened,
             idle_since: now,
         };
         if !returned.connection.is_reusable() || !returned.is_fresh(now, &self.limits) {
@@ -222,7 +257,23 @@ impl Waiter {
 impl Idle {
     fn is_fresh(&self, now: Instant, limits: &Limits) -> bool {
         now.duration_since(self.idle_since) < limits.pool_idle_timeout
-            && now.duration_since(self.opened_at) < limits.pool_max_age
+            && now.duration_since(self.opened.at) < limits.pool_max_age
+    }
+}
+
+impl Opened {
+    fn new(open: &Rc<Cell<usize>>) -> Opened {
+        open.set(open.get() + 1);
+        Opened {
+            at: Instant::now(),
+            open: Rc::clone(open),
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
     }
 }
 

@@ -107,11 +107,17 @@ fn the_example_configuration_is_accepted() {
 
 #[test]
 fn version_and_help_say_what_they_should() {
-    let ended = run(&["--version"]);
-    assert_eq!(
-        ended.stdout,
-        format!("sentry-mirror {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    let version = run(&["--version"]).stdout;
+    let plain = format!("sentry-mirror {}", env!("CARGO_PKG_VERSION"));
+    let rest = version.trim_end().strip_prefix(&plain).unwrap();
+    let commit = rest
+        .strip_prefix(" (")
+        .and_then(|rest| rest.strip_suffix(')'));
+    let is_commit = |commit: &str| commit.len() == 12 && u64::from_str_radix(commit, 16).is_ok();
+    // Without a repository, as in a package of the sources, there is none to name.
+    let has_repository = concat!(env!("CARGO_MANIFEST_DIR"), "/.git");
+    let is_known = std::path::Path::new(has_repository).exists();
+    assert!(commit.map_or(!is_known, is_commit), "{version}");
     let help = run(&["--help"]).stdout;
     for word in [
         "--config",

@@ -17,6 +17,15 @@
 //! - `selection`: categories, shares, copies and forms of an outbound.
 //! - `dialog`: the crash-report dialog.
 //! - `command_line`: configurations good and bad, exit codes, signals.
+//! - `handover`: one process follows on another without losing a request.
+//! - `health`: the sub-command that asks a running mirror.
+//! - `deploy`: what deploys it says what it should.
+//! - `metrics`: every counter moves when it should, and by how much.
+//! - `admin`: the pages for operators, and that they can be left running.
+//! - `statsd`: what a statsd server receives.
+//! - `access_log`: one line for each request.
+//! - `report`: the mirror's own errors, reported.
+//! - `deployed`: the dashboard and the alerts.
 //! - `tidy`: rules of the house that a compiler does not check.
 
 #![allow(
@@ -26,20 +35,29 @@
     clippy::unwrap_used
 )]
 
+mod access_log;
+mod admin;
 mod answers;
 mod chaos;
 mod command_line;
 mod departures;
+mod deploy;
+mod deployed;
 mod dialog;
 mod endpoints;
+mod handover;
+mod health;
 mod load;
 mod memory;
+mod metrics;
 mod mirroring;
 mod parser;
 mod replies;
+mod report;
 mod requests;
 mod selection;
 mod shortage;
+mod statsd;
 mod support;
 mod tidy;
 mod tls;

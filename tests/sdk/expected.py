@@ -33,10 +33,11 @@ class Dsn:
     project: str
     secret: str = ""
     prefix: str = ""
+    scheme: str = "http"
 
     def __str__(self) -> str:
         user = f"{self.key}:{self.secret}" if self.secret else self.key
-        return f"http://{user}@{self.authority}{self.prefix}/{self.project}"
+        return f"{self.scheme}://{user}@{self.authority}{self.prefix}/{self.project}"
 
 
 @dataclass(frozen=True)

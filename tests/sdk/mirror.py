@@ -21,12 +21,20 @@ class Mirror:
     """A running sentry-mirror, which listens on `port`: a free one unless told which."""
 
     def __init__(
-        self, binary: Path, inbound: Dsn, outbounds: list[Dsn], folder: Path, port: int = 0
+        self,
+        binary: Path,
+        inbound: Dsn,
+        outbounds: list[Dsn],
+        folder: Path,
+        port: int = 0,
+        extra: str = "",
     ) -> None:
         config = folder / "config.yml"
         config.write_text(
             "ip: 127.0.0.1\n"
             f"port: {port}\n"
+            "admin: off\n"
+            f"{extra}"
             "keys:\n"
             f"  - inbound: {inbound}\n"
             "    outbound:\n" + "".join(f"      - {outbound}\n" for outbound in outbounds)

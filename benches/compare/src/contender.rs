@@ -91,6 +91,8 @@ impl Contender {
             Way::Mirror(binary) => {
                 let mut command = Command::new(binary);
                 command.arg("-c").arg(write_config(setup, address)?);
+                // Another mirror on this machine may have its port. Older builds ignore the variable.
+                command.env("SENTRY_MIRROR_ADMIN", "off");
                 command
             }
             Way::Nginx => {

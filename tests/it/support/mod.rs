@@ -7,6 +7,7 @@
 pub(crate) mod client;
 pub(crate) mod gauges;
 pub(crate) mod ledger;
+pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod upstream;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub(crate) use client::{Client, Response};
 pub(crate) use gauges::wait_until;
+pub(crate) use metrics::Metrics;
 pub(crate) use process::Process;
 pub(crate) use upstream::{Action, Upstream};
 

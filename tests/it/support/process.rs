@@ -4,12 +4,12 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use super::{Client, PATIENCE};
+use super::{Client, PATIENCE, Response};
 
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
@@ -36,11 +36,25 @@ pub(crate) struct Ended {
 
 /// Runs the binary with `arguments` to its end.
 pub(crate) fn run(arguments: &[&str]) -> Ended {
-    let output = binary().args(arguments).output().expect("the binary runs");
+    let mut command = binary();
+    command.args(arguments);
+    leave_admin_off(&mut command);
+    let output = command.output().expect("the binary runs");
     Ended {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).expect("text"),
         stderr: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+/// Many mirrors run at a time, and by default all have their admin pages on the same port.
+fn leave_admin_off(command: &mut Command) {
+    let after_c = command.get_args().skip_while(|argument| *argument != "-c");
+    let config = after_c
+        .skip(1)
+        .find_map(|path| fs::read_to_string(path).ok());
+    if !config.is_some_and(|config| config.contains("admin:")) {
+        command.env("SENTRY_MIRROR_ADMIN", "off");
     }
 }
 
@@ -59,20 +73,35 @@ fn binary() -> Command {
     Command::new(env!("CARGO_BIN_EXE_sentry-mirror"))
 }
 
+/// The answer to one request on a connection of its own.
+pub(crate) fn ask(address: SocketAddr, request: &str) -> Response {
+    Client::connect(address).ask(request.as_bytes())
+}
+
 impl Process {
     /// Runs the mirror with a configuration and waits until it listens.
     pub(crate) fn start(config: &str) -> Process {
         Process::start_with(config, |_| {})
     }
 
+    /// The same, with its standard output going to `stdout`.
+    pub(crate) fn start_with_stdout(config: &str, stdout: Stdio) -> Process {
+        Process::spawn(config, |_| {}, stdout)
+    }
+
     /// The same, with a last word on the command.
     pub(crate) fn start_with(config: &str, adjust: impl FnOnce(&mut Command)) -> Process {
+        Process::spawn(config, adjust, Stdio::null())
+    }
+
+    fn spawn(config: &str, adjust: impl FnOnce(&mut Command), stdout: Stdio) -> Process {
         let mut command = binary();
         command.arg("-c").arg(file("config.yml", config));
+        command.stdin(Stdio::null());
         adjust(&mut command);
+        leave_admin_off(&mut command);
         let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary runs");
@@ -99,6 +128,31 @@ impl Process {
 
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.address)
+    }
+
+    /// Where its admin pages are, which its configuration has to have on port 0.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        let line = self.wait_for_line("status page at http://");
+        let (_, rest) = line.split_once("http://").expect("just seen");
+        let address = rest.split('/').next().expect("an address");
+        address.parse().expect("an address")
+    }
+
+    /// A page of the admin port.
+    pub(crate) fn page(&self, path: &str) -> Response {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: m\r\n\r\n");
+        loop {
+            let page = ask(self.admin_address(), &request);
+            // It listens for a moment before it has something to tell.
+            if page.text() != "starting\n" {
+                return page;
+            }
+        }
+    }
+
+    /// What it writes to standard output, where that is a pipe.
+    pub(crate) fn take_stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().expect("a pipe")
     }
 
     /// What it has logged so far.

@@ -35,11 +35,19 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "admin",
+        &[
+            "sentry", "config", "observe", "upstream", "mirror", "server",
+        ],
+    ),
+    (
         "demo",
         &["span", "limits", "sentry", "http", "config", "server"],
     ),
+    ("health", &["config"]),
     ("cli", &[]),
-    ("logging", &["panics", "config"]),
+    ("report", &["config"]),
+    ("logging", &["panics", "config", "report"]),
 ];
 
 #[test]

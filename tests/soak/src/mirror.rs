@@ -71,7 +71,7 @@ impl Mirror {
             .map(|(key, upstream)| format!("      - http://{key}@{upstream}/1\n"))
             .collect();
         let text = format!(
-            "ip: 127.0.0.1\nport: 0\n{extra}\nkeys:\n  - inbound: http://{IN_KEY}@mirror/42\n    outbound:\n{list}"
+            "ip: 127.0.0.1\nport: 0\nadmin: off\n{extra}\nkeys:\n  - inbound: http://{IN_KEY}@mirror/42\n    outbound:\n{list}"
         );
         let config = std::env::temp_dir().join(format!("soak-{}.yml", std::process::id()));
         fs::write(&config, text).map_err(|error| error.to_string())?;

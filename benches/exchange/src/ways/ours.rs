@@ -63,7 +63,7 @@ impl Ours {
             host: address.ip().to_string(),
             port: address.port(),
         };
-        let shared = SharedOrigin::new(origin, None);
+        let shared = SharedOrigin::new(1, origin, None);
         shared.set_addresses(vec![address]);
         let limits = Limits {
             exchange_timeout: patience,
@@ -71,7 +71,7 @@ impl Ours {
         };
         let budget = Budget::new(limits.memory_bytes);
         Ours {
-            upstream: Upstream::new(Arc::new(shared), Arc::new(limits), &budget),
+            upstream: Upstream::new(Arc::new(shared), Arc::new(limits), &budget, 0),
         }
     }
 }
@@ -85,7 +85,7 @@ impl Way for Ours {
     }
 
     async fn exchange(&self, parts: &Parts) -> Result<Answer, String> {
-        match self.upstream.deliver(parts.instance()).await {
+        match self.upstream.deliver(&mut parts.instance()).await {
             Ok(response) => Ok(Answer {
                 status: response.status,
                 body: response.body,

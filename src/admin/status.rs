@@ -1,0 +1,170 @@
+//! The state of the mirror as JSON, for the status page and for scripts.
+//!
+//! Unlike the metrics this is meant to be read as it is: rates and latencies of the last minute, steps of
+//! the last five, what stands in the way of each outbound.
+
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::history::{self, History, Look};
+use crate::mirror::counters::{Answered, Meaning, OutcomeKind};
+use crate::mirror::rejection::Reason;
+use crate::mirror::routes::{Outbound, Route};
+use crate::mirror::totals::Counters;
+use crate::observe::histogram::Distribution;
+use crate::observe::label::Label;
+use crate::observe::moment::rfc3339;
+use crate::server::plan::Plan;
+use crate::server::sight::{Sight, Stage};
+use crate::upstream::counters::BreakerState;
+use crate::upstream::origin::SharedOrigin;
+
+/// Everything an operator may want to see at `now`.
+pub(super) fn status(sight: &Sight, history: &History, now: Instant) -> Value {
+    let plan = sight.current().plan;
+    let view = View {
+        plan: &plan,
+        history,
+        look: history::look(sight, now),
+        now,
+    };
+    let sum = |read: &dyn Fn(&Counters) -> u64| -> u64 {
+        sight.counters.iter().map(|counters| read(counters)).sum()
+    };
+    let (reloads, failed_reloads) = sight.reloads();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "stage": match sight.stage() {
+            Stage::Ready => "ready",
+            Stage::Draining => "draining",
+        },
+        "started_at": rfc3339(sight.started_at),
+        "uptime_seconds": now.duration_since(sight.started).as_secs(),
+        "listening_on": sight.address.to_string(),
+        "driver": sight.driver(),
+        "workers": sight.counters.len(),
+        "step_seconds": history::PERIOD.as_secs(),
+        "connections": {
+            "open": sum(&|counters| counters.open_connections.read()),
+            "accepted": sum(&|counters| counters.connections.read()),
+        },
+        "request_memory_bytes": sum(&|counters| counters.budget_used.read()),
+        "request_memory_limit_bytes": sum(&|counters| counters.budget_limit.read()),
+        "received_bytes": sum(&|counters| counters.received_bytes.read()),
+        "answers": tally(|answered: Answered| sum(&|counters| counters.answers.of(answered))),
+        "rejections": tally(|reason: Reason| sum(&|counters| counters.rejections.of(reason))),
+        "reloads": { "done": reloads, "refused": failed_reloads },
+        "routes": plan.routes.all().iter().map(|route| view.route(route)).collect::<Vec<_>>(),
+    })
+}
+
+/// What the parts of a status are made from.
+struct View<'v> {
+    plan: &'v Plan,
+    history: &'v History,
+    look: Look,
+    now: Instant,
+}
+
+impl View<'_> {
+    fn route(&self, route: &Route) -> Value {
+        let (seconds, recent) = self.history.recent_of_route(&self.look, &route.name);
+        let answer = |answered| route.counters.sum(|counters| counters.answers.of(answered));
+        let outbounds = route.outbounds.iter().enumerate();
+        let outbounds = outbounds.map(|(index, outbound)| self.outbound(route, index, outbound));
+        json!({
+            "name": route.name,
+            "requests": route.counters.sum(|counters| counters.answers.sum()),
+            "answers": tally(answer),
+            "per_second": rate(recent.count(), seconds),
+            "latency_seconds": latency(&recent),
+            "outbounds": outbounds.collect::<Vec<_>>(),
+        })
+    }
+
+    fn outbound(&self, route: &Route, index: usize, outbound: &Outbound) -> Value {
+        let counters = &outbound.counters;
+        let of = |meaning| counters.sum(|counters| counters.meaning(meaning));
+        let recent = self
+            .history
+            .recent_of_outbound(&self.look, &route.name, &outbound.name);
+        let [delivered, withheld, lost] = recent.look.counts;
+        let all = delivered + withheld + lost;
+        let troubles = counters
+            .iter()
+            .filter_map(|counters| counters.trouble.last());
+        let last = troubles.max_by_key(|note| note.at);
+        let limits = outbound.limits.in_force(self.now);
+        let limits = limits
+            .iter()
+            .map(|limit| json!({"categories": limit.categories, "seconds": limit.seconds}));
+        json!({
+            "name": outbound.name,
+            "is_primary": index == 0,
+            "delivered": of(Meaning::Delivered),
+            "unwanted": of(Meaning::Unwanted),
+            "withheld": of(Meaning::Withheld),
+            "lost": of(Meaning::Lost),
+            "outcomes": tally(|kind: OutcomeKind| counters.sum(|counters| counters.outcomes.of(kind))),
+            "bytes": counters.sum(|counters| counters.bytes.read()),
+            "per_second": rate(all, recent.seconds),
+            "success": (all > 0).then(|| delivered as f64 / all as f64),
+            "latency_seconds": latency(&recent.look.time),
+            "steps": self.history.steps(&self.look, &route.name, &outbound.name),
+            "rate_limits": limits.collect::<Vec<_>>(),
+            "last_error": last.map(|note| json!({"at": rfc3339(note.at), "what": note.what})),
+            "upstream": self.plan.origins.get(outbound.origin).map(|shared| self.upstream(shared)),
+        })
+    }
+
+    fn upstream(&self, shared: &SharedOrigin) -> Value {
+        let states = || shared.counters.iter().map(|counters| counters.breaker());
+        let worst = states().max().unwrap_or(BreakerState::Closed);
+        let open = states()
+            .filter(|state| *state != BreakerState::Closed)
+            .count();
+        let sum =
+            |read: fn(&crate::upstream::counters::OriginCounters) -> u64| shared.counters.sum(read);
+        json!({
+            "origin": shared.origin.to_string(),
+            "breaker": match worst {
+                BreakerState::Closed => "closed",
+                BreakerState::Probing => "probing",
+                BreakerState::Open => "open",
+            },
+            "breakers_open": open,
+            "in_flight": sum(|counters| counters.in_flight.read()),
+            "connections_open": sum(|counters| counters.open.read()),
+            "connections_idle": sum(|counters| counters.idle.read()),
+            "addresses": shared.addresses().len(),
+            "dns_age_seconds": shared.dns_age(self.now).map(|age| age.as_secs()),
+        })
+    }
+}
+
+/// Every label that was counted at all, with its number.
+fn tally<L: Label>(count: impl Fn(L) -> u64) -> Value {
+    let labels = L::ALL.iter().map(|label| (label.word(), count(*label)));
+    let counted = labels.filter(|(_, count)| *count > 0);
+    let counted: Map<String, Value> = counted
+        .map(|(word, count)| (word.to_owned(), count.into()))
+        .collect();
+    Value::Object(counted)
+}
+
+fn rate(count: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 {
+        count as f64 / seconds
+    } else {
+        0.0
+    }
+}
+
+fn latency(distribution: &Distribution) -> Value {
+    json!({
+        "p50": distribution.quantile(0.5),
+        "p90": distribution.quantile(0.9),
+        "p99": distribution.quantile(0.99),
+    })
+}

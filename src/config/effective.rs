@@ -1,0 +1,285 @@
+//! The configuration in force, every key with its value, to be looked at while the mirror runs.
+//!
+//! It is YAML again and could be used as a file, if it were not for the keys of DSNs, which are
+//! shortened, and the secrets, which are left out.
+
+use std::time::Duration;
+
+use serde_yaml::{Mapping, Value};
+
+use super::{Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Workers};
+use crate::limits::Limits;
+use crate::sentry::category::CategorySet;
+use crate::sentry::selection::Selection;
+
+impl Config {
+    /// Every key with the value that counts, as YAML with keys shortened.
+    pub fn effective(&self) -> String {
+        let document = mapping([
+            ("ip", self.ip.to_string().into()),
+            ("port", self.port.into()),
+            ("reuse_port", self.reuse_port.into()),
+            ("keys", Value::Sequence(self.keys())),
+            ("workers", self.workers_value()),
+            ("driver", self.driver_name().into()),
+            ("reply_policy", self.reply_policy_name().into()),
+            ("reply_timeout", period(self.reply_timeout)),
+            ("forward_client_ip", self.forward_client_ip.into()),
+            ("external_url", optional(self.external_url.clone())),
+            ("modify_envelope", self.modify_envelope.into()),
+            ("tls", self.tls_value()),
+            ("admin", self.admin_value()),
+            ("access_log", self.access_log.map_or("off", form).into()),
+            ("log_filter", self.log.filter.clone().into()),
+            ("log_format", form(self.log.format).into()),
+            ("limits", limits(&self.limits)),
+            ("timeouts", timeouts(&self.limits)),
+            ("pool", pool(&self.limits)),
+            ("breaker", breaker(&self.limits)),
+            (
+                "dns",
+                mapping([("refresh", period(self.limits.dns_refresh))]),
+            ),
+            ("sentry_dsn", self.report_dsn()),
+            ("sentry_env", self.report_environment()),
+            ("statsd_addr", self.statsd_address()),
+            ("default_metrics_tags", self.tags()),
+        ]);
+        // A tree of plain values has always a text.
+        serde_yaml::to_string(&document).unwrap_or_default()
+    }
+
+    fn keys(&self) -> Vec<Value> {
+        let route = |route: &super::Route| {
+            let outbounds = route.outbounds.iter();
+            let outbounds = outbounds.map(outbound);
+            mapping([
+                ("inbound", route.inbound.shortened().into()),
+                ("outbound", Value::Sequence(outbounds.collect())),
+            ])
+        };
+        self.routes.iter().map(route).collect()
+    }
+
+    fn workers_value(&self) -> Value {
+        match self.workers {
+            Workers::Auto => "auto".into(),
+            Workers::Count(count) => count.get().into(),
+        }
+    }
+
+    fn driver_name(&self) -> &'static str {
+        match self.driver {
+            DriverChoice::Auto => "auto",
+            DriverChoice::IoUring => "io_uring",
+            DriverChoice::Epoll => "epoll",
+        }
+    }
+
+    fn reply_policy_name(&self) -> &'static str {
+        match self.reply_policy {
+            ReplyPolicy::FirstSuccess => "first_success",
+            ReplyPolicy::Primary => "primary",
+        }
+    }
+
+    fn tls_value(&self) -> Value {
+        let ca_file = self.tls.ca_file.as_ref();
+        mapping([
+            (
+                "ca_file",
+                optional(ca_file.map(|path| path.display().to_string())),
+            ),
+            ("system_roots", self.tls.system_roots.into()),
+        ])
+    }
+
+    fn admin_value(&self) -> Value {
+        match self.admin {
+            None => "off".into(),
+            Some(address) => mapping([
+                ("ip", address.ip().to_string().into()),
+                ("port", address.port().into()),
+            ]),
+        }
+    }
+
+    fn report_dsn(&self) -> Value {
+        let report = self.self_report.as_ref();
+        optional(report.map(|report| report.dsn.shortened()))
+    }
+
+    fn report_environment(&self) -> Value {
+        let report = self.self_report.as_ref();
+        optional(report.and_then(|report| report.environment.clone()))
+    }
+
+    fn statsd_address(&self) -> Value {
+        let target = self.statsd.as_ref();
+        optional(target.map(|target| match target.host.contains(':') {
+            true => format!("[{}]:{}", target.host, target.port),
+            false => format!("{}:{}", target.host, target.port),
+        }))
+    }
+
+    fn tags(&self) -> Value {
+        let tags = self.statsd.iter().flat_map(|target| &target.tags);
+        let tags = tags.map(|(name, tag)| (Value::from(name.as_str()), Value::from(tag.as_str())));
+        Value::Mapping(tags.collect())
+    }
+}
+
+/// An outbound: its DSN, and what it gets other than everything, once and as it is.
+fn outbound(outbound: &Outbound) -> Value {
+    let dsn = Value::from(outbound.dsn.shortened());
+    let is_plain = outbound.selection.is_none() && outbound.copies == 1;
+    if is_plain && outbound.compression == Compression::None {
+        return dsn;
+    }
+    let selection = outbound.selection.as_ref();
+    let categories = selection.and_then(Selection::categories);
+    let names = categories.into_iter().flat_map(CategorySet::iter);
+    let names = names.map(|category| category.name().into()).collect();
+    let rate = match selection.map(|selection| (selection, selection.uniform_rate())) {
+        None => 1.into(),
+        Some((_, Some(rate))) => rate.into(),
+        Some((selection, None)) => {
+            let rates = selection.sampled();
+            let rates = rates.map(|(category, rate)| (category.name().into(), rate.into()));
+            Value::Mapping(rates.collect())
+        }
+    };
+    mapping([
+        ("dsn", dsn),
+        ("categories", Value::Sequence(names)),
+        ("sample_rate", rate),
+        ("multiplier", outbound.copies.into()),
+        ("compression", compression_name(outbound.compression).into()),
+    ])
+}
+
+fn compression_name(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "none",
+        Compression::Preserve => "preserve",
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+    }
+}
+
+fn limits(limits: &Limits) -> Value {
+    mapping([
+        ("head_bytes", limits.head_bytes.into()),
+        ("header_count", limits.header_count.into()),
+        ("body_bytes", limits.body_bytes.into()),
+        ("decoded_bytes", limits.decoded_bytes.into()),
+        ("response_bytes", limits.response_bytes.into()),
+        ("connections", limits.connections.into()),
+        ("memory_bytes", limits.memory_bytes.into()),
+        ("in_flight", limits.in_flight.into()),
+    ])
+}
+
+fn timeouts(limits: &Limits) -> Value {
+    mapping([
+        ("head", period(limits.head_timeout)),
+        ("body", period(limits.body_timeout)),
+        ("idle", period(limits.idle_timeout)),
+        ("write", period(limits.write_timeout)),
+        ("connect", period(limits.connect_timeout)),
+        ("exchange", period(limits.exchange_timeout)),
+        ("drain", period(limits.drain_timeout)),
+    ])
+}
+
+fn pool(limits: &Limits) -> Value {
+    mapping([
+        ("idle_connections", limits.pool_idle_connections.into()),
+        ("idle_timeout", period(limits.pool_idle_timeout)),
+        ("max_age", period(limits.pool_max_age)),
+    ])
+}
+
+fn breaker(limits: &Limits) -> Value {
+    mapping([
+        ("failures", limits.breaker_failures.into()),
+        ("pause", period(limits.breaker_pause)),
+        ("pause_max", period(limits.breaker_pause_max)),
+    ])
+}
+
+fn form(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
+}
+
+/// In whole seconds or milliseconds, which is how durations can be written.
+fn period(duration: Duration) -> Value {
+    if duration.subsec_millis() == 0 {
+        format!("{}s", duration.as_secs()).into()
+    } else {
+        format!("{}ms", duration.as_millis()).into()
+    }
+}
+
+fn optional(text: Option<String>) -> Value {
+    text.map_or(Value::Null, Value::String)
+}
+
+fn mapping<const N: usize>(entries: [(&str, Value); N]) -> Value {
+    let entries = entries.into_iter();
+    let mapping: Mapping = entries
+        .map(|(key, value)| (Value::from(key), value))
+        .collect();
+    Value::Mapping(mapping)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keys of the example that are another way to say what another key says, or mean nothing.
+    const NOT_SHOWN: [&str; 2] = ["verbose", "traces_sample_rate"];
+
+    fn keys(value: &Value, prefix: &str, found: &mut Vec<String>) {
+        for (key, value) in value.as_mapping().unwrap() {
+            let path = format!("{prefix}{}", key.as_str().unwrap());
+            if value.is_mapping() {
+                keys(value, &format!("{path}."), found);
+            }
+            found.push(path);
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_example_is_told_and_no_key_of_a_dsn() {
+        let example = include_str!("../../config.example.yml");
+        let config = Config::parse(example, "example", std::iter::empty()).unwrap();
+        let text = config.effective();
+        let (mut expected, mut told) = (Vec::new(), Vec::new());
+        keys(&serde_yaml::from_str(example).unwrap(), "", &mut expected);
+        keys(&serde_yaml::from_str(&text).unwrap(), "", &mut told);
+        expected.retain(|key| !NOT_SHOWN.contains(&key.as_str()));
+        expected.sort();
+        told.sort();
+        assert_eq!(told, expected);
+        assert!(text.contains("1111…@mirror.example.com"), "{text}");
+        assert!(!text.contains("11111"), "{text}");
+    }
+
+    #[test]
+    fn what_it_tells_can_be_read_again() {
+        let example = include_str!("../../config.example.yml");
+        let config = Config::parse(example, "example", std::iter::empty()).unwrap();
+        let mut document: Value = serde_yaml::from_str(&config.effective()).unwrap();
+        let original: Value = serde_yaml::from_str(example).unwrap();
+        document["keys"] = original["keys"].clone();
+        let text = serde_yaml::to_string(&document).unwrap();
+        assert_eq!(
+            Config::parse(&text, "effective", std::iter::empty()).unwrap(),
+            config
+        );
+    }
+}

@@ -1,0 +1,238 @@
+//! What is counted about routes and their outbounds.
+//!
+//! Every request that reaches a route ends in one [`Answered`], and every outbound it was for in one
+//! [`OutcomeKind`], so that the sums of both agree.
+
+use crate::mirror::verdict::Outcome;
+use crate::observe::counters::{Count, Tally};
+use crate::observe::histogram::Histogram;
+use crate::observe::label::{Label, labels};
+use crate::observe::trouble::Trouble;
+use crate::sentry::selection::Refused;
+use crate::upstream::exchange::Failure;
+
+/// One worker's numbers about one route.
+#[derive(Default)]
+pub struct RouteCounters {
+    /// Requests, by what the SDK was told.
+    pub answers: Tally<Answered>,
+    /// From the end of a request's head to that of its reply.
+    pub request_time: Histogram,
+    /// From the start of the deliveries to the decision on the reply.
+    pub reply_time: Histogram,
+}
+
+/// One worker's numbers about one outbound of a route.
+#[derive(Default)]
+pub struct OutboundCounters {
+    /// Deliveries, by how they ended.
+    pub outcomes: Tally<OutcomeKind>,
+    /// Bytes of the requests that were sent or were to be sent.
+    pub bytes: Count,
+    /// How long the deliveries took that were sent or were to be sent.
+    pub time: Histogram,
+    /// The last outcome that was none to be glad of.
+    pub trouble: Trouble,
+}
+
+labels! {
+    /// What an SDK was told, as far as it matters to an operator.
+    pub enum Answered {
+        /// The success of an outbound.
+        Accepted => "accepted",
+        /// A success of our own, because no outbound had answered in time.
+        Assumed => "assumed",
+        /// 429, because every live outbound is rate limited.
+        RateLimited => "rate_limited",
+        /// A 4xx of an outbound.
+        Refused => "refused",
+        /// A 5xx, or 503 because no outbound accepted it.
+        Failed => "failed",
+        /// Something that concerns the mirror only: a health check, a preflight request.
+        Local => "local",
+        /// Refused by the mirror, with a reason that is counted by itself.
+        Rejected => "rejected",
+        /// Nothing, because the SDK was gone before its request was complete.
+        Abandoned => "abandoned",
+        /// Nothing, because of a bug in this program.
+        Panicked => "panicked",
+    }
+}
+
+labels! {
+    /// How a delivery ended.
+    pub enum OutcomeKind {
+        /// Accepted.
+        Success => "2xx",
+        /// Rate limited by the upstream.
+        TooManyRequests => "429",
+        /// Refused.
+        ClientError => "4xx",
+        /// The upstream has a problem.
+        ServerError => "5xx",
+        /// A status that makes no sense here.
+        OtherStatus => "other_status",
+        /// See [`Failure::Dns`].
+        Dns => "dns",
+        /// See [`Failure::Connect`].
+        Connect => "connect",
+        /// See [`Failure::ConnectTimeout`].
+        ConnectTimeout => "connect_timeout",
+        /// See [`Failure::Tls`].
+        Tls => "tls",
+        /// See [`Failure::Send`].
+        Send => "send",
+        /// See [`Failure::Receive`].
+        Receive => "receive",
+        /// See [`Failure::Closed`].
+        Closed => "closed",
+        /// See [`Failure::Malformed`].
+        Malformed => "malformed",
+        /// See [`Failure::TooLarge`].
+        TooLarge => "too_large",
+        /// See [`Failure::Timeout`].
+        Timeout => "timeout",
+        /// See [`Failure::Overloaded`].
+        Overloaded => "overloaded",
+        /// See [`Failure::Paused`].
+        Paused => "paused",
+        /// See [`Failure::Withheld`].
+        RateLimited => "rate_limited",
+        /// See [`Failure::Filtered`].
+        Filtered => "filtered",
+        /// See [`Failure::Sampled`].
+        Sampled => "sampled",
+        /// See [`Failure::Panicked`].
+        Panicked => "panicked",
+    }
+}
+
+labels! {
+    /// Why an item of an envelope was left out of a delivery.
+    pub enum LeftOut {
+        /// The outbound does not take its category.
+        Filtered => "filtered",
+        /// The outbound gets a share, and this is not in it.
+        Sampled => "sampled",
+    }
+}
+
+impl From<Refused> for LeftOut {
+    fn from(refused: Refused) -> LeftOut {
+        match refused {
+            Refused::Filtered => LeftOut::Filtered,
+            Refused::Sampled => LeftOut::Sampled,
+        }
+    }
+}
+
+/// What an outcome means to an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// The outbound has it.
+    Delivered,
+    /// It was not sent because the outbound does not want it: that is how it is configured.
+    Unwanted,
+    /// It was not sent, or not taken, because of a rate limit.
+    Withheld,
+    /// It is lost to this outbound.
+    Lost,
+}
+
+impl OutcomeKind {
+    /// The kind of an outcome.
+    pub fn of(outcome: &Outcome) -> OutcomeKind {
+        match outcome {
+            Ok(response) => match response.status {
+                200..=299 => OutcomeKind::Success,
+                429 => OutcomeKind::TooManyRequests,
+                400..=499 => OutcomeKind::ClientError,
+                500..=599 => OutcomeKind::ServerError,
+                _ => OutcomeKind::OtherStatus,
+            },
+            Err(failure) => OutcomeKind::of_failure(failure),
+        }
+    }
+
+    fn of_failure(failure: &Failure) -> OutcomeKind {
+        match failure {
+            Failure::Dns => OutcomeKind::Dns,
+            Failure::Connect(_) => OutcomeKind::Connect,
+            Failure::ConnectTimeout => OutcomeKind::ConnectTimeout,
+            Failure::Tls(_) => OutcomeKind::Tls,
+            Failure::Send(_) => OutcomeKind::Send,
+            Failure::Receive(_) => OutcomeKind::Receive,
+            Failure::Closed => OutcomeKind::Closed,
+            Failure::Malformed(_) => OutcomeKind::Malformed,
+            Failure::TooLarge => OutcomeKind::TooLarge,
+            Failure::Timeout => OutcomeKind::Timeout,
+            Failure::Overloaded => OutcomeKind::Overloaded,
+            Failure::Paused => OutcomeKind::Paused,
+            Failure::Withheld(_) => OutcomeKind::RateLimited,
+            Failure::Filtered => OutcomeKind::Filtered,
+            Failure::Sampled => OutcomeKind::Sampled,
+            Failure::Panicked => OutcomeKind::Panicked,
+        }
+    }
+
+    /// Whether something was sent, or was to be sent, so that it took time.
+    pub fn was_tried(self) -> bool {
+        let was_dropped = matches!(self, OutcomeKind::Overloaded | OutcomeKind::Paused);
+        let was_withheld = self == OutcomeKind::RateLimited;
+        !was_dropped && !was_withheld && self.meaning() != Meaning::Unwanted
+    }
+
+    /// Whether it is worth a note: something went wrong, and this is not what followed from it.
+    pub fn is_trouble(self) -> bool {
+        let is_consequence = matches!(self, OutcomeKind::Paused | OutcomeKind::RateLimited);
+        matches!(self.meaning(), Meaning::Withheld | Meaning::Lost) && !is_consequence
+    }
+
+    /// What it means to an operator.
+    pub fn meaning(self) -> Meaning {
+        match self {
+            OutcomeKind::Success => Meaning::Delivered,
+            OutcomeKind::Filtered | OutcomeKind::Sampled => Meaning::Unwanted,
+            OutcomeKind::TooManyRequests | OutcomeKind::RateLimited => Meaning::Withheld,
+            OutcomeKind::ClientError
+            | OutcomeKind::ServerError
+            | OutcomeKind::OtherStatus
+            | OutcomeKind::Dns
+            | OutcomeKind::Connect
+            | OutcomeKind::ConnectTimeout
+            | OutcomeKind::Tls
+            | OutcomeKind::Send
+            | OutcomeKind::Receive
+            | OutcomeKind::Closed
+            | OutcomeKind::Malformed
+            | OutcomeKind::TooLarge
+            | OutcomeKind::Timeout
+            | OutcomeKind::Overloaded
+            | OutcomeKind::Paused
+            | OutcomeKind::Panicked => Meaning::Lost,
+        }
+    }
+}
+
+impl Answered {
+    /// By the status of a reply that an outbound's answer, or the lack of one, has led to.
+    pub fn of_status(status: u16) -> Answered {
+        match status {
+            200..=299 => Answered::Accepted,
+            429 => Answered::RateLimited,
+            400..=499 => Answered::Refused,
+            _ => Answered::Failed,
+        }
+    }
+}
+
+impl OutboundCounters {
+    /// How many deliveries ended so that they mean `meaning`.
+    pub fn meaning(&self, meaning: Meaning) -> u64 {
+        let kinds = OutcomeKind::ALL.iter();
+        kinds
+            .filter(|kind| kind.meaning() == meaning)
+            .map(|kind| self.outcomes.of(*kind))
+            .sum()
+    }
+}

@@ -1,0 +1,206 @@
+//! What routes and outbounds are called in metrics, and which numbers are theirs.
+//!
+//! A name is the DSN with its key shortened. Two DSNs may look alike then, and a DSN may stand in a
+//! configuration twice, so later ones get a number. Whatever stays in a reload keeps its name and its
+//! numbers, wherever it stands now: a counter that jumps back looks like a restart to those who collect
+//! it.
+
+use crate::config;
+use crate::mirror::counters::{OutboundCounters, RouteCounters};
+use crate::mirror::routes::{Outbound, Route, Routes};
+use crate::observe::counters::PerWorker;
+use crate::sentry::dsn::Dsn;
+
+/// Gives names to the routes of a table.
+pub(super) struct Names<'p> {
+    workers: usize,
+    previous: Option<&'p Routes>,
+    taken: Vec<String>,
+}
+
+/// Gives names to the outbounds of a route.
+pub(super) struct OutboundNames<'p> {
+    workers: usize,
+    /// What the previous table has of the route and was not found again so far.
+    known: Vec<&'p Outbound>,
+    taken: Vec<String>,
+}
+
+impl<'p> Names<'p> {
+    /// Names for a table that follows on `previous`.
+    pub(super) fn new(workers: usize, previous: Option<&'p Routes>) -> Names<'p> {
+        let routes = previous.map_or(&[][..], Routes::all);
+        Names {
+            workers,
+            previous,
+            // A name is not given away while its numbers may still be looked at.
+            taken: routes.iter().map(|route| route.name.clone()).collect(),
+        }
+    }
+
+    /// The name and the numbers of the route of `inbound`.
+    pub(super) fn route(&mut self, inbound: &Dsn) -> (String, PerWorker<RouteCounters>) {
+        // Another host or project is another name; the key alone makes the route.
+        match self.known(inbound) {
+            Some(route) if route.label == inbound.shortened() => {
+                (route.name.clone(), route.counters.clone())
+            }
+            known => {
+                let counters = known.map(|route| route.counters.clone());
+                let name = free_name(inbound, &mut self.taken);
+                (
+                    name,
+                    counters.unwrap_or_else(|| PerWorker::new(self.workers)),
+                )
+            }
+        }
+    }
+
+    /// Names for the `outbounds` of the route of `inbound`.
+    pub(super) fn outbounds(
+        &self,
+        inbound: &Dsn,
+        outbounds: &[config::Outbound],
+    ) -> OutboundNames<'p> {
+        let known = self
+            .known(inbound)
+            .map_or(&[][..], |route| &route.outbounds);
+        let stays = |known: &&Outbound| {
+            let mut texts = outbounds.iter().map(|outbound| outbound.dsn.to_string());
+            texts.any(|dsn| dsn == known.dsn)
+        };
+        OutboundNames {
+            workers: self.workers,
+            known: known.iter().filter(stays).collect(),
+            taken: known.iter().map(|known| known.name.clone()).collect(),
+        }
+    }
+
+    fn known(&self, inbound: &Dsn) -> Option<&'p Route> {
+        let route = self.previous?.find(inbound.key().as_bytes())?;
+        Some(route)
+    }
+}
+
+impl OutboundNames<'_> {
+    /// The name and the numbers of the next outbound, which leads to `dsn`.
+    pub(super) fn next_of(&mut self, dsn: &Dsn) -> (String, PerWorker<OutboundCounters>) {
+        let text = dsn.to_string();
+        match self.known.iter().position(|known| known.dsn == text) {
+            Some(index) => {
+                let known = self.known.remove(index);
+                (known.name.clone(), known.counters.clone())
+            }
+            None => (
+                free_name(dsn, &mut self.taken),
+                PerWorker::new(self.workers),
+            ),
+        }
+    }
+}
+
+/// `dsn` shortened, with a number if it is `taken`; it is from now on.
+fn free_name(dsn: &Dsn, taken: &mut Vec<String>) -> String {
+    let plain = dsn.shortened();
+    let mut name = plain.clone();
+    let mut number = 2;
+    while taken.contains(&name) {
+        name = format!("{plain} ({number})");
+        number += 1;
+    }
+    taken.push(name.clone());
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::mirror::counters::{Answered, OutcomeKind};
+
+    fn routes(keys: &[(&str, &[&str])], previous: Option<&Routes>) -> Routes {
+        let mut text = "keys:\n".to_owned();
+        for (inbound, outbounds) in keys {
+            text.push_str(&format!("- inbound: http://{inbound}@m/1\n  outbound:\n"));
+            for outbound in *outbounds {
+                text.push_str(&format!("  - https://{outbound}@o/2\n"));
+            }
+        }
+        let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
+        Routes::for_workers(2, &config, previous)
+    }
+
+    fn names(routes: &Routes) -> Vec<Vec<&str>> {
+        let of_route = |route: &'_ std::sync::Arc<Route>| -> Vec<String> {
+            let outbounds = route.outbounds.iter().map(|outbound| outbound.name.clone());
+            std::iter::once(route.name.clone())
+                .chain(outbounds)
+                .collect()
+        };
+        let all: Vec<Vec<String>> = routes.all().iter().map(of_route).collect();
+        all.into_iter()
+            .map(|names| names.into_iter().map(|name| &*name.leak()).collect())
+            .collect()
+    }
+
+    #[test]
+    fn what_looks_alike_gets_a_number() {
+        let routes = routes(
+            &[
+                ("aaaa1", &["bbbb1", "bbbb2", "bbbb1"]),
+                ("aaaa2", &["bbbb1"]),
+            ],
+            None,
+        );
+        assert_eq!(
+            names(&routes),
+            [
+                vec![
+                    "http://aaaa…@m/1",
+                    "https://bbbb…@o/2",
+                    "https://bbbb…@o/2 (2)",
+                    "https://bbbb…@o/2 (3)"
+                ],
+                vec!["http://aaaa…@m/1 (2)", "https://bbbb…@o/2"]
+            ]
+        );
+    }
+
+    #[test]
+    fn what_stays_keeps_its_name_and_its_numbers() {
+        let first = routes(
+            &[("aaaa1", &["bbbb1"]), ("aaaa2", &["bbbb1", "bbbb2"])],
+            None,
+        );
+        first.all()[1]
+            .counters
+            .of(1)
+            .answers
+            .count(Answered::Accepted);
+        let second_outbound = &first.all()[1].outbounds[1];
+        second_outbound
+            .counters
+            .of(0)
+            .outcomes
+            .count(OutcomeKind::Timeout);
+        let later = routes(
+            &[("aaaa2", &["bbbb2", "bbbb3"]), ("aaaa3", &["bbbb1"])],
+            Some(&first),
+        );
+        assert_eq!(
+            names(&later),
+            [
+                vec![
+                    "http://aaaa…@m/1 (2)",
+                    "https://bbbb…@o/2 (2)",
+                    "https://bbbb…@o/2 (3)"
+                ],
+                vec!["http://aaaa…@m/1 (3)", "https://bbbb…@o/2"]
+            ]
+        );
+        let route = &later.all()[0];
+        assert_eq!(route.counters.sum(|counters| counters.answers.sum()), 1);
+        let sum = |outbound: &Outbound| outbound.counters.sum(|counters| counters.outcomes.sum());
+        assert_eq!(route.outbounds.iter().map(sum).collect::<Vec<_>>(), [1, 0]);
+    }
+}

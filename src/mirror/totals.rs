@@ -1,0 +1,99 @@
+//! What a worker counts that belongs to no route.
+//!
+//! A request that is refused before its route is known, or that concerns the mirror alone, is counted
+//! here, so that the requests of all routes and these are all there are.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::mirror::counters::{Answered, LeftOut, OutcomeKind};
+use crate::mirror::rejection::Reason;
+use crate::mirror::routes::Route;
+use crate::observe::counters::{Count, Gauge, Tally};
+use crate::observe::label::Label;
+
+/// What one worker has counted since its start.
+#[derive(Default)]
+// On cache lines of its own: what one worker counts must not slow another down.
+#[repr(align(128))]
+pub struct Counters {
+    /// The number of the worker, by which it finds its part of what is counted elsewhere.
+    pub worker: usize,
+    /// Connections accepted.
+    pub connections: Count,
+    /// SDK connections open now.
+    pub open_connections: Gauge,
+    /// Requests of all routes and of none, by what the SDK was told.
+    pub answers: Tally<Answered>,
+    /// Those of them that have no route.
+    pub unrouted: Tally<Answered>,
+    /// Requests refused, by reason.
+    pub rejections: Tally<Reason>,
+    /// Deliveries ended, over all outbounds, by outcome.
+    pub deliveries: Tally<OutcomeKind>,
+    /// Items of envelopes left out of deliveries, by reason.
+    pub items: Tally<LeftOut>,
+    /// Bytes of request heads and bodies, as they were sent to us.
+    pub received_bytes: Count,
+    /// Bytes held for requests now.
+    pub budget_used: Gauge,
+    /// The bytes that may be held for requests.
+    pub budget_limit: Gauge,
+}
+
+impl Counters {
+    /// All zero.
+    pub fn of_worker(worker: usize) -> Counters {
+        Counters {
+            worker,
+            ..Counters::default()
+        }
+    }
+
+    /// Counts a request that has ended; `route` is where it went.
+    pub fn answered(&self, answered: Answered, route: Option<&Route>) {
+        self.answers.count(answered);
+        match route {
+            Some(route) => route.counters.of(self.worker).answers.count(answered),
+            None => self.unrouted.count(answered),
+        }
+    }
+}
+
+/// The totals over all workers, for the log line at the end of the process.
+pub struct Totals<'c>(pub &'c [Arc<Counters>]);
+
+impl fmt::Display for Totals<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = |count: &dyn Fn(&Counters) -> u64| -> u64 {
+            self.0.iter().map(|counters| count(counters)).sum()
+        };
+        write!(
+            f,
+            "connections {}, requests {}",
+            sum(&|counters| counters.connections.read()),
+            sum(&|counters| counters.answers.sum())
+        )?;
+        for reason in Reason::ALL {
+            let count = sum(&|counters| counters.rejections.of(*reason));
+            write_if_any(f, "rejected", reason.word(), count)?;
+        }
+        for outcome in OutcomeKind::ALL {
+            let count = sum(&|counters| counters.deliveries.of(*outcome));
+            write_if_any(f, "delivered", outcome.word(), count)?;
+        }
+        for reason in LeftOut::ALL {
+            let count = sum(&|counters| counters.items.of(*reason));
+            write_if_any(f, "items", reason.word(), count)?;
+        }
+        let panics = sum(&|counters| counters.answers.of(Answered::Panicked));
+        write!(f, ", panics {panics}")
+    }
+}
+
+fn write_if_any(f: &mut fmt::Formatter<'_>, what: &str, word: &str, count: u64) -> fmt::Result {
+    match count {
+        0 => Ok(()),
+        count => write!(f, ", {what} {word} {count}"),
+    }
+}

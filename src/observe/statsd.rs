@@ -1,0 +1,235 @@
+//! The lines that a statsd server takes, with the tags of DogStatsD.
+//!
+//! What the workers count is already added up, so a counter goes out as what came since the last push,
+//! and a histogram as one line per bucket that something fell into, with a sample rate that says how
+//! much: ten requests of about 3 ms are `…:0.00375|d|@0.1`. Written by hand, because the libraries for
+//! it want to be told of every single event.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use super::family::{Family, Labels, Samples};
+use super::histogram::{BORDERS_US, Distribution};
+
+/// What begins the name of every metric; the prior art's prefix.
+pub const PREFIX: &str = "sentrymirror";
+
+/// The bytes of a datagram, so that it fits one packet on any usual network.
+const DATAGRAM_BYTES_MAX: usize = 1400;
+
+/// Makes datagrams of metrics, and remembers what it has told.
+pub struct Statsd {
+    /// `,key:value` for each tag that goes with every metric.
+    common_tags: String,
+    counters: HashMap<(&'static str, Labels), u64>,
+    histograms: HashMap<(&'static str, Labels), Distribution>,
+}
+
+impl Statsd {
+    /// Nothing is told yet. `tags` go with every metric.
+    pub fn new<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> Statsd {
+        let mut common_tags = String::new();
+        for (name, value) in tags {
+            push_tag(&mut common_tags, name, value);
+        }
+        Statsd {
+            common_tags,
+            counters: HashMap::new(),
+            histograms: HashMap::new(),
+        }
+    }
+
+    /// The datagrams that tell what is new in `families`.
+    pub fn datagrams(&mut self, families: &[Family]) -> Vec<Vec<u8>> {
+        let mut datagrams = Datagrams::default();
+        for family in families {
+            match &family.samples {
+                Samples::Counter(samples) => {
+                    for (labels, value) in samples {
+                        self.push_counter(&mut datagrams, family.name, labels, *value);
+                    }
+                }
+                Samples::Gauge(samples) => {
+                    for (labels, value) in samples {
+                        let tags = self.tags(labels);
+                        let line = format!("{PREFIX}.{}:{value}|g{tags}", family.name);
+                        datagrams.push(&line);
+                    }
+                }
+                Samples::Histogram(samples) => {
+                    for (labels, distribution) in samples {
+                        self.push_histogram(&mut datagrams, family.name, labels, distribution);
+                    }
+                }
+            }
+        }
+        datagrams.finish()
+    }
+
+    fn push_counter(
+        &mut self,
+        datagrams: &mut Datagrams,
+        name: &'static str,
+        labels: &Labels,
+        value: u64,
+    ) {
+        let told = self.counters.insert((name, labels.clone()), value);
+        // What counts from the start again has been forgotten and found again.
+        let told = told.filter(|told| *told <= value).unwrap_or(0);
+        if value > told {
+            let tags = self.tags(labels);
+            datagrams.push(&format!("{PREFIX}.{name}:{}|c{tags}", value - told));
+        }
+    }
+
+    fn push_histogram(
+        &mut self,
+        datagrams: &mut Datagrams,
+        name: &'static str,
+        labels: &Labels,
+        distribution: &Distribution,
+    ) {
+        let key = (name, labels.clone());
+        let told = self.histograms.insert(key, distribution.clone());
+        let fresh = distribution.since(&told.unwrap_or_default());
+        // statsd has no units: what `_seconds` says in one place is said by the table in the other.
+        let name = name.strip_suffix("_seconds").unwrap_or(name);
+        let tags = self.tags(labels);
+        let mut lower = 0;
+        for (index, count) in fresh.buckets.iter().enumerate() {
+            let upper = BORDERS_US.get(index).copied().unwrap_or(lower);
+            if *count > 0 {
+                let middle = (lower + upper) as f64 / 2e6;
+                let rate = 1.0 / *count as f64;
+                datagrams.push(&format!("{PREFIX}.{name}:{middle}|d|@{rate}{tags}"));
+            }
+            lower = upper;
+        }
+    }
+
+    /// The tags of a line: the common ones and those of a sample.
+    fn tags(&self, labels: &Labels) -> String {
+        let mut tags = self.common_tags.clone();
+        for (name, value) in labels {
+            push_tag(&mut tags, name, value);
+        }
+        if tags.is_empty() {
+            return tags;
+        }
+        tags.replace_range(..1, "|#");
+        tags
+    }
+}
+
+/// Appends `,name:value`, without the characters that have a meaning in a line.
+fn push_tag(tags: &mut String, name: &str, value: &str) {
+    let clean = |text: &str| -> String {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@".contains(c);
+        let replaced = text.chars().filter(|c| *c != '…');
+        replaced
+            .map(|c| if is_plain(c) { c } else { '_' })
+            .collect()
+    };
+    // Writing to a String cannot fail.
+    let _ = write!(tags, ",{}:{}", clean(name).replace(':', "_"), clean(value));
+}
+
+/// Lines, as many to a datagram as fit.
+#[derive(Default)]
+struct Datagrams {
+    done: Vec<Vec<u8>>,
+    current: Vec<u8>,
+}
+
+impl Datagrams {
+    fn push(&mut self, line: &str) {
+        if !self.current.is_empty() {
+            if self.current.len() + 1 + line.len() > DATAGRAM_BYTES_MAX {
+                self.done.push(std::mem::take(&mut self.current));
+            } else {
+                self.current.push(b'\n');
+            }
+        }
+        self.current.extend_from_slice(line.as_bytes());
+    }
+
+    fn finish(mut self) -> Vec<Vec<u8>> {
+        if !self.current.is_empty() {
+            self.done.push(self.current);
+        }
+        self.done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::histogram::Histogram;
+    use super::*;
+
+    fn lines(datagrams: &[Vec<u8>]) -> Vec<String> {
+        let text = |datagram: &Vec<u8>| String::from_utf8(datagram.clone()).unwrap();
+        let all: Vec<String> = datagrams.iter().map(text).collect();
+        all.join("\n").lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn counters_go_out_as_what_came_since() {
+        let mut statsd = Statsd::new([("region", "eu west")].into_iter());
+        let family = |value| {
+            let labels = vec![("route", "http://0123…@m/1".to_owned())];
+            [Family::counter("requests", "All.", [(labels, value)])]
+        };
+        let expected = |value: u64| {
+            vec![format!(
+                "sentrymirror.requests:{value}|c|#region:eu_west,route:http://0123@m/1"
+            )]
+        };
+        assert_eq!(lines(&statsd.datagrams(&family(3))), expected(3));
+        assert!(statsd.datagrams(&family(3)).is_empty());
+        assert_eq!(lines(&statsd.datagrams(&family(10))), expected(7));
+        assert_eq!(lines(&statsd.datagrams(&family(2))), expected(2));
+    }
+
+    #[test]
+    fn histograms_go_out_with_the_number_in_each_bucket() {
+        let histogram = Histogram::default();
+        let mut statsd = Statsd::new([].into_iter());
+        let mut told = || {
+            let total = Distribution::of([&histogram].into_iter());
+            let family = [Family::histogram(
+                "time_seconds",
+                "Long.",
+                [(vec![], total)],
+            )];
+            lines(&statsd.datagrams(&family))
+        };
+        for millis in [3, 3, 4, 4, 60_000] {
+            histogram.record(Duration::from_millis(millis));
+        }
+        assert_eq!(
+            told(),
+            [
+                "sentrymirror.time:0.00375|d|@0.25",
+                "sentrymirror.time:30|d|@1"
+            ]
+        );
+        assert!(told().is_empty());
+    }
+
+    #[test]
+    fn datagrams_fit_a_packet() {
+        let label = |number: u64| vec![("outbound", format!("https://{number:064}@o/1"))];
+        let samples = (0..100).map(|number| (label(number), 1.0));
+        let gauges = [Family::gauge("open", "Now.", samples)];
+        let datagrams = Statsd::new([].into_iter()).datagrams(&gauges);
+        assert!(datagrams.len() > 5);
+        assert!(
+            datagrams
+                .iter()
+                .all(|datagram| datagram.len() <= DATAGRAM_BYTES_MAX)
+        );
+        assert_eq!(lines(&datagrams).len(), 100);
+    }
+}

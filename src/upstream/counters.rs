@@ -1,0 +1,49 @@
+//! What a worker knows and counts about its connections to one origin.
+//!
+//! The numbers that go up and down are published once a second, by the task that looks through the idle
+//! connections anyway, so that a delivery pays nothing for them.
+
+use crate::observe::counters::{Count, Gauge};
+
+/// One worker's numbers about one origin.
+#[derive(Default)]
+pub struct OriginCounters {
+    /// Connections opened, TLS handshake included.
+    pub opened: Count,
+    /// Deliveries that went over a connection which was open already.
+    pub reused: Count,
+    /// Idle connections found closed by the upstream when they were to be used.
+    pub stale: Count,
+    /// Deliveries sent once more because the reused connection failed.
+    pub retries: Count,
+    /// Connections open now.
+    pub open: Gauge,
+    /// Those of them that wait to be used.
+    pub idle: Gauge,
+    /// Deliveries under way now.
+    pub in_flight: Gauge,
+    /// The state of the breaker, a [`BreakerState`] as a number.
+    pub breaker: Gauge,
+}
+
+/// What a breaker lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BreakerState {
+    /// Everything.
+    Closed,
+    /// One delivery, which is on its way to find out.
+    Probing,
+    /// Nothing.
+    Open,
+}
+
+impl OriginCounters {
+    /// The state of the breaker, as published last.
+    pub fn breaker(&self) -> BreakerState {
+        match self.breaker.read() {
+            0 => BreakerState::Closed,
+            1 => BreakerState::Probing,
+            _ => BreakerState::Open,
+        }
+    }
+}

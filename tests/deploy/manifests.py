@@ -1,0 +1,169 @@
+"""Kubernetes' manifests: each against the schemas of Kubernetes, all against one another.
+
+The schemas come with the Python package kubernetes-validate, in their strict form, in which a field
+that Kubernetes does not know is an error. What no schema knows is checked here by hand: that names
+and labels meet, that the times fit into one another, that the mirror accepts its configuration.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import kubernetes_validate
+import yaml
+
+# From the oldest version that knows `lifecycle.preStop.sleep` without being told to.
+VERSIONS = [f"1.{minor}.0" for minor in range(30, 38)]
+# pool.idle_connections
+DEFAULT_IDLE_CONNECTIONS = 64
+LABEL = "app.kubernetes.io/name"
+
+
+class Manifests:
+    """All manifests of a folder by their kind, and how many checks they have passed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.passed = 0
+        self.failures: list[str] = []
+        self.by_kind: dict[str, dict] = {}
+        for path in sorted(folder.iterdir()):
+            for manifest in yaml.safe_load_all(path.read_text()):
+                for version in VERSIONS:
+                    self.validate(path.name, manifest, version)
+                assert manifest["kind"] not in self.by_kind, f"two of kind {manifest['kind']}"
+                self.by_kind[manifest["kind"]] = manifest
+
+    def validate(self, name: str, manifest: dict, version: str) -> None:
+        """Check one against the schema of one version."""
+        problem = ""
+        try:
+            kubernetes_validate.validate(manifest, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            problem = f"{error.path}: {error.message}"
+        self.check(f"{name} is valid for Kubernetes {version}", not problem, problem)
+
+    def check(self, what: str, holds: bool, detail: object = "") -> None:
+        """Count one check."""
+        if holds:
+            self.passed += 1
+        else:
+            self.failures.append(f"{what}: {detail}")
+
+    def spec(self, kind: str) -> dict:
+        """What a manifest asks for."""
+        return self.by_kind[kind]["spec"]
+
+
+def names_meet(manifests: Manifests) -> None:
+    """What refers to something else refers to something that is there."""
+    deployment = manifests.spec("Deployment")
+    labels = deployment["template"]["metadata"]["labels"]
+    selectors = {
+        "Deployment": deployment["selector"]["matchLabels"],
+        "Service": manifests.spec("Service")["selector"],
+        "PodDisruptionBudget": manifests.spec("PodDisruptionBudget")["selector"]["matchLabels"],
+        "NetworkPolicy": manifests.spec("NetworkPolicy")["podSelector"]["matchLabels"],
+    }
+    for kind, selector in selectors.items():
+        manifests.check(f"{kind} selects the pods", selector.items() <= labels.items(), selector)
+    for kind, manifest in manifests.by_kind.items():
+        own = manifest["metadata"]["labels"]
+        manifests.check(f"{kind} bears the label", own.get(LABEL) == labels[LABEL], own)
+
+    target = manifests.spec("HorizontalPodAutoscaler")["scaleTargetRef"]
+    name = manifests.by_kind["Deployment"]["metadata"]["name"]
+    manifests.check("the autoscaler scales the deployment", target["name"] == name, target)
+    manifests.check("nobody else says how many replicas", "replicas" not in deployment)
+
+    pod = deployment["template"]["spec"]
+    [container] = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    config = yaml.safe_load(manifests.by_kind["ConfigMap"]["data"]["config.yml"])
+    configured = {"http": config["port"], "admin": config["admin"]["port"]}
+    manifests.check("the ports are those of the configuration", ports == configured, ports)
+    used = [port["targetPort"] for port in manifests.spec("Service")["ports"]]
+    used += [container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("readiness", "liveness")]
+    rules = manifests.spec("NetworkPolicy")["ingress"]
+    used += [port["port"] for rule in rules for port in rule["ports"]]
+    manifests.check("all ports that are named exist", set(used) == set(ports), used)
+    volume = {volume["name"]: volume for volume in pod["volumes"]}
+    [mount] = container["volumeMounts"]
+    source = volume[mount["name"]]["configMap"]["name"]
+    config_map = manifests.by_kind["ConfigMap"]["metadata"]["name"]
+    manifests.check("the configuration is mounted", source == config_map, source)
+    path = f"{mount['mountPath']}/config.yml"
+    manifests.check("... where it is read", container["args"] == ["-c", path], container["args"])
+
+
+def times_and_sizes_fit(manifests: Manifests) -> None:
+    """The pod is not killed while it drains, nor for memory that it was allowed to take."""
+    pod = manifests.spec("Deployment")["template"]["spec"]
+    [container] = pod["containers"]
+    config = yaml.safe_load(manifests.by_kind["ConfigMap"]["data"]["config.yml"])
+    drain = int(re.fullmatch(r"(\d+)s", config["timeouts"]["drain"])[1])
+    wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    grace = pod["terminationGracePeriodSeconds"]
+    manifests.check("it is not killed while it drains", grace >= wait + drain + 2, grace)
+
+    limits, requests = container["resources"]["limits"], container["resources"]["requests"]
+    manifests.check("it has whole CPUs", limits["cpu"].isdigit(), limits)
+    manifests.check("it has the quality of service `Guaranteed`", limits == requests, requests)
+    memory = int(re.fullmatch(r"(\d+)Mi", limits["memory"])[1])
+    needed = worst_case(config, int(limits["cpu"]))
+    manifests.check("all it may take fits into its memory", needed <= memory, f"{needed} > {memory}")
+
+
+def worst_case(config: dict, workers: int) -> float:
+    """The MiB that a process takes at most, as the README sums them up; all origins have TLS."""
+    limits = config["limits"]
+    requests = int(re.fullmatch(r"(\d+)MiB", limits["memory_bytes"])[1])
+    dsns = [dsn for key in config["keys"] for dsn in key["outbound"]]
+    origins = len({urlsplit(dsn).netloc.split("@")[1] for dsn in dsns})
+    upstream_connections = (limits["in_flight"] + DEFAULT_IDLE_CONNECTIONS) * origins
+    per_worker = 32 + requests + (24 * limits["connections"] + 88 * upstream_connections) / 1024
+    return 24 + workers * per_worker
+
+
+def is_unprivileged(manifests: Manifests, user: str) -> None:
+    """Nothing is allowed that is not needed."""
+    pod = manifests.spec("Deployment")["template"]["spec"]
+    [container] = pod["containers"]
+    of_pod, of_container = pod["securityContext"], container["securityContext"]
+    manifests.check("it does not run as root", of_pod["runAsNonRoot"] is True)
+    owner = f"{of_pod['runAsUser']}:{of_pod['runAsGroup']}"
+    manifests.check("it runs as the image's user", owner == user, owner)
+    manifests.check("it has a profile", of_pod["seccompProfile"]["type"] == "Localhost")
+    manifests.check("its files are read-only", of_container["readOnlyRootFilesystem"] is True)
+    manifests.check("it gains nothing", of_container["allowPrivilegeEscalation"] is False)
+    manifests.check("it has no capability", of_container["capabilities"] == {"drop": ["ALL"]})
+    manifests.check("it has no token", pod["automountServiceAccountToken"] is False)
+
+
+def mirror_accepts(manifests: Manifests, binary: Path, root: Path) -> None:
+    """The mirror itself has nothing to complain about."""
+    text = manifests.by_kind["ConfigMap"]["data"]["config.yml"]
+    path = root / "target/deploy/config.yml"
+    path.write_text(text)
+    checked = subprocess.run([binary, "-c", path, "--check"], capture_output=True, text=True)
+    is_content = checked.returncode == 0 and not checked.stderr
+    manifests.check("the mirror accepts its configuration", is_content, checked.stderr)
+
+
+def main() -> int:
+    binary, root = Path(sys.argv[1]), Path(sys.argv[2])
+    manifests = Manifests(root / "deploy/kubernetes")
+    names_meet(manifests)
+    times_and_sizes_fit(manifests)
+    user = re.search(r"^USER (\S+)$", (root / "Dockerfile").read_text(), re.MULTILINE)[1]
+    is_unprivileged(manifests, user)
+    mirror_accepts(manifests, binary, root)
+    for failure in manifests.failures:
+        print(f"FAILED {failure}")
+    print(f"{manifests.passed} passed, {len(manifests.failures)} failed")
+    return 1 if manifests.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+//! The access log: one line for each request, with what became of it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{ChildStdout, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Action, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope, envelope_request,
+};
+
+/// A mirror and the lines of its standard output.
+fn start(outbounds: &[String], extra: &str) -> (Process, Receiver<String>) {
+    let mut mirror = Process::start_with_stdout(&config(outbounds, extra), Stdio::piped());
+    let stdout = mirror.take_stdout();
+    (mirror, lines(stdout))
+}
+
+fn lines(stdout: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    lines
+}
+
+fn next(lines: &Receiver<String>) -> String {
+    lines.recv_timeout(PATIENCE).expect("a line in time")
+}
+
+/// The next line as JSON, without what differs from run to run.
+fn next_json(lines: &Receiver<String>) -> Value {
+    let mut line: Value = serde_json::from_str(&next(lines)).expect("JSON");
+    let fields = line.as_object_mut().unwrap();
+    assert!(
+        fields
+            .remove("at")
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .ends_with('Z')
+    );
+    assert!(
+        fields
+            .remove("peer")
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.0.1:")
+    );
+    assert!(fields.remove("ms").unwrap().as_f64().unwrap() >= 0.0);
+    fields.remove("reply_bytes");
+    for delivery in fields["deliveries"].as_array_mut().unwrap() {
+        assert!(
+            delivery
+                .as_object_mut()
+                .unwrap()
+                .remove("ms")
+                .unwrap()
+                .is_number()
+        );
+    }
+    line
+}
+
+#[test]
+fn a_line_comes_when_the_last_delivery_has_ended() {
+    let late = Upstream::start(|_, _| Action::Late(Duration::from_millis(300), 500, "{}"));
+    let a = Upstream::ok();
+    let outbounds = [a.dsn(KEY_A, 11), late.dsn(KEY_B, 22)];
+    let (mirror, lines) = start(&outbounds, "access_log: json");
+    let request = envelope_request(envelope("00").as_bytes());
+    let mut client = mirror.client();
+    assert_eq!(client.ask(&request).status, 200);
+    assert_eq!(
+        next_json(&lines),
+        json!({
+            "method": "POST", "endpoint": "envelope", "route": "http://0123…@mirror.example.com/42",
+            "received_bytes": request.len(), "answer": "accepted", "reason": null, "status": 200,
+            "deliveries": [
+                {"outbound": format!("http://aaaa…@{}/11", a.address), "outcome": "2xx"},
+                {"outbound": format!("http://bbbb…@{}/22", late.address), "outcome": "5xx"},
+            ],
+        })
+    );
+    client.ask(b"POST /api/42/store/ HTTP/1.1\r\nHost: m\r\nContent-Length: 0\r\n\r\n");
+    let refused = next_json(&lines);
+    assert_eq!(
+        (&refused["answer"], &refused["reason"]),
+        (&json!("rejected"), &json!("no_key"))
+    );
+    assert_eq!(
+        (&refused["endpoint"], &refused["status"]),
+        (&json!("store"), &json!(401))
+    );
+    client.ask(b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n");
+    assert_eq!(next_json(&lines)["answer"], "local");
+    client.ask(b"nonsense\r\n\r\n");
+    let refused = next_json(&lines);
+    assert_eq!(
+        (&refused["reason"], &refused["method"]),
+        (&json!("head"), &Value::Null)
+    );
+}
+
+#[test]
+fn lines_can_be_text() {
+    let a = Upstream::ok();
+    let (mirror, lines) = start(&[a.dsn(KEY_A, 11)], "access_log: text");
+    assert_eq!(
+        mirror
+            .client()
+            .ask(&envelope_request(envelope("00").as_bytes()))
+            .status,
+        200
+    );
+    let line = next(&lines);
+    for part in [
+        "Z peer=127.0.0.1:",
+        " method=POST endpoint=envelope route=http://0123…@mirror.example.com/42 received_bytes=",
+        " answer=accepted status=200 reply_bytes=22 ms=",
+        &format!(" delivery=\"http://aaaa…@{}/11 2xx ", a.address),
+    ] {
+        assert!(line.contains(part), "no {part:?} in {line}");
+    }
+}
+
+#[test]
+fn it_is_off_unless_asked_for() {
+    let a = Upstream::ok();
+    let (mirror, lines) = start(&[a.dsn(KEY_A, 11)], "");
+    assert_eq!(
+        mirror
+            .client()
+            .ask(&envelope_request(envelope("00").as_bytes()))
+            .status,
+        200
+    );
+    mirror.signal("TERM");
+    assert_eq!(mirror.wait().0.code(), Some(0));
+    assert!(
+        lines.recv_timeout(PATIENCE).is_err(),
+        "standard output is empty and at its end"
+    );
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_nothing_up() {
+    let a = Upstream::ok();
+    let text = config(&[a.dsn(KEY_A, 11)], "access_log: json");
+    // The other end stays open to the end of the test.
+    let (_unread, writer) = std::io::pipe().unwrap();
+    let mirror = Process::start_with_stdout(&text, Stdio::from(writer));
+    let mut client = mirror.client();
+    for _ in 0..2000 {
+        assert_eq!(
+            client
+                .ask(&envelope_request(envelope("00").as_bytes()))
+                .status,
+            200
+        );
+    }
+}

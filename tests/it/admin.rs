@@ -1,0 +1,196 @@
+//! The pages for operators: what they say, and that they can be left running.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::support::process::{ask, file, run};
+use crate::support::{
+    Action, Client, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope,
+    envelope_request,
+};
+
+fn with_admin(outbounds: &[String], extra: &str) -> Process {
+    Process::start(&config(outbounds, &format!("admin: {{port: 0}}\n{extra}")))
+}
+
+fn good() -> Vec<u8> {
+    envelope_request(envelope("00").as_bytes())
+}
+
+#[test]
+fn every_page_is_what_it_says() {
+    let upstream = Upstream::ok();
+    let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
+    for (path, content_type, begin) in [
+        ("/", "text/html; charset=utf-8", "<!doctype html>"),
+        ("/health", "text/plain; charset=utf-8", "ok\n"),
+        ("/ready", "text/plain; charset=utf-8", "ready\n"),
+        ("/ready?verbose", "text/plain; charset=utf-8", "ready\n"),
+        ("/status", "application/json", "{"),
+        ("/config", "text/plain; charset=utf-8", "ip: 127.0.0.1\n"),
+        (
+            "/metrics",
+            "text/plain; version=0.0.4; charset=utf-8",
+            "# HELP sentry_mirror_build_info ",
+        ),
+    ] {
+        let page = mirror.page(path);
+        assert_eq!(page.status, 200, "{path}");
+        assert_eq!(page.field("Content-Type"), Some(content_type), "{path}");
+        assert!(page.text().starts_with(begin), "{path}: {}", page.text());
+    }
+    assert_eq!(mirror.page("/nothing").status, 404);
+    let accept = "Accept: application/openmetrics-text;version=1.0.0\r\n";
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: m\r\n{accept}\r\n");
+    let page = ask(mirror.admin_address(), &request);
+    assert!(
+        page.field("Content-Type")
+            .unwrap()
+            .starts_with("application/openmetrics-text")
+    );
+    assert!(page.text().ends_with("# EOF\n"));
+    let refused = ask(mirror.admin_address(), "POST / HTTP/1.1\r\nHost: m\r\n\r\n");
+    assert_eq!(
+        (refused.status, refused.field("Allow")),
+        (405, Some("GET, HEAD"))
+    );
+    let mut client = Client::connect(mirror.admin_address());
+    client.send(b"HEAD /status HTTP/1.1\r\nHost: m\r\n\r\n");
+    assert_ne!(client.response_head().field("Content-Length"), Some("0"));
+    assert!(client.is_closed());
+    // The port of the SDKs tells nothing of this.
+    for path in ["/metrics", "/status", "/config", "/ready", "/"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: m\r\n\r\n");
+        assert_eq!(
+            mirror.client().ask(request.as_bytes()).status,
+            404,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn the_status_tells_of_each_outbound_and_of_its_trouble() {
+    let (a, b) = (
+        Upstream::ok(),
+        Upstream::start(|_, _| Action::Answer(403, r#"{"detail":"ProjectId"}"#)),
+    );
+    let mirror = with_admin(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], "workers: 1");
+    assert_eq!(mirror.client().ask(&good()).status, 200);
+    b.wait_for(1);
+    mirror.wait_for_metrics(|metrics| metrics.sum("sentry_mirror_deliveries_total", &[]) == 2.0);
+    let status: serde_json::Value = serde_json::from_str(mirror.page("/status").text()).unwrap();
+    assert_eq!(status["stage"], "ready");
+    assert_eq!(status["answers"], serde_json::json!({"accepted": 1}));
+    let route = &status["routes"][0];
+    assert_eq!(route["name"], "http://0123…@mirror.example.com/42");
+    assert_eq!(route["requests"], 1);
+    let [good, bad] = [&route["outbounds"][0], &route["outbounds"][1]];
+    assert_eq!((&good["delivered"], &good["lost"]), (&1.into(), &0.into()));
+    assert_eq!(good["last_error"], serde_json::Value::Null);
+    assert!(good["latency_seconds"]["p99"].as_f64().unwrap() > 0.0);
+    assert_eq!(good["upstream"]["breaker"], "closed");
+    assert_eq!(bad["outcomes"], serde_json::json!({"4xx": 1}));
+    assert_eq!(bad["success"], 0.0);
+    assert_eq!(
+        bad["last_error"]["what"],
+        r#"answered 403: {"detail":"ProjectId"}"#
+    );
+    let steps = bad["steps"].as_array().unwrap();
+    let lost: u64 = steps.iter().map(|step| step[2].as_u64().unwrap()).sum();
+    assert_eq!(lost, 1);
+}
+
+#[test]
+fn no_page_shows_a_key() {
+    let upstream = Upstream::ok();
+    let secret = "5ec2e75ec2e75ec2e75ec2e75ec2e75e";
+    let dsn = upstream.dsn(&format!("{KEY_A}:{secret}"), 11);
+    let report = format!("sentry_dsn: {}", upstream.dsn(KEY_B, 1));
+    let mirror = with_admin(&[dsn], &report);
+    mirror.client().ask(&good());
+    for path in ["/", "/status", "/config", "/metrics"] {
+        let page = mirror.page(path);
+        for key in [IN_KEY, KEY_A, KEY_B, secret] {
+            assert!(!page.text().contains(&key[..6]), "{path}: {}", page.text());
+        }
+    }
+}
+
+#[test]
+fn while_draining_it_is_not_ready_but_can_be_seen() {
+    let upstream = Upstream::start(|_, _| Action::Late(Duration::from_secs(2), 200, "{}"));
+    let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
+    assert_eq!(mirror.page("/ready").status, 200);
+    let mut client = mirror.client();
+    client.send(&good());
+    upstream.wait_for(1);
+    mirror.signal("TERM");
+    mirror.wait_for_line("stopping");
+    let deadline = Instant::now() + PATIENCE;
+    while mirror.page("/ready").status == 200 {
+        assert!(
+            Instant::now() < deadline,
+            "it never says that it is draining"
+        );
+    }
+    let draining = mirror.page("/ready");
+    assert_eq!((draining.status, draining.text()), (503, "draining\n"));
+    assert_eq!(mirror.page("/health").status, 200);
+    assert_eq!(mirror.metrics().of("sentry_mirror_ready"), 0.0);
+    assert_eq!(client.response().status, 200);
+    assert_eq!(mirror.wait().0.code(), Some(0));
+}
+
+#[test]
+fn a_port_in_use_is_told_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let dsn = format!("http://{KEY_A}@127.0.0.1:9/1");
+    let text = config(&[dsn], &format!("admin: {{port: {port}}}"));
+    let ended = run(&["-c", file("config.yml", &text).to_str().unwrap()]);
+    assert_eq!(ended.code, Some(1));
+    let expected = format!("cannot listen on 127.0.0.1:{port} for metrics and the status page");
+    assert!(ended.stderr.contains(&expected), "{ended:?}");
+    assert!(ended.stderr.contains("`admin: off`"), "{ended:?}");
+}
+
+#[test]
+fn clients_that_say_nothing_keep_nobody_from_looking() {
+    let upstream = Upstream::ok();
+    let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
+    let address = mirror.admin_address();
+    let connect = || {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let mut silent: Vec<TcpStream> = (0..10).map(|_| connect()).collect();
+    let started = Instant::now();
+    assert_eq!(mirror.page("/health").status, 200);
+    assert!(started.elapsed() < Duration::from_secs(2));
+    for stream in &mut silent {
+        let end = stream.read(&mut [0; 1]);
+        assert!(matches!(end, Ok(0)), "{end:?}");
+    }
+    // More than are served at a time are closed at once, and the others get their answer later.
+    let crowd: Vec<TcpStream> = (0..60).map(|_| connect()).collect();
+    drop(crowd);
+    let large = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+    let mut stream = connect();
+    let _ = stream.write_all(large.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400 "));
+    let healthy = || {
+        let mut stream = connect();
+        let _ = stream.write_all(b"GET /health HTTP/1.1\r\n\r\n");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).is_ok() && answer.ends_with("\r\n\r\nok\n")
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !healthy() {
+        assert!(Instant::now() < deadline, "no place is given back");
+    }
+}

@@ -1,0 +1,123 @@
+//! What deploys the mirror says what it should: the seccomp profiles, the image, the units.
+//!
+//! The profiles are read here with code of our own, so that a mistake of the script that makes them
+//! shows. What needs other programs, such as the schemas of Kubernetes, is in `tests/deploy` and
+//! `tests/container`.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::{Value, json};
+
+const CALLS: [&str; 3] = ["io_uring_enter", "io_uring_register", "io_uring_setup"];
+
+fn text(path: &str) -> String {
+    fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).expect(path)
+}
+
+fn profile(path: &str) -> Value {
+    serde_json::from_str(&text(path)).expect("JSON")
+}
+
+fn names(rule: &Value) -> Vec<&str> {
+    let names = rule["names"].as_array().expect("a list");
+    names.iter().map(|name| name.as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_profile_is_dockers_default_and_exactly_the_calls_of_io_uring() {
+    let default = profile("deploy/seccomp/docker-default.json");
+    let mut ours = profile("deploy/seccomp-io_uring.json");
+    let all: Vec<&str> = default["syscalls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(names)
+        .collect();
+    assert!(all.len() > 350, "{} names", all.len());
+    assert!(!all.iter().any(|name| name.starts_with("io_uring")));
+
+    let added = ours["syscalls"].as_array_mut().unwrap().pop().unwrap();
+    assert_eq!(ours, default, "apart from the last rule nothing differs");
+    assert_eq!(names(&added), CALLS);
+    assert_eq!(added["action"], json!("SCMP_ACT_ALLOW"));
+    let keys: Vec<&String> = added.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["action", "comment", "names"]);
+}
+
+/// What a profile decides for a process without capabilities on an architecture, one line for each
+/// call and condition on its arguments.
+fn decisions(profile: &Value, architecture: &str) -> BTreeSet<String> {
+    let has = |conditions: &Value, key: &str, value: &str| {
+        let list = conditions[key].as_array();
+        list.is_some_and(|list| list.contains(&json!(value)))
+    };
+    let is_for_us = |rule: &Value| {
+        let (includes, excludes) = (&rule["includes"], &rule["excludes"]);
+        let needs_capability = includes["caps"]
+            .as_array()
+            .is_some_and(|caps| !caps.is_empty());
+        let is_elsewhere = includes["arches"].is_array() && !has(includes, "arches", architecture);
+        !needs_capability && !is_elsewhere && !has(excludes, "arches", architecture)
+    };
+    let rules = profile["syscalls"].as_array().unwrap().iter();
+    rules
+        .filter(|rule| is_for_us(rule))
+        .flat_map(|rule| {
+            names(rule).into_iter().map(move |name| {
+                let conditions = rule["args"].as_array().cloned().unwrap_or_default();
+                let (action, errno) = (&rule["action"], &rule["errnoRet"]);
+                format!("{name} {action} {errno} {conditions:?}")
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn the_profile_for_kubernetes_decides_as_the_one_for_docker() {
+    let ours = profile("deploy/seccomp-io_uring.json");
+    let flat = profile("deploy/seccomp/kubernetes.json");
+    for key in ["defaultAction", "defaultErrnoRet"] {
+        assert_eq!(ours[key], flat[key]);
+    }
+    let of_both: BTreeSet<String> = ["amd64", "arm64"]
+        .iter()
+        .flat_map(|architecture| decisions(&ours, architecture))
+        .collect();
+    // In this format a rule holds on every architecture; calls that one does not have do not matter.
+    assert_eq!(decisions(&flat, "any"), of_both);
+    assert!(of_both.iter().any(|line| line.starts_with("clone3 ")));
+    assert!(!of_both.iter().any(|line| line.starts_with("mount ")));
+    for (rule, key) in flat["syscalls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|rule| rule.as_object().unwrap().keys().map(move |key| (rule, key)))
+    {
+        let known = ["names", "action", "errnoRet", "args"];
+        assert!(
+            known.contains(&key.as_str()),
+            "{key} of {rule} would be ignored"
+        );
+    }
+    for name in ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"] {
+        let listed = flat["architectures"].as_array().unwrap();
+        assert!(listed.contains(&json!(name)));
+    }
+}
+
+#[test]
+fn the_same_numbers_stand_wherever_they_are_told() {
+    let dockerfile = text("Dockerfile");
+    let rust = env!("CARGO_PKG_RUST_VERSION");
+    assert!(dockerfile.contains(&format!("RUST_IMAGE=rust:{rust}-")));
+    assert!(dockerfile.contains("EXPOSE 3000\n") && dockerfile.contains("STOPSIGNAL SIGTERM\n"));
+    let deployment = text("deploy/kubernetes/deployment.yaml");
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(deployment.contains(&format!("image: sentry-mirror:{version}\n")));
+    assert!(text("deploy/compose.yml").contains("seccomp=./seccomp-io_uring.json"));
+    assert!(text("deploy/sentry-mirror.socket").contains("ListenStream=0.0.0.0:3000\n"));
+    for call in CALLS {
+        assert!(text("deploy/sentry-mirror.service").contains(call));
+    }
+}

@@ -1,0 +1,247 @@
+//! One process follows on another: shared ports, passed sockets, and what waits when one stops.
+//!
+//! The clients here connect anew for every request, because that is where a hand-over could lose
+//! something: in the queue of the socket that is closed.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::process::{file, run};
+use crate::support::{
+    Client, KEY_A, PATIENCE, Process, Upstream, config, envelope, envelope_request,
+};
+
+const CLIENTS: usize = 8;
+const HAND_OVERS: usize = 3;
+
+/// How many requests the newcomer and the one before it get before the next hand-over.
+const REQUESTS_BETWEEN: usize = 200;
+
+/// Passes its standard input on as a service manager does.
+const PASS_SOCKET: &str =
+    r#"exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$0" "$@""#;
+
+/// Keeps new connections with a request each coming to `address` while one mirror follows on
+/// another, each made by `start`, and sees that all were served.
+fn hand_over_under_load(
+    address: SocketAddr,
+    upstream: &Upstream,
+    first: Process,
+    start: impl Fn() -> Process,
+) {
+    let is_done = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(move || keep_asking(address, is_done)))
+            .collect();
+        let mut current = first;
+        for round in 1..=HAND_OVERS {
+            upstream.wait_for(round * REQUESTS_BETWEEN);
+            let next = start();
+            current.signal("TERM");
+            let (status, log) = current.wait();
+            assert_eq!(status.code(), Some(0), "{log:#?}");
+            let totals = log.iter().find(|line| line.contains("stopped: ")).unwrap();
+            assert!(totals.contains("given_up=0"), "{totals}");
+            let before = upstream.received().len();
+            upstream.wait_for(before + REQUESTS_BETWEEN);
+            current = next;
+        }
+        is_done.store(true, Ordering::SeqCst);
+        let sent: usize = clients
+            .into_iter()
+            .map(|client| client.join().expect("no request was lost"))
+            .sum();
+        assert_eq!(upstream.received().len(), sent);
+    });
+}
+
+/// Sends one request over each of many connections, and gives their number.
+fn keep_asking(address: SocketAddr, is_done: &AtomicBool) -> usize {
+    let request = envelope_request(envelope("00").as_bytes());
+    let mut count = 0;
+    while !is_done.load(Ordering::SeqCst) {
+        let response = Client::connect(address).ask(&request);
+        assert_eq!(response.status, 200, "{}", response.text());
+        count += 1;
+        // Else the ports of the loopback are used up.
+        thread::sleep(Duration::from_millis(1));
+    }
+    count
+}
+
+/// A configuration for a given port.
+fn on_port(upstream: &Upstream, address: SocketAddr, extra: &str) -> String {
+    let text = config(&[upstream.dsn(KEY_A, 11)], extra);
+    text.replace("port: 0", &format!("port: {}", address.port()))
+}
+
+#[test]
+fn processes_that_share_a_port_hand_over_without_losing_a_request() {
+    for driver in ["auto", "epoll"] {
+        let upstream = Upstream::ok();
+        let extra = format!("reuse_port: true\ndriver: {driver}");
+        let first = Process::start(&config(&[upstream.dsn(KEY_A, 11)], &extra));
+        let address = first.address;
+        hand_over_under_load(address, &upstream, first, || {
+            Process::start(&on_port(&upstream, address, &extra))
+        });
+    }
+}
+
+/// A mirror that gets the listening socket from outside.
+fn with_passed_socket(socket: &TcpListener, config: &str) -> Process {
+    let socket = OwnedFd::from(socket.try_clone().unwrap());
+    Process::start_with(config, |command| {
+        let mut shell = Command::new("bash");
+        shell
+            .args(["-c", PASS_SOCKET])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .stdin(Stdio::from(socket));
+        *command = shell;
+    })
+}
+
+#[test]
+fn processes_that_are_passed_one_socket_hand_over_without_losing_a_request() {
+    for driver in ["auto", "epoll"] {
+        let upstream = Upstream::ok();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let config = on_port(&upstream, address, &format!("driver: {driver}"));
+        let first = with_passed_socket(&socket, &config);
+        assert_eq!(first.address, address);
+        hand_over_under_load(address, &upstream, first, || {
+            with_passed_socket(&socket, &config)
+        });
+    }
+}
+
+#[test]
+fn connections_wait_in_a_passed_socket_while_no_process_runs() {
+    let upstream = Upstream::ok();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let config = on_port(&upstream, address, "");
+    let old = with_passed_socket(&socket, &config);
+    old.signal("TERM");
+    assert_eq!(old.wait().0.code(), Some(0));
+    let mut waiting = Client::connect(address);
+    waiting.send(&envelope_request(envelope("00").as_bytes()));
+    let new = with_passed_socket(&socket, &config);
+    assert_eq!(waiting.response().status, 200);
+    drop(new);
+}
+
+#[test]
+fn a_passed_socket_that_does_not_fit_is_told() {
+    let upstream = Upstream::ok();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = on_port(&upstream, ([127, 0, 0, 1], 1).into(), "");
+    let mirror = with_passed_socket(&socket, &elsewhere);
+    let line = mirror.wait_for_line("while ip and port say 127.0.0.1:1");
+    assert!(line.contains("health"), "{line}");
+
+    // What is passed here is the end of a pipe.
+    let path = file("config.yml", &elsewhere);
+    let ended = Command::new("bash")
+        .args(["-c", PASS_SOCKET, env!("CARGO_BIN_EXE_sentry-mirror"), "-c"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert!(stderr.contains("cannot listen"), "{stderr}");
+}
+
+#[test]
+fn a_port_is_shared_only_if_both_agree() {
+    for (holder, newcomer) in [(true, false), (false, true)] {
+        let upstream = Upstream::ok();
+        let extra = |shares: bool| format!("reuse_port: {shares}");
+        let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], &extra(holder)));
+        let path = file(
+            "config.yml",
+            &on_port(&upstream, mirror.address, &extra(newcomer)),
+        );
+        let ended = run(&["-c", path.to_str().unwrap()]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("cannot listen on"), "{ended:?}");
+    }
+}
+
+#[test]
+fn the_admin_port_changes_hands_when_the_old_process_has_ended() {
+    let upstream = Upstream::ok();
+    let shared = |port: u16, admin: u16| {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let extra = format!("reuse_port: true\nadmin: {{port: {admin}}}");
+        Process::start(&on_port(&upstream, address, &extra))
+    };
+    let old = shared(0, 0);
+    let admin = old.admin_address();
+    let new = shared(old.address.port(), admin.port());
+    new.wait_for_line("wait until");
+    old.signal("TERM");
+    assert_eq!(old.wait().0.code(), Some(0));
+    assert_eq!(new.admin_address(), admin);
+    let ready = b"GET /ready HTTP/1.1\r\nHost: m\r\n\r\n";
+    assert_eq!(Client::connect(admin).ask(ready).status, 200);
+}
+
+#[test]
+fn what_waits_to_be_accepted_at_the_end_is_served() {
+    for driver in ["auto", "epoll"] {
+        let upstream = Upstream::ok();
+        let mirror = Process::start_with(
+            &config(
+                &[upstream.dsn(KEY_A, 11)],
+                &format!("driver: {driver}\nworkers: 1\nlimits: {{connections: 1}}"),
+            ),
+            |command| {
+                command.arg("-v");
+            },
+        );
+        let taken = mirror.client();
+        mirror.wait_for_line("connection accepted");
+        let mut waiting: Vec<_> = (0..20).map(|_| mirror.client()).collect();
+        for client in &mut waiting {
+            client.send(&envelope_request(envelope("00").as_bytes()));
+        }
+        mirror.signal("TERM");
+        for client in &mut waiting {
+            assert_eq!(client.response().status, 200);
+        }
+        assert_eq!(mirror.wait().0.code(), Some(0));
+        assert_eq!(upstream.received().len(), 20);
+        drop(taken);
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_of_start_and_end() {
+    let upstream = Upstream::ok();
+    let place = file("notify", "");
+    std::fs::remove_file(&place).unwrap();
+    let manager = UnixDatagram::bind(&place).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mirror = Process::start_with(&config(&[upstream.dsn(KEY_A, 11)], ""), |command| {
+        command.env("NOTIFY_SOCKET", &place);
+    });
+    let told = || {
+        let mut message = [0; 64];
+        let length = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    assert_eq!(told(), "READY=1");
+    mirror.signal("TERM");
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(mirror.wait().0.code(), Some(0));
+}

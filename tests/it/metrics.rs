@@ -1,0 +1,458 @@
+//! Every counter moves when it should, and by how much.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use crate::support::process::file;
+use crate::support::{
+    Action, Client, IN_KEY, KEY_A, KEY_B, Metrics, Process, Upstream, config, envelope,
+    envelope_request,
+};
+
+const DELIVERIES: &str = "sentry_mirror_deliveries_total";
+const REJECTIONS: &str = "sentry_mirror_rejections_total";
+const REQUESTS: &str = "sentry_mirror_requests_total";
+
+/// One request that is as it should be.
+fn good() -> Vec<u8> {
+    envelope_request(envelope("00").as_bytes())
+}
+
+fn post(target: &str, fields: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("POST {target} HTTP/1.1\r\nHost: m\r\n{fields}Content-Length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+#[test]
+fn each_reason_for_a_rejection_is_counted_once() {
+    let upstream = Upstream::ok();
+    let mirror = Process::start(&config(
+        &[upstream.dsn(KEY_A, 11)],
+        "admin: {port: 0}\nworkers: 1\nlimits: {memory_bytes: 1MiB, body_bytes: 2MiB, decoded_bytes: 1MiB}\ntimeouts: {head: 300ms, body: 300ms}",
+    ));
+    let keyed = format!("/api/42/envelope/?sentry_key={IN_KEY}");
+    let announced = |length: usize| {
+        format!("POST {keyed} HTTP/1.1\r\nHost: m\r\nContent-Length: {length}\r\n\r\n").into_bytes()
+    };
+    let chunked = |more: &str| {
+        format!("POST {keyed} HTTP/1.1\r\nHost: m\r\n{more}Transfer-Encoding: chunked\r\n\r\nx\r\n")
+            .into_bytes()
+    };
+    let x_auth = format!("X-Sentry-Auth: Sentry sentry_key={IN_KEY}\r\n");
+    let unknown_key = IN_KEY.replace('0', "f");
+    let table: Vec<(&str, u16, Vec<u8>)> = vec![
+        ("head", 400, b"G(T / HTTP/1.1\r\n\r\n".to_vec()),
+        ("framing", 400, chunked("Content-Length: 1\r\n")),
+        ("chunk", 400, chunked("")),
+        ("head_timeout", 408, b"POST / HT".to_vec()),
+        ("body_timeout", 408, announced(10)),
+        ("body_too_large", 413, announced(3 << 20)),
+        (
+            "encoding",
+            415,
+            post(&keyed, "Content-Encoding: rot13\r\n", "{}"),
+        ),
+        (
+            "decode",
+            400,
+            post(&keyed, "Content-Encoding: gzip\r\n", "{}"),
+        ),
+        ("auth", 401, post(&keyed, &x_auth, "{}\n")),
+        ("no_key", 401, post("/api/42/store/", "", "{}")),
+        (
+            "no_envelope_key",
+            401,
+            post("/api/42/envelope/", "", "{}\n"),
+        ),
+        (
+            "bad_key",
+            400,
+            post("/api/42/envelope/?sentry_key=x", "", "{}\n"),
+        ),
+        (
+            "unknown_key",
+            403,
+            post(
+                &format!("/api/42/envelope/?sentry_key={unknown_key}"),
+                "",
+                "{}\n",
+            ),
+        ),
+        ("envelope", 400, post(&keyed, "", "no header\n")),
+        (
+            "method",
+            405,
+            format!("PUT {keyed} HTTP/1.1\r\nHost: m\r\n\r\n").into_bytes(),
+        ),
+        (
+            "not_found",
+            404,
+            b"GET /nothing HTTP/1.1\r\nHost: m\r\n\r\n".to_vec(),
+        ),
+        ("overloaded", 503, announced(3 << 19)),
+    ];
+    for (reason, status, request) in &table {
+        let before = mirror.metrics();
+        let response = mirror.client().ask(request);
+        assert_eq!(response.status, *status, "{reason}: {}", response.text());
+        let after = mirror.metrics();
+        let expected = format!("{REJECTIONS}{{reason=\"{reason}\"}}");
+        assert_eq!(after.moved(&before, REJECTIONS), [(expected.as_str(), 1.0)]);
+        let requests = after.moved(&before, REQUESTS);
+        let [(sample, 1.0)] = requests.as_slice() else {
+            panic!("{reason}: {requests:?}");
+        };
+        assert!(sample.contains("result=\"rejected\""), "{reason}: {sample}");
+        assert!(after.moved(&before, DELIVERIES).is_empty(), "{reason}");
+    }
+    // The table is whole.
+    assert_eq!(mirror.metrics().all(REJECTIONS, &[]).len(), table.len());
+    assert!(upstream.received().is_empty());
+}
+
+/// How to make a delivery end in a certain way.
+struct Case {
+    outcome: &'static str,
+    /// What has to be configured for it.
+    extra: &'static str,
+    dsn: String,
+    /// The requests that come before the one that is looked at.
+    earlier: usize,
+    request: Vec<u8>,
+}
+
+fn case(outcome: &'static str, extra: &'static str, dsn: String) -> Case {
+    Case {
+        outcome,
+        extra,
+        dsn,
+        earlier: 0,
+        request: good(),
+    }
+}
+
+/// An upstream that does with each connection what it is told.
+fn raw(scheme: &str, act: impl Fn(TcpStream) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || listener.incoming().flatten().for_each(act));
+    format!("{scheme}://{KEY_A}@{address}/11")
+}
+
+/// A port at which nobody listens.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{KEY_A}@{}/11", listener.local_addr().unwrap())
+}
+
+fn answering(answer: Action) -> (Upstream, String) {
+    let upstream = Upstream::start(move |_, _| answer.clone());
+    let dsn = upstream.dsn(KEY_A, 11);
+    (upstream, dsn)
+}
+
+#[test]
+fn each_outcome_of_a_delivery_is_counted_once() {
+    let mut upstreams = Vec::new();
+    let mut answering = |answer| {
+        let (upstream, dsn) = answering(answer);
+        upstreams.push(upstream);
+        dsn
+    };
+    let large = envelope_request(&[envelope("00").into_bytes(), vec![b'x'; 30_000_000]].concat());
+    let too_large = "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n".as_bytes();
+    let cases = vec![
+        case("2xx", "", answering(Action::ok())),
+        case("429", "", answering(Action::Answer(429, "{}"))),
+        case("4xx", "", answering(Action::Answer(400, "{}"))),
+        case("5xx", "", answering(Action::Answer(500, "{}"))),
+        case("other_status", "", answering(Action::Answer(302, "{}"))),
+        case("dns", "", format!("http://{KEY_A}@nowhere.invalid/11")),
+        case("connect", "", nobody()),
+        case(
+            "connect_timeout",
+            "timeouts: {connect: 200ms}\ntls: {system_roots: false}",
+            raw("https", |mut stream| {
+                let _ = stream.read_to_end(&mut Vec::new());
+            }),
+        ),
+        case(
+            "tls",
+            "tls: {system_roots: false}",
+            raw("https", |mut stream| {
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            }),
+        ),
+        Case {
+            request: large,
+            // The end of a connection with unread bytes is a reset.
+            ..case(
+                "send",
+                "",
+                raw("http", |mut stream| {
+                    let _ = stream.read(&mut [0; 1]);
+                }),
+            )
+        },
+        case(
+            "receive",
+            "",
+            raw("http", |stream| {
+                let _ = stream.peek(&mut [0; 1]);
+            }),
+        ),
+        case("closed", "", answering(Action::Close)),
+        case(
+            "malformed",
+            "",
+            answering(Action::Raw(b"nonsense\r\n\r\n".to_vec())),
+        ),
+        case(
+            "too_large",
+            "limits: {response_bytes: 1KiB}",
+            answering(Action::Raw(too_large.to_vec())),
+        ),
+        case(
+            "timeout",
+            "timeouts: {exchange: 300ms}",
+            answering(Action::Hang),
+        ),
+        Case {
+            earlier: 1,
+            ..case(
+                "overloaded",
+                "limits: {in_flight: 1}",
+                answering(Action::Hang),
+            )
+        },
+        Case {
+            earlier: 1,
+            ..case(
+                "paused",
+                "breaker: {failures: 1, pause: 1h, pause_max: 1h}",
+                nobody(),
+            )
+        },
+        Case {
+            earlier: 1,
+            ..case("rate_limited", "", answering(Action::Answer(429, "{}")))
+        },
+        case(
+            "filtered",
+            "",
+            format!("{{dsn: {}, categories: [session]}}", nobody()),
+        ),
+        case(
+            "sampled",
+            "",
+            format!("{{dsn: {}, sample_rate: 0}}", nobody()),
+        ),
+    ];
+    let mut seen = Vec::new();
+    for case in cases {
+        provoke(&case);
+        seen.push(case.outcome);
+    }
+    // What is missing can only be provoked by a bug.
+    let metrics = Process::start(&config(&[nobody()], "admin: {port: 0}")).metrics();
+    for (sample, _) in metrics.all(DELIVERIES, &[]) {
+        let is_known = seen
+            .iter()
+            .any(|outcome| sample.contains(&format!("outcome=\"{outcome}\"")));
+        assert!(
+            is_known || sample.contains("outcome=\"panicked\""),
+            "{sample}"
+        );
+    }
+}
+
+fn provoke(case: &Case) {
+    let extra = format!(
+        "admin: {{port: 0}}\nworkers: 1\nreply_timeout: 50ms\n{}",
+        case.extra
+    );
+    let mirror = Process::start(&config(std::slice::from_ref(&case.dsn), &extra));
+    for _ in 0..case.earlier {
+        mirror.client().ask(&good());
+    }
+    if case.outcome != "overloaded" {
+        mirror.wait_for_metrics(|metrics| metrics.sum(DELIVERIES, &[]) == case.earlier as f64);
+    }
+    let before = mirror.metrics();
+    mirror.client().ask(&case.request);
+    let after = mirror
+        .wait_for_metrics(|metrics| metrics.sum(DELIVERIES, &[]) > before.sum(DELIVERIES, &[]));
+    let moved = after.moved(&before, DELIVERIES);
+    let [(sample, 1.0)] = moved.as_slice() else {
+        panic!("{}: {moved:?}", case.outcome);
+    };
+    let expected = format!("outcome=\"{}\"", case.outcome);
+    assert!(sample.contains(&expected), "{sample} is not {expected}");
+    let requests = after.moved(&before, REQUESTS);
+    assert_eq!(requests.iter().map(|(_, by)| by).sum::<f64>(), 1.0);
+}
+
+#[test]
+fn requests_times_outbounds_are_deliveries_and_times_are_taken() {
+    let (a, b) = (
+        Upstream::ok(),
+        Upstream::start(|number, _| match number % 3 {
+            0 => Action::ok(),
+            1 => Action::Answer(500, "{}"),
+            _ => Action::Close,
+        }),
+    );
+    let outbounds = [a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)];
+    let mirror = Process::start(&config(&outbounds, "admin: {port: 0}\nworkers: 2"));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = mirror.client();
+                for _ in 0..25 {
+                    assert_eq!(client.ask(&good()).status, 200);
+                }
+            });
+        }
+    });
+    let mut client = mirror.client();
+    client.ask(b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n");
+    client.ask(b"OPTIONS /api/42/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n");
+    let metrics = mirror.wait_for_metrics(|metrics| metrics.sum(DELIVERIES, &[]) == 400.0);
+    assert_eq!(metrics.sum(REQUESTS, &["result=\"accepted\""]), 200.0);
+    assert_eq!(metrics.sum(REQUESTS, &[]), 202.0);
+    let route = "route=\"http://0123…@mirror.example.com/42\"";
+    assert_eq!(metrics.sum(REQUESTS, &[route]), 200.0);
+    assert_eq!(
+        metrics.of(&format!("{REQUESTS}{{route=\"none\",result=\"local\"}}")),
+        2.0
+    );
+    for key in ["aaaa", "bbbb"] {
+        let outbound = format!("outbound=\"http://{key}…@");
+        assert_eq!(metrics.sum(DELIVERIES, &[route, &outbound]), 200.0);
+        let name = "sentry_mirror_delivery_duration_seconds_count";
+        assert_eq!(metrics.sum(name, &[&outbound]), 200.0);
+    }
+    let is_as_answered = |outcome: &str| metrics.sum(DELIVERIES, &["bbbb", outcome]) >= 60.0;
+    assert!(is_as_answered("outcome=\"2xx\"") && is_as_answered("outcome=\"5xx\""));
+    for name in ["request_duration", "reply_wait"] {
+        let count = format!("sentry_mirror_{name}_seconds_count");
+        assert_eq!(metrics.sum(&count, &[]), 200.0, "{name}");
+        assert!(metrics.sum(&format!("sentry_mirror_{name}_seconds_sum"), &[]) > 0.0);
+    }
+    let sent = (good().len() * 200) as f64;
+    assert!(metrics.of("sentry_mirror_received_bytes_total") > sent);
+    assert!(metrics.sum("sentry_mirror_delivered_bytes_total", &["aaaa"]) > sent / 2.0);
+    assert_eq!(metrics.of("sentry_mirror_sdk_connections_total"), 9.0);
+    // Connections are used again, and one that was closed meanwhile is replaced.
+    let origin = format!("origin=\"http://{}\"", a.address);
+    let opened = metrics.sum(
+        "sentry_mirror_upstream_connections_opened_total",
+        &[&origin],
+    );
+    let reused = metrics.sum(
+        "sentry_mirror_upstream_connections_reused_total",
+        &[&origin],
+    );
+    assert_eq!(opened, a.connections() as f64);
+    assert!(reused + opened >= 200.0 && reused > opened);
+}
+
+#[test]
+fn states_are_told_within_seconds() {
+    let a = Upstream::start(|number, _| match number {
+        0 => Action::ok(),
+        _ => Action::Hang,
+    });
+    let limited = Upstream::start(|_, _| {
+        Action::Raw(
+        b"HTTP/1.1 200 OK\r\nX-Sentry-Rate-Limits: 60:error:key, 60:session:key\r\nContent-Length: 2\r\n\r\n{}".to_vec(),
+    )
+    });
+    let outbounds = [
+        a.dsn(KEY_A, 11),
+        nobody(),
+        limited.dsn(KEY_B, 22),
+        format!("http://{KEY_B}@localhost:9/1"),
+    ];
+    let extra = "admin: {port: 0}\nworkers: 1\nbreaker: {failures: 1, pause: 1h, pause_max: 1h}";
+    let mirror = Process::start(&config(&outbounds, extra));
+    let mut client = mirror.client();
+    assert_eq!(client.ask(&good()).status, 200);
+    let origin = format!("{{origin=\"http://{}\"}}", a.address);
+    mirror.wait_for_metrics(|metrics| {
+        metrics.of("sentry_mirror_sdk_connections_open") == 1.0
+            && metrics.of(&format!("sentry_mirror_upstream_connections_idle{origin}")) == 1.0
+            && metrics.of(&format!("sentry_mirror_upstream_connections_open{origin}")) == 1.0
+            && metrics.of(&format!("sentry_mirror_breakers_open{origin}")) == 0.0
+            && metrics.sum("sentry_mirror_breakers_open", &[]) == 2.0
+            && metrics.sum(
+                "sentry_mirror_rate_limits",
+                &["bbbb", &limited.address.to_string()],
+            ) == 2.0
+            && metrics.of("sentry_mirror_request_memory_limit_bytes") > 1e9
+            && metrics.of("sentry_mirror_ready") == 1.0
+            && metrics.of("sentry_mirror_dns_age_seconds{origin=\"http://localhost:9\"}") < 60.0
+    });
+    client.send(&good());
+    mirror.wait_for_metrics(|metrics| {
+        metrics.of(&format!("sentry_mirror_deliveries_in_flight{origin}")) == 1.0
+            && metrics.of("sentry_mirror_request_memory_bytes") > 0.0
+    });
+}
+
+#[test]
+fn what_stays_in_a_reload_goes_on_counting_and_what_goes_is_gone() {
+    let (a, b) = (Upstream::ok(), Upstream::ok());
+    let text = |outbounds: &[String], limits: &str| {
+        config(
+            outbounds,
+            &format!("admin: {{port: 0}}\nlimits: {{{limits}}}"),
+        )
+    };
+    let both = [a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)];
+    let path = file("config.yml", &text(&both, "in_flight: 100"));
+    let mirror = Process::start_with(&text(&both, "in_flight: 100"), |command| {
+        *command = std::process::Command::new(command.get_program());
+        command.arg("-c").arg(&path);
+    });
+    let mut client = mirror.client();
+    client.ask(&good());
+    let count = |metrics: &Metrics, key: &str| {
+        metrics
+            .all(DELIVERIES, &[key])
+            .iter()
+            .map(|(_, value)| value)
+            .sum::<f64>()
+    };
+    mirror
+        .wait_for_metrics(|metrics| count(metrics, "aaaa") == 1.0 && count(metrics, "bbbb") == 1.0);
+    std::fs::write(
+        &path,
+        text(&[b.dsn(KEY_B, 22), a.dsn("cccc", 3)], "in_flight: 50"),
+    )
+    .unwrap();
+    mirror.signal("HUP");
+    mirror.wait_for_line("configuration reloaded");
+    client.ask(&good());
+    let metrics = mirror.wait_for_metrics(|metrics| count(metrics, "cccc") == 1.0);
+    assert_eq!(count(&metrics, "bbbb"), 2.0);
+    assert!(metrics.all(DELIVERIES, &["aaaa"]).is_empty());
+    assert_eq!(metrics.sum(REQUESTS, &["result=\"accepted\""]), 2.0);
+    assert_eq!(
+        metrics.of("sentry_mirror_config_reloads_total{result=\"done\"}"),
+        1.0
+    );
+    let opened = format!(
+        "sentry_mirror_upstream_connections_opened_total{{origin=\"http://{}\"}}",
+        b.address
+    );
+    assert_eq!(metrics.of(&opened), b.connections() as f64);
+    std::fs::write(&path, "keys: nonsense\n").unwrap();
+    mirror.signal("HUP");
+    mirror.wait_for_metrics(|metrics| {
+        metrics.of("sentry_mirror_config_reloads_total{result=\"refused\"}") == 1.0
+    });
+    assert_eq!(Client::connect(mirror.address).ask(&good()).status, 200);
+}

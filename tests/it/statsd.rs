@@ -1,0 +1,134 @@
+//! What a statsd server receives: what the README promises.
+
+use std::collections::BTreeSet;
+use std::net::UdpSocket;
+
+use crate::support::{
+    IN_KEY, KEY_A, PATIENCE, Process, Upstream, config, envelope, envelope_request,
+};
+
+/// Everything that arrives until `is_last` comes.
+fn received(socket: &UdpSocket, is_last: impl Fn(&str) -> bool) -> Vec<String> {
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut lines: Vec<String> = Vec::new();
+    let mut room = [0; 65_536];
+    while !lines.iter().any(|line| is_last(line)) {
+        let count = socket.recv(&mut room).expect("another datagram in time");
+        assert!(count <= 1400, "{count}");
+        let text = std::str::from_utf8(&room[..count]).expect("text");
+        lines.extend(text.lines().map(str::to_owned));
+    }
+    lines
+}
+
+#[test]
+fn old_and_new_names_arrive_with_what_was_counted() {
+    let (upstream, server) = (Upstream::ok(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let extra = format!(
+        "statsd_addr: {}\ndefault_metrics_tags: {{region: eu, tier: '1'}}",
+        server.local_addr().unwrap()
+    );
+    let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], &extra));
+    let mut client = mirror.client();
+    for _ in 0..3 {
+        let response = client.ask(&envelope_request(envelope("00").as_bytes()));
+        assert_eq!(response.status, 200);
+    }
+    client.ask(b"POST /api/42/store/ HTTP/1.1\r\nHost: m\r\nContent-Length: 0\r\n\r\n");
+    // The last push is made when all is done.
+    mirror.signal("TERM");
+    assert_eq!(mirror.wait().0.code(), Some(0));
+    let lines = received(&server, |line| {
+        line.starts_with("sentrymirror.handle_proxy.send_request.duration:")
+    });
+    let tags = "region:eu,tier:1";
+    let route = "route:http://0123@mirror.example.com/42";
+    let outbound = format!("outbound:http://aaaa@{}/11", upstream.address);
+    for expected in [
+        format!("sentrymirror.requests:3|c|#{tags},{route},result:accepted"),
+        format!("sentrymirror.deliveries:3|c|#{tags},{route},{outbound},outcome:2xx"),
+        format!("sentrymirror.rejections:1|c|#{tags},reason:no_key"),
+        format!("sentrymirror.ready:0|g|#{tags}"),
+        format!("sentrymirror.handle_request.request:4|c|#{tags}"),
+        format!("sentrymirror.handle_proxy.no_dsn:1|c|#{tags}"),
+        format!(
+            "sentrymirror.handle_proxy.response:3|c|#{tags},inbound_key:http://0123@mirror.example.com/42"
+        ),
+        format!(
+            "sentrymirror.handle_proxy.outbound_request.start:3|c|#{tags},outbound_host:{}",
+            upstream.address
+        ),
+        format!(
+            "sentrymirror.handle_proxy.outbound_request.success:3|c|#{tags},outbound_host:{}",
+            upstream.address
+        ),
+    ] {
+        assert!(lines.contains(&expected), "no {expected} in {lines:#?}");
+    }
+    // Each request is in one of the lines about its duration.
+    for name in [
+        "handle_proxy.duration",
+        "request_duration",
+        "delivery_duration",
+    ] {
+        let of_name = lines
+            .iter()
+            .filter(|line| line.starts_with(&format!("sentrymirror.{name}:")));
+        let counts = of_name.map(|line| {
+            let (_, rest) = line.split_once("|d|@").unwrap();
+            let rate: f64 = rest.split('|').next().unwrap().parse().unwrap();
+            (1.0 / rate).round()
+        });
+        assert_eq!(counts.sum::<f64>(), 3.0, "{name}");
+    }
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.is_ascii() && !line.contains(IN_KEY))
+    );
+}
+
+/// The names in the first column of the README's tables between two headings, without the prefix.
+fn promised() -> BTreeSet<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let (_, section) = readme
+        .split_once("### From the names of getsentry/sentry-mirror")
+        .unwrap();
+    let section = section.split("\n##").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| row.split('`').next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_old_names_that_the_readme_keeps_are_sent() {
+    let source = include_str!("../../src/admin/prior_art.rs");
+    let quoted: BTreeSet<String> = source
+        .split('"')
+        .filter(|text| text.starts_with("handle_"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(promised(), quoted);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_once_and_changes_nothing() {
+    let upstream = Upstream::ok();
+    let extra = "statsd_addr: nowhere.invalid:8125";
+    let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], extra));
+    assert_eq!(
+        mirror
+            .client()
+            .ask(&envelope_request(envelope("00").as_bytes()))
+            .status,
+        200
+    );
+    mirror.signal("TERM");
+    let (status, log) = mirror.wait();
+    assert_eq!(status.code(), Some(0));
+    let told = log
+        .iter()
+        .filter(|line| line.contains("cannot be sent to statsd_addr"));
+    assert_eq!(told.count(), 1, "{log:#?}");
+}
