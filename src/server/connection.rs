@@ -44,7 +44,7 @@ const RATE_BYTES_MIN: u64 = 1024;
 const NEWCOMER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a connection may be silent before it gives its read buffer away.
-const BUSY_SILENCE: Duration = Duration::from_millis(500);
+const BUSY_SILENCE: Duration = Duration::from_millis(50);
 
 /// How much of a taken body's memory may stay with what follows it.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
@@ -131,10 +131,10 @@ impl Connection {
             Input::Late | Input::Broken => false,
             // On a ring, even what is there already takes a turn to be told.
             Input::Stopping if sys::has_input(&self.stream) => true,
-            Input::Stopping if self.is_new => matches!(
-                timeout(NEWCOMER_PATIENCE, self.stream.readable(false)).await,
-                Ok(Ok(()))
-            ),
+            Input::Stopping if self.is_new => {
+                let newcomer = timeout(NEWCOMER_PATIENCE, self.stream.readable(false));
+                matches!(Box::pin(newcomer).await, Ok(Ok(())))
+            }
             Input::Stopping => false,
         }
     }

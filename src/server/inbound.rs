@@ -28,6 +28,8 @@ use crate::server::worker::{Routing, Worker};
 /// Serves the requests of a connection, in order, until it ends. With `newcomer` a worker that is
 /// stopping waits for the first one: what was accepted is not given up before it could say what it
 /// wants.
+///
+/// What is rare has its state on the heap: every open connection carries the room for all the rest.
 pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, newcomer: Pass) {
     let stop = worker.stop.listener();
     let mut exchange = Exchange {
@@ -47,7 +49,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, newc
         match exchange.handle(&worker).await {
             Next::Request => {}
             Next::Close => return,
-            Next::Linger => return exchange.connection.linger().await,
+            Next::Linger => return Box::pin(exchange.connection.linger()).await,
         }
     }
 }
@@ -128,7 +130,7 @@ impl Exchange {
             Ok(()) => {}
             Err(Ended::Gone) => return Next::Close,
             Err(Ended::Rejected(rejection)) => {
-                return self.refuse_head(worker, &routing, &rejection).await;
+                return Box::pin(self.refuse_head(worker, &routing, &rejection)).await;
             }
         }
         let started = Instant::now();
@@ -184,8 +186,8 @@ impl Exchange {
             (Ok(()), None) if is_at_next_request => Next::Close,
             (Ok(()), Some(framing)) if manner.keep_alive => {
                 let mut share = worker.budget.reservation();
-                let discarded = self.connection.discard_body(framing, &mut share, limits);
-                if discarded.await {
+                let discarding = self.connection.discard_body(framing, &mut share, limits);
+                if Box::pin(discarding).await {
                     Next::Request
                 } else {
                     Next::Linger

@@ -260,7 +260,7 @@ impl Exchange {
         }
         let is_awaited = !matches!(framing, Framing::Empty | Framing::Length(0));
         if is_awaited && self.head.expects_continue(head) && !self.connection.has_body_bytes() {
-            self.connection.write_continue(limits).await?;
+            Box::pin(self.connection.write_continue(limits)).await?;
         }
         course.body = BodyState::Broken;
         let bytes_max = limits.body_bytes;
