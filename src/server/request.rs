@@ -131,10 +131,12 @@ impl Exchange {
             &mut self.head_edits,
         );
         let trace_key = sent.envelope.and_then(|envelope| envelope.trace_key);
-        let trace_route = trace_key.and_then(|key| {
+        let named_route = trace_key.and_then(|key| {
             plan.routes
                 .find(&envelope::unescape(key.of(&sent.body.text)))
         });
+        // The request's own route has nothing to look up: each outbound puts in its own key.
+        let trace_route = named_route.filter(|named| !Arc::ptr_eq(named, route));
         let original = Original {
             head: sent.head,
             parsed: &self.head,

@@ -245,6 +245,28 @@ fn the_trace_key_of_another_route_becomes_its_key_at_the_same_origin() {
 }
 
 #[test]
+fn two_outbounds_at_one_origin_each_get_their_own_trace_key() {
+    let upstream = Upstream::ok();
+    let config = format!(
+        "ip: 127.0.0.1\nport: 0\nkeys:\n  - inbound: http://{IN_KEY}@m/1\n    outbound: ['{}', '{}']\n",
+        upstream.dsn(KEY_A, 11),
+        upstream.dsn(KEY_B, 22),
+    );
+    let mirror = Process::start(&config);
+    let body = format!("{{\"trace\":{{\"public_key\":\"{IN_KEY}\"}}}}\n");
+    let reply = mirror.client().ask(&envelope_request(body.as_bytes()));
+    assert_eq!(reply.status, 200);
+    let mut got: Vec<String> = upstream
+        .wait_for(2)
+        .iter()
+        .map(|request| request.text().to_owned())
+        .collect();
+    got.sort();
+    let expected = [KEY_A, KEY_B].map(|key| body.replace(IN_KEY, key));
+    assert_eq!(got, expected);
+}
+
+#[test]
 fn fields_of_the_connection_stay_behind_and_all_others_pass_byte_for_byte() {
     let pair = Pair::start();
     let request = format!(
