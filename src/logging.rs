@@ -22,7 +22,8 @@ pub struct Logging {
     dropped: ErrorCounter,
 }
 
-/// Starts to log as `log` says, with errors going to `reports` too, and makes panics a log line instead of loose text.
+/// Starts to log as `log` says, with errors going to `reports` too, and makes panics a log line instead
+/// of loose text.
 ///
 /// # Errors
 /// What is wrong with the filter.

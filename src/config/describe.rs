@@ -1,4 +1,4 @@
-//! A configuration in words, for `--check` and the first lines of the log.
+//! A configuration in words, for `--check`.
 //!
 //! It says what is received where and who gets it. The other settings are not repeated: they are in
 //! the file, or have their defaults.

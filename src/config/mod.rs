@@ -69,7 +69,7 @@ pub struct Config {
     pub tls: Tls,
     /// `log_filter`, `log_format` and `verbose`.
     pub log: Log,
-    /// `limits`, `timeouts`, `pool` and `dns`.
+    /// `limits`, `timeouts`, `pool`, `breaker` and `dns`.
     pub limits: Limits,
     /// `admin`: where metrics and the status page are served; `None` for nowhere.
     pub admin: Option<SocketAddr>,

@@ -1,10 +1,10 @@
 //! A request as text that a person reads at a glance.
 //!
 //! [`describe`] makes rows with a label: request line, host, where the key was, how the body came, and
-//! its content; [`subject`] says in three words what it was for. Keys are cut short and secrets left out, in all places where the
-//! mirror's own scanners find them, for what is printed here ends up in terminals, logs and
-//! screenshots. The rows of two requests of one kind follow the same order, so that they can be
-//! compared row by row. Bytes that would control a terminal are never printed.
+//! its content; [`subject`] says in three words what it was for. Keys are cut short and secrets left out,
+//! in all places where the mirror's own scanners find them, for what is printed here ends up in
+//! terminals, logs and screenshots. The rows of two requests of one kind follow the same order, so that
+//! they can be compared row by row. Bytes that would control a terminal are never printed.
 
 use super::items::items;
 use super::wire::Request;

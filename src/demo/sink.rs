@@ -2,7 +2,8 @@
 //!
 //! Blocking sockets and one thread per connection are enough for something that a person watches. Of
 //! the mirror it uses the pure rooms only: the syntax of HTTP, the endpoints and their answers.
-//! Reading and writing are its own, so that faults of the mirror's I/O show here. It does not check keys, keeps nothing, and is not meant to be reached from outside.
+//! Reading and writing are its own, so that faults of the mirror's I/O show here. It does not check
+//! keys, keeps nothing, and is not meant to be reached from outside.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
