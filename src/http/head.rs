@@ -33,7 +33,7 @@ pub enum Method {
 }
 
 /// The head of a request.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RequestHead {
     /// The method.
     pub method: Method,

@@ -129,7 +129,8 @@ impl Reply {
             },
             Verdict::Success => {
                 let mut reply = Reply::success((circumstances.success)());
-                reply.is_assumed = true;
+                // Otherwise nobody wanted it, and all is as it should be.
+                reply.is_assumed = outcomes.iter().any(Option::is_none);
                 reply.with_limits(common_limits)
             }
             Verdict::RateLimited => Reply::rate_limited(outcomes, common_limits),

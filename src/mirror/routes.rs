@@ -187,6 +187,12 @@ fn index_of(handling: Handling, handlings: &mut Vec<Handling>) -> usize {
 }
 
 impl Route {
+    /// Whether something is done for the outbound at `index` alone.
+    pub fn is_handled(&self, index: usize) -> bool {
+        let outbound = self.outbounds.get(index);
+        outbound.is_some_and(|outbound| outbound.handling.is_some())
+    }
+
     /// Those of the outbounds that have a handling, with their places.
     pub fn handled(&self, handling: usize) -> impl Iterator<Item = (usize, &Outbound)> {
         let outbounds = self.outbounds.iter().enumerate();

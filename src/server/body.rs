@@ -28,6 +28,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 const STEPS_PER_PAUSE: usize = 64;
 
 /// A body that was read.
+#[derive(Clone)]
 pub(super) struct Body {
     /// What it says: all of it if `is_whole`, otherwise its first lines, or nothing.
     pub(super) text: Bytes,

@@ -32,11 +32,11 @@ use crate::sentry::edit::Put;
 use crate::sentry::endpoint::{self, Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::sentry::items::items;
+use crate::server::background::Background;
 use crate::server::body::{Arrived, Body};
 use crate::server::connection::Ended;
 use crate::server::inbound::{BodyState, Course, Exchange};
 use crate::server::plan::Plan;
-use crate::server::prepare;
 use crate::server::worker::{Routing, Worker};
 use crate::span::Span;
 use crate::upstream::stream::READ_BYTES;
@@ -167,10 +167,8 @@ impl Exchange {
         let items = || sent.items();
         let fan_out = FanOut::start(route, count, &original, is_dialog, items, means);
         if !route.handlings.is_empty() && !is_dialog {
-            // Rare, so that its state is not a part of every connection.
-            let prepared =
-                prepare::deliver_handled(worker, routing, &fan_out, route, &original, sent);
-            Box::pin(prepared).await;
+            let routes = (route, trace_route);
+            Background::new(worker, routing, &fan_out, routes, &original, sent).start();
         }
         let success = || {
             let content_type = self.head.values(FieldName::ContentType, sent.head).next();

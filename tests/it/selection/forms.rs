@@ -209,6 +209,27 @@ fn an_envelope_without_anything_to_rewrite_is_inflated_no_further_than_needed() 
 }
 
 #[test]
+fn nobody_waits_for_what_is_prepared_for_another() {
+    let (plain, compressed) = (Upstream::ok(), Upstream::ok());
+    let outbounds = [
+        plain.dsn(KEY_A, 11),
+        mapping(&compressed, KEY_B, "compression: gzip"),
+    ];
+    let mirror = Process::start(&config(&outbounds, "workers: 1"));
+    let body = large(500_000);
+    let mut client = mirror.client();
+    let response = client.ask(&coded_request("/api/42/envelope/", "identity", &body));
+    assert_eq!(response.status, 200);
+    assert!(response.text().contains("from-upstream"));
+    assert!(compressed.received().is_empty(), "it came before the reply");
+    let got = compressed.wait_for(1).remove(0);
+    assert_eq!(
+        gunzip(&got.body).len(),
+        plain.wait_for(1).remove(0).body.len()
+    );
+}
+
+#[test]
 fn a_header_that_is_longer_than_a_slice_is_read_to_its_end() {
     let upstream = Upstream::ok();
     let mirror = Process::start(&config(
