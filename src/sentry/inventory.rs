@@ -20,8 +20,9 @@ use crate::span::Span;
 /// would keep the core from everything else, and goes by the ids of the envelope.
 pub const SEARCHED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// How much of what has no id at all is hashed instead.
-const HASHED_BYTES_MAX: usize = 1024;
+/// How much of either end of what has no id at all is hashed instead. The first alone may be the same
+/// in all requests of a service: OTLP begins with the attributes of the resource.
+const HASHED_BYTES: usize = 1024;
 
 /// The parts of an envelope.
 #[derive(Debug)]
@@ -233,7 +234,13 @@ fn ticket(text: &[u8], found: &[Found], meaning: Meaning) -> Option<Ticket> {
 
 /// The ticket of what has no id.
 pub fn content(bytes: &[u8]) -> Ticket {
-    Ticket::of(bytes.get(..HASHED_BYTES_MAX).unwrap_or(bytes))
+    match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) if bytes.len() > 2 * HASHED_BYTES => {
+            let (first, last): (&[u8; HASHED_BYTES], &[u8; HASHED_BYTES]) = (first, last);
+            Ticket::of(&[first.as_slice(), last.as_slice()].concat())
+        }
+        _ => Ticket::of(bytes),
+    }
 }
 
 #[cfg(test)]
@@ -243,6 +250,18 @@ mod tests {
 
     const TRACE: &str = "771a43a4192642f0b136d5159a501700";
     const EVENT: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
+
+    #[test]
+    fn what_has_no_id_goes_by_both_of_its_ends() {
+        let text = |first: char, middle: char, last: char| {
+            let part = |letter: char| letter.to_string().repeat(2000);
+            content([part(first), part(middle), part(last)].concat().as_bytes())
+        };
+        assert_eq!(text('a', 'b', 'c'), text('a', 'x', 'c'));
+        assert_ne!(text('a', 'b', 'c'), text('x', 'b', 'c'));
+        assert_ne!(text('a', 'b', 'c'), text('a', 'b', 'x'));
+        assert_ne!(content(b"short"), content(b"shore"));
+    }
 
     fn inventory(body: &str) -> Inventory {
         let header = envelope::scan(body.as_bytes(), &mut Vec::new()).unwrap();
