@@ -1,16 +1,17 @@
 //! The last minutes, in steps of some seconds.
 //!
 //! Counters only say how much there was since the start. To say how things are going, what they said is
-//! kept for a while, by name, so that it survives a reload; the difference between two looks is what
-//! happened in between.
+//! kept for a while. The difference between two looks at the same counters is what happened in between,
+//! whatever a reload calls them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::mirror::counters::Meaning;
+use crate::mirror::counters::{Meaning, OutboundCounters, RouteCounters};
+use crate::observe::counters::PerWorker;
 use crate::observe::histogram::Distribution;
-use crate::server::sight::Sight;
+use crate::server::plan::Plan;
 
 /// The time between two looks.
 pub(super) const PERIOD: Duration = Duration::from_secs(5);
@@ -27,20 +28,12 @@ pub(super) struct History {
     looks: Mutex<VecDeque<Look>>,
 }
 
-/// What the counters said at one time.
+/// What the counters said at one time. It holds on to them, so that no others can be taken for them.
 pub(super) struct Look {
     at: Instant,
-    /// By the name of the route.
-    routes: HashMap<String, RouteLook>,
-}
-
-/// What the counters of a route said.
-#[derive(Default)]
-pub(super) struct RouteLook {
-    /// How long its requests took; their number is the number of replies.
-    pub(super) requests: Distribution,
-    /// By the name of the outbound.
-    pub(super) outbounds: HashMap<String, OutboundLook>,
+    /// How long the requests of a route took; their number is the number of replies.
+    requests: HashMap<PerWorker<RouteCounters>, Distribution>,
+    outbounds: HashMap<PerWorker<OutboundCounters>, OutboundLook>,
 }
 
 /// What the counters of an outbound said.
@@ -61,25 +54,23 @@ pub(super) struct Recent {
 }
 
 /// Reads the counters.
-pub(super) fn look(sight: &Sight, now: Instant) -> Look {
-    let mut routes = HashMap::new();
-    for route in sight.current().plan.routes.all() {
-        let outbounds = route.outbounds.iter().map(|outbound| {
-            let count = |meaning| outbound.counters.sum(|counters| counters.meaning(meaning));
-            let look = OutboundLook {
+pub(super) fn look(plan: &Plan, now: Instant) -> Look {
+    let mut look = Look::beginning(now);
+    for route in plan.routes.all() {
+        let times = route.counters.iter().map(|counters| &counters.request_time);
+        let times = Distribution::of(times);
+        look.requests.insert(route.counters.clone(), times);
+        for outbound in &route.outbounds {
+            let counters = &outbound.counters;
+            let count = |meaning| counters.sum(|counters| counters.meaning(meaning));
+            let counted = OutboundLook {
                 counts: [Meaning::Delivered, Meaning::Withheld, Meaning::Lost].map(count),
-                time: Distribution::of(outbound.counters.iter().map(|counters| &counters.time)),
+                time: Distribution::of(counters.iter().map(|counters| &counters.time)),
             };
-            (outbound.name.clone(), look)
-        });
-        let requests = route.counters.iter().map(|counters| &counters.request_time);
-        let look = RouteLook {
-            outbounds: outbounds.collect(),
-            requests: Distribution::of(requests),
-        };
-        routes.insert(route.name.clone(), look);
+            look.outbounds.insert(counters.clone(), counted);
+        }
     }
-    Look { at: now, routes }
+    look
 }
 
 impl Look {
@@ -87,21 +78,18 @@ impl Look {
     pub(super) fn beginning(at: Instant) -> Look {
         Look {
             at,
-            routes: HashMap::new(),
+            requests: HashMap::new(),
+            outbounds: HashMap::new(),
         }
     }
 
-    fn outbound(&self, route: &str, outbound: &str) -> OutboundLook {
-        let route = self.routes.get(route);
-        let found = route.and_then(|route| route.outbounds.get(outbound));
-        found.cloned().unwrap_or_default()
+    /// What is not there has begun later, at zero.
+    fn outbound(&self, counters: &PerWorker<OutboundCounters>) -> OutboundLook {
+        self.outbounds.get(counters).cloned().unwrap_or_default()
     }
 
-    fn requests(&self, route: &str) -> Distribution {
-        let route = self.routes.get(route);
-        route
-            .map(|route| route.requests.clone())
-            .unwrap_or_default()
+    fn requests(&self, counters: &PerWorker<RouteCounters>) -> Distribution {
+        self.requests.get(counters).cloned().unwrap_or_default()
     }
 }
 
@@ -129,10 +117,14 @@ impl History {
     }
 
     /// What an outbound got from each look to the next, oldest first; the last step ends at `now`.
-    pub(super) fn steps(&self, now: &Look, route: &str, outbound: &str) -> Vec<[u64; 3]> {
+    pub(super) fn steps(
+        &self,
+        now: &Look,
+        counters: &PerWorker<OutboundCounters>,
+    ) -> Vec<[u64; 3]> {
         let looks = self.lock();
         let all = looks.iter().chain([now]);
-        let points: Vec<OutboundLook> = all.map(|look| look.outbound(route, outbound)).collect();
+        let points: Vec<OutboundLook> = all.map(|look| look.outbound(counters)).collect();
         let pairs = points.iter().zip(points.iter().skip(1));
         pairs
             .map(|(earlier, later)| later.since(earlier).counts)
@@ -140,26 +132,32 @@ impl History {
     }
 
     /// What an outbound got in the last minute.
-    pub(super) fn recent_of_outbound(&self, now: &Look, route: &str, outbound: &str) -> Recent {
+    pub(super) fn recent_of_outbound(
+        &self,
+        now: &Look,
+        counters: &PerWorker<OutboundCounters>,
+    ) -> Recent {
         let looks = self.lock();
         let earlier = minute_before(&looks, now);
-        let known = earlier.map(|look| look.outbound(route, outbound));
+        let known = earlier.map(|look| look.outbound(counters));
         Recent {
             seconds: seconds_since(earlier, now),
-            look: now
-                .outbound(route, outbound)
-                .since(&known.unwrap_or_default()),
+            look: now.outbound(counters).since(&known.unwrap_or_default()),
         }
     }
 
     /// How long the requests of a route took in the last minute, and how long that really is.
-    pub(super) fn recent_of_route(&self, now: &Look, route: &str) -> (f64, Distribution) {
+    pub(super) fn recent_of_route(
+        &self,
+        now: &Look,
+        counters: &PerWorker<RouteCounters>,
+    ) -> (f64, Distribution) {
         let looks = self.lock();
         let earlier = minute_before(&looks, now);
-        let known = earlier.map(|look| look.requests(route)).unwrap_or_default();
+        let known = earlier.map(|look| look.requests(counters));
         (
             seconds_since(earlier, now),
-            now.requests(route).since(&known),
+            now.requests(counters).since(&known.unwrap_or_default()),
         )
     }
 
@@ -183,40 +181,39 @@ mod tests {
     use super::*;
 
     /// A look at one outbound that has been delivered so much.
-    fn look_at(at: Instant, delivered: u64) -> Look {
+    fn look_at(at: Instant, counters: &PerWorker<OutboundCounters>, delivered: u64) -> Look {
         let outbound = OutboundLook {
             counts: [delivered, 0, 0],
             ..OutboundLook::default()
         };
-        let route = RouteLook {
-            outbounds: HashMap::from([("o".to_owned(), outbound)]),
-            ..RouteLook::default()
-        };
         Look {
-            at,
-            routes: HashMap::from([("r".to_owned(), route)]),
+            outbounds: HashMap::from([(counters.clone(), outbound)]),
+            ..Look::beginning(at)
         }
     }
 
     #[test]
     fn the_last_minute_and_the_steps_of_five() {
+        let (counters, others) = (PerWorker::new(1), PerWorker::new(1));
         let history = History::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let recent = |delivered, seconds| {
-            let now = look_at(at(seconds), delivered);
-            let recent = history.recent_of_outbound(&now, "r", "o");
+            let now = look_at(at(seconds), &counters, delivered);
+            let recent = history.recent_of_outbound(&now, &counters);
             (recent.look.counts[0], recent.seconds)
         };
         assert_eq!(recent(7, 0), (7, 0.0), "nothing is known of the time");
         for step in 0..100 {
-            history.add(look_at(at(step * 5), step * 10));
+            history.add(look_at(at(step * 5), &counters, step * 10));
         }
         assert_eq!(recent(1000, 500), (120, 60.0));
-        let steps = history.steps(&look_at(at(497), 993), "r", "o");
+        let steps = history.steps(&look_at(at(497), &counters, 993), &counters);
         assert_eq!(steps.len(), LOOKS_MAX);
         assert_eq!(steps[0], [10, 0, 0]);
         assert_eq!(steps[60], [3, 0, 0]);
-        assert_eq!(history.steps(&look_at(at(500), 0), "r", "other")[3], [0; 3]);
+        let now = look_at(at(500), &others, 4);
+        let steps = history.steps(&now, &others);
+        assert_eq!((steps[3], steps[60]), ([0; 3], [4, 0, 0]), "it is new");
     }
 }

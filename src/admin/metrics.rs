@@ -5,15 +5,14 @@
 
 use std::time::{Instant, UNIX_EPOCH};
 
-use crate::mirror::access::AccessLog;
+use super::numbers::{Numbers, OriginNumbers, RouteNumbers};
 use crate::mirror::counters::{Answered, LeftOut, OutcomeKind};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::Counters;
 use crate::observe::family::{Family, Labels};
-use crate::observe::histogram::{Distribution, Histogram};
+use crate::observe::histogram::Distribution;
 use crate::observe::label::Label;
-use crate::server::plan::Plan;
 use crate::server::sight::{Sight, Stage};
 use crate::upstream::counters::{BreakerState, OriginCounters};
 
@@ -39,17 +38,16 @@ const ROUTED: [Answered; 7] = [
     Answered::Abandoned,
 ];
 
-/// Everything there is to tell of a mirror.
-pub(super) fn families(sight: &Sight) -> Vec<Family> {
-    let plan = sight.current().plan;
-    let mut families = process(sight);
-    families.extend(requests(sight, &plan));
-    families.extend(deliveries(&plan));
-    families.extend(upstreams(&plan));
+/// Everything there is to tell of a mirror, whose counters say `numbers`.
+pub(super) fn families(sight: &Sight, numbers: &Numbers) -> Vec<Family> {
+    let mut families = process(sight, numbers);
+    families.extend(requests(sight, numbers));
+    families.extend(deliveries(numbers));
+    families.extend(upstreams(numbers));
     families
 }
 
-fn process(sight: &Sight) -> Vec<Family> {
+fn process(sight: &Sight, numbers: &Numbers) -> Vec<Family> {
     let version = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("driver", sight.driver().to_owned()),
@@ -57,9 +55,7 @@ fn process(sight: &Sight) -> Vec<Family> {
     let since_1970 = sight.started_at.duration_since(UNIX_EPOCH);
     let started_at = since_1970.map_or(0.0, |since| since.as_secs_f64());
     let ready = f64::from(u8::from(sight.stage() == Stage::Ready));
-    let (reloads, failed_reloads) = sight.reloads();
-    let access = sight.access.as_ref();
-    let dropped_lines = access.map_or(0, AccessLog::dropped_lines) as u64;
+    let counted = &numbers.process;
     let result = |word: &str| vec![("result", word.to_owned())];
     vec![
         one_gauge("build_info", "Version and driver, as labels.", version, 1.0),
@@ -84,49 +80,49 @@ fn process(sight: &Sight) -> Vec<Family> {
         Family::counter(
             "access_log_dropped",
             "Lines of the access log that nobody read fast enough.",
-            [(vec![], dropped_lines)],
+            [(vec![], counted.dropped_lines)],
         ),
         Family::counter(
             "config_reloads",
             "Reloads of the configuration, done or refused.",
             [
-                (result("done"), reloads),
-                (result("refused"), failed_reloads),
+                (result("done"), counted.reloads),
+                (result("refused"), counted.failed_reloads),
             ],
         ),
     ]
 }
 
-fn requests(sight: &Sight, plan: &Plan) -> Vec<Family> {
-    let sum = |read: &dyn Fn(&Counters) -> u64| -> u64 {
-        sight.counters.iter().map(|counters| read(counters)).sum()
-    };
+fn requests(sight: &Sight, numbers: &Numbers) -> Vec<Family> {
     let gauge = |name, help, read: &dyn Fn(&Counters) -> u64| {
-        one_gauge(name, help, vec![], sum(read) as f64)
+        let sum: u64 = sight.counters.iter().map(|counters| read(counters)).sum();
+        one_gauge(name, help, vec![], sum as f64)
     };
+    let counted = &numbers.process;
     let unrouted = UNROUTED.map(|answered| {
-        let count = sum(&|counters| counters.unrouted.of(answered));
+        let count = counted.unrouted.of(answered);
         (answer_labels(NO_ROUTE, answered), count)
     });
-    let routed = plan.routes.all().iter().flat_map(|route| {
-        ROUTED.map(|answered| {
-            let count = route.counters.sum(|counters| counters.answers.of(answered));
+    let routed = numbers.routes().flat_map(|(route, numbers)| {
+        let of = |answered| {
+            let count = numbers.answers.of(answered);
             (answer_labels(&route.name, answered), count)
-        })
+        };
+        ROUTED.map(of)
     });
     let items = LeftOut::ALL.iter().map(|reason| {
-        let count = sum(&|counters| counters.items.of(*reason));
+        let count = counted.items.of(*reason);
         (vec![("reason", reason.word().to_owned())], count)
     });
     let rejections = Reason::ALL.iter().map(|reason| {
-        let count = sum(&|counters| counters.rejections.of(*reason));
+        let count = counted.rejections.of(*reason);
         (vec![("reason", reason.word().to_owned())], count)
     });
     vec![
         Family::counter(
             "sdk_connections",
             "Connections of SDKs accepted.",
-            [(vec![], sum(&|counters| counters.connections.read()))],
+            [(vec![], counted.connections)],
         ),
         gauge(
             "sdk_connections_open",
@@ -151,7 +147,7 @@ fn requests(sight: &Sight, plan: &Plan) -> Vec<Family> {
         Family::counter(
             "received_bytes",
             "Bytes of request heads and bodies, as the SDKs sent them.",
-            [(vec![], sum(&|counters| counters.received_bytes.read()))],
+            [(vec![], counted.received_bytes)],
         ),
         gauge(
             "request_memory_bytes",
@@ -164,41 +160,37 @@ fn requests(sight: &Sight, plan: &Plan) -> Vec<Family> {
             &|counters| counters.budget_limit.read(),
         ),
         of_routes(
-            plan,
+            numbers,
             "request_duration_seconds",
             "From the end of a request's head to the end of its reply.",
-            |route| sum_of(route.counters.iter().map(|counters| &counters.request_time)),
+            |route| &route.request_time,
         ),
         of_routes(
-            plan,
+            numbers,
             "reply_wait_seconds",
             "From the start of a request's deliveries to the decision on its reply.",
-            |route| sum_of(route.counters.iter().map(|counters| &counters.reply_time)),
+            |route| &route.reply_time,
         ),
     ]
 }
 
-fn deliveries(plan: &Plan) -> Vec<Family> {
+fn deliveries(numbers: &Numbers) -> Vec<Family> {
     let now = Instant::now();
-    let outcomes = outbounds(plan).flat_map(|(route, outbound)| {
+    let outcomes = numbers.outbounds().flat_map(|(route, outbound, numbers)| {
         OutcomeKind::ALL.iter().map(move |kind| {
-            let count = outbound
-                .counters
-                .sum(|counters| counters.outcomes.of(*kind));
             let mut labels = outbound_labels(route, outbound);
             labels.push(("outcome", kind.word().to_owned()));
-            (labels, count)
+            (labels, numbers.outcomes.of(*kind))
         })
     });
-    let bytes = outbounds(plan).map(|(route, outbound)| {
-        let bytes = outbound.counters.sum(|counters| counters.bytes.read());
-        (outbound_labels(route, outbound), bytes)
+    let bytes = numbers.outbounds();
+    let bytes =
+        bytes.map(|(route, outbound, numbers)| (outbound_labels(route, outbound), numbers.bytes));
+    let times = numbers.outbounds().map(|(route, outbound, numbers)| {
+        let labels = outbound_labels(route, outbound);
+        (labels, numbers.time.clone())
     });
-    let times = outbounds(plan).map(|(route, outbound)| {
-        let times = sum_of(outbound.counters.iter().map(|counters| &counters.time));
-        (outbound_labels(route, outbound), times)
-    });
-    let limits = outbounds(plan).map(|(route, outbound)| {
+    let limits = numbers.outbounds().map(|(route, outbound, _)| {
         let limits = outbound.limits.in_force(now).len();
         (outbound_labels(route, outbound), limits as f64)
     });
@@ -222,31 +214,32 @@ fn deliveries(plan: &Plan) -> Vec<Family> {
     ]
 }
 
-fn upstreams(plan: &Plan) -> Vec<Family> {
-    type Read = fn(&OriginCounters) -> u64;
-    let counts: [(&str, &str, Read); 4] = [
+fn upstreams(numbers: &Numbers) -> Vec<Family> {
+    /// Name, help, and what tells the number.
+    type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
+    let counts: [Row<OriginNumbers>; 4] = [
         (
             "upstream_connections_opened",
             "Connections opened to an upstream.",
-            |counters| counters.opened.read(),
+            |numbers| numbers.opened,
         ),
         (
             "upstream_connections_reused",
             "Deliveries over a connection that was open already.",
-            |counters| counters.reused.read(),
+            |numbers| numbers.reused,
         ),
         (
             "upstream_connections_stale",
             "Idle connections that the upstream had closed when they were to be used.",
-            |counters| counters.stale.read(),
+            |numbers| numbers.stale,
         ),
         (
             "upstream_retries",
             "Deliveries sent once more because the reused connection failed.",
-            |counters| counters.retries.read(),
+            |numbers| numbers.retries,
         ),
     ];
-    let gauges: [(&str, &str, Read); 4] = [
+    let gauges: [Row<OriginCounters>; 4] = [
         (
             "upstream_connections_open",
             "Connections to an upstream open now.",
@@ -271,18 +264,18 @@ fn upstreams(plan: &Plan) -> Vec<Family> {
     let origin = |origin: &crate::sentry::dsn::Origin| vec![("origin", origin.to_string())];
     let mut families = Vec::new();
     for (name, help, read) in counts {
-        let samples = plan.origins.iter();
-        let samples = samples.map(|shared| (origin(&shared.origin), shared.counters.sum(read)));
+        let samples = numbers.origins();
+        let samples = samples.map(|(shared, numbers)| (origin(&shared.origin), read(numbers)));
         families.push(Family::counter(name, help, samples));
     }
     for (name, help, read) in gauges {
-        let samples = plan.origins.iter();
+        let samples = numbers.origins();
         let samples =
-            samples.map(|shared| (origin(&shared.origin), shared.counters.sum(read) as f64));
+            samples.map(|(shared, _)| (origin(&shared.origin), shared.counters.sum(read) as f64));
         families.push(Family::gauge(name, help, samples));
     }
     let now = Instant::now();
-    let ages = plan.origins.iter().filter_map(|shared| {
+    let ages = numbers.origins().filter_map(|(shared, _)| {
         let age = shared.dns_age(now)?;
         Some((origin(&shared.origin), age.as_secs_f64()))
     });
@@ -299,19 +292,16 @@ fn one_gauge(name: &'static str, help: &'static str, labels: Labels, value: f64)
 }
 
 fn of_routes(
-    plan: &Plan,
+    numbers: &Numbers,
     name: &'static str,
     help: &'static str,
-    read: impl Fn(&Route) -> Distribution,
+    read: fn(&RouteNumbers) -> &Distribution,
 ) -> Family {
-    let samples = plan.routes.all().iter();
-    let samples = samples.map(|route| (vec![("route", route.name.clone())], read(route)));
+    let samples = numbers.routes().map(|(route, numbers)| {
+        let labels = vec![("route", route.name.clone())];
+        (labels, read(numbers).clone())
+    });
     Family::histogram(name, help, samples)
-}
-
-fn outbounds(plan: &Plan) -> impl Iterator<Item = (&Route, &Outbound)> {
-    let routes = plan.routes.all().iter();
-    routes.flat_map(|route| route.outbounds.iter().map(|outbound| (&**route, outbound)))
 }
 
 fn outbound_labels(route: &Route, outbound: &Outbound) -> Labels {
@@ -326,8 +316,4 @@ fn answer_labels(route: &str, answered: Answered) -> Labels {
         ("route", route.to_owned()),
         ("result", answered.word().to_owned()),
     ]
-}
-
-fn sum_of<'h>(histograms: impl Iterator<Item = &'h Histogram>) -> Distribution {
-    Distribution::of(histograms)
 }

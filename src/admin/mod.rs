@@ -1,14 +1,15 @@
 //! The pages for operators, on a port of their own: metrics, status, health, configuration.
 //!
 //! They are served by plain threads, so that no worker has to do with them: `http` reads a request and
-//! writes an answer, bounded in connections, bytes and time; `pages` knows what is where. `metrics`
-//! and `status` are two views of the same numbers, with what `history` remembers of the last minutes;
-//! `push` sends the first to a statsd server. The listener is there before the mirror starts and until
+//! writes an answer, bounded in connections, bytes and time; `pages` knows what is where. `metrics` tells
+//! what the `numbers` say and `status` how things are going, with what `history` remembers of the last
+//! minutes; `push` sends the first to a statsd server. The listener is there before the mirror starts and until
 //! the process ends, so that `/ready` can say no.
 
 mod history;
 mod http;
 mod metrics;
+mod numbers;
 mod pages;
 mod prior_art;
 mod push;

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::history::{self, History};
 use super::http::Request;
+use super::numbers::Numbers;
 use super::{metrics, status};
 use crate::observe::prometheus::{self, Format};
 use crate::server::sight::{Sight, Stage};
@@ -64,7 +65,8 @@ impl Pages {
             ("/ready", Some(_)) => Page::text(503, "draining\n"),
             ("/metrics", Some(sight)) => {
                 let format = Format::accepted(&request.accept);
-                let text = prometheus::text(&metrics::families(sight), format);
+                let numbers = Numbers::read(sight, sight.current().plan);
+                let text = prometheus::text(&metrics::families(sight, &numbers), format);
                 Page::of(format.content_type(), text)
             }
             ("/status", Some(sight)) => {
@@ -90,7 +92,8 @@ impl Pages {
         };
         loop {
             thread::sleep(history::PERIOD);
-            self.history.add(history::look(sight, Instant::now()));
+            let plan = sight.current().plan;
+            self.history.add(history::look(&plan, Instant::now()));
         }
     }
 }

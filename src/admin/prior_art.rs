@@ -6,15 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use super::numbers::Numbers;
 use crate::mirror::counters::{Answered, OutcomeKind};
 use crate::mirror::rejection::Reason;
-use crate::mirror::routes::Outbound;
-use crate::mirror::totals::Counters;
+use crate::observe::counters::Tallied;
 use crate::observe::family::{Family, Labels};
 use crate::observe::histogram::Distribution;
 use crate::observe::label::Label;
-use crate::server::plan::Plan;
-use crate::server::sight::Sight;
 
 /// The outcomes with any response, which is what it calls a success.
 const ANSWERED: [OutcomeKind; 5] = [
@@ -26,21 +24,15 @@ const ANSWERED: [OutcomeKind; 5] = [
 ];
 
 /// The old names with their numbers.
-pub(super) fn families(sight: &Sight) -> Vec<Family> {
-    let plan = sight.current().plan;
-    let sum = |read: &dyn Fn(&Counters) -> u64| -> u64 {
-        sight.counters.iter().map(|counters| read(counters)).sum()
-    };
+pub(super) fn families(numbers: &Numbers) -> Vec<Family> {
+    let counted = &numbers.process;
     let rejected = |reasons: &[Reason]| {
-        let of = |reason: &Reason| sum(&|counters| counters.rejections.of(*reason));
+        let of = |reason: &Reason| counted.rejections.of(*reason);
         reasons.iter().map(of).sum::<u64>()
     };
     let one = |name, count| Family::counter(name, "", [(vec![], count)]);
     let mut families = vec![
-        one(
-            "handle_request.request",
-            sum(&|counters| counters.answers.sum()),
-        ),
+        one("handle_request.request", counted.answers.sum()),
         one("handle_proxy.incorrect_method", rejected(&[Reason::Method])),
         one(
             "handle_proxy.no_dsn",
@@ -54,96 +46,81 @@ pub(super) fn families(sight: &Sight) -> Vec<Family> {
             "handle_proxy.decode_error",
             rejected(&[Reason::Decode, Reason::Encoding]),
         ),
-        responses(&plan),
+        responses(numbers),
         Family::histogram(
             "handle_proxy.duration",
             "",
-            [(vec![], request_times(&plan))],
+            [(vec![], request_times(numbers))],
         ),
     ];
-    families.extend(outbound_requests(&plan));
+    families.extend(outbound_requests(numbers));
     families
 }
 
-fn responses(plan: &Plan) -> Family {
-    let replied = |route: &crate::mirror::routes::Route| {
-        let counters = &route.counters;
-        let told = Answered::ALL.iter().filter(|answered| {
-            !matches!(
-                answered,
-                Answered::Rejected | Answered::Abandoned | Answered::Panicked
-            )
-        });
-        told.map(|answered| counters.sum(|counters| counters.answers.of(*answered)))
-            .sum::<u64>()
+fn responses(numbers: &Numbers) -> Family {
+    let has_response = |answered: Answered| {
+        !matches!(
+            answered,
+            Answered::Rejected | Answered::Abandoned | Answered::Panicked
+        )
     };
-    let samples = plan.routes.all().iter();
-    let samples = samples.map(|route| (vec![("inbound_key", route.name.clone())], replied(route)));
+    let samples = numbers.routes().map(|(route, numbers)| {
+        let labels = vec![("inbound_key", route.name.clone())];
+        (labels, sum(&numbers.answers, has_response))
+    });
     Family::counter("handle_proxy.response", "", samples)
 }
 
-fn request_times(plan: &Plan) -> Distribution {
-    let routes = plan.routes.all().iter();
-    let histograms = routes.flat_map(|route| {
-        let counters = route.counters.iter();
-        counters.map(|counters| &counters.request_time)
-    });
-    Distribution::of(histograms)
+fn request_times(numbers: &Numbers) -> Distribution {
+    let mut total = Distribution::default();
+    for (_, numbers) in numbers.routes() {
+        total.add(&numbers.request_time);
+    }
+    total
 }
 
 /// What is tagged with the host of an outbound, over all outbounds at that host.
-fn outbound_requests(plan: &Plan) -> Vec<Family> {
-    let mut hosts: BTreeMap<&str, Vec<&Outbound>> = BTreeMap::new();
-    for outbound in plan.routes.all().iter().flat_map(|route| &route.outbounds) {
-        hosts.entry(&outbound.host).or_default().push(outbound);
+fn outbound_requests(numbers: &Numbers) -> Vec<Family> {
+    let mut times: BTreeMap<&str, Distribution> = BTreeMap::new();
+    for (_, outbound, numbers) in numbers.outbounds() {
+        let total = times.entry(&outbound.host).or_default();
+        total.add(&numbers.time);
     }
-    let count = |outbounds: &[&Outbound], is_meant: &dyn Fn(OutcomeKind) -> bool| -> u64 {
-        let kinds = || OutcomeKind::ALL.iter().filter(|kind| is_meant(**kind));
-        let of = |outbound: &&Outbound| -> u64 {
-            kinds()
-                .map(|kind| {
-                    outbound
-                        .counters
-                        .sum(|counters| counters.outcomes.of(*kind))
-                })
-                .sum()
-        };
-        outbounds.iter().map(of).sum()
+    let counter = |name, is_meant: fn(OutcomeKind) -> bool| {
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        for (_, outbound, numbers) in numbers.outbounds() {
+            *counts.entry(&outbound.host).or_default() += sum(&numbers.outcomes, is_meant);
+        }
+        let samples = counts.into_iter();
+        Family::counter(name, "", samples.map(|(host, count)| (labels(host), count)))
     };
-    let samples = |is_meant: &dyn Fn(OutcomeKind) -> bool| -> Vec<(Labels, u64)> {
-        let hosts = hosts.iter();
-        hosts
-            .map(|(host, outbounds)| (labels(host), count(outbounds, is_meant)))
-            .collect()
-    };
-    let is_answered = |kind: OutcomeKind| ANSWERED.contains(&kind);
-    let times = hosts.iter().map(|(host, outbounds)| {
-        let counters = outbounds
-            .iter()
-            .flat_map(|outbound| outbound.counters.iter());
-        (
-            labels(host),
-            Distribution::of(counters.map(|counters| &counters.time)),
-        )
-    });
+    let times = times.into_iter();
     vec![
-        Family::counter(
+        counter(
             "handle_proxy.outbound_request.start",
-            "",
-            samples(&OutcomeKind::was_tried),
+            OutcomeKind::was_tried,
         ),
-        Family::counter(
-            "handle_proxy.outbound_request.success",
+        counter("handle_proxy.outbound_request.success", |kind| {
+            ANSWERED.contains(&kind)
+        }),
+        counter("handle_proxy.outbound_request.failed", |kind| {
+            kind.was_tried() && !ANSWERED.contains(&kind)
+        }),
+        counter("handle_proxy.outbound_request.sampled_out", |kind| {
+            kind == OutcomeKind::Sampled
+        }),
+        Family::histogram(
+            "handle_proxy.send_request.duration",
             "",
-            samples(&is_answered),
+            times.map(|(host, total)| (labels(host), total)),
         ),
-        Family::counter(
-            "handle_proxy.outbound_request.failed",
-            "",
-            samples(&|kind| kind.was_tried() && !is_answered(kind)),
-        ),
-        Family::histogram("handle_proxy.send_request.duration", "", times),
     ]
+}
+
+/// How many of `tallied` have a label that `is_meant`.
+fn sum<L: Label>(tallied: &Tallied<L>, is_meant: impl Fn(L) -> bool) -> u64 {
+    let labels = L::ALL.iter().filter(|label| is_meant(**label));
+    labels.map(|label| tallied.of(*label)).sum()
 }
 
 fn labels(host: &str) -> Labels {

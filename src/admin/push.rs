@@ -1,30 +1,36 @@
 //! Metrics pushed to a statsd server, every ten seconds and once more at the end.
 //!
-//! It is a thread of its own that reads the same numbers as everybody who looks. The server's name is
-//! resolved anew for every push, since it may move; what cannot be sent is lost, as statsd has it, and told
-//! once until it works again.
+//! It is a thread of its own that reads the same numbers as everybody who looks, and remembers what it has
+//! told of them. The server's name is resolved anew for every push, since it may move; what cannot be sent
+//! is lost, as statsd has it, and told once until it works again.
 
 use std::io;
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::metrics;
+use super::numbers::Numbers;
 use super::prior_art;
 use crate::config::StatsdTarget;
 use crate::observe::statsd::Statsd;
+use crate::server::plan::Plan;
 use crate::server::sight::Sight;
 
 /// The time between two pushes, which is that over which statsd servers add up.
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// How long the end of the process waits for the last push, which may hang in the resolver.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The thread that pushes.
 pub struct Push {
     stop: mpsc::Sender<()>,
-    thread: JoinHandle<()>,
+    /// Closed by the thread when it ends.
+    ended: mpsc::Receiver<()>,
 }
 
 impl Push {
@@ -34,13 +40,9 @@ impl Push {
     /// The system refuses a thread.
     pub fn start(target: StatsdTarget, sight: Arc<Sight>) -> io::Result<Push> {
         let (stop, stopped) = mpsc::channel();
-        let mut pusher = Pusher {
-            statsd: Statsd::new(tags(&target)),
-            target,
-            sight,
-            is_failing: false,
-        };
-        let thread = thread::Builder::new()
+        let (running, ended) = mpsc::channel::<()>();
+        let mut pusher = Pusher::new(target, sight);
+        thread::Builder::new()
             .name("statsd".to_owned())
             .spawn(move || {
                 // Whatever ends the waiting but time is the end of the process.
@@ -48,15 +50,20 @@ impl Push {
                     pusher.push();
                 }
                 pusher.push();
+                drop(running);
             })?;
-        Ok(Push { stop, thread })
+        Ok(Push { stop, ended })
     }
 
-    /// Pushes what is new and ends.
+    /// Pushes what is new and ends, or gives up after a while.
     pub fn finish(self) {
+        self.finish_within(LAST_PATIENCE);
+    }
+
+    fn finish_within(self, patience: Duration) {
         drop(self.stop);
-        // A panic there has been logged and changes nothing here.
-        let _ = self.thread.join();
+        // Nothing is ever sent. A panic there has been logged and changes nothing here.
+        let _ = self.ended.recv_timeout(patience);
     }
 }
 
@@ -69,14 +76,25 @@ struct Pusher {
     target: StatsdTarget,
     sight: Arc<Sight>,
     statsd: Statsd,
+    /// What the counters said at the last push.
+    told: Numbers,
     is_failing: bool,
 }
 
 impl Pusher {
+    fn new(target: StatsdTarget, sight: Arc<Sight>) -> Pusher {
+        Pusher {
+            statsd: Statsd::new(tags(&target)),
+            target,
+            // A process starts with all of them at zero.
+            told: Numbers::zero(sight.current().plan),
+            sight,
+            is_failing: false,
+        }
+    }
+
     fn push(&mut self) {
-        let mut families = metrics::families(&self.sight);
-        families.extend(prior_art::families(&self.sight));
-        let datagrams = self.statsd.datagrams(&families);
+        let datagrams = self.news();
         let (host, port) = (&self.target.host, self.target.port);
         match self.send(&datagrams) {
             Ok(()) if self.is_failing => {
@@ -91,6 +109,28 @@ impl Pusher {
                 self.is_failing = true;
             }
         }
+    }
+
+    /// What has come since the last push.
+    fn news(&mut self) -> Vec<Vec<u8>> {
+        let (before, plan) = (Arc::clone(&self.told.plan), self.sight.current().plan);
+        let mut datagrams = Vec::new();
+        if !Arc::ptr_eq(&before, &plan) {
+            // What came before the reload belongs to the names of that time, and some of it to nothing
+            // that is still there.
+            datagrams = self.news_of(before);
+        }
+        datagrams.extend(self.news_of(plan));
+        datagrams
+    }
+
+    fn news_of(&mut self, plan: Arc<Plan>) -> Vec<Vec<u8>> {
+        let now = Numbers::read(&self.sight, plan);
+        let fresh = now.since(&self.told);
+        self.told = now;
+        let mut families = metrics::families(&self.sight, &fresh);
+        families.extend(prior_art::families(&fresh));
+        self.statsd.datagrams(&families)
     }
 
     fn send(&self, datagrams: &[Vec<u8>]) -> io::Result<()> {

@@ -26,7 +26,7 @@ pub(super) fn status(sight: &Sight, history: &History, now: Instant) -> Value {
     let view = View {
         plan: &plan,
         history,
-        look: history::look(sight, now),
+        look: history::look(&plan, now),
         now,
     };
     let sum = |read: &dyn Fn(&Counters) -> u64| -> u64 {
@@ -69,10 +69,10 @@ struct View<'v> {
 
 impl View<'_> {
     fn route(&self, route: &Route) -> Value {
-        let (seconds, recent) = self.history.recent_of_route(&self.look, &route.name);
+        let (seconds, recent) = self.history.recent_of_route(&self.look, &route.counters);
         let answer = |answered| route.counters.sum(|counters| counters.answers.of(answered));
         let outbounds = route.outbounds.iter().enumerate();
-        let outbounds = outbounds.map(|(index, outbound)| self.outbound(route, index, outbound));
+        let outbounds = outbounds.map(|(index, outbound)| self.outbound(index, outbound));
         json!({
             "name": route.name,
             "requests": route.counters.sum(|counters| counters.answers.sum()),
@@ -83,12 +83,10 @@ impl View<'_> {
         })
     }
 
-    fn outbound(&self, route: &Route, index: usize, outbound: &Outbound) -> Value {
+    fn outbound(&self, index: usize, outbound: &Outbound) -> Value {
         let counters = &outbound.counters;
         let of = |meaning| counters.sum(|counters| counters.meaning(meaning));
-        let recent = self
-            .history
-            .recent_of_outbound(&self.look, &route.name, &outbound.name);
+        let recent = self.history.recent_of_outbound(&self.look, counters);
         let [delivered, withheld, lost] = recent.look.counts;
         let all = delivered + withheld + lost;
         let troubles = counters
@@ -111,7 +109,7 @@ impl View<'_> {
             "per_second": rate(all, recent.seconds),
             "success": (all > 0).then(|| delivered as f64 / all as f64),
             "latency_seconds": latency(&recent.look.time),
-            "steps": self.history.steps(&self.look, &route.name, &outbound.name),
+            "steps": self.history.steps(&self.look, counters),
             "rate_limits": limits.collect::<Vec<_>>(),
             "last_error": last.map(|note| json!({"at": rfc3339(note.at), "what": note.what})),
             "upstream": self.plan.origins.get(outbound.origin).map(|shared| self.upstream(shared)),

@@ -4,6 +4,7 @@
 //! for an addition; whoever wants totals adds up those of all workers. Labels come from closed sets of
 //! our own words, never from request bytes.
 
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -97,8 +98,60 @@ impl<L: Label> Default for Tally<L> {
     }
 }
 
+/// What some tallies said together at one time.
+#[derive(Clone)]
+pub struct Tallied<L> {
+    counts: [u64; LABELS_MAX],
+    labels: PhantomData<L>,
+}
+
+impl<L: Label> Tallied<L> {
+    /// The sum of `tallies`.
+    pub fn of_all<'t>(tallies: impl Iterator<Item = &'t Tally<L>>) -> Tallied<L>
+    where
+        L: 't,
+    {
+        let mut total = Tallied::default();
+        for tally in tallies {
+            for (sum, count) in total.counts.iter_mut().zip(&tally.counts) {
+                *sum += count.read();
+            }
+        }
+        total
+    }
+
+    /// The number of `label`.
+    pub fn of(&self, label: L) -> u64 {
+        self.counts.get(label.index()).copied().unwrap_or(0)
+    }
+
+    /// The sum over all labels.
+    pub fn sum(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// What came since `earlier`.
+    pub fn since(&self, earlier: &Tallied<L>) -> Tallied<L> {
+        let mut rest = self.clone();
+        for (count, known) in rest.counts.iter_mut().zip(earlier.counts) {
+            *count = count.saturating_sub(known);
+        }
+        rest
+    }
+}
+
+impl<L> Default for Tallied<L> {
+    fn default() -> Tallied<L> {
+        Tallied {
+            counts: [0; LABELS_MAX],
+            labels: PhantomData,
+        }
+    }
+}
+
 /// One `T` for each worker, who alone writes it. Copies are the same numbers, so that what stays in
-/// a reload keeps counting where it was.
+/// a reload keeps counting where it was; two are equal if they are the same numbers, whatever those
+/// say.
 pub struct PerWorker<T>(Arc<[Line<T>]>);
 
 /// Cache lines of its own, two of them since they are fetched in pairs: workers must not slow each
@@ -141,6 +194,20 @@ impl<T> Clone for PerWorker<T> {
     }
 }
 
+impl<T> PartialEq for PerWorker<T> {
+    fn eq(&self, other: &PerWorker<T>) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for PerWorker<T> {}
+
+impl<T> Hash for PerWorker<T> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        Arc::as_ptr(&self.0).cast::<()>().hash(hasher);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::label::labels;
@@ -166,6 +233,18 @@ mod tests {
         assert_eq!(tallies.sum(|tally| tally.of(Side::Left)), 2);
         assert_eq!(tallies.sum(|tally| tally.of(Side::Right)), 1);
         assert_eq!(tallies.of(1).sum(), 2);
+        let earlier = Tallied::of_all(tallies.iter());
+        assert_eq!((earlier.of(Side::Left), earlier.sum()), (2, 3));
+        tallies.of(0).count(Side::Right);
+        let since = Tallied::of_all(tallies.iter()).since(&earlier);
+        assert_eq!((since.of(Side::Left), since.of(Side::Right)), (0, 1));
+    }
+
+    #[test]
+    fn equal_are_the_same_numbers_only() {
+        let tallies: PerWorker<Tally<Side>> = PerWorker::new(2);
+        assert!(tallies == tallies.clone());
+        assert!(tallies != PerWorker::new(2));
     }
 
     #[test]

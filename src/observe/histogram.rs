@@ -63,6 +63,14 @@ impl Distribution {
         self.buckets.iter().sum()
     }
 
+    /// Adds what was measured elsewhere.
+    pub fn add(&mut self, other: &Distribution) {
+        for (sum, count) in self.buckets.iter_mut().zip(other.buckets) {
+            *sum += count;
+        }
+        self.sum_us += other.sum_us;
+    }
+
     /// What came since `earlier`.
     pub fn since(&self, earlier: &Distribution) -> Distribution {
         let mut rest = self.clone();
@@ -140,8 +148,10 @@ mod tests {
     #[test]
     fn the_past_can_be_taken_off() {
         let (earlier, later) = (measured(&[1, 20]), measured(&[1, 20, 20, 70]));
-        let rest = later.since(&earlier);
+        let mut rest = later.since(&earlier);
         assert_eq!(rest.count(), 2);
         assert_eq!(rest.sum_us, 90_000);
+        rest.add(&earlier);
+        assert_eq!(rest, later);
     }
 }

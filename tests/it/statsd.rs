@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
 
+use crate::support::process::file;
 use crate::support::{
-    IN_KEY, KEY_A, PATIENCE, Process, Upstream, config, envelope, envelope_request,
+    IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope, envelope_request,
 };
 
 /// Everything that arrives until `is_last` comes.
@@ -101,15 +102,115 @@ fn promised() -> BTreeSet<String> {
         .collect()
 }
 
+/// What comes last in a push, where something was delivered.
+fn is_end(line: &str) -> bool {
+    line.starts_with("sentrymirror.handle_proxy.send_request.duration:")
+}
+
 #[test]
 fn the_old_names_that_the_readme_keeps_are_sent() {
-    let source = include_str!("../../src/admin/prior_art.rs");
-    let quoted: BTreeSet<String> = source
-        .split('"')
-        .filter(|text| text.starts_with("handle_"))
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(promised(), quoted);
+    let (upstream, server) = (Upstream::ok(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let outbounds = [
+        upstream.dsn(KEY_A, 11),
+        format!("http://{KEY_B}@nowhere.invalid/22"),
+        format!("{{dsn: {}, sample_rate: 0}}", upstream.dsn(KEY_B, 33)),
+    ];
+    let extra = format!("statsd_addr: {}", server.local_addr().unwrap());
+    let mirror = Process::start(&config(&outbounds, &extra));
+    let post = |target: &str, fields: &str| {
+        format!("POST {target} HTTP/1.1\r\nHost: m\r\n{fields}Content-Length: 2\r\n\r\n{{}}")
+    };
+    let of_key = |key: &str| format!("/api/42/envelope/?sentry_key={key}");
+    for (request, status) in [
+        (post("/api/42/store/", ""), 401),
+        (post(&of_key(KEY_A), ""), 403),
+        (post(&of_key(IN_KEY), "Content-Encoding: gzip\r\n"), 400),
+        (
+            format!("PUT {} HTTP/1.1\r\nHost: m\r\n\r\n", of_key(IN_KEY)),
+            405,
+        ),
+    ] {
+        assert_eq!(mirror.client().ask(request.as_bytes()).status, status);
+    }
+    let good = envelope_request(envelope("00").as_bytes());
+    assert_eq!(mirror.client().ask(&good).status, 200);
+    mirror.signal("TERM");
+    assert_eq!(mirror.wait().0.code(), Some(0));
+    let lines = received(&server, is_end);
+    let names = lines.iter().map(|line| {
+        let (name, _) = line.split_once(':').unwrap();
+        name.strip_prefix("sentrymirror.").unwrap()
+    });
+    let old = names.filter(|name| name.starts_with("handle_"));
+    assert_eq!(promised(), old.map(str::to_owned).collect());
+}
+
+#[test]
+fn every_ten_seconds_what_is_new_is_pushed_and_a_reload_is_nothing_new() {
+    let (upstream, server) = (Upstream::ok(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let statsd = format!("statsd_addr: {}", server.local_addr().unwrap());
+    let one = |project| {
+        let text = config(&[upstream.dsn(KEY_A, 11)], &statsd);
+        text.replace(
+            "mirror.example.com/42",
+            &format!("mirror.example.com/{project}"),
+        )
+    };
+    let other = format!(
+        "  - inbound: http://{KEY_B}@mirror.example.com/7\n    outbound: ['{}']\n",
+        upstream.dsn(KEY_B, 22)
+    );
+    let path = file("config.yml", &(one(42) + &other));
+    let mirror = Process::start_with(&one(42), |command| {
+        *command = std::process::Command::new(command.get_program());
+        command.arg("-c").arg(&path);
+    });
+    let mut client = mirror.client();
+    let good = String::from_utf8(envelope_request(envelope("00").as_bytes())).unwrap();
+    let to_other = good.replace(IN_KEY, KEY_B);
+    for request in [&good, &good, &good, &to_other, &to_other] {
+        assert_eq!(client.ask(request.as_bytes()).status, 200);
+    }
+    let counted = |lines: &[String], name: &str| -> u64 {
+        let lines = lines.iter();
+        let of_name = lines.filter_map(|line| {
+            let rest = line.strip_prefix("sentrymirror.")?.strip_prefix(name)?;
+            let (count, _) = rest.strip_prefix(':')?.split_once("|c")?;
+            Some(count.parse::<u64>().unwrap())
+        });
+        of_name.sum()
+    };
+    let names = [
+        "requests",
+        "deliveries",
+        "handle_request.request",
+        "handle_proxy.response",
+        "handle_proxy.outbound_request.start",
+        "handle_proxy.outbound_request.success",
+    ];
+    let first = received(&server, is_end);
+    assert!(
+        first
+            .iter()
+            .any(|line| line.starts_with("sentrymirror.ready:1|g"))
+    );
+    for name in names {
+        assert_eq!(counted(&first, name), 5, "{name} in {first:#?}");
+    }
+    // One route goes, and the other is called otherwise.
+    std::fs::write(&path, one(43)).unwrap();
+    mirror.signal("HUP");
+    mirror.wait_for_line("configuration reloaded");
+    assert_eq!(client.ask(good.as_bytes()).status, 200);
+    mirror.signal("TERM");
+    assert_eq!(mirror.wait().0.code(), Some(0));
+    let second = received(&server, is_end);
+    for name in names {
+        assert_eq!(counted(&second, name), 1, "{name} in {second:#?}");
+    }
+    for line in second.iter().filter(|line| line.contains("|d|@")) {
+        assert!(line.contains("|d|@1|") || line.ends_with("|d|@1"), "{line}");
+    }
 }
 
 #[test]
