@@ -14,7 +14,7 @@ use crate::observe::family::{Family, Labels};
 use crate::observe::histogram::Distribution;
 use crate::observe::label::Label;
 use crate::server::sight::{Sight, Stage};
-use crate::upstream::counters::{BreakerState, OriginCounters};
+use crate::upstream::counters::OriginCounters;
 
 /// What a request without a route has for its name.
 const NO_ROUTE: &str = "none";
@@ -258,7 +258,7 @@ fn upstreams(numbers: &Numbers) -> Vec<Family> {
         (
             "breakers_open",
             "Workers that leave the upstream alone because it gave no answer.",
-            |counters| u64::from(counters.breaker() != BreakerState::Closed),
+            |counters| u64::from(counters.breaker().is_open()),
         ),
     ];
     let origin = |origin: &crate::sentry::dsn::Origin| vec![("origin", origin.to_string())];

@@ -118,20 +118,19 @@ impl View<'_> {
 
     fn upstream(&self, shared: &SharedOrigin) -> Value {
         let states = || shared.counters.iter().map(|counters| counters.breaker());
-        let worst = states().max().unwrap_or(BreakerState::Closed);
-        let open = states()
-            .filter(|state| *state != BreakerState::Closed)
-            .count();
+        let in_state = |state| states().filter(|known| *known == state).count() as u64;
+        let worst = BreakerState::ALL
+            .iter()
+            .rev()
+            .find(|state| in_state(**state) > 0);
         let sum =
             |read: fn(&crate::upstream::counters::OriginCounters) -> u64| shared.counters.sum(read);
         json!({
             "origin": shared.origin.to_string(),
-            "breaker": match worst {
-                BreakerState::Closed => "closed",
-                BreakerState::Probing => "probing",
-                BreakerState::Open => "open",
-            },
-            "breakers_open": open,
+            "breaker": worst.map(|state| state.word()),
+            // By the number of workers.
+            "breakers": tally(in_state),
+            "breakers_open": states().filter(|state| state.is_open()).count(),
             "in_flight": sum(|counters| counters.in_flight.read()),
             "connections_open": sum(|counters| counters.open.read()),
             "connections_idle": sum(|counters| counters.idle.read()),

@@ -42,10 +42,11 @@ impl Breaker {
         }
     }
 
-    /// What it lets through.
-    pub fn state(&self) -> BreakerState {
+    /// What it lets through at `now`.
+    pub fn state(&self, now: Instant) -> BreakerState {
         match self.open_until.get() {
             None => BreakerState::Closed,
+            Some(until) if until <= now => BreakerState::Due,
             Some(_) if self.is_probing.get() => BreakerState::Probing,
             Some(_) => BreakerState::Open,
         }
@@ -120,8 +121,25 @@ mod tests {
             assert!(breaker.admits(now, &limits()));
             breaker.failed(now, &limits());
         }
-        assert_eq!(breaker.state(), BreakerState::Open);
+        assert_eq!(breaker.state(now), BreakerState::Open);
         assert!(!breaker.admits(now, &limits()));
+    }
+
+    #[test]
+    fn without_traffic_it_does_not_look_open_for_ever() {
+        let breaker = Breaker::default();
+        let start = Instant::now();
+        for _ in 0..3 {
+            breaker.failed(start, &limits());
+        }
+        let due = start + Duration::from_secs(1);
+        assert_eq!(breaker.state(due), BreakerState::Due);
+        assert!(breaker.admits(due, &limits()));
+        assert_eq!(breaker.state(due), BreakerState::Probing);
+        // Nothing was heard of the probe.
+        let later = due + limits().exchange_timeout;
+        assert_eq!(breaker.state(later), BreakerState::Due);
+        assert!(breaker.admits(later, &limits()));
     }
 
     #[test]
@@ -134,11 +152,11 @@ mod tests {
         assert!(!breaker.admits(start + Duration::from_millis(499), &limits()));
         let later = start + Duration::from_secs(1);
         assert!(breaker.admits(later, &limits()));
-        assert_eq!(breaker.state(), BreakerState::Probing);
+        assert_eq!(breaker.state(later), BreakerState::Probing);
         assert!(!breaker.admits(later, &limits()), "one probe at a time");
         // The failure of one that was sent earlier says nothing about the probe.
         breaker.answered();
-        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.state(later), BreakerState::Closed);
         assert!(breaker.admits(later, &limits()) && breaker.admits(later, &limits()));
     }
 

@@ -4,6 +4,7 @@
 //! connections anyway, so that a delivery pays nothing for them.
 
 use crate::observe::counters::{Count, Gauge};
+use crate::observe::label::{Label, labels};
 
 /// One worker's numbers about one origin.
 #[derive(Default)]
@@ -26,24 +27,32 @@ pub struct OriginCounters {
     pub breaker: Gauge,
 }
 
-/// What a breaker lets through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BreakerState {
-    /// Everything.
-    Closed,
-    /// One delivery, which is on its way to find out.
-    Probing,
-    /// Nothing.
-    Open,
+labels! {
+    /// What a breaker lets through, from the best to the worst.
+    pub enum BreakerState {
+        /// Everything.
+        Closed => "closed",
+        /// The next delivery, to find out: its pause is over.
+        Due => "due",
+        /// Nothing besides one delivery, which is on its way to find out.
+        Probing => "probing",
+        /// Nothing.
+        Open => "open",
+    }
+}
+
+impl BreakerState {
+    /// Whether the upstream is left alone.
+    pub fn is_open(self) -> bool {
+        matches!(self, BreakerState::Probing | BreakerState::Open)
+    }
 }
 
 impl OriginCounters {
     /// The state of the breaker, as published last.
     pub fn breaker(&self) -> BreakerState {
-        match self.breaker.read() {
-            0 => BreakerState::Closed,
-            1 => BreakerState::Probing,
-            _ => BreakerState::Open,
-        }
+        let is_published = |state: &&BreakerState| **state as u64 == self.breaker.read();
+        let found = BreakerState::ALL.iter().find(is_published);
+        found.copied().unwrap_or(BreakerState::Closed)
     }
 }

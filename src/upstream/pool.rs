@@ -130,7 +130,7 @@ impl Upstream {
         counters.idle.set(idle.len());
         counters.open.set(self.open.get());
         counters.in_flight.set(self.in_flight.get());
-        counters.breaker.set(self.breaker.state() as usize);
+        counters.breaker.set(self.breaker.state(now) as usize);
     }
 
     fn counters(&self) -> &OriginCounters {
