@@ -3,7 +3,7 @@
 //! Unlike the metrics this is meant to be read as it is: rates and latencies of the last minute, steps of
 //! the last five, what stands in the way of each outbound.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 
@@ -39,6 +39,8 @@ pub(super) fn status(sight: &Sight, history: &History, now: Instant) -> Value {
             Stage::Ready => "ready",
             Stage::Draining => "draining",
         },
+        // So that ages can be told whatever the clock of the reader says.
+        "at": rfc3339(SystemTime::now()),
         "started_at": rfc3339(sight.started_at),
         "uptime_seconds": now.duration_since(sight.started).as_secs(),
         "listening_on": sight.address.to_string(),
