@@ -284,6 +284,15 @@ fn upstreams(numbers: &Numbers) -> Vec<Family> {
         "How old the addresses of an upstream's host are.",
         ages,
     ));
+    let refreshes = numbers.origins().filter_map(|(shared, _)| {
+        let refresh = shared.dns_refresh()?;
+        Some((origin(&shared.origin), refresh.as_secs_f64()))
+    });
+    families.push(Family::gauge(
+        "dns_refresh_seconds",
+        "How often an upstream's host is resolved again.",
+        refreshes,
+    ));
     families
 }
 

@@ -26,6 +26,7 @@ pub fn resolve(origins: &[Arc<SharedOrigin>], refresh: Duration, patience: Durat
             shared.set_addresses(vec![address]);
             continue;
         }
+        shared.resolved_every(refresh);
         let keeper = Keeper::new(Arc::clone(shared), ask_system);
         let first_answer = first_answer.clone();
         let spawned = thread::Builder::new()

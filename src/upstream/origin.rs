@@ -29,6 +29,8 @@ pub struct SharedOrigin {
     /// When the resolver gave the last good answer, in milliseconds after `since`; 0 for never.
     resolved_at_ms: AtomicU64,
     since: Instant,
+    /// How often the resolver is asked, in milliseconds; 0 for never.
+    dns_refresh_ms: AtomicU64,
     /// 1 while it is down.
     down: Change,
     /// What the workers count about it.
@@ -54,6 +56,7 @@ impl SharedOrigin {
             next_address: AtomicUsize::new(0),
             resolved_at_ms: AtomicU64::new(0),
             since: Instant::now(),
+            dns_refresh_ms: AtomicU64::new(0),
             down: Change::new(),
             counters: PerWorker::new(workers),
         }
@@ -83,6 +86,18 @@ impl SharedOrigin {
         let at_ms = self.resolved_at_ms.load(Ordering::Relaxed);
         let at = Duration::from_millis(at_ms);
         (at_ms != 0).then(|| now.saturating_duration_since(self.since).saturating_sub(at))
+    }
+
+    /// Takes note that the resolver is asked again and again.
+    pub fn resolved_every(&self, refresh: Duration) {
+        let refresh_ms = u64::try_from(refresh.as_millis()).unwrap_or(u64::MAX);
+        self.dns_refresh_ms.store(refresh_ms, Ordering::Relaxed);
+    }
+
+    /// How often the resolver is asked; `None` where it is not.
+    pub fn dns_refresh(&self) -> Option<Duration> {
+        let refresh_ms = self.dns_refresh_ms.load(Ordering::Relaxed);
+        (refresh_ms != 0).then(|| Duration::from_millis(refresh_ms))
     }
 
     /// The addresses to try, in the order to try them.
