@@ -184,7 +184,8 @@ impl Mirror {
             let _ = worker.stream.write_all(b"p");
         }
         info!(routes = config.routes.len(), "configuration reloaded");
-        self.sight.reloaded(Current::of(&plan, config));
+        let in_force = self.fixed.kept_in(config);
+        self.sight.reloaded(Current::of(&plan, &in_force));
         self.plan = plan;
         Ok(())
     }
@@ -325,6 +326,24 @@ impl Fixed {
             admin: config.admin,
             statsd: config.statsd.clone(),
             self_report: config.self_report.clone(),
+        }
+    }
+
+    /// What is in force once `config` has been reloaded: all of it but this.
+    fn kept_in(&self, config: &Config) -> Config {
+        let fixed = self.clone();
+        Config {
+            ip: fixed.listen.ip(),
+            port: fixed.listen.port(),
+            reuse_port: fixed.reuse_port,
+            workers: fixed.workers,
+            driver: fixed.driver,
+            log: fixed.log,
+            access_log: fixed.access_log,
+            admin: fixed.admin,
+            statsd: fixed.statsd,
+            self_report: fixed.self_report,
+            ..config.clone()
         }
     }
 }
