@@ -2,12 +2,13 @@
 //!
 //! One short-lived thread per connection, one request per connection. Their number, the bytes of a
 //! request and the time for reading it and for writing the answer are bounded, so that a client which
-//! does nothing, or everything, costs a thread for some seconds at most and never keeps a probe waiting.
+//! does nothing, or everything, costs a thread for some seconds at most. Where all places are taken, whoever
+//! has kept one for the longest without asking for anything makes room, so that a probe, which asks at
+//! once, is answered however many others only connect.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,29 +32,28 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 /// How long a client may take to close once it has its answer.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
 
+/// What a request is told that names another host.
+const MISDIRECTED: &str =
+    "over the loopback this answers only to an address, to localhost and to names without a dot\n";
+
 /// The pause after a failed accept, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `pages` to all who connect, for ever.
 pub(super) fn serve(listener: &TcpListener, pages: &Arc<Pages>) {
-    let connections = Arc::new(AtomicUsize::new(0));
+    let places = Arc::new(Places::default());
     for stream in listener.incoming() {
         let Ok(stream) = stream else {
             thread::sleep(ACCEPT_PAUSE);
             continue;
         };
-        let place = Place::take(&connections);
-        if place.number > CONNECTIONS_MAX {
-            // Closed without a word: words would take time, and there is too much to do already.
-            continue;
-        }
+        let place = Places::take(&places, stream);
         let pages = Arc::clone(pages);
         let spawned = thread::Builder::new()
             .name("admin-connection".to_owned())
             .spawn(move || {
                 // A client that is gone needs no answer.
-                let _ = answer(stream, &pages);
-                drop(place);
+                let _ = answer(&place, &pages);
             });
         if let Err(error) = spawned {
             warn!(%error, "cannot start a thread for a connection to the admin pages");
@@ -61,30 +61,78 @@ pub(super) fn serve(listener: &TcpListener, pages: &Arc<Pages>) {
     }
 }
 
-/// A connection being served; counts itself out when dropped.
+/// The connections being served, oldest first.
+#[derive(Default)]
+struct Places(Mutex<Vec<Taken>>);
+
+/// A connection as all can see it.
+struct Taken {
+    stream: Arc<TcpStream>,
+    has_asked: bool,
+}
+
+/// A connection being served; gives its place back when dropped.
 struct Place {
-    connections: Arc<AtomicUsize>,
-    number: usize,
+    places: Arc<Places>,
+    stream: Arc<TcpStream>,
+}
+
+impl Places {
+    /// A place for `stream`, where necessary that of another.
+    fn take(places: &Arc<Places>, stream: TcpStream) -> Place {
+        let stream = Arc::new(stream);
+        let mut taken = places.lock();
+        if taken.len() >= CONNECTIONS_MAX {
+            // Without anybody who has not asked, the oldest is most likely one that takes no answer.
+            let silent = taken.iter().position(|taken| !taken.has_asked);
+            let ended = taken.remove(silent.unwrap_or(0));
+            // Its thread wakes up and finds it at its end.
+            let _ = ended.stream.shutdown(Shutdown::Both);
+        }
+        taken.push(Taken {
+            stream: Arc::clone(&stream),
+            has_asked: false,
+        });
+        Place {
+            places: Arc::clone(places),
+            stream,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Taken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Place {
-    fn take(connections: &Arc<AtomicUsize>) -> Place {
-        Place {
-            connections: Arc::clone(connections),
-            number: connections.fetch_add(1, Ordering::Relaxed) + 1,
+    /// Takes note that the request is there.
+    fn has_asked(&self) {
+        let mut taken = self.places.lock();
+        let own = taken.iter_mut().find(|taken| self.is_at(taken));
+        if let Some(own) = own {
+            own.has_asked = true;
         }
+    }
+
+    fn is_at(&self, taken: &Taken) -> bool {
+        Arc::ptr_eq(&taken.stream, &self.stream)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.places.lock().retain(|taken| !self.is_at(taken));
     }
 }
 
-fn answer(mut stream: TcpStream, pages: &Pages) -> io::Result<()> {
-    let request = read_request(&mut stream)?;
+fn answer(place: &Place, pages: &Pages) -> io::Result<()> {
+    let mut stream = &*place.stream;
+    let request = read_request(stream)?;
+    place.has_asked();
     let (page, is_head) = match &request {
+        Some(request) if !is_meant_for_us(request, stream.local_addr()?.ip()) => {
+            (Page::text(421, MISDIRECTED), request.method == "HEAD")
+        }
         Some(request) => (pages.page(request), request.method == "HEAD"),
         None => (
             Page::text(400, "this is no request that is understood\n"),
@@ -95,13 +143,31 @@ fn answer(mut stream: TcpStream, pages: &Pages) -> io::Result<()> {
     if !is_head {
         bytes.extend_from_slice(page.body.as_bytes());
     }
-    write_all(&mut stream, &bytes)?;
+    write_all(stream, &bytes)?;
     stream.shutdown(Shutdown::Write)?;
     // What is still unread would make the kernel reset the connection, and the answer with it.
     stream.set_read_timeout(Some(CLOSE_TIME))?;
     let mut rest = [0; 1024];
     let _ = stream.read(&mut rest)?;
     Ok(())
+}
+
+/// Whether a request that came in at the address `own` may be meant for this port.
+///
+/// A page from elsewhere in an operator's browser cannot read what is here, unless its owner lets the
+/// name of that page lead to this host (DNS rebinding). Over the loopback, where browsers reach what
+/// nobody else can, only hosts are accepted that no stranger can own: addresses, `localhost`, names
+/// without a dot. Elsewhere it could be any name that operators have given it.
+fn is_meant_for_us(request: &Request, own: IpAddr) -> bool {
+    if !own.to_canonical().is_loopback() {
+        return true;
+    }
+    let host = request.host.as_str();
+    let has_port = |(_, port): &(&str, &str)| port.bytes().all(|byte| byte.is_ascii_digit());
+    let name = host.rsplit_once(':').filter(has_port);
+    let name = name.map_or(host, |(name, _)| name).trim_end_matches('.');
+    let is_address = name.starts_with('[') || name.parse::<IpAddr>().is_ok();
+    is_address || !name.contains('.') || name.to_ascii_lowercase().ends_with(".localhost")
 }
 
 /// A request as far as it matters.
@@ -113,10 +179,12 @@ pub(super) struct Request {
     pub(super) path: String,
     /// What it would like to have.
     pub(super) accept: String,
+    /// Whom it was sent to, with the port if it was told; empty if it does not say.
+    pub(super) host: String,
 }
 
 /// Reads a request; `None` where it is malformed or too large.
-fn read_request(stream: &mut TcpStream) -> io::Result<Option<Request>> {
+fn read_request(mut stream: &TcpStream) -> io::Result<Option<Request>> {
     let deadline = Instant::now() + READ_TIME;
     let mut head = Vec::new();
     let mut room = [0; 2048];
@@ -145,15 +213,17 @@ fn parse(head: &[u8]) -> Result<Option<Request>, httparse::Error> {
     }
     let target = parsed.path.unwrap_or_default();
     let path = target.split(['?', '#']).next().unwrap_or_default();
-    let mut accepts = parsed
-        .headers
-        .iter()
-        .filter(|field| field.name.eq_ignore_ascii_case("accept"));
-    let accept = accepts.next().map_or(&[][..], |field| field.value);
+    let field = |name: &str| {
+        let mut fields = parsed.headers.iter();
+        let found = fields.find(|field| field.name.eq_ignore_ascii_case(name));
+        let value = found.map_or(&[][..], |field| field.value);
+        String::from_utf8_lossy(value).into_owned()
+    };
     Ok(Some(Request {
         method: parsed.method.unwrap_or_default().to_owned(),
         path: path.to_owned(),
-        accept: String::from_utf8_lossy(accept).into_owned(),
+        accept: field("accept"),
+        host: field("host"),
     }))
 }
 
@@ -163,6 +233,7 @@ fn head(page: &Page) -> String {
         400 => "Bad Request",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        421 => "Misdirected Request",
         _ => "Service Unavailable",
     };
     format!(
@@ -178,7 +249,7 @@ fn head(page: &Page) -> String {
     )
 }
 
-fn write_all(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+fn write_all(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     let deadline = Instant::now() + WRITE_TIME;
     while !bytes.is_empty() {
         stream.set_write_timeout(Some(left(deadline)?))?;
@@ -206,17 +277,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_its_method_its_path_and_what_it_accepts() {
+    fn a_request_is_what_matters_of_it() {
         let head = b"GET /metrics?x=1 HTTP/1.1\r\nHost: m\r\naccept: text/plain\r\n\r\n";
         let expected = Request {
             method: "GET".to_owned(),
             path: "/metrics".to_owned(),
             accept: "text/plain".to_owned(),
+            host: "m".to_owned(),
         };
         assert_eq!(parse(head), Ok(Some(expected)));
         for end in 0..head.len() {
             assert_eq!(parse(&head[..end]), Ok(None), "{end}");
         }
         assert!(parse(b"\0\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn over_the_loopback_no_name_is_taken_that_strangers_can_own() {
+        let is_taken = |host: &str, own: &str| {
+            let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let request = parse(head.as_bytes()).unwrap().unwrap();
+            is_meant_for_us(&request, own.parse().unwrap())
+        };
+        for host in [
+            "",
+            "127.0.0.1",
+            "127.0.0.1:3001",
+            "10.1.2.3:3001",
+            "[::1]",
+            "[::1]:3001",
+            "localhost",
+            "LocalHost.:3001",
+            "mirror.localhost:3001",
+            "sentry-mirror:3001",
+        ] {
+            assert!(is_taken(host, "127.0.0.1"), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:3001",
+            "evil.example.:3001",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:3001",
+        ] {
+            assert!(!is_taken(host, "127.0.0.1"), "{host}");
+            assert!(!is_taken(host, "::1"), "{host}");
+            assert!(!is_taken(host, "::ffff:127.0.0.1"), "{host}");
+        }
+        let service = "sentry-mirror.default.svc.cluster.local:3001";
+        assert!(is_taken(service, "10.0.0.7"));
     }
 }

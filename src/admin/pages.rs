@@ -113,6 +113,7 @@ mod tests {
                 method: "GET".to_owned(),
                 path: path.to_owned(),
                 accept: String::new(),
+                host: String::new(),
             };
             pages.page(&request).status
         };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::process::{ask, file, run};
 use crate::support::{
     Action, Client, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope,
-    envelope_request,
+    envelope_request, wait_until,
 };
 
 fn with_admin(outbounds: &[String], extra: &str) -> Process {
@@ -157,6 +157,105 @@ fn a_port_in_use_is_told_with_what_to_do() {
 }
 
 #[test]
+fn more_silent_clients_than_there_are_places_keep_no_probe_waiting() {
+    let upstream = Upstream::ok();
+    let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
+    let mut silent = Vec::new();
+    for round in 0..3 {
+        for number in 0..40 {
+            let mut stream = TcpStream::connect(mirror.admin_address()).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            if number % 2 == 0 {
+                // Some begin to ask. Those who came first may be gone already.
+                let _ = stream.write_all(b"GET /health HTTP/1.1\r\n");
+            }
+            silent.push(stream);
+        }
+        let started = Instant::now();
+        assert_eq!(mirror.page("/health").status, 200, "{round}");
+        assert_eq!(mirror.page("/ready").status, 200, "{round}");
+        assert!(started.elapsed() < Duration::from_secs(2), "{round}");
+    }
+    // Nobody was told anything.
+    for stream in &mut silent {
+        assert!(!matches!(stream.read(&mut [0; 1]), Ok(1)));
+    }
+}
+
+#[test]
+fn a_page_of_somebody_else_cannot_read_it_under_a_name_of_its_own() {
+    let upstream = Upstream::ok();
+    let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
+    let ask = |fields: &str| {
+        let request = format!("GET /status HTTP/1.1\r\n{fields}\r\n");
+        ask(mirror.admin_address(), &request).status
+    };
+    assert_eq!(mirror.page("/status").status, 200);
+    assert_eq!(ask(""), 200);
+    assert_eq!(ask("Host: localhost:3001\r\n"), 200);
+    assert_eq!(ask("Host: rebound.example:3001\r\n"), 421);
+}
+
+#[test]
+fn the_configuration_in_force_is_told_after_a_reload() {
+    let upstream = Upstream::ok();
+    let text = |extra: &str| config(&[upstream.dsn(KEY_A, 11)], extra);
+    let path = file(
+        "config.yml",
+        &text("admin: {port: 0}\nworkers: 1\nreply_timeout: 2s"),
+    );
+    let mirror = Process::start_with(&text("admin: {port: 0}"), |command| {
+        *command = std::process::Command::new(command.get_program());
+        command.arg("-c").arg(&path);
+    });
+    let in_force = mirror.page("/config").text().to_owned();
+    let other = text(
+        "admin: {ip: 127.0.0.9, port: 9}\nworkers: 2\ndriver: epoll\nreuse_port: true\nlog_filter: warn\nlog_format: json\naccess_log: json\nstatsd_addr: 127.0.0.1:9\ndefault_metrics_tags: {a: b}\nsentry_dsn: http://a@127.0.0.9/1\nsentry_env: e\nreply_timeout: 3s",
+    );
+    let other = other.replace("ip: 127.0.0.1\nport: 0", "ip: 127.0.0.9\nport: 9000");
+    std::fs::write(&path, other).unwrap();
+    mirror.signal("HUP");
+    mirror.wait_for_line("change only with a restart");
+    mirror.wait_for_line("configuration reloaded");
+    let expected = in_force.replace("reply_timeout: 2s", "reply_timeout: 3s");
+    wait_until(
+        || mirror.page("/config").text() == expected,
+        || mirror.page("/config").text().to_owned(),
+    );
+}
+
+#[test]
+fn a_breaker_of_one_worker_is_told_as_such_and_is_due_once_its_pause_is_over() {
+    let dsn = {
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{KEY_A}@{}/11", nobody.local_addr().unwrap())
+    };
+    let breaker = "workers: 2\nbreaker: {failures: 1, pause: 5s, pause_max: 5s}";
+    let mirror = with_admin(&[dsn], breaker);
+    assert_eq!(mirror.client().ask(&good()).status, 503);
+    let wait_for = |state: &str, open: u64| {
+        let upstream = || -> serde_json::Value {
+            let status = mirror.page("/status");
+            let status: serde_json::Value = serde_json::from_str(status.text()).unwrap();
+            status["routes"][0]["outbounds"][0]["upstream"].clone()
+        };
+        let is_so = |upstream: &serde_json::Value| {
+            upstream["breaker"] == state
+                && upstream["breakers"] == serde_json::json!({"closed": 1, state: 1})
+                && upstream["breakers_open"] == open
+        };
+        wait_until(|| is_so(&upstream()), || upstream().to_string());
+    };
+    wait_for("open", 1);
+    // Nothing comes, and it does not look open for ever.
+    wait_for("due", 0);
+    assert_eq!(
+        mirror.metrics().sum("sentry_mirror_breakers_open", &[]),
+        0.0
+    );
+}
+
+#[test]
 fn clients_that_say_nothing_keep_nobody_from_looking() {
     let upstream = Upstream::ok();
     let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
@@ -174,7 +273,7 @@ fn clients_that_say_nothing_keep_nobody_from_looking() {
         let end = stream.read(&mut [0; 1]);
         assert!(matches!(end, Ok(0)), "{end:?}");
     }
-    // More than are served at a time are closed at once, and the others get their answer later.
+    // Those who come and go in a crowd leave their places.
     let crowd: Vec<TcpStream> = (0..60).map(|_| connect()).collect();
     drop(crowd);
     let large = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000));
