@@ -90,19 +90,49 @@ async function load(inbound, end) {
   return answered;
 }
 
-/** What the page shows of each outbound, by its name. */
+/** What the page shows: gauges, routes with their lines, outbounds with all their parts. */
 function shown(page) {
-  return page.$$eval(".outbound", (cards) =>
-    cards.map((card) => ({
-      name: card.querySelector(".name").textContent,
-      role: card.querySelector(".role").textContent,
-      state: card.querySelector(".state").textContent,
-      trouble: card.querySelector(".trouble").hidden ? null : card.querySelector(".trouble").textContent,
-      ...Object.fromEntries(
-        [...card.querySelectorAll("[data-field]")].map((field) => [field.dataset.field, field.textContent]),
-      ),
-    })),
-  );
+  return page.evaluate(() => {
+    const text = (parent, selector) => parent.querySelector(selector).textContent;
+    const fields = (parent) =>
+      Object.fromEntries(
+        [...parent.querySelectorAll("[data-field]")].map((field) => [field.dataset.field, field.textContent]),
+      );
+    return {
+      verdict: text(document, "#verdict"),
+      gauges: fields(document.querySelector("#gauges")),
+      routes: [...document.querySelectorAll(".route")].map((route) => [text(route, "h2"), text(route, "p")]),
+      outbounds: [...document.querySelectorAll(".outbound")].map((card) => ({
+        name: text(card, ".name"),
+        role: text(card, ".role"),
+        state: text(card, ".state"),
+        more: text(card, ".more"),
+        bars: card.querySelectorAll("rect").length,
+        trouble: card.querySelector(".trouble").hidden ? null : text(card, ".trouble"),
+        ...fields(card),
+      })),
+    };
+  });
+}
+
+/**
+ * Gives the page the same answer from now on, the next that the mirror gives; resolves to it once the
+ * page has drawn it.
+ */
+async function frozen(page) {
+  let answer = null;
+  let served = 0;
+  let isDrawn;
+  const drawn = new Promise((resolve) => (isDrawn = resolve));
+  await page.route("**/status", async (route) => {
+    answer ??= await (await route.fetch()).json();
+    // It asks again only once it has drawn what it got.
+    if (served === 1) isDrawn();
+    served += 1;
+    await route.fulfill({ json: answer });
+  });
+  await drawn;
+  return answer;
 }
 
 /** What goes wrong in a page, and where it asks for something. */
@@ -116,29 +146,109 @@ function watch(page, admin) {
   return wrong;
 }
 
-async function compare(page, admin) {
-  // The load is over; what is still in flight, and the page, take a moment.
-  for (let tries = 0; ; tries += 1) {
-    const status = await (await fetch(`${admin}/status`)).json();
-    const cards = await shown(page);
-    const said = status.routes.flatMap((route) => route.outbounds);
-    const number = (text) => Number(text.replaceAll(",", ""));
-    const of = (outbound) => [outbound.name, outbound.delivered, outbound.withheld, outbound.lost];
-    const onPage = cards.map((card) => [card.name, number(card.delivered), number(card.withheld), number(card.lost)]);
-    try {
-      assert.deepEqual(onPage, said.map(of));
-      assert.deepEqual(cards.map((card) => card.role), said.map((one) => (one.is_primary ? "primary" : "")));
-      for (const [index, card] of cards.entries()) {
-        const what = said[index].last_error?.what;
-        assert.equal(card.trouble === null, what === undefined);
-        if (what) assert.ok(card.trouble.includes(what.trim()), `${card.trouble} is not ${what}`);
-      }
-      return { status, cards };
-    } catch (error) {
-      if (tries === 20) throw error;
-      await sleep(500);
-    }
+const UNITS = { ms: 1e-3, s: 1, "%": 1e-2, "/s": 1, B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 };
+
+/** That `text` is `value`, within what its last digit may hide; `null` is a dash. */
+function assertShows(text, value, what) {
+  if (value === null) {
+    assert.equal(text, "–", what);
+    return;
   }
+  const [, digits, unit] = text.match(/^([\d,.]+) ?(\D*)$/) ?? assert.fail(`${what}: ${text} is no number`);
+  const scale = unit === "" ? 1 : UNITS[unit];
+  assert.ok(scale, `${what}: ${unit} is no unit`);
+  const step = scale * (digits.includes(".") ? 0.1 : unit === "" ? 0 : 1);
+  const difference = Math.abs(Number(digits.replaceAll(",", "")) * scale - value);
+  assert.ok(difference <= step * 1.001, `${what}: ${text} is not ${value}`);
+}
+
+const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
+
+function compareOutbound(card, outbound) {
+  const of = (what) => `${outbound.name}: ${what}`;
+  assert.equal(card.name, outbound.name);
+  assert.equal(card.role, outbound.is_primary ? "primary" : "", of("role"));
+  const latency = outbound.latency_seconds;
+  const values = {
+    rate: outbound.per_second,
+    success: outbound.success,
+    p50: latency.p50,
+    p99: latency.p99,
+    delivered: outbound.delivered,
+    withheld: outbound.withheld,
+    lost: outbound.lost,
+  };
+  for (const [field, value] of Object.entries(values)) assertShows(card[field], value, of(field));
+  assert.equal(card.bars, sum(outbound.steps.slice(-60).map((step) => step.filter((count) => count > 0).length)), of("bars"));
+
+  const { upstream } = outbound;
+  const parts = card.more.split(" · ");
+  const has = (part) => assert.ok(parts.includes(part), of(`no "${part}" in "${card.more}"`));
+  const affected = Object.values(upstream.breakers).length > 1;
+  const workers = sum(Object.values(upstream.breakers));
+  has(affected ? parts.find((part) => part.endsWith(` of ${workers} workers`)) : `breaker ${upstream.breaker}`);
+  for (const [word, count] of Object.entries(upstream.breakers)) {
+    if (affected && word !== "closed") assert.match(parts[0], new RegExp(`\\b${word} on ${count}\\b`), of("breaker"));
+  }
+  has(`${upstream.in_flight.toLocaleString("en")} in flight`);
+  has(`${upstream.connections_open} connection${upstream.connections_open === 1 ? "" : "s"}`);
+  for (const [outcome, count] of Object.entries(outbound.outcomes)) {
+    if (outcome !== "2xx") assert.ok(card.more.includes(`${outcome} ${count.toLocaleString("en")}`), of(outcome));
+  }
+  const limits = parts.filter((part) => part.includes(" limited for "));
+  assert.equal(limits.length, outbound.rate_limits.length, of("rate limits"));
+  for (const [index, limit] of outbound.rate_limits.entries()) {
+    assert.ok(limits[index].startsWith(`${limit.categories.join(", ")} limited for `), limits[index]);
+    assert.ok(limits[index].endsWith(` ${Math.floor(limit.seconds / 60)} minutes`), limits[index]);
+  }
+
+  const trouble = outbound.last_error;
+  assert.equal(card.trouble === null, trouble === null, of("trouble"));
+  if (trouble) {
+    assert.ok(card.trouble.includes(trouble.what.trim()), `${card.trouble} is not ${trouble.what}`);
+    assert.match(card.trouble, /\(\d+ (second|minute)s? ago\)/);
+  }
+}
+
+/** Every value on the page is that of the very answer it was drawn from. */
+function compare(said, status) {
+  const { gauges } = said;
+  const begins = (field, value) => assertShows(gauges[field].match(/^[\d,.]+( ?(%|\/s))?/)[0], value, field);
+  begins("requests", sum(status.routes.map((route) => route.per_second)));
+  begins("memory", status.request_memory_bytes / status.request_memory_limit_bytes);
+  assert.equal(
+    gauges.connections,
+    `${status.connections.open}${status.connections.accepted.toLocaleString("en")} so far`,
+  );
+  assert.equal(gauges.rejected, `${sum(Object.values(status.rejections))}since the start`);
+  assert.ok(gauges.uptime.endsWith(`${status.driver}`), gauges.uptime);
+
+  assert.deepEqual(said.routes.map(([name]) => name), status.routes.map((route) => route.name));
+  for (const [index, route] of status.routes.entries()) {
+    const line = said.routes[index][1].split(" · ");
+    assertShows(line[0], route.per_second, `${route.name}: rate`);
+    const [, p50, p99] = line[1].match(/^answered in (.+), 99 % in (.+)$/);
+    assertShows(p50, route.latency_seconds.p50, `${route.name}: p50`);
+    assertShows(p99, route.latency_seconds.p99, `${route.name}: p99`);
+    assert.equal(line[2], `${route.requests.toLocaleString("en")} requests`);
+    const answers = Object.entries(route.answers);
+    assert.equal(line[3], answers.map(([word, count]) => `${word.replace("_", " ")} ${count.toLocaleString("en")}`).join(", "));
+  }
+  const outbounds = status.routes.flatMap((route) => route.outbounds);
+  assert.equal(said.outbounds.length, outbounds.length);
+  for (const [index, outbound] of outbounds.entries()) compareOutbound(said.outbounds[index], outbound);
+}
+
+/** What the mirror says once nothing is under way. */
+async function settled(admin) {
+  for (let tries = 0; tries < 40; tries += 1) {
+    const status = await (await fetch(`${admin}/status`)).json();
+    const upstreams = status.routes.flatMap((route) => route.outbounds.map((outbound) => outbound.upstream));
+    const isDue = upstreams.every((upstream) => upstream.in_flight === 0 && upstream.breakers_open === 0);
+    if (isDue) return status;
+    await sleep(1000);
+  }
+  throw new Error("something is under way, or a breaker open, all the time");
 }
 
 async function main() {
@@ -171,9 +281,11 @@ async function main() {
     const wrong = watch(page, mirror.admin);
     await page.goto(`${mirror.admin}/`);
     await page.waitForSelector(".outbound");
-    await sleep(LOAD_MS - 3000);
-    const verdict = await page.textContent("#verdict");
+    await sleep(LOAD_MS - 8000);
+    const underLoad = await frozen(page);
     const running = await shown(page);
+    compare(running, underLoad);
+    await page.unrouteAll({ behavior: "wait" });
     const folder = path.join(installed, "screenshots");
     fs.mkdirSync(folder, { recursive: true });
     const shoot = (name) => page.screenshot({ path: path.join(folder, `${name}.png`), fullPage: true });
@@ -191,14 +303,14 @@ async function main() {
     await shoot("grey");
     const answered = await loading;
 
-    assert.equal(verdict, "Of 5 outbounds, 1 gets nothing, 1 loses some, 1 is rate limited");
-    const states = running.map((card) => card.state);
+    assert.equal(running.verdict, "Of 5 outbounds, 1 gets nothing, 1 loses some, 1 is rate limited");
+    const states = running.outbounds.map((card) => card.state);
     assert.match(states[0], /^●Receiving/);
     assert.match(states[1], /^▲Losing 3\d\.\d %/);
     assert.match(states[2], /^■(Not answering|Failing)/);
     assert.match(states[3], /^●Receiving/);
     assert.match(states[4], /^◐Rate limited/);
-    const { status, cards } = await compare(page, mirror.admin);
+    const status = await settled(mirror.admin);
     const requests = status.routes.reduce((sum, route) => sum + route.requests, 0);
     assert.equal(requests, answered);
     for (const route of status.routes) {
@@ -206,15 +318,21 @@ async function main() {
         assert.equal(outbound.delivered + outbound.withheld + outbound.lost, route.requests, outbound.name);
       }
     }
+    const late = await frozen(page);
+    const said = await shown(page);
+    compare(said, late);
+    const { outbounds: cards } = said;
+    assert.match(cards[2].more, /^breaker due/, "nothing comes, so that no probe is on its way");
     assert.match(cards[2].trouble, /cannot connect: Connection refused/);
     assert.ok(cards[1].trouble.includes('answered 503: {"detail":"no room <b>here</b>"}'));
     console.log(execFileSync(path.join(installed, "python/bin/python"), [metrics, mirror.admin]).toString().trim());
     assert.deepEqual(wrong, []);
 
+    await page.unrouteAll({ behavior: "wait" });
     mirror.child.kill("SIGKILL");
     await page.waitForSelector("#stale:not([hidden])");
     assert.ok(wrong.every((line) => /ERR_CONNECTION_REFUSED|Failed to load resource/.test(line)), wrong.join("\n"));
-    console.log(`${answered} requests, ${cards.length} outbounds: the page shows what /status says`);
+    console.log(`${answered} requests, ${cards.length} outbounds: the page shows all that /status says`);
   } finally {
     await browser.close();
     mirror.child.kill("SIGKILL");
