@@ -156,3 +156,17 @@ impl Pusher {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_does_not_wait_for_a_push_that_hangs() {
+        let (stop, stopped) = mpsc::channel();
+        // As long as it is there, the thread has not ended.
+        let (_running, ended) = mpsc::channel();
+        Push { stop, ended }.finish_within(Duration::from_millis(1));
+        assert_eq!(stopped.recv(), Err(mpsc::RecvError), "it was told to stop");
+    }
+}

@@ -1,6 +1,6 @@
 //! The access log: one line for each request, with what became of it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -150,19 +150,33 @@ fn it_is_off_unless_asked_for() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_holds_nothing_up() {
+fn a_pipe_that_nobody_reads_holds_nothing_up_and_what_is_lost_is_counted() {
+    // More than the queue and the pipe take.
+    const REQUESTS: usize = 132_000;
     let a = Upstream::ok();
-    let text = config(&[a.dsn(KEY_A, 11)], "access_log: json");
+    let text = config(
+        &[a.dsn(KEY_A, 11)],
+        "access_log: text\nadmin: {port: 0}\nworkers: 1",
+    );
     // The other end stays open to the end of the test.
     let (_unread, writer) = std::io::pipe().unwrap();
     let mirror = Process::start_with_stdout(&text, Stdio::from(writer));
     let mut client = mirror.client();
-    for _ in 0..2000 {
-        assert_eq!(
-            client
-                .ask(&envelope_request(envelope("00").as_bytes()))
-                .status,
-            200
-        );
+    let mut sending = client.another_handle();
+    let sent = thread::spawn(move || {
+        let requests = "GET /health HTTP/1.1\r\nHost: m\r\n\r\n".repeat(1000);
+        for _ in 0..REQUESTS / 1000 {
+            sending.write_all(requests.as_bytes()).unwrap();
+        }
+    });
+    for _ in 0..REQUESTS {
+        assert_eq!(client.response().status, 200);
     }
+    sent.join().unwrap();
+    let good = envelope_request(envelope("00").as_bytes());
+    assert_eq!(client.ask(&good).status, 200);
+    let dropped = mirror
+        .metrics()
+        .of("sentry_mirror_access_log_dropped_total");
+    assert!(dropped > 1000.0 && dropped < REQUESTS as f64, "{dropped}");
 }
