@@ -127,6 +127,33 @@ fn the_same_numbers_stand_wherever_they_are_told() {
     }
 }
 
+#[test]
+fn whoever_starts_the_mirror_goes_on_trying_and_makes_no_configuration_up() {
+    let unit = text("deploy/sentry-mirror.service");
+    // A socket that is passed stays in the mode that all who have it need.
+    for line in [
+        "RestartSec=2",
+        "StartLimitIntervalSec=0",
+        "RestartPreventExitStatus=2",
+        "NonBlocking=yes",
+    ] {
+        assert!(unit.lines().any(|found| found == line), "{line}");
+    }
+    let compose: serde_yaml::Value = serde_yaml::from_str(&text("deploy/compose.yml")).unwrap();
+    let service = &compose["services"]["sentry-mirror"];
+    let mount = &service["volumes"][0];
+    assert_eq!(mount["target"].as_str(), Some("/opt/config.yml"));
+    assert_eq!(mount["read_only"].as_bool(), Some(true));
+    assert_eq!(mount["bind"]["create_host_path"].as_bool(), Some(false));
+    let dockerfile = text("Dockerfile");
+    let arguments = service["build"]["args"].as_mapping().unwrap();
+    assert!(!arguments.is_empty());
+    for name in arguments.keys() {
+        let line = format!("ARG {}=", name.as_str().unwrap());
+        assert!(dockerfile.contains(&line), "{line}");
+    }
+}
+
 /// The instructions of the Dockerfile, each in one line.
 fn instructions() -> Vec<String> {
     let joined = text("Dockerfile").replace("\\\n", " ");
