@@ -1,24 +1,31 @@
 # The image of sentry-mirror: the program, the libraries it needs, certificates, and nothing else.
 #
-#   docker build -t sentry-mirror --build-arg COMMIT=$(git rev-parse HEAD) .
+#   docker build -t sentry-mirror \
+#       --build-arg COMMIT=$(git rev-parse HEAD) --build-arg CREATED=$(date -u +%FT%TZ) .
 #   docker build --target symbols --output symbols .      # the symbols of the same program
 #
 # There is no shell in it and no package manager. It runs as a user of its own, because locked memory,
 # which io_uring needs on some kernels, is counted for each user over all containers of a host.
 
-# Any image with Rust 1.95 or newer, a C compiler and glibc will do.
+# Any Debian will do that has Rust 1.95 or newer, a C compiler, binutils and ca-certificates. The final
+# image gets its libraries and its certificates.
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
+
+# The version that the label tells. A build for another version than the sources have is a mistake.
+ARG VERSION=0.1.0
 
 FROM ${RUST_IMAGE} AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /build
 
 # Dependencies come first, with a program that does nothing: this layer is made anew only when they
-# change. `--locked` takes the versions of Cargo.lock or fails.
+# change. `--locked` takes the versions of Cargo.lock or fails. The manifest names tests and benches,
+# whose files are not here; these sections are cut out, each up to the next empty line.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches tests/it; \
-    touch src/lib.rs benches/stages.rs tests/it/main.rs; \
-    echo 'fn main() {}' | tee src/main.rs build.rs >benches/stages.rs; \
+RUN sed -Ei '/^\[\[(test|bench|example)\]\]/,/^$/d' Cargo.toml; \
+    mkdir src; \
+    touch src/lib.rs; \
+    echo 'fn main() {}' | tee build.rs >src/main.rs; \
     cargo build --release --locked
 
 COPY build.rs ./
@@ -33,10 +40,9 @@ RUN find build.rs src -type f -exec touch {} +; \
     objcopy --strip-all --add-gnu-debuglink=/symbols/sentry-mirror.debug \
         target/release/sentry-mirror sentry-mirror
 
-# A build for another version than the sources have is a mistake.
-ARG VERSION=""
+ARG VERSION
 RUN version=$(./sentry-mirror --version | cut -d' ' -f2); \
-    [ "${VERSION:-$version}" = "$version" ] || { echo "VERSION is $VERSION, the sources are $version"; exit 1; }
+    [ "$VERSION" = "$version" ] || { echo "VERSION is $VERSION, the sources are $version"; exit 1; }
 
 # The file system of the image. Scanners know the packages by the files below status.d.
 RUN mkdir -p /image/opt /image/etc/ssl/certs /image/var/lib/dpkg/status.d /image/usr/share/doc; \
@@ -57,7 +63,7 @@ COPY --from=build /symbols /
 FROM scratch
 COPY --from=build /image /
 
-ARG VERSION=""
+ARG VERSION
 ARG COMMIT=""
 ARG CREATED=""
 LABEL org.opencontainers.image.title="sentry-mirror" \

@@ -56,12 +56,14 @@ impl Worker {
                 Err(_) if self.closing.is_ordered() => {}
                 // The client gave up while it waited; the next one may be fine.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // A ring cannot wait in a socket that was passed, nor in any once another worker takes
+                // over the rest of its queue.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.await_queue(listener).await;
+                }
                 Err(error) => {
                     sleep(pause).await;
-                    // Another worker that has closed already no longer lets accepts wait.
-                    let is_stopping =
-                        error.kind() == io::ErrorKind::WouldBlock || self.stop.is_ordered();
-                    if !is_stopping && shortage.is_news(1, Instant::now()) {
+                    if !self.stop.is_ordered() && shortage.is_news(1, Instant::now()) {
                         warn!(worker = self.index, %error, "cannot accept; trying on with pauses");
                     }
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
@@ -110,6 +112,19 @@ impl Worker {
             drop(pass);
             worker.balance.publish(worker.connections.inside());
         });
+    }
+
+    /// Waits until a connection is in the queue, which another worker or process may take first, or
+    /// for the order to accept no more.
+    async fn await_queue(&self, listener: &TcpListener) {
+        let closing = self.closing.listener();
+        // A failure shows in the accept that follows.
+        let mut readable = pin!(listener.readable(false));
+        poll_fn(|context| match readable.as_mut().poll(context) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => closing.poll_ordered(context),
+        })
+        .await;
     }
 
     /// Waits until fewer than `limit` connections are open; `false` where the order to accept

@@ -5,6 +5,10 @@
 //! memory is short, epoll. The detection that comes with monoio knows only whether io_uring exists
 //! at all; a ring that is refused for its flags or its memory would end the process there.
 //! A ring must be built on the thread that uses it.
+//!
+//! Locked memory may suffice for the rings of some workers only. Then all run on epoll: they accept
+//! from one socket, whose mode is one for all, and on half of the cores a request would cost more than
+//! on the other half.
 
 use std::fmt;
 use std::future::Future;
@@ -68,6 +72,32 @@ impl fmt::Display for DriverKind {
             DriverKind::Epoll { .. } => f.write_str("epoll"),
         }
     }
+}
+
+/// Whether some workers have a ring and others have none.
+pub fn is_mixed(kinds: &[DriverKind]) -> bool {
+    let rings = ring_count(kinds);
+    rings > 0 && rings < kinds.len()
+}
+
+/// Why there are workers without a ring, although they wanted one, in words for an operator.
+pub fn refusal(kinds: &[DriverKind]) -> Option<String> {
+    let reason = kinds.iter().find_map(|kind| match kind {
+        DriverKind::Epoll { refused } => refused.as_deref(),
+        DriverKind::IoUring { .. } => None,
+    })?;
+    Some(match ring_count(kinds) {
+        0 => reason.to_owned(),
+        rings => format!(
+            "only {rings} of {} workers could have a ring: {reason}",
+            kinds.len()
+        ),
+    })
+}
+
+fn ring_count(kinds: &[DriverKind]) -> usize {
+    let is_ring = |kind: &&DriverKind| matches!(kind, DriverKind::IoUring { .. });
+    kinds.iter().filter(is_ring).count()
 }
 
 impl Driver {
@@ -159,4 +189,41 @@ fn remedy(error: &io::Error) -> String {
         _ => "see the error",
     };
     format!("io_uring refused ({error}); {advice}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RING: DriverKind = DriverKind::IoUring {
+        has_flags: true,
+        entries: ENTRIES,
+    };
+
+    fn epoll(reason: Option<&str>) -> DriverKind {
+        let refused = reason.map(str::to_owned);
+        DriverKind::Epoll { refused }
+    }
+
+    #[test]
+    fn one_worker_without_a_ring_is_enough_for_all_to_go_without() {
+        assert!(!is_mixed(&[RING, RING]));
+        assert!(!is_mixed(&[epoll(Some("why")), epoll(Some("why"))]));
+        assert!(is_mixed(&[RING, epoll(Some("why")), RING]));
+        assert!(is_mixed(&[epoll(Some("why")), RING]));
+    }
+
+    #[test]
+    fn a_refusal_says_how_many_it_hit() {
+        assert_eq!(refusal(&[RING, RING]), None);
+        // This is what `driver: epoll` gives.
+        assert_eq!(refusal(&[epoll(None), epoll(None)]), None);
+        let all = [epoll(Some("why")), epoll(Some("why"))];
+        assert_eq!(refusal(&all).unwrap(), "why");
+        let some = [RING, epoll(Some("why")), RING];
+        assert_eq!(
+            refusal(&some).unwrap(),
+            "only 2 of 3 workers could have a ring: why"
+        );
+    }
 }

@@ -137,12 +137,13 @@ impl Listener {
 
     /// Lets connections come, now that there are workers which accept them, and says to the kernel
     /// whether accepting may wait. On epoll it must not: a worker that loses the race for a
-    /// connection would stand still.
+    /// connection would stand still. Nor may it in a socket that was passed, on any driver: the mode
+    /// is one for all who have the socket, and another process that has it may run on epoll.
     ///
     /// # Errors
     /// Another process was faster.
     pub fn start(&self, on_epoll: bool) -> io::Result<()> {
-        self.socket.set_nonblocking(on_epoll)?;
+        self.socket.set_nonblocking(on_epoll || !self.is_own())?;
         if self.owner == Owner::Neighbours {
             // Not before: from now on a part of the connections comes here.
             self.socket.listen(BACKLOG)?;

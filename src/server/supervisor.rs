@@ -22,11 +22,11 @@ use crate::config::{Config, DriverChoice, Log, LogFormat, SelfReport, StatsdTarg
 use crate::mirror::access::AccessLog;
 use crate::mirror::totals::{Counters, Totals};
 use crate::server::balance::Balance;
-use crate::server::driver::DriverKind;
+use crate::server::driver::{self, DriverKind};
 use crate::server::listen::{self, Listener};
 use crate::server::plan::Plan;
 use crate::server::sight::{Current, Sight};
-use crate::server::worker::{Assignment, Report};
+use crate::server::worker::{Assignment, Report, Start};
 use crate::upstream::dns;
 use crate::upstream::origin::SharedOrigin;
 
@@ -231,7 +231,7 @@ impl Mirror {
         config: &Config,
         plan: &Arc<Plan>,
         reports: mpsc::Sender<(usize, Report)>,
-    ) -> Result<mpsc::Sender<()>, StartError> {
+    ) -> Result<mpsc::Sender<Start>, StartError> {
         let (orders, worker_orders) =
             UnixStream::pair().map_err(|error| StartError::System("make a socket pair", error))?;
         worker_orders
@@ -270,34 +270,29 @@ impl Mirror {
         Ok(start)
     }
 
-    /// Waits until every worker has a driver, then lets them run.
+    /// Waits until every worker has a driver, the same for all, then lets them run.
     fn await_drivers(
         &self,
-        starts: Vec<mpsc::Sender<()>>,
+        starts: Vec<mpsc::Sender<Start>>,
         is_bound: bool,
     ) -> Result<(), StartError> {
-        let mut kinds = Vec::new();
-        for _ in &starts {
-            match self.reports.recv() {
-                Ok((_, Report::Ready(kind))) => kinds.push(kind),
-                Ok((_, Report::Failed(error))) => return Err(StartError::Worker(error)),
-                Ok((_, Report::AcceptsNoMore | Report::Stopped(_))) | Err(_) => {
-                    return Err(StartError::Worker("it ended at once".to_owned()));
-                }
-            }
+        // A worker that died meanwhile has aborted the process.
+        let tell = |start: &mpsc::Sender<Start>, what| drop(start.send(what));
+        let mut kinds = self.drivers(starts.len())?;
+        let refusal = driver::refusal(&kinds);
+        if driver::is_mixed(&kinds) {
+            starts.iter().for_each(|start| tell(start, Start::OnEpoll));
+            kinds = self.drivers(starts.len())?;
         }
-        let is_epoll = |kind: &&DriverKind| matches!(kind, DriverKind::Epoll { .. });
-        let epoll = kinds.iter().find(is_epoll);
+        let kind = kinds.first();
+        let on_epoll = matches!(kind, Some(DriverKind::Epoll { .. }));
         self.listener
-            .start(epoll.is_some())
+            .start(on_epoll)
             .map_err(|error| StartError::Bind(self.address, error))?;
-        if let Some(DriverKind::Epoll {
-            refused: Some(reason),
-        }) = epoll
-        {
-            warn!("running on epoll, which costs 1.1 to 1.25 times the CPU: {reason}");
+        if let Some(reason) = refusal {
+            warn!("running on epoll, which costs 1.1 to 1.3 times the CPU: {reason}");
         }
-        let driver = kinds.first().map(ToString::to_string).unwrap_or_default();
+        let driver = kind.map(ToString::to_string).unwrap_or_default();
         self.sight.runs_on(&driver);
         info!(
             workers = starts.len(),
@@ -306,11 +301,23 @@ impl Mirror {
             "listening on {}",
             self.address
         );
-        for start in starts {
-            // A worker that died meanwhile has aborted the process.
-            let _ = start.send(());
-        }
+        starts.iter().for_each(|start| tell(start, Start::Accept));
         Ok(())
+    }
+
+    /// What each of `count` workers has built.
+    fn drivers(&self, count: usize) -> Result<Vec<DriverKind>, StartError> {
+        let mut kinds = Vec::new();
+        while kinds.len() < count {
+            match self.reports.recv() {
+                Ok((_, Report::Ready(kind))) => kinds.push(kind),
+                Ok((_, Report::Failed(error))) => return Err(StartError::Worker(error)),
+                Ok((_, Report::AcceptsNoMore | Report::Stopped(_))) | Err(_) => {
+                    return Err(StartError::Worker("it ended at once".to_owned()));
+                }
+            }
+        }
+        Ok(kinds)
     }
 }
 

@@ -68,8 +68,17 @@ pub struct Assignment {
     pub plans: mpsc::Receiver<Arc<Plan>>,
     /// Where to report to.
     pub reports: mpsc::Sender<(usize, Report)>,
-    /// Says when all workers have a driver, so that the listener is in the mode that all need.
-    pub start: mpsc::Receiver<()>,
+    /// Says how to go on once all workers have a driver, so that the listener is in the mode that all
+    /// need.
+    pub start: mpsc::Receiver<Start>,
+}
+
+/// How a worker that has a driver goes on.
+pub enum Start {
+    /// It begins to accept.
+    Accept,
+    /// It changes to epoll, because another worker could not have a ring, and reports again.
+    OnEpoll,
 }
 
 /// What a worker tells the supervisor.
@@ -183,14 +192,20 @@ impl Assignment {
                 "cannot bind the worker to its core"
             );
         }
-        let mut driver = match Driver::build(self.driver) {
-            Ok(driver) => driver,
-            Err(error) => return report(Report::Failed(error)),
+        let mut choice = self.driver;
+        let mut driver = loop {
+            let driver = match Driver::build(choice) {
+                Ok(driver) => driver,
+                Err(error) => return report(Report::Failed(error)),
+            };
+            report(Report::Ready(driver.kind.clone()));
+            match self.start.recv() {
+                Ok(Start::Accept) => break driver,
+                // What was built goes, and with it the memory that it has locked.
+                Ok(Start::OnEpoll) => choice = DriverChoice::Epoll,
+                Err(_) => return,
+            }
         };
-        report(Report::Ready(driver.kind.clone()));
-        if self.start.recv().is_err() {
-            return;
-        }
         let worker = Rc::new(Worker::new(
             self.index,
             self.plan,

@@ -119,6 +119,9 @@ class Balanced(Suite):
         requests, connections = len(self._tap.exchanges), self._tap.connections
         problem = f"{connections} connections for {requests} requests"
         is_kept = connections < requests
+        hosts = {host for exchange in self._tap.exchanges for host in exchange.request.values("host")}
+        named = {f"localhost:{self._nginx.port}"}
+        self.tally.check(f"{client.name}, host", "" if hosts == named else f"{hosts} for {named}")
         self.tally.check(f"{client.name}, keep-alive to the mirror", "" if is_kept else problem)
 
     def end(self) -> None:

@@ -18,6 +18,8 @@ import yaml
 VERSIONS = [f"1.{minor}.0" for minor in range(30, 38)]
 # pool.idle_connections
 DEFAULT_IDLE_CONNECTIONS = 64
+# timeouts.idle
+DEFAULT_IDLE_SECONDS = 75
 LABEL = "app.kubernetes.io/name"
 
 
@@ -85,6 +87,13 @@ def names_meet(manifests: Manifests) -> None:
     manifests.check("the ports are those of the configuration", ports == configured, ports)
     used = [port["targetPort"] for port in manifests.spec("Service")["ports"]]
     used += [container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("readiness", "liveness")]
+    # A restart for want of an answer is for SDKs' sake; whoever hangs on to the admin port must not cause it.
+    probed = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("readiness", "liveness")}
+    wanted = {
+        "readiness": {"path": "/ready", "port": "admin"},
+        "liveness": {"path": "/health", "port": "http"},
+    }
+    manifests.check("each probe asks where it should", probed == wanted, probed)
     rules = manifests.spec("NetworkPolicy")["ingress"]
     used += [port["port"] for rule in rules for port in rule["ports"]]
     manifests.check("all ports that are named exist", set(used) == set(ports), used)
@@ -106,6 +115,10 @@ def times_and_sizes_fit(manifests: Manifests) -> None:
     wait = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     grace = pod["terminationGracePeriodSeconds"]
     manifests.check("it is not killed while it drains", grace >= wait + drain + 2, grace)
+
+    alive = container["livenessProbe"]
+    patience = alive["periodSeconds"] * alive["failureThreshold"]
+    manifests.check("being full is not being dead", patience > DEFAULT_IDLE_SECONDS, patience)
 
     limits, requests = container["resources"]["limits"], container["resources"]["requests"]
     manifests.check("it has whole CPUs", limits["cpu"].isdigit(), limits)

@@ -240,12 +240,12 @@ fn epoll_serves_as_well() {
     assert_eq!(mirror.wait().0.code(), Some(0));
 }
 
-/// Runs `command` where no memory can be locked, so that no ring can be built (kernel 6.14 or newer).
-fn without_locked_memory(command: &mut Command) -> Command {
+/// Runs `command` where so many bytes can be locked; too few for rings if the kernel is 6.14 or newer.
+fn with_locked_memory(bytes: u64, command: &mut Command) -> Command {
     let mut limited = Command::new("setpriv");
     limited
         .args(["--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"])
-        .args(["prlimit", "--memlock=0:0"])
+        .args(["prlimit", &format!("--memlock={bytes}:{bytes}")])
         .arg(command.get_program())
         .args(command.get_args());
     limited
@@ -253,17 +253,21 @@ fn without_locked_memory(command: &mut Command) -> Command {
 
 /// Whether the kernel refuses a ring to a process that may not lock memory.
 fn refuses_rings_without_locked_memory() -> bool {
-    let text = format!("driver: io_uring\n{GOOD}");
+    let text = format!("admin: off\ndriver: io_uring\n{GOOD}");
     let path = file("config.yml", &text);
     let mut command = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
-    let mut run = without_locked_memory(command.args(["-c", path.to_str().unwrap()]));
+    let mut run = with_locked_memory(0, command.args(["-c", path.to_str().unwrap()]));
     let Ok(mut child) = run.stderr(Stdio::piped()).spawn() else {
         return false;
     };
-    // With a ring it runs, and says so; without, it ends. Either way there is a first line.
-    let mut told = String::new();
-    let mut lines = BufReader::new(child.stderr.take().unwrap());
-    lines.read_line(&mut told).unwrap();
+    // With a ring it listens, and says so; without, it says why and ends.
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut seen = String::new();
+    let told = lines.map(Result::unwrap).find(|line| {
+        seen += line;
+        line.contains("refused") || line.contains("listening on")
+    });
+    let told = told.unwrap_or_else(|| panic!("it ended at once: {seen}"));
     let _ = child.kill();
     let _ = child.wait();
     told.contains("io_uring refused") && told.contains("locked memory")
@@ -279,7 +283,7 @@ fn where_io_uring_is_refused_it_runs_on_epoll_and_says_why_and_what_to_do() {
     }
     let upstream = Upstream::ok();
     let mirror = Process::start_with(&config(&[upstream.dsn(KEY_A, 11)], ""), |command| {
-        *command = without_locked_memory(command);
+        *command = with_locked_memory(0, command);
     });
     let line = mirror.wait_for_line("running on epoll");
     assert!(line.contains("--ulimit memlock="), "{line}");
@@ -295,6 +299,45 @@ fn where_io_uring_is_refused_it_runs_on_epoll_and_says_why_and_what_to_do() {
         .client()
         .ask(&envelope_request(envelope(ID).as_bytes()));
     assert_eq!(response.status, 200);
+}
+
+/// Enough for the ring of one worker, and not for the smallest one of another.
+const ONE_RING: u64 = 124 << 10;
+
+#[test]
+fn where_memory_is_short_for_some_rings_all_workers_run_on_epoll() {
+    if !refuses_rings_without_locked_memory() {
+        eprintln!(
+            "SKIPPED: this kernel (before 6.14) grants rings without locked memory, or setpriv is missing"
+        );
+        return;
+    }
+    let upstream = Upstream::ok();
+    let extra = "workers: 2\nadmin: {port: 0}";
+    let mirror = Process::start_with(&config(&[upstream.dsn(KEY_A, 11)], extra), |command| {
+        *command = with_locked_memory(ONE_RING, command);
+    });
+    let line = mirror.wait_for_line("running on epoll");
+    assert!(
+        line.contains("only 1 of 2 workers could have a ring: io_uring refused"),
+        "{line}"
+    );
+    assert!(line.contains("--ulimit memlock="), "{line}");
+    assert!(mirror.wait_for_line("listening on").contains("epoll"));
+    let metrics = mirror.page("/metrics");
+    assert!(
+        metrics.text().contains("driver=\"epoll\""),
+        "{}",
+        metrics.text()
+    );
+    assert_eq!(mirror.rings(), 0, "the one that was built is given back");
+    let mut clients: Vec<_> = (0..8).map(|_| mirror.client()).collect();
+    for client in &mut clients {
+        let response = client.ask(&envelope_request(envelope(ID).as_bytes()));
+        assert_eq!(response.status, 200);
+    }
+    mirror.signal("TERM");
+    assert_eq!(mirror.wait().0.code(), Some(0));
 }
 
 #[test]

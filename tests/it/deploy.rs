@@ -6,8 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
+
+use crate::support::process::file;
 
 const CALLS: [&str; 3] = ["io_uring_enter", "io_uring_register", "io_uring_setup"];
 
@@ -116,8 +120,96 @@ fn the_same_numbers_stand_wherever_they_are_told() {
     let version = env!("CARGO_PKG_VERSION");
     assert!(deployment.contains(&format!("image: sentry-mirror:{version}\n")));
     assert!(text("deploy/compose.yml").contains("seccomp=./seccomp-io_uring.json"));
+    assert!(dockerfile.contains(&format!("ARG VERSION={version}\n")));
     assert!(text("deploy/sentry-mirror.socket").contains("ListenStream=0.0.0.0:3000\n"));
     for call in CALLS {
         assert!(text("deploy/sentry-mirror.service").contains(call));
     }
+}
+
+#[test]
+fn whoever_starts_the_mirror_goes_on_trying_and_makes_no_configuration_up() {
+    let unit = text("deploy/sentry-mirror.service");
+    // A socket that is passed stays in the mode that all who have it need.
+    for line in [
+        "RestartSec=2",
+        "StartLimitIntervalSec=0",
+        "RestartPreventExitStatus=2",
+        "NonBlocking=yes",
+    ] {
+        assert!(unit.lines().any(|found| found == line), "{line}");
+    }
+    let compose: serde_yaml::Value = serde_yaml::from_str(&text("deploy/compose.yml")).unwrap();
+    let service = &compose["services"]["sentry-mirror"];
+    let mount = &service["volumes"][0];
+    assert_eq!(mount["target"].as_str(), Some("/opt/config.yml"));
+    assert_eq!(mount["read_only"].as_bool(), Some(true));
+    assert_eq!(mount["bind"]["create_host_path"].as_bool(), Some(false));
+    let dockerfile = text("Dockerfile");
+    let arguments = service["build"]["args"].as_mapping().unwrap();
+    assert!(!arguments.is_empty());
+    for name in arguments.keys() {
+        let line = format!("ARG {}=", name.as_str().unwrap());
+        assert!(dockerfile.contains(&line), "{line}");
+    }
+}
+
+/// The instructions of the Dockerfile, each in one line.
+fn instructions() -> Vec<String> {
+    let joined = text("Dockerfile").replace("\\\n", " ");
+    let is_instruction = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    joined
+        .lines()
+        .filter(is_instruction)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What the Dockerfile takes from the folder that it is built in.
+fn copied(instruction: &str) -> Vec<&str> {
+    let words: Vec<&str> = instruction.split_whitespace().collect();
+    match words.as_slice() {
+        ["COPY", first, ..] if first.starts_with("--from=") => Vec::new(),
+        ["COPY", sources @ .., _] => sources.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn what_the_image_is_built_from_is_not_ignored() {
+    let ignored = text(".dockerignore");
+    let instructions = instructions();
+    let sources: Vec<&str> = instructions.iter().flat_map(|line| copied(line)).collect();
+    assert!(sources.contains(&"src"), "{sources:?}");
+    for source in sources {
+        let exception = format!("!{source}");
+        assert!(ignored.lines().any(|line| line == exception), "{source}");
+    }
+}
+
+#[test]
+fn the_image_finds_its_dependencies_without_the_sources() {
+    const BUILD: &str = "cargo build --release --locked";
+    let instructions = instructions();
+    let is_build = |line: &String| line.starts_with("RUN ") && line.contains(BUILD);
+    let at = instructions.iter().position(is_build).unwrap();
+    let (before, rest) = instructions.split_at(at);
+    let folder = file("Dockerfile", "").parent().unwrap().to_owned();
+    for source in before.iter().flat_map(|line| copied(line)) {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+        fs::copy(from, folder.join(source)).expect("a file");
+    }
+    // The step as it stands, but for the compilation: cargo reads the manifest, which must need no
+    // file that is not there, and the lock file, which must fit. (`cargo metadata` overlooks files.)
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let look = format!("\"$CARGO\" fetch --offline --locked --target {host}");
+    let script = rest[0].strip_prefix("RUN ").unwrap().replace(BUILD, &look);
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &script])
+        .env("CARGO", env!("CARGO"))
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
 }

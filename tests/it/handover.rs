@@ -3,6 +3,7 @@
 //! The clients here connect anew for every request, because that is where a hand-over could lose
 //! something: in the queue of the socket that is closed.
 
+use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -10,6 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use socket2::SockRef;
 
 use crate::support::process::{file, run};
 use crate::support::{
@@ -110,16 +113,45 @@ fn with_passed_socket(socket: &TcpListener, config: &str) -> Process {
 
 #[test]
 fn processes_that_are_passed_one_socket_hand_over_without_losing_a_request() {
-    for driver in ["auto", "epoll"] {
+    for drivers in [["auto", "auto"], ["epoll", "epoll"], ["auto", "epoll"]] {
         let upstream = Upstream::ok();
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let config = on_port(&upstream, address, &format!("driver: {driver}"));
-        let first = with_passed_socket(&socket, &config);
-        assert_eq!(first.address, address);
-        hand_over_under_load(address, &upstream, first, || {
+        let count = Cell::new(0);
+        let next = || {
+            let driver = drivers[count.replace(count.get() + 1) % drivers.len()];
+            let config = on_port(&upstream, address, &format!("driver: {driver}"));
             with_passed_socket(&socket, &config)
-        });
+        };
+        let first = next();
+        assert_eq!(first.address, address);
+        hand_over_under_load(address, &upstream, first, next);
+    }
+}
+
+/// The mode of a socket is one for all processes that have it: if accepting could wait in it, a worker
+/// on epoll that loses the race for a connection would stand still until the next one.
+#[test]
+fn accepting_never_waits_in_a_passed_socket_whatever_runs_on_it() {
+    let upstream = Upstream::ok();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut mirrors = Vec::new();
+    for driver in ["epoll", "auto", "epoll"] {
+        let config = on_port(&upstream, address, &format!("driver: {driver}\nworkers: 2"));
+        mirrors.push(with_passed_socket(&socket, &config));
+        assert!(SockRef::from(&socket).nonblocking().unwrap(), "{driver}");
+    }
+    for _ in 0..200 {
+        let response = Client::connect(address).ask(&envelope_request(envelope("00").as_bytes()));
+        assert_eq!(response.status, 200);
+    }
+    for mirror in mirrors {
+        mirror.signal("TERM");
+        let (status, log) = mirror.wait();
+        assert_eq!(status.code(), Some(0), "{log:#?}");
+        let pauses = log.iter().find(|line| line.contains("cannot accept"));
+        assert_eq!(pauses, None);
     }
 }
 

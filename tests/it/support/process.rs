@@ -192,6 +192,14 @@ impl Process {
         self.child.id()
     }
 
+    /// How many rings of io_uring it has, by the word of the kernel.
+    pub(crate) fn rings(&self) -> usize {
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.id())).expect("it runs");
+        let targets = folder.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        let is_ring = |target: &PathBuf| target.to_string_lossy().contains("io_uring");
+        targets.filter(is_ring).count()
+    }
+
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill")
