@@ -20,6 +20,7 @@ pub mod gate;
 pub mod inbound;
 pub mod listen;
 pub mod notify;
+mod part;
 pub mod plan;
 mod prepare;
 pub mod request;

@@ -25,9 +25,9 @@ use crate::sentry::category::Category;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
 use crate::sentry::inventory::{self, Inventory};
-use crate::sentry::sampling::Ticket;
 use crate::sentry::selection::{Refused, Selection};
 use crate::server::gate::Pass;
+use crate::server::part::part;
 use crate::server::request::Sent;
 use crate::server::worker::{Routing, Worker};
 use crate::upstream::exchange::Failure;
@@ -200,7 +200,7 @@ impl Preparation<'_> {
 
     async fn select(&mut self, selection: &Selection) -> Result<Taken, Missing> {
         let Some(envelope) = &self.sent.envelope else {
-            let (category, ticket) = self.sent.part();
+            let (category, ticket) = part(self.sent);
             let taken = selection.take(category, ticket);
             return taken.map(|()| self.everything()).map_err(Missing::Refused);
         };
@@ -340,30 +340,5 @@ impl Preparation<'_> {
             true => Ok(()),
             false => Err(Missing::Memory),
         }
-    }
-}
-
-impl Sent<'_> {
-    /// What a request without an envelope counts as, and what decides on it.
-    fn part(&self) -> (Option<Category>, Ticket) {
-        let body = &self.body.text;
-        let endpoint = self.target.endpoint;
-        let segment_after = |name: &[u8]| {
-            let mut segments = self.path().split(|byte| *byte == b'/');
-            segments.find(|segment| *segment == name);
-            segments.find(|segment| !segment.is_empty())
-        };
-        let ticket = match endpoint {
-            Endpoint::Store => Some(inventory::ticket_of_event(body)),
-            Endpoint::Attachments => segment_after(b"events").map(Ticket::of),
-            // All check-ins of a monitor, those in envelopes included.
-            Endpoint::Cron => segment_after(b"cron").map(Ticket::of),
-            _ => None,
-        };
-        let category = match endpoint {
-            Endpoint::ErrorPage => Some(Category::Feedback),
-            _ => Category::of_endpoint(endpoint),
-        };
-        (category, ticket.unwrap_or_else(|| inventory::content(body)))
     }
 }

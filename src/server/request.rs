@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use memchr::memchr;
 use tracing::warn;
 
 use crate::budget::Reservation;
@@ -337,13 +336,6 @@ pub(super) struct Sent<'s> {
 }
 
 impl Sent<'_> {
-    /// The path that was asked for.
-    pub(super) fn path(&self) -> &[u8] {
-        let target = self.request_target.of(self.head);
-        let end = memchr(b'?', target).unwrap_or(target.len());
-        target.get(..end).unwrap_or_default()
-    }
-
     /// What rate limits can be about.
     pub(super) fn items(&self) -> Vec<Option<Category>> {
         let Some(envelope) = self.envelope.filter(|_| self.body.is_whole) else {
