@@ -200,7 +200,7 @@ impl Preparation<'_> {
 
     async fn select(&mut self, selection: &Selection) -> Result<Taken, Missing> {
         let Some(envelope) = &self.sent.envelope else {
-            let (category, ticket) = part(self.sent);
+            let (category, ticket) = part(self.sent, self.original.head_edits);
             let taken = selection.take(category, ticket);
             return taken.map(|()| self.everything()).map_err(Missing::Refused);
         };

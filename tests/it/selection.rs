@@ -372,6 +372,37 @@ fn what_belongs_together_without_a_trace_is_kept_together() {
     assert!((8..33).contains(&seen.len()), "{seen:?}");
 }
 
+/// The same are kept whatever the inbound DSN is.
+#[test]
+fn what_has_no_body_is_told_apart_by_what_was_asked_for() {
+    const COUNT: usize = 200;
+    let mut kept = Vec::new();
+    for (key, prefix, project) in [(IN_KEY, "", 42), (KEY_A, "/prefix", 7)] {
+        let some = Upstream::ok();
+        let outbounds = [mapping(&some, KEY_B, "sample_rate: 0.5")];
+        let mirror = Process::start(&config(&outbounds, "").replace(IN_KEY, key));
+        let mut client = mirror.client();
+        for endpoint in ["store", "later"] {
+            for number in 0..COUNT {
+                let get = format!(
+                    "GET {prefix}/api/{project}/{endpoint}/?sentry_key={key}&sentry_data={number} HTTP/1.1\r\nHost: m\r\n\r\n"
+                );
+                assert_eq!(client.ask(get.as_bytes()).status, 200, "{endpoint}");
+            }
+        }
+        mirror.signal("TERM");
+        mirror.wait();
+        let lines: BTreeSet<String> = some.received().into_iter().map(|got| got.line).collect();
+        for endpoint in ["store", "later"] {
+            let count = lines.iter().filter(|line| line.contains(endpoint)).count();
+            let half = COUNT / 2 - 35..COUNT / 2 + 35;
+            assert!(half.contains(&count), "{count} of {COUNT} {endpoint}");
+        }
+        kept.push(lines);
+    }
+    assert_eq!(kept[0], kept[1]);
+}
+
 #[test]
 fn copies_have_ids_of_their_own_that_agree_across_requests() {
     let pair = Pair::start("multiplier: 3");
