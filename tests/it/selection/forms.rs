@@ -301,6 +301,44 @@ fn without_modification_only_the_head_is_rewritten() {
     assert!(bodies.contains(&whole.clone().into_bytes()) && bodies[0] == bodies[1]);
 }
 
+/// In whatever form it came, and whoever gets it.
+#[test]
+fn what_is_not_modified_need_not_be_an_envelope() {
+    let (all, some) = (Upstream::ok(), Upstream::ok());
+    let outbounds = [
+        all.dsn(KEY_A, 11),
+        mapping(&some, KEY_B, "categories: [error], compression: none"),
+    ];
+    let broken = b"{\"dsn\":\n{\"type\":\"event\"}\n{}\n";
+    let coded = [("", broken.to_vec()), ("gzip", gzip(broken))];
+    for outbounds in [&outbounds[..1], &outbounds] {
+        let mirror = Process::start(&config(outbounds, "modify_envelope: false"));
+        let mut client = mirror.client();
+        for (coding, body) in &coded {
+            let before = all.received().len();
+            let request = coded_request("/api/42/envelope/", coding, body);
+            assert_eq!(client.ask(&request).status, 200, "{coding}");
+            let got = all.wait_for(before + 1).remove(before);
+            assert_eq!(got.field("Content-Encoding").unwrap_or(""), *coding);
+            assert_eq!(&got.body, body);
+            // Where its key stands in it, it has to be read.
+            let head = format!(
+                "POST /tunnel HTTP/1.1\r\nHost: m\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            let refused = client.ask(&[head.as_bytes(), body].concat());
+            assert_eq!(refused.status, 401, "{coding}");
+        }
+    }
+    let mirror = Process::start(&config(&outbounds, ""));
+    let mut client = mirror.client();
+    for (coding, body) in &coded {
+        let request = coded_request("/api/42/envelope/", coding, body);
+        assert_eq!(client.ask(&request).status, 400, "{coding}");
+    }
+    assert_eq!((all.received().len(), some.received().len()), (4, 0));
+}
+
 /// With a memory budget that allows the body but no second one, the plain delivery goes on.
 #[test]
 fn what_there_is_no_memory_for_is_not_delivered_and_harms_no_other() {
