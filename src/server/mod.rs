@@ -13,6 +13,7 @@ mod accept;
 mod background;
 pub mod balance;
 mod body;
+mod compression;
 pub mod connection;
 pub mod decode;
 pub mod driver;

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::budget::Reservation;
-use crate::http::compress::{Compressed, Compressor, Target};
 use crate::http::head::Method;
 use crate::mirror::copies::Template;
 use crate::mirror::deliver::FanOut;
@@ -26,14 +25,14 @@ use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
 use crate::sentry::inventory::{self, Inventory};
 use crate::sentry::selection::{Refused, Selection};
+use crate::server::compression::{Compressions, compress};
 use crate::server::gate::Pass;
 use crate::server::part::part;
 use crate::server::request::Sent;
 use crate::server::worker::{Routing, Worker};
 use crate::upstream::exchange::Failure;
 
-/// How much is compressed, or copied, before other connections get their turn: some 0.5 ms of work.
-const COMPRESSED_BYTES: usize = 64 * 1024;
+/// How much is copied before other connections get their turn: some 0.5 ms of work.
 const COPIED_BYTES: usize = 2 * 1024 * 1024;
 
 /// How long they get it.
@@ -58,6 +57,7 @@ pub(super) async fn deliver_handled(
         samples: route.samples,
         inventory: OnceCell::new(),
         taken: Vec::new(),
+        compressions: Compressions::default(),
         share: worker.budget.reservation(),
     };
     for (index, handling) in route.handlings.iter().enumerate() {
@@ -164,6 +164,7 @@ struct Preparation<'p> {
     inventory: OnceCell<Result<Inventory, EnvelopeError>>,
     /// What the selections took that were asked already.
     taken: Vec<(Selection, Result<Taken, Missing>)>,
+    compressions: Compressions,
     /// The memory of what is made.
     share: Reservation,
 }
@@ -286,7 +287,19 @@ impl Preparation<'_> {
         };
         match target {
             Some(target) if !(portion.front.is_empty() && portion.rest.is_empty()) => {
-                let compressed = self.compress(target, portion.rest.clone()).await?;
+                let (worker, share) = (self.worker, &mut self.share);
+                let compressed = match copy {
+                    1 => {
+                        self.compressions
+                            .of(&portion.rest, target, worker, share)
+                            .await
+                    }
+                    // Each further copy has bytes of its own.
+                    _ => compress(&portion.rest, target, worker, share)
+                        .await
+                        .map(Rc::new),
+                };
+                let compressed = compressed.ok_or(Missing::Memory)?;
                 Ok(Parcel::Compressed(portion, compressed))
             }
             Some(_) | None => Ok(Parcel::Plain(portion)),
@@ -311,28 +324,6 @@ impl Preparation<'_> {
         }
         let made = template.as_ref().map(|template| template.copy(copy));
         made.ok_or(Missing::Memory)
-    }
-
-    async fn compress(&mut self, target: Target, rest: Bytes) -> Result<Compressed, Missing> {
-        let reserved_bytes = self.share.bytes();
-        let mut compressor =
-            Compressor::new(target, rest, &mut self.worker.compressors.borrow_mut());
-        loop {
-            let is_done = compressor
-                .step(COMPRESSED_BYTES)
-                .map_err(|_| Missing::Memory)?;
-            if !self.share.resize(reserved_bytes + compressor.held_bytes()) {
-                self.share.shrink(self.share.bytes() - reserved_bytes);
-                return Err(Missing::Memory);
-            }
-            if is_done {
-                break;
-            }
-            monoio::time::sleep(PAUSE).await;
-        }
-        let compressed = compressor.finish(&mut self.worker.compressors.borrow_mut());
-        let _ = self.share.resize(reserved_bytes + compressed.bytes.len());
-        Ok(compressed)
     }
 
     fn reserve(&mut self, bytes: usize) -> Result<(), Missing> {

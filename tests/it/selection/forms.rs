@@ -339,6 +339,39 @@ fn what_is_not_modified_need_not_be_an_envelope() {
     assert_eq!((all.received().len(), some.received().len()), (4, 0));
 }
 
+/// With a memory budget that allows the body and one more of its size, but not two.
+#[test]
+fn what_differs_in_other_options_is_still_compressed_once() {
+    let upstreams: Vec<Upstream> = (0..3).map(|_| Upstream::ok()).collect();
+    let options = [
+        "",
+        ", categories: [error]",
+        ", multiplier: 1, sample_rate: {span: 0.5}",
+    ];
+    let outbounds: Vec<String> = upstreams
+        .iter()
+        .zip(options)
+        .map(|(upstream, more)| mapping(upstream, KEY_B, &format!("compression: gzip{more}")))
+        .collect();
+    let mirror = Process::start(&config(
+        &outbounds,
+        "limits: {memory_bytes: 3MB, body_bytes: 1MiB, decoded_bytes: 1MiB}",
+    ));
+    let body = large(1_000_000);
+    let response = mirror
+        .client()
+        .ask(&coded_request("/api/42/envelope/", "", &body));
+    assert_eq!(response.status, 200);
+    mirror.signal("TERM");
+    let totals = mirror.wait_for_line(", requests ");
+    mirror.wait();
+    assert!(totals.contains("delivered 2xx 3"), "{totals}");
+    for upstream in &upstreams {
+        let text = gunzip(&upstream.wait_for(1).remove(0).body);
+        assert!(after_first_line(&text) == after_first_line(&body));
+    }
+}
+
 /// With a memory budget that allows the body but no second one, the plain delivery goes on.
 #[test]
 fn what_there_is_no_memory_for_is_not_delivered_and_harms_no_other() {
