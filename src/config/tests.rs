@@ -355,6 +355,22 @@ fn rates_that_cannot_be_meant_are_warned_of_and_never_drop_everything() {
     assert_eq!((outbound.copies, warnings), (5, vec![]));
 }
 
+#[test]
+fn more_copies_than_there_can_be_are_warned_of() {
+    assert_eq!(selected("multiplier: 100").1, Vec::<String>::new());
+    for number in ["101", "18446744073709551615"] {
+        let (outbound, warnings) = selected(&format!("multiplier: {number}"));
+        assert_eq!(outbound.copies, 100);
+        assert_eq!(
+            warnings,
+            ["c.yml:5:17: keys[0].outbound[0].multiplier: is more than 100; 100 is used instead"]
+        );
+    }
+    let (outbound, warnings) = selected("sample_rate: 0.5\nmultiplier: 101");
+    assert_eq!((outbound.copies, warnings.len()), (1, 1));
+    assert!(warnings[0].contains("is ignored"), "{warnings:?}");
+}
+
 /// The examples of the prior art's documentation, in our words.
 #[test]
 fn the_documented_examples_of_the_prior_art_mean_what_they_meant() {
