@@ -773,6 +773,26 @@ fn variables_are_named_in_messages() {
 }
 
 #[test]
+fn a_variable_does_not_turn_on_what_is_off() {
+    let port = ("SENTRY_MIRROR_ADMIN_PORT", "9");
+    let off = ("SENTRY_MIRROR_ADMIN", "off");
+    for (rest, env) in [
+        ("admin: off\n", vec![port]),
+        ("admin: {port: 1}\n", vec![port, off]),
+        ("", vec![off, port]),
+    ] {
+        let config = Config::parse(&with(rest), "c.yml", variables(&env)).unwrap();
+        assert_eq!(config.admin, None, "{rest}");
+        assert_eq!(
+            config.warnings,
+            ["SENTRY_MIRROR_ADMIN_PORT: has no effect: admin is off"]
+        );
+    }
+    let config = Config::parse(&with("admin: {port: 1}\n"), "c.yml", variables(&[port])).unwrap();
+    assert_eq!(config.admin.map(|address| address.port()), Some(9));
+}
+
+#[test]
 fn variables_of_kubernetes_services_are_not_ours() {
     let env = [
         ("SENTRY_MIRROR_SERVICE_HOST", "10.0.0.1"),
