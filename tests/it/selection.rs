@@ -13,6 +13,7 @@ use crate::support::{
     Action, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
 };
 
+mod examples;
 mod forms;
 mod sdks;
 
