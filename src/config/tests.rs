@@ -468,6 +468,22 @@ fn admin_pages_are_for_this_host_unless_told_otherwise() {
     assert_eq!(config.admin, None);
 }
 
+/// The prior art knows no `admin`, and its own tests listen on 3001.
+#[test]
+fn a_port_that_admin_has_by_default_is_no_error() {
+    let config = parse(&with("port: 3001"));
+    assert_eq!((config.port, config.admin), (3001, None));
+    assert_eq!(
+        config.warnings,
+        [
+            "c.yml:4:7: port: is where metrics and the status page are by default; there are none, unless admin.port is another"
+        ]
+    );
+    let elsewhere = parse(&with("ip: 10.0.0.1\nport: 3001"));
+    assert_eq!(elsewhere.admin.map(|address| address.port()), Some(3001));
+    assert!(errors(&with("port: 3001\nadmin: {ip: 127.0.0.1}")).contains("expected another"));
+}
+
 #[test]
 fn reports_may_not_lead_back_to_the_mirror() {
     for dsn in [
