@@ -4,13 +4,14 @@
 //! `SENTRY_MIRROR_LIMITS_BODY_BYTES=1MiB` what `body_bytes` in `limits` does. The values are put into
 //! the document before anything is read, as text, so that one code checks both; the names are kept, so
 //! that a message can point at the variable. A variable nobody reads is a warning only: containers
-//! carry strays.
+//! carry strays. So is one for a key in a section that is `off`, in the file or by another variable.
 
 use std::collections::BTreeMap;
 
 use serde_yaml::{Mapping, Value};
 
 use super::node;
+use super::report::Report;
 
 const PREFIX: &str = "SENTRY_MIRROR_";
 
@@ -20,7 +21,7 @@ const SECTIONS: [&str; 7] = [
     "admin", "limits", "timeouts", "pool", "breaker", "dns", "tls",
 ];
 
-/// The names of the variables that were applied, by the key path they replaced.
+/// The names of the variables that are meant for us, by the key path they replace.
 pub(super) type Variables = BTreeMap<String, String>;
 
 /// Writes the variables of `env` that are meant for us into `document`. An empty one counts as not
@@ -28,9 +29,11 @@ pub(super) type Variables = BTreeMap<String, String>;
 pub(super) fn overlay(
     document: &mut Mapping,
     env: impl Iterator<Item = (String, String)>,
+    report: &Report,
 ) -> Variables {
     let mut variables = Variables::new();
-    for (name, value) in env {
+    // In order of their names, so that one for a section comes before those for keys in it.
+    for (name, value) in env.collect::<BTreeMap<_, _>>() {
         let Some(key) = name.strip_prefix(PREFIX) else {
             continue;
         };
@@ -42,12 +45,15 @@ pub(super) fn overlay(
             Some((section, key)) => (section, key),
             None => ("", &*key),
         };
-        let Some(mapping) = section_of(document, section) else {
-            // Not a mapping, which is an error of its own.
-            continue;
-        };
-        mapping.insert(key.into(), value.into());
-        variables.insert(node::key_path(section, key), name);
+        let path = node::key_path(section, key);
+        match section_of(document, section) {
+            Some(mapping) => {
+                mapping.insert(key.into(), value.into());
+            }
+            // Where it may not be off either, that is an error of its own.
+            None => report.warn(&path, format!("has no effect: {section} is off")),
+        }
+        variables.insert(path, name);
     }
     variables
 }

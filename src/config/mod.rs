@@ -234,8 +234,8 @@ impl Config {
             let problem = format!("found {found}, expected a mapping with at least the key keys");
             return Err(ConfigErrors::of_file(file_name, &problem));
         };
-        let variables = environment::overlay(mapping, env);
         let report = report::Report::default();
+        let variables = environment::overlay(mapping, env, &report);
         let config = schema::config(&document, &report);
         let warnings = report.finish(file_name, text, &variables)?;
         Ok(Config { warnings, ..config })

@@ -2,7 +2,8 @@
 //!
 //! A DSN alone gets everything, uncompressed. As a mapping it may ask for some categories, for a share,
 //! for copies, and for a compression. What the prior art only warns of is only warned of here too: a
-//! rate outside of its range, and copies of what is sampled.
+//! rate outside of its range, and copies of what is sampled. So are more copies than there can be, for
+//! which it has no bound.
 
 use serde_yaml::Value;
 
@@ -43,13 +44,7 @@ pub(super) fn outbound(
     let node = section.take("dsn");
     let categories = categories(&section.take("categories"));
     let rates = rates(&section.take("sample_rate"));
-    let multiplier = section.take("multiplier");
-    let mut copies = multiplier.optional(number(1..=COPIES_MAX)).unwrap_or(1);
-    if copies > 1 && rates != Rates::FULL {
-        multiplier
-            .warn("is ignored, because sample_rate is set too: an outbound has either of the two");
-        copies = 1;
-    }
+    let copies = copies(&section.take("multiplier"), rates);
     let compressions = choice([
         ("none", Compression::None),
         ("preserve", Compression::Preserve),
@@ -112,6 +107,26 @@ fn rates(node: &Node<'_>) -> Rates {
         }
     }
     rates
+}
+
+/// How many copies of what is not sampled.
+fn copies(node: &Node<'_>, rates: Rates) -> u32 {
+    let expected = |_| format!("a number from 1 to {COPIES_MAX}");
+    let asked = node.optional(|value| number(1..=u64::MAX)(value).map_err(expected));
+    let asked = asked.unwrap_or(1);
+    if asked > 1 && rates != Rates::FULL {
+        node.warn("is ignored, because sample_rate is set too: an outbound has either of the two");
+        return 1;
+    }
+    u32::try_from(asked)
+        .ok()
+        .filter(|copies| *copies <= COPIES_MAX)
+        .unwrap_or_else(|| {
+            node.warn(format!(
+                "is more than {COPIES_MAX}; {COPIES_MAX} is used instead"
+            ));
+            COPIES_MAX
+        })
 }
 
 /// A rate from 0 to 1. One outside is taken for the nearest, and one that is no number at all for 1:

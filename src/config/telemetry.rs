@@ -20,7 +20,8 @@ use crate::sentry::dsn::{Dsn, Origin};
 /// host.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
 
-/// `admin`: `off`, or where to listen besides `public`.
+/// `admin`: `off`, or where to listen besides `public`. A configuration that has `port` on our default,
+/// and never heard of `admin`, goes without.
 pub(super) fn admin(root: &mut Section<'_>, public: SocketAddr) -> Option<SocketAddr> {
     let node = root.take("admin");
     if node.is("off") || node.is("false") {
@@ -30,6 +31,7 @@ pub(super) fn admin(root: &mut Section<'_>, public: SocketAddr) -> Option<Socket
         node.refuse("off, or a mapping with ip and port");
         return None;
     }
+    let is_default = node.is_absent();
     let mut section = node.section();
     let address = SocketAddr::new(
         section.value("ip", ip, ADMIN.ip()),
@@ -38,7 +40,15 @@ pub(super) fn admin(root: &mut Section<'_>, public: SocketAddr) -> Option<Socket
     let is_same_ip = address.ip() == public.ip()
         || address.ip().is_unspecified()
         || public.ip().is_unspecified();
-    if address.port() == public.port() && address.port() != 0 && is_same_ip {
+    let is_taken = address.port() == public.port() && address.port() != 0 && is_same_ip;
+    if is_taken && is_default {
+        root.warn(
+            "port",
+            "is where metrics and the status page are by default; there are none, unless admin.port is another",
+        );
+        return None;
+    }
+    if is_taken {
         section.error(
             "port",
             "is the value of port, where SDKs are received; expected another, or admin: off",

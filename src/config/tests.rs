@@ -355,6 +355,22 @@ fn rates_that_cannot_be_meant_are_warned_of_and_never_drop_everything() {
     assert_eq!((outbound.copies, warnings), (5, vec![]));
 }
 
+#[test]
+fn more_copies_than_there_can_be_are_warned_of() {
+    assert_eq!(selected("multiplier: 100").1, Vec::<String>::new());
+    for number in ["101", "18446744073709551615"] {
+        let (outbound, warnings) = selected(&format!("multiplier: {number}"));
+        assert_eq!(outbound.copies, 100);
+        assert_eq!(
+            warnings,
+            ["c.yml:5:17: keys[0].outbound[0].multiplier: is more than 100; 100 is used instead"]
+        );
+    }
+    let (outbound, warnings) = selected("sample_rate: 0.5\nmultiplier: 101");
+    assert_eq!((outbound.copies, warnings.len()), (1, 1));
+    assert!(warnings[0].contains("is ignored"), "{warnings:?}");
+}
+
 /// The examples of the prior art's documentation, in our words.
 #[test]
 fn the_documented_examples_of_the_prior_art_mean_what_they_meant() {
@@ -450,6 +466,22 @@ fn admin_pages_are_for_this_host_unless_told_otherwise() {
     let variables = variables(&[("SENTRY_MIRROR_ADMIN", "off")]);
     let config = Config::parse(&with("admin: {port: 1}"), "c.yml", variables).unwrap();
     assert_eq!(config.admin, None);
+}
+
+/// The prior art knows no `admin`, and its own tests listen on 3001.
+#[test]
+fn a_port_that_admin_has_by_default_is_no_error() {
+    let config = parse(&with("port: 3001"));
+    assert_eq!((config.port, config.admin), (3001, None));
+    assert_eq!(
+        config.warnings,
+        [
+            "c.yml:4:7: port: is where metrics and the status page are by default; there are none, unless admin.port is another"
+        ]
+    );
+    let elsewhere = parse(&with("ip: 10.0.0.1\nport: 3001"));
+    assert_eq!(elsewhere.admin.map(|address| address.port()), Some(3001));
+    assert!(errors(&with("port: 3001\nadmin: {ip: 127.0.0.1}")).contains("expected another"));
 }
 
 #[test]
@@ -754,6 +786,26 @@ fn variables_are_named_in_messages() {
         config.warnings,
         ["SENTRY_MIRROR_PROT: unknown key, did you mean port?"]
     );
+}
+
+#[test]
+fn a_variable_does_not_turn_on_what_is_off() {
+    let port = ("SENTRY_MIRROR_ADMIN_PORT", "9");
+    let off = ("SENTRY_MIRROR_ADMIN", "off");
+    for (rest, env) in [
+        ("admin: off\n", vec![port]),
+        ("admin: {port: 1}\n", vec![port, off]),
+        ("", vec![off, port]),
+    ] {
+        let config = Config::parse(&with(rest), "c.yml", variables(&env)).unwrap();
+        assert_eq!(config.admin, None, "{rest}");
+        assert_eq!(
+            config.warnings,
+            ["SENTRY_MIRROR_ADMIN_PORT: has no effect: admin is off"]
+        );
+    }
+    let config = Config::parse(&with("admin: {port: 1}\n"), "c.yml", variables(&[port])).unwrap();
+    assert_eq!(config.admin.map(|address| address.port()), Some(9));
 }
 
 #[test]

@@ -9,6 +9,7 @@
 use std::fmt::Display;
 use std::io::Write;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -56,7 +57,7 @@ pub enum Parcel {
     /// Decoded.
     Plain(Portion),
     /// A front that is each outbound's own, and a rest that is compressed already.
-    Compressed(Portion, Compressed),
+    Compressed(Portion, Rc<Compressed>),
     /// As it came, in the coding with this name.
     AsItCame(Bytes, &'static str),
 }

@@ -117,6 +117,9 @@ pub struct Target {
     pub query: Option<Span>,
     /// The segment of the path that is a key; [`find`](super::auth::find) edits it.
     pub path_key: Option<Span>,
+    /// The segment of the path that says what it is about: the monitor of a check-in, or the event that
+    /// attachments are for.
+    pub subject: Option<Span>,
 }
 
 /// Reads a request target, in origin form or absolute form (RFC 9112 section 3.2), and pushes the
@@ -138,14 +141,13 @@ pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target 
             endpoint: Endpoint::Tunnel,
             query: None,
             path_key: None,
+            subject: None,
         };
     };
     edit_path(head, target, path.end, api, tail.clone(), edits);
-    let (endpoint, path_key) = classify(head, tail);
     Target {
-        endpoint,
         query: question.map(|at| Span::new(at + 1, target.end)),
-        path_key,
+        ..classify(head, tail)
     }
 }
 
@@ -247,14 +249,15 @@ fn edit_path(
     fold_slashes(edits, end, path_end);
 }
 
-/// The endpoint that the segments after `api` name, and which of them is a key.
-fn classify(head: &[u8], tail: impl Iterator<Item = Span>) -> (Endpoint, Option<Span>) {
+/// What the segments after `api` say.
+fn classify(head: &[u8], tail: impl Iterator<Item = Span>) -> Target {
     // One more than the longest known path has; where there are fewer, the last ones stay empty.
     let mut spans = [Span::default(); 6];
     for (slot, segment) in spans.iter_mut().zip(tail) {
         *slot = segment;
     }
     let [_, _, second, third, ..] = spans;
+    let (mut path_key, mut subject) = (None, None);
     let endpoint = match spans.map(|span| span.of(head)) {
         [b"store", b"", ..] | [_, b"store", b"", ..] => Endpoint::Store,
         [b"embed", b"error-page", b"", ..] => Endpoint::ErrorPage,
@@ -262,10 +265,22 @@ fn classify(head: &[u8], tail: impl Iterator<Item = Span>) -> (Endpoint, Option<
         [_, b"security" | b"csp-report", b"", ..] => Endpoint::Security,
         [_, b"nel", b"", ..] => Endpoint::Nel,
         [_, b"minidump", b"", ..] => Endpoint::Minidump,
-        [_, b"unreal", [_, ..], b"", ..] => return (Endpoint::Unreal, Some(second)),
-        [_, b"events", _, b"attachments", b"", _] => Endpoint::Attachments,
-        [_, b"cron", [_, ..], b"", ..] => Endpoint::Cron,
-        [_, b"cron", _, [_, ..], b"", _] => return (Endpoint::Cron, Some(third)),
+        [_, b"unreal", [_, ..], b"", ..] => {
+            path_key = Some(second);
+            Endpoint::Unreal
+        }
+        [_, b"events", _, b"attachments", b"", _] => {
+            subject = Some(second);
+            Endpoint::Attachments
+        }
+        [_, b"cron", [_, ..], b"", ..] => {
+            subject = Some(second);
+            Endpoint::Cron
+        }
+        [_, b"cron", _, [_, ..], b"", _] => {
+            (path_key, subject) = (Some(third), Some(second));
+            Endpoint::Cron
+        }
         [_, b"integration", b"otlp", b"v1", b"traces", b""] => Endpoint::OtlpTraces,
         [_, b"integration", b"otlp", b"v1", b"logs", b""] => Endpoint::OtlpLogs,
         [_, b"integration", b"vercel", b"logs", b"", _] => Endpoint::VercelLogs,
@@ -273,7 +288,12 @@ fn classify(head: &[u8], tail: impl Iterator<Item = Span>) -> (Endpoint, Option<
         [_, b"upload", _, b"", ..] => Endpoint::Upload,
         _ => Endpoint::Generic,
     };
-    (endpoint, None)
+    Target {
+        endpoint,
+        query: None,
+        path_key,
+        subject,
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! `accept`s its share ([`balance`]) from the common listener and spawns [`inbound`], one SDK connection,
 //! which reads and writes through [`connection`]; [`request`] is the story of one request, with
 //! `body` and [`decode`] for its body, and `prepare`, in the `background`, for the outbounds that want
-//! something special.
+//! something special: a `part` of it, or a `compression`.
 //! [`gate`] and [`stop`] let it end without losing what it has accepted. [`notify`] tells a service manager
 //! of the start and the end, and [`sight`] is what can be seen of all this from outside.
 
@@ -13,6 +13,7 @@ mod accept;
 mod background;
 pub mod balance;
 mod body;
+mod compression;
 pub mod connection;
 pub mod decode;
 pub mod driver;
@@ -20,6 +21,7 @@ pub mod gate;
 pub mod inbound;
 pub mod listen;
 pub mod notify;
+mod part;
 pub mod plan;
 mod prepare;
 pub mod request;

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::budget::Reservation;
-use crate::http::compress::{Compressed, Compressor, Target};
 use crate::http::head::Method;
 use crate::mirror::copies::Template;
 use crate::mirror::deliver::FanOut;
@@ -25,15 +24,15 @@ use crate::sentry::category::Category;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
 use crate::sentry::inventory::{self, Inventory};
-use crate::sentry::sampling::Ticket;
 use crate::sentry::selection::{Refused, Selection};
+use crate::server::compression::{Compressions, compress};
 use crate::server::gate::Pass;
+use crate::server::part::part;
 use crate::server::request::Sent;
 use crate::server::worker::{Routing, Worker};
 use crate::upstream::exchange::Failure;
 
-/// How much is compressed, or copied, before other connections get their turn: some 0.5 ms of work.
-const COMPRESSED_BYTES: usize = 64 * 1024;
+/// How much is copied before other connections get their turn: some 0.5 ms of work.
 const COPIED_BYTES: usize = 2 * 1024 * 1024;
 
 /// How long they get it.
@@ -58,6 +57,7 @@ pub(super) async fn deliver_handled(
         samples: route.samples,
         inventory: OnceCell::new(),
         taken: Vec::new(),
+        compressions: Compressions::default(),
         share: worker.budget.reservation(),
     };
     for (index, handling) in route.handlings.iter().enumerate() {
@@ -164,6 +164,7 @@ struct Preparation<'p> {
     inventory: OnceCell<Result<Inventory, EnvelopeError>>,
     /// What the selections took that were asked already.
     taken: Vec<(Selection, Result<Taken, Missing>)>,
+    compressions: Compressions,
     /// The memory of what is made.
     share: Reservation,
 }
@@ -200,7 +201,7 @@ impl Preparation<'_> {
 
     async fn select(&mut self, selection: &Selection) -> Result<Taken, Missing> {
         let Some(envelope) = &self.sent.envelope else {
-            let (category, ticket) = self.sent.part();
+            let (category, ticket) = part(self.sent, self.original.head_edits);
             let taken = selection.take(category, ticket);
             return taken.map(|()| self.everything()).map_err(Missing::Refused);
         };
@@ -286,7 +287,19 @@ impl Preparation<'_> {
         };
         match target {
             Some(target) if !(portion.front.is_empty() && portion.rest.is_empty()) => {
-                let compressed = self.compress(target, portion.rest.clone()).await?;
+                let (worker, share) = (self.worker, &mut self.share);
+                let compressed = match copy {
+                    1 => {
+                        self.compressions
+                            .of(&portion.rest, target, worker, share)
+                            .await
+                    }
+                    // Each further copy has bytes of its own.
+                    _ => compress(&portion.rest, target, worker, share)
+                        .await
+                        .map(Rc::new),
+                };
+                let compressed = compressed.ok_or(Missing::Memory)?;
                 Ok(Parcel::Compressed(portion, compressed))
             }
             Some(_) | None => Ok(Parcel::Plain(portion)),
@@ -313,57 +326,10 @@ impl Preparation<'_> {
         made.ok_or(Missing::Memory)
     }
 
-    async fn compress(&mut self, target: Target, rest: Bytes) -> Result<Compressed, Missing> {
-        let reserved_bytes = self.share.bytes();
-        let mut compressor =
-            Compressor::new(target, rest, &mut self.worker.compressors.borrow_mut());
-        loop {
-            let is_done = compressor
-                .step(COMPRESSED_BYTES)
-                .map_err(|_| Missing::Memory)?;
-            if !self.share.resize(reserved_bytes + compressor.held_bytes()) {
-                self.share.shrink(self.share.bytes() - reserved_bytes);
-                return Err(Missing::Memory);
-            }
-            if is_done {
-                break;
-            }
-            monoio::time::sleep(PAUSE).await;
-        }
-        let compressed = compressor.finish(&mut self.worker.compressors.borrow_mut());
-        let _ = self.share.resize(reserved_bytes + compressed.bytes.len());
-        Ok(compressed)
-    }
-
     fn reserve(&mut self, bytes: usize) -> Result<(), Missing> {
         match self.share.grow(bytes) {
             true => Ok(()),
             false => Err(Missing::Memory),
         }
-    }
-}
-
-impl Sent<'_> {
-    /// What a request without an envelope counts as, and what decides on it.
-    fn part(&self) -> (Option<Category>, Ticket) {
-        let body = &self.body.text;
-        let endpoint = self.target.endpoint;
-        let segment_after = |name: &[u8]| {
-            let mut segments = self.path().split(|byte| *byte == b'/');
-            segments.find(|segment| *segment == name);
-            segments.find(|segment| !segment.is_empty())
-        };
-        let ticket = match endpoint {
-            Endpoint::Store => Some(inventory::ticket_of_event(body)),
-            Endpoint::Attachments => segment_after(b"events").map(Ticket::of),
-            // All check-ins of a monitor, those in envelopes included.
-            Endpoint::Cron => segment_after(b"cron").map(Ticket::of),
-            _ => None,
-        };
-        let category = match endpoint {
-            Endpoint::ErrorPage => Some(Category::Feedback),
-            _ => Category::of_endpoint(endpoint),
-        };
-        (category, ticket.unwrap_or_else(|| inventory::content(body)))
     }
 }

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use memchr::memchr;
 use tracing::warn;
 
 use crate::budget::Reservation;
@@ -89,10 +88,13 @@ impl Exchange {
         };
         let decoding = arrived.decode(&routing.plan, &mut share, &worker.decompressors);
         let whole = decoding.await?;
-        let envelope = self
-            .scan_envelope(&routing.plan, head, target.endpoint, &whole)
-            // Without a key it may just not be an envelope at all.
-            .map_err(|error| route.map_or(Rejection::NoEnvelopeKey, |_| error))?;
+        let envelope = self.scan_envelope(
+            &routing.plan,
+            head,
+            target.endpoint,
+            &whole,
+            route.is_some(),
+        )?;
         let route = match route {
             Some(route) => route,
             None => find_route(routing, &envelope_key(envelope.as_ref(), &whole.text)?)?,
@@ -282,13 +284,14 @@ impl Exchange {
         }
     }
 
-    /// Finds what changes in the body, where it is an envelope.
+    /// Finds what changes in the body, where it is an envelope, and its key, if that `is_routed` not yet.
     fn scan_envelope(
         &mut self,
         plan: &Plan,
         head: &[u8],
         endpoint: Endpoint,
         body: &Body,
+        is_routed: bool,
     ) -> Result<Option<EnvelopeHeader>, Rejection> {
         let is_unread = !body.is_whole && !plan.modify_envelope;
         if is_unread || !self.is_envelope(head, endpoint) {
@@ -298,7 +301,14 @@ impl Exchange {
         if !plan.modify_envelope {
             self.body_edits.clear();
         }
-        scanned.map(Some).map_err(Rejection::Envelope)
+        match scanned {
+            Ok(envelope) => Ok(Some(envelope)),
+            // It may just not be an envelope at all.
+            Err(_) if !is_routed => Err(Rejection::NoEnvelopeKey),
+            // Nothing in it is changed, so that nothing in it has to be understood.
+            Err(_) if !plan.modify_envelope => Ok(None),
+            Err(error) => Err(Rejection::Envelope(error)),
+        }
     }
 
     /// The dialog's script, made to post back here.
@@ -337,13 +347,6 @@ pub(super) struct Sent<'s> {
 }
 
 impl Sent<'_> {
-    /// The path that was asked for.
-    pub(super) fn path(&self) -> &[u8] {
-        let target = self.request_target.of(self.head);
-        let end = memchr(b'?', target).unwrap_or(target.len());
-        target.get(..end).unwrap_or_default()
-    }
-
     /// What rate limits can be about.
     pub(super) fn items(&self) -> Vec<Option<Category>> {
         let Some(envelope) = self.envelope.filter(|_| self.body.is_whole) else {

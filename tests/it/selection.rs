@@ -13,6 +13,7 @@ use crate::support::{
     Action, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
 };
 
+mod examples;
 mod forms;
 mod sdks;
 
@@ -348,8 +349,9 @@ fn what_belongs_together_without_a_trace_is_kept_together() {
             );
             assert_eq!(client.ask(&envelope_request(body.as_bytes())).status, 200);
         }
+        // A prefix that looks like the endpoint is none of it.
         let get =
-            format!("GET /api/42/cron/{slug}/{IN_KEY}/?status=ok HTTP/1.1\r\nHost: m\r\n\r\n");
+            format!("GET /cron/api/42/cron/{slug}/{IN_KEY}/?status=ok HTTP/1.1\r\nHost: m\r\n\r\n");
         assert_eq!(client.ask(get.as_bytes()).status, 200);
         count += 3;
         pair.all.wait_for(count);
@@ -369,6 +371,37 @@ fn what_belongs_together_without_a_trace_is_kept_together() {
     }
     assert!(seen.values().all(|count| *count == 3), "{seen:?}");
     assert!((8..33).contains(&seen.len()), "{seen:?}");
+}
+
+/// The same are kept whatever the inbound DSN is.
+#[test]
+fn what_has_no_body_is_told_apart_by_what_was_asked_for() {
+    const COUNT: usize = 200;
+    let mut kept = Vec::new();
+    for (key, prefix, project) in [(IN_KEY, "", 42), (KEY_A, "/prefix", 7)] {
+        let some = Upstream::ok();
+        let outbounds = [mapping(&some, KEY_B, "sample_rate: 0.5")];
+        let mirror = Process::start(&config(&outbounds, "").replace(IN_KEY, key));
+        let mut client = mirror.client();
+        for endpoint in ["store", "later"] {
+            for number in 0..COUNT {
+                let get = format!(
+                    "GET {prefix}/api/{project}/{endpoint}/?sentry_key={key}&sentry_data={number} HTTP/1.1\r\nHost: m\r\n\r\n"
+                );
+                assert_eq!(client.ask(get.as_bytes()).status, 200, "{endpoint}");
+            }
+        }
+        mirror.signal("TERM");
+        mirror.wait();
+        let lines: BTreeSet<String> = some.received().into_iter().map(|got| got.line).collect();
+        for endpoint in ["store", "later"] {
+            let count = lines.iter().filter(|line| line.contains(endpoint)).count();
+            let half = COUNT / 2 - 35..COUNT / 2 + 35;
+            assert!(half.contains(&count), "{count} of {COUNT} {endpoint}");
+        }
+        kept.push(lines);
+    }
+    assert_eq!(kept[0], kept[1]);
 }
 
 #[test]

@@ -71,6 +71,27 @@ fn every_endpoint_is_recognised_with_and_without_a_final_slash() {
     }
 }
 
+/// Whatever stands in front of the `/api/` that counts.
+#[test]
+fn a_path_names_its_subject() {
+    for (path, subject) in [
+        ("cron/nightly", Some("nightly")),
+        ("cron/cron/KEY", Some("cron")),
+        ("events/abc/attachments", Some("abc")),
+        ("events/events/attachments", Some("events")),
+        ("envelope", None),
+        ("unreal/KEY", None),
+        ("cron/nightly/KEY/x", None),
+    ] {
+        for prefix in ["", "/cron/api/42", "/events/api/42", "//cron//x"] {
+            let target = format!("{prefix}/api//42//{path}/?cron/a/events/b");
+            let head = format!("POST {target}");
+            let found = read(&target).0.subject.map(|span| span.of(head.as_bytes()));
+            assert_eq!(found, subject.map(str::as_bytes), "{target}");
+        }
+    }
+}
+
 #[test]
 fn paths_are_rewritten() {
     for (target, rewritten, endpoint) in [
@@ -174,6 +195,7 @@ fn anything_else_is_a_tunnel() {
             endpoint: Endpoint::Tunnel,
             query: None,
             path_key: None,
+            subject: None,
         };
         assert_eq!(parsed, expected, "{target}");
         assert_eq!(rewritten, "/out/api/7/envelope/", "{target}");

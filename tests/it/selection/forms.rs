@@ -170,7 +170,7 @@ fn preserve_passes_the_bytes_that_came_if_nothing_changes_in_them() {
     }
 }
 
-/// What follows the first line is not even looked at: it could not be decoded.
+/// What follows the first slice is not even looked at: it is not there.
 #[test]
 fn an_envelope_without_anything_to_rewrite_is_inflated_no_further_than_needed() {
     let upstream = Upstream::ok();
@@ -179,25 +179,16 @@ fn an_envelope_without_anything_to_rewrite_is_inflated_no_further_than_needed() 
         "",
     ));
     let mut client = mirror.client();
-    let mut body = gzip(&[b"{}\n{\"type\":\"session\"}\n", &large(200_000)[..]].concat());
-    let broken = body.len() - 1_000;
-    body.truncate(broken);
-    assert_eq!(
-        client
-            .ask(&coded_request("/api/42/envelope/", "gzip", &body))
-            .status,
-        200
-    );
-    assert_eq!(upstream.wait_for(1).remove(0).body, body);
+    let begun = |text: &[u8]| {
+        let mut body = gzip(text);
+        body.truncate(20 * 1024);
+        coded_request("/api/42/envelope/", "gzip", &body)
+    };
+    let request = begun(&[b"{}\n{\"type\":\"session\"}\n", &large(200_000)[..]].concat());
+    assert_eq!(client.ask(&request).status, 200);
+    assert!(request.ends_with(&upstream.wait_for(1).remove(0).body));
     // With something to rewrite it has to be.
-    let named = gzip(&large(200_000));
-    let named = &named[..named.len() - 1_000];
-    assert_eq!(
-        client
-            .ask(&coded_request("/api/42/envelope/", "gzip", named))
-            .status,
-        400
-    );
+    assert_eq!(client.ask(&begun(&large(200_000))).status, 400);
     // And what does not begin like an envelope is none.
     assert_eq!(
         client
@@ -299,6 +290,77 @@ fn without_modification_only_the_head_is_rewritten() {
     let bodies = [gunzip(&got[0].body), got[1].body.clone()];
     let whole = envelope(ID);
     assert!(bodies.contains(&whole.clone().into_bytes()) && bodies[0] == bodies[1]);
+}
+
+/// In whatever form it came, and whoever gets it.
+#[test]
+fn what_is_not_modified_need_not_be_an_envelope() {
+    let (all, some) = (Upstream::ok(), Upstream::ok());
+    let outbounds = [
+        all.dsn(KEY_A, 11),
+        mapping(&some, KEY_B, "categories: [error], compression: none"),
+    ];
+    let broken = b"{\"dsn\":\n{\"type\":\"event\"}\n{}\n";
+    let coded = [("", broken.to_vec()), ("gzip", gzip(broken))];
+    for outbounds in [&outbounds[..1], &outbounds] {
+        let mirror = Process::start(&config(outbounds, "modify_envelope: false"));
+        let mut client = mirror.client();
+        for (coding, body) in &coded {
+            let before = all.received().len();
+            let request = coded_request("/api/42/envelope/", coding, body);
+            assert_eq!(client.ask(&request).status, 200, "{coding}");
+            let got = all.wait_for(before + 1).remove(before);
+            assert_eq!(got.field("Content-Encoding").unwrap_or(""), *coding);
+            assert_eq!(&got.body, body);
+            // Where its key stands in it, it has to be read.
+            let head = format!(
+                "POST /tunnel HTTP/1.1\r\nHost: m\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            let refused = client.ask(&[head.as_bytes(), body].concat());
+            assert_eq!(refused.status, 401, "{coding}");
+        }
+    }
+    let mirror = Process::start(&config(&outbounds, ""));
+    let mut client = mirror.client();
+    for (coding, body) in &coded {
+        let request = coded_request("/api/42/envelope/", coding, body);
+        assert_eq!(client.ask(&request).status, 400, "{coding}");
+    }
+    assert_eq!((all.received().len(), some.received().len()), (4, 0));
+}
+
+/// With a memory budget that allows the body and one more of its size, but not two.
+#[test]
+fn what_differs_in_other_options_is_still_compressed_once() {
+    let upstreams: Vec<Upstream> = (0..3).map(|_| Upstream::ok()).collect();
+    let options = [
+        "",
+        ", categories: [error]",
+        ", multiplier: 1, sample_rate: {span: 0.5}",
+    ];
+    let outbounds: Vec<String> = upstreams
+        .iter()
+        .zip(options)
+        .map(|(upstream, more)| mapping(upstream, KEY_B, &format!("compression: gzip{more}")))
+        .collect();
+    let mirror = Process::start(&config(
+        &outbounds,
+        "limits: {memory_bytes: 3MB, body_bytes: 1MiB, decoded_bytes: 1MiB}",
+    ));
+    let body = large(1_000_000);
+    let response = mirror
+        .client()
+        .ask(&coded_request("/api/42/envelope/", "", &body));
+    assert_eq!(response.status, 200);
+    mirror.signal("TERM");
+    let totals = mirror.wait_for_line(", requests ");
+    mirror.wait();
+    assert!(totals.contains("delivered 2xx 3"), "{totals}");
+    for upstream in &upstreams {
+        let text = gunzip(&upstream.wait_for(1).remove(0).body);
+        assert!(after_first_line(&text) == after_first_line(&body));
+    }
 }
 
 /// With a memory budget that allows the body but no second one, the plain delivery goes on.

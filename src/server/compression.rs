@@ -1,0 +1,73 @@
+//! What is compressed of a request, each piece once.
+//!
+//! Outbounds with different handlings often get the same bytes: where an envelope has no item but errors,
+//! one that takes errors only gets what one that takes everything gets. A piece is known by where it lies
+//! in memory, and is kept here so that nothing else comes to lie there. It is compressed in slices with
+//! pauses between them, and counts in the memory budget.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::budget::Reservation;
+use crate::http::compress::{Compressed, Compressor, Target};
+use crate::server::worker::Worker;
+
+/// How much is compressed before other connections get their turn: some 0.5 ms of work.
+const SLICE_BYTES: usize = 64 * 1024;
+
+/// How long they get it.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// What was compressed so far.
+#[derive(Default)]
+pub(super) struct Compressions(Vec<(Bytes, Rc<Compressed>)>);
+
+impl Compressions {
+    /// `rest` in the coding `target`; `None` where `share` allows no more memory.
+    pub(super) async fn of(
+        &mut self,
+        rest: &Bytes,
+        target: Target,
+        worker: &Worker,
+        share: &mut Reservation,
+    ) -> Option<Rc<Compressed>> {
+        let place = rest.as_ptr_range();
+        let mut known = self.0.iter();
+        let known = known.find(|(of, made)| of.as_ptr_range() == place && made.target == target);
+        if let Some((_, compressed)) = known {
+            return Some(Rc::clone(compressed));
+        }
+        let compressed = Rc::new(compress(rest, target, worker, share).await?);
+        self.0.push((rest.clone(), Rc::clone(&compressed)));
+        Some(compressed)
+    }
+}
+
+/// The same for a piece that nobody else gets.
+pub(super) async fn compress(
+    rest: &Bytes,
+    target: Target,
+    worker: &Worker,
+    share: &mut Reservation,
+) -> Option<Compressed> {
+    let reserved_bytes = share.bytes();
+    let pool = &worker.compressors;
+    let mut compressor = Compressor::new(target, rest.clone(), &mut pool.borrow_mut());
+    loop {
+        let is_done = compressor.step(SLICE_BYTES).ok()?;
+        if !share.resize(reserved_bytes + compressor.held_bytes()) {
+            share.shrink(share.bytes() - reserved_bytes);
+            return None;
+        }
+        if is_done {
+            break;
+        }
+        monoio::time::sleep(PAUSE).await;
+    }
+    let compressed = compressor.finish(&mut pool.borrow_mut());
+    // No more than it took while it was made.
+    let _ = share.resize(reserved_bytes + compressed.bytes.len());
+    Some(compressed)
+}

@@ -1,0 +1,46 @@
+//! What a request that is no envelope is to a selection: one thing, with a category and a ticket.
+//!
+//! What decides is the monitor or the event that its path names, the event in its body, or the body
+//! itself. Without a body everything it says stands in its target. That decides then, but for what each
+//! outbound has its own of: the keys, the project, the prefix of the path. They say where the request was
+//! sent to, and mirrors with other inbound DSNs are to agree.
+
+use crate::sentry::category::Category;
+use crate::sentry::edit::Edit;
+use crate::sentry::endpoint::Endpoint;
+use crate::sentry::inventory;
+use crate::sentry::sampling::Ticket;
+use crate::server::request::Sent;
+use crate::span::Span;
+
+/// What `sent` counts as, and what decides on it. `head_edits` are in order of position and without
+/// overlap.
+pub(super) fn part(sent: &Sent<'_>, head_edits: &[Edit]) -> (Option<Category>, Ticket) {
+    let body = &sent.body.text;
+    let endpoint = sent.target.endpoint;
+    let category = match endpoint {
+        Endpoint::ErrorPage => Some(Category::Feedback),
+        _ => Category::of_endpoint(endpoint),
+    };
+    let ticket = match sent.target.subject {
+        // All check-ins of a monitor, those in envelopes included.
+        Some(subject) => Ticket::of(subject.of(sent.head)),
+        None if body.is_empty() => ticket_of_target(sent.head, sent.request_target, head_edits),
+        None if endpoint == Endpoint::Store => inventory::ticket_of_event(body),
+        None => inventory::content(body),
+    };
+    (category, ticket)
+}
+
+/// The ticket of what stays of a request target in every outbound's request.
+fn ticket_of_target(head: &[u8], target: Span, edits: &[Edit]) -> Ticket {
+    let mut text = Vec::with_capacity(target.len());
+    let mut copied = target.start;
+    let is_inside = |edit: &&Edit| edit.span.start >= target.start && edit.span.end <= target.end;
+    for edit in edits.iter().filter(is_inside) {
+        text.extend_from_slice(Span::new(copied, edit.span.start).of(head));
+        copied = edit.span.end;
+    }
+    text.extend_from_slice(Span::new(copied, target.end).of(head));
+    Ticket::of(&text)
+}
