@@ -16,10 +16,6 @@ use super::places::{self, Found, Meaning};
 use super::sampling::Ticket;
 use crate::span::Span;
 
-/// How long a payload may be to be searched for ids: twice what Relay takes of an event. A longer one
-/// would keep the core from everything else, and goes by the ids of the envelope.
-pub const SEARCHED_BYTES_MAX: usize = 2 * 1024 * 1024;
-
 /// How much of either end of what has no id at all is hashed instead. The first alone may be the same
 /// in all requests of a service: OTLP begins with the attributes of the resource.
 const HASHED_BYTES: usize = 1024;
@@ -149,6 +145,7 @@ fn becomes_event(body: &[u8], item: &Item<'_>) -> bool {
 #[derive(Default)]
 struct Header {
     trace: Option<Ticket>,
+    replay: Option<Ticket>,
     event: Option<Ticket>,
     sample_rate: Option<Span>,
 }
@@ -162,6 +159,7 @@ impl Header {
         let rate = found.iter().find(|f| f.meaning == Meaning::SampleRate);
         Header {
             trace: ticket(Meaning::TraceId),
+            replay: ticket(Meaning::ReplayId),
             event: ticket(Meaning::EventId),
             sample_rate: rate.map(|rate| rate.span),
         }
@@ -190,6 +188,8 @@ impl Header {
         special
             .or(self.trace)
             .or_else(|| own(Meaning::TraceId))
+            .or(self.replay)
+            .or_else(|| own(Meaning::ReplayId))
             .or(self.event)
             .or_else(|| own(Meaning::EventId))
             .unwrap_or_else(|| content(item.payload.of(body)))
@@ -206,13 +206,17 @@ impl Header {
             category,
             Some(Category::LogItem | Category::TraceMetric | Category::Span)
         );
-        if !may_have_some || item.payload.len() > SEARCHED_BYTES_MAX {
+        if !may_have_some || item.payload.len() > places::SEARCHED_BYTES_MAX {
             return Vec::new();
         }
-        let known = self.trace.or(self.event);
         let ticket_of = |(span, found): (Span, Vec<Found>)| {
-            let own = ticket(body, &found, Meaning::PartTraceId);
-            let ticket = own.or(known).unwrap_or_else(|| content(span.of(body)));
+            let own = |meaning| ticket(body, &found, meaning);
+            let ticket = own(Meaning::PartTraceId)
+                .or(self.trace)
+                .or(self.replay)
+                .or_else(|| own(Meaning::ReplayId))
+                .or(self.event)
+                .unwrap_or_else(|| content(span.of(body)));
             (span, ticket)
         };
         let entries = places::entries(body, item.payload);
@@ -225,17 +229,15 @@ pub fn ticket_of_event(body: &[u8]) -> Ticket {
     let found = ids(body, Span::new(0, body.len()));
     let own = |meaning| ticket(body, &found, meaning);
     own(Meaning::TraceId)
+        .or_else(|| own(Meaning::ReplayId))
         .or_else(|| own(Meaning::EventId))
         .unwrap_or_else(|| content(body))
 }
 
-/// The ids in a payload that is short enough, as far as it is JSON.
+/// The ids in a payload, as far as it is JSON.
 fn ids(body: &[u8], payload: Span) -> Vec<Found> {
     let mut found = Vec::new();
-    if payload.len() <= SEARCHED_BYTES_MAX {
-        let text = body.get(..payload.end).unwrap_or_default();
-        let _ = places::find(text, payload.start, &places::PAYLOAD, &mut found);
-    }
+    places::search(body, payload, &mut found);
     found
 }
 

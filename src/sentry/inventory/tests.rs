@@ -43,6 +43,13 @@ fn what_decides_is_what_has_to_stay_whole() {
         (&*traced, "new_thing", "not JSON", TRACE),
         (&*plain, "event", r#"{"contexts":{"trace":{"trace_id":"771A43A4-1926-42f0-b136-d5159a501700"}}}"#, TRACE),
         (&*plain, "event", "{}", EVENT),
+        // A replay before the event, as the replay itself goes.
+        (&*plain, "event", r#"{"contexts":{"replay":{"replay_id":"R"}}}"#, "R"),
+        (&*plain, "event", r#"{"tags":{"replayId":"R"}}"#, "R"),
+        (&*plain, "event", r#"{"tags":{"replayId":"R"},"contexts":{"trace":{"trace_id":"T"}}}"#, "T"),
+        (&*traced, "event", r#"{"tags":{"replayId":"R"}}"#, TRACE),
+        (r#"{"event_id":"E","trace":{"replay_id":"R"}}"#, "event", "{}", "R"),
+        (&*plain, "feedback", r#"{"contexts":{"feedback":{"replay_id":"R"}}}"#, "R"),
         ("{}", "event", r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#, EVENT),
         ("{}", "span", r#"{"trace_id":"771a43a4192642f0b136d5159a501700"}"#, TRACE),
         // Whatever trace the envelope is of.
@@ -150,11 +157,27 @@ fn a_crash_report_is_an_event_that_others_belong_to() {
 
 #[test]
 fn every_entry_of_a_container_is_of_its_own_trace() {
+    let linked = format!("{{\"links\":[{{\"trace_id\":\"{EVENT}\"}}],\"trace_id\":\"{TRACE}\"}}");
+    let replayed = r#"{"attributes":{"sentry.replay_id":{"value":"R"}}}"#;
     let body = format!(
-        "{{\"sdk\":{{}}}}\n{{\"type\":\"log\",\"item_count\":3}}\n{{\"items\":[{{\"trace_id\":\"{TRACE}\"}},{{\"trace_id\":\"{EVENT}\"}},{{\"body\":1}}]}}"
+        "{{\"sdk\":{{}}}}\n{{\"type\":\"log\",\"item_count\":5}}\n{{\"items\":[{{\"trace_id\":\"{TRACE}\"}},{{\"trace_id\":\"{EVENT}\"}},{linked},{replayed},{{\"body\":1}}]}}"
     );
     let parts = inventory(&body).parts;
     let tickets: Vec<_> = parts[0].entries.iter().map(|(_, ticket)| *ticket).collect();
-    let expected = [TRACE, EVENT, "{\"body\":1}"].map(|id| Ticket::of(id.as_bytes()));
+    let expected = [TRACE, EVENT, TRACE, "R", "{\"body\":1}"].map(|id| Ticket::of(id.as_bytes()));
     assert_eq!(tickets, expected);
+}
+
+/// The chunks of a profiler's run stay together, however long they are.
+#[test]
+fn a_long_profile_goes_by_the_same_id_as_a_short_one() {
+    let plain = format!("{{\"event_id\":\"{EVENT}\"}}");
+    for length in [10, places::SEARCHED_BYTES_MAX] {
+        let samples = "0,".repeat(length);
+        let payload = format!(
+            "{{\"chunk_id\":\"C\",\"profile\":[{samples}0],\"profiler_id\":\"P\",\"version\":\"2\"}}"
+        );
+        let body = format!("{plain}\n{{\"type\":\"profile_chunk\"}}\n{payload}\n");
+        assert_eq!(tickets(&body), [Ticket::of(b"P")], "{length}");
+    }
 }
