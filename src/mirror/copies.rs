@@ -13,9 +13,8 @@ use memchr::memmem;
 use crate::mirror::portion::Portion;
 use crate::sentry::edit::Edit;
 use crate::sentry::envelope;
-use crate::sentry::inventory::SEARCHED_BYTES_MAX;
 use crate::sentry::items::items;
-use crate::sentry::places::{self, Place};
+use crate::sentry::places::{self, Found};
 use crate::sentry::sampling::{id_of_copy, is_id};
 use crate::span::Span;
 
@@ -60,29 +59,34 @@ impl Template {
 
 /// Where the ids of an envelope are, whose header is `header_bytes` long.
 fn ids_of_envelope(envelope: &[u8], header_bytes: usize) -> Vec<Span> {
-    let mut ids = Vec::new();
+    let mut found = Vec::new();
     let header = envelope.get(..header_bytes).unwrap_or_default();
-    find(header, 0, &places::HEADER, &mut ids);
+    // It was read once already; what could not be read has no ids.
+    let _ = places::find(header, 0, &places::HEADER, &mut found);
     for item in items(envelope, header_bytes).map_while(Result::ok) {
         let payload = match &*item.kind {
+            // A file is somebody's, whatever it looks like.
+            b"attachment" => continue,
             b"replay_video" => replay_event(envelope, item.payload),
             _ => item.payload,
         };
-        if payload.len() <= SEARCHED_BYTES_MAX {
-            let text = envelope.get(..payload.end).unwrap_or_default();
-            find(text, payload.start, &places::PAYLOAD, &mut ids);
-        }
+        places::search(envelope, payload, &mut found);
     }
-    ids
+    unique_ids(envelope, &found)
 }
 
 /// Where the ids of an event without an envelope are.
 fn ids_of_event(body: &[u8]) -> Vec<Span> {
-    let mut ids = Vec::new();
-    if body.len() <= SEARCHED_BYTES_MAX {
-        find(body, 0, &places::PAYLOAD, &mut ids);
-    }
-    ids
+    let mut found = Vec::new();
+    places::search(body, Span::new(0, body.len()), &mut found);
+    unique_ids(body, &found)
+}
+
+/// What of `found` has to be another one in each copy.
+fn unique_ids(text: &[u8], found: &[Found]) -> Vec<Span> {
+    let unique = found.iter().filter(|found| found.meaning.is_unique());
+    let spans = unique.map(|found| found.span);
+    spans.filter(|span| is_id(span.of(text))).collect()
 }
 
 /// Puts the ids of copy number `copy` in the place of the original ones.
@@ -95,15 +99,6 @@ fn rename(text: &mut [u8], ids: &[Span], copy: u32) {
             }
         }
     }
-}
-
-fn find(text: &[u8], start: usize, place: &Place, ids: &mut Vec<Span>) {
-    let mut found = Vec::new();
-    // What is no JSON has no ids that Sentry would read.
-    let _ = places::find(text, start, place, &mut found);
-    let unique = found.iter().filter(|found| found.meaning.is_unique());
-    let spans = unique.map(|found| found.span);
-    ids.extend(spans.filter(|span| is_id(span.of(text))));
 }
 
 /// The JSON of the replay in a video, which is a MessagePack map with the video itself and two more
@@ -176,6 +171,94 @@ mod tests {
         assert_eq!(copied(&text, 2), expected);
         assert_ne!(copied(&text, 3), expected);
         assert_eq!(renamed(dashed, 2).replace('-', ""), event);
+    }
+
+    /// An envelope of one item in which every `[…]` marks an id, first as it is and then as it has to be
+    /// in the second copy.
+    fn marked(kind: &str, payload: &str) -> [String; 2] {
+        let filled = |copy: u32| {
+            let mut parts = payload.split(['[', ']']);
+            let mut text = parts.next().unwrap().to_owned();
+            while let (Some(name), Some(after)) = (parts.next(), parts.next()) {
+                // Any name will do for an id, as long as it is the same in both.
+                let id = format!(
+                    "{:0>32x}",
+                    name.bytes().fold(7_u64, |n, b| n * 31 + u64::from(b))
+                );
+                let id = if copy == 1 { id } else { renamed(&id, copy) };
+                text = format!("{text}\"{id}\"{after}");
+            }
+            let text = text.replace('<', "[").replace('>', "]");
+            format!(
+                "{{}}\n{{\"type\":\"{kind}\",\"length\":{}}}\n{text}\n",
+                text.len()
+            )
+        };
+        [filled(1), filled(2)]
+    }
+
+    #[test]
+    fn everything_that_refers_to_an_id_has_the_new_one() {
+        for (kind, payload) in [
+            (
+                "profile",
+                r#"{"platform":"android","profile_id":[P],"transaction_id":[E],"trace_id":[T],"sampled_profile":"AAAA","transactions":<{"id":[E],"name":"Main","trace_id":[T]}>,"build_id":"00000000000000000000000000000001"}"#,
+            ),
+            (
+                "profile",
+                r#"{"event_id":[P],"version":"1","profile":{"samples":<>},"transaction":{"id":[E],"trace_id":[T],"active_thread_id":"1"}}"#,
+            ),
+            (
+                "event",
+                r#"{"event_id":[E],"tags":{"replayId":[R],"build":"00000000000000000000000000000001"},"breadcrumbs":<{"event_id":[B],"data":{"event_id":"00000000000000000000000000000001"}}>}"#,
+            ),
+            (
+                "event",
+                r#"{"event_id":[E],"tags":<<"a","b">>,"breadcrumbs":{"values":<{"event_id":[B]}>}}"#,
+            ),
+            (
+                "transaction",
+                r#"{"contexts":{"trace":{"links":<{"trace_id":[L],"span_id":"s"}>,"trace_id":[T],"data":{"profiler_id":[Q]}}},"tags":{"replayId":[R]},"spans":<{"links":<{"trace_id":[L]}>,"data":{"sentry.replay_id":[R]},"trace_id":[T],"profile_id":[P]}>}"#,
+            ),
+            (
+                "span",
+                r#"{"data":{"replay_id":[R],"profile_id":[P],"sentry.profile_id":[P],"transaction":"/"},"trace_id":[T],"profile_id":[P],"links":<{"trace_id":[L]}>}"#,
+            ),
+            (
+                "span",
+                r#"{"items":<{"links":<{"trace_id":[L]}>,"trace_id":[T],"attributes":{"sentry.replay_id":{"value":[R],"type":"string"},"sentry.profiler_id":{"value":[Q]},"mine":{"value":"00000000000000000000000000000001"}}}>}"#,
+            ),
+            (
+                "replay_event",
+                r#"{"replay_id":[R],"event_id":[R],"trace_ids":<[T],[L]>,"error_ids":<[E]>}"#,
+            ),
+        ] {
+            let [original, expected] = marked(kind, payload);
+            assert_ne!(original, expected);
+            assert_eq!(copied(&original, 2), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn files_are_copied_as_they_are() {
+        for payload in [
+            format!("{{\"event_id\":\"{EVENT}\",\"trace_id\":\"{TRACE}\"}}"),
+            EVENT.to_owned(),
+        ] {
+            let length = payload.len();
+            let text = format!("{{}}\n{{\"type\":\"attachment\",\"length\":{length}}}\n{payload}");
+            assert_eq!(copied(&text, 2), text);
+        }
+    }
+
+    #[test]
+    fn a_large_profile_has_ids_of_its_own_too() {
+        let samples = "0,".repeat(3 * 1024 * 1024);
+        let payload = format!(
+            r#"{{"event_id":[P],"profile":{{"samples":<{samples}0>}},"transactions":<{{"id":[E],"trace_id":[T]}}>}}"#
+        );
+        let [original, expected] = marked("profile", &payload);
+        assert!(copied(&original, 2) == expected);
     }
 
     #[test]

@@ -52,21 +52,27 @@ impl Category {
     ];
 
     /// The category of an envelope item by its `type`; `None` for types that are not known.
+    ///
+    /// These are all types that Relay has read so far, those that it has given up included. Two have
+    /// no category: `form_data` belongs to the event that it comes with, as an attachment does, and
+    /// `integration` never leaves the Relay that makes it.
     pub fn of_item(kind: &[u8]) -> Option<Category> {
         Some(match kind {
             b"attachment" => Category::Attachment,
             b"client_report" => Category::ClientReport,
-            b"event" => Category::Error,
+            b"event" | b"unreal_report" => Category::Error,
             b"feedback" | b"user_report" => Category::Feedback,
-            b"log" | b"otel_log" => Category::LogItem,
-            b"statsd" | b"metric_buckets" => Category::MetricBucket,
+            // Relay makes a log of each report on the network.
+            b"log" | b"otel_log" | b"otel_logs_data" | b"nel" => Category::LogItem,
+            b"statsd" | b"metric_buckets" | b"metric_meta" => Category::MetricBucket,
             b"check_in" => Category::Monitor,
             b"profile" => Category::Profile,
-            b"profile_chunk" => Category::ProfileChunk,
+            // Some versions of the SDK for Android send the name of the category.
+            b"profile_chunk" | b"profile_chunk_ui" => Category::ProfileChunk,
             b"replay_event" | b"replay_recording" | b"replay_video" => Category::Replay,
             b"security" | b"raw_security" => Category::Security,
             b"session" | b"sessions" => Category::Session,
-            b"span" | b"otel_span" => Category::Span,
+            b"span" | b"otel_span" | b"otel_traces_data" => Category::Span,
             b"trace_metric" => Category::TraceMetric,
             b"transaction" => Category::Transaction,
             _ => return None,
@@ -83,10 +89,9 @@ impl Category {
             Endpoint::Attachments => Some(Category::Attachment),
             Endpoint::Cron => Some(Category::Monitor),
             Endpoint::OtlpTraces => Some(Category::Span),
-            Endpoint::OtlpLogs | Endpoint::VercelLogs => Some(Category::LogItem),
+            Endpoint::OtlpLogs | Endpoint::VercelLogs | Endpoint::Nel => Some(Category::LogItem),
             Endpoint::Envelope
             | Endpoint::Tunnel
-            | Endpoint::Nel
             | Endpoint::Upload
             | Endpoint::ErrorPage
             | Endpoint::Generic => None,
@@ -116,7 +121,7 @@ impl Category {
 }
 
 /// The names that mean something else than the one category of that name.
-const ALIASES: [(&str, &[Category]); 38] = {
+const ALIASES: [(&str, &[Category]); 43] = {
     use Category::{
         Attachment, ClientReport, Error, Feedback, LogItem, MetricBucket, Monitor, Profile,
         ProfileChunk, Replay, Security, Session, Span, TraceMetric, Transaction,
@@ -136,12 +141,16 @@ const ALIASES: [(&str, &[Category]); 38] = {
         ("logs", &[LogItem]),
         ("metric", &[TraceMetric, MetricBucket]),
         ("metric_buckets", &[MetricBucket]),
+        ("metric_meta", &[MetricBucket]),
         ("metrics", &[TraceMetric, MetricBucket]),
         ("minidump", &[Error]),
         ("minidumps", &[Error]),
         ("monitors", &[Monitor]),
+        ("nel", &[LogItem]),
         ("otel_log", &[LogItem]),
+        ("otel_logs_data", &[LogItem]),
         ("otel_span", &[Span]),
+        ("otel_traces_data", &[Span]),
         ("profile_chunks", &[ProfileChunk]),
         ("profile_chunk_ui", &[ProfileChunk]),
         ("profiles", &[Profile]),
@@ -157,6 +166,7 @@ const ALIASES: [(&str, &[Category]); 38] = {
         ("trace_metrics", &[TraceMetric]),
         ("transactions", &[Transaction]),
         ("unreal", &[Error]),
+        ("unreal_report", &[Error]),
         ("user_feedback", &[Feedback]),
         ("user_report", &[Feedback]),
         ("user_report_v2", &[Feedback]),
@@ -241,15 +251,20 @@ mod tests {
             "attachment",
             "client_report",
             "event",
+            "unreal_report",
             "feedback",
             "user_report",
             "log",
             "otel_log",
+            "otel_logs_data",
+            "nel",
             "statsd",
             "metric_buckets",
+            "metric_meta",
             "check_in",
             "profile",
             "profile_chunk",
+            "profile_chunk_ui",
             "replay_event",
             "replay_recording",
             "replay_video",
@@ -259,6 +274,7 @@ mod tests {
             "sessions",
             "span",
             "otel_span",
+            "otel_traces_data",
             "trace_metric",
             "transaction",
         ] {
@@ -268,6 +284,8 @@ mod tests {
                 "{kind}"
             );
         }
-        assert_eq!(Category::of_item(b"event "), None);
+        for kind in ["event ", "form_data", "integration"] {
+            assert_eq!(Category::of_item(kind.as_bytes()), None, "{kind}");
+        }
     }
 }

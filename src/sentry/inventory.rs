@@ -2,7 +2,7 @@
 //! belongs to.
 //!
 //! An attachment goes where the event goes that it comes with, so it has that event's category and
-//! ticket. Logs, metrics and spans come many in one item and from several traces, so each of these
+//! ticket. That event may be an attachment itself, of which Sentry makes one: a crash report. Logs, metrics and spans come many in one item and from several traces, so each of these
 //! entries has a ticket of its own. What else decides is chosen so that what only makes sense as a
 //! whole stays whole: all parts of a replay, all updates of a session, all chunks of a profiler's
 //! run, all check-ins of a monitor, and of everything else a trace.
@@ -15,10 +15,6 @@ use super::items::{Item, items};
 use super::places::{self, Found, Meaning};
 use super::sampling::Ticket;
 use crate::span::Span;
-
-/// How long a payload may be to be searched for ids: twice what Relay takes of an event. A longer one
-/// would keep the core from everything else, and goes by the ids of the envelope.
-pub const SEARCHED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// How much of either end of what has no id at all is hashed instead. The first alone may be the same
 /// in all requests of a service: OTLP begins with the attributes of the resource.
@@ -65,14 +61,13 @@ impl Inventory {
     ) -> Result<Inventory, EnvelopeError> {
         let found: Vec<Item<'_>> = items(body, header_end).collect::<Result<_, _>>()?;
         let header = Header::read(body.get(..header_end).unwrap_or_default());
-        let owner = OnceCell::new();
         let part = |item: &Item<'_>| {
             let mut part = Part {
                 whole: item.whole,
                 payload: item.payload,
                 length: item.length,
                 item_count: item.item_count,
-                category: Category::of_item(&item.kind),
+                category: category(body, item),
                 ticket: Ticket::of(b""),
                 entries: Vec::new(),
             };
@@ -82,21 +77,19 @@ impl Inventory {
             }
             part
         };
-        let find_owner = || {
-            let event = found.iter().find(|item| is_event(&item.kind));
-            event.map(part)
+        let event = OnceCell::new();
+        let find_event = || {
+            let known = found.iter().find(|item| is_event(&item.kind));
+            let crash = || found.iter().find(|item| becomes_event(body, item));
+            known.or_else(crash).map(part)
         };
         let parts = found.iter().map(|item| {
             let mut part = part(item);
-            if part.category == Some(Category::Attachment) {
-                match owner.get_or_init(find_owner) {
-                    Some(event) => {
-                        part.category = event.category;
-                        part.ticket = event.ticket;
-                    }
-                    None if becomes_event(body, item) => part.category = Some(Category::Error),
-                    None => {}
-                }
+            if goes_along(&item.kind)
+                && let Some(event) = event.get_or_init(find_event)
+            {
+                part.category = event.category;
+                part.ticket = event.ticket;
             }
             part
         });
@@ -107,35 +100,52 @@ impl Inventory {
     }
 }
 
-/// Whether attachments in the same envelope belong to an item of this type.
+/// What an item counts as by itself.
+fn category(body: &[u8], item: &Item<'_>) -> Option<Category> {
+    if becomes_event(body, item) {
+        Some(Category::Error)
+    } else {
+        Category::of_item(&item.kind)
+    }
+}
+
+/// Whether an item of this type belongs to the event that it comes with.
+fn goes_along(kind: &[u8]) -> bool {
+    matches!(kind, b"attachment" | b"form_data")
+}
+
+/// Whether an item of this type is an event. A `user_report` is none: it speaks of one that was sent
+/// before.
 fn is_event(kind: &[u8]) -> bool {
     let events: [&[u8]; 6] = [
         b"event",
         b"transaction",
         b"security",
         b"raw_security",
+        b"unreal_report",
         b"feedback",
-        b"user_report",
     ];
     events.contains(&kind)
 }
 
 /// Whether Sentry makes an event of an attachment that comes without one.
-fn becomes_event(body: &[u8], attachment: &Item<'_>) -> bool {
-    let kind = attachment.attachment_type.map(|kind| kind.of(body));
-    let events: [&[u8]; 4] = [
+fn becomes_event(body: &[u8], item: &Item<'_>) -> bool {
+    let kind = item.attachment_type.map(|kind| unescape(kind.of(body)));
+    let events: [&[u8]; 5] = [
         b"event.minidump",
         b"event.applecrashreport",
         b"event.payload",
         b"event.breadcrumbs",
+        b"playstation.prosperodump",
     ];
-    kind.is_some_and(|kind| events.contains(&kind))
+    *item.kind == *b"attachment" && kind.is_some_and(|kind| events.contains(&&*kind))
 }
 
 /// The ids in the header of an envelope.
 #[derive(Default)]
 struct Header {
     trace: Option<Ticket>,
+    replay: Option<Ticket>,
     event: Option<Ticket>,
     sample_rate: Option<Span>,
 }
@@ -149,6 +159,7 @@ impl Header {
         let rate = found.iter().find(|f| f.meaning == Meaning::SampleRate);
         Header {
             trace: ticket(Meaning::TraceId),
+            replay: ticket(Meaning::ReplayId),
             event: ticket(Meaning::EventId),
             sample_rate: rate.map(|rate| rate.span),
         }
@@ -177,6 +188,8 @@ impl Header {
         special
             .or(self.trace)
             .or_else(|| own(Meaning::TraceId))
+            .or(self.replay)
+            .or_else(|| own(Meaning::ReplayId))
             .or(self.event)
             .or_else(|| own(Meaning::EventId))
             .unwrap_or_else(|| content(item.payload.of(body)))
@@ -193,13 +206,17 @@ impl Header {
             category,
             Some(Category::LogItem | Category::TraceMetric | Category::Span)
         );
-        if !may_have_some || item.payload.len() > SEARCHED_BYTES_MAX {
+        if !may_have_some || item.payload.len() > places::SEARCHED_BYTES_MAX {
             return Vec::new();
         }
-        let known = self.trace.or(self.event);
         let ticket_of = |(span, found): (Span, Vec<Found>)| {
-            let own = ticket(body, &found, Meaning::PartTraceId);
-            let ticket = own.or(known).unwrap_or_else(|| content(span.of(body)));
+            let own = |meaning| ticket(body, &found, meaning);
+            let ticket = own(Meaning::PartTraceId)
+                .or(self.trace)
+                .or(self.replay)
+                .or_else(|| own(Meaning::ReplayId))
+                .or(self.event)
+                .unwrap_or_else(|| content(span.of(body)));
             (span, ticket)
         };
         let entries = places::entries(body, item.payload);
@@ -212,17 +229,15 @@ pub fn ticket_of_event(body: &[u8]) -> Ticket {
     let found = ids(body, Span::new(0, body.len()));
     let own = |meaning| ticket(body, &found, meaning);
     own(Meaning::TraceId)
+        .or_else(|| own(Meaning::ReplayId))
         .or_else(|| own(Meaning::EventId))
         .unwrap_or_else(|| content(body))
 }
 
-/// The ids in a payload that is short enough, as far as it is JSON.
+/// The ids in a payload, as far as it is JSON.
 fn ids(body: &[u8], payload: Span) -> Vec<Found> {
     let mut found = Vec::new();
-    if payload.len() <= SEARCHED_BYTES_MAX {
-        let text = body.get(..payload.end).unwrap_or_default();
-        let _ = places::find(text, payload.start, &places::PAYLOAD, &mut found);
-    }
+    places::search(body, payload, &mut found);
     found
 }
 
@@ -244,110 +259,4 @@ pub fn content(bytes: &[u8]) -> Ticket {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::envelope;
-    use super::*;
-
-    const TRACE: &str = "771a43a4192642f0b136d5159a501700";
-    const EVENT: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
-
-    #[test]
-    fn what_has_no_id_goes_by_both_of_its_ends() {
-        let text = |first: char, middle: char, last: char| {
-            let part = |letter: char| letter.to_string().repeat(2000);
-            content([part(first), part(middle), part(last)].concat().as_bytes())
-        };
-        assert_eq!(text('a', 'b', 'c'), text('a', 'x', 'c'));
-        assert_ne!(text('a', 'b', 'c'), text('x', 'b', 'c'));
-        assert_ne!(text('a', 'b', 'c'), text('a', 'b', 'x'));
-        assert_ne!(content(b"short"), content(b"shore"));
-    }
-
-    fn inventory(body: &str) -> Inventory {
-        let header = envelope::scan(body.as_bytes(), &mut Vec::new()).unwrap();
-        Inventory::of(body.as_bytes(), header.end, true).unwrap()
-    }
-
-    fn tickets(body: &str) -> Vec<Ticket> {
-        inventory(body)
-            .parts
-            .iter()
-            .map(|part| part.ticket)
-            .collect()
-    }
-
-    #[test]
-    fn what_decides_is_what_has_to_stay_whole() {
-        let traced = format!(r#"{{"event_id":"{EVENT}","trace":{{"trace_id":"{TRACE}"}}}}"#);
-        let plain = format!(r#"{{"event_id":"{EVENT}"}}"#);
-        #[rustfmt::skip]
-        let cases = [
-            (&*traced, "event", "{}", TRACE),
-            (&*traced, "transaction", "{}", TRACE),
-            (&*traced, "profile", "{}", TRACE),
-            (&*traced, "new_thing", "not JSON", TRACE),
-            (&*plain, "event", r#"{"contexts":{"trace":{"trace_id":"771A43A4-1926-42f0-b136-d5159a501700"}}}"#, TRACE),
-            (&*plain, "event", "{}", EVENT),
-            ("{}", "event", r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#, EVENT),
-            ("{}", "span", r#"{"trace_id":"771a43a4192642f0b136d5159a501700"}"#, TRACE),
-            // Whatever trace the envelope is of.
-            (&*traced, "session", r#"{"sid":"S","did":"D"}"#, "D"),
-            (&*traced, "session", r#"{"sid":"S","did":null}"#, "S"),
-            (&*traced, "check_in", r#"{"check_in_id":"C","monitor_slug":"nightly"}"#, "nightly"),
-            (&*traced, "replay_recording", "{\"segment_id\":0}", EVENT),
-            (&*traced, "replay_event", r#"{"replay_id":"R"}"#, EVENT),
-            ("{}", "replay_event", r#"{"replay_id":"R"}"#, "R"),
-            (&*plain, "profile_chunk", r#"{"chunk_id":"C","profiler_id":"P"}"#, "P"),
-            (&*traced, "sessions", r#"{"aggregates":[]}"#, r#"{"aggregates":[]}"#),
-            (&*traced, "client_report", r#"{"discarded":1}"#, r#"{"discarded":1}"#),
-        ];
-        for (header, kind, payload, decides) in cases {
-            let body = format!("{header}\n{{\"type\":\"{kind}\"}}\n{payload}\n");
-            assert_eq!(tickets(&body), [Ticket::of(decides.as_bytes())], "{body}");
-        }
-    }
-
-    #[test]
-    fn an_attachment_is_of_the_event_that_it_comes_with() {
-        use Category::{Attachment, Error, Feedback, Session};
-        let categories = |kinds: &[&str]| -> Vec<_> {
-            let items: String = kinds
-                .iter()
-                .map(|kind| format!("{{\"type\":\"{kind},\"length\":2}}\nab\n"))
-                .collect();
-            let body = format!("{{\"event_id\":\"{EVENT}\"}}\n{items}");
-            let parts = inventory(&body).parts;
-            let all_alike = parts.iter().all(|part| {
-                part.category == Some(Session) || part.ticket == Ticket::of(EVENT.as_bytes())
-            });
-            assert!(all_alike, "{body}");
-            parts.iter().map(|part| part.category.unwrap()).collect()
-        };
-        assert_eq!(categories(&["event\"", "attachment\""]), [Error, Error]);
-        assert_eq!(
-            categories(&["attachment\"", "session\"", "event\""]),
-            [Error, Session, Error]
-        );
-        assert_eq!(
-            categories(&["feedback\"", "attachment\""]),
-            [Feedback, Feedback]
-        );
-        assert_eq!(
-            categories(&["attachment\"", "session\""]),
-            [Attachment, Session]
-        );
-        let minidump = "attachment\",\"attachment_type\":\"event.minidump\"";
-        assert_eq!(categories(&[minidump]), [Error]);
-    }
-
-    #[test]
-    fn every_entry_of_a_container_is_of_its_own_trace() {
-        let body = format!(
-            "{{\"sdk\":{{}}}}\n{{\"type\":\"log\",\"item_count\":3}}\n{{\"items\":[{{\"trace_id\":\"{TRACE}\"}},{{\"trace_id\":\"{EVENT}\"}},{{\"body\":1}}]}}"
-        );
-        let parts = inventory(&body).parts;
-        let tickets: Vec<_> = parts[0].entries.iter().map(|(_, ticket)| *ticket).collect();
-        let expected = [TRACE, EVENT, "{\"body\":1}"].map(|id| Ticket::of(id.as_bytes()));
-        assert_eq!(tickets, expected);
-    }
-}
+mod tests;

@@ -145,6 +145,8 @@ fn end_of_line(body: &[u8], at: usize) -> Result<usize, EnvelopeError> {
 }
 
 #[cfg(test)]
+mod protocol;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod twin;

@@ -4,6 +4,8 @@
 //! [`Place`] is a path of member names with a meaning at its end; [`find`] walks over a text once and
 //! notes the values at all paths that it was given. Only the places that Sentry reads are listed:
 //! the same names anywhere else are somebody's data.
+//!
+//! Of a payload that is too long to be walked over, [`search`] looks at both ends.
 
 use Meaning::{
     DistinctId, EventId, MonitorSlug, OtherId, PartTraceId, ProfilerId, ReplayId, SampleRate,
@@ -13,6 +15,12 @@ use Place::{Elements, Members, Value};
 
 use super::envelope::{EnvelopeError, Scanner};
 use crate::span::Span;
+
+mod ends;
+
+/// How long a payload may be to be searched whole: twice what Relay takes of an event. To walk over a
+/// longer one would keep the core from everything else.
+pub const SEARCHED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,49 +110,125 @@ pub const PAYLOAD: Place = Members(&[
     ("did", Value(DistinctId)),
     ("trace_ids", Elements(&Value(PartTraceId))),
     ("error_ids", Elements(&Value(OtherId))),
-    (
-        "contexts",
-        Members(&[
-            ("trace", Members(&[("trace_id", Value(TraceId))])),
-            ("replay", Members(&[("replay_id", Value(OtherId))])),
-            (
-                "profile",
-                Members(&[
-                    ("profile_id", Value(OtherId)),
-                    ("profiler_id", Value(OtherId)),
-                ]),
-            ),
-            (
-                "feedback",
-                Members(&[
-                    ("replay_id", Value(OtherId)),
-                    ("associated_event_id", Value(OtherId)),
-                ]),
-            ),
-        ]),
-    ),
-    // Of a profile. That of a transaction is its name, and no object.
-    (
-        "transaction",
-        Members(&[("id", Value(OtherId)), ("trace_id", Value(TraceId))]),
-    ),
+    ("contexts", CONTEXTS),
+    // What SDKs for browsers write beside the contexts.
+    ("tags", Members(&[("replayId", Value(ReplayId))])),
+    ("breadcrumbs", Elements(&BREADCRUMB)),
+    ("breadcrumbs", Members(&[("values", Elements(&BREADCRUMB))])),
     ("spans", Elements(&SPAN)),
+    // Of a span that comes alone.
+    ("data", SPAN_DATA),
+    ("links", Elements(&LINK)),
+    // Of a profile. That of a transaction is its name, and no object.
+    ("transaction", PROFILED),
+    ("transactions", Elements(&PROFILED)),
+    ("transaction_id", Value(OtherId)),
     ("items", Elements(&ENTRY)),
 ]);
 
-const SPAN: Place = Members(&[("trace_id", Value(PartTraceId))]);
+const CONTEXTS: Place = Members(&[
+    (
+        "trace",
+        Members(&[
+            ("trace_id", Value(TraceId)),
+            ("data", SPAN_DATA),
+            ("links", Elements(&LINK)),
+        ]),
+    ),
+    ("replay", Members(&[("replay_id", Value(ReplayId))])),
+    (
+        "profile",
+        Members(&[
+            ("profile_id", Value(OtherId)),
+            ("profiler_id", Value(OtherId)),
+        ]),
+    ),
+    (
+        "feedback",
+        Members(&[
+            ("replay_id", Value(ReplayId)),
+            ("associated_event_id", Value(OtherId)),
+        ]),
+    ),
+]);
+
+/// The event that a breadcrumb tells of.
+const BREADCRUMB: Place = Members(&[("event_id", Value(OtherId))]);
+
+/// The transaction that a profile is of.
+const PROFILED: Place = Members(&[("id", Value(OtherId)), ("trace_id", Value(TraceId))]);
+
+/// In a span of a transaction.
+const SPAN: Place = Members(&[
+    ("trace_id", Value(PartTraceId)),
+    ("profile_id", Value(OtherId)),
+    ("data", SPAN_DATA),
+    ("links", Elements(&LINK)),
+]);
+
+/// A span of another trace that is spoken of.
+const LINK: Place = Members(&[("trace_id", Value(OtherId))]);
+
+/// What is known of a span besides, under the names of today and of before.
+const SPAN_DATA: Place = Members(&[
+    ("replay_id", Value(ReplayId)),
+    ("sentry.replay_id", Value(ReplayId)),
+    ("sentry.replay.id", Value(ReplayId)),
+    ("profile_id", Value(OtherId)),
+    ("sentry.profile_id", Value(OtherId)),
+    ("profiler_id", Value(OtherId)),
+    ("sentry.profiler_id", Value(OtherId)),
+]);
 
 /// In a log, a metric or a span, which come many in one item.
 const ENTRY: Place = Members(&[
     ("trace_id", Value(PartTraceId)),
+    ("links", Elements(&LINK)),
     (
         "attributes",
         Members(&[
-            ("sentry.replay_id", Members(&[("value", Value(OtherId))])),
+            ("replay_id", Members(&[("value", Value(ReplayId))])),
+            ("sentry.replay_id", Members(&[("value", Value(ReplayId))])),
+            ("profile_id", Members(&[("value", Value(OtherId))])),
+            ("sentry.profile_id", Members(&[("value", Value(OtherId))])),
+            ("profiler_id", Members(&[("value", Value(OtherId))])),
             ("sentry.profiler_id", Members(&[("value", Value(OtherId))])),
         ]),
     ),
 ]);
+
+impl Place {
+    /// What is known of the member `name` of an object here, if its value begins with `token`: some
+    /// members are written in two ways.
+    fn member(&self, name: &[u8], token: u8) -> Option<&Place> {
+        let Members(known) = self else {
+            return None;
+        };
+        let fits =
+            |(known, place): &&(&str, Place)| known.as_bytes() == name && place.begins_with(token);
+        known.iter().find(fits).map(|(_, place)| place)
+    }
+
+    fn begins_with(&self, token: u8) -> bool {
+        match self {
+            Value(_) => matches!(token, b'"' | b'0'..=b'9'),
+            Members(_) => token == b'{',
+            Elements(_) => token == b'[',
+        }
+    }
+}
+
+/// Appends to `found` the ids in a payload, as far as it is JSON: all of them, or those in front of and
+/// behind its largest member where it is longer than [`SEARCHED_BYTES_MAX`].
+pub fn search(text: &[u8], payload: Span, found: &mut Vec<Found>) {
+    if payload.len() > SEARCHED_BYTES_MAX {
+        ends::search(text, payload, &PAYLOAD, found);
+    } else {
+        let text = text.get(..payload.end).unwrap_or_default();
+        // What stands before an error is there; what is no JSON has no ids that Sentry would read.
+        let _ = find(text, payload.start, &PAYLOAD, found);
+    }
+}
 
 /// Appends to `found` what of `place` is in the JSON value that `text` begins with at `start`, in the
 /// order of the positions. After an error, what stands before it is there.
@@ -213,14 +297,11 @@ fn walk(
             });
             Ok(())
         }
-        (Members(known), b'{') => scanner.members(|scanner, name| {
-            let known = known.iter().find(|(known, _)| known.as_bytes() == name);
-            match known {
-                Some((_, place)) => walk(scanner, place, within, found),
-                None => {
-                    scanner.next_token()?;
-                    scanner.skip_value(within)
-                }
+        (Members(_), b'{') => scanner.members(|scanner, name| {
+            let token = scanner.next_token()?;
+            match place.member(name, token) {
+                Some(place) => walk(scanner, place, within, found),
+                None => scanner.skip_value(within),
             }
         }),
         (Elements(place), b'[') => elements(scanner, |scanner| walk(scanner, place, within, found)),
@@ -253,108 +334,4 @@ fn elements(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn texts<'t>(text: &'t str, found: &[Found]) -> Vec<(Meaning, &'t str)> {
-        let text = |span: Span| str::from_utf8(span.of(text.as_bytes())).unwrap();
-        found.iter().map(|f| (f.meaning, text(f.span))).collect()
-    }
-
-    fn payload(text: &str) -> Vec<(Meaning, &str)> {
-        let mut found = Vec::new();
-        find(text.as_bytes(), 0, &PAYLOAD, &mut found).unwrap();
-        texts(text, &found)
-    }
-
-    #[test]
-    fn only_what_sentry_reads_is_found() {
-        assert_eq!(
-            payload(
-                r#"{"extra":{"event_id":"x","trace_id":"y"},"contexts":{"trace":{"span_id":"s","trace_id":"T"},
-                "feedback":{"associated_event_id":"A","url":"replay_id"}},"transaction":"/name",
-                "tags":["trace_id","t"],"spans":[{"trace_id":"T1","data":{"trace_id":"no"}},{},[]],"event_id":"E"}"#
-            ),
-            [
-                (TraceId, "T"),
-                (OtherId, "A"),
-                (PartTraceId, "T1"),
-                (EventId, "E"),
-            ]
-        );
-        assert_eq!(
-            payload(
-                r#"{"sid":"S","did":"D","trace_ids":["a", "b"],"error_ids":[],"replay_id":null,"items":{"trace_id":"no"}}"#
-            ),
-            [
-                (SessionId, "S"),
-                (DistinctId, "D"),
-                (PartTraceId, "a"),
-                (PartTraceId, "b")
-            ]
-        );
-        assert_eq!(payload("7"), []);
-    }
-
-    #[test]
-    fn a_rate_may_be_a_number_or_a_string() {
-        for (text, rate) in [
-            (r#"{"trace":{"sample_rate":"1.0"}}"#, "1.0"),
-            (r#"{"trace":{"sample_rate": 0.25 ,"x":1}}"#, "0.25"),
-        ] {
-            let mut found = Vec::new();
-            find(text.as_bytes(), 0, &HEADER, &mut found).unwrap();
-            assert_eq!(texts(text, &found), [(SampleRate, rate)]);
-        }
-    }
-
-    #[test]
-    fn what_is_nested_too_deep_or_not_well_formed_is_an_error() {
-        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(200), "]".repeat(200));
-        let spans = format!("{{\"spans\":[{}1{}]}}", "[".repeat(200), "]".repeat(200));
-        for text in [
-            &*deep,
-            &*spans,
-            "{\"event_id\":\"",
-            "{\"spans\":[1,",
-            "[",
-            "",
-        ] {
-            assert!(
-                find(text.as_bytes(), 0, &PAYLOAD, &mut Vec::new()).is_err(),
-                "{text:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn entries_are_those_of_a_container() {
-        let text = r#"{"version":2, "items": [ {"trace_id":"a","attributes":{"sentry.replay_id":{"value":"r","type":"string"}}} ,7,{"trace_id":"b"}],"z":[1]}"#;
-        let found = entries(text.as_bytes(), Span::new(0, text.len()));
-        let shown: Vec<_> = found
-            .iter()
-            .map(|(span, found)| (span.of(text.as_bytes()).len(), texts(text, found)))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                (80, vec![(PartTraceId, "a"), (OtherId, "r")]),
-                (1, vec![]),
-                (16, vec![(PartTraceId, "b")])
-            ]
-        );
-        for other in [
-            "{}",
-            "[]",
-            r#"{"items":{}}"#,
-            r#"{"items":[1,}"#,
-            r#"{"items":[1]"#,
-        ] {
-            assert_eq!(
-                entries(other.as_bytes(), Span::new(0, other.len())),
-                [],
-                "{other}"
-            );
-        }
-    }
-}
+mod tests;

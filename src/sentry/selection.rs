@@ -150,7 +150,7 @@ mod tests {
             each.set(CategorySet::of(&[category]), 0.1);
         }
         let each = Selection::new(None, each).unwrap();
-        for number in 0..10_000 {
+        for number in 0..100_000 {
             let ticket = Ticket::of(format!("{number:032x}").as_bytes());
             for category in Category::ALL.map(Some) {
                 assert_eq!(all.take(category, ticket), each.take(category, ticket));

@@ -1,207 +1,405 @@
-//! One envelope for each kind of data as real SDKs send it, and who gets what of it.
+//! One envelope for each kind of data as SDKs send it, and who gets what of it.
+//!
+//! What is in `captured` came from real SDKs, byte for byte: sentry-python 2.75.0, 2.20.0 for old
+//! metrics, @sentry/node 11.12.0 and 10.78.0, each with the inbound key in its DSN. The rest are kinds
+//! of data that those do not send. It is written here: the header lines as PROTOCOL and the sources of
+//! the named SDK have them, the payloads short.
+
+use std::collections::BTreeSet;
 
 use super::{Pair, Received};
 use crate::support::IN_KEY;
 
-/// What was captured: who sent it, the envelope with `KEY` for the inbound key, and the categories of
-/// its items in their order.
-const CAPTURED: &[(&str, &str, &[&str])] = &[
-    (
-        "python, error",
-        r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","sent_at":"2026-11-23T15:32:05.903898Z","trace":{"trace_id":"771a43a4192642f0b136d5159a501700","environment":"prod","release":"app@1.2.3","public_key":"KEY","sample_rate":"1.0"}}
-{"type":"event","content_type":"application/json","length":60}
-{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","level":"error","platform":"python"}
-"#,
-        &["error"],
-    ),
-    (
-        "python, profile and transaction",
-        r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","sent_at":"2026-11-23T15:32:05.903898Z","trace":{"trace_id":"771a43a4192642f0b136d5159a501700","environment":"prod","public_key":"KEY","sample_rate":"1.0","sample_rand":"0.126339","transaction":"/checkout","sampled":"true"}}
-{"type":"profile","content_type":"application/json","length":60}
-{"event_id":"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11","version":"1"}
-{"type":"transaction","content_type":"application/json","length":60}
-{"type":"transaction","transaction":"/checkout","spans":[]}
-"#,
-        &["profile", "transaction"],
-    ),
+/// What was captured, and the categories of its items in their order.
+const CAPTURED: &[(&str, &[u8], &[&str])] = &[
     (
         "python, error with an attachment",
-        "{\"event_id\":\"9ec79c33ec9942ab8353589fcb2e04dc\",\"trace\":{\"trace_id\":\"771a43a4192642f0b136d5159a501700\",\"public_key\":\"KEY\"}}\n{\"type\":\"event\",\"content_type\":\"application/json\",\"length\":60}\n{\"event_id\":\"9ec79c33ec9942ab8353589fcb2e04dc\"}\n{\"filename\":\"a.txt\",\"type\":\"attachment\",\"content_type\":\"text/plain\",\"length\":60}\nline one\nline two\n",
+        include_bytes!("captured/python-error-attachment.envelope"),
         &["error", "error"],
     ),
     (
+        "python, profile and transaction",
+        include_bytes!("captured/python-profile-transaction.envelope"),
+        &["profile", "transaction"],
+    ),
+    (
         "python, sessions",
-        "{}\n{\"type\":\"session\",\"length\":60}\n{\"sid\":\"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11\",\"did\":\"u1\",\"init\":true}\n{\"type\":\"sessions\",\"length\":60}\n{\"aggregates\":[{\"started\":\"2026-11-23T15:32:00Z\",\"exited\":3}],\"attrs\":{\"release\":\"a\"}}\n",
+        include_bytes!("captured/python-sessions.envelope"),
         &["session", "session"],
     ),
     (
         "python, logs",
-        "{\"sent_at\":\"2026-11-23T15:32:05.903898Z\"}\n{\"item_count\":1,\"type\":\"log\",\"content_type\":\"application/vnd.sentry.items.log+json\",\"length\":60}\n{\"items\":[{\"timestamp\":1.0,\"trace_id\":\"771a43a4192642f0b136d5159a501700\",\"level\":\"info\",\"body\":\"x\"}]}\n",
+        include_bytes!("captured/python-logs.envelope"),
         &["log_item"],
     ),
     (
-        "python, a client report behind metrics",
-        "{\"sent_at\":\"2026-11-23T15:32:05.903898Z\"}\n{\"item_count\":1,\"type\":\"trace_metric\",\"content_type\":\"application/vnd.sentry.items.trace-metric+json\",\"length\":60}\n{\"items\":[{\"name\":\"a\",\"value\":1,\"type\":\"counter\",\"trace_id\":\"771a43a4192642f0b136d5159a501700\"}]}\n{\"type\":\"client_report\",\"length\":60}\n{\"timestamp\":1.0,\"discarded_events\":[]}\n",
-        &["trace_metric", "client_report"],
+        "python, metrics",
+        include_bytes!("captured/python-metrics.envelope"),
+        &["trace_metric"],
     ),
     (
-        "node, spans",
-        "{\"sent_at\":\"2026-11-23T15:32:05.903Z\",\"sdk\":{\"name\":\"sentry.javascript.node\",\"version\":\"11.12.0\"},\"trace\":{\"environment\":\"prod\",\"public_key\":\"KEY\",\"trace_id\":\"771a43a4192642f0b136d5159a501700\",\"sample_rate\":\"1\"}}\n{\"type\":\"span\",\"item_count\":2,\"content_type\":\"application/vnd.sentry.items.span.v2+json\"}\n{\"items\":[{\"trace_id\":\"771a43a4192642f0b136d5159a501700\",\"span_id\":\"1\"},{\"trace_id\":\"771a43a4192642f0b136d5159a501700\",\"span_id\":\"2\"}]}",
-        &["span"],
+        "python, a client report",
+        include_bytes!("captured/python-client-report.envelope"),
+        &["client_report"],
     ),
     (
-        "node, a check-in",
-        "{\"sent_at\":\"2026-11-23T15:32:05.903Z\",\"sdk\":{\"name\":\"sentry.javascript.node\"},\"trace\":{\"public_key\":\"KEY\",\"trace_id\":\"771a43a4192642f0b136d5159a501700\"}}\n{\"type\":\"check_in\"}\n{\"check_in_id\":\"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11\",\"monitor_slug\":\"nightly\",\"status\":\"ok\"}",
+        "python, a check-in",
+        include_bytes!("captured/python-check-in.envelope"),
         &["monitor"],
     ),
     (
-        "node, feedback",
-        "{\"event_id\":\"9ec79c33ec9942ab8353589fcb2e04dc\",\"sdk\":{\"name\":\"sentry.javascript.node\"},\"trace\":{\"public_key\":\"KEY\",\"trace_id\":\"771a43a4192642f0b136d5159a501700\"}}\n{\"type\":\"feedback\"}\n{\"contexts\":{\"feedback\":{\"message\":\"broken\"}},\"event_id\":\"9ec79c33ec9942ab8353589fcb2e04dc\"}",
-        &["feedback"],
-    ),
-    (
-        "browser, a replay",
-        "{\"event_id\":\"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11\",\"sent_at\":\"2026-11-23T15:32:05.903Z\",\"sdk\":{\"name\":\"sentry.javascript.browser\"}}\n{\"type\":\"replay_event\"}\n{\"type\":\"replay_event\",\"replay_id\":\"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11\",\"segment_id\":0}\n{\"type\":\"replay_recording\",\"length\":60}\n{\"segment_id\":0}\nx\n\n\u{1}binary\n",
-        &["replay", "replay"],
-    ),
-    (
-        "browser, a profile chunk",
-        "{\"event_id\":\"9ec79c33ec9942ab8353589fcb2e04dc\",\"sdk\":{\"name\":\"sentry.javascript.browser\"}}\n{\"type\":\"profile_chunk\",\"platform\":\"javascript\"}\n{\"chunk_id\":\"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11\",\"profiler_id\":\"771a43a4192642f0b136d5159a501700\"}",
+        "python, a profile chunk",
+        include_bytes!("captured/python-profile-chunk.envelope"),
         &["profile_chunk"],
     ),
     (
-        "rust, error and session",
-        "{\"event_id\":\"f8f8b981-960e-448a-87ae-fb58fc61541b\"}\n{\"type\":\"event\",\"length\":60}\n{\"event_id\":\"f8f8b981960e448a87aefb58fc61541b\"}\n{\"type\":\"session\",\"length\":60}\n{\"sid\":\"0b1f2ad3-c7f0-4b0a-9f3d-8f3a3a4f6b11\",\"init\":true}\n",
-        &["error", "session"],
+        "python 2.20, old metrics and where they are counted",
+        include_bytes!("captured/python-2.20-statsd.envelope"),
+        &["metric_bucket", "metric_bucket"],
     ),
     (
-        "native, a crash",
-        "{\"dsn\":\"http://KEY@mirror.example.com/42\",\"event_id\":\"2f39b2d1-f68c-426b-dda1-56ee5019ffc5\",\"trace\":{\"public_key\":\"KEY\",\"sample_rate\":1,\"trace_id\":\"771a43a4192642f0b136d5159a501700\",\"sampled\":\"true\"}}\n{\"type\":\"event\",\"length\":60}\n{\"level\":\"fatal\"}\n{\"type\":\"attachment\",\"length\":60,\"attachment_type\":\"event.minidump\",\"filename\":\"m.dmp\"}\nMDMP\n\n{\"type\":\"session\",\"length\":60}\n{\"sid\":\"2f39b2d1-f68c-426b-dda1-56ee5019ffc5\",\"status\":\"crashed\"}",
-        &["error", "error", "session"],
+        "node, error",
+        include_bytes!("captured/node-error.envelope"),
+        &["error"],
     ),
     (
-        "native, a user report",
-        "{\"dsn\":\"http://KEY@mirror.example.com/42\",\"event_id\":\"2f39b2d1-f68c-426b-dda1-56ee5019ffc5\"}\n{\"type\":\"user_report\",\"length\":60}\n{\"event_id\":\"2f39b2d1-f68c-426b-dda1-56ee5019ffc5\",\"comments\":\"x\"}\n{\"type\":\"client_report\",\"length\":60}\n{\"discarded_events\":[]}",
-        &["feedback", "client_report"],
+        "node, spans",
+        include_bytes!("captured/node-spans.envelope"),
+        &["span"],
     ),
     (
-        ".net, old metrics",
-        "{\"sdk\":{\"name\":\"sentry.dotnet\"},\"trace\":{\"public_key\":\"KEY\",\"trace_id\":\"771a43a4192642f0b136d5159a501700\"}}\n{\"type\":\"statsd\",\"length\":60}\na@none:1|c|T1\nb@none:2|c|T1\n",
-        &["metric_bucket"],
+        "node, a session",
+        include_bytes!("captured/node-session.envelope"),
+        &["session"],
     ),
     (
-        "relay, a report of a browser",
-        "{\"dsn\":\"https://KEY:@mirror.example.com/42\",\"client\":\"relay-http\",\"version\":7}\n{\"type\":\"raw_security\",\"length\":60}\n{\"csp-report\":{\"document-uri\":\"https://a\"}}\n",
-        &["security"],
+        "node, a check-in",
+        include_bytes!("captured/node-check-in.envelope"),
+        &["monitor"],
     ),
     (
-        "sentry-cli, something new",
-        "{\"event_id\":\"9ec79c33ec9942ab8353589fcb2e04dc\"}\n{\"type\":\"hologram\",\"length\":60}\nnot even JSON\n",
-        &["unknown"],
+        "node, feedback with an attachment",
+        include_bytes!("captured/node-feedback-attachment.envelope"),
+        &["feedback", "feedback"],
+    ),
+    (
+        "node, a client report",
+        include_bytes!("captured/node-client-report.envelope"),
+        &["client_report"],
+    ),
+    (
+        "node 10, transaction",
+        include_bytes!("captured/node-10-transaction.envelope"),
+        &["transaction"],
     ),
 ];
 
-/// The envelope in pieces: the header line, then each item with its payload. The lengths in the text
-/// above are place holders; here they become true. Payloads end where the next item begins.
-fn pieces(envelope: &str) -> Vec<String> {
-    let envelope = envelope.replace("KEY", IN_KEY);
-    let (header, rest) = envelope.split_once('\n').unwrap();
-    let mut pieces = vec![format!("{header}\n")];
-    let starts: Vec<usize> = rest
-        .match_indices("{")
-        .map(|(at, _)| at)
-        .filter(|at| {
-            let line = rest[*at..].lines().next().unwrap();
-            let is_line_start = *at == 0 || rest.as_bytes()[at - 1] == b'\n';
-            let is_header = [
-                "\"length\":60",
-                "\"type\":\"span\"",
-                "\"type\":\"check_in\"}",
-                "\"type\":\"feedback\"}",
-                "\"type\":\"replay_event\"}",
-                "\"type\":\"profile_chunk\"",
-            ];
-            is_line_start && is_header.iter().any(|mark| line.contains(mark))
-        })
-        .collect();
-    for (index, start) in starts.iter().enumerate() {
-        let end = starts.get(index + 1).copied().unwrap_or(rest.len());
-        let (header, payload) = rest[*start..end].split_once('\n').unwrap();
-        let (payload, line_end) = match payload.strip_suffix('\n') {
-            Some(payload) => (payload, "\n"),
-            None => (payload, ""),
-        };
-        let header = header.replace("\"length\":60", &format!("\"length\":{}", payload.len()));
-        pieces.push(format!("{header}\n{payload}{line_end}"));
-    }
-    pieces
+/// What was written: the header line, then of each item its category, the members of its header
+/// without the length, and its payload. `KEY` stands for the inbound key.
+type Written = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str, &'static [u8])],
+);
+
+const WRITTEN: &[Written] = &[
+    (
+        "browser, a replay",
+        r#"{"event_id":"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11","sent_at":"2026-11-23T15:32:05.903Z","sdk":{"name":"sentry.javascript.browser","version":"11.12.0"}}"#,
+        &[
+            (
+                "replay",
+                r#""type":"replay_event""#,
+                br#"{"type":"replay_event","replay_id":"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11","segment_id":0,"trace_ids":[]}"#,
+            ),
+            (
+                "replay",
+                r#""type":"replay_recording""#,
+                b"{\"segment_id\":0}\nx\x9c\x03\n\n{\"type\":\"event\"}\n\x00\xff",
+            ),
+        ],
+    ),
+    (
+        "android, a replay",
+        r#"{"event_id":"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11","sdk":{"name":"sentry.java.android"},"sent_at":"2026-11-23T15:32:05.903Z"}"#,
+        &[(
+            "replay",
+            r#""content_type":"application/json","type":"replay_video""#,
+            b"\x81\xacreplay_event\xc4\x34{\"replay_id\":\"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11\"}\n\n\n\n",
+        )],
+    ),
+    (
+        "android 8.10, a profile chunk",
+        r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","sdk":{"name":"sentry.java.android"}}"#,
+        &[(
+            "profile_chunk",
+            r#""type":"profile_chunk_ui","platform":"android""#,
+            br#"{"chunk_id":"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11","profiler_id":"771a43a4192642f0b136d5159a501700"}"#,
+        )],
+    ),
+    (
+        "rust, error and session",
+        r#"{"event_id":"f8f8b981-960e-448a-87ae-fb58fc61541b"}"#,
+        &[
+            (
+                "error",
+                r#""type":"event""#,
+                br#"{"event_id":"f8f8b981960e448a87aefb58fc61541b"}"#,
+            ),
+            (
+                "session",
+                r#""type":"session""#,
+                br#"{"sid":"0b1f2ad3-c7f0-4b0a-9f3d-8f3a3a4f6b11","init":true}"#,
+            ),
+        ],
+    ),
+    (
+        "native, a crash",
+        r#"{"dsn":"http://KEY@mirror.example.com/42","event_id":"2f39b2d1-f68c-426b-dda1-56ee5019ffc5","trace":{"public_key":"KEY","sample_rate":1,"sample_rand":0.1263391142495743,"trace_id":"771a43a4192642f0b136d5159a501700","sampled":"true"}}"#,
+        &[
+            ("error", r#""type":"event""#, br#"{"level":"fatal"}"#),
+            (
+                "error",
+                r#""type":"attachment","attachment_type":"event.minidump","filename":"m.dmp""#,
+                b"MDMP\x93\xa7\n\n\x00",
+            ),
+            (
+                "session",
+                r#""type":"session""#,
+                br#"{"sid":"2f39b2d1-f68c-426b-dda1-56ee5019ffc5","status":"crashed"}"#,
+            ),
+        ],
+    ),
+    (
+        "relay, a minidump from the endpoint for those",
+        r#"{"event_id":"2f39b2d1f68c426bdda156ee5019ffc5","dsn":"https://KEY:@mirror.example.com/42"}"#,
+        &[
+            (
+                "error",
+                r#""type":"attachment","filename":"a.log""#,
+                b"line one\nline two",
+            ),
+            (
+                "error",
+                r#""type":"attachment","attachment_type":"event.minidump","filename":"m.dmp""#,
+                b"MDMP\x93\xa7\n\n\x00",
+            ),
+            (
+                "error",
+                r#""type":"form_data""#,
+                br#"["sentry[release]","1"]"#,
+            ),
+        ],
+    ),
+    (
+        "native, a user report",
+        r#"{"dsn":"http://KEY@mirror.example.com/42","event_id":"2f39b2d1-f68c-426b-dda1-56ee5019ffc5"}"#,
+        &[
+            (
+                "feedback",
+                r#""type":"user_report""#,
+                br#"{"event_id":"2f39b2d1-f68c-426b-dda1-56ee5019ffc5","comments":"x"}"#,
+            ),
+            (
+                "client_report",
+                r#""type":"client_report""#,
+                br#"{"discarded_events":[]}"#,
+            ),
+        ],
+    ),
+    (
+        "an attachment alone, to an event that was sent before",
+        r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#,
+        &[(
+            "attachment",
+            r#""type":"attachment","filename":"a.txt""#,
+            b"line one\nline two",
+        )],
+    ),
+    (
+        "relay, a report of a browser",
+        r#"{"dsn":"https://KEY:@mirror.example.com/42","client":"relay-http","version":7}"#,
+        &[(
+            "security",
+            r#""type":"raw_security""#,
+            br#"{"csp-report":{"document-uri":"https://a"}}"#,
+        )],
+    ),
+    (
+        "relay, a crash of Unreal",
+        r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","dsn":"https://KEY:@mirror.example.com/42"}"#,
+        &[("error", r#""type":"unreal_report""#, b"UE4\n\n\x00")],
+    ),
+    (
+        "relay, a report on the network",
+        r#"{"dsn":"https://KEY:@mirror.example.com/42"}"#,
+        &[(
+            "log_item",
+            r#""type":"nel""#,
+            br#"{"age":1,"type":"network-error"}"#,
+        )],
+    ),
+    (
+        "sentry-cli, a file with something new",
+        r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#,
+        &[("unknown", r#""type":"hologram""#, b"not even JSON")],
+    ),
+];
+
+/// An envelope in pieces.
+struct Sample {
+    name: &'static str,
+    /// The header with its line end.
+    header: Vec<u8>,
+    /// The category of each item, and the item with its header and its line end.
+    items: Vec<(&'static str, Vec<u8>)>,
 }
 
-#[test]
-fn each_category_gets_its_items_of_what_real_sdks_send() {
-    let categories = [
-        "error",
-        "transaction",
-        "profile",
-        "session",
-        "log_item",
-        "trace_metric",
-        "client_report",
-        "span",
-        "monitor",
-        "feedback",
-        "replay",
-        "profile_chunk",
-        "metric_bucket",
-        "security",
-        "attachment",
-    ];
-    let envelopes: Vec<Vec<String>> = CAPTURED.iter().map(|(_, text, _)| pieces(text)).collect();
-    for ((name, _, kinds), pieces) in CAPTURED.iter().zip(&envelopes) {
-        assert_eq!(pieces.len(), kinds.len() + 1, "{name}");
-    }
-    let bodies: Vec<String> = envelopes.iter().map(|pieces| pieces.concat()).collect();
-    for category in categories {
-        let pair = Pair::start(&format!("categories: [{category}]"));
-        pair.send(&bodies);
-        let some = pair.some.dsn(super::KEY_B, 22);
-        let mut expected = Vec::new();
-        for ((_, _, kinds), pieces) in CAPTURED.iter().zip(&envelopes) {
-            let items = pieces[1..].iter().zip(*kinds);
-            let kept: String = items
-                .filter(|(_, kind)| **kind == category)
-                .map(|(item, _)| item.as_str())
-                .collect();
-            if !kept.is_empty() {
-                let header = pieces[0]
-                    .replace(&format!("https://{IN_KEY}:@mirror.example.com/42"), &some)
-                    .replace(&format!("http://{IN_KEY}@mirror.example.com/42"), &some)
-                    .replace(IN_KEY, super::KEY_B);
-                expected.push(header + &kept);
+impl Sample {
+    fn all() -> Vec<Sample> {
+        let captured = CAPTURED.iter().map(|(name, envelope, categories)| {
+            let (header, items) = split(envelope);
+            assert_eq!(items.len(), categories.len(), "{name}");
+            let items = categories.iter().copied().zip(items);
+            Sample {
+                name,
+                header,
+                items: items.collect(),
             }
-        }
-        assert_eq!(expected.is_empty(), category == "attachment");
-        let (got, _) = pair.finish();
-        let mut got: Vec<String> = got.iter().map(Received::text).map(str::to_owned).collect();
-        got.sort();
-        expected.sort();
-        assert_eq!(got, expected, "{category}");
+        });
+        let written = WRITTEN.iter().map(|(name, header, items)| {
+            let items = items.iter().map(|(category, members, payload)| {
+                let header = format!("{{{members},\"length\":{}}}\n", payload.len());
+                (*category, [header.as_bytes(), payload, b"\n"].concat())
+            });
+            Sample {
+                name,
+                header: format!("{}\n", header.replace("KEY", IN_KEY)).into(),
+                items: items.collect(),
+            }
+        });
+        captured.chain(written).collect()
+    }
+
+    /// The envelope with the items of some categories, if there are any.
+    fn some(&self, is_wanted: impl Fn(&str) -> bool) -> Option<Vec<u8>> {
+        let items = self
+            .items
+            .iter()
+            .filter(|(category, _)| is_wanted(category));
+        let items: Vec<&[u8]> = items.map(|(_, item)| &**item).collect();
+        (!items.is_empty()).then(|| [&self.header, &*items.concat()].concat())
+    }
+
+    fn whole(&self) -> Vec<u8> {
+        self.some(|_| true).expect("no sample is empty")
     }
 }
 
-/// At a rate of one nothing is cut, whatever it is.
-#[test]
-fn what_is_not_sampled_is_whole() {
-    let pair = Pair::start(
-        "sample_rate: {hologram: 1}"
-            .replace("hologram", "attachment")
-            .as_str(),
-    );
-    let bodies: Vec<String> = CAPTURED
-        .iter()
-        .map(|(_, text, _)| pieces(text).concat())
-        .collect();
+/// The header line and the items of an envelope.
+fn split(envelope: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let line_end = |at: usize| {
+        let rest = &envelope[at..];
+        let feed = rest.iter().position(|byte| *byte == b'\n');
+        at + feed.unwrap_or(rest.len())
+    };
+    let first = line_end(0) + 1;
+    let mut items = Vec::new();
+    let mut at = first;
+    while at < envelope.len() {
+        let payload = line_end(at) + 1;
+        let header: serde_json::Value = serde_json::from_slice(&envelope[at..payload]).unwrap();
+        let end = match header["length"].as_u64() {
+            Some(length) => payload + usize::try_from(length).unwrap(),
+            None => line_end(payload),
+        };
+        let end = envelope.len().min(end + 1);
+        items.push(envelope[at..end].to_vec());
+        at = end;
+    }
+    (envelope[..first].to_vec(), items)
+}
+
+/// What a request with this body must look like at the second outbound, whatever is in the rest.
+fn rewritten(body: &[u8], dsn: &str) -> Vec<u8> {
+    let line = body.iter().position(|byte| *byte == b'\n').unwrap();
+    let (header, rest) = body.split_at(line);
+    let header = str::from_utf8(header).unwrap();
+    let header = header
+        .replace(&format!("https://{IN_KEY}:@mirror.example.com/42"), dsn)
+        .replace(&format!("http://{IN_KEY}@mirror.example.com/42"), dsn)
+        .replace(IN_KEY, super::KEY_B);
+    [header.as_bytes(), rest].concat()
+}
+
+/// Sends all samples through a mirror whose second outbound has `options`, which must get `expected`.
+fn check(samples: &[Sample], options: &str, expected: impl Fn(&Sample) -> Option<Vec<u8>>) {
+    let pair = Pair::start(options);
+    let bodies: Vec<Vec<u8>> = samples.iter().map(Sample::whole).collect();
     pair.send(&bodies);
-    let got = pair.some.wait_for(bodies.len());
-    assert_eq!(got.len(), bodies.len());
+    let dsn = pair.some.dsn(super::KEY_B, 22);
+    let expected = samples.iter().filter_map(expected);
+    let mut expected: Vec<Vec<u8>> = expected.map(|body| rewritten(&body, &dsn)).collect();
+    let (got, _) = pair.finish();
+    let mut got: Vec<Vec<u8>> = got.into_iter().map(|Received { body, .. }| body).collect();
+    got.sort();
+    expected.sort();
+    let text = |bodies: &[Vec<u8>]| -> Vec<String> {
+        let texts = bodies.iter().map(|body| String::from_utf8_lossy(body));
+        texts.map(|text| text.into_owned()).collect()
+    };
+    assert!(
+        got == expected,
+        "{options}: {:#?} instead of {:#?}",
+        text(&got),
+        text(&expected)
+    );
+}
+
+#[test]
+fn each_category_gets_its_items_of_what_sdks_send() {
+    let samples = Sample::all();
+    let categories: BTreeSet<&str> = samples
+        .iter()
+        .flat_map(|sample| sample.items.iter().map(|(category, _)| *category))
+        .filter(|category| *category != "unknown")
+        .collect();
+    // All that there are.
+    assert_eq!(categories.len(), 15);
+    for category in categories {
+        check(&samples, &format!("categories: [{category}]"), |sample| {
+            sample.some(|known| known == category)
+        });
+    }
+}
+
+/// Of 0.999 of something all is kept that is here, but everything is looked at.
+#[test]
+fn what_is_in_the_share_is_whole() {
+    let samples = Sample::all();
+    check(&samples, "sample_rate: {attachment: 0.999}", |sample| {
+        Some(sample.whole())
+    });
+    check(&samples, "sample_rate: 0.999", |sample| {
+        let (header, rest) = (str::from_utf8(&sample.header).unwrap(), &sample.items);
+        let mut header = header.to_owned();
+        for rate in ["\"1.0\"", "\"1\"", "1"] {
+            let place = |rate: &str| format!("\"sample_rate\":{rate},");
+            let product = if rate == "1" { "0.999" } else { "\"0.999\"" };
+            // At the end of the trace there is a brace.
+            header = header.replace(&place(rate), &place(product)).replace(
+                &place(rate).replace(',', "}"),
+                &place(product).replace(',', "}"),
+            );
+        }
+        let is_changed = header.contains("0.999");
+        assert_eq!(
+            is_changed,
+            header.contains("\"sample_rate\""),
+            "{}",
+            sample.name
+        );
+        let rest: Vec<&[u8]> = rest.iter().map(|(_, item)| &**item).collect();
+        Some([header.as_bytes(), &rest.concat()].concat())
+    });
 }

@@ -1,0 +1,183 @@
+//! Envelopes in a few words, and what of them belongs together.
+
+use super::super::envelope;
+use super::*;
+
+const TRACE: &str = "771a43a4192642f0b136d5159a501700";
+const EVENT: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
+
+#[test]
+fn what_has_no_id_goes_by_both_of_its_ends() {
+    let text = |first: char, middle: char, last: char| {
+        let part = |letter: char| letter.to_string().repeat(2000);
+        content([part(first), part(middle), part(last)].concat().as_bytes())
+    };
+    assert_eq!(text('a', 'b', 'c'), text('a', 'x', 'c'));
+    assert_ne!(text('a', 'b', 'c'), text('x', 'b', 'c'));
+    assert_ne!(text('a', 'b', 'c'), text('a', 'b', 'x'));
+    assert_ne!(content(b"short"), content(b"shore"));
+}
+
+fn inventory(body: &str) -> Inventory {
+    let header = envelope::scan(body.as_bytes(), &mut Vec::new()).unwrap();
+    Inventory::of(body.as_bytes(), header.end, true).unwrap()
+}
+
+fn tickets(body: &str) -> Vec<Ticket> {
+    inventory(body)
+        .parts
+        .iter()
+        .map(|part| part.ticket)
+        .collect()
+}
+
+#[test]
+fn what_decides_is_what_has_to_stay_whole() {
+    let traced = format!(r#"{{"event_id":"{EVENT}","trace":{{"trace_id":"{TRACE}"}}}}"#);
+    let plain = format!(r#"{{"event_id":"{EVENT}"}}"#);
+    #[rustfmt::skip]
+    let cases = [
+        (&*traced, "event", "{}", TRACE),
+        (&*traced, "transaction", "{}", TRACE),
+        (&*traced, "profile", "{}", TRACE),
+        (&*traced, "new_thing", "not JSON", TRACE),
+        (&*plain, "event", r#"{"contexts":{"trace":{"trace_id":"771A43A4-1926-42f0-b136-d5159a501700"}}}"#, TRACE),
+        (&*plain, "event", "{}", EVENT),
+        // A replay before the event, as the replay itself goes.
+        (&*plain, "event", r#"{"contexts":{"replay":{"replay_id":"R"}}}"#, "R"),
+        (&*plain, "event", r#"{"tags":{"replayId":"R"}}"#, "R"),
+        (&*plain, "event", r#"{"tags":{"replayId":"R"},"contexts":{"trace":{"trace_id":"T"}}}"#, "T"),
+        (&*traced, "event", r#"{"tags":{"replayId":"R"}}"#, TRACE),
+        (r#"{"event_id":"E","trace":{"replay_id":"R"}}"#, "event", "{}", "R"),
+        (&*plain, "feedback", r#"{"contexts":{"feedback":{"replay_id":"R"}}}"#, "R"),
+        ("{}", "event", r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#, EVENT),
+        ("{}", "span", r#"{"trace_id":"771a43a4192642f0b136d5159a501700"}"#, TRACE),
+        // Whatever trace the envelope is of.
+        (&*traced, "session", r#"{"sid":"S","did":"D"}"#, "D"),
+        (&*traced, "session", r#"{"sid":"S","did":null}"#, "S"),
+        (&*traced, "check_in", r#"{"check_in_id":"C","monitor_slug":"nightly"}"#, "nightly"),
+        (&*traced, "replay_recording", "{\"segment_id\":0}", EVENT),
+        (&*traced, "replay_event", r#"{"replay_id":"R"}"#, EVENT),
+        ("{}", "replay_event", r#"{"replay_id":"R"}"#, "R"),
+        (&*plain, "profile_chunk", r#"{"chunk_id":"C","profiler_id":"P"}"#, "P"),
+        (&*traced, "sessions", r#"{"aggregates":[]}"#, r#"{"aggregates":[]}"#),
+        (&*traced, "client_report", r#"{"discarded":1}"#, r#"{"discarded":1}"#),
+    ];
+    for (header, kind, payload, decides) in cases {
+        let body = format!("{header}\n{{\"type\":\"{kind}\"}}\n{payload}\n");
+        assert_eq!(tickets(&body), [Ticket::of(decides.as_bytes())], "{body}");
+    }
+}
+
+/// The categories of items of these types, all of which must have the ticket of the event.
+fn categories(kinds: &[&str]) -> Vec<Option<Category>> {
+    let items: String = kinds
+        .iter()
+        .map(|kind| format!("{{\"type\":\"{kind}\",\"length\":2}}\nab\n"))
+        .collect();
+    let body = format!("{{\"event_id\":\"{EVENT}\"}}\n{items}");
+    let parts = inventory(&body).parts;
+    let all_alike = parts.iter().all(|part| {
+        part.category == Some(Category::Session) || part.ticket == Ticket::of(EVENT.as_bytes())
+    });
+    assert!(all_alike, "{body}");
+    parts.iter().map(|part| part.category).collect()
+}
+
+/// An attachment of this type, for [`categories`].
+fn attachment(kind: &str) -> String {
+    format!("attachment\",\"attachment_type\":\"{kind}")
+}
+
+#[test]
+fn an_attachment_is_of_the_event_that_it_comes_with() {
+    use Category::{Attachment, Error, Feedback, Security, Session, Transaction};
+    let cases: [(&[&str], &[Category]); 9] = [
+        (&["event", "attachment"], &[Error, Error]),
+        (
+            &["attachment", "session", "event"],
+            &[Error, Session, Error],
+        ),
+        (&["transaction", "form_data"], &[Transaction, Transaction]),
+        (&["feedback", "attachment"], &[Feedback, Feedback]),
+        (&["raw_security", "attachment"], &[Security, Security]),
+        (
+            &["attachment", "unreal_report", "form_data"],
+            &[Error, Error, Error],
+        ),
+        // A report is no event, whether one comes with it or not.
+        (
+            &["user_report", "event", "attachment"],
+            &[Feedback, Error, Error],
+        ),
+        (&["user_report", "attachment"], &[Feedback, Attachment]),
+        (&["attachment", "session"], &[Attachment, Session]),
+    ];
+    for (kinds, expected) in cases {
+        let expected: Vec<_> = expected.iter().copied().map(Some).collect();
+        assert_eq!(categories(kinds), expected, "{kinds:?}");
+    }
+    assert_eq!(categories(&["form_data"]), [None]);
+}
+
+#[test]
+fn a_crash_report_is_an_event_that_others_belong_to() {
+    let error = Some(Category::Error);
+    let log = attachment("event.attachment");
+    for kind in [
+        "event.minidump",
+        "event.applecrashreport",
+        "event.payload",
+        "event.breadcrumbs",
+        "playstation.prosperodump",
+        "event\\u002eminidump",
+    ] {
+        let crash = attachment(kind);
+        assert_eq!(categories(&[&crash]), [error], "{kind}");
+        let with_others = categories(&[&log, &crash, "form_data", "attachment"]);
+        assert_eq!(with_others, [error; 4], "{kind}");
+        // Where there is an event, it goes along with that.
+        assert_eq!(
+            categories(&[&crash, "transaction"]),
+            [Some(Category::Transaction); 2]
+        );
+    }
+    for kind in [
+        "event.attachment",
+        "event.view_hierarchy",
+        "unreal.logs",
+        "x",
+    ] {
+        let other = attachment(kind);
+        assert_eq!(categories(&[&other]), [Some(Category::Attachment)]);
+    }
+    let session = "session\",\"attachment_type\":\"event.minidump";
+    assert_eq!(categories(&[session]), [Some(Category::Session)]);
+}
+
+#[test]
+fn every_entry_of_a_container_is_of_its_own_trace() {
+    let linked = format!("{{\"links\":[{{\"trace_id\":\"{EVENT}\"}}],\"trace_id\":\"{TRACE}\"}}");
+    let replayed = r#"{"attributes":{"sentry.replay_id":{"value":"R"}}}"#;
+    let body = format!(
+        "{{\"sdk\":{{}}}}\n{{\"type\":\"log\",\"item_count\":5}}\n{{\"items\":[{{\"trace_id\":\"{TRACE}\"}},{{\"trace_id\":\"{EVENT}\"}},{linked},{replayed},{{\"body\":1}}]}}"
+    );
+    let parts = inventory(&body).parts;
+    let tickets: Vec<_> = parts[0].entries.iter().map(|(_, ticket)| *ticket).collect();
+    let expected = [TRACE, EVENT, TRACE, "R", "{\"body\":1}"].map(|id| Ticket::of(id.as_bytes()));
+    assert_eq!(tickets, expected);
+}
+
+/// The chunks of a profiler's run stay together, however long they are.
+#[test]
+fn a_long_profile_goes_by_the_same_id_as_a_short_one() {
+    let plain = format!("{{\"event_id\":\"{EVENT}\"}}");
+    for length in [10, places::SEARCHED_BYTES_MAX] {
+        let samples = "0,".repeat(length);
+        let payload = format!(
+            "{{\"chunk_id\":\"C\",\"profile\":[{samples}0],\"profiler_id\":\"P\",\"version\":\"2\"}}"
+        );
+        let body = format!("{plain}\n{{\"type\":\"profile_chunk\"}}\n{payload}\n");
+        assert_eq!(tickets(&body), [Ticket::of(b"P")], "{length}");
+    }
+}

@@ -1,0 +1,105 @@
+//! Payloads with ids where Sentry reads them, and where it does not.
+
+use super::*;
+
+fn texts<'t>(text: &'t str, found: &[Found]) -> Vec<(Meaning, &'t str)> {
+    let text = |span: Span| str::from_utf8(span.of(text.as_bytes())).unwrap();
+    found.iter().map(|f| (f.meaning, text(f.span))).collect()
+}
+
+fn payload(text: &str) -> Vec<(Meaning, &str)> {
+    let mut found = Vec::new();
+    find(text.as_bytes(), 0, &PAYLOAD, &mut found).unwrap();
+    texts(text, &found)
+}
+
+#[test]
+fn only_what_sentry_reads_is_found() {
+    assert_eq!(
+        payload(
+            r#"{"extra":{"event_id":"x","trace_id":"y"},"contexts":{"trace":{"span_id":"s","trace_id":"T"},
+            "feedback":{"associated_event_id":"A","url":"replay_id"}},"transaction":"/name",
+            "tags":["trace_id","t"],"spans":[{"trace_id":"T1","data":{"trace_id":"no"}},{},[]],"event_id":"E"}"#
+        ),
+        [
+            (TraceId, "T"),
+            (OtherId, "A"),
+            (PartTraceId, "T1"),
+            (EventId, "E"),
+        ]
+    );
+    assert_eq!(
+        payload(
+            r#"{"sid":"S","did":"D","trace_ids":["a", "b"],"error_ids":[],"replay_id":null,"items":{"trace_id":"no"}}"#
+        ),
+        [
+            (SessionId, "S"),
+            (DistinctId, "D"),
+            (PartTraceId, "a"),
+            (PartTraceId, "b")
+        ]
+    );
+    assert_eq!(payload("7"), []);
+}
+
+#[test]
+fn a_rate_may_be_a_number_or_a_string() {
+    for (text, rate) in [
+        (r#"{"trace":{"sample_rate":"1.0"}}"#, "1.0"),
+        (r#"{"trace":{"sample_rate": 0.25 ,"x":1}}"#, "0.25"),
+    ] {
+        let mut found = Vec::new();
+        find(text.as_bytes(), 0, &HEADER, &mut found).unwrap();
+        assert_eq!(texts(text, &found), [(SampleRate, rate)]);
+    }
+}
+
+#[test]
+fn what_is_nested_too_deep_or_not_well_formed_is_an_error() {
+    let deep = format!("{{\"a\":{}1{}}}", "[".repeat(200), "]".repeat(200));
+    let spans = format!("{{\"spans\":[{}1{}]}}", "[".repeat(200), "]".repeat(200));
+    for text in [
+        &*deep,
+        &*spans,
+        "{\"event_id\":\"",
+        "{\"spans\":[1,",
+        "[",
+        "",
+    ] {
+        assert!(
+            find(text.as_bytes(), 0, &PAYLOAD, &mut Vec::new()).is_err(),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn entries_are_those_of_a_container() {
+    let text = r#"{"version":2, "items": [ {"trace_id":"a","attributes":{"sentry.replay_id":{"value":"r","type":"string"}}} ,7,{"trace_id":"b"}],"z":[1]}"#;
+    let found = entries(text.as_bytes(), Span::new(0, text.len()));
+    let shown: Vec<_> = found
+        .iter()
+        .map(|(span, found)| (span.of(text.as_bytes()).len(), texts(text, found)))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (80, vec![(PartTraceId, "a"), (ReplayId, "r")]),
+            (1, vec![]),
+            (16, vec![(PartTraceId, "b")])
+        ]
+    );
+    for other in [
+        "{}",
+        "[]",
+        r#"{"items":{}}"#,
+        r#"{"items":[1,}"#,
+        r#"{"items":[1]"#,
+    ] {
+        assert_eq!(
+            entries(other.as_bytes(), Span::new(0, other.len())),
+            [],
+            "{other}"
+        );
+    }
+}
