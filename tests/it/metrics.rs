@@ -1,8 +1,12 @@
 //! Every counter moves when it should, and by how much.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use crate::support::process::file;
 use crate::support::{
@@ -30,25 +34,47 @@ fn each_reason_for_a_rejection_is_counted_once() {
     let upstream = Upstream::ok();
     let mirror = Process::start(&config(
         &[upstream.dsn(KEY_A, 11)],
-        "admin: {port: 0}\nworkers: 1\nlimits: {memory_bytes: 1MiB, body_bytes: 2MiB, decoded_bytes: 1MiB}\ntimeouts: {head: 300ms, body: 300ms}",
+        "admin: {port: 0}\nworkers: 1\nlimits: {memory_bytes: 1MiB, body_bytes: 2MiB, decoded_bytes: 256KiB}\ntimeouts: {head: 300ms, body: 300ms}",
     ));
     let keyed = format!("/api/42/envelope/?sentry_key={IN_KEY}");
     let announced = |length: usize| {
         format!("POST {keyed} HTTP/1.1\r\nHost: m\r\nContent-Length: {length}\r\n\r\n").into_bytes()
     };
-    let chunked = |more: &str| {
-        format!("POST {keyed} HTTP/1.1\r\nHost: m\r\n{more}Transfer-Encoding: chunked\r\n\r\nx\r\n")
-            .into_bytes()
+    let chunked = |more: &str, size: &str| {
+        format!(
+            "POST {keyed} HTTP/1.1\r\nHost: m\r\n{more}Transfer-Encoding: chunked\r\n\r\n{size}\r\n"
+        )
+        .into_bytes()
     };
+    let headed = |fields: &str| format!("POST {keyed} HTTP/1.1\r\n{fields}\r\n").into_bytes();
+    let mut bomb = GzEncoder::new(Vec::new(), Compression::fast());
+    bomb.write_all(&[b'x'; 300 << 10]).unwrap();
+    let bomb = bomb.finish().unwrap();
+    let bomb_head = format!(
+        "POST {keyed} HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+        bomb.len()
+    );
     let x_auth = format!("X-Sentry-Auth: Sentry sentry_key={IN_KEY}\r\n");
     let unknown_key = IN_KEY.replace('0', "f");
     let table: Vec<(&str, u16, Vec<u8>)> = vec![
         ("head", 400, b"G(T / HTTP/1.1\r\n\r\n".to_vec()),
-        ("framing", 400, chunked("Content-Length: 1\r\n")),
-        ("chunk", 400, chunked("")),
+        (
+            "head_too_large",
+            431,
+            headed(&format!("X: {}\r\n", "x".repeat(65 << 10))),
+        ),
+        ("too_many_headers", 431, headed(&"X: 1\r\n".repeat(101))),
+        ("framing", 400, chunked("Content-Length: 1\r\n", "1")),
+        ("chunk", 400, chunked("", "x")),
         ("head_timeout", 408, b"POST / HT".to_vec()),
         ("body_timeout", 408, announced(10)),
         ("body_too_large", 413, announced(3 << 20)),
+        ("body_too_large", 413, chunked("", "300000")),
+        (
+            "decoded_too_large",
+            413,
+            [bomb_head.as_bytes(), &bomb].concat(),
+        ),
         (
             "encoding",
             415,
@@ -108,7 +134,8 @@ fn each_reason_for_a_rejection_is_counted_once() {
         assert!(after.moved(&before, DELIVERIES).is_empty(), "{reason}");
     }
     // The table is whole.
-    assert_eq!(mirror.metrics().all(REJECTIONS, &[]).len(), table.len());
+    let reasons: BTreeSet<&str> = table.iter().map(|(reason, _, _)| *reason).collect();
+    assert_eq!(mirror.metrics().all(REJECTIONS, &[]).len(), reasons.len());
     assert!(upstream.received().is_empty());
 }
 
