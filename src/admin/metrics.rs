@@ -146,7 +146,7 @@ fn requests(sight: &Sight, numbers: &Numbers) -> Vec<Family> {
         ),
         Family::counter(
             "received_bytes",
-            "Bytes of request heads and bodies, as the SDKs sent them.",
+            "Bytes read from SDKs: heads and bodies as they were sent, whole or not, taken or refused.",
             [(vec![], counted.received_bytes)],
         ),
         gauge(

@@ -33,7 +33,8 @@ pub struct Counters {
     pub deliveries: Tally<OutcomeKind>,
     /// Items of envelopes left out of deliveries, by reason.
     pub items: Tally<LeftOut>,
-    /// Bytes of request heads and bodies, as they were sent to us.
+    /// Bytes read from SDKs: heads and bodies as they were sent, those that were refused or broke off
+    /// included.
     pub received_bytes: Count,
     /// Bytes held for requests now.
     pub budget_used: Gauge,

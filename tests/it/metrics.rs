@@ -322,6 +322,52 @@ fn provoke(case: &Case) {
 }
 
 #[test]
+fn what_sdks_send_is_counted_to_the_byte_whatever_becomes_of_it() {
+    let upstream = Upstream::ok();
+    let extra = "admin: {port: 0}\nworkers: 1\ntimeouts: {head: 300ms, body: 300ms}";
+    let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], extra));
+    let keyed = format!("POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n");
+    let with = |rest: &str| [keyed.as_bytes(), rest.as_bytes()].concat();
+    let whole = [
+        (200, good()),
+        (200, b"GET /health HTTP/1.1\r\n\r\n".to_vec()),
+        (
+            200,
+            with("Transfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n1\r\n\n\r\n0\r\nA: b\r\n\r\n"),
+        ),
+        // Its body is read and thrown away.
+        (401, post("/api/42/store/", "", "0123456789")),
+        (400, b"G(T / HTTP/1.1\r\n\r\n".to_vec()),
+        (408, b"POST / HT".to_vec()),
+        (408, with("Content-Length: 10\r\n\r\n01234")),
+        (
+            408,
+            with("Transfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n6\r\n0"),
+        ),
+    ];
+    let mut sent = 0;
+    for (status, request) in whole {
+        let response = mirror.client().ask(&request);
+        assert_eq!(response.status, status, "{}", request.escape_ascii());
+        sent += request.len();
+    }
+    for request in [
+        b"POST /api".to_vec(),
+        with("Content-Length: 10\r\n\r\n01234"),
+        with("Transfer-Encoding: chunked\r\n\r\n5\r\n01"),
+    ] {
+        let mut client = mirror.client();
+        client.send(&request);
+        client.finish_writing();
+        assert!(client.is_closed());
+        sent += request.len();
+    }
+    let received =
+        |metrics: &Metrics| metrics.of("sentry_mirror_received_bytes_total") == sent as f64;
+    mirror.wait_for_metrics(received);
+}
+
+#[test]
 fn requests_times_outbounds_are_deliveries_and_times_are_taken() {
     let (a, b) = (
         Upstream::ok(),
