@@ -198,7 +198,7 @@ fn deliveries(numbers: &Numbers) -> Vec<Family> {
         Family::counter("deliveries", "Deliveries ended, by outcome.", outcomes),
         Family::counter(
             "delivered_bytes",
-            "Bytes of the requests that were sent or were to be sent.",
+            "Bytes of the requests that were sent to the outbound, also of those that broke off.",
             bytes,
         ),
         Family::histogram(

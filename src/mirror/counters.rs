@@ -27,7 +27,7 @@ pub struct RouteCounters {
 pub struct OutboundCounters {
     /// Deliveries, by how they ended.
     pub outcomes: Tally<OutcomeKind>,
-    /// Bytes of the requests that were sent or were to be sent.
+    /// Bytes of the requests of which anything was sent.
     pub bytes: Count,
     /// How long the deliveries took that were sent or were to be sent.
     pub time: Histogram,
@@ -180,6 +180,18 @@ impl OutcomeKind {
         let was_dropped = matches!(self, OutcomeKind::Overloaded | OutcomeKind::Paused);
         let was_withheld = self == OutcomeKind::RateLimited;
         !was_dropped && !was_withheld && self.meaning() != Meaning::Unwanted
+    }
+
+    /// Whether anything was sent, as far as that is known: there was a connection to send it over.
+    pub fn was_sent(self) -> bool {
+        let has_no_connection = matches!(
+            self,
+            OutcomeKind::Dns
+                | OutcomeKind::Connect
+                | OutcomeKind::ConnectTimeout
+                | OutcomeKind::Tls
+        );
+        self.was_tried() && !has_no_connection
     }
 
     /// Whether it is worth a note: something went wrong, and this is not what followed from it.

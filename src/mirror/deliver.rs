@@ -112,8 +112,6 @@ impl<K: 'static> FanOut<K> {
                     body,
                     tail: Vec::new(),
                 };
-                let counters = outbound.counters.of(fan_out.counters.worker);
-                counters.bytes.add_bytes(request.bytes());
                 Delivery {
                     fan_out: Rc::clone(&fan_out),
                     index,
@@ -136,10 +134,6 @@ impl<K: 'static> FanOut<K> {
         request: Request,
         is_decisive: bool,
     ) {
-        if let Some(outbound) = self.route.outbounds.get(index) {
-            let counters = outbound.counters.of(self.counters.worker);
-            counters.bytes.add_bytes(request.bytes());
-        }
         lanes.start(|_memory| Delivery {
             fan_out: Rc::clone(self),
             index,
@@ -230,9 +224,19 @@ impl<K: 'static> FanOut<K> {
         Poll::Pending
     }
 
-    /// Takes note of how the delivery to an outbound ended.
+    /// Takes note of how the delivery to an outbound ended that was not sent.
     pub fn record(&self, index: usize, outcome: Outcome) {
-        self.note(index, &outcome);
+        self.count(index, &outcome, 0);
+        self.settle(index, outcome);
+    }
+
+    /// The same for that of a further copy.
+    pub fn note(&self, index: usize, outcome: &Outcome) {
+        self.count(index, outcome, 0);
+    }
+
+    /// Lets an outcome decide on the reply.
+    fn settle(&self, index: usize, outcome: Outcome) {
         if let Some(slot) = self.outcomes.borrow_mut().get_mut(index) {
             *slot = Some(outcome);
         }
@@ -241,8 +245,8 @@ impl<K: 'static> FanOut<K> {
         }
     }
 
-    /// Counts an outcome, and remembers what it tells about the outbound.
-    pub fn note(&self, index: usize, outcome: &Outcome) {
+    /// Counts the outcome of a delivery of so many bytes, and remembers what it tells about the outbound.
+    fn count(&self, index: usize, outcome: &Outcome, bytes: usize) {
         let kind = OutcomeKind::of(outcome);
         if let Some(outbound) = self.route.outbounds.get(index) {
             let word = kind.word();
@@ -253,6 +257,9 @@ impl<K: 'static> FanOut<K> {
                 tell_refusal(outbound, response, now);
             }
             let counters = outbound.counters.of(self.counters.worker);
+            if kind.was_sent() {
+                counters.bytes.add_bytes(bytes);
+            }
             counters.outcomes.count(kind);
             let after = now.duration_since(self.started);
             if kind.was_tried() {
@@ -281,15 +288,16 @@ pub struct Delivery<K> {
 
 impl<K: 'static> Job for Delivery<K> {
     async fn run(mut self) -> Vec<u8> {
+        // A request that was given up midway has lost some of its parts.
+        let bytes = self.request.bytes();
         let outcome = {
             let delivery = pin!(self.upstream.deliver(&mut self.request));
             caught(delivery).await
         };
         let outcome = outcome.unwrap_or(Err(Failure::Panicked));
+        self.fan_out.count(self.index, &outcome, bytes);
         if self.is_decisive {
-            self.fan_out.record(self.index, outcome);
-        } else {
-            self.fan_out.note(self.index, &outcome);
+            self.fan_out.settle(self.index, outcome);
         }
         self.request.head
     }

@@ -9,6 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::support::process::file;
+use crate::support::upstream::Received;
 use crate::support::{
     Action, Client, IN_KEY, KEY_A, KEY_B, Metrics, Process, Upstream, config, envelope,
     envelope_request,
@@ -365,6 +366,46 @@ fn what_sdks_send_is_counted_to_the_byte_whatever_becomes_of_it() {
     let received =
         |metrics: &Metrics| metrics.of("sentry_mirror_received_bytes_total") == sent as f64;
     mirror.wait_for_metrics(received);
+}
+
+#[test]
+fn what_was_not_sent_is_not_counted_as_delivered_bytes() {
+    let (a, limited) = (
+        Upstream::ok(),
+        Upstream::start(|_, _| Action::Answer(429, "{}")),
+    );
+    let outbounds = [a.dsn(KEY_A, 11), limited.dsn(KEY_B, 22), nobody()];
+    let extra = "admin: {port: 0}\nworkers: 1\nbreaker: {failures: 1, pause: 1h, pause_max: 1h}";
+    let mirror = Process::start(&config(&outbounds, extra));
+    for count in 1..=3 {
+        assert_eq!(mirror.client().ask(&good()).status, 200);
+        mirror.wait_for_metrics(|metrics| metrics.sum(DELIVERIES, &[]) == 3.0 * f64::from(count));
+    }
+    let metrics = mirror.metrics();
+    for outcome in ["connect", "paused", "429", "rate_limited"] {
+        let outcome = format!("outcome=\"{outcome}\"");
+        assert!(metrics.sum(DELIVERIES, &[&outcome]) > 0.0, "{outcome}");
+    }
+    let of = |outbound: &str| metrics.sum("sentry_mirror_delivered_bytes_total", &[outbound]);
+    let received = |upstream: &Upstream| {
+        let bytes = upstream.received().iter().map(size).sum::<usize>();
+        bytes as f64
+    };
+    assert_eq!(a.received().len(), 3);
+    assert_eq!(of(&format!("{}/", a.address)), received(&a));
+    assert_eq!(limited.received().len(), 1);
+    assert_eq!(of(&format!("{}/", limited.address)), received(&limited));
+    let (_, dead) = outbounds[2].split_once('@').unwrap();
+    assert_eq!(of(dead), 0.0);
+}
+
+/// How many bytes a request had.
+fn size(request: &Received) -> usize {
+    let fields = request.fields.iter();
+    let fields: usize = fields
+        .map(|(name, value)| name.len() + ": ".len() + value.len() + "\r\n".len())
+        .sum();
+    request.line.len() + "\r\n".len() + fields + "\r\n".len() + request.body.len()
 }
 
 #[test]
