@@ -58,6 +58,8 @@ pub struct FanOut<K> {
     route: Arc<Route>,
     /// Of the first outbounds of the route, those that the request goes to.
     outcomes: RefCell<Vec<Option<Outcome>>>,
+    /// Of those that were left to the caller, the ones whose deliveries it has sent.
+    sent: RefCell<Vec<usize>>,
     waiting: RefCell<Option<Waker>>,
     counters: Arc<Counters>,
     access: Option<Rc<Entry>>,
@@ -83,6 +85,7 @@ impl<K: 'static> FanOut<K> {
         let fan_out = Rc::new(FanOut {
             route: Arc::clone(route),
             outcomes: RefCell::new((0..count).map(|_| None).collect()),
+            sent: RefCell::default(),
             waiting: RefCell::new(None),
             counters: Arc::clone(means.counters),
             access: means.access,
@@ -134,6 +137,9 @@ impl<K: 'static> FanOut<K> {
         request: Request,
         is_decisive: bool,
     ) {
+        if is_decisive {
+            self.sent.borrow_mut().push(index);
+        }
         lanes.start(|_memory| Delivery {
             fan_out: Rc::clone(self),
             index,
@@ -143,13 +149,14 @@ impl<K: 'static> FanOut<K> {
         });
     }
 
-    /// Takes note that there will be no delivery to those outbounds that are `meant` and have no outcome,
-    /// because of a bug of this program.
+    /// Takes note that there will be no delivery to those outbounds that are `meant`, have no outcome and
+    /// were not sent anything, because of a bug of this program.
     pub fn give_up(&self, meant: impl Fn(usize) -> bool) {
         let count = self.outcomes.borrow().len();
         for index in (0..count).filter(|index| meant(*index)) {
-            let is_missing = matches!(self.outcomes.borrow().get(index), Some(None));
-            if is_missing {
+            let is_open = matches!(self.outcomes.borrow().get(index), Some(None));
+            // What is under way has an end of its own.
+            if is_open && !self.sent.borrow().contains(&index) {
                 self.record(index, Err(Failure::Panicked));
             }
         }
