@@ -28,7 +28,7 @@ const UNROUTED: [Answered; 4] = [
 ];
 
 /// The answers that a request of a route can get.
-const ROUTED: [Answered; 7] = [
+const ROUTED: [Answered; 8] = [
     Answered::Accepted,
     Answered::Assumed,
     Answered::RateLimited,
@@ -36,6 +36,7 @@ const ROUTED: [Answered; 7] = [
     Answered::Failed,
     Answered::Rejected,
     Answered::Abandoned,
+    Answered::GivenUp,
 ];
 
 /// Everything there is to tell of a mirror, whose counters say `numbers`.

@@ -93,7 +93,10 @@ impl<K: 'static> FanOut<K> {
             _kept: means.kept,
             also_kept: RefCell::new(None),
         });
+        let worker = fan_out.counters.worker;
+        route.counters.of(worker).begun.count();
         for (index, outbound) in route.outbounds.iter().enumerate().take(count) {
+            outbound.counters.of(worker).begun.count();
             if outbound.handling.is_some() && !as_it_is {
                 continue;
             }
@@ -139,6 +142,8 @@ impl<K: 'static> FanOut<K> {
     ) {
         if is_decisive {
             self.sent.borrow_mut().push(index);
+        } else {
+            self.begin_copy(index);
         }
         lanes.start(|_memory| Delivery {
             fan_out: Rc::clone(self),
@@ -239,7 +244,15 @@ impl<K: 'static> FanOut<K> {
 
     /// The same for that of a further copy.
     pub fn note(&self, index: usize, outcome: &Outcome) {
+        self.begin_copy(index);
         self.count(index, outcome, 0);
+    }
+
+    fn begin_copy(&self, index: usize) {
+        if let Some(outbound) = self.route.outbounds.get(index) {
+            let counters = outbound.counters.of(self.counters.worker);
+            counters.begun.count();
+        }
     }
 
     /// Lets an outcome decide on the reply.

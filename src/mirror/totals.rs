@@ -59,6 +59,19 @@ impl Counters {
             None => self.unrouted.count(answered),
         }
     }
+
+    /// Counts what has not ended in any of `routes`, once the worker waits for it no longer. What went
+    /// by a route that a reload has removed is told no more.
+    pub fn give_up(&self, routes: &[Arc<Route>]) {
+        for route in routes {
+            let requests = route.counters.of(self.worker).give_up();
+            self.answers.add(Answered::GivenUp, requests);
+            for outbound in &route.outbounds {
+                let deliveries = outbound.counters.of(self.worker).give_up();
+                self.deliveries.add(OutcomeKind::GivenUp, deliveries);
+            }
+        }
+    }
 }
 
 /// The totals over all workers, for the log line at the end of the process.

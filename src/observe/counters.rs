@@ -71,8 +71,13 @@ impl<L: Label> Tally<L> {
 
     /// Adds one to `label`.
     pub fn count(&self, label: L) {
+        self.add(label, 1);
+    }
+
+    /// Adds `more` to `label`.
+    pub fn add(&self, label: L, more: u64) {
         if let Some(count) = self.counts.get(label.index()) {
-            count.count();
+            count.add(more);
         }
     }
 
