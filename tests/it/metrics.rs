@@ -325,6 +325,65 @@ fn provoke(case: &Case) {
 }
 
 #[test]
+fn each_result_of_a_request_is_counted_once() {
+    let whole = |request: Vec<u8>| (request, true);
+    let half = (good()[..good().len() - 1].to_vec(), false);
+    let health = b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n".to_vec();
+    let table = [
+        ("accepted", Action::ok(), whole(good()), 200),
+        ("assumed", Action::Hang, whole(good()), 200),
+        (
+            "rate_limited",
+            Action::Answer(429, "{}"),
+            whole(good()),
+            429,
+        ),
+        ("refused", Action::Answer(400, "{}"), whole(good()), 400),
+        ("failed", Action::Answer(500, "{}"), whole(good()), 503),
+        (
+            "rejected",
+            Action::ok(),
+            whole(post("/api/42/store/", "", "{}")),
+            401,
+        ),
+        ("local", Action::ok(), whole(health), 200),
+        ("abandoned", Action::ok(), half, 0),
+    ];
+    // The first two cannot be provoked from outside: a panic is a bug, and what is given up is told once
+    // the mirror has stopped: see `sums`.
+    let mut seen = vec!["panicked", "given_up"];
+    for (result, action, (request, is_whole), status) in table {
+        let (_upstream, dsn) = answering(action);
+        let extra = "admin: {port: 0}\nworkers: 1\nreply_timeout: 50ms";
+        let mirror = Process::start(&config(&[dsn], extra));
+        let before = mirror.metrics();
+        let mut client = mirror.client();
+        client.send(&request);
+        if is_whole {
+            assert_eq!(client.response().status, status, "{result}");
+        } else {
+            client.finish_writing();
+            assert!(client.is_closed());
+        }
+        let after = mirror.metrics();
+        let moved = after.moved(&before, REQUESTS);
+        let [(sample, 1.0)] = moved.as_slice() else {
+            panic!("{result}: {moved:?}");
+        };
+        assert!(
+            sample.contains(&format!("result=\"{result}\"")),
+            "{sample} is not {result}"
+        );
+        seen.push(result);
+        for (sample, _) in after.all(REQUESTS, &[]) {
+            let mut known = seen.iter();
+            let is_seen = known.any(|seen| sample.contains(&format!("result=\"{seen}\"")));
+            assert!(is_seen || result != "abandoned", "{sample}");
+        }
+    }
+}
+
+#[test]
 fn what_sdks_send_is_counted_to_the_byte_whatever_becomes_of_it() {
     let upstream = Upstream::ok();
     let extra = "admin: {port: 0}\nworkers: 1\ntimeouts: {head: 300ms, body: 300ms}";
