@@ -188,7 +188,7 @@ impl<K: 'static> FanOut<K> {
                 .unwrap_or(Verdict::Unavailable),
         };
         let counters = self.route.counters.of(self.counters.worker);
-        counters.reply_time.record(self.started.elapsed());
+        counters.reply_time.record_since(self.started);
         let circumstances = Circumstances {
             common_limits: self.common_limits(),
             is_strict: policy == ReplyPolicy::Primary,

@@ -178,7 +178,7 @@ impl Exchange {
             .await;
         if let Some(route) = route {
             let counters = route.counters.of(worker.counters.worker);
-            counters.request_time.record(started.elapsed());
+            counters.request_time.record_since(started);
         }
         match (written, rest) {
             (Err(_), _) => Next::Close,
