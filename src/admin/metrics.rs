@@ -28,7 +28,7 @@ const UNROUTED: [Answered; 4] = [
 ];
 
 /// The answers that a request of a route can get.
-const ROUTED: [Answered; 7] = [
+const ROUTED: [Answered; 8] = [
     Answered::Accepted,
     Answered::Assumed,
     Answered::RateLimited,
@@ -36,6 +36,7 @@ const ROUTED: [Answered; 7] = [
     Answered::Failed,
     Answered::Rejected,
     Answered::Abandoned,
+    Answered::GivenUp,
 ];
 
 /// Everything there is to tell of a mirror, whose counters say `numbers`.
@@ -146,7 +147,7 @@ fn requests(sight: &Sight, numbers: &Numbers) -> Vec<Family> {
         ),
         Family::counter(
             "received_bytes",
-            "Bytes of request heads and bodies, as the SDKs sent them.",
+            "Bytes read from SDKs: heads and bodies as they were sent, whole or not, taken or refused.",
             [(vec![], counted.received_bytes)],
         ),
         gauge(
@@ -198,7 +199,7 @@ fn deliveries(numbers: &Numbers) -> Vec<Family> {
         Family::counter("deliveries", "Deliveries ended, by outcome.", outcomes),
         Family::counter(
             "delivered_bytes",
-            "Bytes of the requests that were sent or were to be sent.",
+            "Bytes of the requests that were sent to the outbound, also of those that broke off.",
             bytes,
         ),
         Family::histogram(

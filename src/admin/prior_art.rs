@@ -61,7 +61,7 @@ fn responses(numbers: &Numbers) -> Family {
     let has_response = |answered: Answered| {
         !matches!(
             answered,
-            Answered::Rejected | Answered::Abandoned | Answered::Panicked
+            Answered::Rejected | Answered::Abandoned | Answered::Panicked | Answered::GivenUp
         )
     };
     let samples = numbers.routes().map(|(route, numbers)| {

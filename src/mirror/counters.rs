@@ -1,7 +1,8 @@
 //! What is counted about routes and their outbounds.
 //!
 //! Every request that reaches a route ends in one [`Answered`], and every outbound it was for in one
-//! [`OutcomeKind`], so that the sums of both agree.
+//! [`OutcomeKind`], so that the sums of both agree. What is still under way when a worker has to stop,
+//! which is what was begun and has no other end, ends as given up.
 
 use crate::mirror::verdict::Outcome;
 use crate::observe::counters::{Count, Tally};
@@ -14,6 +15,8 @@ use crate::upstream::exchange::Failure;
 /// One worker's numbers about one route.
 #[derive(Default)]
 pub struct RouteCounters {
+    /// Requests that deliveries were begun for.
+    pub begun: Count,
     /// Requests, by what the SDK was told.
     pub answers: Tally<Answered>,
     /// From the end of a request's head to that of its reply.
@@ -25,9 +28,11 @@ pub struct RouteCounters {
 /// One worker's numbers about one outbound of a route.
 #[derive(Default)]
 pub struct OutboundCounters {
+    /// Deliveries begun.
+    pub begun: Count,
     /// Deliveries, by how they ended.
     pub outcomes: Tally<OutcomeKind>,
-    /// Bytes of the requests that were sent or were to be sent.
+    /// Bytes of the requests of which anything was sent.
     pub bytes: Count,
     /// How long the deliveries took that were sent or were to be sent.
     pub time: Histogram,
@@ -56,6 +61,8 @@ labels! {
         Abandoned => "abandoned",
         /// Nothing, because of a bug in this program.
         Panicked => "panicked",
+        /// Nothing, because `timeouts.drain` was over while its deliveries were under way.
+        GivenUp => "given_up",
     }
 }
 
@@ -104,6 +111,8 @@ labels! {
         Sampled => "sampled",
         /// See [`Failure::Panicked`].
         Panicked => "panicked",
+        /// Still under way when `timeouts.drain` was over.
+        GivenUp => "given_up",
     }
 }
 
@@ -182,6 +191,18 @@ impl OutcomeKind {
         !was_dropped && !was_withheld && self.meaning() != Meaning::Unwanted
     }
 
+    /// Whether anything was sent, as far as that is known: there was a connection to send it over.
+    pub fn was_sent(self) -> bool {
+        let has_no_connection = matches!(
+            self,
+            OutcomeKind::Dns
+                | OutcomeKind::Connect
+                | OutcomeKind::ConnectTimeout
+                | OutcomeKind::Tls
+        );
+        self.was_tried() && !has_no_connection
+    }
+
     /// Whether it is worth a note: something went wrong, and this is not what followed from it.
     pub fn is_trouble(self) -> bool {
         let is_consequence = matches!(self, OutcomeKind::Paused | OutcomeKind::RateLimited);
@@ -209,12 +230,28 @@ impl OutcomeKind {
             | OutcomeKind::Timeout
             | OutcomeKind::Overloaded
             | OutcomeKind::Paused
-            | OutcomeKind::Panicked => Meaning::Lost,
+            | OutcomeKind::Panicked
+            | OutcomeKind::GivenUp => Meaning::Lost,
         }
     }
 }
 
 impl Answered {
+    /// Whether it is the end of a request that deliveries were begun for.
+    fn ends_deliveries(self) -> bool {
+        match self {
+            Answered::Accepted
+            | Answered::Assumed
+            | Answered::RateLimited
+            | Answered::Refused
+            | Answered::Failed
+            | Answered::GivenUp => true,
+            Answered::Local | Answered::Rejected | Answered::Abandoned | Answered::Panicked => {
+                false
+            }
+        }
+    }
+
     /// By the status of a reply that an outbound's answer, or the lack of one, has led to.
     pub fn of_status(status: u16) -> Answered {
         match status {
@@ -226,7 +263,25 @@ impl Answered {
     }
 }
 
+impl RouteCounters {
+    /// Counts the requests that were not answered as given up, and tells how many they are.
+    pub(super) fn give_up(&self) -> u64 {
+        let ends = Answered::ALL.iter().filter(|end| end.ends_deliveries());
+        let ended: u64 = ends.map(|end| self.answers.of(*end)).sum();
+        let left = self.begun.read().saturating_sub(ended);
+        self.answers.add(Answered::GivenUp, left);
+        left
+    }
+}
+
 impl OutboundCounters {
+    /// Counts the deliveries that have not ended as given up, and tells how many they are.
+    pub(super) fn give_up(&self) -> u64 {
+        let left = self.begun.read().saturating_sub(self.outcomes.sum());
+        self.outcomes.add(OutcomeKind::GivenUp, left);
+        left
+    }
+
     /// How many deliveries ended so that they mean `meaning`.
     pub fn meaning(&self, meaning: Meaning) -> u64 {
         let kinds = OutcomeKind::ALL.iter();

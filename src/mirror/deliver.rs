@@ -58,6 +58,8 @@ pub struct FanOut<K> {
     route: Arc<Route>,
     /// Of the first outbounds of the route, those that the request goes to.
     outcomes: RefCell<Vec<Option<Outcome>>>,
+    /// Of those that were left to the caller, the ones whose deliveries it has sent.
+    sent: RefCell<Vec<usize>>,
     waiting: RefCell<Option<Waker>>,
     counters: Arc<Counters>,
     access: Option<Rc<Entry>>,
@@ -83,6 +85,7 @@ impl<K: 'static> FanOut<K> {
         let fan_out = Rc::new(FanOut {
             route: Arc::clone(route),
             outcomes: RefCell::new((0..count).map(|_| None).collect()),
+            sent: RefCell::default(),
             waiting: RefCell::new(None),
             counters: Arc::clone(means.counters),
             access: means.access,
@@ -90,7 +93,10 @@ impl<K: 'static> FanOut<K> {
             _kept: means.kept,
             also_kept: RefCell::new(None),
         });
+        let worker = fan_out.counters.worker;
+        route.counters.of(worker).begun.count();
         for (index, outbound) in route.outbounds.iter().enumerate().take(count) {
+            outbound.counters.of(worker).begun.count();
             if outbound.handling.is_some() && !as_it_is {
                 continue;
             }
@@ -112,8 +118,6 @@ impl<K: 'static> FanOut<K> {
                     body,
                     tail: Vec::new(),
                 };
-                let counters = outbound.counters.of(fan_out.counters.worker);
-                counters.bytes.add_bytes(request.bytes());
                 Delivery {
                     fan_out: Rc::clone(&fan_out),
                     index,
@@ -136,9 +140,10 @@ impl<K: 'static> FanOut<K> {
         request: Request,
         is_decisive: bool,
     ) {
-        if let Some(outbound) = self.route.outbounds.get(index) {
-            let counters = outbound.counters.of(self.counters.worker);
-            counters.bytes.add_bytes(request.bytes());
+        if is_decisive {
+            self.sent.borrow_mut().push(index);
+        } else {
+            self.begin_copy(index);
         }
         lanes.start(|_memory| Delivery {
             fan_out: Rc::clone(self),
@@ -149,13 +154,14 @@ impl<K: 'static> FanOut<K> {
         });
     }
 
-    /// Takes note that there will be no delivery to those outbounds that are `meant` and have no outcome,
-    /// because of a bug of this program.
+    /// Takes note that there will be no delivery to those outbounds that are `meant`, have no outcome and
+    /// were not sent anything, because of a bug of this program.
     pub fn give_up(&self, meant: impl Fn(usize) -> bool) {
         let count = self.outcomes.borrow().len();
         for index in (0..count).filter(|index| meant(*index)) {
-            let is_missing = matches!(self.outcomes.borrow().get(index), Some(None));
-            if is_missing {
+            let is_open = matches!(self.outcomes.borrow().get(index), Some(None));
+            // What is under way has an end of its own.
+            if is_open && !self.sent.borrow().contains(&index) {
                 self.record(index, Err(Failure::Panicked));
             }
         }
@@ -182,7 +188,7 @@ impl<K: 'static> FanOut<K> {
                 .unwrap_or(Verdict::Unavailable),
         };
         let counters = self.route.counters.of(self.counters.worker);
-        counters.reply_time.record(self.started.elapsed());
+        counters.reply_time.record_since(self.started);
         let circumstances = Circumstances {
             common_limits: self.common_limits(),
             is_strict: policy == ReplyPolicy::Primary,
@@ -230,9 +236,27 @@ impl<K: 'static> FanOut<K> {
         Poll::Pending
     }
 
-    /// Takes note of how the delivery to an outbound ended.
+    /// Takes note of how the delivery to an outbound ended that was not sent.
     pub fn record(&self, index: usize, outcome: Outcome) {
-        self.note(index, &outcome);
+        self.count(index, &outcome, 0);
+        self.settle(index, outcome);
+    }
+
+    /// The same for that of a further copy.
+    pub fn note(&self, index: usize, outcome: &Outcome) {
+        self.begin_copy(index);
+        self.count(index, outcome, 0);
+    }
+
+    fn begin_copy(&self, index: usize) {
+        if let Some(outbound) = self.route.outbounds.get(index) {
+            let counters = outbound.counters.of(self.counters.worker);
+            counters.begun.count();
+        }
+    }
+
+    /// Lets an outcome decide on the reply.
+    fn settle(&self, index: usize, outcome: Outcome) {
         if let Some(slot) = self.outcomes.borrow_mut().get_mut(index) {
             *slot = Some(outcome);
         }
@@ -241,8 +265,8 @@ impl<K: 'static> FanOut<K> {
         }
     }
 
-    /// Counts an outcome, and remembers what it tells about the outbound.
-    pub fn note(&self, index: usize, outcome: &Outcome) {
+    /// Counts the outcome of a delivery of so many bytes, and remembers what it tells about the outbound.
+    fn count(&self, index: usize, outcome: &Outcome, bytes: usize) {
         let kind = OutcomeKind::of(outcome);
         if let Some(outbound) = self.route.outbounds.get(index) {
             let word = kind.word();
@@ -253,6 +277,9 @@ impl<K: 'static> FanOut<K> {
                 tell_refusal(outbound, response, now);
             }
             let counters = outbound.counters.of(self.counters.worker);
+            if kind.was_sent() {
+                counters.bytes.add_bytes(bytes);
+            }
             counters.outcomes.count(kind);
             let after = now.duration_since(self.started);
             if kind.was_tried() {
@@ -281,15 +308,16 @@ pub struct Delivery<K> {
 
 impl<K: 'static> Job for Delivery<K> {
     async fn run(mut self) -> Vec<u8> {
+        // A request that was given up midway has lost some of its parts.
+        let bytes = self.request.bytes();
         let outcome = {
             let delivery = pin!(self.upstream.deliver(&mut self.request));
             caught(delivery).await
         };
         let outcome = outcome.unwrap_or(Err(Failure::Panicked));
+        self.fan_out.count(self.index, &outcome, bytes);
         if self.is_decisive {
-            self.fan_out.record(self.index, outcome);
-        } else {
-            self.fan_out.note(self.index, &outcome);
+            self.fan_out.settle(self.index, outcome);
         }
         self.request.head
     }

@@ -28,7 +28,7 @@ pub enum Rejection {
     HeadTimeout,
     /// The body made no progress for `timeouts.body`.
     BodyTimeout,
-    /// The body is larger than `limits.body_bytes` or, decoded, than `limits.decoded_bytes`.
+    /// The declared length of the body is over `limits.body_bytes`.
     BodyTooLarge,
     /// The body is in a content coding that is not accepted.
     Encoding,
@@ -55,10 +55,15 @@ pub enum Rejection {
 }
 
 labels! {
-    /// A [`Rejection`] without its particulars.
+    /// A [`Rejection`] without its particulars. Each limit has one of its own, apart from what is
+    /// malformed.
     pub enum Reason {
         /// See [`Rejection::Head`].
         Head => "head",
+        /// The head is larger than `limits.head_bytes`.
+        HeadTooLarge => "head_too_large",
+        /// The head has more than `limits.header_count` header lines.
+        TooManyHeaders => "too_many_headers",
         /// See [`Rejection::Framing`].
         Framing => "framing",
         /// See [`Rejection::Chunk`].
@@ -67,8 +72,10 @@ labels! {
         HeadTimeout => "head_timeout",
         /// See [`Rejection::BodyTimeout`].
         BodyTimeout => "body_timeout",
-        /// See [`Rejection::BodyTooLarge`].
+        /// The body is larger than `limits.body_bytes`, declared or found to be so.
         BodyTooLarge => "body_too_large",
+        /// The body is larger than `limits.decoded_bytes` when decoded.
+        DecodedTooLarge => "decoded_too_large",
         /// See [`Rejection::Encoding`].
         Encoding => "encoding",
         /// See [`Rejection::Decode`].
@@ -98,14 +105,19 @@ impl Rejection {
     /// The reason without its particulars, for logs and counters.
     pub fn reason(&self) -> Reason {
         match self {
-            Rejection::Head(_) => Reason::Head,
+            Rejection::Head(HeadError::TooLarge) => Reason::HeadTooLarge,
+            Rejection::Head(HeadError::TooManyFields) => Reason::TooManyHeaders,
+            Rejection::Head(HeadError::Malformed(_) | HeadError::Version) => Reason::Head,
             Rejection::Framing(_) => Reason::Framing,
-            Rejection::Chunk(_) => Reason::Chunk,
+            Rejection::Chunk(ChunkError::Malformed(_)) => Reason::Chunk,
             Rejection::HeadTimeout => Reason::HeadTimeout,
             Rejection::BodyTimeout => Reason::BodyTimeout,
-            Rejection::BodyTooLarge => Reason::BodyTooLarge,
+            Rejection::BodyTooLarge | Rejection::Chunk(ChunkError::TooLarge) => {
+                Reason::BodyTooLarge
+            }
             Rejection::Encoding => Reason::Encoding,
-            Rejection::Decode(_) => Reason::Decode,
+            Rejection::Decode(DecodeError::TooLarge) => Reason::DecodedTooLarge,
+            Rejection::Decode(DecodeError::Corrupt | DecodeError::Truncated) => Reason::Decode,
             Rejection::Auth(_) => Reason::Auth,
             Rejection::NoKey => Reason::NoKey,
             Rejection::NoEnvelopeKey => Reason::NoEnvelopeKey,

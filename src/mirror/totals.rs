@@ -33,7 +33,8 @@ pub struct Counters {
     pub deliveries: Tally<OutcomeKind>,
     /// Items of envelopes left out of deliveries, by reason.
     pub items: Tally<LeftOut>,
-    /// Bytes of request heads and bodies, as they were sent to us.
+    /// Bytes read from SDKs: heads and bodies as they were sent, those that were refused or broke off
+    /// included.
     pub received_bytes: Count,
     /// Bytes held for requests now.
     pub budget_used: Gauge,
@@ -56,6 +57,19 @@ impl Counters {
         match route {
             Some(route) => route.counters.of(self.worker).answers.count(answered),
             None => self.unrouted.count(answered),
+        }
+    }
+
+    /// Counts what has not ended in any of `routes`, once the worker waits for it no longer. What went
+    /// by a route that a reload has removed is told no more.
+    pub fn give_up(&self, routes: &[Arc<Route>]) {
+        for route in routes {
+            let requests = route.counters.of(self.worker).give_up();
+            self.answers.add(Answered::GivenUp, requests);
+            for outbound in &route.outbounds {
+                let deliveries = outbound.counters.of(self.worker).give_up();
+                self.deliveries.add(OutcomeKind::GivenUp, deliveries);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! are the same for everything that is measured, so that pictures can be compared, and reach from what
 //! a fast upstream needs to the longest that a delivery may take by default.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::counters::Count;
 
@@ -25,6 +25,14 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// Takes note of something that began at `start` and has ended now.
+    pub fn record_since(&self, start: Instant) {
+        // Without counting nobody has to know what time it is.
+        if !cfg!(uncounted) {
+            self.record(start.elapsed());
+        }
+    }
+
     /// Takes note of something that took so long.
     pub fn record(&self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);

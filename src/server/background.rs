@@ -105,3 +105,136 @@ impl Background {
         prepare::deliver_handled(worker, routing, fan_out, &self.route, &original, &sent).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::thread;
+    use std::time::Duration;
+
+    use monoio::{LegacyDriver, RuntimeBuilder};
+
+    use super::*;
+    use crate::budget::Budget;
+    use crate::config::{Config, ReplyPolicy};
+    use crate::http::head::Parsed;
+    use crate::limits::Limits;
+    use crate::mirror::counters::OutcomeKind;
+    use crate::mirror::deliver::Means;
+    use crate::mirror::lanes::Lanes;
+    use crate::mirror::totals::Counters;
+    use crate::observe::label::Label;
+    use crate::server::plan::Plan;
+    use crate::upstream::exchange::Request;
+    use crate::upstream::pool::Upstream;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// An upstream that accepts everything.
+    fn sink() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+            }
+        });
+        address
+    }
+
+    /// A fan-out to `count` outbounds that all have a handling, so that nothing is sent, before `act`
+    /// acts on it; then the reply is waited for. Gives the status of that, and how often each outbound
+    /// has ended in what. The upstream believes that it belongs to `worker`; the only one is 0.
+    fn fan_out(
+        count: usize,
+        worker: usize,
+        act: impl FnOnce(&Rc<FanOut<()>>, &dyn Fn(usize)),
+    ) -> (u16, Vec<Vec<(OutcomeKind, u64)>>) {
+        let address = sink();
+        let mut text = "keys:\n- inbound: http://aaaa@m/1\n  outbound:\n".to_owned();
+        for index in 0..count {
+            text.push_str(&format!(
+                "  - {{dsn: 'http://bbbb@{address}/{index}', compression: gzip}}\n"
+            ));
+        }
+        let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
+        let plan = Plan::new(&config, 1, None).unwrap();
+        let [origin] = plan.origins.as_slice() else {
+            panic!("one origin");
+        };
+        origin.set_addresses(vec![address]);
+        let budget = Budget::new(1 << 20);
+        let limits = Arc::clone(&plan.limits);
+        let upstream = Rc::new(Upstream::new(Arc::clone(origin), limits, &budget, worker));
+        let head = Bytes::from_static(b"POST /api/1/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n");
+        let mut parsed = RequestHead::default();
+        let result = parsed.parse(&head, &Limits::default());
+        assert_eq!(result, Ok(Parsed::Complete));
+        let original = Original {
+            head: &head,
+            parsed: &parsed,
+            head_edits: &[],
+            body: &Bytes::new(),
+            body_edits: &[],
+            trace_route: None,
+            client: None,
+        };
+        let route = plan.routes.find(b"aaaa").unwrap();
+        let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
+            .enable_timer()
+            .build()
+            .unwrap();
+        let reply = runtime.block_on(async {
+            let lanes = Lanes::new();
+            let means = Means {
+                upstreams: &[Rc::clone(&upstream)],
+                counters: &Arc::new(Counters::of_worker(0)),
+                lanes: &lanes,
+                access: None,
+                kept: (),
+            };
+            let fan_out = FanOut::start(route, count, &original, false, Vec::new, means);
+            act(&fan_out, &|index| {
+                let request = Request {
+                    method: parsed.method,
+                    head: head.to_vec(),
+                    body: Bytes::new(),
+                    tail: Vec::new(),
+                };
+                fan_out.send(&lanes, index, &upstream, request, true);
+            });
+            let success = || panic!("everything has ended");
+            let reply = fan_out.reply(ReplyPolicy::FirstSuccess, PATIENCE, false, success);
+            reply.await
+        });
+        let ends = route.outbounds.iter().map(|outbound| {
+            let kinds = OutcomeKind::ALL.iter();
+            let counts = kinds.map(|kind| (*kind, outbound.counters.of(0).outcomes.of(*kind)));
+            counts.filter(|(_, count)| *count > 0).collect()
+        });
+        (reply.status(), ends.collect())
+    }
+
+    #[test]
+    fn a_delivery_that_panics_is_counted_once_and_costs_nothing_else() {
+        // It finds no place to count the connection that it has opened.
+        let (status, ends) = fan_out(1, 1, |_, send| send(0));
+        assert_eq!(status, 503);
+        assert_eq!(ends, [[(OutcomeKind::Panicked, 1)]]);
+    }
+
+    #[test]
+    fn what_a_preparation_has_sent_before_it_panicked_is_counted_by_its_own_end_alone() {
+        let (status, ends) = fan_out(2, 0, |fan_out, send| {
+            send(0);
+            fan_out.give_up(|_| true);
+        });
+        assert_eq!(status, 200);
+        assert_eq!(
+            ends,
+            [[(OutcomeKind::Success, 1)], [(OutcomeKind::Panicked, 1)]]
+        );
+    }
+}

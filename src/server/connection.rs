@@ -1,11 +1,13 @@
 //! One SDK connection as reads and writes: heads, bodies, replies, a polite end.
 //!
 //! Every wait has a bound. A read that was given up on may have swallowed bytes, so after a timeout
-//! the connection is only ever written to and closed.
+//! the connection is only ever written to and closed. What is read is counted as it is read, whatever
+//! becomes of it.
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{Parsed, RequestHead};
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
+use crate::mirror::totals::Counters;
 use crate::server::stop::Listener;
 use crate::sys;
 use crate::upstream::stream::{READ_BYTES, read_into, write_all};
@@ -63,6 +66,8 @@ pub struct Connection {
     /// Where it comes from.
     pub peer: SocketAddr,
     stream: TcpStream,
+    /// Where what is read is counted.
+    counters: Arc<Counters>,
     /// What was read and not used yet.
     buffer: BytesMut,
     /// Replies on their way out; kept for its memory.
@@ -98,13 +103,14 @@ impl From<Rejection> for Ended {
 
 impl Connection {
     /// Takes over an accepted connection.
-    pub fn new(stream: TcpStream, peer: SocketAddr) -> Connection {
+    pub fn new(stream: TcpStream, peer: SocketAddr, counters: &Arc<Counters>) -> Connection {
         // Replies are written whole; waiting to merge them with later ones would only delay them.
         // Where the option cannot be set the connection is broken, which the first read will tell.
         let _ = stream.set_nodelay(true);
         Connection {
             peer,
             stream,
+            counters: Arc::clone(counters),
             buffer: BytesMut::new(),
             outgoing: Vec::new(),
             is_new: true,
@@ -359,11 +365,9 @@ impl Connection {
             Ok((result, buffer)) => {
                 self.buffer = buffer;
                 // An error is a reset or its kin: the client is gone, and there is nobody to tell.
-                if result.unwrap_or(0) > 0 {
-                    Fill::Some
-                } else {
-                    Fill::End
-                }
+                let count = result.unwrap_or(0);
+                self.counters.received_bytes.add_bytes(count);
+                if count > 0 { Fill::Some } else { Fill::End }
             }
         }
     }

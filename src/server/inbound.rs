@@ -33,7 +33,7 @@ use crate::server::worker::{Routing, Worker};
 pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, newcomer: Pass) {
     let stop = worker.stop.listener();
     let mut exchange = Exchange {
-        connection: Connection::new(stream, peer),
+        connection: Connection::new(stream, peer, &worker.counters),
         head: RequestHead::default(),
         head_edits: Vec::new(),
         body_edits: Vec::new(),
@@ -178,7 +178,7 @@ impl Exchange {
             .await;
         if let Some(route) = route {
             let counters = route.counters.of(worker.counters.worker);
-            counters.request_time.record(started.elapsed());
+            counters.request_time.record_since(started);
         }
         match (written, rest) {
             (Err(_), _) => Next::Close,
@@ -206,11 +206,8 @@ impl Exchange {
         answer: &Result<Reply, Ended>,
     ) {
         let answered = course.answered(answer);
-        let counters = &worker.counters;
-        counters
-            .received_bytes
-            .add_bytes(head.len() + course.body_bytes);
-        counters.answered(answered, course.route.map(Arc::as_ref));
+        let route = course.route.map(Arc::as_ref);
+        worker.counters.answered(answered, route);
         if let Some(access) = &course.access {
             let method = self.head.method_span.of(head);
             let endpoint = course.endpoint.map_or("unknown", Endpoint::label);

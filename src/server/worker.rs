@@ -276,10 +276,11 @@ impl Worker {
     }
 
     /// Waits for what is in flight. Gives the number of requests and deliveries that were still in
-    /// flight at the deadline.
+    /// flight at the deadline, and counts them.
     async fn drain(&self) -> usize {
-        let patience = self.routing().plan.limits.drain_timeout;
-        let _ = timeout(patience, self.gate.below(1)).await;
+        let plan = Arc::clone(&self.routing().plan);
+        let _ = timeout(plan.limits.drain_timeout, self.gate.below(1)).await;
+        self.counters.give_up(plan.routes.all());
         self.gate.inside()
     }
 

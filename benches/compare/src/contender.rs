@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::audience::{Audience, datagrams};
 use crate::cases::Case;
 use crate::engine::said;
 use crate::kernel;
@@ -30,6 +31,12 @@ pub struct Contender {
 pub enum Way {
     /// `BIN -c FILE`, with the mirror's configuration.
     Mirror(PathBuf),
+    /// The same with an [`Audience`].
+    Watched {
+        mirror: PathBuf,
+        /// Whether it also writes a line for each request, to where it costs the reader nothing.
+        logs: bool,
+    },
     Nginx,
     Floor {
         inflate: bool,
@@ -50,6 +57,7 @@ pub struct Setup<'s> {
 pub struct Running {
     child: Child,
     pub address: SocketAddr,
+    audience: Option<Audience>,
 }
 
 impl Contender {
@@ -63,7 +71,7 @@ impl Contender {
     /// Whether it takes part in a case.
     pub fn takes(&self, case: &Case) -> bool {
         match &self.way {
-            Way::Mirror(_) => true,
+            Way::Mirror(_) | Way::Watched { .. } => true,
             // It answers when all mirrored requests have ended, and waits for the silent one.
             Way::Nginx => case.trouble.is_none(),
             Way::Floor { inflate } => case.has_floor && *inflate == case.is_gzip(),
@@ -72,7 +80,7 @@ impl Contender {
 
     pub fn ability(&self) -> Ability {
         match &self.way {
-            Way::Mirror(_) => Ability::Full,
+            Way::Mirror(_) | Way::Watched { .. } => Ability::Full,
             Way::Nginx => Ability::Head,
             Way::Floor { inflate: true } => Ability::Decode,
             Way::Floor { inflate: false } => Ability::Copy,
@@ -87,10 +95,31 @@ impl Contender {
         own: &[usize],
     ) -> Result<Running, String> {
         let address = free_address()?;
+        let log = fs::File::create(setup.folder.join("log")).map_err(said("a log file"))?;
+        let errors = log.try_clone().map_err(said("a log file"))?;
+        let mut output = Stdio::from(log);
+        let mut audience = None;
         let mut command = match &self.way {
+            Way::Watched { mirror, logs } => {
+                let admin = free_address()?;
+                let watching = audience.insert(Audience::gather(admin)?);
+                let mut extra = format!(
+                    "admin: {{ip: {}, port: {}}}\nstatsd_addr: {}\n",
+                    admin.ip(),
+                    admin.port(),
+                    watching.statsd,
+                );
+                if *logs {
+                    extra.push_str("access_log: json\n");
+                    output = Stdio::null();
+                }
+                let mut command = Command::new(mirror);
+                command.arg("-c").arg(write_config(setup, address, &extra)?);
+                command
+            }
             Way::Mirror(binary) => {
                 let mut command = Command::new(binary);
-                command.arg("-c").arg(write_config(setup, address)?);
+                command.arg("-c").arg(write_config(setup, address, "")?);
                 // Another mirror on this machine may have its port. Older builds ignore the variable.
                 command.env("SENTRY_MIRROR_ADMIN", "off");
                 command
@@ -114,15 +143,17 @@ impl Contender {
                 command
             }
         };
-        let log = fs::File::create(setup.folder.join("log")).map_err(said("a log file"))?;
-        let errors = log.try_clone().map_err(said("a log file"))?;
-        command.stdin(Stdio::null()).stdout(log).stderr(errors);
+        command.stdin(Stdio::null()).stdout(output).stderr(errors);
         // A process begins where the thread is that starts it.
         kernel::bind(cores)?;
         let child = command.spawn();
         kernel::bind(own)?;
         let child = child.map_err(|error| format!("cannot start {}: {error}", self.name))?;
-        let mut running = Running { child, address };
+        let mut running = Running {
+            child,
+            address,
+            audience,
+        };
         running.await_listening().map_err(|error| {
             let log = fs::read_to_string(setup.folder.join("log")).unwrap_or_default();
             format!("{}: {error}: {log}", self.name)
@@ -134,6 +165,20 @@ impl Contender {
 impl Running {
     pub fn process(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Stops it, and makes sure that it has told its audience what it should.
+    pub fn stop(mut self) -> Result<(), String> {
+        let Some(audience) = self.audience.take() else {
+            return Ok(());
+        };
+        let statsd = audience.leave()?;
+        // It pushes once more when all is done.
+        drop(self);
+        match datagrams(&statsd) {
+            0 => Err("nothing was pushed to statsd".to_owned()),
+            _ => Ok(()),
+        }
     }
 
     fn await_listening(&mut self) -> Result<(), String> {
@@ -167,17 +212,16 @@ impl Drop for Running {
     }
 }
 
-/// The configuration for the mirror and what understands it.
-fn write_config(setup: &Setup<'_>, address: SocketAddr) -> Result<PathBuf, String> {
+/// The configuration for the mirror and what understands it, with the lines of `extra` in it.
+fn write_config(setup: &Setup<'_>, address: SocketAddr, extra: &str) -> Result<PathBuf, String> {
     let mut text = format!(
-        "ip: {}\nport: {}\nworkers: {}\ntls:\n  ca_file: {}\n  system_roots: false\n\
+        "ip: {}\nport: {}\n{extra}workers: {}\ntls:\n  ca_file: {}\n  system_roots: false\n\
          timeouts:\n  drain: 1s\nkeys:\n  - inbound: {INBOUND_DSN}\n    outbound:\n",
         address.ip(),
         address.port(),
         setup.case.workers,
         setup.ca_file.display(),
-    )
-    .replace("", "");
+    );
     for target in setup.targets {
         text.push_str(&format!("      - {}\n", target.dsn));
     }

@@ -1,44 +1,51 @@
 //! What the kernel knows of a process: its CPU time, its memory, its system calls.
 //!
-//! A contender may have children, as nginx has workers; they all count. CPU time is the sum over all
-//! threads of what the scheduler has charged them, in nanoseconds. On the loopback that includes the
+//! A contender may have children, as nginx has workers; they all count. CPU time is what the scheduler
+//! has charged all threads, in nanoseconds, those included that have ended. On the loopback that includes the
 //! way of a packet through the kernel up to the receiving socket, which the sender is charged for.
 
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::time::ClockId;
+use nix::unistd::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// The CPU time of each thread of a process and its children.
+/// The CPU time of a process and its children.
 #[derive(Clone, Default)]
-pub struct CpuTimes(Vec<(u32, u64)>);
+pub struct CpuTimes {
+    total: Duration,
+    /// That of each thread which has not ended.
+    threads: Vec<(u32, u64)>,
+}
 
 impl CpuTimes {
     pub fn of(process: u32) -> CpuTimes {
-        let mut times = Vec::new();
+        let mut times = CpuTimes::default();
         for member in family(process) {
+            times.total += clock(member).unwrap_or_default();
             for thread in threads(member) {
                 let path = format!("/proc/{member}/task/{thread}/schedstat");
                 let text = fs::read_to_string(path).unwrap_or_default();
                 let time = text.split(' ').next().and_then(|time| time.parse().ok());
-                times.extend(time.map(|time| (thread, time)));
+                times.threads.extend(time.map(|time| (thread, time)));
             }
         }
-        CpuTimes(times)
+        times
     }
 
     /// What was used since `earlier`, by each thread.
     fn since(&self, earlier: &CpuTimes) -> Vec<u64> {
-        let before = |thread: u32| earlier.0.iter().find(|(id, _)| *id == thread);
+        let before = |thread: u32| earlier.threads.iter().find(|(id, _)| *id == thread);
         let used =
             |(thread, time): &(u32, u64)| time - before(*thread).map_or(0, |(_, time)| *time);
-        self.0.iter().map(used).collect()
+        self.threads.iter().map(used).collect()
     }
 
     /// What was used since `earlier`, in all.
     pub fn total_since(&self, earlier: &CpuTimes) -> Duration {
-        Duration::from_nanos(self.since(earlier).iter().sum())
+        self.total.saturating_sub(earlier.total)
     }
 
     /// How much more than the average the busiest of `workers` threads used since `earlier`.
@@ -49,6 +56,13 @@ impl CpuTimes {
         let mean = used.iter().take(workers).sum::<u64>() as f64 / workers as f64;
         busiest / mean
     }
+}
+
+/// The CPU time of a process alone.
+fn clock(process: u32) -> Option<Duration> {
+    let process = Pid::from_raw(i32::try_from(process).ok()?);
+    let clock = ClockId::pid_cpu_clock_id(process).ok()?;
+    Some(Duration::from(clock.now().ok()?))
 }
 
 /// The memory of a process and its children in KiB, by the name of a line in its status: `VmHWM`,

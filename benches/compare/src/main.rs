@@ -19,6 +19,7 @@ use crate::report::CaseResult;
 use crate::slot::{Bench, Plan};
 use crate::tls::Tls;
 
+mod audience;
 mod cases;
 mod contender;
 mod engine;
@@ -45,9 +46,9 @@ struct Arguments {
     #[arg(long, value_name = "COUNT", default_value = "7")]
     rounds: usize,
 
-    /// How long each load of a slot lasts.
-    #[arg(long, value_name = "SECONDS", default_value = "3")]
-    seconds: f64,
+    /// How long each load of a slot lasts: 3, and 12 with --cost, so that a push to statsd is in it.
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<f64>,
 
     /// Only these cases, or those whose names contain one of these; separated by semicolons.
     #[arg(long, value_name = "TEXT", value_delimiter = ';')]
@@ -60,6 +61,10 @@ struct Arguments {
     /// Leaves contenders out whose names contain one of these; separated by semicolons.
     #[arg(long, value_name = "TEXT", value_delimiter = ';')]
     without: Vec<String>,
+
+    /// Compare the mirror with a build that counts nothing, instead of with others.
+    #[arg(long)]
+    cost: bool,
 
     /// One round of half a second.
     #[arg(long)]
@@ -128,7 +133,9 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
     let (time, rounds) = if arguments.quick {
         (Duration::from_millis(500), 1)
     } else {
-        (Duration::from_secs_f64(arguments.seconds), arguments.rounds)
+        let usual = if arguments.cost { 12.0 } else { 3.0 };
+        let seconds = arguments.seconds.unwrap_or(usual);
+        (Duration::from_secs_f64(seconds), arguments.rounds)
     };
     let bench = Bench {
         contender_cores: vec![first],
@@ -244,26 +251,19 @@ fn check(bench: &Bench, case: &Case, contenders: &[Contender]) -> Result<bool, S
 /// Everything that takes part; the mirror is the first.
 fn contenders(arguments: &Arguments) -> Result<Vec<Contender>, String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here.join("../..");
     let mirror = match &arguments.mirror {
         Some(binary) => binary.clone(),
         None => {
-            let root = here.join("../..");
-            build(&root.join("Cargo.toml"), "sentry-mirror")?;
+            build(&root, "sentry-mirror", |_| {})?;
             root.join("target/release/sentry-mirror")
         }
     };
-    let manifest = here.join("Cargo.toml");
-    build(&manifest, "tokio-mirror")?;
-    let tokio = here.join("target/release/tokio-mirror");
-    let mut contenders = vec![
-        Contender::new("sentry-mirror", Way::Mirror(mirror)),
-        Contender::new("tokio build", Way::Mirror(tokio)),
-        Contender::new("floor", Way::Floor { inflate: false }),
-        Contender::new("floor and inflate", Way::Floor { inflate: true }),
-    ];
-    if nginx::version().is_some() {
-        contenders.push(Contender::new("nginx", Way::Nginx));
-    }
+    let mut contenders = if arguments.cost {
+        against_uncounted(&root, &mirror)?
+    } else {
+        against_others(here, mirror)?
+    };
     for peer in &arguments.peer {
         let name = peer
             .file_name()
@@ -280,19 +280,51 @@ fn contenders(arguments: &Arguments) -> Result<Vec<Contender>, String> {
     Ok(contenders)
 }
 
-fn build(manifest: &Path, binary: &str) -> Result<(), String> {
-    let status = Command::new("cargo")
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--bin",
-            binary,
-            "--manifest-path",
-        ])
-        .arg(manifest)
-        .status();
-    match status {
+fn against_others(here: &Path, mirror: PathBuf) -> Result<Vec<Contender>, String> {
+    build(here, "tokio-mirror", |_| {})?;
+    let tokio = here.join("target/release/tokio-mirror");
+    let mut contenders = vec![
+        Contender::new("sentry-mirror", Way::Mirror(mirror)),
+        Contender::new("tokio build", Way::Mirror(tokio)),
+        Contender::new("floor", Way::Floor { inflate: false }),
+        Contender::new("floor and inflate", Way::Floor { inflate: true }),
+    ];
+    if nginx::version().is_some() {
+        contenders.push(Contender::new("nginx", Way::Nginx));
+    }
+    Ok(contenders)
+}
+
+/// A build that counts nothing and what is added to it, step by step.
+fn against_uncounted(root: &Path, mirror: &Path) -> Result<Vec<Contender>, String> {
+    let folder = root.join("target/uncounted");
+    build(root, "sentry-mirror", |command| {
+        let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+        command.env("RUSTFLAGS", format!("{flags} --cfg uncounted"));
+        command.arg("--target-dir").arg(&folder);
+    })?;
+    let uncounted = folder.join("release/sentry-mirror");
+    let watched = |logs| Way::Watched {
+        mirror: mirror.to_owned(),
+        logs,
+    };
+    Ok(vec![
+        Contender::new("uncounted", Way::Mirror(uncounted)),
+        Contender::new("sentry-mirror", Way::Mirror(mirror.to_owned())),
+        Contender::new("all told", watched(false)),
+        Contender::new("with access log", watched(true)),
+    ])
+}
+
+/// Builds a binary of the package in `folder`; `adjust` has the last word on the command.
+fn build(folder: &Path, binary: &str, adjust: impl FnOnce(&mut Command)) -> Result<(), String> {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--release", "--locked", "--bin", binary]);
+    command
+        .arg("--manifest-path")
+        .arg(folder.join("Cargo.toml"));
+    adjust(&mut command);
+    match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("cargo could not build {binary}: {status}")),
         Err(error) => Err(format!("cannot run cargo: {error}")),

@@ -96,7 +96,7 @@ impl CaseResult {
             .map_or(String::new(), |rate| format!(", open load {rate:.0}/s"));
         println!("{}{rate}", self.case.name);
         println!(
-            "  {:<18} {:>8} {:>15} {:>7} {:>8} {:>5} {:>8} {:>8} {:>8} {:>9} {:>6} {:>7}  rewrites",
+            "  {:<18} {:>8} {:>15} {:>8} {:>8} {:>5} {:>8} {:>8} {:>8} {:>9} {:>6} {:>7}  rewrites",
             "",
             "CPU µs",
             "min to max",
@@ -117,7 +117,7 @@ impl CaseResult {
         for result in &self.results {
             let cpu = result.spread(|sample| Some(sample.cpu)).unwrap_or_default();
             println!(
-                "  {:<18} {:>8.2} {:>15} {:>7.2} {:>8.0} {:>5.2} {:>8.0} {:>8.0} {:>8.0} {:>9.0} {:>6.0} {:>7.2}  {}",
+                "  {:<18} {:>8.2} {:>15} {:>8.3} {:>8.0} {:>5.2} {:>8.0} {:>8.0} {:>8.0} {:>9.0} {:>6.0} {:>7.2}  {}",
                 result.contender.name,
                 cpu.median,
                 format!("{:.2} to {:.2}", cpu.least, cpu.most),

@@ -106,10 +106,13 @@ impl Bench {
             None => {}
         }
         let order = order(case);
-        if plan.is_check {
-            return self.check(case, engine, &running, templates, order);
-        }
-        self.measure(case, engine, &running, templates, order, plan)
+        let sample = if plan.is_check {
+            self.check(case, engine, &running, templates, order)?
+        } else {
+            self.measure(case, engine, &running, templates, order, plan)?
+        };
+        running.stop()?;
+        Ok(sample)
     }
 
     /// A few requests of each kind, one after the other.
