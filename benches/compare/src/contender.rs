@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Contender {
     pub name: String,
     pub way: Way,
+    /// Whether all its outbounds are sound where those of others are not, to show what trouble costs.
+    pub is_spared: bool,
 }
 
 /// How it is run.
@@ -65,11 +67,33 @@ impl Contender {
         Contender {
             name: name.to_owned(),
             way,
+            is_spared: false,
+        }
+    }
+
+    /// The same without the trouble of a case.
+    pub fn spared(&self) -> Contender {
+        Contender {
+            name: format!("{}, spared", self.name),
+            is_spared: true,
+            ..self.clone()
+        }
+    }
+
+    /// What it gets of a case.
+    pub fn own(&self, case: &Case) -> Case {
+        let trouble = case.trouble.filter(|_| !self.is_spared);
+        Case {
+            trouble,
+            ..case.clone()
         }
     }
 
     /// Whether it takes part in a case.
     pub fn takes(&self, case: &Case) -> bool {
+        if self.is_spared && case.trouble.is_none() {
+            return false;
+        }
         match &self.way {
             Way::Mirror(_) | Way::Watched { .. } => true,
             // It answers when all mirrored requests have ended, and waits for the silent one.

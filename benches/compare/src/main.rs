@@ -283,8 +283,10 @@ fn contenders(arguments: &Arguments) -> Result<Vec<Contender>, String> {
 fn against_others(here: &Path, mirror: PathBuf) -> Result<Vec<Contender>, String> {
     build(here, "tokio-mirror", |_| {})?;
     let tokio = here.join("target/release/tokio-mirror");
+    let mirror = Contender::new("sentry-mirror", Way::Mirror(mirror));
     let mut contenders = vec![
-        Contender::new("sentry-mirror", Way::Mirror(mirror)),
+        mirror.clone(),
+        mirror.spared(),
         Contender::new("tokio build", Way::Mirror(tokio)),
         Contender::new("floor", Way::Floor { inflate: false }),
         Contender::new("floor and inflate", Way::Floor { inflate: true }),

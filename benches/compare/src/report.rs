@@ -51,21 +51,22 @@ impl Result {
         ))
     }
 
-    /// How many times this one's CPU time the first one takes, by slots of the same round, which are
-    /// next to each other in time.
-    fn ratio(&self, first: &Result) -> Option<Spread> {
+    /// How many times this one's `value` is the first one's, by slots of the same round, which are next to
+    /// each other in time.
+    fn ratio(&self, first: &Result, value: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
         let rounds = self.samples.iter().zip(&first.samples);
-        Spread::of(rounds.map(|(own, other)| other.cpu / own.cpu))
+        Spread::of(rounds.filter_map(|(own, other)| Some(value(other)? / value(own)?)))
     }
 
     fn json(&self, first: &Result) -> Value {
         let spread = |value: &dyn Fn(&Sample) -> Option<f64>| Spread::json(self.spread(value));
+        let ratio = |value: &dyn Fn(&Sample) -> Option<f64>| Spread::json(self.ratio(first, value));
         let sum = |value: &dyn Fn(&Sample) -> usize| self.samples.iter().map(value).sum::<usize>();
         json!({
             "contender": self.contender.name,
             "rewrites": self.contender.ability().words(),
             "cpu_us_per_request": spread(&|sample| Some(sample.cpu)),
-            "cpu_of_the_first_over_this": Spread::json(self.ratio(first)),
+            "cpu_of_the_first_over_this": ratio(&|sample| Some(sample.cpu)),
             "requests_per_second": spread(&|sample| Some(sample.throughput)),
             "busy_share_of_its_cores": spread(&|sample| Some(sample.busy)),
             "open_load": {
@@ -73,6 +74,8 @@ impl Result {
                 "p50_us": spread(&|sample| Some(sample.latency?.p50)),
                 "p99_us": spread(&|sample| Some(sample.latency?.p99)),
                 "p99_9_us": spread(&|sample| Some(sample.latency?.p999)),
+                "p99_of_the_first_over_this": ratio(&|sample| Some(sample.latency?.p99)),
+                "p99_9_of_the_first_over_this": ratio(&|sample| Some(sample.latency?.p999)),
             },
             "peak_rss_kib": spread(&|sample| Some(sample.peak_rss_kib as f64)),
             "bytes_per_idle_connection": spread(&|sample| sample.idle_bytes),
@@ -96,7 +99,7 @@ impl CaseResult {
             .map_or(String::new(), |rate| format!(", open load {rate:.0}/s"));
         println!("{}{rate}", self.case.name);
         println!(
-            "  {:<18} {:>8} {:>15} {:>8} {:>8} {:>5} {:>8} {:>8} {:>8} {:>9} {:>6} {:>7}  rewrites",
+            "  {:<21} {:>8} {:>15} {:>8} {:>8} {:>5} {:>8} {:>8} {:>8} {:>8} {:>9} {:>6} {:>7}  rewrites",
             "",
             "CPU µs",
             "min to max",
@@ -106,6 +109,7 @@ impl CaseResult {
             "p50 µs",
             "p99 µs",
             "p99.9",
+            "p99 1÷it",
             "RSS KiB",
             "conns",
             "sysc/r",
@@ -116,17 +120,23 @@ impl CaseResult {
         let mut is_clean = true;
         for result in &self.results {
             let cpu = result.spread(|sample| Some(sample.cpu)).unwrap_or_default();
+            let ratio = |value: &dyn Fn(&Sample) -> Option<f64>| {
+                result
+                    .ratio(first, value)
+                    .map_or(f64::NAN, |ratio| ratio.median)
+            };
             println!(
-                "  {:<18} {:>8.2} {:>15} {:>8.3} {:>8.0} {:>5.2} {:>8.0} {:>8.0} {:>8.0} {:>9.0} {:>6.0} {:>7.2}  {}",
+                "  {:<21} {:>8.2} {:>15} {:>8.3} {:>8.0} {:>5.2} {:>8.0} {:>8.0} {:>8.0} {:>8.2} {:>9.0} {:>6.0} {:>7.2}  {}",
                 result.contender.name,
                 cpu.median,
                 format!("{:.2} to {:.2}", cpu.least, cpu.most),
-                result.ratio(first).map_or(f64::NAN, |ratio| ratio.median),
+                ratio(&|sample| Some(sample.cpu)),
                 result.median(|sample| Some(sample.throughput)),
                 result.median(|sample| Some(sample.busy)),
                 result.median(|sample| Some(sample.latency?.p50)),
                 result.median(|sample| Some(sample.latency?.p99)),
                 result.median(|sample| Some(sample.latency?.p999)),
+                ratio(&|sample| Some(sample.latency?.p99)),
                 result.median(|sample| Some(sample.peak_rss_kib as f64)),
                 result.median(|sample| Some(sample.upstream_connections as f64)),
                 result.median(|sample| sample.syscalls),

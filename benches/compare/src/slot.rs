@@ -71,6 +71,7 @@ pub struct Sample {
 
 impl Bench {
     pub fn run(&self, case: &Case, contender: &Contender, plan: Plan) -> Result<Sample, String> {
+        let case = &contender.own(case);
         let tls = case.is_tls.then(|| self.tls.server.clone());
         let mut engine = Engine::new(case.outbounds, tls)?;
         let sinks = (0..case.outbounds).map(|index| engine.address(index));
