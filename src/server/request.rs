@@ -27,7 +27,7 @@ use crate::mirror::routes::{Outbound, Route};
 use crate::sentry::auth::{self, AuthField, FoundKey};
 use crate::sentry::category::Category;
 use crate::sentry::dsn;
-use crate::sentry::edit::Put;
+use crate::sentry::edit::{EDITS_MAX, Put};
 use crate::sentry::endpoint::{self, Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::sentry::items::items;
@@ -56,7 +56,8 @@ impl Exchange {
         self.body_edits.clear();
         let target = endpoint::parse_target(head, self.head.target, &mut self.head_edits);
         course.endpoint = Some(target.endpoint);
-        if endpoint::has_dot_segment(head, self.head.target) {
+        let has_too_many_slashes = self.head_edits.len() >= EDITS_MAX;
+        if has_too_many_slashes || endpoint::has_dot_segment(head, self.head.target) {
             return Err(Rejection::NotFound.into());
         }
         if let Some(reply) = self.answer_locally(head, target.endpoint) {
@@ -77,7 +78,8 @@ impl Exchange {
             .map_err(|_| Rejection::Encoding)?;
 
         // The head lives in a buffer of this size at least, which is the connection's no more.
-        if !share.resize(head.len().max(READ_BYTES)) {
+        let head_bytes = share.bytes().max(head.len()).max(READ_BYTES);
+        if !share.resize(head_bytes) {
             return Err(Rejection::Overloaded.into());
         }
         let arrived = Arrived {
