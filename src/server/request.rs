@@ -318,7 +318,7 @@ impl Exchange {
         let redirected = dialog::redirect(script, &self.external_url(plan, head));
         if redirected.is_none() {
             warn!(
-                "the script of the crash-report dialog has no URL to replace; its reports go to the primary only"
+                "the script of the crash-report dialog has no URL to replace, or was asked for with a long one; its reports go to the primary only"
             );
         }
         redirected
