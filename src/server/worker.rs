@@ -365,3 +365,6 @@ impl Drop for AbortOnPanic {
         std::process::abort();
     }
 }
+
+#[cfg(test)]
+mod tests;
