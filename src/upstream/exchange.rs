@@ -336,10 +336,11 @@ impl Connection {
 
     async fn receive_until_close(&mut self, limits: &Limits) -> Result<Bytes, Failure> {
         loop {
+            // Some of it may have come with the head.
+            if self.incoming.bytes().len() > limits.response_bytes {
+                return Err(Failure::TooLarge);
+            }
             match self.read().await {
-                Ok(()) if self.incoming.bytes().len() > limits.response_bytes => {
-                    return Err(Failure::TooLarge);
-                }
                 Ok(()) => {}
                 Err(Failure::Closed) => {
                     let rest = self.incoming.bytes().len();
