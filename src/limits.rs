@@ -47,7 +47,8 @@ pub struct Limits {
     pub dns_refresh: Duration,
     /// `timeouts.head`: from the first byte of a request to the end of its head. Over it: 408.
     pub head_timeout: Duration,
-    /// `timeouts.body`: how long a body may make no progress. Over it: 408.
+    /// `timeouts.body`: how long a body may make no progress, and how long it may be too slow. Over it:
+    /// 408.
     pub body_timeout: Duration,
     /// `timeouts.idle`: how long a kept connection may be silent between requests. Over it: closed.
     /// Above the 60 s after which common load balancers let go of theirs.

@@ -31,6 +31,14 @@ pub async fn caught<T>(mut task: Pin<&mut impl Future<Output = T>>) -> Result<T,
     .await
 }
 
+/// Panics where the head of a request asks for it, so that tests can see what a panic in `place` costs.
+#[cfg(test)]
+pub fn panic_if_asked(place: &str, head: &[u8]) {
+    let wish = format!("X-Test-Panic: {place}\r\n");
+    let is_asked = memchr::memmem::find(head, wish.as_bytes()).is_some();
+    assert!(!is_asked, "asked to panic in the {place}");
+}
+
 /// What a panic said.
 pub fn message(payload: &dyn Any) -> &str {
     if let Some(text) = payload.downcast_ref::<&str>() {
@@ -39,5 +47,45 @@ pub fn message(payload: &dyn Any) -> &str {
         text
     } else {
         "no message"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use monoio::time::sleep;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_costs_the_task_it_happens_in() {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
+            .enable_timer()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let at_once =
+                monoio::spawn(async { caught(pin!(async { panic!("on purpose") })).await });
+            let later = monoio::spawn(async {
+                let task = pin!(async {
+                    sleep(Duration::from_millis(1)).await;
+                    panic!("on purpose");
+                });
+                caught(task).await
+            });
+            let unharmed = monoio::spawn(async {
+                let task = pin!(async {
+                    sleep(Duration::from_millis(2)).await;
+                    7
+                });
+                caught(task).await
+            });
+            let at_once: Result<(), Panicked> = at_once.await;
+            let later: Result<(), Panicked> = later.await;
+            assert!(at_once.is_err() && later.is_err());
+            assert_eq!(unharmed.await.unwrap(), 7);
+        });
     }
 }

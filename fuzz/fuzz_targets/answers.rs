@@ -1,18 +1,35 @@
 //! Whole responses of upstreams, the interim ones in front and the body behind: what is taken for the
-//! answer does not depend on the pieces in which it comes. The first byte says into what pieces the rest
-//! is cut, and whether the request was one to HEAD.
+//! answer does not depend on the pieces in which it comes, and a real exchange over a socket takes the
+//! same for it. The first byte says into what pieces the rest is cut, and whether the request was one to
+//! HEAD.
 
 #![no_main]
 
-use bytes::{Buf, BytesMut};
+use std::cell::RefCell;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use bytes::{Buf, Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
+use monoio::net::TcpStream;
+use monoio::time::TimeDriver;
+use monoio::{LegacyDriver, Runtime, RuntimeBuilder};
+use sentry_mirror::budget::Budget;
 use sentry_mirror::http::chunked::{Chunked, Progress};
 use sentry_mirror::http::framing::{self, Framing};
 use sentry_mirror::http::head::{Method, Parsed};
 use sentry_mirror::http::response::ResponseHead;
 use sentry_mirror::limits::Limits;
+use sentry_mirror::upstream::exchange::{Connection, Failure, Request};
+use sentry_mirror::upstream::response::Response;
+use sentry_mirror::upstream::stream::Stream;
 
 const BYTES_MAX: usize = 1024;
+
+/// How many heads of a response are looked at.
+const HEADS_MAX: usize = 16;
 
 fuzz_target!(|data: &[u8]| {
     let Some((first, data)) = data.split_first() else {
@@ -26,11 +43,64 @@ fuzz_target!(|data: &[u8]| {
     let whole = read(data, data.len().max(1), method);
     let in_pieces = read(data, usize::from(first >> 1).max(1), method);
     assert_eq!(whole, in_pieces);
+    let exchanged = exchange(data, method);
+    match (&whole, &exchanged) {
+        (Ok(Some(answer)), Ok(response)) => {
+            assert_eq!(answer.status, response.status);
+            assert_eq!(answer.body, response.body);
+        }
+        (Ok(None), Err(failure)) => assert!(matches!(failure, Failure::Closed), "{failure}"),
+        (Err(Malformed), Err(failure)) => {
+            assert!(
+                matches!(failure, Failure::Malformed(_) | Failure::TooLarge),
+                "{failure}"
+            );
+        }
+        (read, _) => panic!("{read:?}, but {exchanged:?}"),
+    }
     if let Ok(Some(answer)) = whole {
         assert!(answer.body.len() <= data.len() && answer.status >= 200);
         assert!(method == Method::Post || answer.body.is_empty());
     }
 });
+
+thread_local! {
+    static RUNTIME: RefCell<Runtime<TimeDriver<LegacyDriver>>> = {
+        let runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build();
+        RefCell::new(runtime.expect("a runtime"))
+    };
+}
+
+/// What the program takes for the answer where an upstream sends `data` and closes.
+fn exchange(data: &[u8], method: Method) -> Result<Response, Failure> {
+    let (mut upstream, mirror) = UnixStream::pair().expect("a pair of sockets");
+    upstream.write_all(data).expect("room for it");
+    upstream.shutdown(Shutdown::Write).expect("a socket");
+    mirror.set_nonblocking(true).expect("a socket");
+    // Nothing that an exchange does is particular to TCP.
+    let mirror = std::net::TcpStream::from(OwnedFd::from(mirror));
+    RUNTIME.with_borrow_mut(|runtime| {
+        runtime.block_on(async {
+            let stream = Stream::Plain(TcpStream::from_std(mirror).expect("a socket"));
+            let share = Budget::new(1024 * 1024).reservation();
+            let mut request = Request {
+                method,
+                head: b"POST / HTTP/1.1\r\n\r\n".to_vec(),
+                body: Bytes::new(),
+                tail: Vec::new(),
+            };
+            let mut connection = Connection::new(stream, share);
+            connection.exchange(&mut request, &limits()).await
+        })
+    })
+}
+
+fn limits() -> Limits {
+    Limits {
+        response_bytes: BYTES_MAX,
+        ..Limits::default()
+    }
+}
 
 #[derive(Debug, PartialEq)]
 struct Answer {
@@ -40,23 +110,27 @@ struct Answer {
     rest: Option<Vec<u8>>,
 }
 
-/// The response is none.
+/// The response is none, or a part of it is too long.
 #[derive(Debug, PartialEq)]
 struct Malformed;
 
 /// Reads as `upstream::exchange` does. `None` where the end is missing.
 fn read(data: &[u8], piece_bytes: usize, method: Method) -> Result<Option<Answer>, Malformed> {
-    let limits = Limits {
-        response_bytes: BYTES_MAX,
-        ..Limits::default()
-    };
+    let limits = limits();
     let mut pieces = data.chunks(piece_bytes);
     let mut buffer = BytesMut::new();
     let mut head = ResponseHead::default();
+    let mut interims = 0;
     let framing = loop {
+        if interims == HEADS_MAX {
+            return Err(Malformed);
+        }
         match head.parse(&buffer, &limits).map_err(|_| Malformed)? {
             Parsed::Complete if head.status == 101 => return Err(Malformed),
-            Parsed::Complete if head.status < 200 => buffer.advance(head.len),
+            Parsed::Complete if head.status < 200 => {
+                buffer.advance(head.len);
+                interims += 1;
+            }
             Parsed::Complete => {
                 let text = buffer.split_to(head.len);
                 break framing::of_response(&head, &text, method).map_err(|_| Malformed)?;
@@ -72,6 +146,7 @@ fn read(data: &[u8], piece_bytes: usize, method: Method) -> Result<Option<Answer
         match framing {
             Framing::Empty => break Vec::new(),
             Framing::Length(length) if length > BYTES_MAX => return Err(Malformed),
+            Framing::UntilClose if buffer.len() > BYTES_MAX => return Err(Malformed),
             Framing::Length(length) if buffer.len() >= length => {
                 break buffer.split_to(length).to_vec();
             }

@@ -9,12 +9,12 @@ use super::numbers::{Numbers, OriginNumbers, RouteNumbers};
 use crate::mirror::counters::{Answered, LeftOut, OutcomeKind};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
-use crate::mirror::totals::Counters;
+use crate::mirror::totals::{Closing, Counters, Pause};
 use crate::observe::family::{Family, Labels};
 use crate::observe::histogram::Distribution;
 use crate::observe::label::Label;
 use crate::server::sight::{Sight, Stage};
-use crate::upstream::counters::OriginCounters;
+use crate::upstream::counters::{Dropped, OriginCounters};
 
 /// What a request without a route has for its name.
 const NO_ROUTE: &str = "none";
@@ -115,6 +115,14 @@ fn requests(sight: &Sight, numbers: &Numbers) -> Vec<Family> {
         let count = counted.items.of(*reason);
         (vec![("reason", reason.word().to_owned())], count)
     });
+    let closings = Closing::ALL.iter().map(|reason| {
+        let count = counted.closings.of(*reason);
+        (vec![("reason", reason.word().to_owned())], count)
+    });
+    let pauses = Pause::ALL.iter().map(|reason| {
+        let count = counted.pauses.of(*reason);
+        (vec![("reason", reason.word().to_owned())], count)
+    });
     let rejections = Reason::ALL.iter().map(|reason| {
         let count = counted.rejections.of(*reason);
         (vec![("reason", reason.word().to_owned())], count)
@@ -129,6 +137,16 @@ fn requests(sight: &Sight, numbers: &Numbers) -> Vec<Family> {
             "sdk_connections_open",
             "Connections of SDKs open now.",
             &|counters| counters.open_connections.read(),
+        ),
+        Family::counter(
+            "sdk_connections_closed",
+            "Connections of SDKs closed because they were idle or took no reply, by timeout.",
+            closings,
+        ),
+        Family::counter(
+            "accept_pauses",
+            "Times that a worker accepted no connection for a while, by reason.",
+            pauses,
         ),
         Family::counter(
             "requests",
@@ -218,7 +236,7 @@ fn deliveries(numbers: &Numbers) -> Vec<Family> {
 fn upstreams(numbers: &Numbers) -> Vec<Family> {
     /// Name, help, and what tells the number.
     type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
-    let counts: [Row<OriginNumbers>; 4] = [
+    let counts: [Row<OriginNumbers>; 5] = [
         (
             "upstream_connections_opened",
             "Connections opened to an upstream.",
@@ -238,6 +256,11 @@ fn upstreams(numbers: &Numbers) -> Vec<Family> {
             "upstream_retries",
             "Deliveries sent once more because the reused connection failed.",
             |numbers| numbers.retries,
+        ),
+        (
+            "dns_failures",
+            "Times that the host of an upstream could not be resolved.",
+            |numbers| numbers.dns_failures,
         ),
     ];
     let gauges: [Row<OriginCounters>; 4] = [
@@ -275,6 +298,18 @@ fn upstreams(numbers: &Numbers) -> Vec<Family> {
             samples.map(|(shared, _)| (origin(&shared.origin), shared.counters.sum(read) as f64));
         families.push(Family::gauge(name, help, samples));
     }
+    let dropped = numbers.origins().flat_map(|(shared, numbers)| {
+        Dropped::ALL.iter().map(move |reason| {
+            let mut labels = origin(&shared.origin);
+            labels.push(("reason", reason.word().to_owned()));
+            (labels, numbers.dropped.of(*reason))
+        })
+    });
+    families.push(Family::counter(
+        "upstream_connections_dropped",
+        "Connections to an upstream that could have been used again and were closed, by reason.",
+        dropped,
+    ));
     let now = Instant::now();
     let ages = numbers.origins().filter_map(|(shared, _)| {
         let age = shared.dns_age(now)?;

@@ -7,16 +7,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::mirror::access::AccessLog;
 use crate::mirror::counters::{Answered, LeftOut, OutcomeKind};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
-use crate::mirror::totals::Counters;
+use crate::mirror::totals::{Closing, Counters, Pause};
 use crate::observe::counters::{PerWorker, Tallied};
 use crate::observe::histogram::Distribution;
 use crate::server::plan::Plan;
 use crate::server::sight::Sight;
+use crate::upstream::counters::Dropped;
 use crate::upstream::origin::SharedOrigin;
 
 /// All that is counted, of the process and of everything in a plan.
@@ -41,6 +43,8 @@ pub(super) struct ProcessNumbers {
     pub(super) unrouted: Tallied<Answered>,
     pub(super) rejections: Tallied<Reason>,
     pub(super) items: Tallied<LeftOut>,
+    pub(super) closings: Tallied<Closing>,
+    pub(super) pauses: Tallied<Pause>,
     pub(super) dropped_lines: u64,
     pub(super) reloads: u64,
     pub(super) failed_reloads: u64,
@@ -69,6 +73,8 @@ pub(super) struct OriginNumbers {
     pub(super) reused: u64,
     pub(super) stale: u64,
     pub(super) retries: u64,
+    pub(super) dropped: Tallied<Dropped>,
+    pub(super) dns_failures: u64,
 }
 
 impl Numbers {
@@ -179,6 +185,8 @@ impl ProcessNumbers {
             unrouted: Tallied::of_all(counters().map(|counters| &counters.unrouted)),
             rejections: Tallied::of_all(counters().map(|counters| &counters.rejections)),
             items: Tallied::of_all(counters().map(|counters| &counters.items)),
+            closings: Tallied::of_all(counters().map(|counters| &counters.closings)),
+            pauses: Tallied::of_all(counters().map(|counters| &counters.pauses)),
             dropped_lines: access.map_or(0, AccessLog::dropped_lines) as u64,
             reloads,
             failed_reloads,
@@ -193,6 +201,8 @@ impl ProcessNumbers {
             unrouted: self.unrouted.since(&earlier.unrouted),
             rejections: self.rejections.since(&earlier.rejections),
             items: self.items.since(&earlier.items),
+            closings: self.closings.since(&earlier.closings),
+            pauses: self.pauses.since(&earlier.pauses),
             dropped_lines: self.dropped_lines - earlier.dropped_lines,
             reloads: self.reloads - earlier.reloads,
             failed_reloads: self.failed_reloads - earlier.failed_reloads,
@@ -246,6 +256,8 @@ impl OriginNumbers {
             reused: counters.sum(|counters| counters.reused.read()),
             stale: counters.sum(|counters| counters.stale.read()),
             retries: counters.sum(|counters| counters.retries.read()),
+            dropped: Tallied::of_all(counters.iter().map(|counters| &counters.dropped)),
+            dns_failures: shared.dns_failures.load(Ordering::Relaxed),
         }
     }
 
@@ -255,6 +267,8 @@ impl OriginNumbers {
             reused: self.reused - earlier.reused,
             stale: self.stale - earlier.stale,
             retries: self.retries - earlier.retries,
+            dropped: self.dropped.since(&earlier.dropped),
+            dns_failures: self.dns_failures - earlier.dns_failures,
         }
     }
 }

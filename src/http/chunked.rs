@@ -135,6 +135,14 @@ impl Chunked {
         Ok(Progress::More)
     }
 
+    /// How many more bytes belong to this body for certain: the rest of a chunk with its line end.
+    pub fn missing_bytes(&self) -> usize {
+        match self.next {
+            Next::Data(left) => left.saturating_add(CRLF.len()),
+            Next::Size | Next::DataEnd | Next::Trailer => 0,
+        }
+    }
+
     /// The line at the start of `rest` without its line end, where it is complete.
     fn line<'b>(&self, rest: &'b [u8]) -> Result<Option<&'b [u8]>, ChunkError> {
         match memchr(b'\n', rest) {

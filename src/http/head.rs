@@ -5,8 +5,8 @@
 //! and the rule on `Host`. A [`RequestHead`] lives as long as its connection and is refilled per
 //! request, so parsing allocates nothing once its list has grown.
 //!
-//! A growing buffer is parsed anew after each read. The bound on a head makes that cheap enough even
-//! for a sender of single bytes, and nearly every head of an SDK comes in one read anyway.
+//! A growing buffer is parsed from its start each time, and [`Due`](super::due::Due) says when. Nearly
+//! every head of an SDK comes in one read.
 
 use std::mem::{self, MaybeUninit};
 

@@ -1,6 +1,6 @@
 //! What HTTP/1.1 means, without any I/O: bytes in, facts about bytes out.
 //!
-//! A [`head`] is parsed into spans of the buffer it was read into, [`framing`] tells from it how
+//! A [`head`] is parsed into spans of the buffer it was read into, when that is [`due`], [`framing`] tells from it how
 //! long the body is, [`chunked`] takes a chunked body apart in place, and [`encoding`] undoes a
 //! `Content-Encoding`, which [`compress`] makes. [`response`] is the head of what an upstream answers.
 //!
@@ -10,6 +10,7 @@
 
 pub mod chunked;
 pub mod compress;
+pub mod due;
 pub mod encoding;
 pub mod framing;
 pub mod head;

@@ -10,7 +10,8 @@ use super::fields::{self, Field, FieldName, HeadError, Parsed, Slots, Version};
 use crate::limits::Limits;
 
 /// The bytes of a response head at most, even where the configuration lets a body be longer: a head
-/// is parsed anew after each read, so its bound is what keeps a slow upstream from costing much.
+/// is parsed again and again while it comes in, so its bound is what keeps a slow upstream from costing
+/// much.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// The head of a response.
@@ -27,6 +28,11 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
+    /// How long a head may be.
+    pub fn bytes_max(limits: &Limits) -> usize {
+        limits.response_bytes.min(HEAD_BYTES_MAX)
+    }
+
     /// Parses the head at the start of `buffer` into this one, which keeps nothing of the last. It
     /// has meaningful contents only after [`Parsed::Complete`].
     ///
@@ -40,7 +46,7 @@ impl ResponseHead {
             ..ResponseHead::default()
         };
 
-        let head_bytes_max = limits.response_bytes.min(HEAD_BYTES_MAX);
+        let head_bytes_max = ResponseHead::bytes_max(limits);
         let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; _];
         let mut response = httparse::Response::new(&mut []);
         let parser = httparse::ParserConfig::default();

@@ -277,6 +277,10 @@ impl<K: 'static> FanOut<K> {
                 tell_refusal(outbound, response, now);
             }
             let counters = outbound.counters.of(self.counters.worker);
+            if kind.is_trouble() {
+                counters.trouble.note(now, || trouble(outcome));
+            }
+            // Behind all that looks at what an upstream sent: what panics there counts as that alone.
             if kind.was_sent() {
                 counters.bytes.add_bytes(bytes);
             }
@@ -284,9 +288,6 @@ impl<K: 'static> FanOut<K> {
             let after = now.duration_since(self.started);
             if kind.was_tried() {
                 counters.time.record(after);
-            }
-            if kind.is_trouble() {
-                counters.trouble.note(now, || trouble(outcome));
             }
             if let Some(access) = &self.access {
                 access.delivered(index, kind, after);
@@ -308,18 +309,36 @@ pub struct Delivery<K> {
 
 impl<K: 'static> Job for Delivery<K> {
     async fn run(mut self) -> Vec<u8> {
+        #[cfg(test)]
+        crate::panics::panic_if_asked("worker", &self.request.head);
         // A request that was given up midway has lost some of its parts.
         let bytes = self.request.bytes();
-        let outcome = {
-            let delivery = pin!(self.upstream.deliver(&mut self.request));
-            caught(delivery).await
+        let panicked = {
+            let delivering = pin!(self.deliver(bytes));
+            caught(delivering).await.is_err()
         };
-        let outcome = outcome.unwrap_or(Err(Failure::Panicked));
+        if panicked {
+            self.end(Err(Failure::Panicked), bytes);
+        }
+        self.request.head
+    }
+}
+
+impl<K: 'static> Delivery<K> {
+    async fn deliver(&mut self, bytes: usize) {
+        #[cfg(test)]
+        crate::panics::panic_if_asked("delivery", &self.request.head);
+        let outcome = self.upstream.deliver(&mut self.request).await;
+        #[cfg(test)]
+        crate::panics::panic_if_asked("outcome", &self.request.head);
+        self.end(outcome, bytes);
+    }
+
+    fn end(&self, outcome: Outcome, bytes: usize) {
         self.fan_out.count(self.index, &outcome, bytes);
         if self.is_decisive {
             self.fan_out.settle(self.index, outcome);
         }
-        self.request.head
     }
 }
 

@@ -6,7 +6,7 @@
 //! comes back here and is mirrored to every outbound. Sources of the shape: Sentry's
 //! `error-page-embed.js` and `json.dumps_htmlsafe`.
 
-use memchr::{memchr2, memmem, memrchr2};
+use memchr::{memchr2, memchr2_iter, memmem};
 
 use crate::span::Span;
 
@@ -16,12 +16,18 @@ const PATH: &[u8] = b"/api/embed/error-page/";
 /// The same with its slashes escaped, as some JSON writers do.
 const ESCAPED_PATH: &[u8] = b"\\/api\\/embed\\/error-page\\/";
 
-/// The script with the URL it posts to replaced by `url`, or `None` where there is no such string.
+/// How long a URL may be as it is written into a script. The SDK's options make one of a kilobyte. The
+/// script is counted as it came, and a client may take long to read what it becomes.
+const URL_BYTES_MAX: usize = 8 * 1024;
+
+/// The script with the URL it posts to replaced by `url`, or `None` where there is no such string, or
+/// `url` is too long for one.
 pub fn redirect(script: &[u8], url: &[u8]) -> Option<Vec<u8>> {
     let literal = find_literal(script)?;
-    let mut out = Vec::with_capacity(script.len() + url.len());
+    let safe = html_safe(url)?;
+    let mut out = Vec::with_capacity(script.len() + safe.len());
     out.extend_from_slice(script.get(..literal.start)?);
-    write_html_safe(url, &mut out);
+    out.extend_from_slice(&safe);
     out.extend_from_slice(script.get(literal.end..)?);
     Some(out)
 }
@@ -39,40 +45,42 @@ pub fn external_url(host: &[u8], forwarded_proto: Option<&[u8]>, target: &[u8]) 
 
 /// The content of the first string literal that holds the dialog's URL.
 fn find_literal(script: &[u8]) -> Option<Span> {
-    let plain = memmem::find_iter(script, PATH);
-    let escaped = memmem::find_iter(script, ESCAPED_PATH);
-    plain
-        .chain(escaped)
-        .find_map(|at| literal_around(script, at))
+    let mut quotes = memchr2_iter(b'"', b'\'', script);
+    quotes.find_map(|open| literal_from(script, open))
 }
 
-/// The content of the string literal that holds the path at `at`, if it is an URL.
-fn literal_around(script: &[u8], at: usize) -> Option<Span> {
-    let (before, after) = script.split_at_checked(at)?;
-    let open = memrchr2(b'"', b'\'', before)?;
-    let quote = *script.get(open)?;
-    let start = open + 1;
-    // A literal that holds an URL has no quote inside, escaped or not.
-    let length = memchr2(quote, b'\n', after)?;
-    let url = script.get(start..at)?;
-    let is_url = url.starts_with(b"http://")
-        || url.starts_with(b"https://")
-        || url.starts_with(b"http:\\/\\/")
-        || url.starts_with(b"https:\\/\\/");
-    (is_url && script.get(at + length) == Some(&quote)).then(|| Span::new(start, at + length))
+/// The content of the string literal that may begin with the quote at `open`, if it is the URL. It is
+/// looked at as far as to the next quote of the same kind, so no byte of a script twice for each kind.
+fn literal_from(script: &[u8], open: usize) -> Option<Span> {
+    let (quote, rest) = script.get(open..)?.split_first()?;
+    let starts: [&[u8]; 4] = [b"http://", b"https://", b"http:\\/\\/", b"https:\\/\\/"];
+    if !starts.iter().any(|start| rest.starts_with(start)) {
+        return None;
+    }
+    // A literal that holds an URL has no such quote inside, escaped or not.
+    let length = memchr2(*quote, b'\n', rest)?;
+    let url = rest.get(..length)?;
+    let has_path = memmem::find(url, PATH).is_some() || memmem::find(url, ESCAPED_PATH).is_some();
+    let is_literal = rest.get(length) == Some(quote);
+    (has_path && is_literal).then(|| Span::new(open + 1, open + 1 + length))
 }
 
-/// Writes `text` so that it stays one string literal, in a script as well as inside HTML. The URL is
-/// made of what a client sent, so nothing of it may be taken for code.
-fn write_html_safe(text: &[u8], out: &mut Vec<u8>) {
-    for byte in text {
+/// `url`, written so that it stays one string literal, in a script as well as inside HTML. It is made of
+/// what a client sent, so nothing of it may be taken for code.
+fn html_safe(url: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    for byte in url {
         match byte {
             b'"' | b'\'' | b'\\' | b'<' | b'>' | b'&' | 0..=0x20 | 0x7f.. => {
                 out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
             }
             _ => out.push(*byte),
         }
+        if out.len() > URL_BYTES_MAX {
+            return None;
+        }
     }
+    Some(out)
 }
 
 #[cfg(test)]
@@ -122,6 +130,30 @@ mod tests {
         ] {
             assert_eq!(redirected(script), None, "{script:?}");
         }
+    }
+
+    #[test]
+    fn a_hostile_script_costs_no_more_than_its_length() {
+        let path = "/api/embed/error-page/";
+        // Each of these took seconds where every path is looked around from.
+        for piece in [
+            path.to_owned(),
+            format!("\"http:/{path}"),
+            format!("'http://{path}\"http://"),
+        ] {
+            let script = format!("{}\n", piece.repeat(1024 * 1024 / piece.len()));
+            let started = std::time::Instant::now();
+            redirect(script.as_bytes(), URL);
+            assert!(started.elapsed().as_millis() < 500, "{piece}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_would_make_the_script_long_is_not_put_into_it() {
+        let script = b"e=\"http://h/api/embed/error-page/\"";
+        let url = |apostrophes: usize| [URL, &b"'".repeat(apostrophes)].concat();
+        assert!(redirect(script, &url(1000)).is_some());
+        assert_eq!(redirect(script, &url(URL_BYTES_MAX / 6)), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ const KEPT_BYTES_MAX: usize = 8 * 1024;
 
 /// What a lane does.
 pub trait Job: 'static {
-    /// Does it, and gives back memory to be used again. It must not panic: the lane would end.
+    /// Does it, and gives back memory to be used again. It must not panic: the worker would end.
     fn run(self) -> impl Future<Output = Vec<u8>>;
 }
 

@@ -10,7 +10,7 @@ use crate::mirror::counters::{Answered, LeftOut, OutcomeKind};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::Route;
 use crate::observe::counters::{Count, Gauge, Tally};
-use crate::observe::label::Label;
+use crate::observe::label::{Label, labels};
 
 /// What one worker has counted since its start.
 #[derive(Default)]
@@ -23,6 +23,10 @@ pub struct Counters {
     pub connections: Count,
     /// SDK connections open now.
     pub open_connections: Gauge,
+    /// SDK connections closed because they took too long.
+    pub closings: Tally<Closing>,
+    /// How often no connection was accepted for a while.
+    pub pauses: Tally<Pause>,
     /// Requests of all routes and of none, by what the SDK was told.
     pub answers: Tally<Answered>,
     /// Those of them that have no route.
@@ -40,6 +44,26 @@ pub struct Counters {
     pub budget_used: Gauge,
     /// The bytes that may be held for requests.
     pub budget_limit: Gauge,
+}
+
+labels! {
+    /// Why a connection of an SDK was closed without an answer that says so.
+    pub enum Closing {
+        /// Silent for `timeouts.idle` between requests.
+        Idle => "idle",
+        /// A reply was not taken within `timeouts.write`.
+        Write => "write",
+    }
+}
+
+labels! {
+    /// Why a worker accepted no connection for a while.
+    pub enum Pause {
+        /// `limits.connections` are open.
+        Connections => "connections",
+        /// Accepting failed; mostly no file descriptor was left.
+        Error => "error",
+    }
 }
 
 impl Counters {

@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use memchr::{memchr, memmem};
 
 use super::dsn;
-use super::edit::{Edit, Put};
+use super::edit::{EDITS_MAX, Edit, Put};
 use super::parameters::{Parameter, Syntax, form_decode, parameters};
 use crate::span::Span;
 
@@ -110,6 +110,7 @@ pub fn find(
             AuthField::XSentryAuth => (&mut x_sentry_auth_seen, Source::XSentryAuth),
             AuthField::Authorization => (&mut authorization_seen, Source::Authorization),
         };
+        check_count(edits)?;
         // The first line of a name counts, even if it says nothing.
         let counts = !std::mem::replace(seen, true);
         let is_absent = !is_visible(value.of(head));
@@ -132,6 +133,7 @@ pub fn find(
             claim(&mut found, Source::Basic, text)?;
         }
     }
+    check_count(edits)?;
     if let Some(query) = query
         && memmem::find(query.of(head), b"sentry_").is_some()
     {
@@ -165,6 +167,7 @@ pub fn find_in_dsn_parameter(head: &[u8], query: Span, edits: &mut Vec<Edit>) ->
     let mut found = None;
     for Parameter { name, value, .. } in parameters(head, query, Syntax::Query) {
         if *form_decode(name.of(head)) == *b"dsn" {
+            check_count(edits).ok()?;
             edits.push(Edit {
                 span: value,
                 put: Put::Dsn,
@@ -191,6 +194,14 @@ enum KeyText {
     Decoded(Vec<u8>),
 }
 
+/// Refuses a head with more key sites than [`EDITS_MAX`]. A list that is left half read must not go out.
+fn check_count(edits: &[Edit]) -> Result<(), AuthError> {
+    match edits.len() {
+        ..EDITS_MAX => Ok(()),
+        EDITS_MAX.. => Err(AuthError::Multiple),
+    }
+}
+
 /// Reads a list of parameters: the last of several keys counts, all of them are edited.
 fn read_list(
     head: &[u8],
@@ -202,6 +213,7 @@ fn read_list(
     let mut version = Some(PROTOCOL_VERSION);
     let mut only_secrets_so_far = true;
     for parameter in parameters(head, list, syntax) {
+        check_count(edits)?;
         match &*syntax.decode(parameter.name.of(head)) {
             b"sentry_secret" => {
                 // A secret goes with the separator before it, except at the start of the list,

@@ -6,6 +6,11 @@
 
 use crate::span::Span;
 
+/// How many places of a head may be edited for its path and its keys; a request that needs more is
+/// refused. SDKs need four. An edit takes 40 bytes and a doubled slash asks for one, so without a bound
+/// the edits of a head would take many times what the head is counted as.
+pub const EDITS_MAX: usize = 128;
+
 /// One place of a request that is not copied as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edit {

@@ -14,7 +14,7 @@ mod answer;
 pub use answer::Shape;
 use memchr::{memchr, memmem};
 
-use super::edit::{Edit, Put};
+use super::edit::{EDITS_MAX, Edit, Put};
 use crate::span::Span;
 
 /// What a request path asks for.
@@ -127,7 +127,8 @@ pub struct Target {
 ///
 /// These are, in order: [`Put::PathPrefix`] over all that stands before the `/api/` that counts,
 /// [`Put::Project`] over the project id, and [`Put::Nothing`] over repeated slashes in between; for
-/// a tunnel it is [`Put::EnvelopePath`] over the whole target.
+/// a tunnel it is [`Put::EnvelopePath`] over the whole target. They end with the last that [`EDITS_MAX`]
+/// allows.
 pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target {
     let question = memchr(b'?', target.of(head)).map(|at| target.start + at);
     let path_end = question.unwrap_or(target.end);
@@ -228,7 +229,7 @@ fn edit_path(
         put: Put::PathPrefix,
     });
     let fold_slashes = |edits: &mut Vec<Edit>, from: usize, to: usize| {
-        if to > from + 1 {
+        if to > from + 1 && edits.len() < EDITS_MAX {
             edits.push(Edit {
                 span: Span::new(from + 1, to),
                 put: Put::Nothing,

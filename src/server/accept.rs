@@ -17,6 +17,7 @@ use monoio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::mirror::counters::Answered;
+use crate::mirror::totals::Pause;
 use crate::observe::change::Change;
 use crate::panics::caught;
 use crate::server::inbound;
@@ -34,8 +35,7 @@ impl Worker {
         // At the limit every connection that ends lets one in before the next fails.
         let shortage = Change::new();
         while !self.closing.is_ordered() {
-            let limit = self.routing().plan.limits.connections;
-            if !self.await_room(limit).await {
+            if !self.await_room().await {
                 return;
             }
             self.balance.let_others_catch_up().await;
@@ -62,6 +62,7 @@ impl Worker {
                     self.await_queue(listener).await;
                 }
                 Err(error) => {
+                    self.counters.pauses.count(Pause::Error);
                     sleep(pause).await;
                     if !self.stop.is_ordered() && shortage.is_news(1, Instant::now()) {
                         warn!(worker = self.index, %error, "cannot accept; trying on with pauses");
@@ -127,9 +128,13 @@ impl Worker {
         .await;
     }
 
-    /// Waits until fewer than `limit` connections are open; `false` where the order to accept
-    /// no more comes first.
-    async fn await_room(&self, limit: usize) -> bool {
+    /// Waits until fewer connections are open than `limits.connections`; `false` where the order to
+    /// accept no more comes first.
+    async fn await_room(&self) -> bool {
+        let limit = || self.routing().plan.limits.connections;
+        if self.connections.inside() >= limit() {
+            self.counters.pauses.count(Pause::Connections);
+        }
         let closing = self.closing.listener();
         let mut below = pin!(self.connections.below(limit));
         poll_fn(|context| match below.as_mut().poll(context) {

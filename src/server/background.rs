@@ -166,7 +166,7 @@ mod tests {
         };
         origin.set_addresses(vec![address]);
         let budget = Budget::new(1 << 20);
-        let limits = Arc::clone(&plan.limits);
+        let limits = Rc::new(Limits::clone(&plan.limits));
         let upstream = Rc::new(Upstream::new(Arc::clone(origin), limits, &budget, worker));
         let head = Bytes::from_static(b"POST /api/1/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n");
         let mut parsed = RequestHead::default();

@@ -4,6 +4,8 @@
 //! the connection is only ever written to and closed. What is read is counted as it is read, whatever
 //! becomes of it.
 
+mod linger;
+
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -12,20 +14,21 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use monoio::io::AsyncWriteRent;
 use monoio::net::TcpStream;
 use monoio::time::timeout;
 
 use crate::budget::Reservation;
 use crate::http::chunked::{Chunked, Progress};
+use crate::http::due::Due;
 use crate::http::framing::Framing;
 use crate::http::head::{Parsed, RequestHead};
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
-use crate::mirror::totals::Counters;
+use crate::mirror::totals::{Closing, Counters};
+use crate::server::pace::Pace;
 use crate::server::stop::Listener;
 use crate::sys;
-use crate::upstream::stream::{READ_BYTES, read_into, write_all};
+use crate::upstream::stream::{READ_BYTES, read_some, write_all};
 use crate::upstream::turn::Turn;
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 section 10.1.1).
@@ -38,10 +41,6 @@ const DISCARD_BYTES_MAX: usize = 256 * 1024;
 /// How much room is made at first for a body; it doubles as the body comes in.
 const ROOM_BYTES: usize = 1024 * 1024;
 
-/// How much of a body must have come for each second beyond `timeouts.body`. Without it a byte now
-/// and then would hold a connection, and what it has brought, for ever.
-const RATE_BYTES_MIN: u64 = 1024;
-
 /// How long a stopping worker waits for the first request of a connection it has accepted. Whoever
 /// connects has something to say; after later requests silence is normal.
 const NEWCOMER_PATIENCE: Duration = Duration::from_millis(500);
@@ -49,17 +48,11 @@ const NEWCOMER_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a connection may be silent before it gives its read buffer away.
 const BUSY_SILENCE: Duration = Duration::from_millis(50);
 
-/// How much of a taken body's memory may stay with what follows it.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
+/// How much of a taken message's memory may stay with what follows it: that of one read.
+const KEPT_BYTES_MAX: usize = READ_BYTES;
 
 /// How much memory for replies a connection keeps. Usual ones have 300 bytes.
 const KEPT_OUTGOING_BYTES_MAX: usize = 1024;
-
-/// How long a closed connection may be silent, and how long it is read at all, so that the kernel
-/// does not answer late bytes with a reset that overtakes our reply. A client that sends a large
-/// body reads only after that; what it sends is thrown away.
-const LINGER_SILENCE: Duration = Duration::from_secs(2);
-const LINGER_TIME: Duration = Duration::from_secs(30);
 
 /// A connection of an SDK.
 pub struct Connection {
@@ -134,7 +127,11 @@ impl Connection {
         }
         match input {
             Input::Some => true,
-            Input::Late | Input::Broken => false,
+            Input::Late => {
+                self.counters.closings.count(Closing::Idle);
+                false
+            }
+            Input::Broken => false,
             // On a ring, even what is there already takes a turn to be told.
             Input::Stopping if sys::has_input(&self.stream) => true,
             Input::Stopping if self.is_new => {
@@ -166,8 +163,9 @@ impl Connection {
         limits: &Limits,
     ) -> Result<(), Ended> {
         let deadline = Instant::now() + limits.head_timeout;
+        let mut due = Due::default();
         loop {
-            if !self.buffer.is_empty() {
+            if due.is_due(&self.buffer, limits.head_bytes) {
                 match head.parse(&self.buffer, limits) {
                     Ok(Parsed::Complete) => return Ok(()),
                     Ok(Parsed::Partial) => {}
@@ -175,7 +173,7 @@ impl Connection {
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.fill(left).await {
+            match self.fill(left, READ_BYTES).await {
                 Fill::Some => {}
                 Fill::End => return Err(Ended::Gone),
                 Fill::Late => return Err(Rejection::HeadTimeout.into()),
@@ -191,7 +189,7 @@ impl Connection {
     pub fn take(&mut self, length: usize) -> Bytes {
         self.is_new = false;
         let taken = self.buffer.split_to(length).freeze();
-        // What is left keeps the memory of what was taken. After a large body that would be memory
+        // What is left keeps the memory of what was taken. After a large message that would be memory
         // which nobody counts any more.
         if length > KEPT_BYTES_MAX {
             self.buffer = BytesMut::from(&self.buffer[..]);
@@ -247,7 +245,7 @@ impl Connection {
         if !share.could_be(whole) {
             return Err(Rejection::Overloaded.into());
         }
-        let started = Instant::now();
+        let mut pace = Pace::new(limits.body_timeout, Instant::now());
         while self.buffer.len() < length {
             let have = self.buffer.len();
             let room = have.max(ROOM_BYTES).min(length - have);
@@ -255,7 +253,8 @@ impl Connection {
                 return Err(Rejection::Overloaded.into());
             }
             self.buffer.reserve(room);
-            self.fill_body(started, limits).await?;
+            // What follows the body is not read with it: nobody would count that.
+            self.fill_body(length - have, &mut pace, limits).await?;
         }
         if !share.resize(whole) {
             return Err(Rejection::Overloaded.into());
@@ -271,7 +270,7 @@ impl Connection {
     ) -> Result<Bytes, Ended> {
         let before = share.bytes();
         let mut chunked = Chunked::new(bytes_max);
-        let started = Instant::now();
+        let mut pace = Pace::new(limits.body_timeout, Instant::now());
         loop {
             match chunked.decode(&mut self.buffer).map_err(Rejection::Chunk)? {
                 Progress::More => {}
@@ -283,18 +282,22 @@ impl Connection {
             if !share.resize(before + self.buffer.capacity()) {
                 return Err(Rejection::Overloaded.into());
             }
-            self.fill_body(started, limits).await?;
+            let bytes_max = chunked.missing_bytes().max(READ_BYTES);
+            self.fill_body(bytes_max, &mut pace, limits).await?;
         }
     }
 
-    /// Reads once of a body that has been coming since `started`.
-    async fn fill_body(&mut self, started: Instant, limits: &Limits) -> Result<(), Ended> {
-        let late = started.elapsed().saturating_sub(limits.body_timeout);
-        let expected = late.as_secs().saturating_mul(RATE_BYTES_MIN);
-        if expected > self.buffer.len() as u64 {
+    /// Reads once of a body that has to keep its `pace`, `bytes_max` of it at most.
+    async fn fill_body(
+        &mut self,
+        bytes_max: usize,
+        pace: &mut Pace,
+        limits: &Limits,
+    ) -> Result<(), Ended> {
+        if !pace.is_kept(self.buffer.len(), Instant::now()) {
             return Err(Rejection::BodyTimeout.into());
         }
-        match self.fill(limits.body_timeout).await {
+        match self.fill(limits.body_timeout, bytes_max).await {
             Fill::Some => Ok(()),
             Fill::End => Err(Ended::Gone),
             Fill::Late => Err(Rejection::BodyTimeout.into()),
@@ -330,8 +333,13 @@ impl Connection {
             (write_all(stream, rest).await.0, outgoing)
         });
         let written = self.turn.take(pin!(writing)).await;
-        let Ok((Ok(()), mut outgoing)) = written else {
-            return Err(Ended::Gone);
+        let mut outgoing = match written {
+            Ok((Ok(()), outgoing)) => outgoing,
+            Ok((Err(_), _)) => return Err(Ended::Gone),
+            Err(_elapsed) => {
+                self.counters.closings.count(Closing::Write);
+                return Err(Ended::Gone);
+            }
         };
         outgoing.clear();
         outgoing.shrink_to(KEPT_OUTGOING_BYTES_MAX);
@@ -339,27 +347,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Closes so that the client can still read the reply: no more writing from our side, then
-    /// reading for a while until the client has closed too.
-    pub async fn linger(mut self) {
-        if self.stream.shutdown().await.is_err() {
-            return;
-        }
-        let started = Instant::now();
-        self.buffer = BytesMut::new();
-        while started.elapsed() < LINGER_TIME {
-            self.buffer.clear();
-            match self.fill(LINGER_SILENCE).await {
-                Fill::Some => {}
-                Fill::End | Fill::Late => return,
-            }
-        }
-    }
-
-    /// Reads once.
-    async fn fill(&mut self, patience: Duration) -> Fill {
+    /// Reads once, `bytes_max` at most.
+    async fn fill(&mut self, patience: Duration, bytes_max: usize) -> Fill {
         let buffer = std::mem::take(&mut self.buffer);
-        let reading = timeout(patience, read_into(&mut self.stream, buffer));
+        let reading = timeout(patience, read_some(&mut self.stream, buffer, bytes_max));
         match self.turn.take(pin!(reading)).await {
             Err(_elapsed) => Fill::Late,
             Ok((result, buffer)) => {

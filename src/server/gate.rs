@@ -34,10 +34,10 @@ impl Gate {
         self.inside.get()
     }
 
-    /// Waits until fewer than `count` passes are out. One task may wait at a time.
-    pub async fn below(&self, count: usize) {
+    /// Waits until fewer passes are out than `count` says. One task may wait at a time.
+    pub async fn below(&self, count: impl Fn() -> usize) {
         poll_fn(|context| {
-            if self.inside.get() < count {
+            if self.inside.get() < count() {
                 return Poll::Ready(());
             }
             *self.waiting.borrow_mut() = Some(context.waker().clone());
@@ -45,13 +45,18 @@ impl Gate {
         })
         .await;
     }
+
+    /// Lets whoever waits count anew, because the number that it waits for has changed.
+    pub fn look_again(&self) {
+        if let Some(waker) = self.waiting.borrow_mut().take() {
+            waker.wake();
+        }
+    }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         self.gate.inside.set(self.gate.inside.get() - 1);
-        if let Some(waker) = self.gate.waiting.borrow_mut().take() {
-            waker.wake();
-        }
+        self.gate.look_again();
     }
 }

@@ -49,7 +49,7 @@ pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, newc
         match exchange.handle(&worker).await {
             Next::Request => {}
             Next::Close => return,
-            Next::Linger => return Box::pin(exchange.connection.linger()).await,
+            Next::Linger => return Box::pin(exchange.connection.linger(&worker.stop)).await,
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod gate;
 pub mod inbound;
 pub mod listen;
 pub mod notify;
+mod pace;
 mod part;
 pub mod plan;
 mod prepare;

@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::mirror::routes::Routes;
 use crate::sentry::dsn::{Origin, Scheme};
 use crate::upstream::origin::{SharedOrigin, TlsIdentity};
-use crate::upstream::tls;
+use crate::upstream::tls::{self, TlsClient};
 
 /// The part of a configuration that workers need.
 pub struct Plan {
@@ -21,6 +21,8 @@ pub struct Plan {
     pub routes: Routes,
     /// The origins of [`Routes::origins`], in the same order.
     pub origins: Vec<Arc<SharedOrigin>>,
+    /// How to speak TLS, if any origin wants it.
+    tls: Option<TlsClient>,
     /// All bounds.
     pub limits: Arc<Limits>,
     /// Who decides the reply.
@@ -45,10 +47,12 @@ impl Plan {
         let known_routes = previous.map(|previous| &previous.routes);
         let routes = Routes::for_workers(workers, config, known_routes);
         let is_https = |origin: &Origin| origin.scheme == Scheme::Https;
+        let known_client = previous.and_then(|previous| previous.tls.as_ref());
         let client = match routes.origins().iter().any(is_https) {
-            true => Some(tls::client_config(
+            true => Some(tls::client(
                 config.tls.ca_file.as_deref(),
                 config.tls.system_roots,
+                known_client,
             )?),
             false => None,
         };
@@ -58,15 +62,16 @@ impl Plan {
         };
         let share = |origin: &Origin| match &client {
             Some(client) if is_https(origin) => {
-                // TLS settings are read anew, so its connections are not kept.
                 let identity = TlsIdentity {
-                    config: Arc::clone(client),
+                    config: Arc::clone(&client.config),
                     server_name: server_name(origin)?,
                 };
-                Ok(Arc::new(match known_as(origin) {
-                    Some(known) => known.with_tls(identity),
-                    None => SharedOrigin::new(workers, origin.clone(), Some(identity)),
-                }))
+                Ok(match known_as(origin) {
+                    Some(known) if known.trusts_as(&identity) => Arc::clone(known),
+                    // Connections that were opened with other roots are not kept.
+                    Some(known) => Arc::new(known.with_tls(identity)),
+                    None => Arc::new(SharedOrigin::new(workers, origin.clone(), Some(identity))),
+                })
             }
             Some(_) | None => {
                 let new = || Arc::new(SharedOrigin::new(workers, origin.clone(), None));
@@ -77,6 +82,7 @@ impl Plan {
         Ok(Plan {
             origins: origins?,
             routes,
+            tls: client,
             limits: Arc::new(config.limits.clone()),
             reply_policy: config.reply_policy,
             reply_timeout: config.reply_timeout,

@@ -27,7 +27,7 @@ use crate::mirror::routes::{Outbound, Route};
 use crate::sentry::auth::{self, AuthField, FoundKey};
 use crate::sentry::category::Category;
 use crate::sentry::dsn;
-use crate::sentry::edit::Put;
+use crate::sentry::edit::{EDITS_MAX, Put};
 use crate::sentry::endpoint::{self, Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::sentry::items::items;
@@ -50,13 +50,16 @@ impl Exchange {
         course: &mut Course<'r>,
         mut share: Reservation,
     ) -> Result<Reply, Ended> {
+        #[cfg(test)]
+        crate::panics::panic_if_asked("request", head);
         let framing = framing::of_request(&self.head, head).map_err(Rejection::Framing)?;
         course.body = BodyState::Unread(framing);
         self.head_edits.clear();
         self.body_edits.clear();
         let target = endpoint::parse_target(head, self.head.target, &mut self.head_edits);
         course.endpoint = Some(target.endpoint);
-        if endpoint::has_dot_segment(head, self.head.target) {
+        let has_too_many_slashes = self.head_edits.len() >= EDITS_MAX;
+        if has_too_many_slashes || endpoint::has_dot_segment(head, self.head.target) {
             return Err(Rejection::NotFound.into());
         }
         if let Some(reply) = self.answer_locally(head, target.endpoint) {
@@ -77,7 +80,8 @@ impl Exchange {
             .map_err(|_| Rejection::Encoding)?;
 
         // The head lives in a buffer of this size at least, which is the connection's no more.
-        if !share.resize(head.len().max(READ_BYTES)) {
+        let head_bytes = share.bytes().max(head.len()).max(READ_BYTES);
+        if !share.resize(head_bytes) {
             return Err(Rejection::Overloaded.into());
         }
         let arrived = Arrived {
@@ -316,7 +320,7 @@ impl Exchange {
         let redirected = dialog::redirect(script, &self.external_url(plan, head));
         if redirected.is_none() {
             warn!(
-                "the script of the crash-report dialog has no URL to replace; its reports go to the primary only"
+                "the script of the crash-report dialog has no URL to replace, or was asked for with a long one; its reports go to the primary only"
             );
         }
         redirected

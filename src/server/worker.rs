@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -22,10 +23,12 @@ use crate::budget::{Budget, Reservation};
 use crate::config::DriverChoice;
 use crate::http::compress::Compressors;
 use crate::http::encoding::Decompressors;
+use crate::limits::Limits;
 use crate::mirror::access::{AccessLog, Entry};
 use crate::mirror::deliver::Delivery;
 use crate::mirror::lanes::Lanes;
 use crate::mirror::totals::Counters;
+use crate::panics::caught;
 use crate::server::balance::Balance;
 use crate::server::driver::{Driver, DriverKind};
 use crate::server::gate::{Gate, Pass};
@@ -112,16 +115,19 @@ impl Routing {
         none.adapted_to(plan, budget, worker)
     }
 
-    /// A worker's view of another plan that keeps the connections to origins which both have.
+    /// A worker's view of another plan that keeps the connections to origins which both have, with
+    /// what is in flight there and the breaker.
     fn adapted_to(&self, plan: Arc<Plan>, budget: &Rc<Budget>, worker: usize) -> Routing {
+        let limits = Rc::new(Limits::clone(&plan.limits));
         let upstream = |origin: &Arc<SharedOrigin>| {
             let known = self.upstreams.iter().find(|known| known.serves(origin));
+            let limits = Rc::clone(&limits);
             match known {
-                Some(known) if self.plan.limits == plan.limits => Rc::clone(known),
-                Some(_) | None => {
-                    let limits = Arc::clone(&plan.limits);
-                    Rc::new(Upstream::new(Arc::clone(origin), limits, budget, worker))
+                Some(known) => {
+                    known.set_limits(limits);
+                    Rc::clone(known)
                 }
+                None => Rc::new(Upstream::new(Arc::clone(origin), limits, budget, worker)),
             }
         };
         let upstreams = plan.origins.iter().map(upstream).collect();
@@ -219,6 +225,7 @@ impl Assignment {
                 Some(_) => HANDSHAKE_PATIENCE,
                 None => Duration::ZERO,
             };
+            // Not caught: a worker that hears no orders any more has to die.
             monoio::spawn(Rc::clone(&worker).follow(orders, self.plans, grace));
             monoio::spawn(Rc::clone(&worker).sweep());
             worker.accept(&TcpListener::from_std(self.listener)?).await;
@@ -279,7 +286,7 @@ impl Worker {
     /// flight at the deadline, and counts them.
     async fn drain(&self) -> usize {
         let plan = Arc::clone(&self.routing().plan);
-        let _ = timeout(plan.limits.drain_timeout, self.gate.below(1)).await;
+        let _ = timeout(plan.limits.drain_timeout, self.gate.below(|| 1)).await;
         self.counters.give_up(plan.routes.all());
         self.gate.inside()
     }
@@ -304,11 +311,20 @@ impl Worker {
                 return;
             }
             if let Some(plan) = plans.try_iter().last() {
-                self.budget.set_limit(plan.limits.memory_bytes);
-                let routing = self.routing().adapted_to(plan, &self.budget, self.index);
-                *self.routing.borrow_mut() = Rc::new(routing);
+                // A panic costs this plan; the last one stays.
+                let adopting = pin!(async { self.adopt(plan) });
+                let _ = caught(adopting).await;
             }
         }
+    }
+
+    /// Goes over to another plan.
+    fn adopt(&self, plan: Arc<Plan>) {
+        self.budget.set_limit(plan.limits.memory_bytes);
+        let routing = self.routing().adapted_to(plan, &self.budget, self.index);
+        *self.routing.borrow_mut() = Rc::new(routing);
+        // There may be room for more of them now.
+        self.connections.look_again();
     }
 
     /// Tells how things stand, once a second and not when they change, so that requests pay nothing.
@@ -322,12 +338,16 @@ impl Worker {
 
     async fn sweep(self: Rc<Worker>) {
         loop {
-            self.publish();
+            // A panic costs one round.
+            let round = pin!(async {
+                self.publish();
+                let now = Instant::now();
+                for upstream in &self.routing().upstreams {
+                    upstream.sweep(now);
+                }
+            });
+            let _ = caught(round).await;
             sleep(SWEEP_PERIOD).await;
-            let now = Instant::now();
-            for upstream in &self.routing().upstreams {
-                upstream.sweep(now);
-            }
         }
     }
 }
@@ -345,3 +365,6 @@ impl Drop for AbortOnPanic {
         std::process::abort();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! The numbers that go up and down are published once a second, by the task that looks through the idle
 //! connections anyway, so that a delivery pays nothing for them.
 
-use crate::observe::counters::{Count, Gauge};
+use crate::observe::counters::{Count, Gauge, Tally};
 use crate::observe::label::{Label, labels};
 
 /// One worker's numbers about one origin.
@@ -17,6 +17,8 @@ pub struct OriginCounters {
     pub stale: Count,
     /// Deliveries sent once more because the reused connection failed.
     pub retries: Count,
+    /// Connections that could have been used again, and were closed.
+    pub dropped: Tally<Dropped>,
     /// Connections open now.
     pub open: Gauge,
     /// Those of them that wait to be used.
@@ -25,6 +27,18 @@ pub struct OriginCounters {
     pub in_flight: Gauge,
     /// The state of the breaker, a [`BreakerState`] as a number.
     pub breaker: Gauge,
+}
+
+labels! {
+    /// Why a connection that could have been used again was closed.
+    pub enum Dropped {
+        /// `pool.idle_connections` were waiting already.
+        Surplus => "idle_connections",
+        /// Nobody used it for `pool.idle_timeout`.
+        Idle => "idle_timeout",
+        /// It was open for `pool.max_age`.
+        Old => "max_age",
+    }
 }
 
 labels! {

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -108,6 +109,7 @@ impl<R: FnMut(&Origin) -> io::Result<Vec<SocketAddr>>> Keeper<R> {
     }
 
     fn failed(&mut self, error: impl std::fmt::Display) {
+        self.shared.dns_failures.fetch_add(1, Ordering::Relaxed);
         if !self.is_failing {
             let known = self.shared.addresses().len();
             let consequence = match known {
@@ -127,8 +129,19 @@ fn is_same_set(one: &[SocketAddr], other: &[SocketAddr]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::rc::Rc;
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::budget::Budget;
+    use crate::http::head::Method;
+    use crate::limits::Limits;
     use crate::sentry::dsn::Scheme;
+    use crate::upstream::exchange::Request;
+    use crate::upstream::pool::Upstream;
 
     fn shared() -> Arc<SharedOrigin> {
         let origin = Origin {
@@ -170,6 +183,65 @@ mod tests {
             keeper.ask();
             assert_eq!(*shared.addresses(), *addresses(last), "{turn}");
         }
+        assert_eq!(shared.dns_failures.load(Ordering::Relaxed), 4);
+    }
+
+    /// Answers every request on `listener` with `name`.
+    fn serve(listener: TcpListener, name: &'static str) {
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut head = [0; 1024];
+                while stream.read(&mut head).is_ok_and(|count| count > 0) {
+                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{name}");
+                    stream.write_all(answer.as_bytes()).unwrap();
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn deliveries_follow_a_host_that_moves() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let old = listener.local_addr().unwrap();
+        let new = SocketAddr::from(([127, 0, 0, 2], old.port()));
+        serve(listener, "old");
+        serve(TcpListener::bind(new).unwrap(), "new");
+        let shared = shared();
+        let mut answers = [vec![old], vec![new]].into_iter();
+        let mut keeper = Keeper::new(Arc::clone(&shared), |_: &Origin| {
+            Ok(answers.next().unwrap())
+        });
+        let limits = |pool_max_age| {
+            Rc::new(Limits {
+                pool_max_age,
+                ..Limits::default()
+            })
+        };
+        let long = limits(Duration::from_secs(60));
+        let upstream = Upstream::new(shared, long, &Budget::new(1 << 20), 0);
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
+            .enable_timer()
+            .build()
+            .unwrap();
+        let mut asked = || {
+            let mut request = Request {
+                method: Method::Post,
+                head: b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                body: Bytes::new(),
+                tail: Vec::new(),
+            };
+            runtime
+                .block_on(upstream.deliver(&mut request))
+                .unwrap()
+                .body
+        };
+        keeper.ask();
+        assert_eq!(asked(), "old");
+        keeper.ask();
+        // A connection is used until it is too old.
+        assert_eq!(asked(), "old");
+        upstream.set_limits(limits(Duration::ZERO));
+        assert_eq!(asked(), "new");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::budget::Reservation;
 use crate::http::chunked::{ChunkError, Chunked, Progress};
+use crate::http::due::Due;
 use crate::http::framing::{self, Framing};
 use crate::http::head::{FieldName, Method, Parsed};
 use crate::http::response::ResponseHead;
@@ -284,15 +285,17 @@ impl Connection {
     }
 
     async fn receive_one_head(&mut self, limits: &Limits) -> Result<(), Failure> {
+        let mut due = Due::default();
         loop {
-            let parsed = self
-                .head
-                .parse(self.incoming.bytes(), limits)
-                .map_err(|error| Failure::Malformed(error.to_string()))?;
-            match parsed {
-                Parsed::Partial => self.read().await?,
-                Parsed::Complete => return Ok(()),
+            let bytes = self.incoming.bytes();
+            if due.is_due(bytes, ResponseHead::bytes_max(limits)) {
+                let parsed = self.head.parse(bytes, limits);
+                match parsed.map_err(|error| Failure::Malformed(error.to_string()))? {
+                    Parsed::Partial => {}
+                    Parsed::Complete => return Ok(()),
+                }
             }
+            self.read().await?;
         }
     }
 
@@ -333,10 +336,11 @@ impl Connection {
 
     async fn receive_until_close(&mut self, limits: &Limits) -> Result<Bytes, Failure> {
         loop {
+            // Some of it may have come with the head.
+            if self.incoming.bytes().len() > limits.response_bytes {
+                return Err(Failure::TooLarge);
+            }
             match self.read().await {
-                Ok(()) if self.incoming.bytes().len() > limits.response_bytes => {
-                    return Err(Failure::TooLarge);
-                }
                 Ok(()) => {}
                 Err(Failure::Closed) => {
                     let rest = self.incoming.bytes().len();

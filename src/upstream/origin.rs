@@ -35,6 +35,8 @@ pub struct SharedOrigin {
     down: Change,
     /// What the workers count about it.
     pub counters: PerWorker<OriginCounters>,
+    /// How often its host could not be resolved.
+    pub dns_failures: Arc<AtomicU64>,
 }
 
 /// Whose certificate is expected, and which ones are trusted.
@@ -59,7 +61,14 @@ impl SharedOrigin {
             dns_refresh_ms: AtomicU64::new(0),
             down: Change::new(),
             counters: PerWorker::new(workers),
+            dns_failures: Arc::default(),
         }
+    }
+
+    /// Whether its connections are opened with the TLS settings of `identity`.
+    pub fn trusts_as(&self, identity: &TlsIdentity) -> bool {
+        let own = self.tls.as_ref();
+        own.is_some_and(|own| Arc::ptr_eq(&own.config, &identity.config))
     }
 
     /// The same origin with other TLS settings: it keeps the addresses and the numbers.
@@ -68,6 +77,7 @@ impl SharedOrigin {
             resolved_at_ms: AtomicU64::new(self.resolved_at_ms.load(Ordering::Relaxed)),
             since: self.since,
             counters: self.counters.clone(),
+            dns_failures: Arc::clone(&self.dns_failures),
             ..SharedOrigin::new(1, self.origin.clone(), Some(tls))
         };
         successor.set_addresses(self.addresses().to_vec());

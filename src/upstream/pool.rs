@@ -23,7 +23,7 @@ use crate::budget::Budget;
 use crate::limits::Limits;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::connect::connect;
-use crate::upstream::counters::OriginCounters;
+use crate::upstream::counters::{Dropped, OriginCounters};
 use crate::upstream::exchange::{Connection, Failure, Request};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
@@ -37,7 +37,7 @@ const COMEBACK_PATIENCE: Duration = Duration::from_millis(10);
 /// One worker's connections to one origin.
 pub struct Upstream {
     shared: Arc<SharedOrigin>,
-    limits: Arc<Limits>,
+    limits: RefCell<Rc<Limits>>,
     budget: Rc<Budget>,
     idle: RefCell<VecDeque<Idle>>,
     /// Deliveries that wait for a connection, in order. One that is gone has left nothing behind.
@@ -73,13 +73,13 @@ impl Upstream {
     /// against `budget`.
     pub fn new(
         shared: Arc<SharedOrigin>,
-        limits: Arc<Limits>,
+        limits: Rc<Limits>,
         budget: &Rc<Budget>,
         worker: usize,
     ) -> Upstream {
         Upstream {
             shared,
-            limits,
+            limits: RefCell::new(limits),
             budget: Rc::clone(budget),
             idle: RefCell::default(),
             waiting: RefCell::default(),
@@ -90,22 +90,33 @@ impl Upstream {
         }
     }
 
+    /// Goes on with other limits; deliveries under way end as they began.
+    pub fn set_limits(&self, limits: Rc<Limits>) {
+        *self.limits.borrow_mut() = limits;
+    }
+
+    fn limits(&self) -> Rc<Limits> {
+        Rc::clone(&self.limits.borrow())
+    }
+
     /// Delivers `request` within `timeouts.exchange`.
     ///
     /// # Errors
     /// Why there is no answer. The request may have arrived all the same.
     pub async fn deliver(&self, request: &mut Request) -> Result<Response, Failure> {
-        let Some(_slot) = Slot::take(&self.in_flight, self.limits.in_flight) else {
+        let limits = self.limits();
+        let Some(_slot) = Slot::take(&self.in_flight, limits.in_flight) else {
             return Err(Failure::Overloaded);
         };
-        if !self.breaker.admits(Instant::now(), &self.limits) {
+        if !self.breaker.admits(Instant::now(), &limits) {
             return Err(Failure::Paused);
         }
-        let delivered = timeout(self.limits.exchange_timeout, self.attempt(request)).await;
+        let attempt = self.attempt(request, &limits);
+        let delivered = timeout(limits.exchange_timeout, attempt).await;
         let result = delivered.unwrap_or(Err(Failure::Timeout));
         match &result {
             Err(failure) if failure.is_outage() => {
-                self.breaker.failed(Instant::now(), &self.limits);
+                self.breaker.failed(Instant::now(), &limits);
                 self.shared.failed(failure, Instant::now());
             }
             // Our own shortage, of descriptors for example.
@@ -122,7 +133,11 @@ impl Upstream {
     /// publishes how things stand.
     pub fn sweep(&self, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|waiting| waiting.is_fresh(now, &self.limits));
+        let limits = self.limits();
+        idle.retain(|waiting| self.is_fresh(waiting, now, &limits));
+        while idle.len() > limits.pool_idle_connections && idle.pop_front().is_some() {
+            self.counters().dropped.count(Dropped::Surplus);
+        }
         // Those who lost patience with an upstream that gives nothing back.
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(|waiter| waiter.strong_count() > 0);
@@ -144,11 +159,11 @@ impl Upstream {
 
     /// Sends over a pooled connection, and once more over a fresh one where the pooled one was
     /// closed before any byte of a response: most likely the upstream never saw the request.
-    async fn attempt(&self, request: &mut Request) -> Result<Response, Failure> {
-        if let Some(idle) = self.reuse().await {
+    async fn attempt(&self, request: &mut Request, limits: &Limits) -> Result<Response, Failure> {
+        if let Some(idle) = self.reuse(limits).await {
             let (mut connection, opened) = (idle.connection, idle.opened);
             self.counters().reused.count();
-            match connection.exchange(request, &self.limits).await {
+            match connection.exchange(request, limits).await {
                 Ok(response) => {
                     self.put_back(connection, opened);
                     return Ok(response);
@@ -161,19 +176,19 @@ impl Upstream {
             }
         }
         // Apart from the rest, because it is rare and large: every delivery would carry the room for it.
-        let connecting = Box::pin(connect(&self.shared, self.limits.connect_timeout));
+        let connecting = Box::pin(connect(&self.shared, limits.connect_timeout));
         let stream = connecting.await?;
         self.counters().opened.count();
         let opened = Opened::new(&self.open);
         let mut connection = Connection::new(stream, self.budget.reservation());
-        let response = connection.exchange(request, &self.limits).await?;
+        let response = connection.exchange(request, limits).await?;
         self.put_back(connection, opened);
         Ok(response)
     }
 
     /// A connection that is open already, if there is one or one comes back soon.
-    async fn reuse(&self) -> Option<Idle> {
-        if let Some(idle) = self.take_idle() {
+    async fn reuse(&self, limits: &Limits) -> Option<Idle> {
+        if let Some(idle) = self.take_idle(limits) {
             return Some(idle);
         }
         if self.in_flight.get() <= EAGER_CONNECTIONS {
@@ -189,11 +204,11 @@ impl Upstream {
             .or_else(|| waiter.given.borrow_mut().take())
     }
 
-    fn take_idle(&self) -> Option<Idle> {
+    fn take_idle(&self, limits: &Limits) -> Option<Idle> {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
         while let Some(waiting) = idle.pop_back() {
-            if !waiting.is_fresh(now, &self.limits) {
+            if !self.is_fresh(&waiting, now, limits) {
                 continue;
             }
             if waiting.connection.is_quiet() {
@@ -211,16 +226,28 @@ impl Upstream {
             opened,
             idle_since: now,
         };
-        if !returned.connection.is_reusable() || !returned.is_fresh(now, &self.limits) {
+        let limits = self.limits();
+        if !returned.connection.is_reusable() || !self.is_fresh(&returned, now, &limits) {
             return;
         }
         if let Some(waiter) = self.next_waiter() {
             return waiter.give(returned);
         }
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.limits.pool_idle_connections {
+        if idle.len() < limits.pool_idle_connections {
             idle.push_back(returned);
+        } else {
+            self.counters().dropped.count(Dropped::Surplus);
         }
+    }
+
+    /// Whether a connection may be kept; counts it where it may not.
+    fn is_fresh(&self, idle: &Idle, now: Instant, limits: &Limits) -> bool {
+        let reason = idle.reason_to_drop(now, limits);
+        if let Some(reason) = reason {
+            self.counters().dropped.count(reason);
+        }
+        reason.is_none()
     }
 
     /// The one who has waited longest.
@@ -255,9 +282,14 @@ impl Waiter {
 }
 
 impl Idle {
-    fn is_fresh(&self, now: Instant, limits: &Limits) -> bool {
-        now.duration_since(self.idle_since) < limits.pool_idle_timeout
-            && now.duration_since(self.opened.at) < limits.pool_max_age
+    fn reason_to_drop(&self, now: Instant, limits: &Limits) -> Option<Dropped> {
+        if now.duration_since(self.opened.at) >= limits.pool_max_age {
+            Some(Dropped::Old)
+        } else if now.duration_since(self.idle_since) >= limits.pool_idle_timeout {
+            Some(Dropped::Idle)
+        } else {
+            None
+        }
     }
 }
 

@@ -82,16 +82,23 @@ impl Sent {
 }
 
 /// Reads once into the free room of `buffer`, which is grown to a useful size first.
-pub async fn read_into(
+pub async fn read_into(stream: &mut TcpStream, buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
+    read_some(stream, buffer, usize::MAX).await
+}
+
+/// The same, of `bytes_max` bytes at most.
+pub async fn read_some(
     stream: &mut TcpStream,
     mut buffer: BytesMut,
+    bytes_max: usize,
 ) -> (io::Result<usize>, BytesMut) {
     let filled = buffer.len();
-    if buffer.capacity() - filled < READ_BYTES / 4 {
-        buffer.reserve(READ_BYTES);
+    let room_bytes = buffer.capacity() - filled;
+    if room_bytes < bytes_max.min(READ_BYTES / 4) {
+        buffer.reserve(READ_BYTES.min(bytes_max));
     }
-    let capacity = buffer.capacity();
-    let room = SliceMut::new(buffer, filled, capacity);
+    let end = buffer.capacity().min(filled.saturating_add(bytes_max));
+    let room = SliceMut::new(buffer, filled, end);
     let (result, room) = stream.read(room).await;
     (result, room.into_inner())
 }
@@ -166,4 +173,37 @@ async fn write_gather(stream: &mut TcpStream, mut gather: Gather) -> Sent {
     }
     let (head, body) = gather.into_parts();
     Sent::of(result, head, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream as StdStream};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn no_more_is_read_than_was_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut peer = StdStream::connect_timeout(&address, Duration::from_secs(20)).unwrap();
+        peer.write_all(&[b'x'; 50_000]).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut stream = TcpStream::from_std(accepted).unwrap();
+            let mut buffer = BytesMut::with_capacity(64 * 1024);
+            for bytes_max in [1, 10, 10_000] {
+                let filled = buffer.len();
+                let (count, read) = read_some(&mut stream, buffer, bytes_max).await;
+                buffer = read;
+                assert_eq!(count.unwrap(), bytes_max);
+                assert_eq!(buffer.len(), filled + bytes_max);
+            }
+        });
+    }
 }

@@ -39,15 +39,50 @@ const KEPT_BYTES: usize = 32 * 1024;
 /// handshake costs less than half of a full one.
 const RESUMED_SESSIONS: usize = 1024;
 
-/// The TLS settings for all `https` origins: the built-in roots, those of the system where
-/// `system_roots` is set, and those in `ca_file`.
+/// The TLS settings for all `https` origins, and the roots that they were made with.
+#[derive(Clone)]
+pub struct TlsClient {
+    /// What a session is opened with.
+    pub config: Arc<ClientConfig>,
+    roots: Arc<RootCertStore>,
+}
+
+/// The TLS settings with the built-in roots, those of the system where `system_roots` is set, and those
+/// in `ca_file`. They are the `known` ones where these have the same roots.
 ///
 /// # Errors
 /// What is wrong with `ca_file`, in words for an operator.
-pub fn client_config(
+pub fn client(
     ca_file: Option<&Path>,
     system_roots: bool,
-) -> Result<Arc<ClientConfig>, String> {
+    known: Option<&TlsClient>,
+) -> Result<TlsClient, String> {
+    let roots = roots(ca_file, system_roots)?;
+    if let Some(known) = known
+        && is_same_set(&known.roots.roots, &roots.roots)
+    {
+        return Ok(known.clone());
+    }
+    let roots = Arc::new(roots);
+    let provider = Arc::new(ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(Arc::clone(&roots))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::in_memory_sessions(RESUMED_SESSIONS);
+    Ok(TlsClient {
+        config: Arc::new(config),
+        roots,
+    })
+}
+
+fn is_same_set<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+    one.len() == other.len() && one.iter().all(|root| other.contains(root))
+}
+
+fn roots(ca_file: Option<&Path>, system_roots: bool) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if system_roots {
@@ -60,15 +95,7 @@ pub fn client_config(
     if let Some(path) = ca_file {
         add_ca_file(&mut roots, path)?;
     }
-    let provider = Arc::new(ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.resumption = Resumption::in_memory_sessions(RESUMED_SESSIONS);
-    Ok(Arc::new(config))
+    Ok(roots)
 }
 
 fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {

@@ -1,11 +1,12 @@
 //! Everything an upstream can do wrong, at once, under load, while the configuration changes.
 //!
 //! The primary is a storm: it refuses, resets, hangs, cuts, lies, answers too early, too late and too
-//! much, restarts, and moves to another address. Beside it stand two healthy sinks. Clients send
-//! events with numbers of their own; some vanish in the middle. At the end every event that was sent
-//! whole is at both sinks exactly once, and the mirror holds what it held at the beginning.
+//! much, restarts, and moves to another address. Beside it stand healthy sinks: one over TLS, one that
+//! wants half of the events. Clients send events with numbers of their own; some vanish in the middle.
+//! At the end every event that was sent whole is at the sinks that want it exactly once, and the mirror
+//! holds what it held at the beginning.
 //!
-//! It takes three seconds; `CHAOS_SECONDS` makes it longer.
+//! It takes three seconds on each driver; `CHAOS_SECONDS` makes it longer.
 
 mod storm;
 
@@ -15,11 +16,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::ledger::{Fate, Ledger, Sink, body};
 use crate::support::process::file;
+use crate::support::tls::Authority;
 use crate::support::{Client, KEY_A, KEY_B, Process, config, envelope_request, wait_until};
 
 use storm::Storm;
 
 const KEY_C: &str = "cccccccccccccccccccccccccccccccc";
+const KEY_D: &str = "dddddddddddddddddddddddddddddddd";
 const CLIENTS: usize = 24;
 
 /// What the process may hold more at the end than when it was warm, which the allocator has not given
@@ -33,21 +36,36 @@ fn duration() -> Duration {
 
 #[test]
 fn the_healthy_get_everything_once_and_nothing_is_left_behind() {
+    for driver in ["auto", "epoll"] {
+        survive(driver);
+    }
+}
+
+fn survive(driver: &str) {
     let storms = [
         Storm::start(Duration::from_millis(400), Duration::from_millis(60)),
         Storm::start(Duration::from_millis(300), Duration::from_millis(20)),
     ];
-    let (b, c) = (Sink::start(), Sink::start());
+    let authority = Authority::new();
+    let (plain, sampled) = (Sink::start(), Sink::start());
+    let tls = Sink::start_tls(authority.server_config("localhost"));
+    let ca_file = authority.ca_file();
     let text = |storm: &Storm| {
         let dsn = |key, address| format!("http://{key}@{address}/1");
         config(
             &[
                 dsn(KEY_A, storm.address),
-                dsn(KEY_B, b.address),
-                dsn(KEY_C, c.address),
+                dsn(KEY_B, plain.address),
+                format!("https://{KEY_C}@localhost:{}/1", tls.address.port()),
+                format!(
+                    "{{dsn: \"{}\", sample_rate: 0.5}}",
+                    dsn(KEY_D, sampled.address)
+                ),
             ],
-            "workers: 2\nreply_timeout: 200ms\ntimeouts: {exchange: 400ms}\n\
-             breaker: {failures: 5, pause: 10ms, pause_max: 40ms}\npool: {idle_timeout: 500ms}",
+            &format!(
+                "admin: {{port: 0}}\ndriver: {driver}\nworkers: 2\nreply_timeout: 200ms\ntimeouts: {{exchange: 1s}}\n\
+             breaker: {{failures: 5, pause: 10ms, pause_max: 40ms}}\npool: {{idle_timeout: 500ms}}\n{ca_file}"
+            ),
         )
     };
     let path = file("chaos.yml", &text(&storms[0]));
@@ -69,9 +87,11 @@ fn the_healthy_get_everything_once_and_nothing_is_left_behind() {
         mirror.signal("HUP");
         mirror.wait_for_lines("configuration reloaded", moves);
     });
-    for sink in [&b, &c] {
+    for sink in [&plain, &tls] {
         ledger.assert_complete(sink);
     }
+    ledger.assert_part(&sampled);
+    assert_ne!(sampled.count(), 0);
     for storm in &storms {
         storm.assert_complete();
         storm.end();
@@ -87,6 +107,11 @@ fn the_healthy_get_everything_once_and_nothing_is_left_behind() {
             )
         },
     );
+    mirror.wait_for_metrics(|metrics| {
+        metrics.of("sentry_mirror_request_memory_bytes") == 0.0
+            && metrics.sum("sentry_mirror_deliveries_in_flight", &[]) == 0.0
+            && metrics.of("sentry_mirror_sdk_connections_open") == 0.0
+    });
     assert!(ledger.count(Fate::Cut) > 0 && ledger.count(Fate::Abandoned) > 0);
 
     mirror.signal("TERM");
@@ -102,7 +127,7 @@ fn the_healthy_get_everything_once_and_nothing_is_left_behind() {
         "{totals}"
     );
     let sent = ledger.count(Fate::Accepted) + ledger.count(Fate::Abandoned);
-    assert_eq!(deliveries(totals), 3 * sent, "{totals}");
+    assert_eq!(deliveries(totals), 4 * sent, "{totals}");
 }
 
 /// The sum of all outcomes in the line of totals.

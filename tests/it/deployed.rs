@@ -118,7 +118,11 @@ fn dashboard_and_alerts_name_only_what_there_is() {
         "workers",
         "access_log_dropped",
         "sdk_connections",
+        "sdk_connections_closed",
+        "accept_pauses",
         "upstream_connections_reused",
+        "upstream_connections_dropped",
+        "dns_failures",
     ];
     for line in page
         .text()

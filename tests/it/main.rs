@@ -6,6 +6,7 @@
 //! - `replies`: what the SDK is told, and when.
 //! - `answers`: the whole reply table, for both policies.
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
+//! - `bounds`: bounds that no answer tells of.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
@@ -39,6 +40,7 @@
 mod access_log;
 mod admin;
 mod answers;
+mod bounds;
 mod chaos;
 mod command_line;
 mod counted;

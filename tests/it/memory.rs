@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::ServerConnection;
+
+use crate::support::tls::Authority;
 use crate::support::{
     Action, Client, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope,
 };
@@ -21,11 +24,12 @@ const CONNECTIONS: usize = 400;
 const IN_FLIGHT: usize = 64;
 const ORIGINS: usize = 3;
 
-/// What the README states: a process, a worker, a connection, a connection to an upstream.
+/// What the README states: a process, a worker, a connection, a connection to an upstream, one over TLS.
 const PROCESS_BYTES: usize = 24 * MIB;
 const WORKER_BYTES: usize = 32 * MIB;
 const CONNECTION_BYTES: usize = 24 * KIB;
 const UPSTREAM_BYTES: usize = 24 * KIB;
+const TLS_UPSTREAM_BYTES: usize = 88 * KIB;
 
 fn bound() -> usize {
     PROCESS_BYTES
@@ -33,6 +37,7 @@ fn bound() -> usize {
         + MEMORY_BYTES
         + CONNECTIONS * CONNECTION_BYTES
         + ORIGINS * 2 * IN_FLIGHT * UPSTREAM_BYTES
+        + 2 * IN_FLIGHT * TLS_UPSTREAM_BYTES
 }
 
 /// The most memory that the process has had so far.
@@ -62,6 +67,46 @@ fn post(fields: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
+/// A body in one chunk, and behind it the beginning of another request that is as large.
+fn chunked_and_more(body: &[u8], more: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body, b"\r\n0\r\n\r\n", more].concat()
+}
+
+/// A path that asks for as many edits as it can.
+fn slashes() -> Vec<u8> {
+    let path = "//a".repeat(60 * KIB / 3);
+    format!("GET /api/42{path}?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n\r\n").into_bytes()
+}
+
+/// Large answers whose reader takes its time.
+fn scripts() -> Vec<u8> {
+    let apostrophes = "'".repeat(50 * KIB);
+    let path = format!("/api/embed/error-page/?dsn=http://{IN_KEY}@m/42&a={apostrophes}");
+    format!("GET {path} HTTP/1.1\r\nHost: m\r\n\r\n")
+        .repeat(8)
+        .into_bytes()
+}
+
+/// An upstream over TLS that shakes hands and then reads nothing.
+fn deaf(authority: &Authority) -> SocketAddr {
+    let config = Arc::new(authority.server_config("localhost"));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let mut session = ServerConnection::new(Arc::clone(&config)).expect("a session");
+            while session.is_handshaking() && session.complete_io(&mut stream).is_ok() {}
+            open.push(stream);
+        }
+    });
+    address
+}
+
 /// A body that brotli makes small, with the largest window there is.
 fn brotli_bomb() -> Vec<u8> {
     let mut bomb = Vec::new();
@@ -77,7 +122,10 @@ fn brotli_bomb() -> Vec<u8> {
 fn the_worst_case_is_what_the_readme_states() {
     let slow = Upstream::start(|_, _| Action::Hang);
     let ok = Upstream::ok();
-    let large = "x".repeat(900 * KIB);
+    let url = "\"http://h/api/embed/error-page/\"";
+    let large = url.to_owned() + &"x".repeat(900 * KIB);
+    let authority = Authority::new();
+    let deaf = deaf(&authority);
     let answer = format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{large}",
         large.len()
@@ -87,9 +135,11 @@ fn the_worst_case_is_what_the_readme_states() {
         talkative.dsn(KEY_A, 11),
         slow.dsn(KEY_B, 22),
         ok.dsn(KEY_B, 33),
+        format!("https://{KEY_B}@localhost:{}/44", deaf.port()),
     ];
     let limits = format!(
-        "workers: 1\nreply_timeout: 500ms\ntimeouts: {{exchange: 3s, drain: 1s}}\nlimits: {{memory_bytes: {MEMORY_BYTES}B, connections: {CONNECTIONS}, in_flight: {IN_FLIGHT}}}\npool: {{idle_connections: {IN_FLIGHT}}}\nbreaker: {{failures: 1000000}}"
+        "workers: 1\nreply_timeout: 500ms\ntimeouts: {{exchange: 3s, drain: 1s}}\nlimits: {{memory_bytes: {MEMORY_BYTES}B, connections: {CONNECTIONS}, in_flight: {IN_FLIGHT}}}\npool: {{idle_connections: {IN_FLIGHT}}}\nbreaker: {{failures: 1000000}}\n{}",
+        authority.ca_file()
     );
     let mirror = Process::start(&config(&outbounds, &limits));
     let address = mirror.address;
@@ -102,6 +152,7 @@ fn the_worst_case_is_what_the_readme_states() {
     let upload = post("", &body);
     let unfinished_upload = upload[..2 * MIB].to_vec();
     let bomb = post("Content-Encoding: br\r\n", &brotli_bomb());
+    let surplus = chunked_and_more(&body, &upload[..upload.len() - 1]);
     let small = post("", envelope("9ec79c33ec9942ab8353589fcb2e04dc").as_bytes());
 
     let attacks = [
@@ -110,6 +161,9 @@ fn the_worst_case_is_what_the_readme_states() {
         upload,
         unfinished_upload,
         bomb,
+        surplus,
+        slashes(),
+        scripts(),
         small.clone(),
     ];
     let attacks = Arc::new(attacks);

@@ -372,6 +372,31 @@ fn a_body_that_trickles_is_given_up() {
 }
 
 #[test]
+fn a_body_that_began_fast_may_not_trickle_either() {
+    let (upstream, mirror) = mirror("admin: {port: 0}\ntimeouts: {body: 300ms}");
+    let mut client = mirror.client();
+    let announced = 64 * 1024 * 1024;
+    let head = format!(
+        "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Length: {announced}\r\n\r\n"
+    );
+    client.send(head.as_bytes());
+    client.send(&vec![b'x'; announced / 2]);
+    let mut trickle = client.another_handle();
+    let trickling = std::thread::spawn(move || {
+        use std::io::Write;
+        // The average is good for hours.
+        while trickle.write_all(b"x").is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    });
+    assert_eq!(client.response().status, 408);
+    client.finish_writing();
+    trickling.join().unwrap();
+    assert_eq!(upstream.received().len(), 0);
+    mirror.wait_for_metrics(|metrics| metrics.of("sentry_mirror_request_memory_bytes") == 0.0);
+}
+
+#[test]
 fn a_refusal_says_whether_the_connection_goes_on() {
     let (_upstream, mirror) = mirror("");
     let refused = |length: usize| {

@@ -39,7 +39,7 @@ fn ticks(mirror: &Process) -> u64 {
 fn mirror(outbound: String, driver: &str) -> Process {
     Process::start(&config(
         &[outbound],
-        &format!("workers: 1\ndriver: {driver}"),
+        &format!("admin: {{port: 0}}\nworkers: 1\ndriver: {driver}"),
     ))
 }
 
@@ -77,6 +77,9 @@ fn accepting_waits_for_descriptors_and_says_so_once() {
         let log = mirror.log();
         let told = log.iter().filter(|line| line.contains("cannot accept"));
         assert_eq!(told.count(), 1, "{}", log.join("\n"));
+        drop(clients);
+        let pauses = "sentry_mirror_accept_pauses_total{reason=\"error\"}";
+        assert_ne!(mirror.metrics().of(pauses), 0.0);
     }
 }
 

@@ -6,45 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::support::{KEY_A, Process, config, envelope, envelope_request};
+use crate::support::tls::Authority;
+use crate::support::{KEY_A, Process, Reloadable, config, envelope, envelope_request};
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
-
-/// A certificate authority of the test's own.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        Authority {
-            issuer: CertifiedIssuer::self_signed(params, key).unwrap(),
-        }
-    }
-
-    fn server_config(&self, name: &str) -> ServerConfig {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()])
-            .unwrap()
-            .signed_by(&key, &self.issuer)
-            .unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)
-            .unwrap()
-    }
-}
 
 /// An https server that answers every request with the number of bytes of its body.
 struct Server {
@@ -108,18 +75,13 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, handshakes: &AtomicUsize)
     Some(())
 }
 
-fn ca_file(authority: &Authority) -> String {
-    let path = crate::support::process::file("ca.pem", &authority.issuer.pem());
-    format!("tls: {{ca_file: {}}}", path.display())
-}
-
 #[test]
 fn a_private_authority_is_trusted_where_it_is_named() {
     let authority = Authority::new();
     for name in ["localhost", "127.0.0.1"] {
         let server = Server::start(&authority, name);
         let mirror =
-            Process::start(&server.config(name, &format!("workers: 1\n{}", ca_file(&authority))));
+            Process::start(&server.config(name, &format!("workers: 1\n{}", authority.ca_file())));
         let mut client = mirror.client();
         for size in [300, 5_000, 40_000, 3_000_000] {
             let mut body = envelope(ID).into_bytes();
@@ -135,13 +97,45 @@ fn a_private_authority_is_trusted_where_it_is_named() {
 }
 
 #[test]
+fn connections_outlive_a_reload_unless_other_certificates_are_trusted() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, "localhost");
+    let path = crate::support::process::file("trusted.pem", &authority.pem());
+    let text = |idle: u32| {
+        let extra = format!(
+            "workers: 1\ntls: {{ca_file: {}}}\npool: {{idle_connections: {idle}}}",
+            path.display()
+        );
+        server.config("localhost", &extra)
+    };
+    let mut mirror = Reloadable::start(&text(8));
+    let mut client = mirror.process.client();
+    let mut ask = || {
+        client
+            .ask(&envelope_request(envelope(ID).as_bytes()))
+            .status
+    };
+    assert_eq!(ask(), 200);
+    for idle in [8, 9] {
+        mirror.reload(&text(idle));
+        assert_eq!(ask(), 200);
+    }
+    assert_eq!(server.handshakes.load(Ordering::SeqCst), 1);
+    // The same path, with more in it.
+    std::fs::write(&path, authority.pem() + &Authority::new().pem()).unwrap();
+    mirror.reload(&text(9));
+    assert_eq!(ask(), 200);
+    assert_eq!(server.handshakes.load(Ordering::SeqCst), 2);
+}
+
+#[test]
 fn another_authority_or_another_name_is_refused() {
     let authority = Authority::new();
     let server = Server::start(&authority, "localhost");
     let mirrors = [
         server.config("localhost", ""),
-        server.config("localhost", &ca_file(&Authority::new())),
-        server.config("127.0.0.1", &ca_file(&authority)),
+        server.config("localhost", &Authority::new().ca_file()),
+        server.config("127.0.0.1", &authority.ca_file()),
     ];
     for config in mirrors {
         let mirror = Process::start(&config);
@@ -173,7 +167,7 @@ fn an_answer_is_heard_although_the_upstream_neither_reads_on_nor_closes() {
         stream
     });
     let outbound = format!("https://{KEY_A}@localhost:{port}/11");
-    let extra = format!("reply_timeout: 15s\n{}", ca_file(&authority));
+    let extra = format!("reply_timeout: 15s\n{}", authority.ca_file());
     let mirror = Process::start(&config(&[outbound], &extra));
     let mut body = envelope(ID).into_bytes();
     body.resize(20_000_000, b'x');

@@ -157,6 +157,13 @@ fn a_response_that_makes_no_sense_counts_as_no_answer() {
         let counted = format!("delivered {outcome} 1");
         assert!(totals.contains(&counted), "{response:?}: {totals}");
     }
+    // It ends with its connection, and all of it comes at once.
+    let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(2000));
+    let upstream = Upstream::start(move |_, _| Action::RawAndClose(long.clone().into_bytes()));
+    let got = mirror(&upstream, "limits: {response_bytes: 1KiB}")
+        .client()
+        .ask(&request());
+    assert_eq!(got.status, 503);
 }
 
 #[test]

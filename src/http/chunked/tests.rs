@@ -248,3 +248,21 @@ proptest! {
         prop_assert_eq!(at_once(&wire), byte_by_byte(&wire));
     }
 }
+
+#[test]
+fn what_is_missing_for_certain_is_the_rest_of_a_chunk() {
+    let mut chunked = Chunked::new(1 << 20);
+    let mut buffer = BytesMut::new();
+    for (piece, missing_bytes) in [
+        (&b""[..], 0),
+        (b"5;", 0),
+        (b"a\r\n", 7),
+        (b"hel", 4),
+        (b"lo\r", 0),
+        (b"\n100\r\nx", 257),
+    ] {
+        buffer.extend_from_slice(piece);
+        assert_eq!(chunked.decode(&mut buffer), Ok(Progress::More));
+        assert_eq!(chunked.missing_bytes(), missing_bytes, "{piece:?}");
+    }
+}

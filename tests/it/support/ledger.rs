@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
 use super::{envelope, wait_until};
 
 /// How an event was sent.
@@ -52,14 +54,15 @@ impl Ledger {
     pub(crate) fn assert_complete(&self, sink: &Sink) {
         let due = self.count(Fate::Accepted) + self.count(Fate::Abandoned);
         wait_until(
-            || sink.got.lock().expect("unpoisoned").len() >= due,
-            || {
-                format!(
-                    "{} of {due} events arrived",
-                    sink.got.lock().expect("unpoisoned").len()
-                )
-            },
+            || sink.count() >= due,
+            || format!("{} of {due} events arrived", sink.count()),
         );
+        self.assert_part(sink);
+        assert_eq!(sink.count(), due);
+    }
+
+    /// Asserts that nothing else is at a sink than what was sent whole, nothing twice.
+    pub(crate) fn assert_part(&self, sink: &Sink) {
         let fates = self.fates.lock().expect("unpoisoned");
         for (number, count) in &*sink.got.lock().expect("unpoisoned") {
             let fate = fates.get(number);
@@ -67,7 +70,6 @@ impl Ledger {
             assert!(is_due, "{number} arrived, although its fate is {fate:?}");
             assert_eq!(*count, 1, "{number} came more than once");
         }
-        assert_eq!(sink.got.lock().expect("unpoisoned").len(), due);
     }
 }
 
@@ -91,6 +93,26 @@ pub(crate) struct Sink {
 
 impl Sink {
     pub(crate) fn start() -> Sink {
+        Sink::start_with(Some)
+    }
+
+    /// The same over TLS.
+    pub(crate) fn start_tls(config: ServerConfig) -> Sink {
+        let config = Arc::new(config);
+        Sink::start_with(move |stream| {
+            let session = ServerConnection::new(Arc::clone(&config)).ok()?;
+            Some(StreamOwned::new(session, stream))
+        })
+    }
+
+    /// How many events have arrived.
+    pub(crate) fn count(&self) -> usize {
+        self.got.lock().expect("unpoisoned").len()
+    }
+
+    fn start_with<S: Read + Write>(
+        open: impl Fn(TcpStream) -> Option<S> + Clone + Send + 'static,
+    ) -> Sink {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let got = Arc::default();
@@ -100,12 +122,13 @@ impl Sink {
         };
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let got = Arc::clone(&got);
+                let (got, open) = (Arc::clone(&got), open.clone());
                 thread::spawn(move || {
-                    let mut reader = BufReader::new(&stream);
+                    let Some(stream) = open(stream) else { return };
+                    let mut reader = BufReader::new(stream);
                     while let Some(number) = read_event(&mut reader) {
                         *got.lock().expect("unpoisoned").entry(number).or_default() += 1;
-                        if (&mut &stream).write_all(OK).is_err() {
+                        if reader.get_mut().write_all(OK).is_err() {
                             return;
                         }
                     }
@@ -120,7 +143,7 @@ impl Sink {
 pub(crate) const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
 
 /// Reads a request and gives the number of its event; asserts that it is whole.
-fn read_event(reader: &mut BufReader<&TcpStream>) -> Option<usize> {
+fn read_event(reader: &mut impl BufRead) -> Option<usize> {
     let length = read_head(reader)?;
     let mut got = vec![0; length];
     reader.read_exact(&mut got).ok()?;

@@ -9,6 +9,8 @@ pub(crate) mod gauges;
 pub(crate) mod ledger;
 pub(crate) mod metrics;
 pub(crate) mod process;
+pub(crate) mod reloadable;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 
 use std::time::Duration;
@@ -17,6 +19,7 @@ pub(crate) use client::{Client, Response};
 pub(crate) use gauges::wait_until;
 pub(crate) use metrics::Metrics;
 pub(crate) use process::Process;
+pub(crate) use reloadable::Reloadable;
 pub(crate) use upstream::{Action, Upstream};
 
 /// How long a test waits for something that should happen at once.

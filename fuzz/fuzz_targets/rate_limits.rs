@@ -1,0 +1,40 @@
+//! What upstreams ask not to be sent: whatever they say is bounded, can be written into a header again and
+//! means the same there, and what several have in common is asked for by each. Lines are the headers of
+//! several upstreams.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sentry_mirror::sentry::rate_limits::{self, RateLimit};
+
+const DAY_SECONDS: u32 = 24 * 60 * 60;
+
+fuzz_target!(|data: &[u8]| {
+    let _ =
+        rate_limits::parse_retry_after(data).inspect(|seconds| assert!(*seconds <= DAY_SECONDS));
+    let lines = data.split(|byte| *byte == b'\n').take(4);
+    let sets: Vec<Vec<RateLimit>> = lines.map(rate_limits::parse).collect();
+    for set in &sets {
+        check(set);
+    }
+    let common = rate_limits::intersection(&sets);
+    check(&common);
+    for limit in &common {
+        // Nobody is told to wait longer than every upstream asked for.
+        for set in &sets {
+            assert!(set.iter().any(|asked| asked.seconds >= limit.seconds));
+        }
+    }
+    assert!(sets.iter().all(|set| !set.is_empty()) || common.is_empty());
+});
+
+fn check(limits: &[RateLimit]) {
+    assert!(limits.len() <= 32);
+    for limit in limits {
+        assert!((1..=DAY_SECONDS).contains(&limit.seconds));
+        assert!(limit.categories.len() <= 64 && limit.namespaces.len() <= 64);
+    }
+    let header = rate_limits::header_value(limits);
+    assert!(header.bytes().all(|byte| matches!(byte, b' '..=b'~')));
+    assert_eq!(rate_limits::parse(header.as_bytes()), limits);
+}

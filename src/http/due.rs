@@ -1,0 +1,56 @@
+//! When a head that comes in pieces is worth another look.
+//!
+//! Heads are parsed from their start each time, which a sender of single bytes could make as expensive as
+//! the square of their length. So one is looked at again only where a line has ended, of which there
+//! may not be many, or where it has doubled.
+
+use memchr::memchr;
+
+/// How much of a head was seen and parsed so far.
+#[derive(Default)]
+pub struct Due {
+    seen_bytes: usize,
+    parsed_bytes: usize,
+}
+
+impl Due {
+    /// Whether what is in `buffer` now is to be parsed; from `bytes_max` on it always is.
+    pub fn is_due(&mut self, buffer: &[u8], bytes_max: usize) -> bool {
+        let new = buffer.get(self.seen_bytes..).unwrap_or_default();
+        let has_line_end = memchr(b'\n', new).is_some();
+        let has_doubled = buffer.len() / 2 >= self.parsed_bytes && !new.is_empty();
+        self.seen_bytes = buffer.len();
+        let is_due = has_line_end || has_doubled || buffer.len() >= bytes_max;
+        if is_due {
+            self.parsed_bytes = buffer.len();
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_parsed_when_a_line_has_ended_and_seldom_else() {
+        let mut due = Due::default();
+        assert!(!due.is_due(b"", 100));
+        assert!(due.is_due(b"G", 100));
+        assert!(due.is_due(b"GE", 100));
+        assert!(!due.is_due(b"GET", 100));
+        assert!(due.is_due(b"GET ", 100));
+        assert!(!due.is_due(b"GET /", 100));
+        assert!(due.is_due(b"GET /\n", 100));
+        assert!(!due.is_due(b"GET /\nA", 100));
+        assert!(due.is_due(b"GET /\nAB", 8));
+    }
+
+    #[test]
+    fn a_long_line_byte_by_byte_is_parsed_a_few_times() {
+        let mut due = Due::default();
+        let line = [b'x'; 64 * 1024];
+        let parsed = (0..line.len()).filter(|end| due.is_due(&line[..*end], line.len()));
+        assert_eq!(parsed.count(), 16);
+    }
+}

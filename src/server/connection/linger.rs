@@ -1,0 +1,44 @@
+//! A polite end, for a client that may still be sending.
+//!
+//! A socket that is closed with unread bytes in it answers with a reset, which may overtake the reply that
+//! tells the client why. So it is read for a while, and what comes is thrown away: whether the client
+//! understands is its own affair.
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use monoio::io::AsyncWriteRent;
+
+use super::{Connection, Fill};
+use crate::server::stop::Stop;
+use crate::upstream::stream::READ_BYTES;
+
+/// How long a closed connection may be silent, and how long it is read at all. A client that sends a
+/// large body reads only after that.
+const LINGER_SILENCE: Duration = Duration::from_secs(2);
+const LINGER_TIME: Duration = Duration::from_secs(30);
+
+impl Connection {
+    /// Closes so that the client can still read the reply: no more writing from our side, then
+    /// reading for a while until the client has closed too. A worker that is stopping waits for that,
+    /// so it takes less time then.
+    pub async fn linger(mut self, stop: &Stop) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut deadline = Instant::now() + LINGER_TIME;
+        let mut is_stopping = false;
+        self.buffer = BytesMut::new();
+        while Instant::now() < deadline {
+            if stop.is_ordered() && !is_stopping {
+                is_stopping = true;
+                deadline = deadline.min(Instant::now() + LINGER_SILENCE);
+            }
+            self.buffer.clear();
+            match self.fill(LINGER_SILENCE, READ_BYTES).await {
+                Fill::Some => {}
+                Fill::End | Fill::Late => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Bounds that no answer tells of: each is kept, and counted where an operator can see it.
+
+use std::net::TcpStream;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::support::{
+    Action, Client, IN_KEY, KEY_A, KEY_B, Metrics, Process, Reloadable, Upstream, config,
+    envelope_request, wait_until,
+};
+
+const CLOSED: &str = "sentry_mirror_sdk_connections_closed_total";
+const PAUSES: &str = "sentry_mirror_accept_pauses_total";
+const DROPPED: &str = "sentry_mirror_upstream_connections_dropped_total";
+
+fn mirror(outbound: String, extra: &str) -> Process {
+    Process::start(&text(&[outbound], extra))
+}
+
+fn text(outbounds: &[String], extra: &str) -> String {
+    config(
+        outbounds,
+        &format!("admin: {{port: 0}}\nworkers: 1\n{extra}"),
+    )
+}
+
+fn ask(client: &mut Client) -> u16 {
+    client.ask(&envelope_request(b"{}\n")).status
+}
+
+fn of(metrics: &Metrics, name: &str, reason: &str) -> f64 {
+    metrics.sum(name, &[&format!("reason=\"{reason}\"")])
+}
+
+#[test]
+fn a_connection_that_is_idle_for_too_long_is_closed_and_counted() {
+    let upstream = Upstream::ok();
+    let mirror = mirror(upstream.dsn(KEY_A, 11), "timeouts: {idle: 200ms}");
+    let mut client = mirror.client();
+    assert_eq!(ask(&mut client), 200);
+    assert!(client.is_closed());
+    // One that never says anything, too.
+    assert!(mirror.client().is_closed());
+    mirror.wait_for_metrics(|metrics| {
+        of(metrics, CLOSED, "idle") >= 2.0 && of(metrics, CLOSED, "write") == 0.0
+    });
+}
+
+#[test]
+fn a_reply_that_is_not_taken_in_time_ends_the_connection() {
+    let script = "x".repeat(900_000);
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{script}",
+        script.len()
+    );
+    let upstream = Upstream::start(move |_, _| Action::Raw(answer.clone().into_bytes()));
+    let mirror = mirror(upstream.dsn(KEY_A, 11), "timeouts: {write: 200ms}");
+    let stream = TcpStream::connect(mirror.address).expect("it listens");
+    SockRef::from(&stream)
+        .set_recv_buffer_size(4096)
+        .expect("a socket");
+    let request =
+        format!("GET /api/embed/error-page/?dsn=http://{IN_KEY}@m/42 HTTP/1.1\r\nHost: m\r\n\r\n");
+    // More than the kernel buffers on both sides.
+    std::io::Write::write_all(&mut &stream, request.repeat(30).as_bytes()).expect("a connection");
+    let metrics = mirror.wait_for_metrics(|metrics| of(metrics, CLOSED, "write") == 1.0);
+    assert_eq!(
+        metrics.of("sentry_mirror_sdk_connections_closed_total{reason=\"idle\"}"),
+        0.0
+    );
+    assert_eq!(ask(&mut mirror.client()), 200);
+    assert!(upstream.received().len() < 30);
+}
+
+#[test]
+fn more_connections_are_accepted_as_soon_as_the_limit_allows_it() {
+    let upstream = Upstream::ok();
+    let outbound = [upstream.dsn(KEY_A, 11)];
+    let limited_to = |count: u32| text(&outbound, &format!("limits: {{connections: {count}}}"));
+    let mut mirror = Reloadable::start(&limited_to(2));
+    let mut open: Vec<Client> = (0..2).map(|_| mirror.process.client()).collect();
+    for client in &mut open {
+        assert_eq!(ask(client), 200);
+    }
+    mirror
+        .process
+        .wait_for_metrics(|metrics| of(metrics, PAUSES, "connections") == 1.0);
+    let mut third = mirror.process.client();
+    third.send(&envelope_request(b"{}\n"));
+    // Nobody of the others goes.
+    mirror.reload(&limited_to(3));
+    assert_eq!(third.response().status, 200);
+    for client in &mut open {
+        assert_eq!(ask(client), 200);
+    }
+}
+
+#[test]
+fn a_reload_does_not_forget_what_is_in_flight() {
+    let slow = Upstream::start(|_, _| Action::Hang);
+    let ok = Upstream::ok();
+    let outbounds = [slow.dsn(KEY_A, 11), ok.dsn(KEY_B, 22)];
+    let with_idle = |idle: u32| {
+        let extra = format!(
+            "reply_timeout: 20ms\nlimits: {{in_flight: 2}}\npool: {{idle_connections: {idle}}}\ntimeouts: {{drain: 100ms}}"
+        );
+        text(&outbounds, &extra)
+    };
+    let mut mirror = Reloadable::start(&with_idle(8));
+    for round in 0..4 {
+        let mut client = mirror.process.client();
+        assert_eq!((ask(&mut client), ask(&mut client)), (200, 200));
+        // Each time a limit has changed.
+        mirror.reload(&with_idle(9 + round));
+    }
+    ok.wait_for(8);
+    assert_eq!(slow.received().len(), 2);
+    assert_eq!(ok.connections(), 1);
+}
+
+#[test]
+fn connections_to_upstreams_are_given_up_by_age_idleness_and_number() {
+    let upstream = Upstream::ok();
+    let aged = mirror(upstream.dsn(KEY_A, 11), "pool: {max_age: 1s}");
+    let mut client = aged.client();
+    wait_until(
+        || {
+            assert_eq!(ask(&mut aged.client()), 200);
+            upstream.connections() >= 3
+        },
+        || format!("{} connections", upstream.connections()),
+    );
+    assert_eq!(ask(&mut client), 200);
+    aged.wait_for_metrics(|metrics| of(metrics, DROPPED, "max_age") >= 2.0);
+
+    let idle = mirror(upstream.dsn(KEY_A, 11), "pool: {idle_timeout: 500ms}");
+    assert_eq!(ask(&mut idle.client()), 200);
+    idle.wait_for_metrics(|metrics| of(metrics, DROPPED, "idle_timeout") == 1.0);
+
+    // Three at a time, of which one may stay.
+    let barrier = Barrier::new(3);
+    let together = Upstream::start(move |_, _| {
+        barrier.wait();
+        Action::ok()
+    });
+    let few = Arc::new(mirror(
+        together.dsn(KEY_A, 11),
+        "pool: {idle_connections: 1}",
+    ));
+    let asking = [(); 3].map(|()| {
+        let few = Arc::clone(&few);
+        thread::spawn(move || ask(&mut few.client()))
+    });
+    assert_eq!(
+        asking.map(|thread| thread.join().expect("no panic")),
+        [200; 3]
+    );
+    let metrics = few.wait_for_metrics(|metrics| of(metrics, DROPPED, "idle_connections") == 2.0);
+    let idle = metrics.sum("sentry_mirror_upstream_connections_idle", &[]);
+    assert!(idle <= 1.0, "{idle}");
+}
+
+#[test]
+fn a_host_that_cannot_be_resolved_is_counted() {
+    let mirror = mirror(
+        format!("http://{KEY_A}@nowhere.invalid/1"),
+        "dns: {refresh: 1s}",
+    );
+    mirror.wait_for_metrics(|metrics| metrics.sum("sentry_mirror_dns_failures_total", &[]) >= 2.0);
+}
+
+#[test]
+fn a_head_that_needs_too_many_edits_is_refused() {
+    let upstream = Upstream::ok();
+    let mirror = mirror(upstream.dsn(KEY_A, 11), "");
+    let slashes = "//a".repeat(20_000);
+    let keys = format!("&sentry_key={IN_KEY}").repeat(500);
+    let secrets = "&sentry_secret=".repeat(2000);
+    let dsns = format!("&dsn=http://{IN_KEY}@m/42").repeat(500);
+    for (target, status) in [
+        (format!("/api/42{slashes}?sentry_key={IN_KEY}"), 404),
+        (format!("/api/42/x/?sentry_key={IN_KEY}{keys}"), 401),
+        (format!("/api/42/x/?sentry_key={IN_KEY}{secrets}"), 401),
+        (format!("/api/embed/error-page/?{dsns}"), 401),
+        (
+            format!("/api/42/{}x/?sentry_key={IN_KEY}", "//a".repeat(20)),
+            200,
+        ),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: m\r\n\r\n");
+        assert_eq!(
+            mirror.client().ask(request.as_bytes()).status,
+            status,
+            "{}",
+            &target[..60]
+        );
+    }
+    // Nor does a line that does not count let keys through.
+    let lists = "X-Sentry-Auth: Sentry sentry_version=7\r\n";
+    let list = format!(
+        "X-Sentry-Auth: Sentry {}\r\n",
+        format!("sentry_key={IN_KEY},").repeat(400)
+    );
+    let request = format!("GET /api/42/x/?sentry_key={IN_KEY} HTTP/1.1\r\n{lists}{list}\r\n");
+    assert_eq!(mirror.client().ask(request.as_bytes()).status, 401);
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
+fn a_client_that_goes_on_sending_after_a_refusal_does_not_hold_up_the_end() {
+    let upstream = Upstream::ok();
+    let mirror = mirror(upstream.dsn(KEY_A, 11), "limits: {body_bytes: 1MiB}");
+    let mut client = mirror.client();
+    client.send(
+        format!(
+            "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Length: 1000000000\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    assert_eq!(client.response().status, 413);
+    let mut sending = client.another_handle();
+    let sending = thread::spawn(move || {
+        while std::io::Write::write_all(&mut sending, b"x").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let started = std::time::Instant::now();
+    mirror.signal("TERM");
+    let (status, _) = mirror.wait();
+    assert!(status.success());
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
+    sending.join().expect("no panic");
+}

@@ -1,0 +1,39 @@
+//! A mirror whose configuration changes while it runs.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::Process;
+use super::process::file;
+
+/// A running mirror and the file that it reads again.
+pub(crate) struct Reloadable {
+    pub(crate) process: Process,
+    path: PathBuf,
+    reloads: usize,
+}
+
+impl Reloadable {
+    pub(crate) fn start(config: &str) -> Reloadable {
+        let path = file("changing.yml", config);
+        let process = Process::start_with("", |command| {
+            let mut other = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
+            other.arg("-c").arg(&path);
+            *command = other;
+        });
+        Reloadable {
+            process,
+            path,
+            reloads: 0,
+        }
+    }
+
+    /// Lets it go over to another configuration.
+    pub(crate) fn reload(&mut self, config: &str) {
+        std::fs::write(&self.path, config).expect("a file");
+        self.reloads += 1;
+        self.process.signal("HUP");
+        self.process
+            .wait_for_lines("configuration reloaded", self.reloads);
+    }
+}
