@@ -167,7 +167,8 @@ impl Exchange {
             kept: (share, worker.gate.enter()),
         };
         let items = || sent.items();
-        let fan_out = FanOut::start(route, count, &original, is_dialog, items, means);
+        let endpoint = sent.target.endpoint;
+        let fan_out = FanOut::start(route, endpoint, count, &original, is_dialog, items, means);
         if !route.handlings.is_empty() && !is_dialog {
             let routes = (route, trace_route);
             Background::new(worker, routing, &fan_out, routes, &original, sent).start();
@@ -175,7 +176,6 @@ impl Exchange {
         let success = || {
             let content_type = self.head.values(FieldName::ContentType, sent.head).next();
             let method = self.head.method_span.of(sent.head);
-            let endpoint = sent.target.endpoint;
             endpoint.success(method, sent.event_id(), content_type)
         };
         if is_dialog {
@@ -185,8 +185,7 @@ impl Exchange {
             let reply = reply.await;
             return Ok(reply.map_body(|script| self.redirect_dialog(plan, sent.head, script)));
         }
-        let must_be_200 =
-            sent.target.endpoint.is_answered_200() && self.head.method == Method::Post;
+        let must_be_200 = endpoint.is_answered_200() && self.head.method == Method::Post;
         let (policy, patience) = (plan.reply_policy, plan.reply_timeout);
         Ok(fan_out.reply(policy, patience, must_be_200, success).await)
     }
@@ -347,8 +346,11 @@ pub(super) struct Sent<'s> {
 }
 
 impl Sent<'_> {
-    /// What rate limits can be about.
+    /// What rate limits can be about: nothing where they do not count.
     pub(super) fn items(&self) -> Vec<Option<Category>> {
+        if !self.target.endpoint.is_limited() {
+            return Vec::new();
+        }
         let Some(envelope) = self.envelope.filter(|_| self.body.is_whole) else {
             return vec![Category::of_endpoint(self.target.endpoint)];
         };
