@@ -40,8 +40,8 @@ pub struct Circumstances<F> {
     pub common_limits: Vec<RateLimit>,
     /// The primary's answer is passed on whatever it is.
     pub is_strict: bool,
-    /// SDKs take nothing but 200 with a body for a success here: Java and Elixir send again what was
-    /// answered otherwise, although it was accepted.
+    /// SDKs take nothing but 200 with a JSON object for a success here: Java and Elixir send again what
+    /// was answered otherwise, although it was accepted.
     pub must_be_200: bool,
     /// What the endpoint would say to an accepted request.
     pub success: F,
@@ -214,7 +214,7 @@ impl Reply {
         circumstances: Circumstances<impl FnOnce() -> Shape>,
     ) -> Reply {
         let is_accepted = (200..300).contains(&response.status);
-        let is_misleading = response.status != 200 || response.body.is_empty();
+        let is_misleading = response.status != 200 || !is_object(&response.body);
         if is_accepted && is_misleading && circumstances.must_be_200 && !is_strict {
             let reply = Reply::success((circumstances.success)());
             return reply.with_limits(&circumstances.common_limits);
@@ -310,6 +310,12 @@ fn allowed_headers(endpoint: Endpoint) -> &'static str {
         Endpoint::ErrorPage => "content-type,authorization,x-requested-with,baggage,sentry-trace",
         _ => ALLOWED_HEADERS,
     }
+}
+
+/// Whether a body looks like the JSON that Relay answers with. What it is called does not matter: SDKs
+/// that care try to read it.
+fn is_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"{")
 }
 
 fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {

@@ -104,6 +104,8 @@ impl Success {
 #[test]
 fn the_success_of_the_primary_comes_back_as_it_is() {
     let answer = |row: &Success| match row.answer_type {
+        // What SDKs read has to be JSON.
+        Some(JSON) => r#"{"by":"the primary"}"#,
         Some(_) => "by the primary",
         None => "",
     };
