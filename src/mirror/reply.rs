@@ -20,6 +20,11 @@ use crate::upstream::response::{Response, Share};
 /// What Relay's CORS layer lets a browser send with a request.
 const ALLOWED_HEADERS: &str = "x-sentry-auth,x-requested-with,x-forwarded-for,origin,referer,accept,content-type,authentication,authorization,content-encoding,transfer-encoding";
 
+/// What a 429 says where nothing is limited at every outbound. Without the field SDKs stop sending
+/// anything for a minute, or for as long as `Retry-After` says; beside it they do not look at that, and
+/// they pass over categories that they do not know.
+const LIMIT_ON_NOTHING: &str = "1:none:organization";
+
 /// A body up to this size is written together with its head.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
@@ -226,9 +231,10 @@ impl Reply {
         reply.body = response.body.clone();
         reply.share = response.share.clone();
         match (is_accepted, is_strict) {
-            (true, false) => reply.with_limits(&circumstances.common_limits),
+            // What one outbound asks for would silence the SDK for the others too.
+            (_, false) => reply.with_limits(&circumstances.common_limits),
             (true, true) => reply.with_field("X-Sentry-Rate-Limits", &response.rate_limits),
-            (false, _) => reply
+            (false, true) => reply
                 .with_field("X-Sentry-Rate-Limits", &response.rate_limits)
                 .with_field("Retry-After", &response.retry_after),
         }
@@ -251,10 +257,13 @@ impl Reply {
             Err(_) => None,
         };
         let pause = outcomes.iter().flatten().filter_map(pause).min();
-        Reply::empty(429)
-            .with_detail("rate limited by every outbound")
-            .with_limits(common_limits)
-            .with_seconds("Retry-After", pause.unwrap_or(DEFAULT_PAUSE_SECONDS))
+        let reply = Reply::empty(429).with_detail("rate limited by every outbound");
+        let reply = match common_limits {
+            // Each takes what another does not.
+            [] => reply.with("X-Sentry-Rate-Limits", LIMIT_ON_NOTHING),
+            limits => reply.with_limits(limits),
+        };
+        reply.with_seconds("Retry-After", pause.unwrap_or(DEFAULT_PAUSE_SECONDS))
     }
 
     fn unavailable() -> Reply {

@@ -59,6 +59,11 @@ const LIMIT_OTHER: Does = SaysWith(
 const LIMIT_7: Does = SaysWith(429, "Retry-After: 7\r\n");
 const LIMIT: Does = Says(429);
 const EXPLAINS: Does = SaysWith(400, "X-Sentry-Error: odd\r\n");
+/// Refuses, with words that are for a 429.
+const SILENCES: Does = SaysWith(
+    400,
+    "Retry-After: 60\r\nX-Sentry-Rate-Limits: 60:error:key\r\n",
+);
 /// Successes as Relay does not say them here.
 const EMPTY: Does = Sends("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
 const NO_CONTENT: Does = Sends("HTTP/1.1 204 No Content\r\n\r\n");
@@ -169,7 +174,10 @@ const ROWS: &[Row] = &[
                                "429 a, limits 20:error:key, retry 20"),
     (&[LIMIT_60, LIMIT_OTHER], "429 limited, limits 30:session:organization:quota, retry 30",
                                "429 a, limits 60:error;session:organization:quota, retry 60"),
-    (&[LIMIT_20, LIMIT_OTHER], "429 limited, retry 20", "429 a, limits 20:error:key, retry 20"),
+    // Each takes what the other does not, and both take the rest: beside a limit on nothing SDKs do
+    // not look at `Retry-After`, for which they would send nothing at all.
+    (&[LIMIT_20, LIMIT_OTHER], "429 limited, limits 1:none:organization, retry 20",
+                               "429 a, limits 20:error:key, retry 20"),
     (&[LIMIT_20, LIMIT_7],     "429 limited, limits 7:error:key, retry 7",
                                "429 a, limits 20:error:key, retry 20"),
     (&[LIMIT_20, LIMIT],       "429 limited, limits 20:error:key, retry 20",
@@ -201,6 +209,10 @@ const ROWS: &[Row] = &[
     // Refused for good by all of them: the first speaks.
     (&[Says(400)],                       "400 a", "400 a"),
     (&[EXPLAINS],                        "400 a, error odd", "400 a, error odd"),
+    // What it asks for is told where it holds for all of them.
+    (&[SILENCES, Says(400)],             "400 a", "400 a, limits 60:error:key, retry 60"),
+    (&[SILENCES],                        "400 a, limits 60:error:key",
+                                         "400 a, limits 60:error:key, retry 60"),
     (&[Says(403)],                       "403 a", "403 a"),
     (&[Says(400), Says(403)],            "400 a", "400 a"),
     (&[Says(403), Says(400)],            "403 a", "403 a"),
@@ -463,6 +475,7 @@ const ROWS_OF_TWO: &[RowOfTwo] = &[
     // Limited at all of them: said again, without asking them.
     (&[LIMIT_60, LIMIT_20],     ["429 limited, limits 20:error:organization:quota, retry 20"; 2]),
     (&[LIMIT, LIMIT_7],         ["429 limited, limits 7::organization, retry 7"; 2]),
+    (&[LIMIT_20, LIMIT_OTHER],  ["429 limited, limits 1:none:organization, retry 20", "200 b"]),
     // Limited in other things: this one is sent.
     (&[LIMIT_OTHER, OK],          ["200 b", "200 a"]),
     (&[LIMIT_OTHER, LIMIT_OTHER], ["429 limited, limits 30:session:key, retry 30",
