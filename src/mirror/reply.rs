@@ -111,6 +111,7 @@ impl Reply {
             | Rejection::NoEnvelopeKey
             | Rejection::BadKey
             | Rejection::UnknownKey
+            | Rejection::BadProject
             | Rejection::Envelope(_)
             | Rejection::NotFound
             | Rejection::Overloaded => reply,

@@ -204,7 +204,7 @@ fn a_path_outside_the_api_is_routed_by_the_envelope_alone() {
     );
     let length = request.split_once("\r\n\r\n").unwrap().1.len();
     let request = request.replace("LENGTH", &length.to_string());
-    assert_eq!(client.ask(request.as_bytes()).status, 401);
+    assert_eq!(client.ask(request.as_bytes()).status, 404);
     // The password of the site stays there.
     let body = envelope(ID);
     let request = format!(
