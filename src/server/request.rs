@@ -93,6 +93,8 @@ impl Exchange {
         };
         let (envelope, route) = match (scanned, route) {
             (Ok(envelope), Some(route)) => (envelope, route),
+            // Of what does not exist yet nobody knows how it has to look.
+            (Err(_), Some(route)) if target.endpoint == Endpoint::Generic => (None, route),
             (Err(error), Some(_)) => return Err(error.into()),
             // Without a key it may just not be an envelope at all.
             (scanned, None) => {
@@ -257,7 +259,7 @@ impl Exchange {
     fn is_envelope(&self, head: &[u8], endpoint: Endpoint) -> bool {
         match endpoint {
             Endpoint::Envelope | Endpoint::Tunnel => true,
-            Endpoint::Store => self
+            Endpoint::Store | Endpoint::Generic => self
                 .head
                 .values(FieldName::ContentType, head)
                 .any(|value| value.starts_with(b"application/x-sentry-envelope")),

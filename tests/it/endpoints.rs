@@ -491,6 +491,37 @@ fn an_envelope_without_another_key_is_a_tunnel_even_where_something_new_might_be
 }
 
 #[test]
+fn what_says_that_it_is_an_envelope_is_rewritten_as_one_at_endpoints_that_do_not_exist_yet() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
+    let post = |content_type: &str, body: &str| {
+        let fields = format!(
+            "X-Sentry-Auth: Sentry sentry_key={IN_KEY}\r\nContent-Type: {content_type}\r\nContent-Length: {}",
+            body.len()
+        );
+        request("POST", "/api/42/new/thing", &fields, body)
+    };
+    let sent = Side::inbound().body(Body::Envelope);
+    // What it will look like nobody knows.
+    let strange = format!("[\"http://{IN_KEY}@mirror.example.com/42\"]");
+    let envelope_type = "application/x-sentry-envelope";
+    for (content_type, body) in [
+        (envelope_type, &sent),
+        ("application/octet-stream", &sent),
+        (envelope_type, &strange),
+    ] {
+        let response = client.ask(&post(content_type, body));
+        assert_eq!(response.status, 200, "{content_type} {body}");
+    }
+    for outbound in [&pair.a, &pair.b] {
+        let got = outbound.upstream.wait_for(3);
+        assert_eq!(got[0].text(), outbound.side.body(Body::Envelope));
+        assert_eq!(got[1].text(), sent);
+        assert_eq!(got[2].text(), strange);
+    }
+}
+
+#[test]
 fn uploads_are_not_offered() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
