@@ -39,7 +39,7 @@ fn the_script_posts_back_to_the_mirror_and_the_report_goes_to_all() {
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
     let response = script(
         &mirror,
-        "Host: mirror.example.com\r\nX-Forwarded-Proto: https\r\n",
+        "Host: mirror.example.com\r\nX-Forwarded-Proto: https,http\r\n",
     );
     assert_eq!(response.status, 200);
     assert_eq!(response.field("Content-Type"), Some("text/javascript"));
