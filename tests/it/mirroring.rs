@@ -270,7 +270,7 @@ fn two_outbounds_at_one_origin_each_get_their_own_trace_key() {
 fn fields_of_the_connection_stay_behind_and_all_others_pass_byte_for_byte() {
     let pair = Pair::start();
     let request = format!(
-        "POST /api/42/envelope/ HTTP/1.1\r\nhost: m\r\nX-sentry-AUTH:Sentry sentry_key={IN_KEY}\r\nAccept-Encoding: gzip\r\nConnection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nProxy-Authorization: Basic x\r\nX-Forwarded-For: 1.2.3.4\r\nUser-Agent: \u{2603} sentry/1\r\nX-Twice: 1\r\nX-Empty:\r\nX-Twice:  2\r\nOrigin: https://app.example.com\r\nContent-Length: 3\r\n\r\n{{}}\n"
+        "POST /api/42/envelope/ HTTP/1.1\r\nhost: m\r\nX-sentry-AUTH:Sentry sentry_key={IN_KEY}\r\nAccept-Encoding: gzip\r\nConnection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nProxy-Authorization: Basic x\r\nX-Forwarded-For: 1.2.3.4\r\n{CLIENT_ADDRESSES}User-Agent: \u{2603} sentry/1\r\nX-Twice: 1\r\nX-Empty:\r\nX-Twice:  2\r\nOrigin: https://app.example.com\r\nContent-Length: 3\r\n\r\n{{}}\n"
     );
     assert_eq!(pair.mirror.client().ask(request.as_bytes()).status, 200);
     let got = pair.a.wait_for(1).remove(0);
@@ -299,17 +299,30 @@ fn the_client_address_is_forwarded_only_where_asked_for() {
     let a = Upstream::ok();
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], "forward_client_ip: true"));
     let request = format!(
-        "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nX-Forwarded-For: 203.0.113.7\r\nContent-Length: 3\r\n\r\n{{}}\n"
+        "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nX-Forwarded-For: 203.0.113.7\r\n{CLIENT_ADDRESSES}Content-Length: 3\r\n\r\n{{}}\n"
     );
     assert_eq!(mirror.client().ask(request.as_bytes()).status, 200);
     let got = a.wait_for(1).remove(0);
-    let forwarded: Vec<&str> = got
+    let fields: Vec<String> = got
         .fields
         .iter()
         .filter(|(name, _)| name == "X-Forwarded-For")
         .map(|(_, value)| &**value)
         .collect();
-    assert_eq!(forwarded, ["203.0.113.7", "127.0.0.1"]);
+    assert_eq!(
+        fields[1..],
+        [
+            "X-Forwarded-For: 203.0.113.7",
+            "CF-Connecting-IP: 203.0.113.1",
+            "Forwarded: for=203.0.113.2",
+            "true-client-ip: 203.0.113.3",
+            "X-Real-IP: 203.0.113.4",
+            "X-Sentry-Forwarded-For: 203.0.113.5",
+            "X-Vercel-Forwarded-For: 203.0.113.6",
+            "X-Forwarded-For: 127.0.0.1",
+            "Content-Length: 3",
+        ]
+    );
 }
 
 #[test]
@@ -334,6 +347,9 @@ fn methods_other_than_post_are_passed_on() {
 #[test]
 fn a_body_that_is_no_envelope_is_not_touched_even_if_it_looks_like_one() {
     let pair = Pair::start();
+/// What proxies tell of the client besides `X-Forwarded-For`.
+const CLIENT_ADDRESSES: &str = "CF-Connecting-IP: 203.0.113.1\r\nForwarded: for=203.0.113.2\r\ntrue-client-ip: 203.0.113.3\r\nX-Real-IP:203.0.113.4\r\nX-Sentry-Forwarded-For: 203.0.113.5\r\nX-Vercel-Forwarded-For: 203.0.113.6\r\n";
+
     let body = format!("{{\"dsn\":\"http://{IN_KEY}@m/42\"}}\nrest");
     for endpoint in ["store", "minidump"] {
         let request = format!(
