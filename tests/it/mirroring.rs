@@ -245,6 +245,46 @@ fn the_trace_key_of_another_route_becomes_its_key_at_the_same_origin() {
 }
 
 #[test]
+fn a_trace_key_that_is_no_inbound_key_becomes_each_outbounds_own() {
+    let pair = Pair::start();
+    let stranger = "dddddddddddddddddddddddddddddddd";
+    let body = format!(
+        "{{\"trace\":{{\"org_id\":\"1\",\"public_key\":\"{stranger}\",\"sample_rate\":\"1\"}}}}\n"
+    );
+    let reply = pair.mirror.client().ask(&envelope_request(body.as_bytes()));
+    assert_eq!(reply.status, 200);
+    for (upstream, key) in [(&pair.a, KEY_A), (&pair.b, KEY_B)] {
+        let got = upstream.wait_for(1).remove(0);
+        assert_eq!(got.text(), body.replace(stranger, key));
+    }
+}
+
+#[test]
+fn an_inbound_key_in_capitals_is_another_key_and_is_rewritten() {
+    let a = Upstream::ok();
+    let key = IN_KEY.to_uppercase();
+    let config = format!(
+        "ip: 127.0.0.1\nport: 0\nkeys:\n  - inbound: http://{key}@mirror.example.com/42\n    outbound: ['{}']\n",
+        a.dsn(KEY_A, 11)
+    );
+    let mirror = Process::start(&config);
+    let in_small = envelope_request(envelope(ID).as_bytes());
+    assert_eq!(mirror.client().ask(&in_small).status, 403);
+    let in_capitals = String::from_utf8(in_small).unwrap().replace(IN_KEY, &key);
+    assert_eq!(mirror.client().ask(in_capitals.as_bytes()).status, 200);
+    let got = a.wait_for(1).remove(0);
+    let auth = format!("Sentry sentry_key={KEY_A}, sentry_version=7");
+    assert_eq!(got.field("X-Sentry-Auth"), Some(&*auth));
+    let expected = envelope(ID)
+        .replace(
+            &format!("http://{IN_KEY}@mirror.example.com/42"),
+            &a.dsn(KEY_A, 11),
+        )
+        .replace(IN_KEY, KEY_A);
+    assert_eq!(got.text(), expected);
+}
+
+#[test]
 fn two_outbounds_at_one_origin_each_get_their_own_trace_key() {
     let upstream = Upstream::ok();
     let config = format!(
@@ -294,6 +334,9 @@ fn fields_of_the_connection_stay_behind_and_all_others_pass_byte_for_byte() {
     );
 }
 
+/// What proxies tell of the client besides `X-Forwarded-For`.
+const CLIENT_ADDRESSES: &str = "CF-Connecting-IP: 203.0.113.1\r\nForwarded: for=203.0.113.2\r\ntrue-client-ip: 203.0.113.3\r\nX-Real-IP:203.0.113.4\r\nX-Sentry-Forwarded-For: 203.0.113.5\r\nX-Vercel-Forwarded-For: 203.0.113.6\r\n";
+
 #[test]
 fn the_client_address_is_forwarded_only_where_asked_for() {
     let a = Upstream::ok();
@@ -306,8 +349,7 @@ fn the_client_address_is_forwarded_only_where_asked_for() {
     let fields: Vec<String> = got
         .fields
         .iter()
-        .filter(|(name, _)| name == "X-Forwarded-For")
-        .map(|(_, value)| &**value)
+        .map(|(name, value)| format!("{name}: {value}"))
         .collect();
     assert_eq!(
         fields[1..],
@@ -347,9 +389,6 @@ fn methods_other_than_post_are_passed_on() {
 #[test]
 fn a_body_that_is_no_envelope_is_not_touched_even_if_it_looks_like_one() {
     let pair = Pair::start();
-/// What proxies tell of the client besides `X-Forwarded-For`.
-const CLIENT_ADDRESSES: &str = "CF-Connecting-IP: 203.0.113.1\r\nForwarded: for=203.0.113.2\r\ntrue-client-ip: 203.0.113.3\r\nX-Real-IP:203.0.113.4\r\nX-Sentry-Forwarded-For: 203.0.113.5\r\nX-Vercel-Forwarded-For: 203.0.113.6\r\n";
-
     let body = format!("{{\"dsn\":\"http://{IN_KEY}@m/42\"}}\nrest");
     for endpoint in ["store", "minidump"] {
         let request = format!(
