@@ -13,10 +13,12 @@ pub struct Limits {
     pub head_bytes: usize,
     /// `limits.header_count`: header lines of a request, Relay's own limit. Over it: 431, closed.
     pub header_count: usize,
-    /// `limits.body_bytes`: bytes of a request body on the wire, before decoding. Over it: 413.
+    /// `limits.body_bytes`: bytes of a request body on the wire, before decoding. Relay takes
+    /// attachments of 200 MiB; a minidump of that size comes in a form, with more beside it. Over it:
+    /// 413.
     pub body_bytes: usize,
-    /// `limits.decoded_bytes`: bytes of a request body after decoding; Relay's envelope limit is
-    /// 200 MiB. Decoding stops there. Over it: 413.
+    /// `limits.decoded_bytes`: bytes of a request body after decoding, the same for the same reason;
+    /// Relay's envelope limit is 200 MiB. Decoding stops there. Over it: 413.
     pub decoded_bytes: usize,
     /// `limits.response_bytes`: bytes of an upstream's response, head and body each. Over it the
     /// delivery counts as failed and its connection is closed.
@@ -70,8 +72,8 @@ impl Default for Limits {
         Limits {
             head_bytes: 64 * KIB,
             header_count: 100,
-            body_bytes: 200 * MIB,
-            decoded_bytes: 200 * MIB,
+            body_bytes: 256 * MIB,
+            decoded_bytes: 256 * MIB,
             response_bytes: MIB,
             connections: 20_000,
             memory_bytes: 1024 * MIB,

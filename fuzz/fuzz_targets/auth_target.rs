@@ -24,6 +24,8 @@ fuzz_target!(|data: &[u8]| {
 
     let mut edits = Vec::new();
     let parsed = endpoint::parse_target(data, target, &mut edits);
+    let is_tunnel = parsed.endpoint == Endpoint::Tunnel;
+    assert!(is_tunnel || !(parsed.lacks_project || parsed.names_key));
     check_edits(&edits, target.start..target.end);
     if let Some(query) = parsed.query {
         assert_eq!(data[query.start - 1], b'?');

@@ -56,7 +56,7 @@ pub struct Field {
 
 /// The header names that mean something to this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // Each variant is the header of its name.
+#[allow(missing_docs)] // Each other variant is the header of its name.
 pub enum FieldName {
     Authorization,
     XSentryAuth,
@@ -76,6 +76,9 @@ pub enum FieldName {
     Expect,
     AcceptEncoding,
     XForwardedFor,
+    /// Another header in which proxies tell the address of the client: those that Relay looks at
+    /// before `X-Forwarded-For`, and the usual ones of other servers.
+    ClientAddress,
     XForwardedProto,
     XSentryRateLimits,
     XSentryError,
@@ -87,7 +90,7 @@ pub enum FieldName {
 impl FieldName {
     /// Classifies a name, ignoring case (RFC 9110 §5.1).
     pub fn of(name: &[u8]) -> FieldName {
-        // The length leaves at most two candidates, and none for most headers of a browser.
+        // The length leaves at most three candidates, and none for most headers of a browser.
         let candidates: &[(&str, FieldName)] = match name.len() {
             2 => &[("te", FieldName::Te)],
             4 => &[("host", FieldName::Host)],
@@ -95,6 +98,10 @@ impl FieldName {
             7 => &[
                 ("trailer", FieldName::Trailer),
                 ("upgrade", FieldName::Upgrade),
+            ],
+            9 => &[
+                ("forwarded", FieldName::ClientAddress),
+                ("x-real-ip", FieldName::ClientAddress),
             ],
             10 => &[
                 ("connection", FieldName::Connection),
@@ -109,6 +116,7 @@ impl FieldName {
             14 => &[
                 ("content-length", FieldName::ContentLength),
                 ("x-sentry-error", FieldName::XSentryError),
+                ("true-client-ip", FieldName::ClientAddress),
             ],
             15 => &[
                 ("accept-encoding", FieldName::AcceptEncoding),
@@ -117,6 +125,7 @@ impl FieldName {
             16 => &[
                 ("content-encoding", FieldName::ContentEncoding),
                 ("proxy-connection", FieldName::ProxyConnection),
+                ("cf-connecting-ip", FieldName::ClientAddress),
             ],
             17 => &[
                 ("transfer-encoding", FieldName::TransferEncoding),
@@ -125,6 +134,10 @@ impl FieldName {
             18 => &[("proxy-authenticate", FieldName::ProxyAuthenticate)],
             19 => &[("proxy-authorization", FieldName::ProxyAuthorization)],
             20 => &[("x-sentry-rate-limits", FieldName::XSentryRateLimits)],
+            22 => &[
+                ("x-sentry-forwarded-for", FieldName::ClientAddress),
+                ("x-vercel-forwarded-for", FieldName::ClientAddress),
+            ],
             _ => &[],
         };
         candidates
@@ -274,6 +287,12 @@ mod tests {
             ("Expect", FieldName::Expect),
             ("Accept-Encoding", FieldName::AcceptEncoding),
             ("X-Forwarded-For", FieldName::XForwardedFor),
+            ("Forwarded", FieldName::ClientAddress),
+            ("X-Real-IP", FieldName::ClientAddress),
+            ("True-Client-IP", FieldName::ClientAddress),
+            ("CF-Connecting-IP", FieldName::ClientAddress),
+            ("X-Sentry-Forwarded-For", FieldName::ClientAddress),
+            ("X-Vercel-Forwarded-For", FieldName::ClientAddress),
             ("X-Forwarded-Proto", FieldName::XForwardedProto),
             ("X-Sentry-Rate-Limits", FieldName::XSentryRateLimits),
             ("X-Sentry-Error", FieldName::XSentryError),

@@ -25,11 +25,11 @@ use crate::mirror::reply::{Circumstances, Reply};
 use crate::mirror::rewrite::Original;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::Counters;
-use crate::mirror::verdict::{Outcome, Verdict, decide};
+use crate::mirror::verdict::{Outcome, Verdict, decide, untold_limits};
 use crate::observe::label::Label;
 use crate::panics::caught;
 use crate::sentry::category::Category;
-use crate::sentry::endpoint::Shape;
+use crate::sentry::endpoint::{Endpoint, Shape};
 use crate::sentry::rate_limits::{self, RateLimit};
 use crate::upstream::exchange::{Failure, Request};
 use crate::upstream::pool::Upstream;
@@ -56,6 +56,7 @@ pub struct Means<'m, K> {
 /// The deliveries of one request.
 pub struct FanOut<K> {
     route: Arc<Route>,
+    endpoint: Endpoint,
     /// Of the first outbounds of the route, those that the request goes to.
     outcomes: RefCell<Vec<Option<Outcome>>>,
     /// Of those that were left to the caller, the ones whose deliveries it has sent.
@@ -70,11 +71,12 @@ pub struct FanOut<K> {
 }
 
 impl<K: 'static> FanOut<K> {
-    /// Starts the delivery of `original` to the first `count` outbounds of `route`. `items` tells
-    /// what the request holds, and is asked only if some outbound has limits in force. Outbounds with a
-    /// handling are left to the caller, unless everything goes out `as_it_is`.
+    /// Starts the delivery of `original`, which is for `endpoint`, to the first `count` outbounds of
+    /// `route`. `items` tells what the request holds, and is asked only if some outbound has limits in
+    /// force. Outbounds with a handling are left to the caller, unless everything goes out `as_it_is`.
     pub fn start(
         route: &Arc<Route>,
+        endpoint: Endpoint,
         count: usize,
         original: &Original<'_>,
         as_it_is: bool,
@@ -84,6 +86,7 @@ impl<K: 'static> FanOut<K> {
         let now = Instant::now();
         let fan_out = Rc::new(FanOut {
             route: Arc::clone(route),
+            endpoint,
             outcomes: RefCell::new((0..count).map(|_| None).collect()),
             sent: RefCell::default(),
             waiting: RefCell::new(None),
@@ -187,6 +190,10 @@ impl<K: 'static> FanOut<K> {
                 // With nothing left in flight there is always a verdict.
                 .unwrap_or(Verdict::Unavailable),
         };
+        let verdict = match self.endpoint.tells_limits() {
+            true => verdict,
+            false => untold_limits(verdict, &self.outcomes.borrow()),
+        };
         let counters = self.route.counters.of(self.counters.worker);
         counters.reply_time.record_since(self.started);
         let circumstances = Circumstances {
@@ -273,7 +280,9 @@ impl<K: 'static> FanOut<K> {
             debug!(outbound = outbound.label, outcome = word, "delivery ended");
             let now = Instant::now();
             if let Ok(response) = outcome {
-                outbound.limits.remember(response, now);
+                if self.endpoint.is_limited() {
+                    outbound.limits.remember(response, now);
+                }
                 tell_refusal(outbound, response, now);
             }
             let counters = outbound.counters.of(self.counters.worker);

@@ -33,10 +33,11 @@ pub fn redirect(script: &[u8], url: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The URL of a request as the browser sees it. `host` is the value of its `Host` field and
-/// `forwarded_proto` that of `X-Forwarded-Proto`, set by the load balancer that ends TLS;
-/// `target` is its request target.
+/// `forwarded_proto` that of `X-Forwarded-Proto`, set by the load balancer that ends TLS, which stands
+/// first where balancers behind it append to the list; `target` is its request target.
 pub fn external_url(host: &[u8], forwarded_proto: Option<&[u8]>, target: &[u8]) -> Vec<u8> {
-    let scheme: &[u8] = match forwarded_proto {
+    let outermost = forwarded_proto.and_then(|list| list.split(|byte| *byte == b',').next());
+    let scheme: &[u8] = match outermost.map(<[u8]>::trim_ascii) {
         Some(proto) if proto.eq_ignore_ascii_case(b"https") => b"https",
         Some(_) | None => b"http",
     };
@@ -179,6 +180,10 @@ mod tests {
         assert_eq!(url(None), b"http://m:3000/api/x");
         assert_eq!(url(Some(b"http")), b"http://m:3000/api/x");
         assert_eq!(url(Some(b"https")), b"https://m:3000/api/x");
+        assert_eq!(url(Some(b"https,http")), b"https://m:3000/api/x");
+        assert_eq!(url(Some(b" HTTPS , http")), b"https://m:3000/api/x");
+        assert_eq!(url(Some(b"http,https")), b"http://m:3000/api/x");
+        assert_eq!(url(Some(b"")), b"http://m:3000/api/x");
         assert_eq!(url(Some(b"gopher")), b"http://m:3000/api/x");
     }
 }

@@ -44,6 +44,8 @@ pub enum Rejection {
     BadKey,
     /// The key is none of the inbound keys.
     UnknownKey,
+    /// In the path of an endpoint stands something else than a project id.
+    BadProject,
     /// The envelope header is not a JSON object.
     Envelope(EnvelopeError),
     /// The endpoint does not know this method.
@@ -90,6 +92,8 @@ labels! {
         BadKey => "bad_key",
         /// See [`Rejection::UnknownKey`].
         UnknownKey => "unknown_key",
+        /// See [`Rejection::BadProject`].
+        BadProject => "bad_project",
         /// See [`Rejection::Envelope`].
         Envelope => "envelope",
         /// See [`Rejection::Method`].
@@ -123,6 +127,7 @@ impl Rejection {
             Rejection::NoEnvelopeKey => Reason::NoEnvelopeKey,
             Rejection::BadKey => Reason::BadKey,
             Rejection::UnknownKey => Reason::UnknownKey,
+            Rejection::BadProject => Reason::BadProject,
             Rejection::Envelope(_) => Reason::Envelope,
             Rejection::Method(_) => Reason::Method,
             Rejection::NotFound => Reason::NotFound,
@@ -147,6 +152,7 @@ impl Rejection {
             | Rejection::Decode(DecodeError::Corrupt | DecodeError::Truncated)
             | Rejection::Auth(AuthError::BadVersion)
             | Rejection::BadKey
+            | Rejection::BadProject
             | Rejection::Envelope(_) => 400,
             Rejection::UnknownKey => 403,
             Rejection::NotFound => 404,
@@ -174,6 +180,7 @@ impl Rejection {
             | Rejection::NoEnvelopeKey
             | Rejection::BadKey
             | Rejection::UnknownKey
+            | Rejection::BadProject
             | Rejection::Envelope(_)
             | Rejection::Method(_)
             | Rejection::NotFound
@@ -203,6 +210,7 @@ impl fmt::Display for Rejection {
             Rejection::UnknownKey => f.write_str(
                 "event submission rejected with_reason: the mirror has no route for this key",
             ),
+            Rejection::BadProject => f.write_str("bad project path parameter"),
             Rejection::Envelope(error) => write!(f, "invalid event envelope: {error}"),
             Rejection::Method(endpoint) => {
                 write!(

@@ -20,6 +20,11 @@ use crate::upstream::response::{Response, Share};
 /// What Relay's CORS layer lets a browser send with a request.
 const ALLOWED_HEADERS: &str = "x-sentry-auth,x-requested-with,x-forwarded-for,origin,referer,accept,content-type,authentication,authorization,content-encoding,transfer-encoding";
 
+/// What a 429 says where nothing is limited at every outbound. Without the field SDKs stop sending
+/// anything for a minute, or for as long as `Retry-After` says; beside it they do not look at that, and
+/// they pass over categories that they do not know.
+const LIMIT_ON_NOTHING: &str = "1:none:organization";
+
 /// A body up to this size is written together with its head.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
@@ -40,8 +45,8 @@ pub struct Circumstances<F> {
     pub common_limits: Vec<RateLimit>,
     /// The primary's answer is passed on whatever it is.
     pub is_strict: bool,
-    /// SDKs take nothing but 200 with a body for a success here: Java and Elixir send again what was
-    /// answered otherwise, although it was accepted.
+    /// SDKs take nothing but 200 with a JSON object for a success here: Java and Elixir send again what
+    /// was answered otherwise, although it was accepted.
     pub must_be_200: bool,
     /// What the endpoint would say to an accepted request.
     pub success: F,
@@ -106,6 +111,7 @@ impl Reply {
             | Rejection::NoEnvelopeKey
             | Rejection::BadKey
             | Rejection::UnknownKey
+            | Rejection::BadProject
             | Rejection::Envelope(_)
             | Rejection::NotFound
             | Rejection::Overloaded => reply,
@@ -214,7 +220,7 @@ impl Reply {
         circumstances: Circumstances<impl FnOnce() -> Shape>,
     ) -> Reply {
         let is_accepted = (200..300).contains(&response.status);
-        let is_misleading = response.status != 200 || response.body.is_empty();
+        let is_misleading = response.status != 200 || !is_object(&response.body);
         if is_accepted && is_misleading && circumstances.must_be_200 && !is_strict {
             let reply = Reply::success((circumstances.success)());
             return reply.with_limits(&circumstances.common_limits);
@@ -226,9 +232,10 @@ impl Reply {
         reply.body = response.body.clone();
         reply.share = response.share.clone();
         match (is_accepted, is_strict) {
-            (true, false) => reply.with_limits(&circumstances.common_limits),
+            // What one outbound asks for would silence the SDK for the others too.
+            (_, false) => reply.with_limits(&circumstances.common_limits),
             (true, true) => reply.with_field("X-Sentry-Rate-Limits", &response.rate_limits),
-            (false, _) => reply
+            (false, true) => reply
                 .with_field("X-Sentry-Rate-Limits", &response.rate_limits)
                 .with_field("Retry-After", &response.retry_after),
         }
@@ -251,10 +258,13 @@ impl Reply {
             Err(_) => None,
         };
         let pause = outcomes.iter().flatten().filter_map(pause).min();
-        Reply::empty(429)
-            .with_detail("rate limited by every outbound")
-            .with_limits(common_limits)
-            .with_seconds("Retry-After", pause.unwrap_or(DEFAULT_PAUSE_SECONDS))
+        let reply = Reply::empty(429).with_detail("rate limited by every outbound");
+        let reply = match common_limits {
+            // Each takes what another does not.
+            [] => reply.with("X-Sentry-Rate-Limits", LIMIT_ON_NOTHING),
+            limits => reply.with_limits(limits),
+        };
+        reply.with_seconds("Retry-After", pause.unwrap_or(DEFAULT_PAUSE_SECONDS))
     }
 
     fn unavailable() -> Reply {
@@ -310,6 +320,12 @@ fn allowed_headers(endpoint: Endpoint) -> &'static str {
         Endpoint::ErrorPage => "content-type,authorization,x-requested-with,baggage,sentry-trace",
         _ => ALLOWED_HEADERS,
     }
+}
+
+/// Whether a body looks like the JSON that Relay answers with. What it is called does not matter: SDKs
+/// that care try to read it.
+fn is_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"{")
 }
 
 fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {

@@ -84,8 +84,8 @@ impl Parcel {
 /// Adds the edits that every request needs whatever its endpoint, and sorts the list.
 ///
 /// Left out are the fields that belong to the connection (RFC 9110 section 7.6.1) or to the form the
-/// body came in, which goes out decoded and with a length. `X-Forwarded-For` is left out unless
-/// `forward_client_ip` is set.
+/// body came in, which goes out decoded and with a length. `X-Forwarded-For` and the other fields that
+/// tell who the client is are left out unless `forward_client_ip` is set.
 pub fn edit_head(
     head: &RequestHead,
     buffer: &[u8],
@@ -118,7 +118,9 @@ pub fn edit_head(
             | FieldName::Upgrade
             | FieldName::Expect
             | FieldName::AcceptEncoding => true,
-            FieldName::XForwardedFor => !forward_client_ip,
+            FieldName::XForwardedFor | FieldName::ClientAddress => {
+                !forward_client_ip || is_listed(field)
+            }
             FieldName::Host => {
                 edits.push(Edit {
                     span: field.value,

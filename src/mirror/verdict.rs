@@ -64,6 +64,17 @@ pub fn decide(policy: ReplyPolicy, outcomes: &[Option<Outcome>], is_late: bool) 
     Some(nobody_accepted(&classes().flatten().collect::<Vec<_>>()))
 }
 
+/// `verdict` at an endpoint where Relay never answers 429: it takes what is limited there, and drops it.
+/// Crashpad sends again what was answered otherwise. Where an upstream has itself answered 429, that is
+/// no answer of Relay's, and to send again is right.
+pub fn untold_limits(verdict: Verdict, outcomes: &[Option<Outcome>]) -> Verdict {
+    let is_answered = |outcome: &Outcome| outcome.as_ref().is_ok_and(|it| it.status == 429);
+    match verdict {
+        Verdict::RateLimited if !outcomes.iter().flatten().any(is_answered) => Verdict::Success,
+        _ => verdict,
+    }
+}
+
 /// The verdict when every delivery ended and none was accepted.
 fn nobody_accepted(classes: &[Class]) -> Verdict {
     let present: Vec<Class> = {
@@ -108,11 +119,12 @@ fn class(outcome: &Outcome) -> Class {
 mod tests {
     use super::*;
 
-    /// `200` and so on is an answer, `0` a failure, `-1` still in flight, `-2` not wanted.
+    /// `200` and so on is an answer, `0` a failure, `-1` still in flight, `-2` not wanted, `-3` withheld.
     fn outcomes(states: &[i32]) -> Vec<Option<Outcome>> {
         let outcome = |state: &i32| match state {
             -1 => None,
             -2 => Some(Err(Failure::Filtered)),
+            -3 => Some(Err(Failure::Withheld(60))),
             0 => Some(Err(Failure::Timeout)),
             status => Some(Ok(Response {
                 status: u16::try_from(*status).unwrap(),
@@ -179,6 +191,29 @@ mod tests {
         for (states, is_late, expected) in table {
             let verdict = decide(ReplyPolicy::FirstSuccess, &outcomes(states), *is_late);
             assert_eq!(verdict, *expected, "{states:?}, late: {is_late}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_relay_would_not_tell_is_told_only_by_an_upstream() {
+        use Verdict::{Answer, RateLimited, Success, Unavailable};
+        #[rustfmt::skip]
+        let table: &[(&[i32], Verdict, Verdict)] = &[
+            (&[-3],       RateLimited, Success),
+            (&[-3, -3],   RateLimited, Success),
+            (&[-3, 403],  RateLimited, Success),
+            (&[-3, 429],  RateLimited, RateLimited),
+            (&[429],      RateLimited, RateLimited),
+            // Crashpad may send it again: not everyone has dropped it.
+            (&[-3, 500],  Unavailable, Unavailable),
+            (&[-3, 0],    Unavailable, Unavailable),
+            (&[-3, 200],  Answer(1),   Answer(1)),
+        ];
+        for (states, told, untold) in table {
+            let outcomes = outcomes(states);
+            let verdict = decide(ReplyPolicy::FirstSuccess, &outcomes, false).unwrap();
+            assert_eq!(verdict, *told, "{states:?}");
+            assert_eq!(untold_limits(verdict, &outcomes), *untold, "{states:?}");
         }
     }
 

@@ -135,7 +135,7 @@ pub fn find(
     }
     check_count(edits)?;
     if let Some(query) = query
-        && memmem::find(query.of(head), b"sentry_").is_some()
+        && is_source(query.of(head))
     {
         let text = read_list(head, query, Syntax::Query, edits);
         // As in Relay, it counts as a source whatever it says.
@@ -149,6 +149,11 @@ pub fn find(
         claim(&mut found, Source::Path, text)?;
     }
     Ok(found)
+}
+
+/// Whether a query counts as a source, whatever it says: Relay looks for this text in it.
+pub fn is_source(query: &[u8]) -> bool {
+    memmem::find(query, b"sentry_").is_some()
 }
 
 /// Takes note of a source, which must be the only one.

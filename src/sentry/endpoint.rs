@@ -7,14 +7,18 @@
 //! slashes are folded, as Relay folds them; whether a path ends in a slash is left alone, since to
 //! Relay these are different routes and some exist in one form only.
 //!
-//! Project ids are not compared with anything: the key alone says which route a request takes.
+//! Project ids are not compared with anything: the key alone says which route a request takes. But what
+//! is none for Relay is none here: the path of an endpoint with something else in its place is refused,
+//! unless it is a tunnel that happens to be there.
 
 mod answer;
 
 pub use answer::Shape;
 use memchr::{memchr, memmem};
 
+use super::auth::is_source;
 use super::edit::{EDITS_MAX, Edit, Put};
+use super::parameters::form_decode;
 use crate::span::Span;
 
 /// What a request path asks for.
@@ -51,7 +55,8 @@ pub enum Endpoint {
     ErrorPage,
     /// Any other `/api/{project}/…`.
     Generic,
-    /// Any other path: an envelope sent through the SDK option `tunnel`.
+    /// Any other path: an envelope sent through the SDK option `tunnel`. So is one to a path that would
+    /// be `Generic`, if it has no other key than the one in its header.
     Tunnel,
 }
 
@@ -120,6 +125,11 @@ pub struct Target {
     /// The segment of the path that says what it is about: the monitor of a check-in, or the event that
     /// attachments are for.
     pub subject: Option<Span>,
+    /// Whether it is a tunnel only for want of a project id: the path is that of an endpoint, but for
+    /// what stands in the id's place.
+    pub lacks_project: bool,
+    /// Whether the target of a tunnel has a key in it all the same, so that it was not meant for one.
+    pub names_key: bool,
 }
 
 /// Reads a request target, in origin form or absolute form (RFC 9112 section 3.2), and pushes the
@@ -133,23 +143,33 @@ pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target 
     let question = memchr(b'?', target.of(head)).map(|at| target.start + at);
     let path_end = question.unwrap_or(target.end);
     let path = Span::new(path_start(head, target).min(path_end), path_end);
+    let query = question.map(|at| Span::new(at + 1, target.end));
     let Some((api, tail)) = find_api(head, path) else {
-        edits.push(Edit {
-            span: target,
-            put: Put::EnvelopePath,
-        });
+        edit_tunnel(target, edits);
+        let meant = find_endpoint_without_project(head, path);
+        let has_path_key = meant.is_some_and(|meant| meant.path_key.is_some());
         return Target {
             endpoint: Endpoint::Tunnel,
             query: None,
             path_key: None,
             subject: None,
+            lacks_project: meant.is_some(),
+            names_key: has_path_key || query.is_some_and(|query| is_source(query.of(head))),
         };
     };
     edit_path(head, target, path.end, api, tail.clone(), edits);
     Target {
-        query: question.map(|at| Span::new(at + 1, target.end)),
+        query,
         ..classify(head, tail)
     }
+}
+
+/// Pushes the edit that makes a target the envelope endpoint's.
+pub fn edit_tunnel(target: Span, edits: &mut Vec<Edit>) {
+    edits.push(Edit {
+        span: target,
+        put: Put::EnvelopePath,
+    });
 }
 
 /// Whether a path has a segment `.` or `..`, percent-encoded or not. A server that resolves them would
@@ -199,6 +219,21 @@ fn find_api(head: &[u8], path: Span) -> Option<(Span, impl Iterator<Item = Span>
     found
 }
 
+/// What the path would say with a project id, if it were that of an endpoint then.
+fn find_endpoint_without_project(head: &[u8], path: Span) -> Option<Target> {
+    let mut rest = segments(head, path);
+    let mut found = None;
+    while let Some(segment) = rest.next() {
+        if segment.of(head) == b"api" {
+            let meant = classify(head, rest.clone());
+            found = Some(meant)
+                .filter(|meant| meant.endpoint != Endpoint::Generic)
+                .or(found);
+        }
+    }
+    found
+}
+
 /// The segments of a path that are not empty. Each has a slash right before it.
 fn segments(head: &[u8], path: Span) -> impl Iterator<Item = Span> + Clone {
     let mut start = path.start;
@@ -212,8 +247,12 @@ fn segments(head: &[u8], path: Span) -> impl Iterator<Item = Span> + Clone {
         .filter(|segment| !segment.is_empty())
 }
 
+/// Whether a segment is a number of 64 bits as Relay reads it: with zeros or a plus in front of it, and
+/// percent-encoded, if need be.
 fn is_project(segment: &[u8]) -> bool {
-    segment.iter().all(u8::is_ascii_digit)
+    let digits = form_decode(segment.strip_prefix(b"+").unwrap_or(segment));
+    let number = str::from_utf8(&digits).ok().map(str::parse::<u64>);
+    digits.iter().all(u8::is_ascii_digit) && matches!(number, Some(Ok(_)))
 }
 
 fn edit_path(
@@ -294,6 +333,8 @@ fn classify(head: &[u8], tail: impl Iterator<Item = Span>) -> Target {
         query: None,
         path_key,
         subject,
+        lacks_project: false,
+        names_key: false,
     }
 }
 

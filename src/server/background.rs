@@ -125,6 +125,7 @@ mod tests {
     use crate::mirror::lanes::Lanes;
     use crate::mirror::totals::Counters;
     use crate::observe::label::Label;
+    use crate::sentry::endpoint::Endpoint;
     use crate::server::plan::Plan;
     use crate::upstream::exchange::Request;
     use crate::upstream::pool::Upstream;
@@ -195,7 +196,15 @@ mod tests {
                 access: None,
                 kept: (),
             };
-            let fan_out = FanOut::start(route, count, &original, false, Vec::new, means);
+            let fan_out = FanOut::start(
+                route,
+                Endpoint::Envelope,
+                count,
+                &original,
+                false,
+                Vec::new,
+                means,
+            );
             act(&fan_out, &|index| {
                 let request = Request {
                     method: parsed.method,

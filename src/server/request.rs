@@ -24,10 +24,8 @@ use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::Reply;
 use crate::mirror::rewrite::{self, Original};
 use crate::mirror::routes::{Outbound, Route};
-use crate::sentry::auth::{self, AuthField, FoundKey};
 use crate::sentry::category::Category;
-use crate::sentry::dsn;
-use crate::sentry::edit::{EDITS_MAX, Put};
+use crate::sentry::edit::EDITS_MAX;
 use crate::sentry::endpoint::{self, Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::sentry::items::items;
@@ -35,6 +33,7 @@ use crate::server::background::Background;
 use crate::server::body::{Arrived, Body};
 use crate::server::connection::Ended;
 use crate::server::inbound::{BodyState, Course, Exchange};
+use crate::server::key::{envelope_key, find_route, may_name_key_in_body, refuse_without_key};
 use crate::server::plan::Plan;
 use crate::server::worker::{Routing, Worker};
 use crate::span::Span;
@@ -56,13 +55,13 @@ impl Exchange {
         course.body = BodyState::Unread(framing);
         self.head_edits.clear();
         self.body_edits.clear();
-        let target = endpoint::parse_target(head, self.head.target, &mut self.head_edits);
+        let mut target = endpoint::parse_target(head, self.head.target, &mut self.head_edits);
         course.endpoint = Some(target.endpoint);
         let has_too_many_slashes = self.head_edits.len() >= EDITS_MAX;
         if has_too_many_slashes || endpoint::has_dot_segment(head, self.head.target) {
             return Err(Rejection::NotFound.into());
         }
-        if let Some(reply) = self.answer_locally(head, target.endpoint) {
+        if let Some(reply) = self.answer_locally(head, &target) {
             course.is_local = reply.is_ok();
             return reply.map_err(Ended::Rejected);
         }
@@ -72,7 +71,7 @@ impl Exchange {
             // comes there may be no envelope.
             _ if target.endpoint == Endpoint::Tunnel => None,
             Some(key) => Some(find_route(routing, key.bytes(head))?),
-            None if may_name_key_in_body(target.endpoint) => None,
+            None if may_name_key_in_body(target.endpoint, self.head.method) => None,
             None => return Err(Rejection::NoKey.into()),
         };
         course.route = route;
@@ -84,25 +83,39 @@ impl Exchange {
         if !share.resize(head_bytes) {
             return Err(Rejection::Overloaded.into());
         }
+        let is_envelope = route.is_none() || self.is_envelope(head, target.endpoint);
         let arrived = Arrived {
             bytes: self.read_body(routing, head, course, &mut share).await?,
             encoding,
-            is_envelope: self.is_envelope(head, target.endpoint),
+            is_envelope,
             route,
         };
         let decoding = arrived.decode(&routing.plan, &mut share, &worker.decompressors);
         let whole = decoding.await?;
-        let envelope = self.scan_envelope(
-            &routing.plan,
-            head,
-            target.endpoint,
-            &whole,
-            route.is_some(),
-        )?;
-        let route = match route {
-            Some(route) => route,
-            None => find_route(routing, &envelope_key(envelope.as_ref(), &whole.text)?)?,
+        let scanned = match is_envelope {
+            true => self.scan_envelope(&routing.plan, &whole),
+            false => Ok(None),
         };
+        let (envelope, route) = match (scanned, route) {
+            (Ok(envelope), Some(route)) => (envelope, route),
+            // Of what does not exist yet nobody knows how it has to look.
+            (Err(_), Some(route)) if target.endpoint == Endpoint::Generic => (None, route),
+            (Err(error), Some(_)) => return Err(error.into()),
+            // Without a key it may just not be an envelope at all.
+            (scanned, None) => {
+                let envelope = scanned.ok().flatten();
+                let key = envelope_key(envelope.as_ref(), &whole.text)
+                    .ok_or_else(|| refuse_without_key(&target, key.as_ref()))?;
+                (envelope, find_route(routing, &key)?)
+            }
+        };
+        if course.route.is_none() && target.endpoint == Endpoint::Generic {
+            let target_end = self.head.target.end;
+            self.head_edits.retain(|edit| edit.span.start >= target_end);
+            endpoint::edit_tunnel(self.head.target, &mut self.head_edits);
+            target.endpoint = Endpoint::Tunnel;
+            course.endpoint = Some(Endpoint::Tunnel);
+        }
         course.route = Some(route);
         let request_target = self.head.target;
         let sent = Sent {
@@ -171,7 +184,8 @@ impl Exchange {
             kept: (share, worker.gate.enter()),
         };
         let items = || sent.items();
-        let fan_out = FanOut::start(route, count, &original, is_dialog, items, means);
+        let endpoint = sent.target.endpoint;
+        let fan_out = FanOut::start(route, endpoint, count, &original, is_dialog, items, means);
         if !route.handlings.is_empty() && !is_dialog {
             let routes = (route, trace_route);
             Background::new(worker, routing, &fan_out, routes, &original, sent).start();
@@ -179,7 +193,6 @@ impl Exchange {
         let success = || {
             let content_type = self.head.values(FieldName::ContentType, sent.head).next();
             let method = self.head.method_span.of(sent.head);
-            let endpoint = sent.target.endpoint;
             endpoint.success(method, sent.event_id(), content_type)
         };
         if is_dialog {
@@ -189,19 +202,20 @@ impl Exchange {
             let reply = reply.await;
             return Ok(reply.map_body(|script| self.redirect_dialog(plan, sent.head, script)));
         }
-        let must_be_200 =
-            sent.target.endpoint.is_answered_200() && self.head.method == Method::Post;
+        let must_be_200 = endpoint.is_answered_200() && self.head.method == Method::Post;
         let (policy, patience) = (plan.reply_policy, plan.reply_timeout);
         Ok(fan_out.reply(policy, patience, must_be_200, success).await)
     }
 
     /// The reply to what concerns only the mirror itself: health checks, preflights, and requests
     /// that no outbound could take.
-    fn answer_locally(&self, head: &[u8], endpoint: Endpoint) -> Option<Result<Reply, Rejection>> {
+    fn answer_locally(&self, head: &[u8], target: &Target) -> Option<Result<Reply, Rejection>> {
         let is_read = matches!(self.head.method, Method::Get | Method::Head);
+        let endpoint = target.endpoint;
         match (endpoint, self.head.method) {
             (_, Method::Options) => Some(Ok(Reply::preflight(endpoint))),
             (Endpoint::Tunnel, Method::Post) => None,
+            (Endpoint::Tunnel, _) if target.lacks_project => Some(Err(Rejection::BadProject)),
             (Endpoint::Tunnel, _) => match self.head.target.of(head) {
                 b"/health" | b"/health/" if is_read => Some(Ok(Reply::health())),
                 _ => Some(Err(Rejection::NotFound)),
@@ -218,36 +232,6 @@ impl Exchange {
             }
             _ => None,
         }
-    }
-
-    fn find_key(&mut self, head: &[u8], target: &Target) -> Result<Option<FoundKey>, Rejection> {
-        if target.endpoint == Endpoint::ErrorPage {
-            let query = target.query.ok_or(Rejection::NoKey)?;
-            return Ok(auth::find_in_dsn_parameter(
-                head,
-                query,
-                &mut self.head_edits,
-            ));
-        }
-        let fields = self.head.fields.iter().filter_map(|field| {
-            let source = match field.name {
-                FieldName::XSentryAuth => AuthField::XSentryAuth,
-                FieldName::Authorization => AuthField::Authorization,
-                _ => return None,
-            };
-            Some((source, field.value))
-        });
-        let (query, path_key) = (target.query, target.path_key);
-        let found = auth::find(head, fields, query, path_key, &mut self.head_edits);
-        if target.endpoint == Endpoint::Tunnel {
-            // The password of the site that the tunnel is on: none of an outbound's business.
-            for edit in &mut self.head_edits {
-                if matches!(edit.put, Put::BasicCredentials { .. }) {
-                    edit.put = Put::Nothing;
-                }
-            }
-        }
-        found.map_err(Rejection::Auth)
     }
 
     async fn read_body(
@@ -280,7 +264,7 @@ impl Exchange {
     fn is_envelope(&self, head: &[u8], endpoint: Endpoint) -> bool {
         match endpoint {
             Endpoint::Envelope | Endpoint::Tunnel => true,
-            Endpoint::Store => self
+            Endpoint::Store | Endpoint::Generic => self
                 .head
                 .values(FieldName::ContentType, head)
                 .any(|value| value.starts_with(b"application/x-sentry-envelope")),
@@ -288,27 +272,21 @@ impl Exchange {
         }
     }
 
-    /// Finds what changes in the body, where it is an envelope, and its key, if that `is_routed` not yet.
+    /// Finds what changes in the body, which should be an envelope.
     fn scan_envelope(
         &mut self,
         plan: &Plan,
-        head: &[u8],
-        endpoint: Endpoint,
         body: &Body,
-        is_routed: bool,
     ) -> Result<Option<EnvelopeHeader>, Rejection> {
-        let is_unread = !body.is_whole && !plan.modify_envelope;
-        if is_unread || !self.is_envelope(head, endpoint) {
+        if !body.is_whole && !plan.modify_envelope {
             return Ok(None);
         }
         let scanned = envelope::scan(&body.text, &mut self.body_edits);
-        if !plan.modify_envelope {
+        if scanned.is_err() || !plan.modify_envelope {
             self.body_edits.clear();
         }
         match scanned {
             Ok(envelope) => Ok(Some(envelope)),
-            // It may just not be an envelope at all.
-            Err(_) if !is_routed => Err(Rejection::NoEnvelopeKey),
             // Nothing in it is changed, so that nothing in it has to be understood.
             Err(_) if !plan.modify_envelope => Ok(None),
             Err(error) => Err(Rejection::Envelope(error)),
@@ -351,8 +329,11 @@ pub(super) struct Sent<'s> {
 }
 
 impl Sent<'_> {
-    /// What rate limits can be about.
+    /// What rate limits can be about: nothing where they do not count.
     pub(super) fn items(&self) -> Vec<Option<Category>> {
+        if !self.target.endpoint.is_limited() {
+            return Vec::new();
+        }
         let Some(envelope) = self.envelope.filter(|_| self.body.is_whole) else {
             return vec![Category::of_endpoint(self.target.endpoint)];
         };
@@ -368,32 +349,7 @@ impl Sent<'_> {
     }
 }
 
-/// Whether the key may stand in the body alone: the SDK option `tunnel` sends it nowhere else.
-fn may_name_key_in_body(endpoint: Endpoint) -> bool {
-    matches!(endpoint, Endpoint::Envelope | Endpoint::Tunnel)
-}
-
 /// Whether a request target is the one at which Relay asks whether its upstream is alive.
 fn is_liveness(target: &[u8]) -> bool {
     target.strip_suffix(b"/").unwrap_or(target) == b"/api/0/relays/live"
-}
-
-/// The key in the `dsn` of an envelope header.
-fn envelope_key(envelope: Option<&EnvelopeHeader>, body: &[u8]) -> Result<Vec<u8>, Rejection> {
-    let dsn = envelope.and_then(|envelope| envelope.dsn);
-    let text = dsn.map(|dsn| envelope::unescape(dsn.of(body)));
-    text.as_deref()
-        .and_then(dsn::key_in_text)
-        .map(<[u8]>::to_vec)
-        .ok_or(Rejection::NoEnvelopeKey)
-}
-
-fn find_route<'r>(routing: &'r Routing, key: &[u8]) -> Result<&'r Arc<Route>, Rejection> {
-    routing.plan.routes.find(key).ok_or_else(|| {
-        if auth::is_well_formed(key) {
-            Rejection::UnknownKey
-        } else {
-            Rejection::BadKey
-        }
-    })
 }

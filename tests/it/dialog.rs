@@ -1,6 +1,9 @@
 //! The crash-report dialog: its script comes from the primary and its reports go to everyone.
 
-use crate::support::{Action, IN_KEY, KEY_A, KEY_B, Process, Response, Upstream, config};
+use crate::support::upstream::Received;
+use crate::support::{
+    Action, IN_KEY, KEY_A, KEY_B, Process, Response, Upstream, config, envelope, envelope_request,
+};
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 
@@ -36,7 +39,7 @@ fn the_script_posts_back_to_the_mirror_and_the_report_goes_to_all() {
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
     let response = script(
         &mirror,
-        "Host: mirror.example.com\r\nX-Forwarded-Proto: https\r\n",
+        "Host: mirror.example.com\r\nX-Forwarded-Proto: https,http\r\n",
     );
     assert_eq!(response.status, 200);
     assert_eq!(response.field("Content-Type"), Some("text/javascript"));
@@ -110,4 +113,32 @@ fn a_failing_primary_is_passed_on_and_unknown_or_missing_dsns_are_refused() {
     );
     let allowed = preflight.field("Access-Control-Allow-Headers").unwrap();
     assert!(allowed.contains("baggage") && allowed.contains("sentry-trace"));
+}
+
+#[test]
+fn limits_on_ingest_do_not_hold_for_the_dialog_nor_its_own_for_ingest() {
+    let limited = |_, request: &Received| {
+        match &*request.line {
+        line if line.starts_with("GET ") => Action::Raw(SCRIPT.as_bytes().to_vec()),
+        line if line.contains("/error-page/") => Action::Answer(429, "{}"),
+        _ => Action::Raw(
+            b"HTTP/1.1 200 OK\r\nX-Sentry-Rate-Limits: 60:session:key\r\nContent-Length: 2\r\n\r\n{}"
+                .to_vec(),
+        ),
+    }
+    };
+    let a = Upstream::start(limited);
+    let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], ""));
+    let mut client = mirror.client();
+    let form = format!(
+        "POST {} HTTP/1.1\r\nHost: m\r\nContent-Length: 0\r\n\r\n",
+        target()
+    );
+    let limits = |response: &Response| response.field("X-Sentry-Rate-Limits").map(str::to_owned);
+    assert_eq!(client.ask(form.as_bytes()).status, 429);
+    let response = client.ask(&envelope_request(envelope(ID).as_bytes()));
+    let expected = Some("60:session:key".to_owned());
+    assert_eq!((response.status, limits(&response)), (200, expected));
+    assert_eq!(script(&mirror, "Host: m\r\n").status, 200);
+    assert_eq!(a.received().len(), 3);
 }

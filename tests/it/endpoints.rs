@@ -50,7 +50,8 @@ enum Place {
 }
 use Place::{Field, Query, Target};
 
-const X_SENTRY_AUTH: Place = Field("X-Sentry-Auth: Sentry sentry_version=7, sentry_key=KEY");
+const X_SENTRY_AUTH_LINE: &str = "X-Sentry-Auth: Sentry sentry_version=7, sentry_key=KEY";
+const X_SENTRY_AUTH: Place = Field(X_SENTRY_AUTH_LINE);
 const AUTHORIZATION: Place = Field("Authorization: Sentry sentry_key=KEY,sentry_client=a/1");
 const BASIC: Place = Field("Authorization: Basic <KEY:>");
 const QUERY: Place = Query("sentry_version=7&sentry_key=KEY&sentry_release=a%20b&c");
@@ -153,6 +154,9 @@ const ENDPOINTS: &[Endpoint] = &[
     // Project ids are not compared, and have any form that Relay takes for a number.
     envelopes("/api/0/envelope/",   "/api/PID/envelope/", ANY_OR_ENVELOPE),
     envelopes("/api/042/envelope/", "/api/PID/envelope/", ANY_OR_ENVELOPE),
+    envelopes("/api/+1/envelope/",  "/api/PID/envelope/", ANY_OR_ENVELOPE),
+    envelopes("/api/%34%32/envelope/", "/api/PID/envelope/", ANY_OR_ENVELOPE),
+    moved("/api/18446744073709551615/store/", "/api/PID/store/", "GET,HEAD,POST", ANY),
 ];
 
 /// What the words of the tables stand for at one side.
@@ -423,6 +427,7 @@ fn an_envelope_at_any_other_path_is_a_tunnel_to_every_outbound() {
         envelopes("/my/tunnel", "/api/PID/envelope/", &[Place::Envelope]),
         envelopes("/my/tunnel/?o=1&p=2", "/api/PID/envelope/", &[Place::Envelope]),
         envelopes("/api/tunnel", "/api/PID/envelope/", &[Place::Envelope]),
+        envelopes("/api/abc/envelope/", "/api/PID/envelope/", &[Place::Envelope]),
         // Relay matches paths by case, so this is no endpoint.
         envelopes("/API/42/envelope/", "/api/PID/envelope/", &[Place::Envelope]),
     ];
@@ -438,12 +443,82 @@ fn an_envelope_at_any_other_path_is_a_tunnel_to_every_outbound() {
         assert_eq!((response.status, response.text()), (200, r#"{"id":"a"}"#));
         pair.a.expect("POST", row, Place::Envelope);
         pair.b.expect("POST", row, Place::Envelope);
+        let is_no_project = row.sent.starts_with("/api/abc/");
         for method in ["GET", "HEAD", "PUT", "DELETE"] {
             let response = ask(&mut client, method, &request(method, row.sent, "", ""));
-            assert_eq!(response.status, 404, "{method} {}", row.sent);
+            let expected = if is_no_project { 400 } else { 404 };
+            assert_eq!(response.status, expected, "{method} {}", row.sent);
         }
     }
     pair.expect_no_more();
+}
+
+#[test]
+fn an_envelope_without_another_key_is_a_tunnel_even_where_something_new_might_be() {
+    let mut pair = Pair::start();
+    let mut client = pair.mirror.client();
+    let inbound = Side::inbound();
+    let row = envelopes(
+        "/api/1/tunnel?a=b",
+        "/api/PID/envelope/",
+        &[Place::Envelope],
+    );
+    let mut sent = Sent::new("POST", row.sent, &inbound, Place::Envelope, row.body);
+    let response = client.ask(&sent.bytes("POST"));
+    assert_eq!((response.status, response.text()), (200, r#"{"id":"a"}"#));
+    pair.a.expect("POST", &row, Place::Envelope);
+    pair.b.expect("POST", &row, Place::Envelope);
+    // The key of a line that does not count must not get out either.
+    sent.fields.push("X-Sentry-Auth: none".to_owned());
+    sent.fields.push(inbound.fill(X_SENTRY_AUTH_LINE));
+    assert_eq!(client.ask(&sent.bytes("POST")).status, 200);
+    for outbound in [&mut pair.a, &mut pair.b] {
+        outbound.count += 1;
+        let got = outbound.upstream.wait_for(outbound.count);
+        let got = &got[outbound.count - 1];
+        assert_eq!(got.text(), outbound.side.body(Body::Envelope));
+        let fields = format!("{:?}", got.fields);
+        assert!(
+            fields.contains(outbound.side.key) && !fields.contains(IN_KEY),
+            "{fields}"
+        );
+    }
+    // Anything else without a key is refused as ever.
+    let refused = client.ask(&request("POST", "/api/1/tunnel", "Content-Length: 2", "{}"));
+    let missing = r#"{"detail":"missing authorization information"}"#;
+    assert_eq!((refused.status, refused.text()), (401, missing));
+    pair.expect_no_more();
+}
+
+#[test]
+fn what_says_that_it_is_an_envelope_is_rewritten_as_one_at_endpoints_that_do_not_exist_yet() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
+    let post = |content_type: &str, body: &str| {
+        let fields = format!(
+            "X-Sentry-Auth: Sentry sentry_key={IN_KEY}\r\nContent-Type: {content_type}\r\nContent-Length: {}",
+            body.len()
+        );
+        request("POST", "/api/42/new/thing", &fields, body)
+    };
+    let sent = Side::inbound().body(Body::Envelope);
+    // What it will look like nobody knows.
+    let strange = format!("[\"http://{IN_KEY}@mirror.example.com/42\"]");
+    let envelope_type = "application/x-sentry-envelope";
+    for (content_type, body) in [
+        (envelope_type, &sent),
+        ("application/octet-stream", &sent),
+        (envelope_type, &strange),
+    ] {
+        let response = client.ask(&post(content_type, body));
+        assert_eq!(response.status, 200, "{content_type} {body}");
+    }
+    for outbound in [&pair.a, &pair.b] {
+        let got = outbound.upstream.wait_for(3);
+        assert_eq!(got[0].text(), outbound.side.body(Body::Envelope));
+        assert_eq!(got[1].text(), sent);
+        assert_eq!(got[2].text(), strange);
+    }
 }
 
 #[test]

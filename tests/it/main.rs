@@ -17,6 +17,7 @@
 //! - `endpoints`: every endpoint, method and place of the key.
 //! - `selection`: categories, shares, copies and forms of an outbound.
 //! - `dialog`: the crash-report dialog.
+//! - `minidump`: the largest request that has to pass.
 //! - `command_line`: configurations good and bad, exit codes, signals.
 //! - `handover`: one process follows on another without losing a request.
 //! - `health`: the sub-command that asks a running mirror.
@@ -54,6 +55,7 @@ mod health;
 mod load;
 mod memory;
 mod metrics;
+mod minidump;
 mod mirroring;
 mod parser;
 mod replies;

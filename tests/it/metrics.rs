@@ -109,6 +109,11 @@ fn each_reason_for_a_rejection_is_counted_once() {
                 "{}\n",
             ),
         ),
+        (
+            "bad_project",
+            400,
+            post("/api/x/store/?sentry_key=x", "", "{}"),
+        ),
         ("envelope", 400, post(&keyed, "", "no header\n")),
         (
             "method",

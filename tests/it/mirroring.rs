@@ -204,7 +204,7 @@ fn a_path_outside_the_api_is_routed_by_the_envelope_alone() {
     );
     let length = request.split_once("\r\n\r\n").unwrap().1.len();
     let request = request.replace("LENGTH", &length.to_string());
-    assert_eq!(client.ask(request.as_bytes()).status, 401);
+    assert_eq!(client.ask(request.as_bytes()).status, 404);
     // The password of the site stays there.
     let body = envelope(ID);
     let request = format!(
@@ -245,6 +245,46 @@ fn the_trace_key_of_another_route_becomes_its_key_at_the_same_origin() {
 }
 
 #[test]
+fn a_trace_key_that_is_no_inbound_key_becomes_each_outbounds_own() {
+    let pair = Pair::start();
+    let stranger = "dddddddddddddddddddddddddddddddd";
+    let body = format!(
+        "{{\"trace\":{{\"org_id\":\"1\",\"public_key\":\"{stranger}\",\"sample_rate\":\"1\"}}}}\n"
+    );
+    let reply = pair.mirror.client().ask(&envelope_request(body.as_bytes()));
+    assert_eq!(reply.status, 200);
+    for (upstream, key) in [(&pair.a, KEY_A), (&pair.b, KEY_B)] {
+        let got = upstream.wait_for(1).remove(0);
+        assert_eq!(got.text(), body.replace(stranger, key));
+    }
+}
+
+#[test]
+fn an_inbound_key_in_capitals_is_another_key_and_is_rewritten() {
+    let a = Upstream::ok();
+    let key = IN_KEY.to_uppercase();
+    let config = format!(
+        "ip: 127.0.0.1\nport: 0\nkeys:\n  - inbound: http://{key}@mirror.example.com/42\n    outbound: ['{}']\n",
+        a.dsn(KEY_A, 11)
+    );
+    let mirror = Process::start(&config);
+    let in_small = envelope_request(envelope(ID).as_bytes());
+    assert_eq!(mirror.client().ask(&in_small).status, 403);
+    let in_capitals = String::from_utf8(in_small).unwrap().replace(IN_KEY, &key);
+    assert_eq!(mirror.client().ask(in_capitals.as_bytes()).status, 200);
+    let got = a.wait_for(1).remove(0);
+    let auth = format!("Sentry sentry_key={KEY_A}, sentry_version=7");
+    assert_eq!(got.field("X-Sentry-Auth"), Some(&*auth));
+    let expected = envelope(ID)
+        .replace(
+            &format!("http://{IN_KEY}@mirror.example.com/42"),
+            &a.dsn(KEY_A, 11),
+        )
+        .replace(IN_KEY, KEY_A);
+    assert_eq!(got.text(), expected);
+}
+
+#[test]
 fn two_outbounds_at_one_origin_each_get_their_own_trace_key() {
     let upstream = Upstream::ok();
     let config = format!(
@@ -270,7 +310,7 @@ fn two_outbounds_at_one_origin_each_get_their_own_trace_key() {
 fn fields_of_the_connection_stay_behind_and_all_others_pass_byte_for_byte() {
     let pair = Pair::start();
     let request = format!(
-        "POST /api/42/envelope/ HTTP/1.1\r\nhost: m\r\nX-sentry-AUTH:Sentry sentry_key={IN_KEY}\r\nAccept-Encoding: gzip\r\nConnection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nProxy-Authorization: Basic x\r\nX-Forwarded-For: 1.2.3.4\r\nUser-Agent: \u{2603} sentry/1\r\nX-Twice: 1\r\nX-Empty:\r\nX-Twice:  2\r\nOrigin: https://app.example.com\r\nContent-Length: 3\r\n\r\n{{}}\n"
+        "POST /api/42/envelope/ HTTP/1.1\r\nhost: m\r\nX-sentry-AUTH:Sentry sentry_key={IN_KEY}\r\nAccept-Encoding: gzip\r\nConnection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nProxy-Authorization: Basic x\r\nX-Forwarded-For: 1.2.3.4\r\n{CLIENT_ADDRESSES}User-Agent: \u{2603} sentry/1\r\nX-Twice: 1\r\nX-Empty:\r\nX-Twice:  2\r\nOrigin: https://app.example.com\r\nContent-Length: 3\r\n\r\n{{}}\n"
     );
     assert_eq!(pair.mirror.client().ask(request.as_bytes()).status, 200);
     let got = pair.a.wait_for(1).remove(0);
@@ -294,22 +334,37 @@ fn fields_of_the_connection_stay_behind_and_all_others_pass_byte_for_byte() {
     );
 }
 
+/// What proxies tell of the client besides `X-Forwarded-For`.
+const CLIENT_ADDRESSES: &str = "CF-Connecting-IP: 203.0.113.1\r\nForwarded: for=203.0.113.2\r\ntrue-client-ip: 203.0.113.3\r\nX-Real-IP:203.0.113.4\r\nX-Sentry-Forwarded-For: 203.0.113.5\r\nX-Vercel-Forwarded-For: 203.0.113.6\r\n";
+
 #[test]
 fn the_client_address_is_forwarded_only_where_asked_for() {
     let a = Upstream::ok();
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], "forward_client_ip: true"));
     let request = format!(
-        "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nX-Forwarded-For: 203.0.113.7\r\nContent-Length: 3\r\n\r\n{{}}\n"
+        "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nX-Forwarded-For: 203.0.113.7\r\n{CLIENT_ADDRESSES}Content-Length: 3\r\n\r\n{{}}\n"
     );
     assert_eq!(mirror.client().ask(request.as_bytes()).status, 200);
     let got = a.wait_for(1).remove(0);
-    let forwarded: Vec<&str> = got
+    let fields: Vec<String> = got
         .fields
         .iter()
-        .filter(|(name, _)| name == "X-Forwarded-For")
-        .map(|(_, value)| &**value)
+        .map(|(name, value)| format!("{name}: {value}"))
         .collect();
-    assert_eq!(forwarded, ["203.0.113.7", "127.0.0.1"]);
+    assert_eq!(
+        fields[1..],
+        [
+            "X-Forwarded-For: 203.0.113.7",
+            "CF-Connecting-IP: 203.0.113.1",
+            "Forwarded: for=203.0.113.2",
+            "true-client-ip: 203.0.113.3",
+            "X-Real-IP: 203.0.113.4",
+            "X-Sentry-Forwarded-For: 203.0.113.5",
+            "X-Vercel-Forwarded-For: 203.0.113.6",
+            "X-Forwarded-For: 127.0.0.1",
+            "Content-Length: 3",
+        ]
+    );
 }
 
 #[test]

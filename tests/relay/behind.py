@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clients import Client
-from expected import NOT_OFFERED, Dsn, Outgoing, difference, outgoing
-from lines import ROW, SECONDS, answered, kind, plain, post, record
+from expected import Dsn, Outgoing, difference, outgoing
+from lines import ROW, SECONDS, answered, is_passed_on, kind, plain, post, record
 from mirror import Mirror
 from relay import Relay
 from sink import Sink
@@ -68,7 +68,7 @@ class Behind:
     def drive(self, client: Client) -> None:
         """Run one client to its end, then see what became of each request at each Relay."""
         dsn, exchanges = record(client, self.mirror.port, self.inbound, self.tally)
-        exchanges = [x for x in exchanges if not NOT_OFFERED.match(x.request.start_line)]
+        exchanges = [x for x in exchanges if is_passed_on(x)]
         at_relays = []
         for each in self.outbounds:
             wanted = [outgoing(exchange.request, dsn, each.dsn) for exchange in exchanges]

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import replace
 
 from clients import Client
-from expected import Dsn, Outgoing
+from expected import NOT_OFFERED, Dsn, Outgoing
 from suite import Tally, run_program
 from tap import Exchange, Tap
 from wire import Malformed, Message, items, take
@@ -37,6 +37,12 @@ def answered(tap: Tap, count: int) -> list[Exchange]:
         heard = list(tap.exchanges)
         tap.exchanges.clear()
         return heard
+
+
+def is_passed_on(exchange: Exchange) -> bool:
+    """Whether the mirror answers a request from what outbounds say, and not by itself."""
+    request = exchange.request
+    return request.method != "OPTIONS" and not NOT_OFFERED.match(request.start_line)
 
 
 def post(port: int, target: str, body: bytes) -> Message | None:

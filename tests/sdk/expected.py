@@ -16,7 +16,8 @@ from wire import DIALOG_PATH, Malformed, Message
 # (RFC 9110 section 7.6.1; the rest is the mirror's own contract).
 DROPPED = re.compile(
     r"(Content-Length|Content-Encoding|Host|X-Forwarded-For|Accept-Encoding|Transfer-Encoding"
-    r"|Connection|Keep-Alive|TE|Trailer|Upgrade|Expect|Proxy-[^:]*):",
+    r"|Connection|Keep-Alive|TE|Trailer|Upgrade|Expect|Proxy-[^:]*"
+    r"|CF-Connecting-IP|Forwarded|True-Client-IP|X-Real-IP|X-(Sentry|Vercel)-Forwarded-For):",
     re.IGNORECASE,
 )
 

@@ -170,6 +170,8 @@ fn naive(request: &str) -> String {
         "transfer-encoding",
         "accept-encoding",
         "x-forwarded-for",
+        "x-sentry-forwarded-for",
+        "x-real-ip",
         "expect",
     ];
     for line in lines {
@@ -200,6 +202,8 @@ proptest! {
                 Just("Connection: keep-alive, X-A,X-C".to_owned()),
                 Just("Accept-Encoding: br".to_owned()),
                 Just("x-forwarded-for:1.2.3.4".to_owned()),
+                Just("X-Sentry-Forwarded-For: 1.2.3.4".to_owned()),
+                Just("X-Real-IP: 1.2.3.4".to_owned()),
                 Just("TE: trailers".to_owned()),
                 Just("Expect: nothing".to_owned()),
                 Just("Origin:https://app.example".to_owned()),

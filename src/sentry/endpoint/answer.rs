@@ -75,6 +75,25 @@ impl Endpoint {
         )
     }
 
+    /// Whether Relay says so to a client when what it sends is rate limited. Elsewhere it answers as if
+    /// it took it.
+    pub const fn tells_limits(self) -> bool {
+        !matches!(
+            self,
+            Endpoint::Cron
+                | Endpoint::Minidump
+                | Endpoint::Nel
+                | Endpoint::Playstation
+                | Endpoint::Unreal
+        )
+    }
+
+    /// Whether it is the ingest that rate limits are about. The crash-report dialog is served by
+    /// Sentry's web part, which knows nothing of them and whose 429 says nothing about ingest.
+    pub const fn is_limited(self) -> bool {
+        !matches!(self, Endpoint::ErrorPage)
+    }
+
     /// The answer to a request that was accepted, as far as it can be known without an upstream.
     ///
     /// `event_id` is the one that the request names, with or without hyphens. Uploads and the

@@ -97,6 +97,14 @@ fn paths_are_rewritten() {
     for (target, rewritten, endpoint) in [
         ("/api/42", "/out/api/7", Endpoint::Generic),
         ("/api/042/nel/", "/out/api/7/nel/", Endpoint::Nel),
+        ("/api/+42/nel/", "/out/api/7/nel/", Endpoint::Nel),
+        ("/api/%34%32/nel/", "/out/api/7/nel/", Endpoint::Nel),
+        ("/api/+%342/new", "/out/api/7/new", Endpoint::Generic),
+        (
+            "/api/18446744073709551615/nel/",
+            "/out/api/7/nel/",
+            Endpoint::Nel,
+        ),
         ("/api/store/", "/out/api/store/", Endpoint::Store),
         ("/p/api//store//", "/out/api/store/", Endpoint::Store),
         (
@@ -171,15 +179,14 @@ fn anything_else_is_a_tunnel() {
     for target in [
         "/",
         "/tunnel",
-        "/tunnel?o=1&sentry_key=x",
         "/monitoring/?p=42",
         "/tunnel?x=/api/42/envelope/",
         "/api",
         "/api/",
         "/api/embed/",
         "/api/embed/other",
-        "/api/+1/envelope/",
-        "/api/%34%32/envelope/",
+        "/api/abc",
+        "/api/-1/new/thing",
         "/API/42/envelope/",
         "/xapi/42/envelope/",
         "api/42/envelope",
@@ -196,6 +203,40 @@ fn anything_else_is_a_tunnel() {
             query: None,
             path_key: None,
             subject: None,
+            lacks_project: false,
+            names_key: false,
+        };
+        assert_eq!(parsed, expected, "{target}");
+        assert_eq!(rewritten, "/out/api/7/envelope/", "{target}");
+    }
+}
+
+#[test]
+fn a_tunnel_tells_whether_it_looks_like_something_else() {
+    for (target, lacks_project, names_key) in [
+        ("/tunnel?o=1&sentry_key=x", false, true),
+        ("/API/42/store/?sentry_version=7", false, true),
+        ("/API/42/unreal/KEY/", false, false),
+        ("/api/abc/store/", true, false),
+        ("/api/abc/envelope/?a=b", true, false),
+        ("/p//api//-1//store/?sentry_key=x", true, true),
+        ("/api/+/store/", true, false),
+        ("/api/++1/store/", true, false),
+        ("/api/%+1/store/", true, false),
+        ("/api/18446744073709551616/store/", true, false),
+        ("/api/x/unreal/KEY/", true, true),
+        ("/api/x/cron/nightly/KEY?status=ok", true, true),
+        ("/api/x/cron/nightly", true, false),
+        ("/api/x/api/y/nel/", true, false),
+    ] {
+        let (parsed, rewritten, _) = read(target);
+        let expected = Target {
+            endpoint: Endpoint::Tunnel,
+            query: None,
+            path_key: None,
+            subject: None,
+            lacks_project,
+            names_key,
         };
         assert_eq!(parsed, expected, "{target}");
         assert_eq!(rewritten, "/out/api/7/envelope/", "{target}");

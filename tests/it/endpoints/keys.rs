@@ -232,3 +232,40 @@ fn the_dsn_of_an_envelope_without_other_auth_must_name_a_key() {
     }
     pair.expect_no_more();
 }
+
+#[test]
+fn a_path_without_a_project_id_is_refused_where_a_key_shows_that_it_is_no_tunnel() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
+    let inbound = Side::inbound();
+    let x = "X-Sentry-Auth: Sentry sentry_key=KEY";
+    let bad_project = (400, "bad project path parameter");
+    let not_found = (404, "not found");
+    let no_key = (401, "bad envelope authentication header");
+    #[rustfmt::skip]
+    let rows = [
+        ("POST", "/api/abc/store/?sentry_key=KEY", "X: 1", bad_project),
+        ("POST", "/api/abc/store/", x, bad_project),
+        ("POST", "/api/abc/envelope/", x, bad_project),
+        ("POST", "/api/-1/envelope/?sentry_key=KEY", "X: 1", bad_project),
+        ("POST", "/api/18446744073709551616/minidump/?sentry_key=KEY", "X: 1", bad_project),
+        ("POST", "/api/abc/unreal/KEY/", "X: 1", bad_project),
+        ("GET",  "/api/abc/cron/nightly/KEY/?status=ok", "X: 1", bad_project),
+        ("GET",  "/api/abc/store/?sentry_key=KEY", "X: 1", bad_project),
+        // Relay looks at the case of a path.
+        ("POST", "/API/42/store/?sentry_key=KEY", "X: 1", not_found),
+        ("POST", "/API/42/store/", x, not_found),
+        ("POST", "/42/store/", "Authorization: Sentry sentry_key=KEY", not_found),
+        // Basic auth may be that of the site that the tunnel is on.
+        ("POST", "/api/abc/envelope/", "Authorization: Basic <KEY:>", no_key),
+        ("POST", "/api/abc/store/", "X: 1", no_key),
+        ("POST", "/API/42/store/", "X: 1", no_key),
+    ];
+    for (method, target, fields, (status, detail)) in rows {
+        let body = if method == "GET" { "" } else { "{}" };
+        let fields = inbound.fill(&format!("{fields}\r\nContent-Length: {}", body.len()));
+        let response = client.ask(&request(method, &inbound.fill(target), &fields, body));
+        expect_rejection(&response, status, detail, &format!("{method} {target}"));
+    }
+    pair.expect_no_more();
+}

@@ -104,6 +104,8 @@ impl Success {
 #[test]
 fn the_success_of_the_primary_comes_back_as_it_is() {
     let answer = |row: &Success| match row.answer_type {
+        // What SDKs read has to be JSON.
+        Some(JSON) => r#"{"by":"the primary"}"#,
         Some(_) => "by the primary",
         None => "",
     };
@@ -157,4 +159,65 @@ fn with_nobody_answering_every_endpoint_says_what_relay_would_say() {
     }
     a.wait_for(SUCCESSES.len());
     b.wait_for(SUCCESSES.len());
+}
+
+#[test]
+fn what_every_outbound_has_limited_is_answered_as_relay_answers_it() {
+    let limited = || {
+        Upstream::start(|number, _| {
+            match number {
+            0 => Action::Raw(
+                b"HTTP/1.1 429 X\r\nRetry-After: 60\r\nX-Sentry-Rate-Limits: 60::organization\r\nContent-Length: 0\r\n\r\n"
+                    .to_vec(),
+            ),
+            _ => Action::Answer(200, "{}"),
+        }
+        })
+    };
+    let (a, b) = (limited(), limited());
+    let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
+    let mut client = mirror.client();
+    assert_eq!(client.ask(&SUCCESSES[0].bytes()).status, 429);
+    // The envelopes here are empty, so that no limit is about anything in them.
+    let is_envelope = |row: &&Success| row.answer == WITH_ID || row.target.contains("/envelope/");
+    for row in SUCCESSES.iter().filter(|row| !is_envelope(row)) {
+        let response = ask(&mut client, row.method, &row.bytes());
+        let what = format!("{} {}", row.method, row.target);
+        match row.when_limited() {
+            Limited::Tells => {
+                assert_eq!(response.status, 429, "{what}");
+                assert!(response.field("Retry-After").is_some(), "{what}");
+            }
+            Limited::Swallows => row.expect(&response, row.answer),
+            Limited::Never => assert_eq!((response.status, response.text()), (200, "{}")),
+        }
+    }
+    // Besides the first envelope only the form of the dialog has been sent.
+    for upstream in [&a, &b] {
+        let received = upstream.wait_for(2);
+        assert!(received[1].line.contains("/error-page/"));
+        assert_eq!(received.len(), 2);
+    }
+}
+
+/// What becomes of a limit on everything.
+enum Limited {
+    /// The client is told.
+    Tells,
+    /// Relay drops what it gets, and answers as if it took it: Crashpad would send it again.
+    Swallows,
+    /// Sentry's web part serves the crash-report dialog, which has nothing to do with ingest.
+    Never,
+}
+
+impl Success {
+    fn when_limited(&self) -> Limited {
+        let has = |part: &&str| self.target.contains(part);
+        let swallowing = ["/nel/", "/minidump", "/unreal/", "/cron/", "/playstation/"];
+        match self.target {
+            target if target.contains("/error-page/") => Limited::Never,
+            _ if swallowing.iter().any(has) => Limited::Swallows,
+            _ => Limited::Tells,
+        }
+    }
 }

@@ -1,11 +1,13 @@
-// What a web application with the browser SDK sends: `node browser.cjs MODULES SDK MODE`, DSN in
-// SENTRY_DSN. A headless Chromium opens a page of another origin and a user works with it.
+// What a web application with the browser SDK sends: `node browser.cjs MODULES SDK MODE [no-dialog]`,
+// DSN in SENTRY_DSN. A headless Chromium opens a page of another origin and a user works with it.
 //
 // MODULES is the folder with SDK (a name of @sentry/browser), esbuild and playwright-core; CHROMIUM
 // may name another browser. MODE is one of
 //   direct     as the SDK comes,
 //   tunnel     everything goes to a path of the mirror, which finds the key in the bodies,
 //   preflight  a tunnel with headers for which the browser first asks with OPTIONS.
+//
+// With a word behind it, the crash-report dialog is left out: Relay does not serve it.
 //
 // A step announces requests (see README.md) and ends when the browser has the answers. Any error in
 // the browser which the program did not cause on purpose, as one of CORS, makes it fail.
@@ -15,7 +17,7 @@ const { once } = require("node:events");
 const http = require("node:http");
 const path = require("node:path");
 
-const [modules, sdk, mode] = process.argv.slice(2);
+const [modules, sdk, mode, noDialog] = process.argv.slice(2);
 const esbuild = require(path.resolve(modules, "esbuild"));
 const { chromium } = require(path.resolve(modules, "playwright-core"));
 
@@ -213,7 +215,7 @@ async function visit(page, home) {
     await page.evaluate(() => Sentry.getReplay().stop());
   });
 
-  await crashReport(page);
+  if (!noDialog) await crashReport(page);
 
   // The SDK sends its report when the page is hidden. Headless Chromium hides none, and does not
   // show the requests of a page that has been left.
