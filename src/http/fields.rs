@@ -1,15 +1,13 @@
 //! What the heads of requests and responses have in common: header lines, their names, their faults.
 //!
 //! httparse checks the syntax and tells names from values; it hands out slices, though, and keeps
-//! nothing of the line around them. So the raw lines are walked beside its headers, one `memchr` per
-//! line, which gives every place as a [`Span`]. A name is classified here, once, so that nobody
+//! nothing of the line around them. Where they begin says where the lines are, which gives every place as a
+//! [`Span`]. A name is classified here, once, so that nobody
 //! compares header names a second time; a name this program has no use for is
 //! [`FieldName::Other`] and can still be read through its span.
 
 use std::fmt;
 use std::mem::MaybeUninit;
-
-use memchr::memchr_iter;
 
 use crate::span::Span;
 
@@ -91,60 +89,106 @@ impl FieldName {
     /// Classifies a name, ignoring case (RFC 9110 §5.1).
     pub fn of(name: &[u8]) -> FieldName {
         // The length leaves at most three candidates, and none for most headers of a browser.
-        let candidates: &[(&str, FieldName)] = match name.len() {
-            2 => &[("te", FieldName::Te)],
-            4 => &[("host", FieldName::Host)],
-            6 => &[("expect", FieldName::Expect)],
-            7 => &[
-                ("trailer", FieldName::Trailer),
-                ("upgrade", FieldName::Upgrade),
-            ],
-            9 => &[
-                ("forwarded", FieldName::ClientAddress),
-                ("x-real-ip", FieldName::ClientAddress),
-            ],
-            10 => &[
-                ("connection", FieldName::Connection),
-                ("keep-alive", FieldName::KeepAlive),
-            ],
-            11 => &[("retry-after", FieldName::RetryAfter)],
-            12 => &[("content-type", FieldName::ContentType)],
-            13 => &[
-                ("x-sentry-auth", FieldName::XSentryAuth),
-                ("authorization", FieldName::Authorization),
-            ],
-            14 => &[
-                ("content-length", FieldName::ContentLength),
-                ("x-sentry-error", FieldName::XSentryError),
-                ("true-client-ip", FieldName::ClientAddress),
-            ],
-            15 => &[
-                ("accept-encoding", FieldName::AcceptEncoding),
-                ("x-forwarded-for", FieldName::XForwardedFor),
-            ],
-            16 => &[
-                ("content-encoding", FieldName::ContentEncoding),
-                ("proxy-connection", FieldName::ProxyConnection),
-                ("cf-connecting-ip", FieldName::ClientAddress),
-            ],
-            17 => &[
-                ("transfer-encoding", FieldName::TransferEncoding),
-                ("x-forwarded-proto", FieldName::XForwardedProto),
-            ],
-            18 => &[("proxy-authenticate", FieldName::ProxyAuthenticate)],
-            19 => &[("proxy-authorization", FieldName::ProxyAuthorization)],
-            20 => &[("x-sentry-rate-limits", FieldName::XSentryRateLimits)],
-            22 => &[
-                ("x-sentry-forwarded-for", FieldName::ClientAddress),
-                ("x-vercel-forwarded-for", FieldName::ClientAddress),
-            ],
-            _ => &[],
-        };
-        candidates
-            .iter()
-            .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()))
-            .map_or(FieldName::Other, |(_, field)| *field)
+        match name.len() {
+            2 => find(name, [(b"te", FieldName::Te)]),
+            4 => find(name, [(b"host", FieldName::Host)]),
+            6 => find(name, [(b"expect", FieldName::Expect)]),
+            7 => find(
+                name,
+                [
+                    (b"trailer", FieldName::Trailer),
+                    (b"upgrade", FieldName::Upgrade),
+                ],
+            ),
+            9 => find(
+                name,
+                [
+                    (b"forwarded", FieldName::ClientAddress),
+                    (b"x-real-ip", FieldName::ClientAddress),
+                ],
+            ),
+            10 => find(
+                name,
+                [
+                    (b"connection", FieldName::Connection),
+                    (b"keep-alive", FieldName::KeepAlive),
+                ],
+            ),
+            11 => find(name, [(b"retry-after", FieldName::RetryAfter)]),
+            12 => find(name, [(b"content-type", FieldName::ContentType)]),
+            13 => find(
+                name,
+                [
+                    (b"x-sentry-auth", FieldName::XSentryAuth),
+                    (b"authorization", FieldName::Authorization),
+                ],
+            ),
+            14 => find(
+                name,
+                [
+                    (b"content-length", FieldName::ContentLength),
+                    (b"x-sentry-error", FieldName::XSentryError),
+                    (b"true-client-ip", FieldName::ClientAddress),
+                ],
+            ),
+            15 => find(
+                name,
+                [
+                    (b"accept-encoding", FieldName::AcceptEncoding),
+                    (b"x-forwarded-for", FieldName::XForwardedFor),
+                ],
+            ),
+            16 => find(
+                name,
+                [
+                    (b"content-encoding", FieldName::ContentEncoding),
+                    (b"proxy-connection", FieldName::ProxyConnection),
+                    (b"cf-connecting-ip", FieldName::ClientAddress),
+                ],
+            ),
+            17 => find(
+                name,
+                [
+                    (b"transfer-encoding", FieldName::TransferEncoding),
+                    (b"x-forwarded-proto", FieldName::XForwardedProto),
+                ],
+            ),
+            18 => find(
+                name,
+                [(b"proxy-authenticate", FieldName::ProxyAuthenticate)],
+            ),
+            19 => find(
+                name,
+                [(b"proxy-authorization", FieldName::ProxyAuthorization)],
+            ),
+            20 => find(
+                name,
+                [(b"x-sentry-rate-limits", FieldName::XSentryRateLimits)],
+            ),
+            22 => find(
+                name,
+                [
+                    (b"x-sentry-forwarded-for", FieldName::ClientAddress),
+                    (b"x-vercel-forwarded-for", FieldName::ClientAddress),
+                ],
+            ),
+            _ => FieldName::Other,
+        }
     }
+}
+
+/// The field of the one of `candidates` that `name` is. Names of a known length are compared as a whole,
+/// without a branch per byte.
+fn find<const LEN: usize, const COUNT: usize>(
+    name: &[u8],
+    candidates: [(&[u8; LEN], FieldName); COUNT],
+) -> FieldName {
+    let Ok(name) = <&[u8; LEN]>::try_from(name) else {
+        return FieldName::Other;
+    };
+    let lower = name.map(|byte| byte.to_ascii_lowercase());
+    let known = candidates.iter().find(|(known, _)| **known == lower);
+    known.map_or(FieldName::Other, |(_, field)| *field)
 }
 
 /// How far a head got.
@@ -209,30 +253,43 @@ pub(super) fn first_line(buffer: &[u8]) -> usize {
         .unwrap_or(buffer.len())
 }
 
-/// The lines of `head` from `start` on, each with its line end. httparse let no LF through but at the
-/// end of a line.
-pub(super) fn lines(head: &[u8], start: usize) -> impl Iterator<Item = Span> {
-    let mut line_start = start;
-    memchr_iter(b'\n', head.get(start..).unwrap_or_default()).map(move |position| {
-        let line = Span::new(line_start, start + position + 1);
-        line_start = line.end;
-        line
-    })
+/// Appends the places in `head` of the headers that httparse found there. Each begins a line, which ends
+/// where the next begins, the last at the blank line: httparse knows no folded lines.
+pub(super) fn locate(headers: &[httparse::Header<'_>], head: &[u8], fields: &mut Vec<Field>) {
+    let start = |header: &httparse::Header<'_>| offset(header.name.as_bytes(), head);
+    let ends = headers.iter().skip(1).map(start);
+    let ends = ends.chain(std::iter::once(blank_line(head)));
+    fields.extend(headers.iter().zip(ends).map(|(header, end)| {
+        let start = start(header);
+        let name_span = Span::new(start, start + header.name.len());
+        let value_start = match header.value {
+            [] => after_padding(name_span.end + 1, head),
+            value => offset(value, head),
+        };
+        Field {
+            name: FieldName::of(header.name.as_bytes()),
+            name_span,
+            value: Span::new(value_start, value_start + header.value.len()),
+            line: Span::new(start, end),
+        }
+    }));
 }
 
-/// Where a header that httparse found in `line` is.
-pub(super) fn locate(header: &httparse::Header<'_>, line: Span, head: &[u8]) -> Field {
-    let name_span = Span::new(line.start, line.start + header.name.len());
-    let after_colon = Span::new(name_span.end + 1, line.end);
+/// Where the blank line begins that ends `head`: with CRLF, or with a bare LF.
+pub(super) fn blank_line(head: &[u8]) -> usize {
+    head.len() - if head.ends_with(b"\r\n") { 2 } else { 1 }
+}
+
+/// Where `part` of `head` begins.
+fn offset(part: &[u8], head: &[u8]) -> usize {
+    part.as_ptr().addr() - head.as_ptr().addr()
+}
+
+/// The position of the first byte from `start` on that is neither a space nor a tab.
+fn after_padding(start: usize, head: &[u8]) -> usize {
+    let rest = head.get(start..).unwrap_or_default();
     let is_padding = |byte: &&u8| matches!(byte, b' ' | b'\t');
-    let padding_bytes = after_colon.of(head).iter().take_while(is_padding).count();
-    let value_start = after_colon.start + padding_bytes;
-    Field {
-        name: FieldName::of(header.name.as_bytes()),
-        name_span,
-        value: Span::new(value_start, value_start + header.value.len()),
-        line,
-    }
+    start + rest.iter().take_while(is_padding).count()
 }
 
 /// The values of all lines called `name`, in order.

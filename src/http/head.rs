@@ -115,10 +115,6 @@ impl RequestHead {
         let method = request.method.unwrap_or_default();
         let target = request.path.unwrap_or_default();
         let start = fields::first_line(head);
-        let mut bare_lf = false;
-        let mut lines =
-            fields::lines(head, start).inspect(|line| bare_lf |= !line.of(head).ends_with(b"\r\n"));
-
         // Exactly one space stands between the three: httparse takes no other request line.
         self.method = method_of(method);
         self.method_span = Span::new(start, start + method.len());
@@ -127,12 +123,12 @@ impl RequestHead {
         self.version_span = Span::new(0, "HTTP/1.1".len()).shifted(self.target.end + 1);
         self.len = head.len();
 
-        lines.next(); // The request line; the header lines follow, then the blank line.
-        let located = request.headers.iter().zip(&mut lines);
-        self.fields
-            .extend(located.map(|(header, line)| fields::locate(header, line, head)));
-        lines.for_each(drop);
-        self.bare_lf = bare_lf;
+        fields::locate(request.headers, head, &mut self.fields);
+        let is_bare = |end: usize| !head.get(..end).unwrap_or_default().ends_with(b"\r\n");
+        let first_line_end = self.fields.first().map(|field| field.line.start);
+        self.bare_lf = is_bare(head.len())
+            || is_bare(first_line_end.unwrap_or_else(|| fields::blank_line(head)))
+            || self.fields.iter().any(|field| is_bare(field.line.end));
     }
 }
 

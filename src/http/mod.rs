@@ -2,7 +2,8 @@
 //!
 //! A [`head`] is parsed into spans of the buffer it was read into, when that is [`due`], [`framing`] tells from it how
 //! long the body is, [`chunked`] takes a chunked body apart in place, and [`encoding`] undoes a
-//! `Content-Encoding`, which [`compress`] makes. [`response`] is the head of what an upstream answers.
+//! `Content-Encoding`, which [`compress`] makes. [`response`] is the head of what an upstream answers, and
+//! [`line`](mod@line) writes lines of heads.
 //!
 //! The room is strict where two parsers could disagree on where a request ends (RFC 9112 §11.2), for
 //! such a request would be seen differently by us and by an upstream, and lenient on everything that
@@ -14,6 +15,7 @@ pub mod due;
 pub mod encoding;
 pub mod framing;
 pub mod head;
+pub mod line;
 pub mod response;
 
 mod fields;

@@ -80,10 +80,7 @@ impl ResponseHead {
         self.version = Version::of_minor(response.version);
         self.len = head.len();
 
-        let lines = fields::lines(head, fields::first_line(head)).skip(1);
-        let located = response.headers.iter().zip(lines);
-        self.fields
-            .extend(located.map(|(header, line)| fields::locate(header, line, head)));
+        fields::locate(response.headers, head, &mut self.fields);
     }
 }
 

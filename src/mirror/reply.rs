@@ -4,10 +4,9 @@
 //! without them a browser hides the status from the SDK. `Retry-After` never goes with a 2xx, where
 //! several SDKs would take it for a ban on everything (sentry-javascript 11, sentry-rust 0.49).
 
-use std::io::Write;
-
 use bytes::Bytes;
 
+use crate::http::line;
 use crate::mirror::counters::Answered;
 use crate::mirror::limited::{DEFAULT_PAUSE_SECONDS, pause_seconds};
 use crate::mirror::rejection::Rejection;
@@ -178,30 +177,27 @@ impl Reply {
 
     /// Appends the reply to `out`, but for a large body, which is returned.
     pub fn write(&self, manner: Manner, out: &mut Vec<u8>) -> Bytes {
-        // Writing to memory does not fail.
-        let _ = write!(
-            out,
-            "HTTP/1.1 {} {}",
-            self.status,
-            reason_phrase(self.status)
-        );
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(reason_phrase(self.status).as_bytes());
         out.extend_from_slice(
             b"\r\nAccess-Control-Allow-Origin: *\
               \r\nAccess-Control-Expose-Headers: x-sentry-error,x-sentry-rate-limits,retry-after\
               \r\nCross-Origin-Resource-Policy: cross-origin\r\n",
         );
         for (name, value) in &self.fields {
-            write_field(out, name, value);
+            line::append(out, name, value);
         }
         // What the answer to GET would be long is not known where the upstream has not said it.
         let is_unknown = manner.is_head && self.body.is_empty();
         if self.status != 204 && !is_unknown {
-            let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
+            line::append_number(out, "Content-Length", self.body.len());
         }
         if !manner.keep_alive {
-            write_field(out, "Connection", b"close");
+            line::append(out, "Connection", b"close");
         } else if manner.is_http10 {
-            write_field(out, "Connection", b"keep-alive");
+            line::append(out, "Connection", b"keep-alive");
         }
         out.extend_from_slice(b"\r\n");
         if manner.is_head || self.status == 204 {
@@ -326,13 +322,6 @@ fn allowed_headers(endpoint: Endpoint) -> &'static str {
 /// that care try to read it.
 fn is_object(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"{")
-}
-
-fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 fn reason_phrase(status: u16) -> &'static str {

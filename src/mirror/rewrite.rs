@@ -6,8 +6,6 @@
 //! body is not copied: all deliveries share it. Outbounds that get something else than the whole body,
 //! decoded, get a [`Parcel`] instead, which was made for all that want the same.
 
-use std::fmt::Display;
-use std::io::Write;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -15,6 +13,7 @@ use bytes::Bytes;
 
 use crate::http::compress::Compressed;
 use crate::http::head::{Field, FieldName, Method, RequestHead};
+use crate::http::line;
 use crate::mirror::portion::Portion;
 use crate::mirror::routes::{Outbound, Route};
 use crate::sentry::edit::{Edit, Put};
@@ -281,10 +280,10 @@ impl Original<'_> {
         out: &mut Vec<u8>,
     ) {
         if !self.has_field(FieldName::Host) {
-            append_field(out, "Host", &outbound.host);
+            line::append(out, "Host", outbound.host.as_bytes());
         }
         if let Some(client) = self.client {
-            append_field(out, "X-Forwarded-For", client);
+            line::append(out, "X-Forwarded-For", client.to_string().as_bytes());
         }
         let may_lack_body = match self.parsed.method {
             Method::Get | Method::Head | Method::Delete | Method::Options | Method::Other => true,
@@ -292,10 +291,10 @@ impl Original<'_> {
         };
         // RFC 9110 section 8.6: a length of zero is only sent where a body would be expected.
         if body_len > 0 || !may_lack_body {
-            append_field(out, "Content-Length", body_len);
+            line::append_number(out, "Content-Length", body_len);
         }
         if let Some(coding) = coding.filter(|_| body_len > 0) {
-            append_field(out, "Content-Encoding", coding);
+            line::append(out, "Content-Encoding", coding.as_bytes());
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -380,11 +379,6 @@ fn delivery_bytes(outbound: &Outbound, rendered: usize, shared: usize) -> usize 
         0
     };
     rendered + ciphertext + SMALL_BYTES
-}
-
-fn append_field(out: &mut Vec<u8>, name: &str, value: impl Display) {
-    // Writing to memory does not fail.
-    let _ = write!(out, "{name}: {value}\r\n");
 }
 
 #[cfg(test)]

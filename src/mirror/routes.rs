@@ -3,7 +3,6 @@
 //! A table is immutable once built and shared by all workers; a new configuration makes a new
 //! table, which is swapped in between requests.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -20,7 +19,7 @@ use crate::sentry::dsn::{Dsn, Origin, Scheme};
 
 /// All routes of a configuration.
 pub struct Routes {
-    by_key: HashMap<Box<[u8]>, usize>,
+    by_key: Vec<(Box<[u8]>, usize)>,
     routes: Vec<Arc<Route>>,
     origins: Vec<Origin>,
     preserves: bool,
@@ -98,7 +97,7 @@ impl Routes {
     pub fn for_workers(workers: usize, config: &Config, previous: Option<&Routes>) -> Routes {
         let mut names = Names::new(workers, previous);
         let mut routes = Routes {
-            by_key: HashMap::new(),
+            by_key: Vec::new(),
             routes: Vec::new(),
             origins: Vec::new(),
             preserves: false,
@@ -125,7 +124,7 @@ impl Routes {
                 })
                 .collect();
             let key = route.inbound.key().as_bytes().into();
-            routes.by_key.insert(key, routes.routes.len());
+            routes.by_key.push((key, routes.routes.len()));
             routes.routes.push(Arc::new(Route {
                 label: route.inbound.shortened(),
                 preserves: handlings.iter().any(Handling::preserves),
@@ -138,13 +137,18 @@ impl Routes {
                 counters,
             }));
         }
+        routes.by_key.sort_unstable();
         routes.preserves = routes.routes.iter().any(|route| route.preserves);
         routes
     }
 
     /// The route of an inbound key, by exact match.
     pub fn find(&self, key: &[u8]) -> Option<&Arc<Route>> {
-        self.routes.get(*self.by_key.get(key)?)
+        let place = self
+            .by_key
+            .binary_search_by(|(known, _)| (**known).cmp(key));
+        let (_, index) = self.by_key.get(place.ok()?)?;
+        self.routes.get(*index)
     }
 
     /// All routes, in configuration order.

@@ -34,12 +34,17 @@ const EAGER_CONNECTIONS: usize = 16;
 /// How long it waits: longer than a fast server takes, shorter than anybody would notice.
 const COMEBACK_PATIENCE: Duration = Duration::from_millis(10);
 
+/// How long after its last answer a connection is not looked at before it is used again. A server that
+/// closes keeps it open for longer than that, or has said so; where one has not, the retry is for that. Under
+/// load, when each look would be a system call per delivery, connections do not wait longer.
+const JUST_NOW: Duration = Duration::from_millis(1);
+
 /// One worker's connections to one origin.
 pub struct Upstream {
     shared: Arc<SharedOrigin>,
     limits: RefCell<Rc<Limits>>,
     budget: Rc<Budget>,
-    idle: RefCell<VecDeque<Idle>>,
+    idle: RefCell<VecDeque<Box<Kept>>>,
     /// Deliveries that wait for a connection, in order. One that is gone has left nothing behind.
     waiting: RefCell<VecDeque<Weak<Waiter>>>,
     in_flight: Cell<usize>,
@@ -51,12 +56,13 @@ pub struct Upstream {
 /// A delivery that waits for a connection.
 #[derive(Default)]
 struct Waiter {
-    given: RefCell<Option<Idle>>,
+    given: RefCell<Option<Box<Kept>>>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// A connection that waits to be used again.
-struct Idle {
+/// A connection and what says how long it is kept. It is on the heap from its opening to its end: it goes
+/// from hand to hand with every delivery, and has some hundred bytes.
+struct Kept {
     connection: Connection,
     opened: Opened,
     idle_since: Instant,
@@ -160,15 +166,14 @@ impl Upstream {
     /// Sends over a pooled connection, and once more over a fresh one where the pooled one was
     /// closed before any byte of a response: most likely the upstream never saw the request.
     async fn attempt(&self, request: &mut Request, limits: &Limits) -> Result<Response, Failure> {
-        if let Some(idle) = self.reuse(limits).await {
-            let (mut connection, opened) = (idle.connection, idle.opened);
+        if let Some(mut kept) = self.reuse(limits).await {
             self.counters().reused.count();
-            match connection.exchange(request, limits).await {
+            match kept.connection.exchange(request, limits).await {
                 Ok(response) => {
-                    self.put_back(connection, opened);
+                    self.put_back(kept, limits);
                     return Ok(response);
                 }
-                Err(failure) if connection.saw_response() => return Err(failure),
+                Err(failure) if kept.connection.saw_response() => return Err(failure),
                 Err(_stale) => {
                     self.counters().retries.count();
                     debug!(origin = %self.shared.origin, "a reused connection was closed; trying a fresh one")
@@ -180,14 +185,18 @@ impl Upstream {
         let stream = connecting.await?;
         self.counters().opened.count();
         let opened = Opened::new(&self.open);
-        let mut connection = Connection::new(stream, self.budget.reservation());
-        let response = connection.exchange(request, limits).await?;
-        self.put_back(connection, opened);
+        let mut kept = Box::new(Kept {
+            connection: Connection::new(stream, self.budget.reservation()),
+            idle_since: opened.at,
+            opened,
+        });
+        let response = kept.connection.exchange(request, limits).await?;
+        self.put_back(kept, limits);
         Ok(response)
     }
 
     /// A connection that is open already, if there is one or one comes back soon.
-    async fn reuse(&self, limits: &Limits) -> Option<Idle> {
+    async fn reuse(&self, limits: &Limits) -> Option<Box<Kept>> {
         if let Some(idle) = self.take_idle(limits) {
             return Some(idle);
         }
@@ -204,14 +213,15 @@ impl Upstream {
             .or_else(|| waiter.given.borrow_mut().take())
     }
 
-    fn take_idle(&self, limits: &Limits) -> Option<Idle> {
+    fn take_idle(&self, limits: &Limits) -> Option<Box<Kept>> {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
         while let Some(waiting) = idle.pop_back() {
             if !self.is_fresh(&waiting, now, limits) {
                 continue;
             }
-            if waiting.connection.is_quiet() {
+            let has_just_answered = now.duration_since(waiting.idle_since) < JUST_NOW;
+            if has_just_answered || waiting.connection.is_quiet() {
                 return Some(waiting);
             }
             self.counters().stale.count();
@@ -219,15 +229,10 @@ impl Upstream {
         None
     }
 
-    fn put_back(&self, connection: Connection, opened: Opened) {
+    fn put_back(&self, mut returned: Box<Kept>, limits: &Limits) {
         let now = Instant::now();
-        let returned = Idle {
-            connection,
-            opened,
-            idle_since: now,
-        };
-        let limits = self.limits();
-        if !returned.connection.is_reusable() || !self.is_fresh(&returned, now, &limits) {
+        returned.idle_since = now;
+        if !returned.connection.is_reusable() || !self.is_fresh(&returned, now, limits) {
             return;
         }
         if let Some(waiter) = self.next_waiter() {
@@ -242,8 +247,8 @@ impl Upstream {
     }
 
     /// Whether a connection may be kept; counts it where it may not.
-    fn is_fresh(&self, idle: &Idle, now: Instant, limits: &Limits) -> bool {
-        let reason = idle.reason_to_drop(now, limits);
+    fn is_fresh(&self, kept: &Kept, now: Instant, limits: &Limits) -> bool {
+        let reason = kept.reason_to_drop(now, limits);
         if let Some(reason) = reason {
             self.counters().dropped.count(reason);
         }
@@ -263,14 +268,14 @@ impl Upstream {
 }
 
 impl Waiter {
-    fn give(&self, connection: Idle) {
+    fn give(&self, connection: Box<Kept>) {
         *self.given.borrow_mut() = Some(connection);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
     }
 
-    fn poll_given(&self, context: &Context<'_>) -> Poll<Idle> {
+    fn poll_given(&self, context: &Context<'_>) -> Poll<Box<Kept>> {
         match self.given.borrow_mut().take() {
             Some(connection) => Poll::Ready(connection),
             None => {
@@ -281,7 +286,7 @@ impl Waiter {
     }
 }
 
-impl Idle {
+impl Kept {
     fn reason_to_drop(&self, now: Instant, limits: &Limits) -> Option<Dropped> {
         if now.duration_since(self.opened.at) >= limits.pool_max_age {
             Some(Dropped::Old)

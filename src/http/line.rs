@@ -1,0 +1,35 @@
+//! Header lines on their way out.
+//!
+//! They are appended to a message that is being rendered, which happens for every outbound of a request;
+//! the formatting of the standard library takes ten times as long for a number.
+
+/// Appends the line `name: value`.
+pub fn append(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The same for a number, in decimal.
+pub fn append_number(out: &mut Vec<u8>, name: &str, value: usize) {
+    append(out, name, itoa::Buffer::new().format(value).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_follow_each_other() {
+        let mut out = b"HTTP/1.1 200 OK\r\n".to_vec();
+        append(&mut out, "Host", b"o1.example.com:8080");
+        append_number(&mut out, "Content-Length", 0);
+        append_number(&mut out, "Age", usize::MAX);
+        let expected = format!(
+            "HTTP/1.1 200 OK\r\nHost: o1.example.com:8080\r\nContent-Length: 0\r\nAge: {}\r\n",
+            usize::MAX
+        );
+        assert_eq!(out, expected.as_bytes());
+    }
+}
