@@ -17,6 +17,7 @@ use sentry_mirror::server::notify;
 use sentry_mirror::server::plan::Plan;
 use sentry_mirror::server::signals::{self, Request};
 use sentry_mirror::server::supervisor::{Mirror, StartError};
+use sentry_mirror::sys;
 use tracing::{error, info, warn};
 
 /// The mirror cannot run.
@@ -26,6 +27,7 @@ const FAILED: u8 = 1;
 const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
+    sys::keep_freed_memory();
     let arguments = Arguments::of_process();
     let result = match &arguments.command {
         Some(Command::Demo { once }) => demo::run(*once).map_err(|error| (FAILED, error)),

@@ -165,7 +165,12 @@ impl TlsStream {
                 ),
             ];
             sent += self.session.writer().write_vectored(&slices)?;
-            let outgoing = self.take_ciphertext()?;
+            // Only the first slice: where the kernel takes all at once, nothing is waited for, and nobody else
+            // would get a turn while a large body goes out.
+            let outgoing = match sent <= SLICE_BYTES {
+                true => self.send_ciphertext()?,
+                false => self.take_ciphertext()?,
+            };
             let (tcp, session) = (&mut self.tcp, &mut self.session);
             let is_answered = |probe: &Probe| has_plaintext(session, probe);
             let writing = write_unless_answered(tcp, outgoing, &mut probe, is_answered);
@@ -243,7 +248,7 @@ impl TlsStream {
 
     /// Sends all ciphertext that the session has ready.
     async fn flush(&mut self) -> io::Result<()> {
-        let outgoing = self.take_ciphertext()?;
+        let outgoing = self.send_ciphertext()?;
         if outgoing.is_empty() {
             self.put_back(outgoing);
             return Ok(());
@@ -251,6 +256,20 @@ impl TlsStream {
         let (result, outgoing) = write_all(&mut self.tcp, outgoing).await;
         self.put_back(outgoing);
         result
+    }
+
+    /// Sends of the ciphertext that the session has ready what the kernel takes at once, straight from where
+    /// it is, and gives the rest. A copy of it all and an operation of its own cost more.
+    fn send_ciphertext(&mut self) -> io::Result<Vec<u8>> {
+        let mut outlet = Outlet {
+            tcp: &self.tcp,
+            is_full: false,
+            rest: std::mem::take(&mut self.outgoing),
+        };
+        while self.session.wants_write() {
+            self.session.write_tls(&mut outlet)?;
+        }
+        Ok(outlet.rest)
     }
 
     /// All ciphertext that the session has ready.
@@ -267,6 +286,38 @@ impl TlsStream {
         outgoing.clear();
         outgoing.shrink_to(KEPT_BYTES);
         self.outgoing = outgoing;
+    }
+}
+
+/// Takes bytes for a socket as long as the kernel takes them, and keeps all that come after that.
+struct Outlet<'t> {
+    tcp: &'t TcpStream,
+    is_full: bool,
+    rest: Vec<u8>,
+}
+
+impl Write for Outlet<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let count = slices.iter().map(|slice| slice.len()).sum();
+        if !self.is_full {
+            let sent = sys::send_now(self.tcp, slices)?;
+            self.is_full = sent < count;
+            if sent > 0 {
+                return Ok(sent);
+            }
+        }
+        for slice in slices {
+            self.rest.extend_from_slice(slice);
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
