@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::config::Config;
-use sentry_mirror::mirror::copies::Template;
+use sentry_mirror::mirror::copies::{self, Template};
 use sentry_mirror::mirror::portion::{Portion, cut};
 use sentry_mirror::sentry::envelope;
 use sentry_mirror::sentry::inventory::Inventory;
@@ -80,7 +80,11 @@ fuzz_target!(|data: &[u8]| {
         edits,
         rest: Bytes::copy_from_slice(&data[header.end..]),
     };
-    let copy = Template::new(&portion, true).copy(2);
+    let ids = copies::ids(data, true).map(|ids| ids.spans).collect();
+    let template = Template::new(&portion, Bytes::copy_from_slice(data), ids);
+    let mut text = template.text().to_vec();
+    template.ids().for_each(|ids| copies::rename(&mut text, ids, 2));
+    let copy = template.portion(text);
     assert_eq!((copy.front.len(), copy.rest.len()), (portion.front.len(), portion.rest.len()));
     let copy = [copy.front, copy.rest].concat();
     for (old, new) in data.iter().zip(&copy) {

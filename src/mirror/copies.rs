@@ -13,29 +13,33 @@ use memchr::memmem;
 use crate::mirror::portion::Portion;
 use crate::sentry::edit::Edit;
 use crate::sentry::envelope;
-use crate::sentry::items::items;
+use crate::sentry::items::{Item, items};
 use crate::sentry::places::{self, Found};
 use crate::sentry::sampling::{id_of_copy, is_id};
 use crate::span::Span;
 
+/// How many ids are renamed at a time: some 0.5 ms of work.
+pub const RENAMED_MAX: usize = 1024;
+
 /// What copies of a portion are made from.
 pub struct Template {
-    text: Vec<u8>,
+    text: Bytes,
     front_bytes: usize,
     edits: Vec<Edit>,
-    ids: Vec<Span>,
+    ids: Vec<Box<[Span]>>,
+}
+
+/// The ids of a part of a text.
+pub struct Ids {
+    /// How many bytes there were to walk over at most.
+    pub walked_bytes: usize,
+    /// Where they are.
+    pub spans: Box<[Span]>,
 }
 
 impl Template {
-    /// Finds the ids in a portion, of an envelope or else of an event alone.
-    pub fn new(portion: &Portion, is_envelope: bool) -> Template {
-        let text = [&portion.front[..], &portion.rest].concat();
-        let header = is_envelope.then(|| envelope::scan(&text, &mut Vec::new()));
-        let ids = match header {
-            Some(Ok(header)) => ids_of_envelope(&text, header.end),
-            Some(Err(_)) => Vec::new(),
-            None => ids_of_event(&text),
-        };
+    /// For copies of `portion`, whose `text` in one piece has these ids.
+    pub fn new(portion: &Portion, text: Bytes, ids: Vec<Box<[Span]>>) -> Template {
         Template {
             text,
             front_bytes: portion.front.len(),
@@ -44,10 +48,18 @@ impl Template {
         }
     }
 
-    /// Copy number `copy`.
-    pub fn copy(&self, copy: u32) -> Portion {
-        let mut text = self.text.clone();
-        rename(&mut text, &self.ids, copy);
+    /// What a copy begins as.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Where its ids are, in slices each of which takes little time to [`rename`].
+    pub fn ids(&self) -> impl Iterator<Item = &[Span]> {
+        self.ids.iter().flat_map(|ids| ids.chunks(RENAMED_MAX))
+    }
+
+    /// The copy that has become of its text.
+    pub fn portion(&self, text: Vec<u8>) -> Portion {
         let text = Bytes::from(text);
         Portion {
             front: text.slice(..self.front_bytes),
@@ -57,40 +69,52 @@ impl Template {
     }
 }
 
-/// Where the ids of an envelope are, whose header is `header_bytes` long.
-fn ids_of_envelope(envelope: &[u8], header_bytes: usize) -> Vec<Span> {
-    let mut found = Vec::new();
-    let header = envelope.get(..header_bytes).unwrap_or_default();
-    // It was read once already; what could not be read has no ids.
-    let _ = places::find(header, 0, &places::HEADER, &mut found);
-    for item in items(envelope, header_bytes).map_while(Result::ok) {
-        let payload = match &*item.kind {
-            // A file is somebody's, whatever it looks like.
-            b"attachment" => continue,
-            b"replay_video" => replay_event(envelope, item.payload),
-            _ => item.payload,
-        };
-        places::search(envelope, payload, &mut found);
-    }
-    unique_ids(envelope, &found)
+/// Where the ids are in `text`, an envelope or else an event alone: first those in the header, then those
+/// of each item.
+pub fn ids(text: &[u8], is_envelope: bool) -> impl Iterator<Item = Ids> {
+    let header = is_envelope.then(|| envelope::scan(text, &mut Vec::new()));
+    let (start, header_end) = match header {
+        Some(Ok(header)) => {
+            let header_text = text.get(..header.end).unwrap_or_default();
+            let mut found = Vec::new();
+            // It was read once already; what could not be read has no ids.
+            let _ = places::find(header_text, 0, &places::HEADER, &mut found);
+            (Some(unique(text, header.end, &found)), Some(header.end))
+        }
+        // Nobody knows what it is.
+        Some(Err(_)) => (None, None),
+        None => (Some(search(text, Span::new(0, text.len()))), None),
+    };
+    let items = header_end.map(|end| items(text, end).map_while(Result::ok));
+    let of_item = move |item: Item<'_>| match &*item.kind {
+        // A file is somebody's, whatever it looks like.
+        b"attachment" => search(text, Span::default()),
+        b"replay_video" => search(text, replay_event(text, item.payload)),
+        _ => search(text, item.payload),
+    };
+    start
+        .into_iter()
+        .chain(items.into_iter().flatten().map(of_item))
 }
 
-/// Where the ids of an event without an envelope are.
-fn ids_of_event(body: &[u8]) -> Vec<Span> {
+fn search(text: &[u8], payload: Span) -> Ids {
     let mut found = Vec::new();
-    places::search(body, Span::new(0, body.len()), &mut found);
-    unique_ids(body, &found)
+    places::search(text, payload, &mut found);
+    unique(text, payload.len().min(places::SEARCHED_BYTES_MAX), &found)
 }
 
 /// What of `found` has to be another one in each copy.
-fn unique_ids(text: &[u8], found: &[Found]) -> Vec<Span> {
+fn unique(text: &[u8], walked_bytes: usize, found: &[Found]) -> Ids {
     let unique = found.iter().filter(|found| found.meaning.is_unique());
     let spans = unique.map(|found| found.span);
-    spans.filter(|span| is_id(span.of(text))).collect()
+    Ids {
+        walked_bytes,
+        spans: spans.filter(|span| is_id(span.of(text))).collect(),
+    }
 }
 
 /// Puts the ids of copy number `copy` in the place of the original ones.
-fn rename(text: &mut [u8], ids: &[Span], copy: u32) {
+pub fn rename(text: &mut [u8], ids: &[Span], copy: u32) {
     for id in ids {
         if let Some(place) = text.get_mut(id.start..id.end) {
             let renamed = id_of_copy(place, copy);
@@ -138,7 +162,12 @@ mod tests {
             edits: Vec::new(),
             rest: Bytes::copy_from_slice(&text.as_bytes()[line..]),
         };
-        let copy = Template::new(&portion, true).copy(copy);
+        let whole = Bytes::copy_from_slice(text.as_bytes());
+        let ids = ids(&whole, true).map(|ids| ids.spans).collect();
+        let template = Template::new(&portion, whole, ids);
+        let mut text = template.text().to_vec();
+        template.ids().for_each(|ids| rename(&mut text, ids, copy));
+        let copy = template.portion(text);
         assert_eq!(copy.front.len(), line);
         String::from_utf8([copy.front, copy.rest].concat()).unwrap()
     }
@@ -286,9 +315,9 @@ mod tests {
             payload.len()
         );
         let mut text = [head.as_bytes(), &payload].concat();
-        let ids = ids_of_envelope(&text, 2);
-        assert_eq!(ids.len(), 2);
-        rename(&mut text, &ids, 2);
+        let found: Vec<Span> = ids(&text, true).flat_map(|ids| ids.spans).collect();
+        assert_eq!(found.len(), 2);
+        rename(&mut text, &found, 2);
         assert!(memmem::find(&text, renamed(EVENT, 2).as_bytes()).is_some());
         assert!(memmem::find(&text, EVENT.as_bytes()).is_none());
         for cut in 0..payload.len() {

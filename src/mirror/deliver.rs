@@ -5,7 +5,7 @@
 //! the background, whatever becomes of the connection.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -98,13 +98,15 @@ impl<K: 'static> FanOut<K> {
         });
         let worker = fan_out.counters.worker;
         route.counters.of(worker).begun.count();
+        let known_items = OnceCell::new();
         for (index, outbound) in route.outbounds.iter().enumerate().take(count) {
             outbound.counters.of(worker).begun.count();
             if outbound.handling.is_some() && !as_it_is {
                 continue;
             }
             let limits = outbound.limits.in_force(now);
-            if !limits.is_empty() && limited::forbid_all(&limits, &items()) {
+            let items = || known_items.get_or_init(&items);
+            if !limits.is_empty() && limited::forbid_all(&limits, items()) {
                 let pause = limited::longest_seconds(&limits);
                 fan_out.record(index, Err(Failure::Withheld(pause)));
                 continue;

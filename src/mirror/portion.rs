@@ -7,6 +7,8 @@
 //! Logs, metrics and spans of several traces come in one item. Where only some of them stay, the item
 //! is made shorter, and the two numbers in its header that depend on that are written anew.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::sentry::category::Category;
@@ -52,7 +54,7 @@ pub enum Piece {
     /// Bytes of the body.
     Copy(Span),
     /// Other bytes.
-    Text(String),
+    Text(Cow<'static, str>),
 }
 
 impl Pieces {
@@ -64,7 +66,7 @@ impl Pieces {
         }
     }
 
-    fn text(&mut self, text: impl Into<String>) {
+    fn text(&mut self, text: impl Into<Cow<'static, str>>) {
         self.0.push(Piece::Text(text.into()));
     }
 
@@ -84,6 +86,11 @@ impl Pieces {
             Piece::Text(text) => text.len(),
         };
         self.0.iter().map(length).sum()
+    }
+
+    /// What the list of them takes in memory; the few texts that are numbers are not worth counting.
+    pub fn held_bytes(&self) -> usize {
+        self.0.capacity() * size_of::<Piece>()
     }
 
     /// Whether there is nothing in it.

@@ -316,12 +316,34 @@ impl<'b> Scanner<'b> {
                     braces >>= 1;
                     self.at += 1;
                 }
-                b',' | b':' if depth > 0 => self.at += 1,
+                _ if depth > 0 => self.skip_between()?,
                 _ => self.skip_scalar()?,
             }
             if depth == 0 {
                 return Ok(());
             }
+        }
+    }
+
+    /// Walks over all that stands between strings and brackets inside of a value.
+    fn skip_between(&mut self) -> Result<(), EnvelopeError> {
+        let rest = self.body.get(self.at..).unwrap_or_default();
+        // One loop over all of it, since a long array of numbers takes some time.
+        let is_between = |byte: &u8| {
+            matches!(
+                byte,
+                b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'+' | b'-' | b'.' | b',' | b':'
+                    | b' ' | b'\t' | b'\r' | b'\n'
+            )
+        };
+        let length = rest
+            .iter()
+            .position(|byte| !is_between(byte))
+            .unwrap_or(rest.len());
+        self.at += length;
+        match length {
+            0 => Err(EnvelopeError::Malformed),
+            _ => Ok(()),
         }
     }
 

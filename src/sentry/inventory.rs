@@ -2,8 +2,9 @@
 //! belongs to.
 //!
 //! An attachment goes where the event goes that it comes with, so it has that event's category and
-//! ticket. That event may be an attachment itself, of which Sentry makes one: a crash report. Logs, metrics and spans come many in one item and from several traces, so each of these
-//! entries has a ticket of its own. What else decides is chosen so that what only makes sense as a
+//! ticket. That event may be an attachment itself, of which Sentry makes one: a crash report. Logs,
+//! metrics and spans come many in one item and from several traces, so each of these entries has a
+//! ticket of its own. What else decides is chosen so that what only makes sense as a
 //! whole stays whole: all parts of a replay, all updates of a session, all chunks of a profiler's
 //! run, all check-ins of a monitor, and of everything else a trace.
 
@@ -11,7 +12,7 @@ use std::cell::OnceCell;
 
 use super::category::Category;
 use super::envelope::{EnvelopeError, unescape};
-use super::items::{Item, items};
+use super::items::{Item, Items, items};
 use super::places::{self, Found, Meaning};
 use super::sampling::Ticket;
 use crate::span::Span;
@@ -19,6 +20,10 @@ use crate::span::Span;
 /// How much of either end of what has no id at all is hashed instead. The first alone may be the same
 /// in all requests of a service: OTLP begins with the attributes of the resource.
 const HASHED_BYTES: usize = 1024;
+
+/// How many entries of an envelope have tickets of their own. SDKs send 100 logs, or 1,000 metrics or
+/// spans, at a time. An item with which there would be more is not taken apart: it has one ticket.
+pub const ENTRIES_MAX: usize = 10_000;
 
 /// The parts of an envelope.
 #[derive(Debug)]
@@ -49,8 +54,7 @@ pub struct Part {
 }
 
 impl Inventory {
-    /// The items of `body`, whose envelope header ends at `header_end`. Tickets are only found out
-    /// where there `is_sampling`.
+    /// The items of `body`, whose envelope header ends at `header_end`, all at once; see [`Survey`].
     ///
     /// # Errors
     /// An item is not well-formed, so that nobody knows where it ends.
@@ -59,45 +63,133 @@ impl Inventory {
         header_end: usize,
         is_sampling: bool,
     ) -> Result<Inventory, EnvelopeError> {
-        let found: Vec<Item<'_>> = items(body, header_end).collect::<Result<_, _>>()?;
-        let header = Header::read(body.get(..header_end).unwrap_or_default());
-        let part = |item: &Item<'_>| {
-            let mut part = Part {
-                whole: item.whole,
-                payload: item.payload,
-                length: item.length,
-                item_count: item.item_count,
-                category: category(body, item),
-                ticket: Ticket::of(b""),
-                entries: Vec::new(),
-            };
-            if is_sampling {
-                part.ticket = header.ticket(body, item, part.category);
-                part.entries = header.entries(body, item, part.category);
-            }
-            part
-        };
-        let event = OnceCell::new();
-        let find_event = || {
-            let known = found.iter().find(|item| is_event(&item.kind));
-            let crash = || found.iter().find(|item| becomes_event(body, item));
-            known.or_else(crash).map(part)
-        };
-        let parts = found.iter().map(|item| {
-            let mut part = part(item);
-            if goes_along(&item.kind)
-                && let Some(event) = event.get_or_init(find_event)
-            {
-                part.category = event.category;
-                part.ticket = event.ticket;
-            }
-            part
-        });
-        Ok(Inventory {
-            parts: parts.collect(),
-            sample_rate: header.sample_rate,
-        })
+        let mut survey = Survey::new(body, header_end, is_sampling);
+        while survey.step()?.is_some() {}
+        Ok(survey.finish())
     }
+}
+
+/// An inventory that is being made, an item at a time: to walk over all payloads of a large envelope
+/// takes longer than a core should be kept from everything else.
+pub struct Survey<'b> {
+    body: &'b [u8],
+    items: Items<'b>,
+    header: Header,
+    is_sampling: bool,
+    parts: Vec<Part>,
+    /// The parts that belong to the event.
+    followers: Vec<usize>,
+    /// The first event, and the first attachment that becomes one.
+    event: Option<(Option<Category>, Ticket)>,
+    crash: Option<(Option<Category>, Ticket)>,
+    /// How many more entries may have tickets of their own.
+    entries_left: usize,
+    /// What the entries so far take in memory.
+    entries_bytes: usize,
+}
+
+impl<'b> Survey<'b> {
+    /// Begins the inventory of `body`, whose envelope header ends at `header_end`. Tickets are only found
+    /// out where there `is_sampling`.
+    pub fn new(body: &'b [u8], header_end: usize, is_sampling: bool) -> Survey<'b> {
+        Survey {
+            body,
+            items: items(body, header_end),
+            header: Header::read(body.get(..header_end).unwrap_or_default()),
+            is_sampling,
+            parts: Vec::new(),
+            followers: Vec::new(),
+            event: None,
+            crash: None,
+            entries_left: ENTRIES_MAX,
+            entries_bytes: 0,
+        }
+    }
+
+    /// Takes the next item, and gives how many bytes there were to walk over at most; `None` behind the
+    /// last one.
+    ///
+    /// # Errors
+    /// The item is not well-formed, so that nobody knows where it ends.
+    pub fn step(&mut self) -> Result<Option<usize>, EnvelopeError> {
+        let Some(item) = self.items.next().transpose()? else {
+            return Ok(None);
+        };
+        let mut part = Part {
+            whole: item.whole,
+            payload: item.payload,
+            length: item.length,
+            item_count: item.item_count,
+            category: category(self.body, &item),
+            ticket: Ticket::of(b""),
+            entries: Vec::new(),
+        };
+        if self.is_sampling {
+            self.decide(&item, &mut part);
+        }
+        let as_event = (part.category, part.ticket);
+        if is_event(&item.kind) {
+            self.event.get_or_insert(as_event);
+        } else if becomes_event(self.body, &item) {
+            self.crash.get_or_insert(as_event);
+        }
+        if goes_along(&item.kind) {
+            self.followers.push(self.parts.len());
+        }
+        self.parts.push(part);
+        Ok(Some(item.whole.len().min(places::SEARCHED_BYTES_MAX)))
+    }
+
+    /// Finds out what decides on an item, in one walk over its payload.
+    fn decide(&mut self, item: &Item<'_>, part: &mut Part) {
+        let found = OnceCell::new();
+        if has_entries(part) {
+            let (body, header) = (self.body, &self.header);
+            let (mut ids, mut entries) = (Vec::new(), Vec::new());
+            let entry = |span, found: &[Found]| {
+                entries.push((span, header.ticket_of_entry(body, span, found)));
+            };
+            let walked = places::entries(body, part.payload, self.entries_left, &mut ids, entry);
+            if walked.is_ok() && !entries.is_empty() {
+                self.entries_left = self.entries_left.saturating_sub(entries.len());
+                self.entries_bytes += entries.capacity() * size_of::<(Span, Ticket)>();
+                part.entries = entries;
+                return;
+            }
+            let _ = found.set(ids);
+        }
+        part.ticket = self.header.ticket(self.body, item, part.category, &found);
+    }
+
+    /// What the inventory takes in memory so far.
+    pub fn held_bytes(&self) -> usize {
+        self.parts.capacity() * size_of::<Part>() + self.entries_bytes
+    }
+
+    /// The inventory of the items so far.
+    pub fn finish(mut self) -> Inventory {
+        if let Some((category, ticket)) = self.event.or(self.crash) {
+            for index in self.followers {
+                if let Some(part) = self.parts.get_mut(index) {
+                    part.category = category;
+                    part.ticket = ticket;
+                }
+            }
+        }
+        Inventory {
+            parts: self.parts,
+            sample_rate: self.header.sample_rate,
+        }
+    }
+}
+
+/// Whether an item is of a kind that has entries, and short enough to be walked over.
+fn has_entries(part: &Part) -> bool {
+    let may_have_some = matches!(
+        part.category,
+        Some(Category::LogItem | Category::TraceMetric | Category::Span)
+    );
+    may_have_some && part.payload.len() <= places::SEARCHED_BYTES_MAX
 }
 
 /// What an item counts as by itself.
@@ -165,9 +257,15 @@ impl Header {
         }
     }
 
-    /// The ticket of an item: that of what it is a part of, as far as that is told.
-    fn ticket(&self, body: &[u8], item: &Item<'_>, category: Option<Category>) -> Ticket {
-        let found = OnceCell::new();
+    /// The ticket of an item: that of what it is a part of, as far as that is told. The ids in its payload
+    /// are looked for if they are asked for and were not `found` before.
+    fn ticket(
+        &self,
+        body: &[u8],
+        item: &Item<'_>,
+        category: Option<Category>,
+        found: &OnceCell<Vec<Found>>,
+    ) -> Ticket {
         let own = |meaning| {
             let found = found.get_or_init(|| ids(body, item.payload));
             ticket(body, found, meaning)
@@ -195,32 +293,15 @@ impl Header {
             .unwrap_or_else(|| content(item.payload.of(body)))
     }
 
-    /// The tickets of the entries of an item, where it is of a kind that has some.
-    fn entries(
-        &self,
-        body: &[u8],
-        item: &Item<'_>,
-        category: Option<Category>,
-    ) -> Vec<(Span, Ticket)> {
-        let may_have_some = matches!(
-            category,
-            Some(Category::LogItem | Category::TraceMetric | Category::Span)
-        );
-        if !may_have_some || item.payload.len() > places::SEARCHED_BYTES_MAX {
-            return Vec::new();
-        }
-        let ticket_of = |(span, found): (Span, Vec<Found>)| {
-            let own = |meaning| ticket(body, &found, meaning);
-            let ticket = own(Meaning::PartTraceId)
-                .or(self.trace)
-                .or(self.replay)
-                .or_else(|| own(Meaning::ReplayId))
-                .or(self.event)
-                .unwrap_or_else(|| content(span.of(body)));
-            (span, ticket)
-        };
-        let entries = places::entries(body, item.payload);
-        entries.into_iter().map(ticket_of).collect()
+    /// The ticket of an entry at `span`, in which the ids `found` are.
+    fn ticket_of_entry(&self, body: &[u8], span: Span, found: &[Found]) -> Ticket {
+        let own = |meaning| ticket(body, found, meaning);
+        own(Meaning::PartTraceId)
+            .or(self.trace)
+            .or(self.replay)
+            .or_else(|| own(Meaning::ReplayId))
+            .or(self.event)
+            .unwrap_or_else(|| content(span.of(body)))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Behind the envelope's header stand items: a JSON object on a line of its own, then the payload.
 //! Where the object has a `length` the payload is that long and may contain line feeds, otherwise it
 //! ends at the next one. Nothing is copied and no payload is looked at. The walk agrees with Relay's
-//! parser wherever Relay accepts; where Relay refuses, some of what is wrong inside of an item's header
+//! parser wherever Relay accepts, but for headers that are longer than any SDK makes them; where Relay refuses, some of what is wrong inside of an item's header
 //! is not noticed, but never where an item begins or ends, or of what type it is.
 
 use std::borrow::Cow;
@@ -15,6 +15,10 @@ use crate::span::Span;
 
 /// How many items an envelope may have; Relay refuses one with more.
 pub const ITEMS_MAX: usize = 500;
+
+/// How long the header of an item may be: fifty times what SDKs make it. A longer one would keep the
+/// core from everything else while it is walked over.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
 
 /// One item.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +76,16 @@ impl<'b> Items<'b> {
     fn read(&mut self, start: usize) -> Result<Item<'b>, EnvelopeError> {
         let body = self.body;
         self.left = self.left.checked_sub(1).ok_or(EnvelopeError::TooMany)?;
-        let mut scanner = Scanner { body, at: start };
-        let header = ItemHeader::read(&mut scanner)?;
+        // Cut off, a header that is too long has no end.
+        let header_end = body.len().min(start + HEADER_BYTES_MAX);
+        let mut scanner = Scanner {
+            body: body.get(..header_end).unwrap_or_default(),
+            at: start,
+        };
+        let header = ItemHeader::read(&mut scanner).map_err(|error| match error {
+            EnvelopeError::UnexpectedEnd if header_end < body.len() => EnvelopeError::TooLong,
+            error => error,
+        })?;
         let kind = unescape(header.kind.ok_or(EnvelopeError::Malformed)?.of(body));
         let payload_start = end_of_line(body, scanner.at)?;
         let rest = body.get(payload_start..).unwrap_or_default();

@@ -22,6 +22,10 @@ mod ends;
 /// longer one would keep the core from everything else.
 pub const SEARCHED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// How many values are noted of one payload. That is more than there are ids of 32 digits in one that
+/// is searched whole, so that only what holds something else can have more.
+const FOUND_MAX: usize = SEARCHED_BYTES_MAX / 32;
+
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
@@ -245,30 +249,49 @@ pub fn find(
     walk(&mut scanner, place, Scanner::NESTING_MAX, found)
 }
 
-/// The entries of a payload that is an object with an array `items`, each with the values that are
-/// in it. Empty for any other payload, and for one that is not well-formed: it is not taken apart.
-pub fn entries(text: &[u8], payload: Span) -> Vec<(Span, Vec<Found>)> {
+/// Tells `entry` of each entry of a payload that is an object with an array `items`, with the values
+/// that are in it, and appends to `found` all ids in the payload, as [`search`] does. An error where the
+/// payload is not to be taken apart: it is not well-formed, or there are more than `entries_max`. The
+/// walk ends there, and what it has told of before is void.
+pub fn entries(
+    text: &[u8],
+    payload: Span,
+    entries_max: usize,
+    found: &mut Vec<Found>,
+    mut entry: impl FnMut(Span, &[Found]),
+) -> Result<(), EnvelopeError> {
     let mut scanner = Scanner {
         body: text.get(..payload.end).unwrap_or_default(),
         at: payload.start,
     };
-    let mut entries = Vec::new();
-    let walked = scanner.object(|scanner, name| {
-        if name != b"items" || scanner.next_token()? != b'[' {
-            return scanner.skip_value(Scanner::NESTING_MAX - 1);
+    let within = Scanner::NESTING_MAX - 1;
+    let mut left = entries_max;
+    let mut inside = Vec::new();
+    scanner.object(|scanner, name| {
+        let token = scanner.next_token()?;
+        if name == b"items" && token == b'[' {
+            return elements(scanner, |scanner| {
+                left = left.checked_sub(1).ok_or(EnvelopeError::TooMany)?;
+                let start = scanner.at;
+                inside.clear();
+                let walked = walk(scanner, &ENTRY, within - 1, &mut inside);
+                inside.iter().for_each(|value| note(found, *value));
+                walked?;
+                entry(Span::new(start, scanner.at), &inside);
+                Ok(())
+            });
         }
-        elements(scanner, |scanner| {
-            let start = scanner.at;
-            let mut found = Vec::new();
-            walk(scanner, &ENTRY, Scanner::NESTING_MAX - 2, &mut found)?;
-            entries.push((Span::new(start, scanner.at), found));
-            Ok(())
-        })
-    });
-    if walked.is_err() {
-        entries.clear();
+        match PAYLOAD.member(name, token) {
+            Some(place) => walk(scanner, place, within, found),
+            None => scanner.skip_value(within),
+        }
+    })
+}
+
+fn note(found: &mut Vec<Found>, value: Found) {
+    if found.len() < FOUND_MAX {
+        found.push(value);
     }
-    entries
 }
 
 /// Walks over a value in which arrays and objects may be nested `nesting_max` deep.
@@ -281,20 +304,15 @@ fn walk(
     let within = nesting_max.saturating_sub(1);
     match (place, scanner.next_token()?) {
         (Value(meaning), b'"') => {
-            let span = scanner.string()?;
-            found.push(Found {
-                meaning: *meaning,
-                span,
-            });
+            let (meaning, span) = (*meaning, scanner.string()?);
+            note(found, Found { meaning, span });
             Ok(())
         }
         (Value(meaning), b'0'..=b'9') => {
             let start = scanner.at;
             scanner.skip_scalar()?;
-            found.push(Found {
-                meaning: *meaning,
-                span: Span::new(start, scanner.at),
-            });
+            let (meaning, span) = (*meaning, Span::new(start, scanner.at));
+            note(found, Found { meaning, span });
             Ok(())
         }
         (Members(_), b'{') => scanner.members(|scanner, name| {

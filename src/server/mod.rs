@@ -31,4 +31,5 @@ pub mod sight;
 pub mod signals;
 pub mod stop;
 pub mod supervisor;
+mod turns;
 pub mod worker;

@@ -7,13 +7,13 @@
 
 use std::cell::OnceCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::budget::Reservation;
 use crate::http::head::Method;
-use crate::mirror::copies::Template;
+use crate::mirror::copies::{self, Template};
 use crate::mirror::deliver::FanOut;
 use crate::mirror::handling::{Form, Handling};
 use crate::mirror::limited;
@@ -23,20 +23,16 @@ use crate::mirror::routes::Route;
 use crate::sentry::category::Category;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
-use crate::sentry::inventory::{self, Inventory};
+use crate::sentry::inventory::{self, Inventory, Survey};
+use crate::sentry::sampling::Ticket;
 use crate::sentry::selection::{Refused, Selection};
 use crate::server::compression::{Compressions, compress};
 use crate::server::gate::Pass;
 use crate::server::part::part;
 use crate::server::request::Sent;
+use crate::server::turns::{Turns, joined};
 use crate::server::worker::{Routing, Worker};
 use crate::upstream::exchange::Failure;
-
-/// How much is copied before other connections get their turn: some 0.5 ms of work.
-const COPIED_BYTES: usize = 2 * 1024 * 1024;
-
-/// How long they get it.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// What a delivery keeps alive.
 type Kept = (Reservation, Pass);
@@ -55,7 +51,8 @@ pub(super) async fn deliver_handled(
         original,
         sent,
         samples: route.samples,
-        inventory: OnceCell::new(),
+        part: OnceCell::new(),
+        inventory: None,
         taken: Vec::new(),
         compressions: Compressions::default(),
         share: worker.budget.reservation(),
@@ -71,10 +68,12 @@ pub(super) async fn deliver_handled(
             }
         };
         let now = Instant::now();
+        let items = OnceCell::new();
         let mut open = Vec::new();
         for (place, outbound) in route.handled(index) {
             let limits = outbound.limits.in_force(now);
-            if !limits.is_empty() && limited::forbid_all(&limits, &taken.items(sent)) {
+            let items = || items.get_or_init(|| taken.items(sent));
+            if !limits.is_empty() && limited::forbid_all(&limits, items()) {
                 let pause = limited::longest_seconds(&limits);
                 fan_out.record(place, Err(Failure::Withheld(pause)));
             } else if let Some(upstream) = routing.upstreams.get(outbound.origin) {
@@ -161,7 +160,9 @@ struct Preparation<'p> {
     original: &'p Original<'p>,
     sent: &'p Sent<'p>,
     samples: bool,
-    inventory: OnceCell<Result<Inventory, EnvelopeError>>,
+    /// What it is where it is no envelope.
+    part: OnceCell<(Option<Category>, Ticket)>,
+    inventory: Option<Result<Inventory, EnvelopeError>>,
     /// What the selections took that were asked already.
     taken: Vec<(Selection, Result<Taken, Missing>)>,
     compressions: Compressions,
@@ -201,15 +202,16 @@ impl Preparation<'_> {
 
     async fn select(&mut self, selection: &Selection) -> Result<Taken, Missing> {
         let Some(envelope) = &self.sent.envelope else {
-            let (category, ticket) = part(self.sent, self.original.head_edits);
-            let taken = selection.take(category, ticket);
+            let part = || part(self.sent, self.original.head_edits);
+            let (category, ticket) = self.part.get_or_init(part);
+            let taken = selection.take(*category, *ticket);
             return taken.map(|()| self.everything()).map_err(Missing::Refused);
         };
         let body = self.original.body;
-        let inventory = self
-            .inventory
-            .get_or_init(|| Inventory::of(body, envelope.end, self.samples));
-        let Ok(inventory) = inventory else {
+        if self.inventory.is_none() {
+            self.inventory = Some(self.survey(envelope.end).await?);
+        }
+        let Some(Ok(inventory)) = &self.inventory else {
             // What cannot be taken apart might hold anything.
             let taken = selection.take(None, inventory::content(body));
             return taken.map(|()| self.everything()).map_err(Missing::Refused);
@@ -232,22 +234,36 @@ impl Preparation<'_> {
         }
     }
 
+    /// The inventory of an envelope, whose header ends at `header_end`.
+    async fn survey(
+        &mut self,
+        header_end: usize,
+    ) -> Result<Result<Inventory, EnvelopeError>, Missing> {
+        let mut survey = Survey::new(self.original.body, header_end, self.samples);
+        let mut turns = Turns::of_walks();
+        loop {
+            let held_bytes = survey.held_bytes();
+            let walked_bytes = match survey.step() {
+                Ok(Some(walked_bytes)) => walked_bytes,
+                Ok(None) => return Ok(Ok(survey.finish())),
+                Err(error) => return Ok(Err(error)),
+            };
+            self.reserve(survey.held_bytes() - held_bytes)?;
+            turns.pass(walked_bytes).await;
+        }
+    }
+
     /// What stays behind the header line; a part of the body if it is one piece of that.
     async fn assemble(&mut self, cut: &Cut) -> Result<Bytes, Missing> {
         let body = self.original.body;
+        self.reserve(cut.front.len())?;
         if let Some(span) = cut.pieces.as_span() {
             return Ok(body.slice(span.start..span.end));
         }
-        self.reserve(cut.pieces.len())?;
-        let mut rest = Vec::with_capacity(cut.pieces.len());
-        for piece in cut.pieces.slices(body) {
-            for slice in piece.chunks(COPIED_BYTES) {
-                rest.extend_from_slice(slice);
-                if slice.len() == COPIED_BYTES {
-                    monoio::time::sleep(PAUSE).await;
-                }
-            }
-        }
+        let (length, list_bytes) = (cut.pieces.len(), cut.pieces.held_bytes());
+        self.reserve(length + list_bytes)?;
+        let rest = joined(cut.pieces.slices(body), length).await;
+        self.share.shrink(list_bytes);
         Ok(Bytes::from(rest))
     }
 
@@ -312,18 +328,35 @@ impl Preparation<'_> {
         copy: u32,
         template: &mut Option<Template>,
     ) -> Result<Portion, Missing> {
-        let length = portion.front.len() + portion.rest.len();
-        if template.is_none() {
-            self.reserve(length)?;
-            let is_envelope = self.sent.envelope.is_some();
-            *template = Some(Template::new(portion, is_envelope));
-        }
+        let template = match template {
+            Some(template) => template,
+            None => template.insert(self.template(portion).await?),
+        };
+        let length = template.text().len();
         self.reserve(length)?;
-        if length > COPIED_BYTES {
-            monoio::time::sleep(PAUSE).await;
+        let mut text = joined([template.text()], length).await;
+        let mut turns = Turns::of(copies::RENAMED_MAX);
+        for ids in template.ids() {
+            copies::rename(&mut text, ids, copy);
+            turns.pass(ids.len()).await;
         }
-        let made = template.as_ref().map(|template| template.copy(copy));
-        made.ok_or(Missing::Memory)
+        Ok(template.portion(text))
+    }
+
+    /// What copies of `portion` are made from.
+    async fn template(&mut self, portion: &Portion) -> Result<Template, Missing> {
+        let pieces = [&portion.front[..], &portion.rest];
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        self.reserve(length)?;
+        let text = Bytes::from(joined(pieces, length).await);
+        let mut found = Vec::new();
+        let mut turns = Turns::of_walks();
+        for ids in copies::ids(&text, self.sent.envelope.is_some()) {
+            self.reserve(size_of_val(&*ids.spans))?;
+            found.push(ids.spans);
+            turns.pass(ids.walked_bytes).await;
+        }
+        Ok(Template::new(portion, text, found))
     }
 
     fn reserve(&mut self, bytes: usize) -> Result<(), Missing> {

@@ -16,6 +16,7 @@
 //! - `load`: many requests, many connections, many workers.
 //! - `endpoints`: every endpoint, method and place of the key.
 //! - `selection`: categories, shares, copies and forms of an outbound.
+//! - `laborious`: small requests that are a lot of work for outbounds with options.
 //! - `dialog`: the crash-report dialog.
 //! - `minidump`: the largest request that has to pass.
 //! - `command_line`: configurations good and bad, exit codes, signals.
@@ -52,6 +53,7 @@ mod dialog;
 mod endpoints;
 mod handover;
 mod health;
+mod laborious;
 mod load;
 mod memory;
 mod metrics;

@@ -181,3 +181,56 @@ fn a_long_profile_goes_by_the_same_id_as_a_short_one() {
         assert_eq!(tickets(&body), [Ticket::of(b"P")], "{length}");
     }
 }
+
+/// An item of logs, each of a trace of its own.
+fn logs(count: usize) -> String {
+    let entries: Vec<String> = (0..count)
+        .map(|number| format!("{{\"trace_id\":\"{number:032x}\"}}"))
+        .collect();
+    format!(
+        "{{\"type\":\"log\"}}\n{{\"items\":[{}]}}\n",
+        entries.join(",")
+    )
+}
+
+#[test]
+fn no_more_entries_than_allowed_have_tickets_of_their_own() {
+    let traced = format!("{{\"trace\":{{\"trace_id\":\"{TRACE}\"}}}}\n");
+    for (counts, expected) in [
+        (&[ENTRIES_MAX][..], &[ENTRIES_MAX][..]),
+        (&[ENTRIES_MAX + 1], &[0]),
+        // What has no room takes none from the others.
+        (&[ENTRIES_MAX - 1, 2, 1, 1], &[ENTRIES_MAX - 1, 0, 1, 0]),
+    ] {
+        let items: String = counts.iter().map(|count| logs(*count)).collect();
+        let parts = inventory(&format!("{traced}{items}")).parts;
+        let counted: Vec<usize> = parts.iter().map(|part| part.entries.len()).collect();
+        assert_eq!(counted, expected);
+        for part in parts.iter().filter(|part| part.entries.is_empty()) {
+            assert_eq!(part.ticket, Ticket::of(TRACE.as_bytes()));
+        }
+    }
+}
+
+#[test]
+fn what_an_inventory_holds_is_bounded() {
+    let numbers = format!("{{\"items\":[{}1]}}", "1,".repeat(1_000_000));
+    let length = numbers.len();
+    let many = format!("{{\"type\":\"log\",\"length\":{length}}}\n{numbers}\n");
+    let few = format!(
+        "{{\"type\":\"log\"}}\n{{\"items\":[{}1]}}\n",
+        "1,".repeat(500)
+    );
+    let body = format!("{{}}\n{}{}", many.repeat(3), few.repeat(400));
+    let mut survey = Survey::new(body.as_bytes(), 2, true);
+    let mut walked_bytes = 0;
+    while let Some(bytes) = survey.step().unwrap() {
+        assert!(bytes <= places::SEARCHED_BYTES_MAX);
+        walked_bytes += bytes;
+    }
+    assert!(walked_bytes > 6_000_000, "{walked_bytes}");
+    assert!(survey.held_bytes() < 512 * 1024, "{}", survey.held_bytes());
+    let parts = survey.finish().parts;
+    let entries = parts.iter().map(|part| part.entries.len());
+    assert_eq!(entries.sum::<usize>(), 501 * (ENTRIES_MAX / 501));
+}

@@ -92,6 +92,20 @@ fn an_envelope_has_five_hundred_items_at_most() {
 }
 
 #[test]
+fn a_header_that_never_ends_is_not_walked_over() {
+    let body = |padding: usize| {
+        let padding = "1,".repeat(padding / 2);
+        format!("{{}}\n{{\"type\":\"log\",\"x\":[{padding}1]}}\n{{}}\n")
+    };
+    let (found, error) = read(&body(HEADER_BYTES_MAX - 100));
+    assert_eq!((found.len(), error), (1, None));
+    for padding in [HEADER_BYTES_MAX, 50 * HEADER_BYTES_MAX] {
+        let (found, error) = read(&body(padding));
+        assert_eq!((found.len(), error), (0, Some(EnvelopeError::TooLong)));
+    }
+}
+
+#[test]
 fn an_item_says_where_all_of_it_is() {
     let body = "{}\n{\"type\":\"log\",\"item_count\":2,\"length\":4,\"attachment_type\":\"x\"}\na\nbc\n{\"type\":\"b\"}\nq";
     let items: Vec<_> = items(body.as_bytes(), 2).map(Result::unwrap).collect();

@@ -76,7 +76,7 @@ fn what_is_nested_too_deep_or_not_well_formed_is_an_error() {
 #[test]
 fn entries_are_those_of_a_container() {
     let text = r#"{"version":2, "items": [ {"trace_id":"a","attributes":{"sentry.replay_id":{"value":"r","type":"string"}}} ,7,{"trace_id":"b"}],"z":[1]}"#;
-    let found = entries(text.as_bytes(), Span::new(0, text.len()));
+    let found = taken_apart(text, 3).unwrap();
     let shown: Vec<_> = found
         .iter()
         .map(|(span, found)| (span.of(text.as_bytes()).len(), texts(text, found)))
@@ -96,10 +96,31 @@ fn entries_are_those_of_a_container() {
         r#"{"items":[1,}"#,
         r#"{"items":[1]"#,
     ] {
-        assert_eq!(
-            entries(other.as_bytes(), Span::new(0, other.len())),
-            [],
-            "{other}"
-        );
+        let found = taken_apart(other, 3).unwrap_or_default();
+        assert_eq!(found, [], "{other}");
     }
+    assert_eq!(taken_apart(text, 2), Err(EnvelopeError::TooMany));
+}
+
+/// The entries of a payload, in which the same ids are found as by a search.
+fn taken_apart(text: &str, entries_max: usize) -> Result<Vec<(Span, Vec<Found>)>, EnvelopeError> {
+    let payload = Span::new(0, text.len());
+    let (mut found, mut searched, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    let entry = |span, found: &[Found]| told.push((span, found.to_vec()));
+    let walked = entries(text.as_bytes(), payload, entries_max, &mut found, entry);
+    search(text.as_bytes(), payload, &mut searched);
+    assert!(searched.starts_with(&found), "{text}");
+    assert!(walked.is_err() || searched == found, "{text}");
+    walked.map(|()| told)
+}
+
+#[test]
+fn what_is_noted_of_a_payload_is_bounded() {
+    let ids = "\"\",".repeat(FOUND_MAX);
+    let text = format!("{{\"trace_ids\":[{ids}\"\"]}}");
+    assert_eq!(payload(&text).len(), FOUND_MAX);
+    let links = "{\"trace_id\":\"\"},".repeat(FOUND_MAX);
+    let text = format!("{{\"items\":[{{\"links\":[{links}{{}}]}}]}}");
+    let found = taken_apart(&text, 1).unwrap();
+    assert_eq!(found[0].1.len(), FOUND_MAX);
 }

@@ -1,0 +1,191 @@
+//! Small requests that are a lot of work for outbounds with options: what is made of them stays within
+//! the bound that the README states, and others are served meanwhile.
+
+use std::fs;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::support::{IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// The limits of this test.
+const MEMORY_BYTES: usize = 48 * MIB;
+const CONNECTIONS: usize = 40;
+const IN_FLIGHT: usize = 32;
+
+/// What the README states: a process and a worker, connections of both kinds, and the requests.
+const BOUND_BYTES: usize =
+    (24 + 32) * MIB + (CONNECTIONS + 2 * IN_FLIGHT) * 24 * KIB + MEMORY_BYTES;
+
+/// How long the mirror may work on something else while another connection waits for an answer: some
+/// times as long as the worst payload takes. It is counted in the mirror's own time, since other tests run
+/// beside this one. A build for debugging is much slower than the one that is shipped.
+const WORK_MAX: Duration = match cfg!(debug_assertions) {
+    true => Duration::from_millis(1_200),
+    false => Duration::from_millis(100),
+};
+
+/// The number of items of an envelope, each nearly as long as one that is walked over.
+const ITEMS: usize = 3;
+
+fn item(kind: &str, payload: &str) -> String {
+    format!(
+        "{{\"type\":\"{kind}\",\"length\":{}}}\n{payload}\n",
+        payload.len()
+    )
+}
+
+/// `text` as often as fits.
+fn full(start: &str, text: &str, end: &str) -> String {
+    [start, &text.repeat(2 * (MIB - KIB) / text.len()), end].concat()
+}
+
+/// The items of envelopes that ask for much work or memory.
+fn attacks() -> Vec<String> {
+    let numbers = full("{\"items\":[", "1,", "1]}");
+    let objects = full("{\"items\":[{\"a\":[", "{},", "1]}]}");
+    let strings = full("{\"trace_ids\":[", "\"\",", "1]}");
+    let ids = full(
+        "{\"trace_ids\":[",
+        "\"771a43a4192642f0b136d5159a501700\",",
+        "1]}",
+    );
+    let traces: Vec<String> = (0..9_000)
+        .map(|number| format!("{{\"trace_id\":\"{number:032x}\"}}"))
+        .collect();
+    let traces = format!("{{\"items\":[{}]}}", traces.join(","));
+    let header = format!(
+        "{{\"type\":\"log\",\"x\":[{}1]}}\n{{}}\n",
+        "1,".repeat(2 * MIB)
+    );
+    vec![
+        item("log", &numbers).repeat(ITEMS),
+        item("span", &objects).repeat(ITEMS),
+        item("event", &strings).repeat(ITEMS),
+        item("transaction", &ids).repeat(ITEMS),
+        item("log", &traces) + &item("trace_metric", &traces),
+        item("attachment", &numbers).repeat(ITEMS) + &item("log", &traces),
+        "{\"type\":\"log\"}\n{\"items\":[1]}\n".repeat(500),
+        "{}\n\n".repeat(MIB),
+        header,
+    ]
+}
+
+fn request(items: &str) -> Vec<u8> {
+    let mut body = GzEncoder::new(Vec::new(), Compression::fast());
+    body.write_all(b"{}\n").expect("memory");
+    body.write_all(items.as_bytes()).expect("memory");
+    let body = body.finish().expect("memory");
+    let head = format!(
+        "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), &body].concat()
+}
+
+/// The most memory that the process has had so far.
+fn peak_bytes(process: &Process) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    kib.expect("a number").parse::<usize>().expect("a number") * KIB
+}
+
+/// The time that a process has worked so far.
+fn worked(id: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).expect("it runs");
+    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    let fields = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields
+        .map(|ticks| ticks.parse::<u64>().expect("a number"))
+        .sum();
+    Duration::from_millis(10 * ticks)
+}
+
+#[test]
+fn what_is_made_of_a_small_request_is_bounded_and_lets_others_have_their_turn() {
+    let upstreams = [(); 4].map(|()| Upstream::ok());
+    let [all, sampled, copied, logged] = &upstreams;
+    let outbounds = [
+        all.dsn(KEY_A, 11),
+        format!(
+            "{{dsn: '{}', sample_rate: 0.5, compression: gzip}}",
+            sampled.dsn(KEY_B, 22)
+        ),
+        format!("{{dsn: '{}', multiplier: 2}}", copied.dsn(KEY_B, 33)),
+        format!(
+            "{{dsn: '{}', sample_rate: {{log: 0.3}}}}",
+            logged.dsn(KEY_B, 44)
+        ),
+    ];
+    let extra = format!(
+        "workers: 1\nadmin: {{port: 0}}\nlimits: {{memory_bytes: {MEMORY_BYTES}B, connections: {CONNECTIONS}, in_flight: {IN_FLIGHT}}}"
+    );
+    let mirror = Process::start(&config(&outbounds, &extra));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let watch = {
+        let (is_over, mut client, id) = (Arc::clone(&is_over), mirror.client(), mirror.id());
+        thread::spawn(move || {
+            let mut works = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                let before = worked(id);
+                let response = client.ask(b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n");
+                assert_eq!(response.status, 200);
+                works.push(worked(id) - before);
+            }
+            works
+        })
+    };
+    let mut client = mirror.client();
+    let attacks = attacks();
+    for (number, attack) in attacks.iter().enumerate() {
+        let request = request(attack);
+        assert!(request.len() < 2 * MIB, "{number}: {}", request.len());
+        let started = Instant::now();
+        assert_eq!(client.ask(&request).status, 200, "{number}");
+        // One for each outbound, and one copy.
+        let expected = 5.0 * (number + 1) as f64;
+        let ended = || mirror.metrics().sum("sentry_mirror_deliveries_total", &[]);
+        while ended() < expected {
+            assert!(started.elapsed() < PATIENCE, "{number}: {}", ended());
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let works = watch.join().expect("it is answered");
+    let longest = works.iter().max().expect("some");
+    let peak = peak_bytes(&mirror);
+    println!(
+        "{} answers, {longest:?} of work before one at most; {peak} of {BOUND_BYTES} bytes",
+        works.len()
+    );
+    assert!(*longest < WORK_MAX, "{longest:?}");
+    assert!(peak < BOUND_BYTES, "{peak} of {BOUND_BYTES}");
+
+    // Everything that an outbound did not get is accounted for.
+    let metrics = mirror.metrics();
+    let deliveries = |outcome: &str| {
+        metrics.sum(
+            "sentry_mirror_deliveries_total",
+            &[&format!("outcome=\"{outcome}\"")],
+        )
+    };
+    let got: usize = upstreams
+        .iter()
+        .map(|upstream| upstream.received().len())
+        .sum();
+    assert_eq!(deliveries("2xx"), got as f64);
+    assert!(deliveries("sampled") > 0.0);
+    let total = 5.0 * attacks.len() as f64;
+    assert_eq!(
+        deliveries("2xx") + deliveries("sampled") + deliveries("overloaded"),
+        total
+    );
+}
