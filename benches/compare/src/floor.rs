@@ -48,6 +48,7 @@ struct Message {
 
 /// Serves until the process is ended.
 pub fn run(listen: SocketAddr, upstreams: Vec<SocketAddr>, inflate: bool) -> Result<(), String> {
+    sentry_mirror::sys::keep_freed_memory();
     let mut runtime = Driver::build(DriverChoice::Auto)?;
     let floor = Rc::new(Floor {
         idle: RefCell::new(upstreams.iter().map(|_| Vec::new()).collect()),
