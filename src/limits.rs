@@ -20,8 +20,8 @@ pub struct Limits {
     /// `limits.decoded_bytes`: bytes of a request body after decoding, the same for the same reason;
     /// Relay's envelope limit is 200 MiB. Decoding stops there. Over it: 413.
     pub decoded_bytes: usize,
-    /// `limits.response_bytes`: bytes of an upstream's response, head and body each. Over it the
-    /// delivery counts as failed and its connection is closed.
+    /// `limits.response_bytes`: bytes of an upstream's response, head and body each, but never more
+    /// than 64 KiB of head. Over it the delivery counts as failed and its connection is closed.
     pub response_bytes: usize,
     /// `limits.connections`: SDK connections of one worker. Over it the worker stops accepting, so
     /// that the kernel's backlog and the other workers take the rest.

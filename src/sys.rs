@@ -3,8 +3,8 @@
 //! Four things cannot be said in safe Rust: handing the kernel a list of pointers (`writev` of a head
 //! and a body that live in two buffers), borrowing the descriptor of a monoio stream for a plain
 //! system call (monoio has no `AsFd`), taking over a descriptor that was open before the program
-//! began, and telling the allocator how much to keep. All are small and carry their proof; everything else forbids `unsafe` through the lint
-//! table in `Cargo.toml`.
+//! began, and telling the allocator how much to keep. All are small and carry their proof; everything
+//! else forbids `unsafe` through the lint table in `Cargo.toml`.
 
 #![allow(unsafe_code)]
 

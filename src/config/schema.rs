@@ -1,8 +1,8 @@
 //! Every key outside `keys` and the bounds: its type, its range and its default.
 //!
 //! A value that could not be read is in the report, and its default stands in until the report is
-//! looked at. Keys of the prior art whose function is not there yet are read too and warned of: ignoring
-//! them only means less telemetry.
+//! looked at. Where a key of the prior art has no effect here, it is read too and warned of: ignoring it
+//! only means less telemetry.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;

@@ -1,10 +1,9 @@
 //! What the heads of requests and responses have in common: header lines, their names, their faults.
 //!
 //! httparse checks the syntax and tells names from values; it hands out slices, though, and keeps
-//! nothing of the line around them. Where they begin says where the lines are, which gives every place as a
-//! [`Span`]. A name is classified here, once, so that nobody
-//! compares header names a second time; a name this program has no use for is
-//! [`FieldName::Other`] and can still be read through its span.
+//! nothing of the line around them. Where they begin says where the lines are, which gives every place
+//! as a [`Span`]. A name is classified here, once, so that nobody compares header names a second time; a
+//! name this program has no use for is [`FieldName::Other`] and can still be read through its span.
 
 use std::fmt;
 use std::mem::MaybeUninit;

@@ -52,7 +52,7 @@ pub enum Rejection {
     Method(Endpoint),
     /// There is nothing at this path.
     NotFound,
-    /// The worker holds `limits.memory_bytes` of bodies already.
+    /// It does not fit into what is free of `limits.memory_bytes`.
     Overloaded,
 }
 

@@ -90,7 +90,7 @@ impl Endpoint {
         }
     }
 
-    /// Its name in logs and metrics.
+    /// Its name in logs.
     pub const fn label(self) -> &'static str {
         match self {
             Endpoint::Envelope => "envelope",

@@ -4,9 +4,9 @@
 //! An attachment goes where the event goes that it comes with, so it has that event's category and
 //! ticket. That event may be an attachment itself, of which Sentry makes one: a crash report. Logs,
 //! metrics and spans come many in one item and from several traces, so each of these entries has a
-//! ticket of its own. What else decides is chosen so that what only makes sense as a
-//! whole stays whole: all parts of a replay, all updates of a session, all chunks of a profiler's
-//! run, all check-ins of a monitor, and of everything else a trace.
+//! ticket of its own. What else decides is chosen so that what only makes sense as a whole stays whole:
+//! all parts of a replay, all updates of a session, all chunks of a profiler's run, all check-ins of a
+//! monitor, and of everything else a trace.
 
 use std::cell::OnceCell;
 

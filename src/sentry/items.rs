@@ -3,8 +3,9 @@
 //! Behind the envelope's header stand items: a JSON object on a line of its own, then the payload.
 //! Where the object has a `length` the payload is that long and may contain line feeds, otherwise it
 //! ends at the next one. Nothing is copied and no payload is looked at. The walk agrees with Relay's
-//! parser wherever Relay accepts, but for headers that are longer than any SDK makes them; where Relay refuses, some of what is wrong inside of an item's header
-//! is not noticed, but never where an item begins or ends, or of what type it is.
+//! parser wherever Relay accepts, but for headers that are longer than any SDK makes them; where Relay
+//! refuses, some of what is wrong inside of an item's header is not noticed, but never where an item
+//! begins or ends, or of what type it is.
 
 use std::borrow::Cow;
 

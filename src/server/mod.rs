@@ -5,7 +5,7 @@
 //! `accept`s its share ([`balance`]) from the common listener and spawns [`inbound`], one SDK connection,
 //! which reads and writes through [`connection`]; [`request`] is the story of one request, with
 //! `key` for what it is routed by, `body` and [`decode`] for its body, and `prepare`, in the `background`,
-//! for the outbounds that want something special: a `part` of it, or a `compression`.
+//! for the outbounds that want something special, in `turns`: a `part` of it, or a `compression`.
 //! [`gate`] and [`stop`] let it end without losing what it has accepted. [`notify`] tells a service manager
 //! of the start and the end, and [`sight`] is what can be seen of all this from outside.
 

@@ -38,7 +38,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for `config` and so many workers. What the `previous` plan knows of an origin's addresses and of an
+    /// The plan for `config` and so many workers. What the `previous` plan knows of an origin and of an
     /// outbound's rate limits is kept, and so is what was counted.
     ///
     /// # Errors

@@ -66,7 +66,8 @@ pub enum Failure {
     TooLarge,
     /// The whole exchange took longer than `timeouts.exchange`.
     Timeout,
-    /// `limits.in_flight` deliveries to this origin are under way already.
+    /// `limits.in_flight` deliveries to this origin are under way already, or `limits.memory_bytes`
+    /// leave no room to make this one.
     Overloaded,
     /// The upstream failed too often and is left alone for a while.
     Paused,

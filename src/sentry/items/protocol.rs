@@ -1,4 +1,4 @@
-//! What Relay was seen to do with envelopes (PROTOCOL 3.1), row by row, and what is done here.
+//! What Relay was seen to do with envelopes, row by row, and what is done here.
 //!
 //! A mirror has to find what Relay finds in what Relay accepts. What Relay refuses may be accepted here,
 //! for then it is Relay that says so; each such row has its reason.

@@ -2,8 +2,8 @@
 //!
 //! What is in `captured` came from real SDKs, byte for byte: sentry-python 2.75.0, 2.20.0 for old
 //! metrics, @sentry/node 11.12.0 and 10.78.0, each with the inbound key in its DSN. The rest are kinds
-//! of data that those do not send. It is written here: the header lines as PROTOCOL and the sources of
-//! the named SDK have them, the payloads short.
+//! of data that those do not send. It is written here: the header lines as the sources of the named SDK
+//! have them, the payloads short.
 
 use std::collections::BTreeSet;
 
