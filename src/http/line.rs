@@ -1,7 +1,7 @@
 //! Header lines on their way out.
 //!
-//! They are appended to a message that is being rendered, which happens for every outbound of a request;
-//! the formatting of the standard library takes ten times as long for a number.
+//! They are appended to a message that is being rendered, which happens for every outbound of a request.
+//! With the formatting of the standard library that took 3 percent of a request's instructions.
 
 /// Appends the line `name: value`.
 pub fn append(out: &mut Vec<u8>, name: &str, value: &[u8]) {

@@ -193,7 +193,7 @@ fn has_entries(part: &Part) -> bool {
 }
 
 /// What an item counts as by itself.
-fn category(body: &[u8], item: &Item<'_>) -> Option<Category> {
+pub fn category(body: &[u8], item: &Item<'_>) -> Option<Category> {
     if becomes_event(body, item) {
         Some(Category::Error)
     } else {

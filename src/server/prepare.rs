@@ -239,6 +239,19 @@ impl Preparation<'_> {
         &mut self,
         header_end: usize,
     ) -> Result<Result<Inventory, EnvelopeError>, Missing> {
+        let reserved_bytes = self.share.bytes();
+        let surveyed = self.walk(header_end).await;
+        // Of a survey that did not come to its end nothing is left.
+        if !matches!(surveyed, Ok(Ok(_))) {
+            self.share.shrink(self.share.bytes() - reserved_bytes);
+        }
+        surveyed
+    }
+
+    async fn walk(
+        &mut self,
+        header_end: usize,
+    ) -> Result<Result<Inventory, EnvelopeError>, Missing> {
         let mut survey = Survey::new(self.original.body, header_end, self.samples);
         let mut turns = Turns::of_walks();
         loop {

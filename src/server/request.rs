@@ -28,6 +28,7 @@ use crate::sentry::category::Category;
 use crate::sentry::edit::EDITS_MAX;
 use crate::sentry::endpoint::{self, Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
+use crate::sentry::inventory;
 use crate::sentry::items::items;
 use crate::server::background::Background;
 use crate::server::body::{Arrived, Body};
@@ -339,7 +340,7 @@ impl Sent<'_> {
         };
         let categories = items(&self.body.text, envelope.end)
             .map_while(Result::ok)
-            .map(|item| Category::of_item(&item.kind));
+            .map(|item| inventory::category(&self.body.text, &item));
         limited::deciding_items(categories.collect())
     }
 

@@ -166,7 +166,7 @@ impl Mirror {
         let plan = Arc::new(plan);
         if Fixed::of(config) != self.fixed {
             warn!(
-                "ip, port, reuse_port, workers, driver, admin, statsd_addr, default_metrics_tags, sentry_dsn, sentry_env and the log settings change only with a restart"
+                "ip, port, reuse_port, workers, driver, admin, access_log, statsd_addr, default_metrics_tags, sentry_dsn, sentry_env and the log settings change only with a restart"
             );
         }
         let is_new = |origin: &&Arc<SharedOrigin>| {

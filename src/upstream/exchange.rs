@@ -116,7 +116,9 @@ impl fmt::Display for Failure {
                 "response larger than limits.response_bytes, or than the rest of limits.memory_bytes",
             ),
             Failure::Timeout => f.write_str("no complete response within timeouts.exchange"),
-            Failure::Overloaded => f.write_str("limits.in_flight deliveries are under way already"),
+            Failure::Overloaded => f.write_str(
+                "limits.in_flight deliveries are under way already, or no memory is left to make this one",
+            ),
             Failure::Paused => f.write_str("left alone after repeated failures"),
             Failure::Filtered => f.write_str("none of it is of the outbound's categories"),
             Failure::Sampled => f.write_str("not in the share that the outbound gets"),

@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::support::stated::*;
 use crate::support::{IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config};
-
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
 
 /// The limits of this test.
 const MEMORY_BYTES: usize = 48 * MIB;
 const CONNECTIONS: usize = 40;
 const IN_FLIGHT: usize = 32;
 
-/// What the README states: a process and a worker, connections of both kinds, and the requests.
-const BOUND_BYTES: usize =
-    (24 + 32) * MIB + (CONNECTIONS + 2 * IN_FLIGHT) * 24 * KIB + MEMORY_BYTES;
+const BOUND_BYTES: usize = PROCESS_BYTES
+    + WORKER_BYTES
+    + MEMORY_BYTES
+    + CONNECTIONS * CONNECTION_BYTES
+    + 2 * IN_FLIGHT * UPSTREAM_BYTES;
 
 /// How long the mirror may work on something else while another connection waits for an answer: some
 /// times as long as the worst payload takes. It is counted in the mirror's own time, since other tests run
@@ -91,14 +91,6 @@ fn request(items: &str) -> Vec<u8> {
     [head.as_bytes(), &body].concat()
 }
 
-/// The most memory that the process has had so far.
-fn peak_bytes(process: &Process) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1));
-    kib.expect("a number").parse::<usize>().expect("a number") * KIB
-}
-
 /// The time that a process has worked so far.
 fn worked(id: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).expect("it runs");
@@ -161,7 +153,7 @@ fn what_is_made_of_a_small_request_is_bounded_and_lets_others_have_their_turn() 
     is_over.store(true, Ordering::Relaxed);
     let works = watch.join().expect("it is answered");
     let longest = works.iter().max().expect("some");
-    let peak = peak_bytes(&mirror);
+    let peak = mirror.peak_bytes();
     println!(
         "{} answers, {longest:?} of work before one at most; {peak} of {BOUND_BYTES} bytes",
         works.len()

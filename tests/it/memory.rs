@@ -10,26 +10,17 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConnection;
 
+use crate::support::stated::*;
 use crate::support::tls::Authority;
 use crate::support::{
     Action, Client, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope,
 };
-
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
 
 /// The limits of this test.
 const MEMORY_BYTES: usize = 48 * MIB;
 const CONNECTIONS: usize = 400;
 const IN_FLIGHT: usize = 64;
 const ORIGINS: usize = 3;
-
-/// What the README states: a process, a worker, a connection, a connection to an upstream, one over TLS.
-const PROCESS_BYTES: usize = 24 * MIB;
-const WORKER_BYTES: usize = 32 * MIB;
-const CONNECTION_BYTES: usize = 24 * KIB;
-const UPSTREAM_BYTES: usize = 24 * KIB;
-const TLS_UPSTREAM_BYTES: usize = 88 * KIB;
 
 fn bound() -> usize {
     PROCESS_BYTES
@@ -38,14 +29,6 @@ fn bound() -> usize {
         + CONNECTIONS * CONNECTION_BYTES
         + ORIGINS * 2 * IN_FLIGHT * UPSTREAM_BYTES
         + 2 * IN_FLIGHT * TLS_UPSTREAM_BYTES
-}
-
-/// The most memory that the process has had so far.
-fn peak_bytes(process: &Process) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1));
-    kib.expect("a number").parse::<usize>().expect("a number") * KIB
 }
 
 /// Connects and writes what `bytes` says, as much of it as is taken, without reading anything.
@@ -194,7 +177,7 @@ fn the_worst_case_is_what_the_readme_states() {
     while Client::connect(address).ask(&small).status != 200 {
         assert!(started.elapsed() < PATIENCE);
     }
-    let peak = peak_bytes(&mirror);
+    let peak = mirror.peak_bytes();
     println!("peak: {peak} of {} bytes", bound());
     assert!(peak < bound());
     mirror.signal("TERM");

@@ -269,6 +269,27 @@ fn a_success_announces_what_is_limited_everywhere() {
     assert!(is_common(&response), "{response:?}");
 }
 
+/// Sentry makes an event of a lone minidump, so no limit on attachments withholds it.
+#[test]
+fn a_limit_on_attachments_lets_crashes_pass() {
+    let a = always(Action::Raw(
+        b"HTTP/1.1 200 OK\r\nX-Sentry-Rate-Limits: 60:attachment:key\r\nContent-Length: 2\r\n\r\n{}"
+            .to_vec(),
+    ));
+    let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], ""));
+    let mut client = mirror.client();
+    let attachment = |kind: &str| {
+        let body = format!(
+            "{{}}\n{{\"type\":\"attachment\",\"length\":4,\"attachment_type\":\"{kind}\"}}\nMDMP\n"
+        );
+        envelope_request(body.as_bytes())
+    };
+    assert_eq!(client.ask(&attachment("event.minidump")).status, 200);
+    assert_eq!(client.ask(&attachment("event.attachment")).status, 429);
+    assert_eq!(client.ask(&attachment("event.minidump")).status, 200);
+    assert_eq!(a.received().len(), 2);
+}
+
 #[test]
 fn a_relay_that_lost_us_finds_us_alive() {
     let a = Upstream::ok();

@@ -23,6 +23,14 @@ impl Process {
         pages.parse::<usize>().expect("a number") * 4096
     }
 
+    /// The most resident memory that it has had so far, in bytes.
+    pub(crate) fn peak_bytes(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        kib.expect("a number").parse::<usize>().expect("a number") * 1024
+    }
+
     /// Waits until no more than `count` descriptors are open.
     pub(crate) fn wait_for_descriptors(&self, count: usize) {
         wait_until(

@@ -1,0 +1,16 @@
+//! What the README states under "Limits" of the memory that a process takes at most, in bytes. Tests that
+//! try to make it take more add up what holds for them.
+
+pub(crate) const KIB: usize = 1024;
+pub(crate) const MIB: usize = 1024 * KIB;
+
+/// A process by itself, and each of its workers.
+pub(crate) const PROCESS_BYTES: usize = 24 * MIB;
+pub(crate) const WORKER_BYTES: usize = 32 * MIB;
+
+/// Each connection of an SDK.
+pub(crate) const CONNECTION_BYTES: usize = 24 * KIB;
+
+/// Each delivery in flight or idle connection to an upstream, and one with TLS.
+pub(crate) const UPSTREAM_BYTES: usize = 24 * KIB;
+pub(crate) const TLS_UPSTREAM_BYTES: usize = 88 * KIB;
