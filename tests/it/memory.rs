@@ -1,7 +1,6 @@
 //! The worst case of a process in memory: everything that can be made large, at once, by clients and
 //! upstreams that mean ill. The bound is the one that the README states.
 
-use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
