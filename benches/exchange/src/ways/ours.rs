@@ -4,6 +4,7 @@
 //! flight are all part of it.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ impl Ours {
         };
         let budget = Budget::new(limits.memory_bytes);
         Ours {
-            upstream: Upstream::new(Arc::new(shared), Arc::new(limits), &budget, 0),
+            upstream: Upstream::new(Arc::new(shared), Rc::new(limits), &budget, 0),
         }
     }
 }
