@@ -29,10 +29,11 @@ fn an_error_is_reported_with_the_release_and_without_what_it_was_about() {
         200
     );
     std::fs::write(&path, "keys: secret-word\n").unwrap();
-    for _ in 0..3 {
+    // One after the other: signals that wait are one.
+    for count in 1..=3 {
         mirror.signal("HUP");
+        mirror.wait_for_lines("is not reloaded", count);
     }
-    mirror.wait_for_lines("is not reloaded", 3);
     let report = own.wait_for(1).remove(0);
     assert_eq!(report.line, "POST /api/7/envelope/ HTTP/1.1");
     let text = report.text();
