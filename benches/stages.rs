@@ -241,13 +241,19 @@ fn rewrite_head(criterion: &mut Criterion) {
 /// From the first byte to the spans of a response head.
 fn response_head(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("response head");
-    let (limits, mut head) = (Limits::default(), ResponseHead::default());
+    let limits = Limits::default();
     let text = fixtures::response_head();
-    let parsed = head.parse(text.as_bytes(), &limits);
-    assert_eq!((parsed, head.status), (Ok(Parsed::Complete), 200));
-    bench(&mut group, "relay", text.len(), || {
-        head.parse(black_box(text.as_bytes()), &limits)
-    });
+    let later = text.replace("15:32:05", "15:32:06");
+    let slower = text.replace("service-time: 1", "service-time: 10");
+    for (name, next) in [("same", &text), ("other date", &later), ("other", &slower)] {
+        let mut head = ResponseHead::default();
+        let mut turn = [&text, next].into_iter().cycle();
+        bench(&mut group, name, text.len(), || {
+            let text = turn.next().expect("a cycle has no end");
+            let parsed = head.parse(black_box(text.as_bytes()), &limits);
+            assert_eq!((parsed, head.status), (Ok(Parsed::Complete), 200));
+        });
+    }
 }
 
 /// What a selection takes of an envelope: the walk over its items and the spans that stay. Outbounds

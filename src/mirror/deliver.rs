@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use monoio::time::timeout;
+use monoio::time::timeout_at;
 use tracing::{debug, info, warn};
 
 use crate::config::ReplyPolicy;
@@ -128,6 +128,7 @@ impl<K: 'static> FanOut<K> {
                     index,
                     upstream: Rc::clone(upstream),
                     request,
+                    begun: now,
                     is_decisive: true,
                 }
             });
@@ -155,6 +156,7 @@ impl<K: 'static> FanOut<K> {
             index,
             upstream: Rc::clone(upstream),
             request,
+            begun: Instant::now(),
             is_decisive,
         });
     }
@@ -177,8 +179,8 @@ impl<K: 'static> FanOut<K> {
         *self.also_kept.borrow_mut() = Some(kept);
     }
 
-    /// Waits until the SDK can be told something, at most for `patience`, and says what. See
-    /// [`Circumstances`] for the rest.
+    /// Waits until the SDK can be told something, at most for `patience` from the start of the fan-out,
+    /// and says what. See [`Circumstances`] for the rest.
     pub async fn reply(
         &self,
         policy: ReplyPolicy,
@@ -186,7 +188,8 @@ impl<K: 'static> FanOut<K> {
         must_be_200: bool,
         success: impl FnOnce() -> Shape,
     ) -> Reply {
-        let verdict = match timeout(patience, self.decided(policy)).await {
+        let deadline = self.started + patience;
+        let verdict = match timeout_at(deadline.into(), self.decided(policy)).await {
             Ok(verdict) => verdict,
             Err(_elapsed) => decide(policy, &self.outcomes.borrow(), true)
                 // With nothing left in flight there is always a verdict.
@@ -197,9 +200,10 @@ impl<K: 'static> FanOut<K> {
             false => untold_limits(verdict, &self.outcomes.borrow()),
         };
         let counters = self.route.counters.of(self.counters.worker);
-        counters.reply_time.record_since(self.started);
+        let now = Instant::now();
+        counters.reply_time.record(now.duration_since(self.started));
         let circumstances = Circumstances {
-            common_limits: self.common_limits(),
+            common_limits: self.common_limits(now),
             is_strict: policy == ReplyPolicy::Primary,
             must_be_200,
             success,
@@ -208,8 +212,7 @@ impl<K: 'static> FanOut<K> {
     }
 
     /// What is limited at every outbound of the route; nothing if one of them has no limit.
-    fn common_limits(&self) -> Vec<RateLimit> {
-        let now = Instant::now();
+    fn common_limits(&self, now: Instant) -> Vec<RateLimit> {
         let mut sets = Vec::new();
         for (index, outbound) in self.route.outbounds.iter().enumerate() {
             if self.is_dead(index) {
@@ -247,14 +250,14 @@ impl<K: 'static> FanOut<K> {
 
     /// Takes note of how the delivery to an outbound ended that was not sent.
     pub fn record(&self, index: usize, outcome: Outcome) {
-        self.count(index, &outcome, 0);
+        self.count(index, &outcome, 0, Instant::now());
         self.settle(index, outcome);
     }
 
     /// The same for that of a further copy.
     pub fn note(&self, index: usize, outcome: &Outcome) {
         self.begin_copy(index);
-        self.count(index, outcome, 0);
+        self.count(index, outcome, 0, Instant::now());
     }
 
     fn begin_copy(&self, index: usize) {
@@ -274,13 +277,13 @@ impl<K: 'static> FanOut<K> {
         }
     }
 
-    /// Counts the outcome of a delivery of so many bytes, and remembers what it tells about the outbound.
-    fn count(&self, index: usize, outcome: &Outcome, bytes: usize) {
+    /// Counts the outcome, known since `now`, of a delivery of so many bytes, and remembers what it tells
+    /// about the outbound.
+    fn count(&self, index: usize, outcome: &Outcome, bytes: usize, now: Instant) {
         let kind = OutcomeKind::of(outcome);
         if let Some(outbound) = self.route.outbounds.get(index) {
             let word = kind.word();
             debug!(outbound = outbound.label, outcome = word, "delivery ended");
-            let now = Instant::now();
             if let Ok(response) = outcome {
                 if self.endpoint.is_limited() {
                     outbound.limits.remember(response, now);
@@ -314,6 +317,7 @@ pub struct Delivery<K> {
     index: usize,
     upstream: Rc<Upstream>,
     request: Request,
+    begun: Instant,
     /// Whether its outcome matters to the SDK; that of a further copy does not.
     is_decisive: bool,
 }
@@ -329,7 +333,7 @@ impl<K: 'static> Job for Delivery<K> {
             caught(delivering).await.is_err()
         };
         if panicked {
-            self.end(Err(Failure::Panicked), bytes);
+            self.end(Err(Failure::Panicked), bytes, Instant::now());
         }
         self.request.head
     }
@@ -339,14 +343,15 @@ impl<K: 'static> Delivery<K> {
     async fn deliver(&mut self, bytes: usize) {
         #[cfg(test)]
         crate::panics::panic_if_asked("delivery", &self.request.head);
-        let outcome = self.upstream.deliver(&mut self.request).await;
+        let delivering = self.upstream.deliver(&mut self.request, self.begun);
+        let (outcome, ended) = delivering.await;
         #[cfg(test)]
         crate::panics::panic_if_asked("outcome", &self.request.head);
-        self.end(outcome, bytes);
+        self.end(outcome, bytes, ended);
     }
 
-    fn end(&self, outcome: Outcome, bytes: usize) {
-        self.fan_out.count(self.index, &outcome, bytes);
+    fn end(&self, outcome: Outcome, bytes: usize, now: Instant) {
+        self.fan_out.count(self.index, &outcome, bytes, now);
         if self.is_decisive {
             self.fan_out.settle(self.index, outcome);
         }
@@ -377,7 +382,8 @@ fn tell_refusal(outbound: &Outbound, response: &Response, now: Instant) {
 
 /// What an outbound said about what it did not take.
 fn reason(response: &Response) -> Cow<'_, str> {
-    let reason = response.sentry_error.as_ref().unwrap_or(&response.body);
+    let error = response.notices().sentry_error.as_ref();
+    let reason = error.unwrap_or(&response.body);
     String::from_utf8_lossy(reason.get(..REASON_BYTES_MAX).unwrap_or(reason))
 }
 

@@ -113,11 +113,8 @@ pub fn deciding_items(mut items: Vec<Option<Category>>) -> Vec<Option<Category>>
 
 /// What a response announces. A 429 that names nothing means everything.
 fn announced(response: &Response) -> Vec<RateLimit> {
-    let named = response
-        .rate_limits
-        .as_deref()
-        .map(rate_limits::parse)
-        .unwrap_or_default();
+    let named = response.notices().rate_limits.as_deref();
+    let named = named.map(rate_limits::parse).unwrap_or_default();
     if named.is_empty() && response.status == 429 {
         vec![RateLimit::on_everything(pause_seconds(response))]
     } else {
@@ -127,11 +124,12 @@ fn announced(response: &Response) -> Vec<RateLimit> {
 
 /// How long a 429 asks to wait.
 pub fn pause_seconds(response: &Response) -> u32 {
-    let retry_after = response.retry_after.as_deref();
+    let notices = response.notices();
     let longest = || {
-        let limits = response.rate_limits.as_deref().map(rate_limits::parse);
+        let limits = notices.rate_limits.as_deref().map(rate_limits::parse);
         limits?.iter().map(|limit| limit.seconds).max()
     };
+    let retry_after = notices.retry_after.as_deref();
     retry_after
         .and_then(rate_limits::parse_retry_after)
         .or_else(longest)
@@ -154,12 +152,11 @@ mod tests {
         limits: Option<&'static str>,
         retry: Option<&'static str>,
     ) -> Response {
-        Response {
-            status,
-            rate_limits: limits.map(|text| Bytes::from_static(text.as_bytes())),
-            retry_after: retry.map(|text| Bytes::from_static(text.as_bytes())),
-            ..Response::default()
-        }
+        let mut response = Response::with_status(status);
+        let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+        response.notices_mut().rate_limits = limits.map(bytes);
+        response.notices_mut().retry_after = retry.map(bytes);
+        response
     }
 
     fn header(memory: &LimitMemory, now: Instant) -> String {

@@ -221,19 +221,20 @@ impl Reply {
             let reply = Reply::success((circumstances.success)());
             return reply.with_limits(&circumstances.common_limits);
         }
+        let notices = response.notices();
         let mut reply = Reply::empty(response.status)
             .with_field("Content-Type", &response.content_type)
-            .with_field("Content-Encoding", &response.content_encoding)
-            .with_field("X-Sentry-Error", &response.sentry_error);
+            .with_field("Content-Encoding", &notices.content_encoding)
+            .with_field("X-Sentry-Error", &notices.sentry_error);
         reply.body = response.body.clone();
         reply.share = response.share.clone();
         match (is_accepted, is_strict) {
             // What one outbound asks for would silence the SDK for the others too.
             (_, false) => reply.with_limits(&circumstances.common_limits),
-            (true, true) => reply.with_field("X-Sentry-Rate-Limits", &response.rate_limits),
+            (true, true) => reply.with_field("X-Sentry-Rate-Limits", &notices.rate_limits),
             (false, true) => reply
-                .with_field("X-Sentry-Rate-Limits", &response.rate_limits)
-                .with_field("Retry-After", &response.retry_after),
+                .with_field("X-Sentry-Rate-Limits", &notices.rate_limits)
+                .with_field("Retry-After", &notices.retry_after),
         }
     }
 

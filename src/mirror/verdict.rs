@@ -126,10 +126,7 @@ mod tests {
             -2 => Some(Err(Failure::Filtered)),
             -3 => Some(Err(Failure::Withheld(60))),
             0 => Some(Err(Failure::Timeout)),
-            status => Some(Ok(Response {
-                status: u16::try_from(*status).unwrap(),
-                ..Response::default()
-            })),
+            status => Some(Ok(Response::with_status(u16::try_from(*status).unwrap()))),
         };
         states.iter().map(outcome).collect()
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use monoio::net::TcpStream;
-use monoio::time::timeout;
+use monoio::time::{timeout, timeout_at};
 
 use crate::budget::Reservation;
 use crate::http::chunked::{Chunked, Progress};
@@ -172,8 +172,7 @@ impl Connection {
                     Err(error) => return Err(Rejection::Head(error).into()),
                 }
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.fill(left, READ_BYTES).await {
+            match self.fill(deadline, READ_BYTES).await {
                 Fill::Some => {}
                 Fill::End => return Err(Ended::Gone),
                 Fill::Late => return Err(Rejection::HeadTimeout.into()),
@@ -294,10 +293,11 @@ impl Connection {
         pace: &mut Pace,
         limits: &Limits,
     ) -> Result<(), Ended> {
-        if !pace.is_kept(self.buffer.len(), Instant::now()) {
+        let now = Instant::now();
+        if !pace.is_kept(self.buffer.len(), now) {
             return Err(Rejection::BodyTimeout.into());
         }
-        match self.fill(limits.body_timeout, bytes_max).await {
+        match self.fill(now + limits.body_timeout, bytes_max).await {
             Fill::Some => Ok(()),
             Fill::End => Err(Ended::Gone),
             Fill::Late => Err(Rejection::BodyTimeout.into()),
@@ -348,9 +348,10 @@ impl Connection {
     }
 
     /// Reads once, `bytes_max` at most.
-    async fn fill(&mut self, patience: Duration, bytes_max: usize) -> Fill {
+    async fn fill(&mut self, deadline: Instant, bytes_max: usize) -> Fill {
         let buffer = std::mem::take(&mut self.buffer);
-        let reading = timeout(patience, read_some(&mut self.stream, buffer, bytes_max));
+        let reading = read_some(&mut self.stream, buffer, bytes_max);
+        let reading = timeout_at(deadline.into(), reading);
         match self.turn.take(pin!(reading)).await {
             Err(_elapsed) => Fill::Late,
             Ok((result, buffer)) => {

@@ -230,10 +230,8 @@ mod tests {
                 body: Bytes::new(),
                 tail: Vec::new(),
             };
-            runtime
-                .block_on(upstream.deliver(&mut request))
-                .unwrap()
-                .body
+            let delivering = upstream.deliver(&mut request, Instant::now());
+            runtime.block_on(delivering).0.unwrap().body
         };
         keeper.ask();
         assert_eq!(asked(), "old");

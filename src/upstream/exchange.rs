@@ -257,20 +257,21 @@ impl Connection {
             }
         };
         self.is_reusable = is_kept && self.incoming.bytes().is_empty();
-        let value = |name: FieldName| {
-            let value = self.head.values(name, &head).next()?;
-            Some(head.slice_ref(value))
-        };
-        Ok(Response {
-            status: self.head.status,
-            content_type: value(FieldName::ContentType),
-            content_encoding: value(FieldName::ContentEncoding),
-            rate_limits: value(FieldName::XSentryRateLimits),
-            retry_after: value(FieldName::RetryAfter),
-            sentry_error: value(FieldName::XSentryError),
-            body,
-            share: self.incoming.give_share(),
-        })
+        let mut response = Response::with_status(self.head.status);
+        response.body = body;
+        response.share = self.incoming.give_share();
+        for field in &self.head.fields {
+            let slot = match field.name {
+                FieldName::ContentType => &mut response.content_type,
+                FieldName::ContentEncoding => &mut response.notices_mut().content_encoding,
+                FieldName::XSentryRateLimits => &mut response.notices_mut().rate_limits,
+                FieldName::RetryAfter => &mut response.notices_mut().retry_after,
+                FieldName::XSentryError => &mut response.notices_mut().sentry_error,
+                _ => continue,
+            };
+            slot.get_or_insert_with(|| head.slice(field.value.start..field.value.end));
+        }
+        Ok(response)
     }
 
     /// Reads up to the end of the first head that is not an interim response.
@@ -316,8 +317,9 @@ impl Connection {
         while self.incoming.bytes().len() < whole {
             self.read().await?;
         }
-        let whole = self.incoming.take(whole)?;
-        Ok((whole.slice(..self.head.len), whole.slice(self.head.len..)))
+        let mut head = self.incoming.take(whole)?;
+        let body = head.split_off(self.head.len);
+        Ok((head, body))
     }
 
     async fn receive_chunked(&mut self, limits: &Limits) -> Result<Bytes, Failure> {

@@ -11,12 +11,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use monoio::time::timeout;
+use monoio::time::{timeout, timeout_at};
 use tracing::debug;
 
 use crate::budget::Budget;
@@ -105,34 +106,48 @@ impl Upstream {
         Rc::clone(&self.limits.borrow())
     }
 
-    /// Delivers `request` within `timeouts.exchange`.
+    /// Delivers `request`, which was begun at `begun`, a moment ago: within `timeouts.exchange` from
+    /// then on. Says what came of it, and when.
     ///
     /// # Errors
     /// Why there is no answer. The request may have arrived all the same.
-    pub async fn deliver(&self, request: &mut Request) -> Result<Response, Failure> {
+    pub async fn deliver(
+        &self,
+        request: &mut Request,
+        begun: Instant,
+    ) -> (Result<Response, Failure>, Instant) {
         let limits = self.limits();
         let Some(_slot) = Slot::take(&self.in_flight, limits.in_flight) else {
-            return Err(Failure::Overloaded);
+            return (Err(Failure::Overloaded), begun);
         };
-        if !self.breaker.admits(Instant::now(), &limits) {
-            return Err(Failure::Paused);
+        if !self.breaker.admits(begun, &limits) {
+            return (Err(Failure::Paused), begun);
         }
-        let attempt = self.attempt(request, &limits);
-        let delivered = timeout(limits.exchange_timeout, attempt).await;
-        let result = delivered.unwrap_or(Err(Failure::Timeout));
+        // It has two kilobytes, and stays where it is.
+        let attempt = pin!(self.attempt(request, begun, &limits));
+        let deadline = begun + limits.exchange_timeout;
+        let attempted = timeout_at(deadline.into(), attempt).await;
+        let ended = Instant::now();
+        let result = match attempted.unwrap_or(Err(Failure::Timeout)) {
+            Ok((response, kept)) => {
+                self.put_back(kept, ended, &limits);
+                Ok(response)
+            }
+            Err(failure) => Err(failure),
+        };
         match &result {
             Err(failure) if failure.is_outage() => {
-                self.breaker.failed(Instant::now(), &limits);
-                self.shared.failed(failure, Instant::now());
+                self.breaker.failed(ended, &limits);
+                self.shared.failed(failure, ended);
             }
             // Our own shortage, of descriptors for example.
-            Err(Failure::Connect(_)) => self.breaker.passed(Instant::now()),
+            Err(Failure::Connect(_)) => self.breaker.passed(ended),
             Ok(_) | Err(_) => {
                 self.breaker.answered();
-                self.shared.answered(Instant::now());
+                self.shared.answered(ended);
             }
         }
-        result
+        (result, ended)
     }
 
     /// Drops the idle connections that have waited or lived too long, forgets who waits no more, and
@@ -165,14 +180,16 @@ impl Upstream {
 
     /// Sends over a pooled connection, and once more over a fresh one where the pooled one was
     /// closed before any byte of a response: most likely the upstream never saw the request.
-    async fn attempt(&self, request: &mut Request, limits: &Limits) -> Result<Response, Failure> {
-        if let Some(mut kept) = self.reuse(limits).await {
+    async fn attempt(
+        &self,
+        request: &mut Request,
+        begun: Instant,
+        limits: &Limits,
+    ) -> Result<(Response, Box<Kept>), Failure> {
+        if let Some(mut kept) = self.reuse(begun, limits).await {
             self.counters().reused.count();
             match kept.connection.exchange(request, limits).await {
-                Ok(response) => {
-                    self.put_back(kept, limits);
-                    return Ok(response);
-                }
+                Ok(response) => return Ok((response, kept)),
                 Err(failure) if kept.connection.saw_response() => return Err(failure),
                 Err(_stale) => {
                     self.counters().retries.count();
@@ -191,13 +208,12 @@ impl Upstream {
             opened,
         });
         let response = kept.connection.exchange(request, limits).await?;
-        self.put_back(kept, limits);
-        Ok(response)
+        Ok((response, kept))
     }
 
     /// A connection that is open already, if there is one or one comes back soon.
-    async fn reuse(&self, limits: &Limits) -> Option<Box<Kept>> {
-        if let Some(idle) = self.take_idle(limits) {
+    async fn reuse(&self, now: Instant, limits: &Limits) -> Option<Box<Kept>> {
+        if let Some(idle) = self.take_idle(now, limits) {
             return Some(idle);
         }
         if self.in_flight.get() <= EAGER_CONNECTIONS {
@@ -213,8 +229,7 @@ impl Upstream {
             .or_else(|| waiter.given.borrow_mut().take())
     }
 
-    fn take_idle(&self, limits: &Limits) -> Option<Box<Kept>> {
-        let now = Instant::now();
+    fn take_idle(&self, now: Instant, limits: &Limits) -> Option<Box<Kept>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(waiting) = idle.pop_back() {
             if !self.is_fresh(&waiting, now, limits) {
@@ -229,8 +244,7 @@ impl Upstream {
         None
     }
 
-    fn put_back(&self, mut returned: Box<Kept>, limits: &Limits) {
-        let now = Instant::now();
+    fn put_back(&self, mut returned: Box<Kept>, now: Instant, limits: &Limits) {
         returned.idle_since = now;
         if !returned.connection.is_reusable() || !self.is_fresh(&returned, now, limits) {
             return;

@@ -9,13 +9,24 @@ use bytes::Bytes;
 
 use crate::budget::Reservation;
 
-/// What an upstream answered, as far as it matters to the SDK.
+/// What an upstream answered, as far as it matters to the SDK. It passes through many hands, so it is
+/// kept small: what few responses have lies apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
     /// The final status code.
     pub status: u16,
     /// `Content-Type`.
     pub content_type: Option<Bytes>,
+    /// The body, without any transfer coding.
+    pub body: Bytes,
+    /// What a large one takes of the memory budget.
+    pub share: Share,
+    notices: Option<Box<Notices>>,
+}
+
+/// The headers that few responses have. A value is that of the first line of its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notices {
     /// `Content-Encoding`; none is asked for, so this is rare.
     pub content_encoding: Option<Bytes>,
     /// `X-Sentry-Rate-Limits`.
@@ -24,10 +35,34 @@ pub struct Response {
     pub retry_after: Option<Bytes>,
     /// `X-Sentry-Error`.
     pub sentry_error: Option<Bytes>,
-    /// The body, without any transfer coding.
-    pub body: Bytes,
-    /// What a large one takes of the memory budget.
-    pub share: Share,
+}
+
+/// Those of a response with none.
+static NO_NOTICES: Notices = Notices {
+    content_encoding: None,
+    rate_limits: None,
+    retry_after: None,
+    sentry_error: None,
+};
+
+impl Response {
+    /// A response with nothing but a status.
+    pub fn with_status(status: u16) -> Response {
+        Response {
+            status,
+            ..Response::default()
+        }
+    }
+
+    /// The headers that few responses have.
+    pub fn notices(&self) -> &Notices {
+        self.notices.as_deref().unwrap_or(&NO_NOTICES)
+    }
+
+    /// The same, to be filled in.
+    pub fn notices_mut(&mut self) -> &mut Notices {
+        self.notices.get_or_insert_default()
+    }
 }
 
 /// A share of the memory budget that lives as long as any copy of a response. It says nothing about

@@ -29,13 +29,17 @@ impl Connection {
         let mut deadline = Instant::now() + LINGER_TIME;
         let mut is_stopping = false;
         self.buffer = BytesMut::new();
-        while Instant::now() < deadline {
+        loop {
+            let now = Instant::now();
+            if now >= deadline {
+                return;
+            }
             if stop.is_ordered() && !is_stopping {
                 is_stopping = true;
-                deadline = deadline.min(Instant::now() + LINGER_SILENCE);
+                deadline = deadline.min(now + LINGER_SILENCE);
             }
             self.buffer.clear();
-            match self.fill(LINGER_SILENCE, READ_BYTES).await {
+            match self.fill(now + LINGER_SILENCE, READ_BYTES).await {
                 Fill::Some => {}
                 Fill::End | Fill::Late => return,
             }

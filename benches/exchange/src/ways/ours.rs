@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sentry_mirror::http::head::Method;
@@ -86,7 +86,9 @@ impl Way for Ours {
     }
 
     async fn exchange(&self, parts: &Parts) -> Result<Answer, String> {
-        match self.upstream.deliver(&mut parts.instance()).await {
+        let mut request = parts.instance();
+        let delivering = self.upstream.deliver(&mut request, Instant::now());
+        match delivering.await.0 {
             Ok(response) => Ok(Answer {
                 status: response.status,
                 body: response.body,
