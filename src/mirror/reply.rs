@@ -55,6 +55,8 @@ pub struct Circumstances<F> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
     status: u16,
+    content_type: Option<Bytes>,
+    /// The other fields, which are rare in an answer to a delivery.
     fields: Vec<(&'static str, Bytes)>,
     body: Bytes,
     /// What the body takes of the memory budget, until it is written.
@@ -186,6 +188,9 @@ impl Reply {
               \r\nAccess-Control-Expose-Headers: x-sentry-error,x-sentry-rate-limits,retry-after\
               \r\nCross-Origin-Resource-Policy: cross-origin\r\n",
         );
+        if let Some(content_type) = &self.content_type {
+            line::append(out, "Content-Type", content_type);
+        }
         for (name, value) in &self.fields {
             line::append(out, name, value);
         }
@@ -223,9 +228,9 @@ impl Reply {
         }
         let notices = response.notices();
         let mut reply = Reply::empty(response.status)
-            .with_field("Content-Type", &response.content_type)
             .with_field("Content-Encoding", &notices.content_encoding)
             .with_field("X-Sentry-Error", &notices.sentry_error);
+        reply.content_type = response.content_type.clone();
         reply.body = response.body.clone();
         reply.share = response.share.clone();
         match (is_accepted, is_strict) {
@@ -299,8 +304,9 @@ impl Reply {
     }
 
     fn with_body(mut self, content_type: &'static str, body: Bytes) -> Reply {
+        self.content_type = Some(Bytes::from_static(content_type.as_bytes()));
         self.body = body;
-        self.with("Content-Type", content_type)
+        self
     }
 
     /// Relay's error shape.

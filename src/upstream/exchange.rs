@@ -13,7 +13,7 @@ use crate::budget::Reservation;
 use crate::http::chunked::{ChunkError, Chunked, Progress};
 use crate::http::due::Due;
 use crate::http::framing::{self, Framing};
-use crate::http::head::{FieldName, Method, Parsed};
+use crate::http::head::{Field, FieldName, Method, Parsed};
 use crate::http::response::ResponseHead;
 use crate::limits::Limits;
 use crate::upstream::incoming::Incoming;
@@ -22,6 +22,9 @@ use crate::upstream::stream::{Sent, Stream};
 
 /// How many heads a response may have, the interim ones (1xx) included. One or two are usual.
 const HEADS_MAX: usize = 16;
+
+/// The content type of Relay's answers.
+const JSON: &[u8] = b"application/json";
 
 /// A request as it goes out.
 pub struct Request {
@@ -239,29 +242,28 @@ impl Connection {
 
     async fn receive(&mut self, method: Method, limits: &Limits) -> Result<Response, Failure> {
         self.receive_head(limits).await?;
-        let head_len = self.head.len;
-        let head = self.incoming.bytes().get(..head_len).unwrap_or_default();
+        let head = self.incoming.bytes().get(..self.head.len);
+        let head = head.unwrap_or_default();
         let framing = framing::of_response(&self.head, head, method)
             .map_err(|error| Failure::Malformed(error.to_string()))?;
         let is_kept = self.head.keep_alive(head) && framing != Framing::UntilClose;
-        let (head, body) = match framing {
-            Framing::Empty => self.receive_length(0, limits).await?,
+        let mut response = self.take_head()?;
+        response.body = match framing {
+            Framing::Empty => Bytes::new(),
             Framing::Length(length) => self.receive_length(length, limits).await?,
-            Framing::Chunked => {
-                let head = self.incoming.take(head_len)?;
-                (head, self.receive_chunked(limits).await?)
-            }
-            Framing::UntilClose => {
-                let head = self.incoming.take(head_len)?;
-                (head, self.receive_until_close(limits).await?)
-            }
+            Framing::Chunked => self.receive_chunked(limits).await?,
+            Framing::UntilClose => self.receive_until_close(limits).await?,
         };
-        self.is_reusable = is_kept && self.incoming.bytes().is_empty();
-        let mut response = Response::with_status(self.head.status);
-        response.body = body;
         response.share = self.incoming.give_share();
-        for field in &self.head.fields {
-            let slot = match field.name {
+        self.is_reusable = is_kept && self.incoming.bytes().is_empty();
+        Ok(response)
+    }
+
+    /// The response without its body, which is at the front of the buffer then.
+    fn take_head(&mut self) -> Result<Response, Failure> {
+        let mut response = Response::with_status(self.head.status);
+        for Field { name, value, .. } in &self.head.fields {
+            let slot = match name {
                 FieldName::ContentType => &mut response.content_type,
                 FieldName::ContentEncoding => &mut response.notices_mut().content_encoding,
                 FieldName::XSentryRateLimits => &mut response.notices_mut().rate_limits,
@@ -269,8 +271,15 @@ impl Connection {
                 FieldName::XSentryError => &mut response.notices_mut().sentry_error,
                 _ => continue,
             };
-            slot.get_or_insert_with(|| head.slice(field.value.start..field.value.end));
+            if slot.is_none() {
+                *slot = Some(match value.of(self.incoming.bytes()) {
+                    // What nearly every response has takes no memory.
+                    JSON => Bytes::from_static(JSON),
+                    _ => self.incoming.copy(*value)?,
+                });
+            }
         }
+        self.incoming.skip(self.head.len);
         Ok(response)
     }
 
@@ -303,23 +312,16 @@ impl Connection {
         }
     }
 
-    /// The head, which is at the front of the buffer, and the body of `length` bytes behind it.
-    async fn receive_length(
-        &mut self,
-        length: usize,
-        limits: &Limits,
-    ) -> Result<(Bytes, Bytes), Failure> {
+    async fn receive_length(&mut self, length: usize, limits: &Limits) -> Result<Bytes, Failure> {
         if length > limits.response_bytes {
             return Err(Failure::TooLarge);
         }
-        let whole = self.head.len + length;
-        self.incoming.reserve(whole)?;
-        while self.incoming.bytes().len() < whole {
+        // What was copied of the head lives as long.
+        self.incoming.reserve(self.head.len + length)?;
+        while self.incoming.bytes().len() < length {
             self.read().await?;
         }
-        let mut head = self.incoming.take(whole)?;
-        let body = head.split_off(self.head.len);
-        Ok((head, body))
+        self.incoming.take(length)
     }
 
     async fn receive_chunked(&mut self, limits: &Limits) -> Result<Bytes, Failure> {

@@ -9,6 +9,7 @@ use std::pin::pin;
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::budget::Reservation;
+use crate::span::Span;
 use crate::upstream::exchange::Failure;
 use crate::upstream::response::Share;
 use crate::upstream::stream::{READ_BYTES, Stream};
@@ -89,18 +90,27 @@ impl Incoming {
     /// # Errors
     /// [`Failure::TooLarge`] where the memory budget has no room for them.
     pub fn take(&mut self, length: usize) -> Result<Bytes, Failure> {
-        if length > SMALL_BYTES {
-            self.cover(length)?;
-        }
         if length > READ_BYTES {
+            self.cover(length)?;
             return Ok(self.buffer.split_to(length).freeze());
         }
-        let bytes = self.buffer.get(..length).unwrap_or_default();
-        if self.copies.capacity() < length {
-            self.copies.reserve(SMALL_BYTES.max(length));
+        let copy = self.copy(Span::new(0, length));
+        self.skip(length);
+        copy
+    }
+
+    /// A copy of what stands at `span`.
+    ///
+    /// # Errors
+    /// [`Failure::TooLarge`] where the memory budget has no room for all up to there.
+    pub fn copy(&mut self, span: Span) -> Result<Bytes, Failure> {
+        if span.end > SMALL_BYTES {
+            self.cover(span.end)?;
         }
-        self.copies.extend_from_slice(bytes);
-        self.buffer.advance(length);
+        if self.copies.capacity() < span.len() {
+            self.copies.reserve(SMALL_BYTES.max(span.len()));
+        }
+        self.copies.extend_from_slice(span.of(&self.buffer));
         Ok(self.copies.split().freeze())
     }
 
