@@ -185,9 +185,20 @@ fn find<const LEN: usize, const COUNT: usize>(
     let Ok(name) = <&[u8; LEN]>::try_from(name) else {
         return FieldName::Other;
     };
-    let lower = name.map(|byte| byte.to_ascii_lowercase());
-    let known = candidates.iter().find(|(known, _)| **known == lower);
+    let mut lower = padded(name);
+    lower.make_ascii_lowercase();
+    let known = candidates.iter().find(|(known, _)| padded(known) == lower);
     known.map_or(FieldName::Other, |(_, field)| *field)
+}
+
+/// A name with zeros behind it. Of this length it fills vectors, where one of 13 bytes would be taken
+/// byte by byte.
+fn padded<const LEN: usize>(name: &[u8; LEN]) -> [u8; 32] {
+    let mut padded = [0; 32];
+    if let Some(start) = padded.first_chunk_mut() {
+        *start = *name;
+    }
+    padded
 }
 
 /// How far a head got.
