@@ -12,7 +12,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::http::compress::Compressed;
-use crate::http::head::{Field, FieldName, Method, RequestHead};
+use crate::http::head::{Field, FieldName, Method, RequestHead, Version};
 use crate::http::line;
 use crate::mirror::portion::Portion;
 use crate::mirror::routes::{Outbound, Route};
@@ -91,10 +91,12 @@ pub fn edit_head(
     forward_client_ip: bool,
     edits: &mut Vec<Edit>,
 ) {
-    edits.push(Edit {
-        span: head.version_span,
-        put: Put::Version,
-    });
+    if head.version != Version::Http11 {
+        edits.push(Edit {
+            span: head.version_span,
+            put: Put::Version,
+        });
+    }
     let listed = listed_by_connection(head, buffer);
     let is_listed = |field: &Field| {
         let name = field.name_span.of(buffer);
@@ -127,9 +129,15 @@ pub fn edit_head(
                 });
                 false
             }
-            FieldName::Authorization
-            | FieldName::XSentryAuth
-            | FieldName::ContentType
+            FieldName::Authorization | FieldName::XSentryAuth => {
+                let is_dropped = is_listed(field);
+                if is_dropped {
+                    // The edits of its keys would overlap with the line that goes as a whole.
+                    edits.retain(|edit| !is_within(edit.span, field.line));
+                }
+                is_dropped
+            }
+            FieldName::ContentType
             | FieldName::XForwardedProto
             | FieldName::XSentryRateLimits
             | FieldName::XSentryError
@@ -137,8 +145,6 @@ pub fn edit_head(
             | FieldName::Other => is_listed(field),
         };
         if is_dropped {
-            // Edits inside a line that goes as a whole would overlap with it.
-            edits.retain(|edit| !is_within(edit.span, field.line));
             edits.push(Edit {
                 span: field.line,
                 put: Put::Nothing,
@@ -329,14 +335,16 @@ impl Original<'_> {
         for edit in edits {
             debug_assert!(edit.span.start >= copied, "edits overlap: {edits:?}");
             out.extend_from_slice(Span::new(copied, edit.span.start.max(copied)).of(source));
-            if let Put::SecretParameter { value } = edit.put {
-                if let Some(secret) = &outbound.secret {
-                    out.extend_from_slice(Span::new(edit.span.start, value.start).of(source));
-                    out.extend_from_slice(secret.as_bytes());
-                    out.extend_from_slice(Span::new(value.end, edit.span.end).of(source));
+            match edit.put {
+                Put::Nothing => {}
+                Put::SecretParameter { value } => {
+                    if let Some(secret) = &outbound.secret {
+                        out.extend_from_slice(Span::new(edit.span.start, value.start).of(source));
+                        out.extend_from_slice(secret.as_bytes());
+                        out.extend_from_slice(Span::new(value.end, edit.span.end).of(source));
+                    }
                 }
-            } else {
-                out.extend_from_slice(self.replacement(edit.put, outbound).as_bytes());
+                put => out.extend_from_slice(self.replacement(put, outbound).as_bytes()),
             }
             copied = edit.span.end;
         }
