@@ -106,17 +106,16 @@ pub fn scan(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, Envelo
 /// Never fails: an unknown escape stands for its character, a surrogate without its other half for
 /// U+FFFD.
 pub fn unescape(json_string_content: &[u8]) -> Cow<'_, [u8]> {
+    if memchr(b'\\', json_string_content).is_none() {
+        return Cow::Borrowed(json_string_content);
+    }
     let mut rest = json_string_content;
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(rest.len());
     while let Some((plain, escape)) =
         memchr(b'\\', rest).and_then(|backslash| rest.split_at_checked(backslash))
     {
-        text.reserve(rest.len());
         text.extend_from_slice(plain);
         rest = unescape_one(escape, &mut text);
-    }
-    if rest.len() == json_string_content.len() {
-        return Cow::Borrowed(json_string_content);
     }
     text.extend_from_slice(rest);
     Cow::Owned(text)
@@ -240,10 +239,15 @@ impl<'b> Scanner<'b> {
         }
         loop {
             self.expect(b'"')?;
-            let name = self.string()?;
+            let (name, is_plain) = self.content()?;
             self.expect(b':')?;
             self.at += 1;
-            member(self, &unescape(name.of(self.body)))?;
+            let name = name.of(self.body);
+            if is_plain {
+                member(self, name)?;
+            } else {
+                member(self, &unescape(name))?;
+            }
             let after = self.next_token()?;
             self.at += 1;
             match after {
@@ -264,18 +268,24 @@ impl<'b> Scanner<'b> {
 
     /// Walks over a string from its opening quote and returns its content.
     pub(super) fn string(&mut self) -> Result<Span, EnvelopeError> {
-        self.at += 1;
-        let start = self.at;
+        let (content, _) = self.content()?;
+        Ok(content)
+    }
+
+    /// The same, and whether the content is plain: without escapes, it is what it stands for.
+    fn content(&mut self) -> Result<(Span, bool), EnvelopeError> {
+        let start = self.at + 1;
+        let mut from = start;
         loop {
-            let rest = self.body.get(self.at..).unwrap_or_default();
+            let rest = self.body.get(from..).unwrap_or_default();
             let found = memchr2(b'"', b'\\', rest).ok_or(EnvelopeError::UnexpectedEnd)?;
-            let at = self.at + found;
+            let at = from + found;
             if rest.get(found) == Some(&b'"') {
                 self.at = at + 1;
-                return Ok(Span::new(start, at));
+                return Ok((Span::new(start, at), from == start));
             }
             // The byte after a backslash, which may be a quote, never ends the string.
-            self.at = at + 2;
+            from = at + 2;
         }
     }
 
