@@ -19,7 +19,7 @@ use memchr::{memchr, memmem};
 
 use super::dsn;
 use super::edit::{EDITS_MAX, Edit, Put};
-use super::parameters::{Parameter, Syntax, form_decode, parameters};
+use super::parameters::{Parameter, Syntax, decimal, form_decode, parameters};
 use crate::span::Span;
 
 /// The newest protocol version Relay accepts.
@@ -289,10 +289,11 @@ fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> 
     }
 }
 
-/// The number before the first dot.
+/// The number before the first dot, which may have a plus in front of it.
 fn read_version(value: &[u8]) -> Option<u16> {
     let number = value.split(|byte| *byte == b'.').next()?;
-    str::from_utf8(number).ok()?.parse().ok()
+    let digits = number.strip_prefix(b"+").unwrap_or(number);
+    decimal(digits)?.try_into().ok()
 }
 
 /// Reads `Basic base64(key:password)`. What does not decode, or has no user, is somebody else's.
@@ -321,7 +322,10 @@ fn after_scheme(head: &[u8], value: Span, scheme: &[u8]) -> Option<Span> {
 
 /// Relay takes a header value with other bytes for absent.
 fn is_visible(value: &[u8]) -> bool {
-    value.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
+    // All of it is looked at, since nearly every value is visible: so it goes a vector at a time.
+    value.iter().fold(true, |is_visible, byte| {
+        is_visible & matches!(byte, b' '..=b'~' | b'\t')
+    })
 }
 
 #[cfg(test)]

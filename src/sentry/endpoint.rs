@@ -14,11 +14,11 @@
 mod answer;
 
 pub use answer::Shape;
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr2, memmem};
 
 use super::auth::is_source;
 use super::edit::{EDITS_MAX, Edit, Put};
-use super::parameters::form_decode;
+use super::parameters::{decimal, form_decode};
 use crate::span::Span;
 
 /// What a request path asks for.
@@ -65,8 +65,9 @@ impl Endpoint {
     /// is not counted here.
     pub fn allows(self, method: &[u8]) -> bool {
         self.allow_header()
-            .split(',')
-            .any(|allowed| allowed.as_bytes() == method)
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|allowed| allowed == method)
     }
 
     /// The methods it takes, as the value of an `Allow` header.
@@ -144,7 +145,7 @@ pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target 
     let path_end = question.unwrap_or(target.end);
     let path = Span::new(path_start(head, target).min(path_end), path_end);
     let query = question.map(|at| Span::new(at + 1, target.end));
-    let Some((api, tail)) = find_api(head, path) else {
+    let Some(api) = find_api(head, path) else {
         edit_tunnel(target, edits);
         let meant = find_endpoint_without_project(head, path);
         let has_path_key = meant.is_some_and(|meant| meant.path_key.is_some());
@@ -157,7 +158,7 @@ pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target 
             names_key: has_path_key || query.is_some_and(|query| is_source(query.of(head))),
         };
     };
-    edit_path(head, target, path.end, api, tail.clone(), edits);
+    let tail = edit_path(api, target, path.end, edits);
     Target {
         query,
         ..classify(head, tail)
@@ -176,10 +177,12 @@ pub fn edit_tunnel(target: Span, edits: &mut Vec<Edit>) {
 /// serve another path than the one that was looked at here.
 pub fn has_dot_segment(head: &[u8], target: Span) -> bool {
     let target = target.of(head);
-    let path = target
-        .split(|byte| *byte == b'?')
-        .next()
-        .unwrap_or_default();
+    let question = memchr(b'?', target);
+    let path = question.map_or(target, |at| target.get(..at).unwrap_or_default());
+    // Such a segment has one of these bytes, and the paths of SDKs have neither.
+    if memchr2(b'.', b'%', path).is_none() {
+        return false;
+    }
     let is_dot = |segment: &[u8]| {
         let dots: [&[u8]; 6] = [b".", b"..", b"%2e", b"%2e%2e", b".%2e", b"%2e."];
         dots.iter().any(|dot| dot.eq_ignore_ascii_case(segment))
@@ -198,22 +201,46 @@ fn path_start(head: &[u8], target: Span) -> usize {
     slash.map_or(target.end, |at| target.start + authority + at)
 }
 
-/// The `api` segment that counts and the segments after it.
-fn find_api(head: &[u8], path: Span) -> Option<(Span, impl Iterator<Item = Span> + Clone)> {
+/// The `api` segment that counts, and what follows it.
+struct Api<Rest> {
+    span: Span,
+    /// The next segment, if it is a project id.
+    project: Option<Span>,
+    rest: Rest,
+}
+
+/// The segments after `api`, as many as it takes to tell what a path asks for: one more than the longest
+/// known path has. Where there are fewer, the last ones stay empty.
+type Tail = [Span; 6];
+
+fn find_api(head: &[u8], path: Span) -> Option<Api<impl Iterator<Item = Span>>> {
     let mut rest = segments(head, path);
     let mut found = None;
     while let Some(segment) = rest.next() {
         if segment.of(head) != b"api" {
             continue;
         }
-        let mut next = rest.clone().map(|segment| segment.of(head));
-        if match next.next() {
-            Some(b"store") => true,
-            Some(b"embed") => next.next() == Some(b"error-page"),
-            Some(segment) => is_project(segment),
-            None => false,
-        } {
-            found = Some((segment, rest.clone()));
+        let mut next = rest.clone();
+        let Some(first) = next.next() else {
+            break;
+        };
+        let (counts, project) = match first.of(head) {
+            b"store" => (true, None),
+            b"embed" => {
+                let second = next.next().map(|segment| segment.of(head));
+                (second == Some(b"error-page"), None)
+            }
+            segment => {
+                let is_project = is_project(segment);
+                (is_project, is_project.then_some(first))
+            }
+        };
+        if counts {
+            found = Some(Api {
+                span: segment,
+                project,
+                rest: rest.clone(),
+            });
         }
     }
     found
@@ -225,7 +252,11 @@ fn find_endpoint_without_project(head: &[u8], path: Span) -> Option<Target> {
     let mut found = None;
     while let Some(segment) = rest.next() {
         if segment.of(head) == b"api" {
-            let meant = classify(head, rest.clone());
+            let mut tail = Tail::default();
+            tail.iter_mut()
+                .zip(rest.clone())
+                .for_each(|(slot, segment)| *slot = segment);
+            let meant = classify(head, tail);
             found = Some(meant)
                 .filter(|meant| meant.endpoint != Endpoint::Generic)
                 .or(found);
@@ -251,20 +282,18 @@ fn segments(head: &[u8], path: Span) -> impl Iterator<Item = Span> + Clone {
 /// percent-encoded, if need be.
 fn is_project(segment: &[u8]) -> bool {
     let digits = form_decode(segment.strip_prefix(b"+").unwrap_or(segment));
-    let number = str::from_utf8(&digits).ok().map(str::parse::<u64>);
-    digits.iter().all(u8::is_ascii_digit) && matches!(number, Some(Ok(_)))
+    decimal(&digits).is_some()
 }
 
+/// Pushes the edits of a path, and returns what follows `api` in it.
 fn edit_path(
-    head: &[u8],
+    api: Api<impl Iterator<Item = Span>>,
     target: Span,
     path_end: usize,
-    api: Span,
-    tail: impl Iterator<Item = Span>,
     edits: &mut Vec<Edit>,
-) {
+) -> Tail {
     edits.push(Edit {
-        span: Span::new(target.start, api.start.saturating_sub(1)),
+        span: Span::new(target.start, api.span.start.saturating_sub(1)),
         put: Put::PathPrefix,
     });
     let fold_slashes = |edits: &mut Vec<Edit>, from: usize, to: usize| {
@@ -275,30 +304,30 @@ fn edit_path(
             });
         }
     };
-    let mut end = api.end;
-    for (index, segment) in tail.enumerate() {
+    let mut tail = Tail::default();
+    let mut end = api.span.end;
+    for (index, segment) in api.rest.enumerate() {
         fold_slashes(edits, end, segment.start);
-        if index == 0 && is_project(segment.of(head)) {
+        if api.project == Some(segment) {
             edits.push(Edit {
                 span: segment,
                 put: Put::Project,
             });
         }
+        if let Some(slot) = tail.get_mut(index) {
+            *slot = segment;
+        }
         end = segment.end;
     }
     fold_slashes(edits, end, path_end);
+    tail
 }
 
 /// What the segments after `api` say.
-fn classify(head: &[u8], tail: impl Iterator<Item = Span>) -> Target {
-    // One more than the longest known path has; where there are fewer, the last ones stay empty.
-    let mut spans = [Span::default(); 6];
-    for (slot, segment) in spans.iter_mut().zip(tail) {
-        *slot = segment;
-    }
-    let [_, _, second, third, ..] = spans;
+fn classify(head: &[u8], tail: Tail) -> Target {
+    let [_, _, second, third, ..] = tail;
     let (mut path_key, mut subject) = (None, None);
-    let endpoint = match spans.map(|span| span.of(head)) {
+    let endpoint = match tail.map(|span| span.of(head)) {
         [b"store", b"", ..] | [_, b"store", b"", ..] => Endpoint::Store,
         [b"embed", b"error-page", b"", ..] => Endpoint::ErrorPage,
         [_, b"envelope", b"", ..] => Endpoint::Envelope,

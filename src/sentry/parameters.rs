@@ -117,6 +117,17 @@ pub(super) fn form_decode(written: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(decoded)
 }
 
+/// The value of decimal digits: at least one, and not more than 64 bits of them.
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| match digit {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add((digit - b'0').into()),
+        _ => None,
+    })
+}
+
 /// The value of a hexadecimal digit.
 pub(super) fn hex_digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16)?.try_into().ok()
@@ -174,6 +185,13 @@ mod tests {
     }
 
     proptest! {
+        /// The standard library reads text, and takes a plus in front of it.
+        #[test]
+        fn digits_mean_what_the_standard_library_reads(digits in "[0-9]{0,22}|[0-9+ ./:a]{0,3}") {
+            let parsed = digits.parse().ok().filter(|_| !digits.starts_with('+'));
+            prop_assert_eq!(decimal(digits.as_bytes()), parsed);
+        }
+
         #[test]
         fn whatever_is_encoded_decodes_to_itself(bytes: Vec<u8>, plain: Vec<bool>) {
             let written: String = bytes

@@ -490,6 +490,21 @@ proptest! {
     }
 
     #[test]
+    fn versions_are_read_as_the_standard_library_reads_numbers(text in "[0-9.+-]{0,7}") {
+        let number = text.split('.').next().unwrap();
+        prop_assert_eq!(read_version(text.as_bytes()), number.parse().ok());
+    }
+
+    #[test]
+    fn one_byte_makes_a_value_invisible(value in "[ -~\t]{1,80}", byte: u8, at: usize) {
+        prop_assert!(is_visible(value.as_bytes()));
+        let mut bytes = value.into_bytes();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        prop_assert_eq!(is_visible(&bytes), matches!(byte, b' '..=b'~' | b'\t'));
+    }
+
+    #[test]
     fn any_bytes_are_read(
         lines in proptest::collection::vec((any::<bool>(), any::<Vec<u8>>()), 0..3),
         tail: Vec<u8>,

@@ -289,6 +289,14 @@ fn methods() {
     assert_eq!(Endpoint::Cron.allow_header(), "GET,HEAD,POST");
 }
 
+/// Looks at each segment as it reads when it is decoded.
+fn naive_dot_segment(target: &str) -> bool {
+    let path = target.split('?').next().unwrap().to_lowercase();
+    path.replace("%2e", ".")
+        .split(['/', '\\'])
+        .any(|segment| segment == "." || segment == "..")
+}
+
 /// Does the same with strings: splits, looks from the end, joins.
 fn naive(target: &str) -> String {
     let (path, query) = match target.split_once('?') {
@@ -318,6 +326,13 @@ proptest! {
     ) {
         let target = if target.starts_with('/') { target } else { format!("/{target}") };
         prop_assert_eq!(read(&target).1, naive(&target), "{}", target);
+    }
+
+    #[test]
+    fn dot_segments_are_those_that_decode_to_dots(target in "([/\\\\?a]|\\.|%2e|%2E|%2){0,8}") {
+        let head = format!("GET {target}");
+        let span = Span::new(4, head.len());
+        prop_assert_eq!(has_dot_segment(head.as_bytes(), span), naive_dot_segment(&target));
     }
 
     #[test]
