@@ -51,6 +51,27 @@ pub struct Field {
     pub line: Span,
 }
 
+/// Which headers a message has, a bit for each name.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FieldNames(u32);
+
+impl FieldNames {
+    /// The names of these lines.
+    pub(super) fn of(fields: &[Field]) -> FieldNames {
+        let bits = fields.iter().map(|field| FieldNames::bit(field.name));
+        FieldNames(bits.fold(0, |names, bit| names | bit))
+    }
+
+    /// Whether there is a line called so.
+    pub(super) const fn contain(self, name: FieldName) -> bool {
+        self.0 & FieldNames::bit(name) != 0
+    }
+
+    const fn bit(name: FieldName) -> u32 {
+        1 << name as u32
+    }
+}
+
 /// The header names that mean something to this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // Each other variant is the header of its name.
@@ -266,11 +287,11 @@ pub(super) fn first_line(buffer: &[u8]) -> usize {
 /// Appends the places in `head` of the headers that httparse found there. Each begins a line, which ends
 /// where the next begins, the last at the blank line: httparse knows no folded lines.
 pub(super) fn locate(headers: &[httparse::Header<'_>], head: &[u8], fields: &mut Vec<Field>) {
-    let start = |header: &httparse::Header<'_>| offset(header.name.as_bytes(), head);
-    let ends = headers.iter().skip(1).map(start);
-    let ends = ends.chain(std::iter::once(blank_line(head)));
-    fields.extend(headers.iter().zip(ends).map(|(header, end)| {
-        let start = start(header);
+    let start_of = |header: &httparse::Header<'_>| offset(header.name.as_bytes(), head);
+    let blank_line = blank_line(head);
+    fields.extend(headers.iter().enumerate().map(|(index, header)| {
+        let start = start_of(header);
+        let end = headers.get(index + 1).map_or(blank_line, start_of);
         let name_span = Span::new(start, start + header.name.len());
         let value_start = match header.value {
             [] => after_padding(name_span.end + 1, head),

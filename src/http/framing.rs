@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use super::fields::{self, Field, FieldName, Version};
+use super::fields::{FieldName, Version};
 use super::head::{Method, RequestHead};
 use super::response::ResponseHead;
 
@@ -27,7 +27,7 @@ pub enum Framing {
 
 /// The framing of a request's body.
 pub fn of_request(head: &RequestHead, buffer: &[u8]) -> Result<Framing, FramingError> {
-    let declared = declared(head.version, &head.fields, buffer)?;
+    let declared = declared(head.version, |name| head.values(name, buffer))?;
     Ok(declared.unwrap_or(Framing::Empty))
 }
 
@@ -41,19 +41,18 @@ pub fn of_response(
     if request_method == Method::Head || matches!(head.status, 100..=199 | 204 | 304) {
         return Ok(Framing::Empty);
     }
-    let declared = declared(head.version, &head.fields, buffer)?;
+    let declared = declared(head.version, |name| head.values(name, buffer))?;
     Ok(declared.unwrap_or(Framing::UntilClose))
 }
 
 /// What the headers of a message say about its body, where they say anything.
-fn declared(
+fn declared<'b, V: Iterator<Item = &'b [u8]>>(
     version: Version,
-    fields: &[Field],
-    buffer: &[u8],
+    values: impl Fn(FieldName) -> V,
 ) -> Result<Option<Framing>, FramingError> {
-    let length = sole_value(fields, FieldName::ContentLength, buffer)
-        .map_err(|Repeated| FramingError::RepeatedLength)?;
-    let coding = sole_value(fields, FieldName::TransferEncoding, buffer)
+    let length =
+        sole(values(FieldName::ContentLength)).map_err(|Repeated| FramingError::RepeatedLength)?;
+    let coding = sole(values(FieldName::TransferEncoding))
         .map_err(|Repeated| FramingError::TransferEncoding)?;
     match (length, coding) {
         (None, None) => Ok(None),
@@ -71,12 +70,7 @@ fn declared(
 struct Repeated;
 
 /// The value of a header that may come once.
-fn sole_value<'b>(
-    fields: &[Field],
-    name: FieldName,
-    buffer: &'b [u8],
-) -> Result<Option<&'b [u8]>, Repeated> {
-    let mut values = fields::values(fields, name, buffer);
+fn sole<'b>(mut values: impl Iterator<Item = &'b [u8]>) -> Result<Option<&'b [u8]>, Repeated> {
     let value = values.next();
     match values.next() {
         None => Ok(value),

@@ -12,7 +12,7 @@ use std::mem::{self, MaybeUninit};
 
 pub use super::fields::{Field, FieldName, HeadError, Parsed, Version};
 
-use super::fields::{self, Slots};
+use super::fields::{self, FieldNames, Slots};
 use crate::limits::Limits;
 use crate::span::Span;
 
@@ -52,6 +52,8 @@ pub struct RequestHead {
     pub len: usize,
     /// Whether any of its lines ends in a bare LF.
     pub bare_lf: bool,
+    /// What the lines are called.
+    names: FieldNames,
 }
 
 impl RequestHead {
@@ -86,14 +88,29 @@ impl RequestHead {
         }
     }
 
+    /// Whether there is a line called `name`.
+    pub fn has(&self, name: FieldName) -> bool {
+        self.names.contain(name)
+    }
+
+    /// The lines among which those called `name` are: none if there are no such lines. That is most of
+    /// what is asked for, a dozen times for each request.
+    fn lines_with(&self, name: FieldName) -> &[Field] {
+        match self.has(name) {
+            true => &self.fields,
+            false => &[],
+        }
+    }
+
     /// The values of all lines called `name`, in order.
     pub fn values<'b>(&self, name: FieldName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
-        fields::values(&self.fields, name, buffer)
+        fields::values(self.lines_with(name), name, buffer)
     }
 
     /// Whether the client means to use the connection again (RFC 9112 §9.3).
     pub fn keep_alive(&self, buffer: &[u8]) -> bool {
-        fields::keep_alive(self.version, &self.fields, buffer)
+        let lines = self.lines_with(FieldName::Connection);
+        fields::keep_alive(self.version, lines, buffer)
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body. An HTTP/1.0 client
@@ -107,7 +124,7 @@ impl RequestHead {
 
     /// Whether `Connection` lists the header `name`, which makes it hop-by-hop (RFC 9110 §7.6.1).
     pub fn connection_lists(&self, name: &[u8], buffer: &[u8]) -> bool {
-        fields::connection_lists(&self.fields, name, buffer)
+        fields::connection_lists(self.lines_with(FieldName::Connection), name, buffer)
     }
 
     /// Takes over what httparse found in `head`.
@@ -124,6 +141,7 @@ impl RequestHead {
         self.len = head.len();
 
         fields::locate(request.headers, head, &mut self.fields);
+        self.names = FieldNames::of(&self.fields);
         let is_bare = |end: usize| !head.get(..end).unwrap_or_default().ends_with(b"\r\n");
         let first_line_end = self.fields.first().map(|field| field.line.start);
         self.bare_lf = is_bare(head.len())

@@ -433,6 +433,28 @@ proptest! {
         prop_assert_eq!(head.bare_lf, lines.iter().any(|(.., after)| !after.ends_with("\r\n")));
     }
 
+    /// Which names a head has is noted when it is parsed; the twin looks at its lines.
+    #[test]
+    fn the_lines_of_a_name_are_found_or_known_to_be_missing(
+        names in prop::collection::vec(
+            prop_oneof!["host", "Te", "Retry-After", "expect", "Connection", "X-Other"],
+            0..6,
+        ),
+    ) {
+        let mut head = parse(b"GET / HTTP/1.1\r\nExpect: 1\r\nTE: 2\r\nRetry-After: 3\r\n\r\n").unwrap();
+        let lines: String = names.iter().map(|name| format!("{name}: {name}\r\n")).collect();
+        let text = format!("GET / HTTP/1.1\r\n{lines}\r\n");
+        let has_two_hosts = names.iter().filter(|name| *name == "host").count() > 1;
+        prop_assert_eq!(head.parse(text.as_bytes(), &Limits::default()).is_err(), has_two_hosts);
+        for name in ["Host", "TE", "Retry-After", "Expect", "Connection", "X-Other", "Trailer"] {
+            let expected: Vec<_> = names.iter().filter(|known| known.eq_ignore_ascii_case(name)).collect();
+            let field = FieldName::of(name.as_bytes());
+            let values: Vec<_> = head.values(field, text.as_bytes()).collect();
+            prop_assert_eq!(head.has(field), !expected.is_empty());
+            prop_assert_eq!(values, expected.iter().map(|name| name.as_bytes()).collect::<Vec<_>>());
+        }
+    }
+
     #[test]
     fn bytes_at_random_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = RequestHead::default().parse(&bytes, &Limits::default());
