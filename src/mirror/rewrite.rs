@@ -211,15 +211,10 @@ impl Original<'_> {
         self.render_lines(outbound, self.edited_end(), out);
         self.append_fields(outbound, self.body_len(outbound), None, out);
 
-        let edited_end = self.edited_end();
-        let edited = Span::new(0, edited_end);
-        self.splice(self.body, edited, self.body_edits, outbound, out);
-        let mut rest = self.body.slice(edited_end.min(self.body.len())..);
-        if rest.len() <= COPY_BYTES_MAX {
-            out.extend_from_slice(&rest);
-            rest = Bytes::new();
-        }
-        rest
+        let copied_end = self.copied_end();
+        let copied = Span::new(0, copied_end);
+        self.splice(self.body, copied, self.body_edits, outbound, out);
+        self.body.slice(copied_end..)
     }
 
     /// The request for one outbound with the body that is made for it and for others.
@@ -285,7 +280,7 @@ impl Original<'_> {
         coding: Option<&str>,
         out: &mut Vec<u8>,
     ) {
-        if !self.has_field(FieldName::Host) {
+        if !self.parsed.has(FieldName::Host) {
             line::append(out, "Host", outbound.host.as_bytes());
         }
         if let Some(client) = self.client {
@@ -310,8 +305,13 @@ impl Original<'_> {
         self.body_edits.last().map_or(0, |edit| edit.span.end)
     }
 
-    fn has_field(&self, name: FieldName) -> bool {
-        self.parsed.fields.iter().any(|field| field.name == name)
+    /// Where the part of the body ends that is copied for each outbound.
+    fn copied_end(&self) -> usize {
+        let end = self.edited_end().min(self.body.len());
+        match self.body.len() - end {
+            ..=COPY_BYTES_MAX => self.body.len(),
+            _ => end,
+        }
     }
 
     fn body_len(&self, outbound: &Outbound) -> usize {
@@ -334,7 +334,7 @@ impl Original<'_> {
         let mut copied = range.start;
         for edit in edits {
             debug_assert!(edit.span.start >= copied, "edits overlap: {edits:?}");
-            out.extend_from_slice(Span::new(copied, edit.span.start.max(copied)).of(source));
+            out.extend_from_slice(source.get(copied..edit.span.start).unwrap_or_default());
             match edit.put {
                 Put::Nothing => {}
                 Put::SecretParameter { value } => {
@@ -348,7 +348,7 @@ impl Original<'_> {
             }
             copied = edit.span.end;
         }
-        out.extend_from_slice(Span::new(copied.min(range.end), range.end).of(source));
+        out.extend_from_slice(source.get(copied..range.end).unwrap_or_default());
     }
 
     fn replacement<'o>(&'o self, put: Put, outbound: &'o Outbound) -> &'o str {

@@ -148,6 +148,31 @@ fn the_client_address_comes_last_where_it_is_wanted() {
     assert!(at("X-Forwarded-For: 203.0.113.7\r\n") < at("X-Forwarded-For: 192.0.2.1\r\n"));
 }
 
+/// The part behind the header of an envelope is copied, or shared if it is long.
+#[test]
+fn a_body_goes_out_whole_however_long_it_is() {
+    let header = format!("{{\"trace\":{{\"public_key\":\"{IN_KEY}\"}}}}");
+    let header_out = header.replace(IN_KEY, OUT_KEY);
+    let behind_the_key = "\"}}".len();
+    for header in [(&*header, &*header_out), ("{}", "{}"), ("no", "no")] {
+        let edited = if header.0.len() > 2 {
+            header.0.len() - behind_the_key
+        } else {
+            0
+        };
+        for length in [COPY_BYTES_MAX - 1, COPY_BYTES_MAX, COPY_BYTES_MAX + 1] {
+            let tail = "x".repeat(edited + length - header.0.len());
+            let request = format!(
+                "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\n\r\n{}{tail}",
+                header.0
+            );
+            let got = String::from_utf8(mirrored(request.as_bytes(), false)).unwrap();
+            let (_, body) = got.split_once("\r\n\r\n").unwrap();
+            assert_eq!(body, format!("{}{tail}", header.1));
+        }
+    }
+}
+
 /// What a line-based program without any thought for speed would send.
 fn naive(request: &str) -> String {
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
