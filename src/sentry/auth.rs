@@ -15,7 +15,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr_iter, memmem};
 
 use super::dsn;
 use super::edit::{EDITS_MAX, Edit, Put};
@@ -270,9 +270,10 @@ fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> 
     let written = value.of(head);
     let dot = memchr(b'.', written);
     let encoded_dot = || {
-        written
-            .windows(3)
-            .position(|w| w.eq_ignore_ascii_case(b"%2e"))
+        memchr_iter(b'%', written).find(|percent| {
+            let encoded = written.get(*percent..*percent + 3);
+            encoded.is_some_and(|encoded| encoded.eq_ignore_ascii_case(b"%2e"))
+        })
     };
     let length = match syntax {
         Syntax::Header => dot,

@@ -14,7 +14,7 @@
 mod answer;
 
 pub use answer::Shape;
-use memchr::{memchr, memchr2, memmem};
+use memchr::{memchr, memchr3, memmem};
 
 use super::auth::is_source;
 use super::edit::{EDITS_MAX, Edit, Put};
@@ -177,12 +177,15 @@ pub fn edit_tunnel(target: Span, edits: &mut Vec<Edit>) {
 /// serve another path than the one that was looked at here.
 pub fn has_dot_segment(head: &[u8], target: Span) -> bool {
     let target = target.of(head);
-    let question = memchr(b'?', target);
-    let path = question.map_or(target, |at| target.get(..at).unwrap_or_default());
-    // Such a segment has one of these bytes, and the paths of SDKs have neither.
-    if memchr2(b'.', b'%', path).is_none() {
+    // Such a segment has a dot in it or a percent sign, and the paths of SDKs have neither.
+    let first = memchr3(b'.', b'%', b'?', target).and_then(|at| target.get(at));
+    if matches!(first, None | Some(b'?')) {
         return false;
     }
+    let path = target
+        .split(|byte| *byte == b'?')
+        .next()
+        .unwrap_or_default();
     let is_dot = |segment: &[u8]| {
         let dots: [&[u8]; 6] = [b".", b"..", b"%2e", b"%2e%2e", b".%2e", b"%2e."];
         dots.iter().any(|dot| dot.eq_ignore_ascii_case(segment))
@@ -281,8 +284,8 @@ fn segments(head: &[u8], path: Span) -> impl Iterator<Item = Span> + Clone {
 /// Whether a segment is a number of 64 bits as Relay reads it: with zeros or a plus in front of it, and
 /// percent-encoded, if need be.
 fn is_project(segment: &[u8]) -> bool {
-    let digits = form_decode(segment.strip_prefix(b"+").unwrap_or(segment));
-    decimal(&digits).is_some()
+    let digits = segment.strip_prefix(b"+").unwrap_or(segment);
+    decimal(digits).is_some() || decimal(&form_decode(digits)).is_some()
 }
 
 /// Pushes the edits of a path, and returns what follows `api` in it.

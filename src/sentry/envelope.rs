@@ -300,6 +300,15 @@ impl<'b> Scanner<'b> {
 
     /// Walks over a value, in which arrays and objects may be nested `nesting_max` deep.
     pub(super) fn skip_value(&mut self, nesting_max: u32) -> Result<(), EnvelopeError> {
+        match self.next_token()? {
+            b'"' => self.string().map(drop),
+            b'{' | b'[' => self.skip_nested(nesting_max),
+            _ => self.skip_scalar(),
+        }
+    }
+
+    /// Walks over an array or an object from its opening bracket.
+    fn skip_nested(&mut self, nesting_max: u32) -> Result<(), EnvelopeError> {
         // One bit for each open bracket, the innermost the lowest: whether it is a brace.
         const { assert!(Scanner::NESTING_MAX <= u128::BITS) };
         let mut braces: u128 = 0;
@@ -319,18 +328,17 @@ impl<'b> Scanner<'b> {
                     self.at += 1;
                 }
                 b'}' | b']' => {
-                    if depth == 0 || (braces & 1 == 1) != (token == b'}') {
+                    if (braces & 1 == 1) != (token == b'}') {
                         return Err(EnvelopeError::Malformed);
                     }
                     depth -= 1;
                     braces >>= 1;
                     self.at += 1;
+                    if depth == 0 {
+                        return Ok(());
+                    }
                 }
-                _ if depth > 0 => self.skip_between()?,
-                _ => self.skip_scalar()?,
-            }
-            if depth == 0 {
-                return Ok(());
+                _ => self.skip_between()?,
             }
         }
     }

@@ -70,18 +70,23 @@ pub(super) fn parameters(
 ) -> impl Iterator<Item = Parameter> {
     let separator = syntax.separator();
     let mut start = list.start;
-    list.of(buffer)
-        .split(move |byte| *byte == separator)
-        .filter_map(move |piece| {
-            let whole = Span::new(start, start + piece.len());
+    std::iter::from_fn(move || {
+        while start <= list.end {
+            let rest = Span::new(start, list.end);
+            let length = memchr(separator, rest.of(buffer)).unwrap_or(rest.len());
+            let whole = Span::new(start, start + length);
             start = whole.end + 1;
-            let equals = whole.start + memchr(b'=', piece)?;
-            Some(Parameter {
-                name: trim(buffer, Span::new(whole.start, equals)),
-                value: trim(buffer, Span::new(equals + 1, whole.end)),
-                whole,
-            })
-        })
+            if let Some(length) = memchr(b'=', whole.of(buffer)) {
+                let equals = whole.start + length;
+                return Some(Parameter {
+                    name: trim(buffer, Span::new(whole.start, equals)),
+                    value: trim(buffer, Span::new(equals + 1, whole.end)),
+                    whole,
+                });
+            }
+        }
+        None
+    })
 }
 
 /// `span` without the white space at its ends; an empty one at its end if there is nothing else.
@@ -185,6 +190,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn parameters_are_what_stands_between_separators(list in "[a=, \t]{0,24}") {
+            let expected: Vec<_> = list
+                .split(',')
+                .filter_map(|whole| {
+                    let (name, value) = whole.split_once('=')?;
+                    Some((name.trim(), value.trim(), whole))
+                })
+                .collect();
+            prop_assert_eq!(pairs(&list, Syntax::Header), expected);
+        }
+
         /// The standard library reads text, and takes a plus in front of it.
         #[test]
         fn digits_mean_what_the_standard_library_reads(digits in "[0-9]{0,22}|[0-9+ ./:a]{0,3}") {

@@ -496,6 +496,16 @@ proptest! {
     }
 
     #[test]
+    fn a_key_in_a_query_ends_at_its_first_dot(value in "(k|\\.|%2e|%2E|%|%2|2|e){0,8}") {
+        let mut edits = Vec::new();
+        let span = Span::new(0, value.len());
+        read_key(value.as_bytes(), span, Syntax::Query, &mut edits);
+        let dots = [value.find('.'), value.to_lowercase().find("%2e")];
+        let end = dots.into_iter().flatten().min().unwrap_or(value.len());
+        prop_assert_eq!(edits, [Edit { span: Span::new(0, end), put: Put::Key }]);
+    }
+
+    #[test]
     fn one_byte_makes_a_value_invisible(value in "[ -~\t]{1,80}", byte: u8, at: usize) {
         prop_assert!(is_visible(value.as_bytes()));
         let mut bytes = value.into_bytes();
