@@ -93,13 +93,8 @@ impl RequestHead {
         self.names.contain(name)
     }
 
-    /// The lines among which those called `name` are: none if there are no such lines. That is most of
-    /// what is asked for, a dozen times for each request.
     fn lines_with(&self, name: FieldName) -> &[Field] {
-        match self.has(name) {
-            true => &self.fields,
-            false => &[],
-        }
+        self.names.lines_with(name, &self.fields)
     }
 
     /// The values of all lines called `name`, in order.

@@ -9,7 +9,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::fields::{self, Field, FieldName, HeadError, Parsed, Slots, Version};
+use super::fields::{self, Field, FieldName, FieldNames, HeadError, Parsed, Slots, Version};
 use crate::limits::Limits;
 use crate::span::Span;
 
@@ -32,6 +32,8 @@ pub struct ResponseHead {
     pub fields: Vec<Field>,
     /// The bytes of the head, the blank line included: the body begins there.
     pub len: usize,
+    /// What the lines are called.
+    names: FieldNames,
     /// What all this was found in; empty where that is not known any more.
     text: Vec<u8>,
 }
@@ -94,12 +96,17 @@ impl ResponseHead {
 
     /// The values of all lines called `name`, in order.
     pub fn values<'b>(&self, name: FieldName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
-        fields::values(&self.fields, name, buffer)
+        fields::values(self.lines_with(name), name, buffer)
     }
 
     /// Whether the upstream means to keep the connection (RFC 9112 §9.3).
     pub fn keep_alive(&self, buffer: &[u8]) -> bool {
-        fields::keep_alive(self.version, &self.fields, buffer)
+        let lines = self.lines_with(FieldName::Connection);
+        fields::keep_alive(self.version, lines, buffer)
+    }
+
+    fn lines_with(&self, name: FieldName) -> &[Field] {
+        self.names.lines_with(name, &self.fields)
     }
 
     /// Takes over what httparse found in `head`.
@@ -109,6 +116,7 @@ impl ResponseHead {
         self.len = head.len();
         self.fields.clear();
         fields::locate(response.headers, head, &mut self.fields);
+        self.names = FieldNames::of(&self.fields);
         self.text.clear();
         if head.len() <= KEPT_BYTES_MAX {
             self.text.extend_from_slice(head);

@@ -189,7 +189,8 @@ impl<K: 'static> FanOut<K> {
         success: impl FnOnce() -> Shape,
     ) -> Reply {
         let deadline = self.started + patience;
-        let verdict = match timeout_at(deadline.into(), self.decided(policy)).await {
+        let decided = poll_fn(|context| self.poll_decided(policy, context));
+        let verdict = match timeout_at(deadline.into(), decided).await {
             Ok(verdict) => verdict,
             Err(_elapsed) => decide(policy, &self.outcomes.borrow(), true)
                 // With nothing left in flight there is always a verdict.
@@ -234,10 +235,6 @@ impl<K: 'static> FanOut<K> {
             Some(Some(Ok(response))) => matches!(response.status, 401 | 403 | 404),
             Some(Some(Err(_)) | None) | None => false,
         }
-    }
-
-    async fn decided(&self, policy: ReplyPolicy) -> Verdict {
-        poll_fn(|context| self.poll_decided(policy, context)).await
     }
 
     fn poll_decided(&self, policy: ReplyPolicy, context: &Context<'_>) -> Poll<Verdict> {

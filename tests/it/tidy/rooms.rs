@@ -19,7 +19,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("observe", &[]),
     (
         "upstream",
-        &["limits", "budget", "sys", "sentry", "http", "observe"],
+        &[
+            "span", "limits", "budget", "sys", "sentry", "http", "observe",
+        ],
     ),
     (
         "mirror",
