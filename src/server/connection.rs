@@ -144,8 +144,7 @@ impl Connection {
 
     /// Waits until there is something to read.
     async fn await_input(&self, patience: Duration, stop: &Listener) -> Input {
-        let readable = pin!(self.stream.readable(false));
-        let mut readable = pin!(timeout(patience, readable));
+        let mut readable = pin!(timeout(patience, self.stream.readable(false)));
         poll_fn(|context| match readable.as_mut().poll(context) {
             Poll::Ready(Ok(Ok(()))) => Poll::Ready(Input::Some),
             Poll::Ready(Ok(Err(_))) => Poll::Ready(Input::Broken),
@@ -326,15 +325,14 @@ impl Connection {
         let mut outgoing = std::mem::take(&mut self.outgoing);
         let rest = fill(&mut outgoing);
         let stream = &mut self.stream;
-        let writing = pin!(async {
+        let writing = timeout(limits.write_timeout, async {
             let (written, outgoing) = write_all(stream, outgoing).await;
             if written.is_err() || rest.is_empty() {
                 return (written, outgoing);
             }
             (write_all(stream, rest).await.0, outgoing)
         });
-        let writing = pin!(timeout(limits.write_timeout, writing));
-        let written = self.turn.take(writing).await;
+        let written = self.turn.take(pin!(writing)).await;
         let mut outgoing = match written {
             Ok((Ok(()), outgoing)) => outgoing,
             Ok((Err(_), _)) => return Err(Ended::Gone),
@@ -352,9 +350,9 @@ impl Connection {
     /// Reads once, `bytes_max` at most.
     async fn fill(&mut self, deadline: Instant, bytes_max: usize) -> Fill {
         let buffer = std::mem::take(&mut self.buffer);
-        let reading = pin!(read_some(&mut self.stream, buffer, bytes_max));
-        let reading = pin!(timeout_at(deadline.into(), reading));
-        match self.turn.take(reading).await {
+        let reading = read_some(&mut self.stream, buffer, bytes_max);
+        let reading = timeout_at(deadline.into(), reading);
+        match self.turn.take(pin!(reading)).await {
             Err(_elapsed) => Fill::Late,
             Ok((result, buffer)) => {
                 self.buffer = buffer;

@@ -143,19 +143,22 @@ impl Exchange {
             is_local: false,
             access: worker.access_entry(self.connection.peer, started),
         };
-        let answering = self.answer(worker, &routing, &head, &mut course, share);
-        let answer = answering.await;
-        self.tell(worker, &head, &course, &answer);
-        let (body, route) = (course.body, course.route);
-        drop(course.access);
-        let (reply, ends) = match answer {
-            Ok(reply) => (reply, false),
-            Err(Ended::Gone) => return Next::Close,
-            Err(Ended::Rejected(rejection)) => {
-                log_rejection(worker, &self.connection, &rejection);
-                (Reply::rejection(&rejection), rejection.ends_connection())
+        // In a scope of its own: what was borrowed in it would be held while the reply is written.
+        let (reply, ends) = {
+            let answering = self.answer(worker, &routing, &head, &mut course, share);
+            let answer = answering.await;
+            self.tell(worker, &head, &course, &answer);
+            match answer {
+                Ok(reply) => (reply, false),
+                Err(Ended::Gone) => return Next::Close,
+                Err(Ended::Rejected(rejection)) => {
+                    log_rejection(worker, &self.connection, &rejection);
+                    (Reply::rejection(&rejection), rejection.ends_connection())
+                }
             }
         };
+        let (body, route) = (course.body, course.route);
+        drop(course.access);
         let (is_at_next_request, rest) = match body {
             BodyState::Read | BodyState::Unread(Framing::Empty) => (true, None),
             BodyState::Broken => (false, None),
