@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -262,7 +263,8 @@ impl Engine {
         let end = Instant::now() + pause;
         loop {
             match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&AT_ONCE)) {
-                Ok(0) if Instant::now() < end => {}
+                // Where there is no core for it alone, others have to get on.
+                Ok(0) if Instant::now() < end => thread::yield_now(),
                 Ok(0) if pause >= PATIENCE => {
                     let waiting = self.lanes.len() - self.free.len();
                     return Err(format!("{waiting} requests got no answer in {PATIENCE:?}"));
