@@ -54,8 +54,10 @@ impl Incoming {
     /// # Errors
     /// [`Failure::TooLarge`] where the memory budget has no room.
     pub fn reserve(&mut self, length: usize) -> Result<(), Failure> {
-        if length > READ_BYTES {
+        if length > SMALL_BYTES {
             self.cover(length)?;
+        }
+        if length > READ_BYTES {
             let missing = length.saturating_sub(self.buffer.len());
             self.buffer.reserve(missing);
         }
@@ -134,5 +136,20 @@ impl Incoming {
         } else {
             Err(Failure::TooLarge)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+
+    #[test]
+    fn what_is_larger_than_a_small_response_counts_as_a_whole() {
+        let mut incoming = Incoming::new(Budget::new(1 << 20).reservation());
+        incoming.reserve(SMALL_BYTES).unwrap();
+        assert_eq!(incoming.share.bytes(), 0);
+        incoming.reserve(SMALL_BYTES + 1).unwrap();
+        assert_eq!(incoming.share.bytes(), SMALL_BYTES + 1);
     }
 }
