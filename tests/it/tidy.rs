@@ -78,11 +78,6 @@ impl File {
         self.path.ends_with(".rs")
     }
 
-    /// Whether it holds the tests of its parent module and nothing else.
-    fn is_tests(&self) -> bool {
-        self.path.ends_with("/tests.rs")
-    }
-
     /// The room it belongs to; none for the files that hold the rooms together.
     fn room(&self) -> Option<&str> {
         let room = self.path.strip_prefix("src/")?.split('/').next()?;
