@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+/// The configuration file where none is named.
+pub const CONFIG_DEFAULT: &str = "config.yml";
+
 /// Mirrors what Sentry SDKs send to one DSN to several others.
 #[derive(Debug, Parser)]
 #[command(version = env!("SENTRY_MIRROR_VERSION"), args_conflicts_with_subcommands = true)]
@@ -30,7 +33,7 @@ Exit codes:
   128 + the number of the signal, after a second one")]
 pub struct Arguments {
     /// The configuration file (YAML); config.example.yml explains every key
-    #[arg(short, long, value_name = "FILE", default_value = "config.yml")]
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
     pub config: PathBuf,
 
     /// Check the configuration and the certificates it names, print its routes with keys shortened,
@@ -48,11 +51,19 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Those of this process. In an image whose entry point is this program, both its arguments alone
-    /// and the whole command may stand behind the name of the image; then the name of the program
-    /// comes twice, and once is enough.
+    /// Those of this process. Where they make no sense it says so and ends.
     pub fn of_process() -> Arguments {
-        Arguments::parse_from(once_named(std::env::args_os().collect()))
+        Arguments::of_words(std::env::args_os().collect()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Those of a command, the name of the program before all. In an image whose entry point is this
+    /// program, both its arguments alone and the whole command may stand behind the name of the image;
+    /// then the name of the program comes twice, and once is enough.
+    ///
+    /// # Errors
+    /// What makes no sense, or the help or version that was asked for.
+    pub fn of_words(words: Vec<OsString>) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(once_named(words))
     }
 }
 
@@ -80,11 +91,12 @@ pub enum Command {
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
         listen: SocketAddr,
     },
-    /// Ask the mirror that runs with the same configuration whether it is well, and exit with 0 or 1
+    /// Ask the running mirror whether it is well, and exit with 0 or 1; what is wrong with its
+    /// configuration file by now is said on standard error and does not count
     Health {
-        /// The configuration file of that mirror
-        #[arg(short, long, value_name = "FILE", default_value = "config.yml")]
-        config: PathBuf,
+        /// The configuration file of that mirror [default: config.yml, or that of the only mirror]
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 

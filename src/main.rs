@@ -32,7 +32,9 @@ fn main() -> ExitCode {
     let result = match &arguments.command {
         Some(Command::Demo { once }) => demo::run(*once).map_err(|error| (FAILED, error)),
         Some(Command::Sink { listen }) => demo::sink(*listen).map_err(|error| (FAILED, error)),
-        Some(Command::Health { config }) => ask_for_health(config).map_err(|error| (FAILED, error)),
+        Some(Command::Health { config }) => {
+            ask_for_health(config.as_deref()).map_err(|error| (FAILED, error))
+        }
         None => run(&arguments),
     };
     match result {
@@ -118,9 +120,13 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
 }
 
 /// Asks the mirror that runs with the configuration at `path`.
-fn ask_for_health(path: &Path) -> Result<(), String> {
-    let config = Config::load(path, environment()).map_err(|errors| errors.to_string())?;
-    health::ask(&config)
+fn ask_for_health(path: Option<&Path>) -> Result<(), String> {
+    let environment: Vec<_> = environment().collect();
+    let health = health::ask(path, &environment);
+    for complaint in health.complaints {
+        eprintln!("warning: {complaint}");
+    }
+    health.mirror
 }
 
 /// Reads the configuration again and mirrors by it from now on; a bad one changes nothing.

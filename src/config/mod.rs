@@ -15,6 +15,7 @@ mod locate;
 mod nearest;
 mod node;
 mod outbound;
+mod place;
 mod report;
 mod routes;
 mod schema;
@@ -32,7 +33,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_yaml::Value;
+use serde_yaml::{Mapping, Value};
 
 use crate::limits::Limits;
 use crate::sentry::dsn::Dsn;
@@ -202,22 +203,7 @@ impl Config {
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
         let file_name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|error| {
-            let advice = match error.kind() {
-                io::ErrorKind::NotFound => {
-                    "; -c FILE names another, --help tells more, and `sentry-mirror demo` needs none"
-                }
-                _ => "",
-            };
-            ConfigErrors::of_file(&file_name, &format!("not readable: {error}{advice}"))
-        })?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let place = error.utf8_error().valid_up_to() + 1;
-            ConfigErrors::of_file(
-                &file_name,
-                &format!("found bytes that are not UTF-8 at byte {place}, expected YAML in UTF-8"),
-            )
-        })?;
+        let text = text_of(path, &file_name)?;
         Config::parse(&text, &file_name, env)
     }
 
@@ -227,17 +213,44 @@ impl Config {
         file_name: &str,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
-        let mut document: Value = serde_yaml::from_str(text)
-            .map_err(|error| ConfigErrors::of_syntax(file_name, text, &error))?;
-        let Some(mapping) = document.as_mapping_mut() else {
-            let found = value::found(&document);
-            let problem = format!("found {found}, expected a mapping with at least the key keys");
-            return Err(ConfigErrors::of_file(file_name, &problem));
-        };
+        let mut document = document(text, file_name)?;
         let report = report::Report::default();
-        let variables = environment::overlay(mapping, env, &report);
-        let config = schema::config(&document, &report);
+        let variables = environment::overlay(&mut document, env, &report);
+        let config = schema::config(&Value::Mapping(document), &report);
         let warnings = report.finish(file_name, text, &variables)?;
         Ok(Config { warnings, ..config })
+    }
+}
+
+/// The text of the file at `path`, which messages call `file_name`.
+fn text_of(path: &Path, file_name: &str) -> Result<String, ConfigErrors> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => {
+                "; -c FILE names another, --help tells more, and `sentry-mirror demo` needs none"
+            }
+            _ => "",
+        };
+        ConfigErrors::of_file(file_name, &format!("not readable: {error}{advice}"))
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to() + 1;
+        let problem =
+            format!("found bytes that are not UTF-8 at byte {place}, expected YAML in UTF-8");
+        ConfigErrors::of_file(file_name, &problem)
+    })
+}
+
+/// The mapping that `text` holds.
+fn document(text: &str, file_name: &str) -> Result<Mapping, ConfigErrors> {
+    let document = serde_yaml::from_str(text)
+        .map_err(|error| ConfigErrors::of_syntax(file_name, text, &error))?;
+    match document {
+        Value::Mapping(mapping) => Ok(mapping),
+        other => {
+            let found = value::found(&other);
+            let problem = format!("found {found}, expected a mapping with at least the key keys");
+            Err(ConfigErrors::of_file(file_name, &problem))
+        }
     }
 }

@@ -104,6 +104,11 @@ impl Report {
         self.add(Kind::UnknownKey, path, text);
     }
 
+    /// Whether nothing was found.
+    pub(super) fn is_empty(&self) -> bool {
+        self.findings.borrow().is_empty()
+    }
+
     fn add(&self, kind: Kind, path: &str, text: String) {
         self.findings.borrow_mut().push(Finding {
             kind,

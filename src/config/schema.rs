@@ -39,9 +39,10 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         true => Compression::None,
         false => Compression::Preserve,
     };
+    let address = address(&mut root);
     let mut config = Config {
-        ip: root.value("ip", ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        port: root.value("port", number(0..=u16::MAX), 3000),
+        ip: address.ip(),
+        port: address.port(),
         reuse_port: root.value("reuse_port", boolean, false),
         routes: routes(&root.take("keys"), usual_compression),
         workers: root.value("workers", workers, Workers::Auto),
@@ -66,6 +67,14 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
     telemetry::without_effect(&mut root);
     root.finish();
     config
+}
+
+/// Where to listen.
+pub(super) fn address(root: &mut Section<'_>) -> SocketAddr {
+    SocketAddr::new(
+        root.value("ip", ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        root.value("port", number(0..=u16::MAX), 3000),
+    )
 }
 
 pub(super) fn ip(value: &Value) -> Read<IpAddr> {

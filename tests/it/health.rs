@@ -1,9 +1,22 @@
 //! The sub-command that asks a running mirror whether it is well.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use crate::support::process::{file, run};
-use crate::support::{KEY_A, Process, Upstream, config};
+use crate::support::{KEY_A, Process, Reloadable, Upstream, config};
+
+/// Asks the mirror that runs with the file at `path`, where these variables are set.
+fn ask(path: &Path, env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
+    command.args(["health", "-c"]).arg(path);
+    outcome(command.envs(env.iter().copied()).output().unwrap())
+}
+
+fn outcome(output: Output) -> (Option<i32>, String) {
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), stderr)
+}
 
 #[test]
 fn a_running_mirror_is_found_by_its_configuration() {
@@ -49,4 +62,119 @@ fn what_is_not_well_is_told_with_exit_code_1() {
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stderr.contains(expected), "{ended:?}");
     }
+}
+
+/// A mirror with a port that its file names, as most have.
+fn on_a_named_port(upstream: &Upstream) -> (Reloadable, String) {
+    let text = config(&[upstream.dsn(KEY_A, 11)], "admin: {port: 0}");
+    let mirror = Reloadable::start(&text);
+    let port = mirror.process.address.port();
+    let text = text.replace("port: 0\n", &format!("port: {port}\n"));
+    std::fs::write(&mirror.path, &text).unwrap();
+    (mirror, text)
+}
+
+#[test]
+fn a_mirror_is_well_whatever_became_of_its_file() {
+    let upstream = Upstream::ok();
+    let (mirror, good) = on_a_named_port(&upstream);
+    let path = mirror.path.as_path();
+    assert_eq!(ask(path, &[]), (Some(0), String::new()));
+    for (text, told) in [
+        (format!("{good}prot: 3\n"), "prot: unknown key"),
+        (format!("{good}a: [\n"), "not valid YAML"),
+        (good.replace("http://", "http//"), "expected a DSN"),
+        (good.replace("port: ", "port: x"), "port: found"),
+        (String::new(), "found nothing"),
+    ] {
+        std::fs::write(path, text).unwrap();
+        let (code, stderr) = ask(path, &[]);
+        assert_eq!(code, Some(0), "{told}: {stderr}");
+        assert!(stderr.contains(told), "{told}: {stderr}");
+        assert!(stderr.contains("changing.yml"), "{stderr}");
+    }
+    std::fs::remove_file(path).unwrap();
+    let (code, stderr) = ask(path, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("changing.yml: not readable"), "{stderr}");
+}
+
+#[test]
+fn a_mirror_is_asked_where_it_listens_and_not_where_its_next_start_would() {
+    let upstream = Upstream::ok();
+    let (mirror, good) = on_a_named_port(&upstream);
+    let port = mirror.process.address.port().to_string();
+    let elsewhere = good.replace(&format!("port: {port}\n"), "port: 1\n");
+    std::fs::write(&mirror.path, elsewhere).unwrap();
+    let (code, stderr) = ask(&mirror.path, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for told in ["says 127.0.0.1:1", &port, "only with a restart"] {
+        assert!(stderr.contains(told), "{told}: {stderr}");
+    }
+    // Another mirror, with the same text in another file, is not meant.
+    let other = file("changing.yml", &good.replace(&port, "1"));
+    let (code, stderr) = ask(&other, &[]);
+    assert_eq!(code, Some(1), "{stderr}");
+    // Where the kernel has chosen the port, only the process can tell it.
+    std::fs::write(&mirror.path, good.replace(&port, "0")).unwrap();
+    assert_eq!(ask(&mirror.path, &[]), (Some(0), String::new()));
+}
+
+#[test]
+fn a_mirror_is_well_whatever_the_variables_of_the_asker_say() {
+    let upstream = Upstream::ok();
+    let (mirror, _) = on_a_named_port(&upstream);
+    for (variable, value) in [
+        ("SENTRY_MIRROR_WORKERS", "many"),
+        ("SENTRY_MIRROR_PORT", "http"),
+        ("SENTRY_MIRROR_PORT", "1"),
+    ] {
+        let (code, stderr) = ask(&mirror.path, &[(variable, value)]);
+        assert_eq!(code, Some(0), "{variable}={value}: {stderr}");
+        let told = if value == "1" { "says" } else { variable };
+        assert!(stderr.contains(told), "{variable}={value}: {stderr}");
+    }
+}
+
+#[test]
+fn a_mirror_that_has_ended_is_not_well_whatever_became_of_its_file() {
+    let upstream = Upstream::ok();
+    let text = config(&[upstream.dsn(KEY_A, 11)], "");
+    let mirror = Reloadable::start(&text);
+    let path = mirror.path.clone();
+    mirror.process.signal("TERM");
+    assert_eq!(mirror.process.wait().0.code(), Some(0));
+    // Nobody listens there: only root may, and nobody does.
+    let good = text.replace("port: 0\n", "port: 1\n");
+    for text in [good.clone(), format!("{good}a: [\n"), String::new()] {
+        std::fs::write(&path, &text).unwrap();
+        let (code, stderr) = ask(&path, &[]);
+        assert_eq!(code, Some(1), "{text}: {stderr}");
+    }
+}
+
+#[test]
+fn without_a_file_the_only_mirror_is_asked() {
+    let upstream = Upstream::ok();
+    let text = config(&[upstream.dsn(KEY_A, 11)], "");
+    let path = file("elsewhere.yml", &text);
+    // Other tests run mirrors of their own, which see other mounts.
+    let alone = ["--mount", "--map-root-user", "--propagation=private"];
+    let can = Command::new("unshare").args(alone).arg("true").output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: no name spaces can be made here");
+        return;
+    }
+    let mirror = Process::start_with("", |command| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(alone).arg(env!("CARGO_BIN_EXE_sentry-mirror"));
+        unshare.arg("-c").arg(&path);
+        *command = unshare;
+    });
+    let asked = Command::new("nsenter")
+        .args(["--user", "--mount", "--preserve-credentials", "--target"])
+        .arg(mirror.id().to_string())
+        .args([env!("CARGO_BIN_EXE_sentry-mirror"), "health"])
+        .output();
+    assert_eq!(outcome(asked.unwrap()), (Some(0), String::new()));
 }

@@ -9,7 +9,7 @@ use super::process::file;
 /// A running mirror and the file that it reads again.
 pub(crate) struct Reloadable {
     pub(crate) process: Process,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     reloads: usize,
 }
 

@@ -46,8 +46,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         "demo",
         &["span", "limits", "sentry", "http", "config", "server"],
     ),
-    ("health", &["config"]),
     ("cli", &[]),
+    ("health", &["config", "cli"]),
     ("report", &["config"]),
     ("logging", &["panics", "config", "report"]),
 ];

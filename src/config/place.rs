@@ -1,0 +1,83 @@
+//! Where a configuration says that the mirror listens, whatever else is wrong with it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_yaml::{Mapping, Value};
+
+use super::environment;
+use super::node::Node;
+use super::report::Report;
+use super::{Config, document, schema, text_of};
+
+impl Config {
+    /// The address that the file at `path` and the variables of `env` name, as far as these can be
+    /// understood; `None` where they cannot, and where the kernel is to choose the port.
+    pub fn told_address(path: &Path, env: &[(String, String)]) -> Option<SocketAddr> {
+        let file_name = path.display().to_string();
+        let text = text_of(path, &file_name);
+        let document = text.and_then(|text| document(&text, &file_name)).ok();
+        told_address(document.as_ref(), env)
+    }
+}
+
+fn told_address(document: Option<&Mapping>, env: &[(String, String)]) -> Option<SocketAddr> {
+    let mut with_env = document.cloned().unwrap_or_default();
+    environment::overlay(&mut with_env, env.iter().cloned(), &Report::default());
+    // Where the file cannot be read, the default of a port is only a guess.
+    let is_guess = document.is_none() && !with_env.contains_key("port");
+    let addresses = [Some(&with_env), document].into_iter().flatten();
+    let address = addresses.filter(|_| !is_guess).find_map(address);
+    address.filter(|address| address.port() != 0)
+}
+
+/// The address in `document`, if what stands there is one.
+fn address(document: &Mapping) -> Option<SocketAddr> {
+    let document = Value::Mapping(document.clone());
+    let report = Report::default();
+    let mut root = Node::root(&document, &report).section();
+    let address = schema::address(&mut root);
+    report.is_empty().then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str, env: &[(&str, &str)]) -> Option<String> {
+        let env: Vec<_> = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let document = document(text, "c.yml").ok();
+        told_address(document.as_ref(), &env).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn the_address_is_read_whatever_else_is_wrong() {
+        let port = ("SENTRY_MIRROR_PORT", "7");
+        for (text, env, expected) in [
+            ("port: 5\nprot: 3\nkeys: none\n", &[][..], Some("0.0.0.0:5")),
+            ("ip: '::1'\nworkers: many\n", &[], Some("[::1]:3000")),
+            ("port: 5\n", &[port], Some("0.0.0.0:7")),
+            (
+                "port: 5\n",
+                &[("SENTRY_MIRROR_PORT", "x")],
+                Some("0.0.0.0:5"),
+            ),
+            (
+                "port: 5\n",
+                &[("SENTRY_MIRROR_WORKERS", "x")],
+                Some("0.0.0.0:5"),
+            ),
+            ("port: x\n", &[port], Some("0.0.0.0:7")),
+            ("port: [\n", &[port], Some("0.0.0.0:7")),
+            ("port: x\n", &[], None),
+            ("port: 0\n", &[], None),
+            ("port: [\n", &[], None),
+            ("", &[], None),
+        ] {
+            assert_eq!(told(text, env).as_deref(), expected, "{text} {env:?}");
+        }
+    }
+}
