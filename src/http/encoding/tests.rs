@@ -292,6 +292,22 @@ fn all_frames_of_a_zstd_body_are_decoded() {
 }
 
 #[test]
+fn a_broken_zstd_frame_is_refused_or_means_what_the_reference_decoder_says() {
+    let whole = zstd(&text(3000));
+    for at in 0..whole.len() {
+        for flip in [0x01, 0x10, 0x80] {
+            let mut broken = whole.clone();
+            broken[at] ^= flip;
+            // The reference decoder lets some faults of its streams pass.
+            if let Ok(decoded) = decode(Encoding::Zstd, &broken, 1 << 20, 1 << 20) {
+                let expected = ::zstd::decode_all(&broken[..]).unwrap_or_default();
+                assert!(decoded == expected, "byte {at} ^ {flip:#x}");
+            }
+        }
+    }
+}
+
+#[test]
 fn zstd_windows_over_8_mib_are_refused() {
     let compress = |window_log: u32| {
         let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();

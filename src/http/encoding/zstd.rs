@@ -1,32 +1,54 @@
 //! `zstd` (RFC 8878), which Relays in front of us send.
 //!
-//! All frames are decoded, skippable ones skipped. The window is limited to the 8 MiB that RFC 9659
-//! allows for this encoding and that RFC 8878 §3.1.1.1.2 asks a decoder to support; the library's own
-//! limit of 128 MiB would let a few bytes allocate that much.
+//! The decoder is in safe Rust: it reads bytes of anybody, and what it writes goes on to others, so
+//! that a read beyond a buffer would publish memory. All frames are decoded, skippable ones skipped.
+//! The window is limited to the 8 MiB that RFC 9659 allows for this encoding and that RFC 8878
+//! §3.1.1.1.2 asks a decoder to support; the format's own limit would let a few bytes ask for
+//! gigabytes.
 
-use ::zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
+use mzstd::{
+    DecodeError as Fault, DecodeLimits, DecodeOperation, DecoderConfig, DecoderSessionOwned,
+    DecoderStatus, Decompressor,
+};
 
 use super::{Advance, DecodeError};
 
 /// The binary logarithm of 8 MiB.
-const WINDOW_LOG_MAX: u32 = 23;
+const WINDOW_LOG_MAX: u8 = 23;
+
+/// What a block decodes to at most (RFC 8878 §3.1.1.2.3).
+const BLOCK_BYTES_MAX: usize = 128 * 1024;
+
+/// The decoding tables, a block as it came, and its literals, about.
+const TABLES_BYTES: usize = 3 * BLOCK_BYTES_MAX;
 
 /// The frames of a zstd body.
 pub(super) struct Zstd {
-    context: DCtx<'static>,
+    /// On the heap, for it is several kilobytes that would move with the decoder.
+    session: Box<DecoderSessionOwned>,
 }
 
 impl Zstd {
     pub(super) fn new() -> Zstd {
-        let mut context = DCtx::create();
-        let limited = context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX));
-        debug_assert!(limited.is_ok(), "any window the format knows is accepted");
-        Zstd { context }
+        let limits = DecodeLimits::default().with_max_window_log(WINDOW_LOG_MAX);
+        debug_assert!(limits.is_ok(), "the format knows windows of this size");
+        let config = DecoderConfig::default().with_limits(limits.unwrap_or_default());
+        Zstd {
+            session: Box::new(Decompressor::new(config).into_session()),
+        }
     }
 
-    /// What the library has allocated.
+    /// What the decoder has allocated, at most. It keeps two windows and a block of what it has
+    /// decoded, in a buffer that grows by doubling.
     pub(super) fn held_bytes(&self) -> usize {
-        self.context.sizeof()
+        let window_bytes = usize::try_from(self.session.window_size().unwrap_or(0));
+        let decoded_bytes = usize::try_from(self.session.total_out()).unwrap_or(usize::MAX);
+        let windows_bytes = window_bytes.unwrap_or(usize::MAX).saturating_mul(2);
+        let kept_bytes = windows_bytes.min(decoded_bytes.saturating_add(BLOCK_BYTES_MAX));
+        kept_bytes
+            .saturating_add(2 * BLOCK_BYTES_MAX)
+            .saturating_mul(2)
+            .saturating_add(TABLES_BYTES)
     }
 
     pub(super) fn run(
@@ -35,21 +57,65 @@ impl Zstd {
         is_last: bool,
         output: &mut [u8],
     ) -> Result<Advance, DecodeError> {
-        let mut input = InBuffer::around(input);
-        let mut output = OutBuffer::around(output);
-        // The library stops behind each frame. A body may be all small frames, so it is asked again.
-        let is_frame_end = loop {
-            let decoded = self.context.decompress_stream(&mut output, &mut input);
-            let missing_bytes = decoded.map_err(|_| DecodeError::Corrupt)?;
-            let is_input_end = input.pos() == input.src.len();
-            if missing_bytes > 0 || is_input_end || output.pos() == output.capacity() {
-                break missing_bytes == 0;
-            }
+        let operation = match is_last {
+            true => DecodeOperation::Finish,
+            false => DecodeOperation::Process,
         };
+        let progress = self.session.process(input, output, operation);
+        let progress = progress.map_err(|failure| match failure.error {
+            Fault::UnexpectedEndOfInput => DecodeError::Truncated,
+            _ => DecodeError::Corrupt,
+        })?;
         Ok(Advance {
-            read_bytes: input.pos(),
-            written_bytes: output.pos(),
-            done: is_frame_end && is_last && input.pos() == input.src.len(),
+            read_bytes: progress.consumed,
+            written_bytes: progress.produced,
+            done: progress.status == DecoderStatus::Finished,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_never_more_than_what_is_said() {
+        let frame = |data: &[u8], window_log: u32| {
+            let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(window_log).unwrap();
+            std::io::Write::write_all(&mut encoder, data).unwrap();
+            encoder.finish().unwrap()
+        };
+        let mut state = 1_u32;
+        let noise = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        });
+        let noise: Vec<u8> = noise.take(5 * 1024 * 1024).collect();
+        for data in [&[b'x'; 100][..], &vec![b'x'; 3 << 20], &noise] {
+            for (window_log, slice_bytes) in
+                [(10, 1 << 20), (17, 4096), (20, 1 << 16), (23, 1 << 20)]
+            {
+                let input = frame(data, window_log);
+                let mut output = vec![0; slice_bytes];
+                let mut read = 0;
+                let mut zstd = Zstd::new();
+                loop {
+                    let advance = zstd.run(&input[read..], true, &mut output).unwrap();
+                    read += advance.read_bytes;
+                    if advance.done {
+                        break;
+                    }
+                }
+                let said = zstd.held_bytes();
+                let held = zstd.session.into_decompressor().retained_bytes();
+                assert!(
+                    held <= said,
+                    "{held} of {said}, {} at 2^{window_log}",
+                    data.len()
+                );
+                assert!(said <= 8 * held + 2 * 1024 * 1024, "{held} of {said}");
+            }
+        }
     }
 }
