@@ -31,7 +31,7 @@ use sentry_mirror::http::head::{FieldName, Parsed, RequestHead};
 use sentry_mirror::http::response::ResponseHead;
 use sentry_mirror::limits::Limits;
 use sentry_mirror::mirror::portion;
-use sentry_mirror::mirror::rewrite::{self, Original};
+use sentry_mirror::mirror::rewrite::{self, Original, PassedOn};
 use sentry_mirror::mirror::routes::{Outbound, Routes};
 use sentry_mirror::sentry::auth::{self, AuthField, FoundKey, Source};
 use sentry_mirror::sentry::edit::Edit;
@@ -382,7 +382,11 @@ impl Request {
     fn rewritten(&mut self, found: &[Edit], outbound: &Outbound) -> Vec<u8> {
         self.edits.clear();
         self.edits.extend_from_slice(found);
-        rewrite::edit_head(&self.head, &self.buffer, false, &mut self.edits);
+        let passed_on = PassedOn {
+            client_address: false,
+            credentials: true,
+        };
+        rewrite::edit_head(&self.head, &self.buffer, passed_on, &mut self.edits);
         let original = Original {
             head: &self.buffer,
             parsed: &self.head,

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use sentry_mirror::http::framing::{self, Framing};
 use sentry_mirror::http::head::{Field, FieldName, Parsed, RequestHead, Version};
 use sentry_mirror::limits::Limits;
-use sentry_mirror::mirror::rewrite::{self, Original};
+use sentry_mirror::mirror::rewrite::{self, Original, PassedOn};
 use sentry_mirror::mirror::routes::Outbound;
 use sentry_mirror::sentry::auth::FoundKey;
 use sentry_mirror::sentry::edit::{Edit, Put};
@@ -67,7 +67,12 @@ fn read(data: &[u8]) -> Option<Request> {
     if matches!(endpoint, Endpoint::Envelope | Endpoint::Tunnel) {
         envelope::scan(&body, &mut body_edits).ok()?;
     }
-    rewrite::edit_head(&head, data, false, &mut head_edits);
+    let passed_on = PassedOn {
+        client_address: false,
+        // The key in the head of a tunnel request routes nothing, so here the envelope does.
+        credentials: key.is_some() && endpoint != Endpoint::Tunnel,
+    };
+    rewrite::edit_head(&head, data, passed_on, &mut head_edits);
     Some(Request {
         head,
         endpoint,

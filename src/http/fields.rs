@@ -87,6 +87,7 @@ impl FieldNames {
 pub enum FieldName {
     Authorization,
     XSentryAuth,
+    Cookie,
     Host,
     ContentLength,
     ContentEncoding,
@@ -121,7 +122,13 @@ impl FieldName {
         match name.len() {
             2 => find(name, [(b"te", FieldName::Te)]),
             4 => find(name, [(b"host", FieldName::Host)]),
-            6 => find(name, [(b"expect", FieldName::Expect)]),
+            6 => find(
+                name,
+                [
+                    (b"cookie", FieldName::Cookie),
+                    (b"expect", FieldName::Expect),
+                ],
+            ),
             7 => find(
                 name,
                 [
@@ -368,6 +375,7 @@ mod tests {
         let known = [
             ("Authorization", FieldName::Authorization),
             ("X-Sentry-Auth", FieldName::XSentryAuth),
+            ("Cookie", FieldName::Cookie),
             ("Host", FieldName::Host),
             ("Content-Length", FieldName::ContentLength),
             ("Content-Encoding", FieldName::ContentEncoding),

@@ -16,6 +16,7 @@ use crate::http::head::{Field, FieldName, Method, RequestHead, Version};
 use crate::http::line;
 use crate::mirror::portion::Portion;
 use crate::mirror::routes::{Outbound, Route};
+use crate::sentry::auth;
 use crate::sentry::edit::{Edit, Put};
 use crate::span::Span;
 use crate::upstream::exchange::Request;
@@ -80,17 +81,21 @@ impl Parcel {
     }
 }
 
+/// Which fields are passed on that are not meant for every upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct PassedOn {
+    /// `X-Forwarded-For` and the other fields that tell who the client is.
+    pub client_address: bool,
+    /// `Cookie`, and `Authorization` in any scheme but Sentry's. In a tunnel request they are meant for
+    /// the site that the tunnel is on.
+    pub credentials: bool,
+}
+
 /// Adds the edits that every request needs whatever its endpoint, and sorts the list.
 ///
 /// Left out are the fields that belong to the connection (RFC 9110 section 7.6.1) or to the form the
-/// body came in, which goes out decoded and with a length. `X-Forwarded-For` and the other fields that
-/// tell who the client is are left out unless `forward_client_ip` is set.
-pub fn edit_head(
-    head: &RequestHead,
-    buffer: &[u8],
-    forward_client_ip: bool,
-    edits: &mut Vec<Edit>,
-) {
+/// body came in, which goes out decoded and with a length, and those that are not in `passed_on`.
+pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: &mut Vec<Edit>) {
     if head.version != Version::Http11 {
         edits.push(Edit {
             span: head.version_span,
@@ -120,7 +125,7 @@ pub fn edit_head(
             | FieldName::Expect
             | FieldName::AcceptEncoding => true,
             FieldName::XForwardedFor | FieldName::ClientAddress => {
-                !forward_client_ip || is_listed(field)
+                !passed_on.client_address || is_listed(field)
             }
             FieldName::Host => {
                 edits.push(Edit {
@@ -129,8 +134,12 @@ pub fn edit_head(
                 });
                 false
             }
+            FieldName::Cookie => !passed_on.credentials || is_listed(field),
             FieldName::Authorization | FieldName::XSentryAuth => {
-                let is_dropped = is_listed(field);
+                let is_sites = field.name == FieldName::Authorization
+                    && !passed_on.credentials
+                    && !auth::has_sentry_scheme(field.value.of(buffer));
+                let is_dropped = is_sites || is_listed(field);
                 if is_dropped {
                     // The edits of its keys would overlap with the line that goes as a whole.
                     edits.retain(|edit| !is_within(edit.span, field.line));

@@ -313,6 +313,11 @@ fn read_basic(head: &[u8], value: Span, edits: &mut Vec<Edit>) -> Option<KeyText
     Some(KeyText::Decoded(credentials))
 }
 
+/// Whether the value of an `Authorization` field is in Sentry's own scheme.
+pub fn has_sentry_scheme(value: &[u8]) -> bool {
+    after_scheme(value, Span::new(0, value.len()), b"sentry ").is_some()
+}
+
 /// What follows `scheme` and its one space, whatever the case.
 fn after_scheme(head: &[u8], value: Span, scheme: &[u8]) -> Option<Span> {
     let (start, _) = value.of(head).split_at_checked(scheme.len())?;

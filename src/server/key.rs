@@ -10,7 +10,6 @@ use crate::mirror::rejection::Rejection;
 use crate::mirror::routes::Route;
 use crate::sentry::auth::{self, AuthField, FoundKey, Source};
 use crate::sentry::dsn;
-use crate::sentry::edit::Put;
 use crate::sentry::endpoint::{Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::server::inbound::Exchange;
@@ -45,21 +44,39 @@ impl Exchange {
         if target.lacks_project && is_meant_for_sentry(target, found.as_ref()) {
             return Err(Rejection::BadProject);
         }
-        if target.endpoint == Endpoint::Tunnel {
-            // The password of the site that the tunnel is on: none of an outbound's business.
-            for edit in &mut self.head_edits {
-                if matches!(edit.put, Put::BasicCredentials { .. }) {
-                    edit.put = Put::Nothing;
-                }
-            }
-        }
         Ok(found)
+    }
+}
+
+/// The route that the head asks for; `None` where the header of an envelope has to name the key. It has
+/// to where the head has none, and where all that it has is the user of HTTP Basic, who is the site's
+/// unless that is a configured key.
+pub(super) fn route_in_head<'r>(
+    routing: &'r Routing,
+    head: &[u8],
+    target: &Target,
+    method: Method,
+    key: Option<&FoundKey>,
+) -> Result<Option<&'r Arc<Route>>, Rejection> {
+    // Outside the API a key in the head routes nothing: Relay has no such path, and what comes there
+    // may be no envelope.
+    if target.endpoint == Endpoint::Tunnel {
+        return Ok(None);
+    }
+    let is_optional = may_name_key_in_body(target.endpoint, method);
+    match key {
+        None if is_optional => Ok(None),
+        None => Err(Rejection::NoKey),
+        Some(key) => match find_route(routing, key.bytes(head)) {
+            Err(_) if is_optional && key.source == Source::Basic => Ok(None),
+            found => found.map(Some),
+        },
     }
 }
 
 /// Whether the key may stand in the body alone: the SDK option `tunnel` sends it nowhere else, and to
 /// whatever path the user wants.
-pub(super) fn may_name_key_in_body(endpoint: Endpoint, method: Method) -> bool {
+fn may_name_key_in_body(endpoint: Endpoint, method: Method) -> bool {
     match endpoint {
         Endpoint::Envelope | Endpoint::Tunnel => true,
         Endpoint::Generic => method == Method::Post,
@@ -74,12 +91,19 @@ fn is_meant_for_sentry(target: &Target, key: Option<&FoundKey>) -> bool {
 }
 
 /// The refusal of a request whose key was looked for in its body, in vain.
-pub(super) fn refuse_without_key(target: &Target, key: Option<&FoundKey>) -> Rejection {
-    match target.endpoint {
-        Endpoint::Generic => Rejection::NoKey,
+pub(super) fn refuse_without_key(
+    head: &[u8],
+    target: &Target,
+    key: Option<&FoundKey>,
+) -> Rejection {
+    match (target.endpoint, key) {
         // Relay has nothing at such a path.
-        Endpoint::Tunnel if is_meant_for_sentry(target, key) => Rejection::NotFound,
-        _ => Rejection::NoEnvelopeKey,
+        (Endpoint::Tunnel, _) if is_meant_for_sentry(target, key) => Rejection::NotFound,
+        (Endpoint::Tunnel, _) => Rejection::NoEnvelopeKey,
+        // The user of HTTP Basic was meant for a key after all.
+        (_, Some(key)) => refuse_key(key.bytes(head)),
+        (Endpoint::Generic, None) => Rejection::NoKey,
+        (_, None) => Rejection::NoEnvelopeKey,
     }
 }
 
@@ -96,11 +120,15 @@ pub(super) fn find_route<'r>(
     routing: &'r Routing,
     key: &[u8],
 ) -> Result<&'r Arc<Route>, Rejection> {
-    routing.plan.routes.find(key).ok_or_else(|| {
-        if auth::is_well_formed(key) {
-            Rejection::UnknownKey
-        } else {
-            Rejection::BadKey
-        }
-    })
+    let route = routing.plan.routes.find(key);
+    route.ok_or_else(|| refuse_key(key))
+}
+
+/// The refusal of a key that is not configured.
+fn refuse_key(key: &[u8]) -> Rejection {
+    if auth::is_well_formed(key) {
+        Rejection::UnknownKey
+    } else {
+        Rejection::BadKey
+    }
 }

@@ -22,7 +22,7 @@ use crate::mirror::dialog;
 use crate::mirror::limited;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::Reply;
-use crate::mirror::rewrite::{self, Original};
+use crate::mirror::rewrite::{self, Original, PassedOn};
 use crate::mirror::routes::{Outbound, Route};
 use crate::sentry::category::Category;
 use crate::sentry::edit::EDITS_MAX;
@@ -34,7 +34,7 @@ use crate::server::background::Background;
 use crate::server::body::{Arrived, Body};
 use crate::server::connection::Ended;
 use crate::server::inbound::{BodyState, Course, Exchange};
-use crate::server::key::{envelope_key, find_route, may_name_key_in_body, refuse_without_key};
+use crate::server::key::{envelope_key, find_route, refuse_without_key, route_in_head};
 use crate::server::plan::Plan;
 use crate::server::worker::{Routing, Worker};
 use crate::span::Span;
@@ -67,14 +67,7 @@ impl Exchange {
             return reply.map_err(Ended::Rejected);
         }
         let key = self.find_key(head, &target)?;
-        let route = match &key {
-            // Outside the API a key in the head routes nothing: Relay has no such path, and what
-            // comes there may be no envelope.
-            _ if target.endpoint == Endpoint::Tunnel => None,
-            Some(key) => Some(find_route(routing, key.bytes(head))?),
-            None if may_name_key_in_body(target.endpoint, self.head.method) => None,
-            None => return Err(Rejection::NoKey.into()),
-        };
+        let route = route_in_head(routing, head, &target, self.head.method, key.as_ref())?;
         course.route = route;
         let encoding = Encoding::of(self.head.values(FieldName::ContentEncoding, head))
             .map_err(|_| Rejection::Encoding)?;
@@ -106,11 +99,12 @@ impl Exchange {
             (scanned, None) => {
                 let envelope = scanned.ok().flatten();
                 let key = envelope_key(envelope.as_ref(), &whole.text)
-                    .ok_or_else(|| refuse_without_key(&target, key.as_ref()))?;
+                    .ok_or_else(|| refuse_without_key(head, &target, key.as_ref()))?;
                 (envelope, find_route(routing, &key)?)
             }
         };
-        if course.route.is_none() && target.endpoint == Endpoint::Generic {
+        let is_tunnelled = course.route.is_none();
+        if is_tunnelled && target.endpoint == Endpoint::Generic {
             let target_end = self.head.target.end;
             self.head_edits.retain(|edit| edit.span.start >= target_end);
             endpoint::edit_tunnel(self.head.target, &mut self.head_edits);
@@ -118,6 +112,11 @@ impl Exchange {
             course.endpoint = Some(Endpoint::Tunnel);
         }
         course.route = Some(route);
+        let passed_on = PassedOn {
+            client_address: routing.plan.forward_client_ip,
+            credentials: !is_tunnelled,
+        };
+        rewrite::edit_head(&self.head, head, passed_on, &mut self.head_edits);
         let request_target = self.head.target;
         let sent = Sent {
             head,
@@ -144,12 +143,6 @@ impl Exchange {
         let plan = &routing.plan;
         let is_dialog =
             self.head.method == Method::Get && sent.target.endpoint == Endpoint::ErrorPage;
-        rewrite::edit_head(
-            &self.head,
-            sent.head,
-            plan.forward_client_ip,
-            &mut self.head_edits,
-        );
         let trace_key = sent.envelope.and_then(|envelope| envelope.trace_key);
         let named_route = trace_key.and_then(|key| {
             plan.routes

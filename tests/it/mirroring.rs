@@ -205,16 +205,51 @@ fn a_path_outside_the_api_is_routed_by_the_envelope_alone() {
     let length = request.split_once("\r\n\r\n").unwrap().1.len();
     let request = request.replace("LENGTH", &length.to_string());
     assert_eq!(client.ask(request.as_bytes()).status, 404);
-    // The password of the site stays there.
+    assert_eq!(pair.a.received().len(), 0);
+}
+
+#[test]
+fn what_a_tunnel_request_carries_for_its_site_goes_to_no_outbound() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
     let body = envelope(ID);
+    let sentry = format!("Sentry sentry_key={IN_KEY}");
+    #[rustfmt::skip]
+    let rows = [
+        ("/tunnel", "Authorization: Basic dXNlcjpwYXNz", None),
+        ("/tunnel", "authorization: Bearer of-the-site", None),
+        ("/tunnel", "Authorization: Digest username=\"of-the-site\"", None),
+        ("/tunnel", "Authorization: of-the-site", None),
+        ("/tunnel", "Authorization: Sentry sentry_version=7, sentry_key=KEY", Some("Sentry sentry_version=7, sentry_key=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")),
+        ("/api/7/tunnel", "Authorization: Bearer of-the-site", None),
+        ("/api/7/tunnel", "Authorization: Basic dXNlcjpwYXNz\r\nConnection: Cookie, Authorization", None),
+        ("/api/42/envelope/", "Authorization: Bearer of-the-site", None),
+    ];
+    for (count, (target, fields, authorization)) in rows.into_iter().enumerate() {
+        let fields = fields.replace("KEY", IN_KEY);
+        let request = format!(
+            "POST {target} HTTP/1.1\r\nHost: m\r\nCookie: session=of-the-user\r\n{fields}\r\nX-CSRF-Token: t\r\ncookie: b=of-the-user\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        assert_eq!(client.ask(request.as_bytes()).status, 200, "{fields}");
+        for upstream in [&pair.a, &pair.b] {
+            let got = upstream.wait_for(count + 1).remove(count);
+            let values = format!("{:?}", got.fields);
+            assert!(!values.contains("of-the-"), "{fields}: {values}");
+            assert_eq!(got.field("Cookie"), None);
+            assert_eq!(got.field("X-CSRF-Token"), Some("t"));
+        }
+        let got = pair.a.received().remove(count);
+        assert_eq!(got.field("Authorization"), authorization, "{fields}");
+    }
+    // Where the head names the key, a request is no tunnel's, and nothing is left out.
     let request = format!(
-        "POST /tunnel HTTP/1.1\r\nHost: m\r\nAuthorization: Basic dXNlcjpwYXNz\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
+        "POST /api/42/store/ HTTP/1.1\r\nHost: m\r\nCookie: a=b\r\nAuthorization: Bearer c\r\nX-Sentry-Auth: {sentry}\r\nContent-Length: 2\r\n\r\n{{}}"
     );
     assert_eq!(client.ask(request.as_bytes()).status, 200);
-    let got = pair.a.wait_for(1).remove(0);
-    assert_eq!(got.field("Authorization"), Some("Basic"));
-    assert_eq!(pair.a.received().len(), 1);
+    let got = pair.a.wait_for(rows.len() + 1).remove(rows.len());
+    assert_eq!(got.field("Cookie"), Some("a=b"));
+    assert_eq!(got.field("Authorization"), Some("Bearer c"));
 }
 
 #[test]

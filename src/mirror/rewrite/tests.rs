@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::http::head::Parsed;
 use crate::limits::Limits;
 use crate::mirror::routes::Routes;
-use crate::sentry::auth::{self, AuthField};
+use crate::sentry::auth::AuthField;
 use crate::sentry::{endpoint, envelope};
 
 const IN_KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -57,7 +57,11 @@ fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
     let key = key.unwrap().unwrap();
     let route = routes.find(key.bytes(request)).unwrap();
     let header = envelope::scan(&body, &mut body_edits).unwrap_or_default();
-    edit_head(&head, request, forward_client_ip, &mut head_edits);
+    let passed_on = PassedOn {
+        client_address: forward_client_ip,
+        credentials: true,
+    };
+    edit_head(&head, request, passed_on, &mut head_edits);
     let original = Original {
         head: request,
         parsed: &head,
