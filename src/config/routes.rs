@@ -110,14 +110,13 @@ fn warn_of_loops(entries: &[Entry<'_>]) {
 }
 
 fn warn_of_repetition(entry: &Entry<'_>) {
-    let mut rest = entry.outbounds.as_slice();
-    while let Some((last, earlier)) = rest.split_last() {
-        let is_same = |earlier: &&LocatedOutbound<'_>| earlier.outbound.dsn == last.outbound.dsn;
-        if let Some(first) = earlier.iter().find(is_same) {
-            let path = &first.node.path;
-            last.node
-                .warn(format!("is {path} again: what both take it gets twice"));
+    let mut first_paths: HashMap<String, &str> = HashMap::new();
+    for outbound in &entry.outbounds {
+        let (path, dsn) = (&outbound.node.path, outbound.outbound.dsn.to_string());
+        let first = *first_paths.entry(dsn).or_insert(path);
+        if first != path {
+            let text = format!("is {first} again: what both take it gets twice");
+            outbound.node.warn(text);
         }
-        rest = earlier;
     }
 }

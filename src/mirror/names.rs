@@ -5,7 +5,8 @@
 //! numbers, wherever it stands now: a counter that jumps back looks like a restart to those who collect
 //! it.
 
-use crate::config;
+use std::collections::{HashMap, HashSet, VecDeque};
+
 use crate::mirror::counters::{OutboundCounters, RouteCounters};
 use crate::mirror::routes::{Outbound, Route, Routes};
 use crate::observe::counters::PerWorker;
@@ -15,15 +16,27 @@ use crate::sentry::dsn::Dsn;
 pub(super) struct Names<'p> {
     workers: usize,
     previous: Option<&'p Routes>,
-    taken: Vec<String>,
+    taken: Taken,
 }
 
 /// Gives names to the outbounds of a route.
 pub(super) struct OutboundNames<'p> {
     workers: usize,
-    /// What the previous table has of the route and was not found again so far.
-    known: Vec<&'p Outbound>,
-    taken: Vec<String>,
+    /// What the previous table has of the route and was not found again so far, by DSN.
+    known: HashMap<&'p str, VecDeque<&'p Outbound>>,
+    taken: Taken,
+}
+
+/// The names that are given already.
+#[derive(Default)]
+struct Taken {
+    names: HashSet<String>,
+    /// For each name that was asked for more than once, the first number that may be free: thousands
+    /// of keys may begin alike, and looking through the numbers of all of them for each takes seconds.
+    next_numbers: HashMap<String, usize>,
+    /// How many names were looked up.
+    #[cfg(test)]
+    looks: usize,
 }
 
 impl<'p> Names<'p> {
@@ -34,7 +47,7 @@ impl<'p> Names<'p> {
             workers,
             previous,
             // A name is not given away while its numbers may still be looked at.
-            taken: routes.iter().map(|route| route.name.clone()).collect(),
+            taken: Taken::of(routes.iter().map(|route| route.name.as_str())),
         }
     }
 
@@ -47,7 +60,7 @@ impl<'p> Names<'p> {
             }
             known => {
                 let counters = known.map(|route| route.counters.clone());
-                let name = free_name(inbound, &mut self.taken);
+                let name = self.taken.free_name(inbound);
                 (
                     name,
                     counters.unwrap_or_else(|| PerWorker::new(self.workers)),
@@ -56,23 +69,19 @@ impl<'p> Names<'p> {
         }
     }
 
-    /// Names for the `outbounds` of the route of `inbound`.
-    pub(super) fn outbounds(
-        &self,
-        inbound: &Dsn,
-        outbounds: &[config::Outbound],
-    ) -> OutboundNames<'p> {
-        let known = self
+    /// Names for the outbounds of the route of `inbound`.
+    pub(super) fn outbounds(&self, inbound: &Dsn) -> OutboundNames<'p> {
+        let outbounds = self
             .known(inbound)
             .map_or(&[][..], |route| &route.outbounds);
-        let stays = |known: &&Outbound| {
-            let mut texts = outbounds.iter().map(|outbound| outbound.dsn.to_string());
-            texts.any(|dsn| dsn == known.dsn)
-        };
+        let mut known: HashMap<&str, VecDeque<&Outbound>> = HashMap::new();
+        for outbound in outbounds {
+            known.entry(&outbound.dsn).or_default().push_back(outbound);
+        }
         OutboundNames {
             workers: self.workers,
-            known: known.iter().filter(stays).collect(),
-            taken: known.iter().map(|known| known.name.clone()).collect(),
+            known,
+            taken: Taken::of(outbounds.iter().map(|outbound| outbound.name.as_str())),
         }
     }
 
@@ -85,31 +94,42 @@ impl<'p> Names<'p> {
 impl OutboundNames<'_> {
     /// The name and the numbers of the next outbound, which leads to `dsn`.
     pub(super) fn next_of(&mut self, dsn: &Dsn) -> (String, PerWorker<OutboundCounters>) {
-        let text = dsn.to_string();
-        match self.known.iter().position(|known| known.dsn == text) {
-            Some(index) => {
-                let known = self.known.remove(index);
-                (known.name.clone(), known.counters.clone())
-            }
-            None => (
-                free_name(dsn, &mut self.taken),
-                PerWorker::new(self.workers),
-            ),
+        let known = self.known.get_mut(dsn.to_string().as_str());
+        match known.and_then(VecDeque::pop_front) {
+            Some(known) => (known.name.clone(), known.counters.clone()),
+            None => (self.taken.free_name(dsn), PerWorker::new(self.workers)),
         }
     }
 }
 
-/// `dsn` shortened, with a number if it is `taken`; it is from now on.
-fn free_name(dsn: &Dsn, taken: &mut Vec<String>) -> String {
-    let plain = dsn.shortened();
-    let mut name = plain.clone();
-    let mut number = 2;
-    while taken.contains(&name) {
-        name = format!("{plain} ({number})");
-        number += 1;
+impl Taken {
+    fn of<'n>(names: impl Iterator<Item = &'n str>) -> Taken {
+        Taken {
+            names: names.map(str::to_owned).collect(),
+            ..Taken::default()
+        }
     }
-    taken.push(name.clone());
-    name
+
+    /// `dsn` shortened, with a number if that is taken; it is from now on.
+    fn free_name(&mut self, dsn: &Dsn) -> String {
+        let plain = dsn.shortened();
+        let mut name = plain.clone();
+        while !self.take(&name) {
+            let number = self.next_numbers.entry(plain.clone()).or_insert(2);
+            name = format!("{plain} ({number})");
+            *number += 1;
+        }
+        name
+    }
+
+    /// Takes `name`; `false` where it is taken.
+    fn take(&mut self, name: &str) -> bool {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
+        self.names.insert(name.to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -202,5 +222,20 @@ mod tests {
         assert_eq!(route.counters.sum(|counters| counters.answers.sum()), 1);
         let sum = |outbound: &Outbound| outbound.counters.sum(|counters| counters.outcomes.sum());
         assert_eq!(route.outbounds.iter().map(sum).collect::<Vec<_>>(), [1, 0]);
+    }
+
+    #[test]
+    fn a_name_takes_a_look_or_two_however_many_look_alike() {
+        const KEYS: usize = 4000;
+        let dsn = |number: usize| format!("http://{number:032x}@m/1").parse::<Dsn>().unwrap();
+        let mut first = Taken::default();
+        let names: HashSet<String> = (0..KEYS).map(|key| first.free_name(&dsn(key))).collect();
+        assert_eq!(names.len(), KEYS);
+        assert!(first.looks <= 2 * KEYS, "{} looks", first.looks);
+        // A reload that keeps all of them and has as many new ones.
+        let mut second = Taken::of(names.iter().map(String::as_str));
+        let new = (KEYS..2 * KEYS).map(|key| second.free_name(&dsn(key)));
+        assert!(new.collect::<HashSet<_>>().is_disjoint(&names));
+        assert!(second.looks <= 3 * KEYS, "{} looks", second.looks);
     }
 }

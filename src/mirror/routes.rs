@@ -3,6 +3,8 @@
 //! A table is immutable once built and shared by all workers; a new configuration makes a new
 //! table, which is swapped in between requests.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -96,6 +98,8 @@ impl Routes {
     /// what the workers have counted about it and its route.
     pub fn for_workers(workers: usize, config: &Config, previous: Option<&Routes>) -> Routes {
         let mut names = Names::new(workers, previous);
+        let known_limits = previous.map(Routes::limits_by_dsn).unwrap_or_default();
+        let mut origins = Distinct::default();
         let mut routes = Routes {
             by_key: Vec::new(),
             routes: Vec::new(),
@@ -105,21 +109,23 @@ impl Routes {
         for route in &config.routes {
             let mut handlings = Vec::new();
             let (name, counters) = names.route(&route.inbound);
-            let mut outbound_names = names.outbounds(&route.inbound, &route.outbounds);
+            let mut outbound_names = names.outbounds(&route.inbound);
             let outbounds: Vec<Outbound> = route
                 .outbounds
                 .iter()
                 .map(|outbound| {
-                    let origin = routes.origin_index(outbound.dsn.origin());
-                    let known = previous.and_then(|previous| previous.limits_of(&outbound.dsn));
+                    let origin = origins.place_of(outbound.dsn.origin());
                     let handling = Handling::of(outbound);
                     let handling = handling.map(|handling| index_of(handling, &mut handlings));
-                    let limits = known.unwrap_or_default();
                     let (name, counters) = outbound_names.next_of(&outbound.dsn);
+                    let mut new = Outbound::new(&outbound.dsn, origin, handling);
+                    if let Some(known) = known_limits.get(new.dsn.as_str()) {
+                        new.limits = Arc::clone(known);
+                    }
                     Outbound {
                         name,
                         counters,
-                        ..Outbound::new(&outbound.dsn, origin, handling, limits)
+                        ..new
                     }
                 })
                 .collect();
@@ -137,6 +143,7 @@ impl Routes {
                 counters,
             }));
         }
+        routes.origins = origins.values;
         routes.by_key.sort_unstable();
         routes.preserves = routes.routes.iter().any(|route| route.preserves);
         routes
@@ -166,19 +173,51 @@ impl Routes {
         self.preserves
     }
 
-    fn limits_of(&self, dsn: &Dsn) -> Option<Arc<LimitMemory>> {
-        let dsn = dsn.to_string();
-        let mut outbounds = self.routes.iter().flat_map(|route| &route.outbounds);
-        let known = outbounds.find(|outbound| outbound.dsn == dsn)?;
-        Some(Arc::clone(&known.limits))
+    /// What the outbounds have asked not to be sent, by DSN. A reload looks for each of its outbounds
+    /// here, not through all that were known.
+    fn limits_by_dsn(&self) -> HashMap<&str, &Arc<LimitMemory>> {
+        let mut limits = HashMap::new();
+        for outbound in self.outbounds() {
+            limits
+                .entry(outbound.dsn.as_str())
+                .or_insert(&outbound.limits);
+        }
+        limits
     }
 
-    fn origin_index(&mut self, origin: &Origin) -> usize {
-        let known = self.origins.iter().position(|known| known == origin);
-        known.unwrap_or_else(|| {
-            self.origins.push(origin.clone());
-            self.origins.len() - 1
-        })
+    fn outbounds(&self) -> impl Iterator<Item = &Outbound> {
+        let outbounds = self.routes.iter().flat_map(|route| &route.outbounds);
+        #[cfg(test)]
+        let outbounds = outbounds.inspect(|_| tests::count_look());
+        outbounds
+    }
+}
+
+/// Values, each once, in the order in which they came.
+struct Distinct<T> {
+    values: Vec<T>,
+    places: HashMap<T, usize>,
+}
+
+impl<T: Clone + Eq + Hash> Distinct<T> {
+    /// The place of `value` in the order, which may be a new one.
+    fn place_of(&mut self, value: &T) -> usize {
+        if let Some(place) = self.places.get(value) {
+            return *place;
+        }
+        let place = self.values.len();
+        self.values.push(value.clone());
+        self.places.insert(value.clone(), place);
+        place
+    }
+}
+
+impl<T> Default for Distinct<T> {
+    fn default() -> Distinct<T> {
+        Distinct {
+            values: Vec::new(),
+            places: HashMap::new(),
+        }
     }
 }
 
@@ -212,12 +251,7 @@ impl Route {
 }
 
 impl Outbound {
-    fn new(
-        dsn: &Dsn,
-        origin: usize,
-        handling: Option<usize>,
-        limits: Arc<LimitMemory>,
-    ) -> Outbound {
+    fn new(dsn: &Dsn, origin: usize, handling: Option<usize>) -> Outbound {
         let path_prefix = dsn.prefix().to_owned();
         let basic = BASE64.encode(format!("{}:", dsn.key()));
         let basic_with_secret = dsn.secret().map_or_else(
@@ -240,9 +274,80 @@ impl Outbound {
             host: dsn.origin().authority(),
             basic,
             basic_with_secret,
-            limits,
+            limits: Arc::default(),
             refusal: Change::new(),
             counters: PerWorker::new(1),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::hash::Hasher;
+
+    use super::*;
+
+    thread_local! {
+        static LOOKS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Counts a look at an outbound of a previous table, or at a known value.
+    pub(super) fn count_look() {
+        LOOKS.set(LOOKS.get() + 1);
+    }
+
+    #[test]
+    fn a_reload_looks_at_each_known_outbound_once() {
+        const ROUTES: usize = 300;
+        let mut text = "keys:\n".to_owned();
+        for route in 0..ROUTES {
+            text += &format!("- inbound: http://{route:032x}@m/1\n  outbound:\n");
+            for outbound in 0..4 {
+                text += &format!("  - http://{route:032x}@o/{outbound}\n");
+            }
+        }
+        let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
+        let first = Routes::new(&config, None);
+        LOOKS.set(0);
+        let second = Routes::new(&config, Some(&first));
+        assert_eq!(LOOKS.get(), 4 * ROUTES);
+        let limits = |routes: &Routes| {
+            let limits = routes.outbounds().map(|outbound| &outbound.limits);
+            limits.map(Arc::as_ptr).collect::<Vec<_>>()
+        };
+        assert_eq!(limits(&first), limits(&second));
+    }
+
+    /// A value that counts what it is compared with.
+    #[derive(Clone)]
+    struct Compared(usize);
+
+    impl PartialEq for Compared {
+        fn eq(&self, other: &Compared) -> bool {
+            count_look();
+            self.0 == other.0
+        }
+    }
+
+    impl Eq for Compared {}
+
+    impl Hash for Compared {
+        fn hash<H: Hasher>(&self, hasher: &mut H) {
+            self.0.hash(hasher);
+        }
+    }
+
+    #[test]
+    fn the_place_of_a_value_does_not_take_a_look_at_all_others() {
+        const VALUES: usize = 4000;
+        let mut distinct = Distinct::default();
+        LOOKS.set(0);
+        for value in (0..VALUES).chain(0..VALUES) {
+            assert_eq!(distinct.place_of(&Compared(value)), value);
+        }
+        assert_eq!(distinct.values.len(), VALUES);
+        // Hashes may agree by chance.
+        assert!(LOOKS.get() <= 4 * VALUES, "{}", LOOKS.get());
     }
 }

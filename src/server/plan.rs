@@ -3,6 +3,7 @@
 //! A plan is made as a whole or not at all, shared by all workers, and never changes. A reload makes
 //! another one.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,10 +57,10 @@ impl Plan {
             )?),
             false => None,
         };
-        let known_as = |origin: &Origin| {
-            let known = previous.map(|previous| &previous.origins);
-            known?.iter().find(|known| known.origin == *origin)
-        };
+        let known = previous.into_iter().flat_map(|previous| &previous.origins);
+        let known: HashMap<&Origin, &Arc<SharedOrigin>> =
+            known.map(|known| (&known.origin, known)).collect();
+        let known_as = |origin: &Origin| known.get(origin).copied();
         let share = |origin: &Origin| match &client {
             Some(client) if is_https(origin) => {
                 let identity = TlsIdentity {

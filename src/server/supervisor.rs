@@ -5,6 +5,7 @@
 //! of a load balancer evenly (1.0 to 1.1 of the mean on the busiest core, against 1.3 to 2.0 with one
 //! socket per worker), and a busy worker accepts less by itself.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -169,13 +170,8 @@ impl Mirror {
                 "ip, port, reuse_port, workers, driver, admin, access_log, statsd_addr, default_metrics_tags, sentry_dsn, sentry_env and the log settings change only with a restart"
             );
         }
-        let is_new = |origin: &&Arc<SharedOrigin>| {
-            !self
-                .plan
-                .origins
-                .iter()
-                .any(|known| Arc::ptr_eq(known, origin))
-        };
+        let known: HashSet<_> = self.plan.origins.iter().map(Arc::as_ptr).collect();
+        let is_new = |origin: &&Arc<SharedOrigin>| !known.contains(&Arc::as_ptr(origin));
         let new: Vec<_> = plan.origins.iter().filter(is_new).cloned().collect();
         dns::resolve(&new, plan.limits.dns_refresh, DNS_PATIENCE);
         for worker in &mut self.workers {

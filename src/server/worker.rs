@@ -5,6 +5,7 @@
 //! is aborted, because a process that lost a worker would go on at half its strength unnoticed.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -119,8 +120,12 @@ impl Routing {
     /// what is in flight there and the breaker.
     fn adapted_to(&self, plan: Arc<Plan>, budget: &Rc<Budget>, worker: usize) -> Routing {
         let limits = Rc::new(Limits::clone(&plan.limits));
+        let known = self.upstreams.iter();
+        let known: HashMap<*const SharedOrigin, &Rc<Upstream>> = known
+            .map(|upstream| (Arc::as_ptr(upstream.origin()), upstream))
+            .collect();
         let upstream = |origin: &Arc<SharedOrigin>| {
-            let known = self.upstreams.iter().find(|known| known.serves(origin));
+            let known = known.get(&Arc::as_ptr(origin)).copied();
             let limits = Rc::clone(&limits);
             match known {
                 Some(known) => {

@@ -173,9 +173,9 @@ impl Upstream {
         self.shared.counters.of(self.worker)
     }
 
-    /// Whether these are connections to `origin`.
-    pub fn serves(&self, origin: &Arc<SharedOrigin>) -> bool {
-        Arc::ptr_eq(&self.shared, origin)
+    /// The origin that these are connections to.
+    pub fn origin(&self) -> &Arc<SharedOrigin> {
+        &self.shared
     }
 
     /// Sends over a pooled connection, and once more over a fresh one where the pooled one was
