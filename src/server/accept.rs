@@ -6,7 +6,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -98,6 +98,7 @@ impl Worker {
 
     /// Serves a connection in a task of its own.
     fn welcome(self: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+        let peer = canonical(peer);
         self.counters.connections.count();
         debug!(worker = self.index, %peer, "connection accepted");
         let pass = self.connections.enter();
@@ -142,5 +143,14 @@ impl Worker {
             Poll::Pending => closing.poll_ordered(context).map(|()| false),
         })
         .await
+    }
+}
+
+/// The address as people write it. On a socket for both families the kernel maps those of IPv4 into
+/// IPv6, as `::ffff:192.0.2.1` (RFC 4291 section 2.5.5.2).
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, peer.port())),
+        IpAddr::V6(_) => peer,
     }
 }

@@ -1,6 +1,7 @@
 //! The access log: one line for each request, with what became of it.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Action, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope, envelope_request,
+    Action, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope, envelope_request,
 };
 
 /// A mirror and the lines of its standard output.
@@ -179,4 +180,42 @@ fn a_pipe_that_nobody_reads_holds_nothing_up_and_what_is_lost_is_counted() {
         .metrics()
         .of("sentry_mirror_access_log_dropped_total");
     assert!(dropped > 1000.0 && dropped < REQUESTS as f64, "{dropped}");
+}
+
+#[test]
+fn a_client_of_ipv4_has_its_ipv4_address_on_a_port_for_both_families() {
+    if std::net::TcpListener::bind("[::]:0").is_err() {
+        eprintln!("SKIPPED: this machine has no IPv6");
+        return;
+    }
+    let a = Upstream::ok();
+    let extra = "access_log: json\nlog_filter: debug\nforward_client_ip: true";
+    let config = config(&[a.dsn(KEY_A, 11)], extra).replace("ip: 127.0.0.1", "ip: '::'");
+    let mut mirror = Process::start_with_stdout(&config, Stdio::piped());
+    let lines = lines(mirror.take_stdout());
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, mirror.address.port())).unwrap();
+    let peer = stream.local_addr().unwrap().to_string();
+    let body = "{}";
+    let request = format!(
+        "POST /api/42/store/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nX-Forwarded-For: ::ffff:203.0.113.7\r\nContent-Length: {}\r\n\r\n{body}GET /nothing HTTP/1.1\r\n\r\n",
+        body.len()
+    );
+    (&stream).write_all(request.as_bytes()).unwrap();
+    let got = a.wait_for(1).remove(0);
+    let addresses: Vec<_> = got
+        .fields
+        .iter()
+        .filter(|(name, _)| name == "X-Forwarded-For")
+        .map(|(_, value)| value.as_str())
+        .collect();
+    // What a proxy in front has written stays as it is.
+    assert_eq!(addresses, ["::ffff:203.0.113.7", "127.0.0.1"]);
+    for _ in 0..2 {
+        let line: Value = serde_json::from_str(&next(&lines)).expect("JSON");
+        assert_eq!(line["peer"], peer.as_str());
+    }
+    for event in ["connection accepted", "request refused"] {
+        let line = mirror.wait_for_line(event);
+        assert!(line.contains(&format!("peer={peer}")), "{line}");
+    }
 }
