@@ -271,7 +271,7 @@ fn an_outbound_may_take_some_categories_or_a_share() {
         ),
         (
             "categories: [errors, transactions, replays, metrics, profiling, minidumps, check_in]",
-            "categories error,metric_bucket,monitor,profile,profile_chunk,replay,trace_metric,transaction",
+            "categories error,metric_bucket,monitor,profile,profile_chunk,profile_chunk_ui,replay,trace_metric,transaction",
         ),
         ("categories: [Error]", "categories error"),
         ("sample_rate: 0.5", "sample_rate 0.5"),
@@ -583,7 +583,7 @@ fn bad_routes_are_refused_with_their_place() {
         (to("  - categories: []\n"), format!("4:5: keys[0].outbound[0].dsn: found nothing, expected {form} ({})", "")),
         (to(&format!("  - dsn: https://{B}@o/2\n    categories: error\n")), r#"5:17: keys[0].outbound[0].categories: found "error", expected a list of categories such as [error, transaction]"#.to_owned()),
         (to(&format!("  - dsn: https://{B}@o/2\n    categories: [session, erorr]\n")), r#"5:27: keys[0].outbound[0].categories[1]: found "erorr", expected a category, did you mean error?"#.to_owned()),
-        (to(&format!("  - dsn: https://{B}@o/2\n    categories: [everything]\n")), r#"5:18: keys[0].outbound[0].categories[0]: found "everything", expected a category, one of attachment, client_report, error, feedback, log_item, metric_bucket, monitor, profile, profile_chunk, replay, security, session, span, trace_metric, transaction"#.to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    categories: [everything]\n")), r#"5:18: keys[0].outbound[0].categories[0]: found "everything", expected a category, one of attachment, client_report, error, feedback, log_item, metric_bucket, monitor, profile, profile_chunk, profile_chunk_ui, replay, security, session, span, trace_metric, transaction"#.to_owned()),
         (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate: half\n")), r#"5:18: keys[0].outbound[0].sample_rate: found "half", expected a number from 0 to 1, or a mapping of categories to such"#.to_owned()),
         (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate:\n      spam: 0.5\n")), r#"6:13: keys[0].outbound[0].sample_rate.spam: found "spam", expected a category, did you mean span?"#.to_owned()),
         (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate: {{log: 0.5, logs: 1}}\n")), "5:35: keys[0].outbound[0].sample_rate.logs: is another rate for log_item".to_owned()),

@@ -87,6 +87,11 @@ pub fn ids(text: &[u8], is_envelope: bool) -> impl Iterator<Item = Ids> {
     };
     let items = header_end.map(|end| items(text, end).map_while(Result::ok));
     let of_item = move |item: Item<'_>| match &*item.kind {
+        b"attachment" if item.is_trace_attachment(text) => {
+            let (meta, mut found) = (item.meta(), Vec::new());
+            places::search_meta(text, meta, &mut found);
+            unique(text, meta.len().min(places::SEARCHED_BYTES_MAX), &found)
+        }
         // A file is somebody's, whatever it looks like.
         b"attachment" => search(text, Span::default()),
         b"replay_video" => search(text, replay_event(text, item.payload)),
@@ -278,6 +283,22 @@ mod tests {
             let text = format!("{{}}\n{{\"type\":\"attachment\",\"length\":{length}}}\n{payload}");
             assert_eq!(copied(&text, 2), text);
         }
+    }
+
+    #[test]
+    fn a_trace_attachment_is_of_the_trace_of_the_copy() {
+        let meta = format!("{{\"trace_id\":\"{TRACE}\",\"attachment_id\":\"{EVENT}\"}}");
+        let file = format!("{{\"trace_id\":\"{TRACE}\"}}");
+        let (meta_length, length) = (meta.len(), meta.len() + file.len());
+        let text = |meta: &str| {
+            format!(
+                "{{}}\n{{\"type\":\"attachment\",\"content_type\":\"application/vnd.sentry.trace-attachment\",\"meta_length\":{meta_length},\"length\":{length}}}\n{meta}{file}\n"
+            )
+        };
+        let copied_meta = meta
+            .replace(TRACE, &renamed(TRACE, 2))
+            .replace(EVENT, &renamed(EVENT, 2));
+        assert_eq!(copied(&text(&meta), 2), text(&copied_meta));
     }
 
     #[test]

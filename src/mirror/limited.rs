@@ -101,16 +101,6 @@ pub fn forbid_all(limits: &[RateLimit], items: &[Option<Category>]) -> bool {
             .all(|item| limits.iter().any(|limit| forbids(limit, item)))
 }
 
-/// The items that decide whether a request is sent. Attachments go where the event goes that they
-/// belong to, so they count only where there is nothing else.
-pub fn deciding_items(mut items: Vec<Option<Category>>) -> Vec<Option<Category>> {
-    let is_attachment = |item: &Option<Category>| *item == Some(Category::Attachment);
-    if !items.iter().all(is_attachment) {
-        items.retain(|item| !is_attachment(item));
-    }
-    items
-}
-
 /// What a response announces. A 429 that names nothing means everything.
 fn announced(response: &Response) -> Vec<RateLimit> {
     let named = response.notices().rate_limits.as_deref();
@@ -198,19 +188,15 @@ mod tests {
         let error = rate_limits::parse(b"60:error;attachment:key");
         let all = rate_limits::parse(b"60::key");
         let buckets = rate_limits::parse(b"60:metric_bucket:key::custom");
-        let items = |items: &[Option<Category>]| deciding_items(items.to_vec());
-        assert!(forbid_all(&error, &items(&[Some(Error)])));
-        assert!(forbid_all(&error, &items(&[Some(Error), Some(Attachment)])));
-        assert!(!forbid_all(&error, &items(&[Some(Error), Some(Session)])));
-        assert!(!forbid_all(
-            &error,
-            &items(&[Some(Session), Some(Attachment)])
-        ));
-        assert!(forbid_all(&error, &items(&[Some(Attachment)])));
-        assert!(!forbid_all(&error, &items(&[None])));
-        assert!(forbid_all(&all, &items(&[None, Some(Session)])));
-        assert!(!forbid_all(&buckets, &items(&[Some(MetricBucket)])));
+        assert!(forbid_all(&error, &[Some(Error)]));
+        assert!(forbid_all(&error, &[Some(Error), Some(Attachment)]));
+        assert!(!forbid_all(&error, &[Some(Error), Some(Session)]));
+        assert!(!forbid_all(&error, &[Some(Session), Some(Attachment)]));
+        assert!(forbid_all(&error, &[Some(Attachment)]));
+        assert!(!forbid_all(&error, &[None]));
+        assert!(forbid_all(&all, &[None, Some(Session)]));
+        assert!(!forbid_all(&buckets, &[Some(MetricBucket)]));
         assert!(!forbid_all(&all, &[]));
-        assert!(!forbid_all(&[], &items(&[Some(Error)])));
+        assert!(!forbid_all(&[], &[Some(Error)]));
     }
 }

@@ -23,6 +23,7 @@ pub enum Category {
     Monitor,
     Profile,
     ProfileChunk,
+    ProfileChunkUi,
     Replay,
     Security,
     Session,
@@ -33,7 +34,7 @@ pub enum Category {
 
 impl Category {
     /// All of them, in the order of their names.
-    pub const ALL: [Category; 15] = [
+    pub const ALL: [Category; 16] = [
         Category::Attachment,
         Category::ClientReport,
         Category::Error,
@@ -43,6 +44,7 @@ impl Category {
         Category::Monitor,
         Category::Profile,
         Category::ProfileChunk,
+        Category::ProfileChunkUi,
         Category::Replay,
         Category::Security,
         Category::Session,
@@ -55,7 +57,8 @@ impl Category {
     ///
     /// These are all types that Relay has read so far, those that it has given up included. Two have
     /// no category: `form_data` belongs to the event that it comes with, as an attachment does, and
-    /// `integration` never leaves the Relay that makes it.
+    /// `integration` never leaves the Relay that makes it. The category of a profile chunk does not
+    /// follow from its type: [`Category::of_profile_chunk`].
     pub fn of_item(kind: &[u8]) -> Option<Category> {
         Some(match kind {
             b"attachment" => Category::Attachment,
@@ -67,8 +70,6 @@ impl Category {
             b"statsd" | b"metric_buckets" | b"metric_meta" => Category::MetricBucket,
             b"check_in" => Category::Monitor,
             b"profile" => Category::Profile,
-            // Some versions of the SDK for Android send the name of the category.
-            b"profile_chunk" | b"profile_chunk_ui" => Category::ProfileChunk,
             b"replay_event" | b"replay_recording" | b"replay_video" => Category::Replay,
             b"security" | b"raw_security" => Category::Security,
             b"session" | b"sessions" => Category::Session,
@@ -76,6 +77,16 @@ impl Category {
             b"trace_metric" => Category::TraceMetric,
             b"transaction" => Category::Transaction,
             _ => return None,
+        })
+    }
+
+    /// The category of a profile chunk by the `platform` in its item header (Relay 26.9,
+    /// `ProfileType::from_platform`). Without one it is of neither category, and Relay limits it by
+    /// neither.
+    pub fn of_profile_chunk(platform: Option<&[u8]>) -> Option<Category> {
+        Some(match platform? {
+            b"android" | b"cocoa" | b"javascript" => Category::ProfileChunkUi,
+            _ => Category::ProfileChunk,
         })
     }
 
@@ -110,6 +121,7 @@ impl Category {
             Category::Monitor => "monitor",
             Category::Profile => "profile",
             Category::ProfileChunk => "profile_chunk",
+            Category::ProfileChunkUi => "profile_chunk_ui",
             Category::Replay => "replay",
             Category::Security => "security",
             Category::Session => "session",
@@ -121,10 +133,10 @@ impl Category {
 }
 
 /// The names that mean something else than the one category of that name.
-const ALIASES: [(&str, &[Category]); 43] = {
+const ALIASES: [(&str, &[Category]); 42] = {
     use Category::{
         Attachment, ClientReport, Error, Feedback, LogItem, MetricBucket, Monitor, Profile,
-        ProfileChunk, Replay, Security, Session, Span, TraceMetric, Transaction,
+        ProfileChunk, ProfileChunkUi, Replay, Security, Session, Span, TraceMetric, Transaction,
     };
     [
         ("attachments", &[Attachment]),
@@ -152,9 +164,8 @@ const ALIASES: [(&str, &[Category]); 43] = {
         ("otel_span", &[Span]),
         ("otel_traces_data", &[Span]),
         ("profile_chunks", &[ProfileChunk]),
-        ("profile_chunk_ui", &[ProfileChunk]),
         ("profiles", &[Profile]),
-        ("profiling", &[Profile, ProfileChunk]),
+        ("profiling", &[Profile, ProfileChunk, ProfileChunkUi]),
         ("raw_security", &[Security]),
         ("replay_event", &[Replay]),
         ("replay_recording", &[Replay]),
@@ -263,8 +274,6 @@ mod tests {
             "metric_meta",
             "check_in",
             "profile",
-            "profile_chunk",
-            "profile_chunk_ui",
             "replay_event",
             "replay_recording",
             "replay_video",
@@ -287,5 +296,31 @@ mod tests {
         for kind in ["event ", "form_data", "integration"] {
             assert_eq!(Category::of_item(kind.as_bytes()), None, "{kind}");
         }
+    }
+
+    #[test]
+    fn the_platform_of_a_profile_chunk_decides_on_its_category() {
+        for (platform, category) in [
+            (Some("javascript"), Some(Category::ProfileChunkUi)),
+            (Some("cocoa"), Some(Category::ProfileChunkUi)),
+            (Some("android"), Some(Category::ProfileChunkUi)),
+            (Some("python"), Some(Category::ProfileChunk)),
+            (Some("node"), Some(Category::ProfileChunk)),
+            (Some(""), Some(Category::ProfileChunk)),
+            (Some("Cocoa"), Some(Category::ProfileChunk)),
+            (None, None),
+        ] {
+            let found = Category::of_profile_chunk(platform.map(str::as_bytes));
+            assert_eq!(found, category, "{platform:?}");
+        }
+        let profiling: Vec<_> = CategorySet::named("profiling").unwrap().iter().collect();
+        assert_eq!(
+            profiling,
+            [
+                Category::Profile,
+                Category::ProfileChunk,
+                Category::ProfileChunkUi
+            ]
+        );
     }
 }

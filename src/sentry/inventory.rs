@@ -2,8 +2,9 @@
 //! belongs to.
 //!
 //! An attachment goes where the event goes that it comes with, so it has that event's category and
-//! ticket. That event may be an attachment itself, of which Sentry makes one: a crash report. Logs,
-//! metrics and spans come many in one item and from several traces, so each of these entries has a
+//! ticket. That event may be an attachment itself, of which Sentry makes one: a crash report. An
+//! attachment that comes without an event is one by itself, whatever else is in the envelope, and a
+//! trace attachment belongs to its trace, whatever it comes with. Logs, metrics and spans come many in one item and from several traces, so each of these entries has a
 //! ticket of its own. What else decides is chosen so that what only makes sense as a whole stays whole:
 //! all parts of a replay, all updates of a session, all chunks of a profiler's run, all check-ins of a
 //! monitor, and of everything else a trace.
@@ -133,7 +134,7 @@ impl<'b> Survey<'b> {
         } else if becomes_event(self.body, &item) {
             self.crash.get_or_insert(as_event);
         }
-        if goes_along(&item.kind) {
+        if goes_along(self.body, &item) {
             self.followers.push(self.parts.len());
         }
         self.parts.push(part);
@@ -143,7 +144,7 @@ impl<'b> Survey<'b> {
     /// Finds out what decides on an item, in one walk over its payload.
     fn decide(&mut self, item: &Item<'_>, part: &mut Part) {
         let found = OnceCell::new();
-        if has_entries(part) {
+        if has_entries(item, part) {
             let (body, header) = (self.body, &self.header);
             let (mut ids, mut entries) = (Vec::new(), Vec::new());
             let entry = |span, found: &[Found]| {
@@ -183,27 +184,61 @@ impl<'b> Survey<'b> {
     }
 }
 
+/// What each item of `body` counts as, whose envelope header ends at `header_end`: an attachment as the
+/// event that it comes with. What cannot be read counts as one more item, which is not known.
+pub fn categories(body: &[u8], header_end: usize) -> Vec<Option<Category>> {
+    let mut survey = Survey::new(body, header_end, false);
+    let rest = loop {
+        match survey.step() {
+            Ok(Some(_)) => {}
+            Ok(None) => break None,
+            Err(_) => break Some(None),
+        }
+    };
+    let parts = survey.finish().parts;
+    let read = parts.iter().map(|part| part.category);
+    read.chain(rest).collect()
+}
+
 /// Whether an item is of a kind that has entries, and short enough to be walked over.
-fn has_entries(part: &Part) -> bool {
+fn has_entries(item: &Item<'_>, part: &Part) -> bool {
     let may_have_some = matches!(
         part.category,
         Some(Category::LogItem | Category::TraceMetric | Category::Span)
     );
-    may_have_some && part.payload.len() <= places::SEARCHED_BYTES_MAX
+    may_have_some
+        && *item.kind != *b"attachment"
+        && part.payload.len() <= places::SEARCHED_BYTES_MAX
 }
 
 /// What an item counts as by itself.
-pub fn category(body: &[u8], item: &Item<'_>) -> Option<Category> {
-    if becomes_event(body, item) {
-        Some(Category::Error)
-    } else {
-        Category::of_item(&item.kind)
+fn category(body: &[u8], item: &Item<'_>) -> Option<Category> {
+    match &*item.kind {
+        b"attachment" if item.is_trace_attachment(body) => Some(match item.has_span_id {
+            true => Category::Span,
+            false => Category::Attachment,
+        }),
+        b"attachment" if becomes_event(body, item) => Some(Category::Error),
+        kind if is_profile_chunk(kind) => {
+            let platform = item.platform.map(|platform| unescape(platform.of(body)));
+            Category::of_profile_chunk(platform.as_deref())
+        }
+        kind => Category::of_item(kind),
     }
 }
 
-/// Whether an item of this type belongs to the event that it comes with.
-fn goes_along(kind: &[u8]) -> bool {
-    matches!(kind, b"attachment" | b"form_data")
+/// Whether an item of this type is a chunk of a profiler's run. Some versions of the SDK for Android send
+/// the name of a category.
+fn is_profile_chunk(kind: &[u8]) -> bool {
+    matches!(kind, b"profile_chunk" | b"profile_chunk_ui")
+}
+
+/// Whether an item belongs to the event that it comes with.
+fn goes_along(body: &[u8], item: &Item<'_>) -> bool {
+    match &*item.kind {
+        b"attachment" => !item.is_trace_attachment(body),
+        kind => kind == b"form_data",
+    }
 }
 
 /// Whether an item of this type is an event. A `user_report` is none: it speaks of one that was sent
@@ -220,17 +255,28 @@ fn is_event(kind: &[u8]) -> bool {
     events.contains(&kind)
 }
 
-/// Whether Sentry makes an event of an attachment that comes without one.
+/// Whether Relay makes an event of an attachment that comes without one: by its type, or where it is what
+/// a Nintendo Switch sends, by its name and the first bytes of it (Relay 26.9, `Item::creates_event` and
+/// `errors/nswitch.rs`).
 fn becomes_event(body: &[u8], item: &Item<'_>) -> bool {
-    let kind = item.attachment_type.map(|kind| unescape(kind.of(body)));
-    let events: [&[u8]; 5] = [
+    if *item.kind != *b"attachment" || item.is_trace_attachment(body) {
+        return false;
+    }
+    let is = |member: Option<Span>, names: &[&[u8]]| {
+        member.is_some_and(|text| names.contains(&&*unescape(text.of(body))))
+    };
+    let events: [&[u8]; 7] = [
         b"event.minidump",
         b"event.applecrashreport",
         b"event.payload",
         b"event.breadcrumbs",
+        b"event.nv_gpudmp",
+        b"nswitch.dying_message",
         b"playstation.prosperodump",
     ];
-    *item.kind == *b"attachment" && kind.is_some_and(|kind| events.contains(&&*kind))
+    is(item.attachment_type, &events)
+        || (is(item.filename, &[b"dying_message.dat"])
+            && item.payload.of(body).starts_with(b"sntr"))
 }
 
 /// The ids in the header of an envelope.
@@ -267,7 +313,7 @@ impl Header {
         found: &OnceCell<Vec<Found>>,
     ) -> Ticket {
         let own = |meaning| {
-            let found = found.get_or_init(|| ids(body, item.payload));
+            let found = found.get_or_init(|| ids_of_item(body, item));
             ticket(body, found, meaning)
         };
         let special = match category {
@@ -277,10 +323,12 @@ impl Header {
             Some(Category::Monitor) => own(Meaning::MonitorSlug),
             // The recording itself names no replay, the envelope does.
             Some(Category::Replay) => self.event.or_else(|| own(Meaning::ReplayId)),
-            Some(Category::ProfileChunk) => own(Meaning::ProfilerId),
             Some(Category::ClientReport | Category::MetricBucket) => {
                 Some(content(item.payload.of(body)))
             }
+            _ if is_profile_chunk(&item.kind) => own(Meaning::ProfilerId),
+            // As with the entries of a log: the envelope may have more than one trace.
+            _ if item.is_trace_attachment(body) => own(Meaning::TraceId),
             _ => None,
         };
         special
@@ -313,6 +361,20 @@ pub fn ticket_of_event(body: &[u8]) -> Ticket {
         .or_else(|| own(Meaning::ReplayId))
         .or_else(|| own(Meaning::EventId))
         .unwrap_or_else(|| content(body))
+}
+
+/// The ids in an item, as far as it is JSON. A file is somebody's, whatever it looks like: only in front of
+/// that of a trace attachment are some.
+fn ids_of_item(body: &[u8], item: &Item<'_>) -> Vec<Found> {
+    let mut found = Vec::new();
+    match &*item.kind {
+        b"attachment" if item.is_trace_attachment(body) => {
+            places::search_meta(body, item.meta(), &mut found);
+        }
+        b"attachment" => {}
+        _ => places::search(body, item.payload, &mut found),
+    }
+    found
 }
 
 /// The ids in a payload, as far as it is JSON.

@@ -28,6 +28,16 @@ pub struct Item<'b> {
     pub kind: Cow<'b, [u8]>,
     /// Its `attachment_type`, if it is a string.
     pub attachment_type: Option<Span>,
+    /// Its `filename`, if it is a string.
+    pub filename: Option<Span>,
+    /// Its `content_type`, if it is a string.
+    pub content_type: Option<Span>,
+    /// Its `platform`, if it is a string.
+    pub platform: Option<Span>,
+    /// Its `meta_length`, if it is a number.
+    pub meta_length: Option<usize>,
+    /// Whether it has a `span_id`, be it `null`.
+    pub has_span_id: bool,
     /// The digits of its `length`.
     pub length: Option<Span>,
     /// The digits of its `item_count`.
@@ -36,6 +46,31 @@ pub struct Item<'b> {
     pub payload: Span,
     /// All of it, the line feed behind it included where there is one.
     pub whole: Span,
+}
+
+/// The content type of a file that belongs to a trace (Relay 26.9, `ContentType::TraceAttachment`).
+const TRACE_ATTACHMENT: &[u8] = b"application/vnd.sentry.trace-attachment";
+
+impl Item<'_> {
+    /// Whether it is a file that belongs to a trace, and to no event: `body` is the envelope.
+    pub fn is_trace_attachment(&self, body: &[u8]) -> bool {
+        let is_of_trace = |content_type: Span| {
+            let name = unescape(content_type.of(body));
+            let start = name.get(..TRACE_ATTACHMENT.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(TRACE_ATTACHMENT))
+        };
+        *self.kind == *b"attachment" && self.content_type.is_some_and(is_of_trace)
+    }
+
+    /// The JSON in front of a trace attachment's file, `meta_length` bytes of the payload. Without that
+    /// number there is none, and Relay refuses the item.
+    pub fn meta(&self) -> Span {
+        let length = self.meta_length.unwrap_or(0);
+        match length <= self.payload.len() {
+            true => Span::new(self.payload.start, self.payload.start + length),
+            false => Span::default(),
+        }
+    }
 }
 
 /// The items of `body`, whose envelope header ends at `header_end`. After an error there is nothing
@@ -100,6 +135,11 @@ impl<'b> Items<'b> {
         Ok(Item {
             kind,
             attachment_type: header.attachment_type,
+            filename: header.filename,
+            content_type: header.content_type,
+            platform: header.platform,
+            meta_length: header.meta_length,
+            has_span_id: header.has_span_id,
             length: header.length.map(|(digits, _)| digits),
             item_count: header.item_count,
             payload,
@@ -114,37 +154,69 @@ impl<'b> Items<'b> {
 struct ItemHeader {
     kind: Option<Span>,
     attachment_type: Option<Span>,
+    filename: Option<Span>,
+    content_type: Option<Span>,
+    platform: Option<Span>,
+    meta_length: Option<usize>,
+    has_span_id: bool,
     length: Option<(Span, usize)>,
     item_count: Option<Span>,
 }
 
 impl ItemHeader {
-    /// Reads what Relay reads, and refuses as Relay does what it cannot mean: a name that comes twice, or
-    /// a `length` that is none.
+    /// Reads what Relay reads: of several members with one name the last counts, whatever its value is
+    /// (Relay 26.9 reads the header into a map). Refuses a `length` or an `item_count` that is no number.
     fn read(scanner: &mut Scanner<'_>) -> Result<ItemHeader, EnvelopeError> {
         let mut header = ItemHeader::default();
         scanner.object(|scanner, name| {
             let value = scanner.next_token()?;
-            match (name, value) {
-                (b"type", b'"') => once(&mut header.kind, scanner.string()?),
-                (b"attachment_type", b'"') => once(&mut header.attachment_type, scanner.string()?),
-                (b"length", b'0'..=b'9') => once(&mut header.length, scanner.digits()?),
-                (b"item_count", b'0'..=b'9') => once(&mut header.item_count, scanner.digits()?.0),
-                // `null`, as if it were not there.
-                (b"length" | b"item_count", b'n') => scanner.skip_scalar(),
-                (b"length" | b"item_count", _) => Err(EnvelopeError::Malformed),
-                _ => scanner.skip_value(Scanner::NESTING_MAX - 1),
+            match name {
+                b"type" => header.kind = string(scanner, value)?,
+                b"attachment_type" => header.attachment_type = string(scanner, value)?,
+                b"filename" => header.filename = string(scanner, value)?,
+                b"content_type" => header.content_type = string(scanner, value)?,
+                b"platform" => header.platform = string(scanner, value)?,
+                b"meta_length" => {
+                    header.meta_length = match value {
+                        b'0'..=b'9' => scanner.digits().ok().map(|(_, number)| number),
+                        _ => skipped(scanner)?,
+                    };
+                }
+                b"span_id" => {
+                    header.has_span_id = true;
+                    scanner.skip_value(Scanner::NESTING_MAX - 1)?;
+                }
+                b"length" => header.length = number(scanner, value)?,
+                b"item_count" => {
+                    header.item_count = number(scanner, value)?.map(|(digits, _)| digits);
+                }
+                _ => scanner.skip_value(Scanner::NESTING_MAX - 1)?,
             }
+            Ok(())
         })?;
         Ok(header)
     }
 }
 
-fn once<T>(place: &mut Option<T>, value: T) -> Result<(), EnvelopeError> {
-    match place.replace(value) {
-        Some(_) => Err(EnvelopeError::Malformed),
-        None => Ok(()),
+/// The content of a string in front of which the scanner stands; `None` for any other value.
+fn string(scanner: &mut Scanner<'_>, token: u8) -> Result<Option<Span>, EnvelopeError> {
+    match token {
+        b'"' => scanner.string().map(Some),
+        _ => skipped(scanner),
     }
+}
+
+/// A number in front of which the scanner stands, with its digits; `None` for `null`.
+fn number(scanner: &mut Scanner<'_>, token: u8) -> Result<Option<(Span, usize)>, EnvelopeError> {
+    match token {
+        b'0'..=b'9' => scanner.digits().map(Some),
+        b'n' => scanner.skip_scalar().map(|()| None),
+        _ => Err(EnvelopeError::Malformed),
+    }
+}
+
+fn skipped<T>(scanner: &mut Scanner<'_>) -> Result<Option<T>, EnvelopeError> {
+    scanner.skip_value(Scanner::NESTING_MAX - 1).map(|()| None)
 }
 
 /// The position after the line feed at `at`; the end of the body counts as one.

@@ -130,6 +130,13 @@ pub const PAYLOAD: Place = Members(&[
     ("items", Elements(&ENTRY)),
 ]);
 
+/// In the JSON in front of the file of a trace attachment.
+const TRACE_ATTACHMENT: Place = Members(&[
+    ("trace_id", Value(TraceId)),
+    ("attachment_id", Value(OtherId)),
+    ("attributes", ATTRIBUTES),
+]);
+
 const CONTEXTS: Place = Members(&[
     (
         "trace",
@@ -188,17 +195,17 @@ const SPAN_DATA: Place = Members(&[
 const ENTRY: Place = Members(&[
     ("trace_id", Value(PartTraceId)),
     ("links", Elements(&LINK)),
-    (
-        "attributes",
-        Members(&[
-            ("replay_id", Members(&[("value", Value(ReplayId))])),
-            ("sentry.replay_id", Members(&[("value", Value(ReplayId))])),
-            ("profile_id", Members(&[("value", Value(OtherId))])),
-            ("sentry.profile_id", Members(&[("value", Value(OtherId))])),
-            ("profiler_id", Members(&[("value", Value(OtherId))])),
-            ("sentry.profiler_id", Members(&[("value", Value(OtherId))])),
-        ]),
-    ),
+    ("attributes", ATTRIBUTES),
+]);
+
+/// What is known of such an entry, or of a trace attachment, besides.
+const ATTRIBUTES: Place = Members(&[
+    ("replay_id", Members(&[("value", Value(ReplayId))])),
+    ("sentry.replay_id", Members(&[("value", Value(ReplayId))])),
+    ("profile_id", Members(&[("value", Value(OtherId))])),
+    ("sentry.profile_id", Members(&[("value", Value(OtherId))])),
+    ("profiler_id", Members(&[("value", Value(OtherId))])),
+    ("sentry.profiler_id", Members(&[("value", Value(OtherId))])),
 ]);
 
 impl Place {
@@ -232,6 +239,15 @@ pub fn search(text: &[u8], payload: Span, found: &mut Vec<Found>) {
         // What stands before an error is there; what is no JSON has no ids that Sentry would read.
         let _ = find(text, payload.start, &PAYLOAD, found);
     }
+}
+
+/// Appends to `found` the ids in the JSON in front of the file of a trace attachment. What is longer than
+/// [`SEARCHED_BYTES_MAX`] is cut off there.
+pub fn search_meta(text: &[u8], meta: Span, found: &mut Vec<Found>) {
+    let end = meta.start + meta.len().min(SEARCHED_BYTES_MAX);
+    let text = text.get(..end).unwrap_or_default();
+    // What stands before an error is there.
+    let _ = find(text, meta.start, &TRACE_ATTACHMENT, found);
 }
 
 /// Appends to `found` what of `place` is in the JSON value that `text` begins with at `start`, in the

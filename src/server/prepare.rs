@@ -142,7 +142,7 @@ impl Taken {
     /// What rate limits can be about.
     fn items(&self, sent: &Sent<'_>) -> Vec<Option<Category>> {
         match &self.categories {
-            Some(categories) => limited::deciding_items(categories.clone()),
+            Some(categories) => categories.clone(),
             None => sent.items(),
         }
     }

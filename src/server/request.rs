@@ -19,7 +19,6 @@ use crate::http::head::{FieldName, Method};
 use crate::mirror::access::Entry;
 use crate::mirror::deliver::{FanOut, Means};
 use crate::mirror::dialog;
-use crate::mirror::limited;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::Reply;
 use crate::mirror::rewrite::{self, Original, PassedOn};
@@ -29,7 +28,6 @@ use crate::sentry::edit::EDITS_MAX;
 use crate::sentry::endpoint::{self, Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::sentry::inventory;
-use crate::sentry::items::items;
 use crate::server::background::Background;
 use crate::server::body::{Arrived, Body};
 use crate::server::connection::Ended;
@@ -331,10 +329,7 @@ impl Sent<'_> {
         let Some(envelope) = self.envelope.filter(|_| self.body.is_whole) else {
             return vec![Category::of_endpoint(self.target.endpoint)];
         };
-        let categories = items(&self.body.text, envelope.end)
-            .map_while(Result::ok)
-            .map(|item| inventory::category(&self.body.text, &item));
-        limited::deciding_items(categories.collect())
+        inventory::categories(&self.body.text, envelope.end)
     }
 
     fn event_id(&self) -> Option<&[u8]> {

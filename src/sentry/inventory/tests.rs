@@ -70,7 +70,7 @@ fn what_decides_is_what_has_to_stay_whole() {
 }
 
 /// The categories of items of these types, all of which must have the ticket of the event.
-fn categories(kinds: &[&str]) -> Vec<Option<Category>> {
+fn kinds_to_categories(kinds: &[&str]) -> Vec<Option<Category>> {
     let items: String = kinds
         .iter()
         .map(|kind| format!("{{\"type\":\"{kind}\",\"length\":2}}\nab\n"))
@@ -84,7 +84,7 @@ fn categories(kinds: &[&str]) -> Vec<Option<Category>> {
     parts.iter().map(|part| part.category).collect()
 }
 
-/// An attachment of this type, for [`categories`].
+/// An attachment of this type, for [`kinds_to_categories`].
 fn attachment(kind: &str) -> String {
     format!("attachment\",\"attachment_type\":\"{kind}")
 }
@@ -115,9 +115,9 @@ fn an_attachment_is_of_the_event_that_it_comes_with() {
     ];
     for (kinds, expected) in cases {
         let expected: Vec<_> = expected.iter().copied().map(Some).collect();
-        assert_eq!(categories(kinds), expected, "{kinds:?}");
+        assert_eq!(kinds_to_categories(kinds), expected, "{kinds:?}");
     }
-    assert_eq!(categories(&["form_data"]), [None]);
+    assert_eq!(kinds_to_categories(&["form_data"]), [None]);
 }
 
 #[test]
@@ -129,16 +129,18 @@ fn a_crash_report_is_an_event_that_others_belong_to() {
         "event.applecrashreport",
         "event.payload",
         "event.breadcrumbs",
+        "event.nv_gpudmp",
+        "nswitch.dying_message",
         "playstation.prosperodump",
         "event\\u002eminidump",
     ] {
         let crash = attachment(kind);
-        assert_eq!(categories(&[&crash]), [error], "{kind}");
-        let with_others = categories(&[&log, &crash, "form_data", "attachment"]);
+        assert_eq!(kinds_to_categories(&[&crash]), [error], "{kind}");
+        let with_others = kinds_to_categories(&[&log, &crash, "form_data", "attachment"]);
         assert_eq!(with_others, [error; 4], "{kind}");
         // Where there is an event, it goes along with that.
         assert_eq!(
-            categories(&[&crash, "transaction"]),
+            kinds_to_categories(&[&crash, "transaction"]),
             [Some(Category::Transaction); 2]
         );
     }
@@ -149,10 +151,127 @@ fn a_crash_report_is_an_event_that_others_belong_to() {
         "x",
     ] {
         let other = attachment(kind);
-        assert_eq!(categories(&[&other]), [Some(Category::Attachment)]);
+        assert_eq!(kinds_to_categories(&[&other]), [Some(Category::Attachment)]);
     }
     let session = "session\",\"attachment_type\":\"event.minidump";
-    assert_eq!(categories(&[session]), [Some(Category::Session)]);
+    assert_eq!(kinds_to_categories(&[session]), [Some(Category::Session)]);
+}
+
+/// The Switch sends its crash report without an `attachment_type`.
+#[test]
+fn a_crash_report_of_a_switch_is_known_by_its_name_and_its_first_bytes() {
+    let error = Some(Category::Error);
+    let attachment = Some(Category::Attachment);
+    for (name, payload, category) in [
+        ("dying_message.dat", "sntr\0\0\0\0", error),
+        ("dying\\u005fmessage.dat", "sntr", error),
+        ("dying_message.dat", "snt", attachment),
+        ("dying_message.dat", "", attachment),
+        ("other.dat", "sntr\0\0\0\0", attachment),
+    ] {
+        let length = payload.len();
+        let body = format!(
+            "{{}}\n{{\"type\":\"attachment\",\"filename\":\"{name}\",\"length\":{length}}}\n{payload}\n{{\"type\":\"form_data\"}}\n\n"
+        );
+        let found = inventory(&body).parts;
+        let expected = [category, category.filter(|known| *known == Category::Error)];
+        let found: Vec<_> = found.iter().map(|part| part.category).collect();
+        assert_eq!(found, expected, "{name} {payload:?}");
+    }
+}
+
+/// A trace attachment, with these members in its header and this trace in front of the file.
+fn trace_attachment(members: &str, trace: &str) -> String {
+    let meta = format!("{{\"attachment_id\":\"{EVENT}\",\"trace_id\":\"{trace}\"}}");
+    let payload = format!("{meta}{{\"trace_id\":\"file\"}}");
+    let (length, meta_length) = (payload.len(), meta.len());
+    format!(
+        "{{\"type\":\"attachment\",\"content_type\":\"application/vnd.sentry.trace-attachment\",{members}\"meta_length\":{meta_length},\"length\":{length}}}\n{payload}\n"
+    )
+}
+
+#[test]
+fn a_trace_attachment_belongs_to_its_trace_whatever_it_comes_with() {
+    use Category::{Attachment, Error, Span};
+    let header = format!("{{\"event_id\":\"{EVENT}\",\"trace\":{{\"trace_id\":\"{TRACE}\"}}}}\n");
+    let other = "00112233445566778899aabbccddeeff";
+    for (members, category) in [
+        ("", Attachment),
+        ("\"span_id\":\"b0e6f15b45c36b12\",", Span),
+        ("\"span_id\":null,", Span),
+        ("\"attachment_type\":\"event.minidump\",", Attachment),
+    ] {
+        let items = trace_attachment(members, other);
+        let event = "{\"type\":\"event\"}\n{}\n";
+        for (items, expected) in [
+            (items.clone(), &[(category, other)][..]),
+            (
+                format!("{event}{items}"),
+                &[(Error, TRACE), (category, other)],
+            ),
+        ] {
+            let parts = inventory(&format!("{header}{items}")).parts;
+            let found: Vec<_> = parts.iter().map(|p| (p.category, p.ticket)).collect();
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(category, id)| (Some(*category), Ticket::of(id.as_bytes())))
+                .collect();
+            assert_eq!(found, expected, "{items}");
+        }
+    }
+    // Without a trace of its own it is of that of the envelope.
+    let bare = "{\"type\":\"attachment\",\"content_type\":\"Application/vnd.sentry.trace-attachment\"}\n{\"trace_id\":\"x\"}\n";
+    assert_eq!(
+        tickets(&format!("{header}{bare}")),
+        [Ticket::of(TRACE.as_bytes())]
+    );
+}
+
+#[test]
+fn an_attachment_without_its_event_is_not_decided_by_what_is_in_the_file() {
+    let body = format!(
+        "{{\"event_id\":\"{EVENT}\"}}\n{{\"type\":\"attachment\"}}\n{{\"trace_id\":\"{TRACE}\"}}\n"
+    );
+    assert_eq!(tickets(&body), [Ticket::of(EVENT.as_bytes())]);
+}
+
+#[test]
+fn chunks_of_a_profile_are_of_one_run_whatever_their_category() {
+    for (platform, category) in [
+        (r#","platform":"python""#, Some(Category::ProfileChunk)),
+        (
+            r#","platform":"co\u0063oa""#,
+            Some(Category::ProfileChunkUi),
+        ),
+        (r#","platform":null"#, None),
+        ("", None),
+    ] {
+        let body = format!(
+            "{{\"event_id\":\"{EVENT}\"}}\n{{\"type\":\"profile_chunk\"{platform}}}\n{{\"profiler_id\":\"P\"}}\n"
+        );
+        let parts = inventory(&body).parts;
+        assert_eq!(parts[0].category, category, "{platform}");
+        assert_eq!(parts[0].ticket, Ticket::of(b"P"), "{platform}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_counts_as_one_item_more() {
+    let count = |body: &str| categories(body.as_bytes(), 2).len();
+    assert_eq!(count("{}\n"), 0);
+    assert_eq!(count("{}\n{\"type\":\"event\"}\n{}\n"), 1);
+    for rest in [
+        "\n",
+        "{\"length\":1}\nx",
+        "{\"type\":\"a\",\"length\":9}\nx",
+    ] {
+        let body = format!("{{}}\n{{\"type\":\"event\"}}\n{{}}\n{rest}");
+        let found = categories(body.as_bytes(), 2);
+        assert_eq!(found, [Some(Category::Error), None], "{body:?}");
+    }
+    let many = format!("{{}}\n{}", "{\"type\":\"event\"}\n\n".repeat(501));
+    let found = categories(many.as_bytes(), 2);
+    assert_eq!((found.len(), found.last()), (501, Some(&None)));
 }
 
 #[test]

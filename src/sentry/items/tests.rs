@@ -23,7 +23,7 @@ fn read(body: &str) -> (Vec<(String, String)>, Option<EnvelopeError>) {
 
 #[test]
 fn items_with_and_without_a_length() {
-    let cases: [(&str, &[(&str, &str)]); 9] = [
+    let cases: [(&str, &[(&str, &str)]); 11] = [
         ("{}", &[]),
         ("{}\n", &[]),
         ("{}\n{\"type\":\"session\"}\n{}", &[("session", "{}")]),
@@ -42,6 +42,15 @@ fn items_with_and_without_a_length() {
             &[("a", "q")],
         ),
         ("{}\n{\"type\":\"a\",\"length\":null}\nq", &[("a", "q")]),
+        // Of two members of one name the last counts.
+        (
+            "{}\n{\"type\":\"a\",\"length\":1,\"type\":\"b\",\"length\":3}\nx\ny\n",
+            &[("b", "x\ny")],
+        ),
+        (
+            "{}\n{\"type\":\"a\",\"length\":3,\"length\":null}\nx\n",
+            &[("a", "x")],
+        ),
     ];
     for (body, expected) in cases {
         let (found, error) = read(body);
@@ -69,7 +78,7 @@ fn an_error_ends_the_walk_after_the_items_before_it() {
         ("{}\n{\"type\":\"a\",\"length\":-1}\nx", 0, Malformed),
         ("{}\n{\"type\":\"a\",\"length\":1.0}\nx", 0, Malformed),
         ("{}\n{\"type\":\"a\",\"length\":\"1\"}\nx", 0, Malformed),
-        ("{}\n{\"type\":\"a\",\"type\":\"b\"}\nx", 0, Malformed),
+        ("{}\n{\"type\":\"a\",\"type\":7}\nx", 0, Malformed),
         ("{}\n{\"type\":null}\nx", 0, Malformed),
         ("{}\n{\"type\":\"a\"}x\n", 0, Malformed),
         ("{}\n{\"type\":\"a\",\"length\":1}\nx\n\n", 1, UnexpectedEnd),
@@ -140,6 +149,8 @@ fn piece() -> impl Strategy<Value = &'static str> {
         "x",
         "{\"type\":\"log\",\"item_count\":2,\"attachment_type\":\"q\"}",
         "{\"type\":7}",
+        "{\"type\":\"a\",\"length\":1,\"type\":\"b\",\"length\":3}",
+        "{\"type\":\"a\",\"platform\":7,\"meta_length\":1.5,\"span_id\":null}",
     ])
 }
 

@@ -1,37 +1,25 @@
 //! The items of an envelope as a JSON library finds them: slowly, and in the plainest way.
 //!
 //! It is what the walk over item headers is compared with, here and by fuzzing, so it shares no code with
-//! that. A name that comes twice is an error of the derived code, as it is in Relay's.
+//! that. A header is a map, in which the last of several members with one name stays, as in Relay's.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
-use serde::Deserialize;
-use serde_json::Value;
-
-/// What is read of an item's header.
-#[derive(Deserialize)]
-struct Header {
-    r#type: String,
-    length: Option<u32>,
-    #[serde(rename = "item_count")]
-    _item_count: Option<u32>,
-    #[serde(rename = "attachment_type")]
-    _attachment_type: Option<String>,
-    #[serde(flatten)]
-    _others: BTreeMap<String, Value>,
-}
+use serde_json::{Map, Value};
 
 /// The type of each item and where its payload is, if all are well-formed.
 pub(crate) fn items(body: &[u8], header_end: usize) -> Option<Vec<(Vec<u8>, Range<usize>)>> {
     let mut found = Vec::new();
     let mut at = after_line(body, header_end)?;
     while at < body.len() {
-        let mut stream = serde_json::Deserializer::from_slice(&body[at..]).into_iter::<Header>();
-        let header = stream.next()?.ok()?;
+        let mut stream = serde_json::Deserializer::from_slice(&body[at..]).into_iter();
+        let header: Map<String, Value> = stream.next()?.ok()?;
+        let kind = header.get("type")?.as_str()?;
+        let length = number(&header, "length")?;
+        number(&header, "item_count")?;
         let start = after_line(body, at + stream.byte_offset())?;
         let rest = &body[start..];
-        let length = match header.length {
+        let length = match length {
             Some(length) => length as usize,
             None => rest
                 .iter()
@@ -41,10 +29,18 @@ pub(crate) fn items(body: &[u8], header_end: usize) -> Option<Vec<(Vec<u8>, Rang
         if length > rest.len() || found.len() == 500 {
             return None;
         }
-        found.push((header.r#type.into_bytes(), start..start + length));
+        found.push((kind.as_bytes().to_vec(), start..start + length));
         at = after_line(body, start + length)?;
     }
     Some(found)
+}
+
+/// A number that need not be there; `None` if something else is.
+fn number(header: &Map<String, Value>, name: &str) -> Option<Option<u32>> {
+    match header.get(name) {
+        None | Some(Value::Null) => Some(None),
+        Some(value) => Some(Some(u32::try_from(value.as_u64()?).ok()?)),
+    }
 }
 
 /// The position behind the line feed at `at`; the end of the body is as good as one.

@@ -132,10 +132,87 @@ const WRITTEN: &[Written] = &[
         "android 8.10, a profile chunk",
         r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","sdk":{"name":"sentry.java.android"}}"#,
         &[(
-            "profile_chunk",
+            "profile_chunk_ui",
             r#""type":"profile_chunk_ui","platform":"android""#,
             br#"{"chunk_id":"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11","profiler_id":"771a43a4192642f0b136d5159a501700"}"#,
         )],
+    ),
+    (
+        "browser, a profile chunk",
+        r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","sdk":{"name":"sentry.javascript.browser"}}"#,
+        &[(
+            "profile_chunk_ui",
+            r#""type":"profile_chunk","platform":"javascript""#,
+            br#"{"chunk_id":"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11","profiler_id":"771a43a4192642f0b136d5159a501700"}"#,
+        )],
+    ),
+    (
+        "an older SDK, a profile chunk without a platform",
+        r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#,
+        &[(
+            "unknown",
+            r#""type":"profile_chunk""#,
+            br#"{"chunk_id":"0b1f2ad3c7f04b0a9f3d8f3a3a4f6b11","profiler_id":"771a43a4192642f0b136d5159a501700","platform":"cocoa"}"#,
+        )],
+    ),
+    (
+        "native, a crash of a graphics card",
+        r#"{"event_id":"2f39b2d1-f68c-426b-dda1-56ee5019ffc5"}"#,
+        &[
+            (
+                "error",
+                r#""type":"attachment","attachment_type":"event.nv_gpudmp","filename":"a.nv-gpudmp""#,
+                b"NV\n\x00",
+            ),
+            ("error", r#""type":"attachment","filename":"a.log""#, b"a"),
+        ],
+    ),
+    (
+        "a Nintendo Switch, a crash",
+        r#"{"event_id":"2f39b2d1-f68c-426b-dda1-56ee5019ffc5"}"#,
+        &[(
+            "error",
+            r#""type":"attachment","filename":"dying_message.dat","content_type":"application/octet-stream""#,
+            b"sntr\x00\x00\x00\x00",
+        )],
+    ),
+    (
+        "a relay behind another, the same",
+        r#"{"event_id":"2f39b2d1-f68c-426b-dda1-56ee5019ffc5"}"#,
+        &[(
+            "error",
+            r#""type":"attachment","attachment_type":"nswitch.dying_message","filename":"dying_message.dat""#,
+            b"sntr\x00\x00\x00\x00",
+        )],
+    ),
+    (
+        "an attachment of an event that was sent before, beside a session",
+        r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#,
+        &[
+            ("session", r#""type":"session""#, br#"{"sid":"s"}"#),
+            (
+                "attachment",
+                r#""type":"attachment","filename":"a.txt""#,
+                b"line one\nline two",
+            ),
+        ],
+    ),
+    (
+        "an error with attachments of its trace and of a span",
+        r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc","trace":{"trace_id":"771a43a4192642f0b136d5159a501700","public_key":"KEY"}}"#,
+        &[
+            ("error", r#""type":"event""#, b"{}"),
+            (
+                "attachment",
+                r#""type":"attachment","content_type":"application/vnd.sentry.trace-attachment","meta_length":47"#,
+                b"{\"trace_id\":\"771a43a4192642f0b136d5159a501700\"}hello",
+            ),
+            (
+                "span",
+                r#""type":"attachment","content_type":"application/vnd.sentry.trace-attachment","span_id":"b0e6f15b45c36b12","meta_length":47"#,
+                b"{\"trace_id\":\"771a43a4192642f0b136d5159a501700\"}hello",
+            ),
+        ],
     ),
     (
         "rust, error and session",
@@ -365,7 +442,7 @@ fn each_category_gets_its_items_of_what_sdks_send() {
         .filter(|category| *category != "unknown")
         .collect();
     // All that there are.
-    assert_eq!(categories.len(), 15);
+    assert_eq!(categories.len(), 16);
     for category in categories {
         check(&samples, &format!("categories: [{category}]"), |sample| {
             sample.some(|known| known == category)
