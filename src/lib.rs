@@ -23,6 +23,7 @@ pub mod logging;
 pub mod mirror;
 pub mod observe;
 pub mod panics;
+pub mod reload;
 pub mod report;
 pub mod sentry;
 pub mod server;

@@ -12,6 +12,7 @@ use sentry_mirror::config::Config;
 use sentry_mirror::demo;
 use sentry_mirror::health;
 use sentry_mirror::logging;
+use sentry_mirror::reload;
 use sentry_mirror::report::Reports;
 use sentry_mirror::server::notify;
 use sentry_mirror::server::plan::Plan;
@@ -135,7 +136,9 @@ fn reload(arguments: &Arguments, mirror: &mut Mirror) {
         for warning in &config.warnings {
             warn!("{warning}");
         }
-        mirror.reload(&config).map_err(|error| error.to_string())
+        let changes = mirror.reload(&config).map_err(|error| error.to_string())?;
+        reload::tell(&arguments.config, &changes, config.routes.len());
+        Ok(())
     });
     if let Err(error) = reloaded {
         mirror.sight().reload_failed();

@@ -15,7 +15,13 @@ use crate::sentry::selection::Selection;
 impl Config {
     /// Every key with the value that counts, as YAML with keys shortened.
     pub fn effective(&self) -> String {
-        let document = mapping([
+        // A tree of plain values has always a text.
+        serde_yaml::to_string(&self.document()).unwrap_or_default()
+    }
+
+    /// The same before it is text.
+    pub(super) fn document(&self) -> Mapping {
+        entries([
             ("ip", self.ip.to_string().into()),
             ("port", self.port.into()),
             ("reuse_port", self.reuse_port.into()),
@@ -44,9 +50,7 @@ impl Config {
             ("sentry_env", self.report_environment()),
             ("statsd_addr", self.statsd_address()),
             ("default_metrics_tags", self.tags()),
-        ]);
-        // A tree of plain values has always a text.
-        serde_yaml::to_string(&document).unwrap_or_default()
+        ])
     }
 
     fn keys(&self) -> Vec<Value> {
@@ -228,12 +232,15 @@ fn optional(text: Option<String>) -> Value {
     text.map_or(Value::Null, Value::String)
 }
 
-fn mapping<const N: usize>(entries: [(&str, Value); N]) -> Value {
-    let entries = entries.into_iter();
-    let mapping: Mapping = entries
+fn mapping<const N: usize>(members: [(&str, Value); N]) -> Value {
+    Value::Mapping(entries(members))
+}
+
+fn entries<const N: usize>(members: [(&str, Value); N]) -> Mapping {
+    let members = members.into_iter();
+    members
         .map(|(key, value)| (Value::from(key), value))
-        .collect();
-    Value::Mapping(mapping)
+        .collect()
 }
 
 #[cfg(test)]

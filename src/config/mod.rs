@@ -7,6 +7,7 @@
 //! place of this room that touches the world; `tls.ca_file` is read by the TLS code, in the same
 //! start, so that its existence is not checked here.
 
+mod changes;
 mod describe;
 mod effective;
 mod environment;
@@ -39,6 +40,7 @@ use crate::limits::Limits;
 use crate::sentry::dsn::Dsn;
 use crate::sentry::selection::Selection;
 
+pub use self::changes::Changes;
 pub use self::report::ConfigErrors;
 
 /// A valid configuration.

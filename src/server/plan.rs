@@ -92,6 +92,14 @@ impl Plan {
             external_url: config.external_url.clone(),
         })
     }
+
+    /// Whether it trusts the same certificates as `other`, as far as both need any.
+    pub(super) fn trusts_as(&self, other: &Plan) -> bool {
+        match (&self.tls, &other.tls) {
+            (Some(own), Some(other)) => Arc::ptr_eq(&own.config, &other.config),
+            _ => true,
+        }
+    }
 }
 
 fn server_name(origin: &Origin) -> Result<ServerName<'static>, String> {

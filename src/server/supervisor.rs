@@ -19,7 +19,9 @@ use core_affinity::CoreId;
 use tracing::{info, warn};
 use tracing_appender::non_blocking::WorkerGuard;
 
-use crate::config::{Config, DriverChoice, Log, LogFormat, SelfReport, StatsdTarget, Workers};
+use crate::config::{
+    Changes, Config, DriverChoice, Log, LogFormat, SelfReport, StatsdTarget, Workers,
+};
 use crate::mirror::access::AccessLog;
 use crate::mirror::totals::{Counters, Totals};
 use crate::server::balance::Balance;
@@ -72,7 +74,7 @@ struct Orders {
 }
 
 /// What takes a new process to change.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 struct Fixed {
     listen: SocketAddr,
     reuse_port: bool,
@@ -91,6 +93,8 @@ pub struct Mirror {
     listener: Listener,
     /// Who is listening where, as far as a reload cannot change it.
     fixed: Fixed,
+    /// What is in force.
+    config: Config,
     plan: Arc<Plan>,
     workers: Vec<Orders>,
     reports: mpsc::Receiver<(usize, Report)>,
@@ -130,6 +134,7 @@ impl Mirror {
             address,
             listener,
             fixed,
+            config: config.clone(),
             plan: Arc::clone(&plan),
             workers: Vec::new(),
             reports,
@@ -156,19 +161,19 @@ impl Mirror {
     }
 
     /// Mirrors by `config` from the next request on, without losing one; what is in flight ends as it
-    /// began.
+    /// began. Gives what differs from what was in force.
     ///
     /// # Errors
     /// What is wrong with it; nothing has changed then.
-    pub fn reload(&mut self, config: &Config) -> Result<(), StartError> {
+    pub fn reload(&mut self, config: &Config) -> Result<Changes, StartError> {
         let config = &listen::fitting(config, self.workers.len());
         let plan =
             Plan::new(config, self.workers.len(), Some(&self.plan)).map_err(StartError::Config)?;
         let plan = Arc::new(plan);
-        if Fixed::of(config) != self.fixed {
-            warn!(
-                "ip, port, reuse_port, workers, driver, admin, access_log, statsd_addr, default_metrics_tags, sentry_dsn, sentry_env and the log settings change only with a restart"
-            );
+        let mut changes = Changes::between(&self.config, config);
+        if !plan.trusts_as(&self.plan) {
+            let what = "the certificates of tls.ca_file or of the system";
+            changes.in_force.push(what.to_owned());
         }
         let known: HashSet<_> = self.plan.origins.iter().map(Arc::as_ptr).collect();
         let is_new = |origin: &&Arc<SharedOrigin>| !known.contains(&Arc::as_ptr(origin));
@@ -179,11 +184,10 @@ impl Mirror {
             let _ = worker.plans.send(Arc::clone(&plan));
             let _ = worker.stream.write_all(b"p");
         }
-        info!(routes = config.routes.len(), "configuration reloaded");
-        let in_force = self.fixed.kept_in(config);
-        self.sight.reloaded(Current::of(&plan, &in_force));
+        self.config = self.fixed.kept_in(config);
+        self.sight.reloaded(Current::of(&plan, &self.config));
         self.plan = plan;
-        Ok(())
+        Ok(changes)
     }
 
     /// Stops accepting, waits for what is in flight up to `timeouts.drain`, and says how many

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::process::{file, run};
 use crate::support::{
-    Action, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
+    Action, IN_KEY, KEY_A, KEY_B, Process, Reloadable, Upstream, config, envelope, envelope_request,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -434,6 +434,79 @@ fn a_bad_file_changes_nothing_and_is_told() {
     );
     // The connection to an origin that stays is kept.
     assert_eq!((a.received().len(), a.connections()), (2, 1));
+}
+
+#[test]
+fn a_reload_says_what_has_changed_and_which_keys_take_a_restart() {
+    let (a, b) = (Upstream::ok(), Upstream::ok());
+    let text = |extra: &str| config(&[a.dsn(KEY_A, 11)], extra);
+    let mut mirror = Reloadable::start(&text(""));
+    mirror.reload(&config(
+        &[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)],
+        "reply_timeout: 2s\nlimits: {in_flight: 9}",
+    ));
+    let line = mirror.process.wait_for_line("configuration reloaded");
+    for told in [
+        "reply_timeout 1500ms -> 2s",
+        "limits.in_flight",
+        "outbound http://bbbb…@",
+    ] {
+        assert!(line.contains(told), "{told} in {line}");
+    }
+    assert!(
+        !line.contains(KEY_B) && !line.contains("timeouts"),
+        "{line}"
+    );
+    let is_about_restart = |line: &&String| line.contains("only with a restart");
+    assert_eq!(mirror.process.log().iter().find(is_about_restart), None);
+
+    mirror.reload(&text("workers: 7\nlog_format: json"));
+    let line = mirror.process.wait_for_line("only with a restart");
+    assert!(
+        line.ends_with("only with a restart: workers, log_format"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_reload_that_changes_nothing_says_so() {
+    let upstream = Upstream::ok();
+    let (path, mirror) = running_with_file(&config(&[upstream.dsn(KEY_A, 11)], ""));
+    mirror.signal("HUP");
+    let line = mirror.wait_for_line("nothing has changed in ");
+    assert!(line.ends_with(path.to_str().unwrap()), "{line}");
+    let is_reload = |line: &String| line.contains("configuration reloaded");
+    assert!(!mirror.log().iter().any(is_reload));
+}
+
+#[test]
+fn where_the_file_is_a_mount_point_of_its_own_a_reload_says_why_nothing_has_changed() {
+    const SCRIPT: &str = r#"mount --bind "$1" "$2" && exec "$0" -c "$2""#;
+    let alone = ["--mount", "--map-root-user", "--propagation=private"];
+    let can = Command::new("unshare").args(alone).arg("true").output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: no name spaces can be made here");
+        return;
+    }
+    let (a, b) = (Upstream::ok(), Upstream::ok());
+    let outside = file("outside.yml", &config(&[a.dsn(KEY_A, 11)], ""));
+    let inside = file("config.yml", "");
+    let mirror = Process::start_with("", |command| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(alone).args(["sh", "-c", SCRIPT]);
+        unshare.arg(env!("CARGO_BIN_EXE_sentry-mirror"));
+        unshare.args([&outside, &inside]);
+        *command = unshare;
+        command.env("SENTRY_MIRROR_ADMIN", "off");
+    });
+    // As editors do it: the mount goes on showing what was there.
+    let new = file("new.yml", &config(&[b.dsn(KEY_A, 11)], ""));
+    std::fs::rename(new, &outside).unwrap();
+    mirror.signal("HUP");
+    let line = mirror.wait_for_line("nothing has changed in ");
+    for told in ["config.yml", "a mount point of its own", "mount its folder"] {
+        assert!(line.contains(told), "{told} in {line}");
+    }
 }
 
 #[test]

@@ -142,7 +142,10 @@ fn whoever_starts_the_mirror_goes_on_trying_and_makes_no_configuration_up() {
     let compose: serde_yaml::Value = serde_yaml::from_str(&text("deploy/compose.yml")).unwrap();
     let service = &compose["services"]["sentry-mirror"];
     let mount = &service["volumes"][0];
-    assert_eq!(mount["target"].as_str(), Some("/opt/config.yml"));
+    // A file that is mounted by itself would be the old one after it was replaced.
+    assert_eq!(mount["target"].as_str(), Some("/etc/sentry-mirror"));
+    let path = service["command"][1].as_str();
+    assert_eq!(path, Some("/etc/sentry-mirror/config.yml"));
     assert_eq!(mount["read_only"].as_bool(), Some(true));
     assert_eq!(mount["bind"]["create_host_path"].as_bool(), Some(false));
     let dockerfile = text("Dockerfile");

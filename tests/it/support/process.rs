@@ -167,9 +167,14 @@ impl Process {
 
     /// Waits for `count` log lines that contain `text`.
     pub(crate) fn wait_for_lines(&self, text: &str, count: usize) -> Vec<String> {
+        self.wait_for_lines_with_any(&[text], count)
+    }
+
+    /// Waits for `count` log lines that contain any of `texts`.
+    pub(crate) fn wait_for_lines_with_any(&self, texts: &[&str], count: usize) -> Vec<String> {
         let found = |lines: &Vec<String>| -> Vec<String> {
-            let matching = lines.iter().filter(|line| line.contains(text));
-            matching.cloned().collect()
+            let is_found = |line: &&String| texts.iter().any(|text| line.contains(text));
+            lines.iter().filter(is_found).cloned().collect()
         };
         let lines = self.log.lines.lock().expect("unpoisoned");
         let (lines, _) = self
@@ -180,7 +185,7 @@ impl Process {
         let matching = found(&lines);
         assert!(
             matching.len() >= count,
-            "{} of {count} lines with {text:?} in the log:\n{}",
+            "{} of {count} lines with any of {texts:?} in the log:\n{}",
             matching.len(),
             lines.join("\n")
         );

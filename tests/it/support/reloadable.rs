@@ -33,7 +33,7 @@ impl Reloadable {
         std::fs::write(&self.path, config).expect("a file");
         self.reloads += 1;
         self.process.signal("HUP");
-        self.process
-            .wait_for_lines("configuration reloaded", self.reloads);
+        let ends = ["configuration reloaded", "nothing has changed in "];
+        self.process.wait_for_lines_with_any(&ends, self.reloads);
     }
 }

@@ -48,6 +48,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("cli", &[]),
     ("health", &["config", "cli"]),
+    ("reload", &["config"]),
     ("report", &["config"]),
     ("logging", &["panics", "config", "report"]),
 ];
