@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+use serde_yaml::Value;
+
 use super::node::Section;
-use super::value::{bytes, duration, number};
+use super::value::{Read, bytes, duration, number};
 use crate::limits::Limits;
 
 const KIB: u64 = 1 << 10;
@@ -19,8 +21,17 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Reads the five sections of bounds.
-pub(super) fn limits(root: &mut Section<'_>) -> Limits {
+/// A number of bytes; `None` for one that the mirror makes fit.
+fn memory_budget(value: &Value) -> Read<Option<usize>> {
+    if value == "auto" {
+        return Ok(None);
+    }
+    let budget = bytes(MIB..=TIB)(value).map_err(|expected| format!("auto or {expected}"))?;
+    Ok(Some(budget))
+}
+
+/// Reads the five sections of bounds, and says whether `limits.memory_bytes` is among them.
+pub(super) fn limits(root: &mut Section<'_>) -> (Limits, bool) {
     let Limits {
         head_bytes,
         header_count,
@@ -50,6 +61,8 @@ pub(super) fn limits(root: &mut Section<'_>) -> Limits {
     let mut pool = root.take("pool").section();
     let mut breaker = root.take("breaker").section();
     let mut dns = root.take("dns").section();
+    let memory = limits.value("memory_bytes", memory_budget, None);
+    let is_memory_configured = memory.is_some();
     let mut timeout = |key, default| timeouts.value(key, duration(MILLISECOND..=HOUR), default);
     let read = Limits {
         head_bytes: limits.value("head_bytes", bytes(KIB..=MIB), head_bytes),
@@ -58,7 +71,7 @@ pub(super) fn limits(root: &mut Section<'_>) -> Limits {
         decoded_bytes: limits.value("decoded_bytes", bytes(KIB..=2 * GIB), decoded_bytes),
         response_bytes: limits.value("response_bytes", bytes(KIB..=64 * MIB), response_bytes),
         connections: limits.value("connections", number(1..=1_000_000), connections),
-        memory_bytes: limits.value("memory_bytes", bytes(MIB..=TIB), memory_bytes),
+        memory_bytes: memory.unwrap_or(memory_bytes),
         in_flight: limits.value("in_flight", number(1..=1_000_000), in_flight),
         pool_idle_connections: pool.value(
             "idle_connections",
@@ -96,5 +109,5 @@ pub(super) fn limits(root: &mut Section<'_>) -> Limits {
     for section in [limits, timeouts, pool, breaker, dns] {
         section.finish();
     }
-    read
+    (read, is_memory_configured)
 }

@@ -74,6 +74,8 @@ pub struct Config {
     pub log: Log,
     /// `limits`, `timeouts`, `pool`, `breaker` and `dns`.
     pub limits: Limits,
+    /// Whether `limits.memory_bytes` is configured; otherwise the mirror makes it fit.
+    pub is_memory_configured: bool,
     /// `admin`: where metrics and the status page are served; `None` for nowhere.
     pub admin: Option<SocketAddr>,
     /// `access_log`: the form of its lines; `None` for no such log.

@@ -40,6 +40,7 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         false => Compression::Preserve,
     };
     let address = address(&mut root);
+    let (limits, is_memory_configured) = limits(&mut root);
     let mut config = Config {
         ip: address.ip(),
         port: address.port(),
@@ -54,7 +55,8 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         external_url: root.take("external_url").optional(external_url),
         tls: tls(root.take("tls").section()),
         log: log(&mut root),
-        limits: limits(&mut root),
+        limits,
+        is_memory_configured,
         admin: None,
         access_log: None,
         statsd: telemetry::statsd(&mut root),

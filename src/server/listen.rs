@@ -11,6 +11,7 @@
 
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use socket2::{Domain, SockFilter, Socket, Type};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
+use crate::server::memory;
 use crate::sys;
 
 /// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
@@ -203,10 +205,23 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-/// The same configuration with no more connections than half of the descriptors allow: the other half
-/// is for upstreams. Clients that take all of them would keep what they send from being delivered.
+/// The same configuration with bounds that fit what the process has. There are no more connections than
+/// half of the descriptors allow: the other half is for upstreams, and clients that take all of them
+/// would keep what they send from being delivered. Requests take no more memory than there is.
 pub fn fitting(config: &Config, workers: usize) -> Config {
     let mut config = config.clone();
+    if let Some(available) = memory::available(Path::new("/")) {
+        let fitted = memory::fit(&config, workers, available);
+        if let Some(warning) = fitted.warning {
+            warn!("{warning}");
+        }
+        config.limits.memory_bytes = fitted.worker_bytes;
+        info!(
+            available_mib = available >> 20,
+            worker_mib = fitted.worker_bytes >> 20,
+            "requests of each worker take at most limits.memory_bytes"
+        );
+    }
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let share = usize::try_from(descriptors / 2).unwrap_or(usize::MAX) / workers.max(1);
     if config.limits.connections > share {

@@ -21,6 +21,7 @@ pub mod gate;
 pub mod inbound;
 mod key;
 pub mod listen;
+mod memory;
 pub mod notify;
 mod pace;
 mod part;

@@ -1,0 +1,311 @@
+//! How much memory this process may use, and how much of it its requests get.
+//!
+//! A container with a limit of 256 MiB runs on a host that has a thousand times as much. What counts is
+//! the smallest limit of the process's control group and of those above it, in version 1 and 2, or the
+//! memory of the machine. The kernel kills a process that goes over it, while a mirror at its own limit
+//! answers 503: so the default of `limits.memory_bytes` stays below, and one that cannot fit is a warning.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use procfs::process::{MountInfo, MountInfos};
+use procfs::{FromBufRead, Meminfo, ProcessCGroups};
+
+use crate::config::Config;
+
+const MIB: u64 = 1024 * 1024;
+
+/// What a process takes besides its requests, and each of its workers. A test holds a mirror under
+/// attack to these.
+const PROCESS_BYTES: u64 = 24 * MIB;
+const WORKER_BYTES: u64 = 32 * MIB;
+
+/// The least that the requests of a worker get, whatever the limit.
+const WORKER_BUDGET_BYTES_MIN: u64 = 4 * MIB;
+
+/// How many thirds of the rest the requests get. The other third is for connections, for what the
+/// allocator loses, and for the kernel's socket buffers, which count as the process's in a control group.
+const BUDGET_THIRDS: u64 = 2;
+
+/// The files of a control group that limit its memory, in version 2 and 1. Over `memory.high` nothing
+/// is killed, but everything is slowed down.
+const LIMIT_FILES: [&str; 3] = ["memory.max", "memory.high", "memory.limit_in_bytes"];
+
+/// What the memory of a process comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fitted {
+    /// `limits.memory_bytes` of each worker.
+    pub(super) worker_bytes: usize,
+    /// What an operator should know, if the configured value cannot fit.
+    pub(super) warning: Option<String>,
+}
+
+/// The memory that this process may use, in bytes, as the files below `root` tell; `None` where they do
+/// not. `root` is `/`, but for tests.
+pub(super) fn available(root: &Path) -> Option<u64> {
+    let machine = read::<Meminfo>(&root.join("proc/meminfo")).map(|memory| memory.mem_total);
+    let limits = groups(root).into_iter().flat_map(|(top, group)| {
+        let groups = group.ancestors().map(Path::to_owned).collect::<Vec<_>>();
+        let within = groups
+            .into_iter()
+            .take_while(move |dir| dir.starts_with(&top));
+        within
+            .flat_map(|dir| LIMIT_FILES.map(|file| limit(&dir.join(file))))
+            .flatten()
+    });
+    limits.chain(machine).min()
+}
+
+/// What each of `workers` gets of `available` bytes, by `config`.
+pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
+    let workers = u64::try_from(workers).unwrap_or(u64::MAX).max(1);
+    let configured = config.limits.memory_bytes;
+    let configured_bytes = u64::try_from(configured).unwrap_or(u64::MAX);
+    let fixed = PROCESS_BYTES.saturating_add(WORKER_BYTES.saturating_mul(workers));
+    if config.is_memory_configured {
+        let sum = fixed.saturating_add(configured_bytes.saturating_mul(workers));
+        let warning = (sum > available).then(|| {
+            format!(
+                "limits.memory_bytes is {} MiB for each of {workers} workers, which is {} MiB with what the process takes besides; it may use {} MiB, and the kernel kills it beyond that",
+                configured_bytes / MIB,
+                sum / MIB,
+                available / MIB
+            )
+        });
+        return Fitted {
+            worker_bytes: configured,
+            warning,
+        };
+    }
+    let share = available.saturating_sub(fixed) / 3 * BUDGET_THIRDS / workers;
+    let worker_bytes = share.max(WORKER_BUDGET_BYTES_MIN).min(configured_bytes);
+    Fitted {
+        worker_bytes: usize::try_from(worker_bytes).unwrap_or(configured),
+        warning: None,
+    }
+}
+
+/// The folders of the control groups of this process that may limit its memory, each behind the folder
+/// at which its hierarchy is mounted.
+fn groups(root: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let own = read::<ProcessCGroups>(&root.join("proc/self/cgroup"));
+    let mounts = read::<MountInfos>(&root.join("proc/self/mountinfo"));
+    let mut groups = Vec::new();
+    for mount in mounts.iter().flat_map(|mounts| &mounts.0) {
+        for group in own.iter().flat_map(|own| &own.0) {
+            let is_memory = |name: &String| name == "memory";
+            let is_here = match mount.fs_type.as_str() {
+                "cgroup2" => group.hierarchy == 0,
+                "cgroup" => {
+                    mount.super_options.contains_key("memory")
+                        && group.controllers.iter().any(is_memory)
+                }
+                _ => false,
+            };
+            if is_here {
+                let top = below(root, &mount.mount_point);
+                let group = top.join(within(mount, &group.pathname));
+                groups.push((top, group));
+            }
+        }
+    }
+    groups
+}
+
+/// The path of a control group below the folder at which its hierarchy is mounted. A container sees the
+/// hierarchy from its own group on, although the name of that may be the whole path on the host.
+fn within<'g>(mount: &MountInfo, group: &'g str) -> &'g Path {
+    let group = Path::new(group);
+    let below = group.strip_prefix(&mount.root).unwrap_or(Path::new(""));
+    below.strip_prefix("/").unwrap_or(below)
+}
+
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// The limit that a file states, in bytes. `max`, and the largest number of pages that version 1 can
+/// count, are none.
+fn limit(file: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    text.trim().parse().ok()
+}
+
+fn read<T: FromBufRead>(path: &Path) -> Option<T> {
+    let file = File::open(path).ok()?;
+    T::from_buf_read(BufReader::new(file)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const GIB: u64 = 1024 * MIB;
+    const V2: &str =
+        "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup rw,nsdelegate\n";
+
+    /// A folder that looks like the root of a system with 8 GiB whose files are these as well.
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new(name: &str, files: &[(&str, &str)]) -> Root {
+            let name = format!("sentry-mirror-memory-{name}-{}", std::process::id());
+            let root = Root(std::env::temp_dir().join(name));
+            let _ = fs::remove_dir_all(&root.0);
+            let others = "MemFree Buffers Cached SwapCached Active Inactive SwapTotal SwapFree Dirty \
+                          Writeback Mapped Slab Committed_AS VmallocTotal VmallocUsed VmallocChunk";
+            let others = others.split_ascii_whitespace();
+            let lines = others
+                .map(|name| format!("{name}: 1 kB\n"))
+                .collect::<String>();
+            root.write(
+                "proc/meminfo",
+                &format!("MemTotal:        8388608 kB\n{lines}"),
+            );
+            for (file, text) in files {
+                root.write(file, text);
+            }
+            root
+        }
+
+        fn write(&self, file: &str, text: &str) {
+            let path = self.0.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn available(&self) -> Option<u64> {
+            available(&self.0)
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn without_a_limit_the_memory_of_the_machine_counts() {
+        assert_eq!(Root::new("none", &[]).available(), Some(8 * GIB));
+        let max = Root::new(
+            "max",
+            &[
+                ("proc/self/cgroup", "0::/a\n"),
+                ("proc/self/mountinfo", V2),
+                ("sys/fs/cgroup/a/memory.max", "max\n"),
+            ],
+        );
+        assert_eq!(max.available(), Some(8 * GIB));
+    }
+
+    #[test]
+    fn the_smallest_limit_of_a_group_and_its_ancestors_counts() {
+        let root = Root::new(
+            "v2",
+            &[
+                (
+                    "proc/self/cgroup",
+                    "0::/kubepods.slice/pod1.slice/box.scope\n",
+                ),
+                ("proc/self/mountinfo", V2),
+                ("sys/fs/cgroup/kubepods.slice/memory.max", "4294967296\n"),
+                (
+                    "sys/fs/cgroup/kubepods.slice/pod1.slice/memory.max",
+                    "268435456\n",
+                ),
+                (
+                    "sys/fs/cgroup/kubepods.slice/pod1.slice/box.scope/memory.max",
+                    "536870912\n",
+                ),
+                // Another pod's.
+                (
+                    "sys/fs/cgroup/kubepods.slice/pod2.slice/memory.max",
+                    "1048576\n",
+                ),
+                // Above the hierarchy.
+                ("sys/fs/memory.max", "1048576\n"),
+            ],
+        );
+        assert_eq!(root.available(), Some(256 * MIB));
+        root.write(
+            "sys/fs/cgroup/kubepods.slice/pod1.slice/box.scope/memory.high",
+            "134217728\n",
+        );
+        assert_eq!(root.available(), Some(128 * MIB));
+    }
+
+    #[test]
+    fn in_a_container_the_group_is_the_root_of_what_is_mounted() {
+        // With a name space of its own for control groups, as Docker's default is.
+        let private = Root::new(
+            "private",
+            &[
+                ("proc/self/cgroup", "0::/\n"),
+                ("proc/self/mountinfo", V2),
+                ("sys/fs/cgroup/memory.max", "134217728\n"),
+            ],
+        );
+        assert_eq!(private.available(), Some(128 * MIB));
+        // Version 1 in Docker: the path is that of the host, and the mount begins there.
+        let docker = Root::new(
+            "v1",
+            &[
+                (
+                    "proc/self/cgroup",
+                    "9:cpu,cpuacct:/docker/c1\n4:memory:/docker/c1\n0::/system.slice\n",
+                ),
+                (
+                    "proc/self/mountinfo",
+                    "40 30 0:28 /docker/c1 /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu,cpuacct\n\
+                     41 30 0:29 /docker/c1 /sys/fs/cgroup/memory ro,nosuid master:15 - cgroup cgroup rw,memory\n",
+                ),
+                ("sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n"),
+                ("sys/fs/cgroup/cpu/memory.limit_in_bytes", "1\n"),
+            ],
+        );
+        assert_eq!(docker.available(), Some(256 * MIB));
+        docker.write(
+            "sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "9223372036854771712\n",
+        );
+        assert_eq!(docker.available(), Some(8 * GIB));
+    }
+
+    fn config(limits: &str) -> Config {
+        let text = format!(
+            "keys:\n- inbound: https://{key}@a/1\n  outbound: ['https://{key}@b/2']\n{limits}",
+            key = "a".repeat(32)
+        );
+        Config::parse(&text, "c.yml", std::iter::empty()).unwrap()
+    }
+
+    #[test]
+    fn requests_get_two_thirds_of_what_the_process_leaves_and_a_gibibyte_at_most() {
+        let config = config("");
+        let fitted = |workers, available| {
+            let fitted = fit(&config, workers, available);
+            assert_eq!(fitted.warning, None);
+            fitted.worker_bytes as u64
+        };
+        assert_eq!(fitted(1, 256 * MIB), (256 - 24 - 32) * MIB / 3 * 2);
+        assert_eq!(fitted(2, 256 * MIB), (256 - 24 - 64) * MIB / 3);
+        assert_eq!(fitted(2, 64 * GIB), GIB);
+        assert_eq!(fitted(4, 64 * MIB), WORKER_BUDGET_BYTES_MIN);
+    }
+
+    #[test]
+    fn a_configured_budget_stays_and_one_that_cannot_fit_is_told() {
+        let config = config("limits: {memory_bytes: 300MiB}\n");
+        let kept = |warning| Fitted {
+            worker_bytes: 300 << 20,
+            warning,
+        };
+        assert_eq!(fit(&config, 1, 400 * MIB), kept(None));
+        let warning = "limits.memory_bytes is 300 MiB for each of 2 workers, which is 688 MiB with what the process takes besides; it may use 512 MiB, and the kernel kills it beyond that";
+        assert_eq!(fit(&config, 2, 512 * MIB), kept(Some(warning.to_owned())));
+    }
+}
