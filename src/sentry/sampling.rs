@@ -2,36 +2,58 @@
 //!
 //! Whether something is kept follows from the id of what it belongs to, so that all parts of a trace
 //! are kept or dropped together: those in other requests, at other workers, after a restart and at
-//! other mirrors. The function is fixed for that reason. In words for other implementations:
+//! other mirrors, those of getsentry/sentry-mirror included. The function is fixed for that reason. In
+//! words for other implementations:
 //!
-//! * The id is taken without dashes and in lower case; what is no id is taken as it is.
-//! * Its bytes are hashed with FNV-1a of 64 bits, and the result is mixed with the finalizer of
-//!   MurmurHash3 of 64 bits.
-//! * It is kept where the result, as an unsigned number, is less than the rate times 2⁶⁴.
+//! * An id that parses as a UUID is a number of 128 bits. That number XOR 0x9e3779b97f4a7c15f39cc0605cedc834
+//!   seeds a PCG32 (the generator `Lcg64Xsh32` of the crate rand_pcg), the upper half as the state and the
+//!   lower half as the stream. Its first two outputs, the first as the lower half, are 64 bits.
+//! * Of any other text the 64 bits are its FNV-1a hash, mixed with the finalizer of MurmurHash3.
+//! * The upper 53 of the 64 bits, divided by 2⁵³, are a draw from 0 to 1. What has it is kept where it is
+//!   less than the rate.
 //!
-//! So what is kept at one rate is also kept at any higher one.
+//! So what is kept at one rate is also kept at any higher one. The id 771a43a4192642f0b136d5159a501700
+//! draws 0.2580455816534687.
 
-/// What a decision is taken by.
+use uuid::Uuid;
+
+/// What a decision is taken by: the 64 bits that a draw is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
 impl Ticket {
     /// The ticket of all that belongs to `id`.
     pub fn of(id: &[u8]) -> Ticket {
-        if is_id(id) {
-            let digits = id.iter().filter(|byte| **byte != b'-');
-            Ticket(mix(fnv1a(digits.map(u8::to_ascii_lowercase))))
-        } else {
-            Ticket(mix(fnv1a(id.iter().copied())))
+        match Uuid::try_parse_ascii(id) {
+            Ok(uuid) => Ticket(pcg32(uuid.as_u128())),
+            Err(_) => Ticket(mix(fnv1a(id.iter().copied()))),
         }
     }
 
     /// Whether it is among the share `rate`.
     pub fn is_within(self, rate: f64) -> bool {
-        const ALL: f64 = 18_446_744_073_709_551_616.0;
-        // The conversion saturates, so 1 would leave out the very last ticket.
-        rate >= 1.0 || self.0 < (rate * ALL) as u64
+        self.draw() < rate
     }
+
+    /// A number from 0 to 1, without 1 itself.
+    fn draw(self) -> f64 {
+        const STEPS: f64 = (1_u64 << 53) as f64;
+        (self.0 >> 11) as f64 / STEPS
+    }
+}
+
+/// The first two outputs of a PCG32 that `id` seeds.
+fn pcg32(id: u128) -> u64 {
+    const MULTIPLIER: u64 = 6_364_136_223_846_793_005;
+    let seed = id ^ 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834;
+    let increment = (seed as u64) << 1 | 1;
+    let next = |state: u64| state.wrapping_mul(MULTIPLIER).wrapping_add(increment);
+    let output = |state: u64| {
+        let shifted = ((state >> 18 ^ state) >> 27) as u32;
+        u64::from(shifted.rotate_right((state >> 59) as u32))
+    };
+    let first = next(((seed >> 64) as u64).wrapping_add(increment));
+    output(first) | output(next(first)) << 32
 }
 
 /// Whether `text` is an id: 32 hexadecimal digits, with or without the dashes of a UUID.
@@ -51,7 +73,8 @@ pub fn is_id(text: &[u8]) -> bool {
 /// function of the two, so that what refers to each other in the original does so in the copy, in
 /// whichever requests it comes.
 pub fn id_of_copy(id: &[u8], copy: u32) -> Vec<u8> {
-    let Ticket(original) = Ticket::of(id);
+    let digits = id.iter().filter(|byte| **byte != b'-');
+    let original = mix(fnv1a(digits.map(u8::to_ascii_lowercase)));
     let half = |lane: u8| {
         let seed = original.to_le_bytes().into_iter();
         let copy = copy.to_le_bytes().into_iter();
@@ -133,13 +156,24 @@ mod tests {
 
     /// Other mirrors decide alike only if this never changes.
     #[test]
-    fn the_tickets_are_those_that_the_documentation_describes() {
+    fn the_draws_are_those_that_the_documentation_describes() {
         assert_eq!(fnv1a(b"foobar".iter().copied()), 0x8594_4171_f739_67e8);
-        let ticket = Ticket::of(b"771a43a4192642f0b136d5159a501700");
-        assert_eq!(ticket, Ticket::of(b"771A43A4-1926-42f0-b136-d5159a501700"));
+        let id = b"771a43a4192642f0b136d5159a501700";
+        let ticket = Ticket::of(id);
+        assert_eq!(ticket.draw(), 0.258_045_581_653_468_7);
+        for same in [
+            "771A43A4-1926-42f0-b136-d5159a501700",
+            "{771a43a4-1926-42f0-b136-d5159a501700}",
+            "urn:uuid:771a43a4-1926-42f0-b136-d5159a501700",
+        ] {
+            assert_eq!(ticket, Ticket::of(same.as_bytes()), "{same}");
+        }
         assert_ne!(ticket, Ticket::of(b"771a43a4192642f0b136d5159a501701"));
         assert_ne!(Ticket::of(b"User-1"), Ticket::of(b"user1"));
-        assert_eq!(ticket, Ticket(0x73e7_e444_4fe6_cf98));
+        assert_eq!(
+            Ticket::of(b"user1"),
+            Ticket(mix(fnv1a(b"user1".iter().copied())))
+        );
     }
 
     #[test]
