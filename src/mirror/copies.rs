@@ -15,7 +15,7 @@ use crate::sentry::edit::Edit;
 use crate::sentry::envelope;
 use crate::sentry::items::{Item, items};
 use crate::sentry::places::{self, Found};
-use crate::sentry::sampling::{id_of_copy, is_id};
+use crate::sentry::sampling::{id_of_copy, is_id, is_nil};
 use crate::span::Span;
 
 /// How many ids are renamed at a time: some 0.5 ms of work.
@@ -112,9 +112,11 @@ fn search(text: &[u8], payload: Span) -> Ids {
 fn unique(text: &[u8], walked_bytes: usize, found: &[Found]) -> Ids {
     let unique = found.iter().filter(|found| found.meaning.is_unique());
     let spans = unique.map(|found| found.span);
+    // Zeros are no id: they say that there is none, in a copy as in the original.
+    let is_renamed = |span: &Span| is_id(span.of(text)) && !is_nil(span.of(text));
     Ids {
         walked_bytes,
-        spans: spans.filter(|span| is_id(span.of(text))).collect(),
+        spans: spans.filter(is_renamed).collect(),
     }
 }
 
@@ -321,6 +323,19 @@ mod tests {
         ] {
             assert_eq!(copied(text, 2), text);
         }
+    }
+
+    #[test]
+    fn zeros_stay_zeros() {
+        let (plain, dashed) = ("0".repeat(32), "00000000-0000-0000-0000-000000000000");
+        let text = format!(
+            "{{\"event_id\":\"{plain}\",\"trace\":{{\"trace_id\":\"{plain}\",\"replay_id\":\"{dashed}\"}}}}\n\
+             {{\"type\":\"check_in\"}}\n{{\"check_in_id\":\"{plain}\",\"monitor_slug\":\"nightly\"}}\n\
+             {{\"type\":\"session\"}}\n{{\"sid\":\"{dashed}\"}}\n\
+             {{\"type\":\"profile_chunk\"}}\n{{\"profiler_id\":\"{plain}\",\"chunk_id\":\"{plain}\"}}\n\
+             {{\"type\":\"log\"}}\n{{\"items\":[{{\"trace_id\":\"{dashed}\"}}]}}"
+        );
+        assert_eq!(copied(&text, 2), text);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::cell::OnceCell;
 use super::category::Category;
 use super::envelope::{EnvelopeError, unescape};
 use super::items::{Item, Items, items};
+use super::monitor;
 use super::places::{self, Found, Meaning};
 use super::sampling::Ticket;
 use crate::span::Span;
@@ -384,10 +385,13 @@ fn ids(body: &[u8], payload: Span) -> Vec<Found> {
     found
 }
 
+/// The ticket of the first value with this meaning that is an id.
 fn ticket(text: &[u8], found: &[Found], meaning: Meaning) -> Option<Ticket> {
-    let value = found.iter().find(|found| found.meaning == meaning)?;
-    let id = unescape(value.span.of(text));
-    (!id.is_empty()).then(|| Ticket::of(&id))
+    let mut values = found.iter().filter(|found| found.meaning == meaning);
+    values.find_map(|value| match (meaning, unescape(value.span.of(text))) {
+        (Meaning::MonitorSlug, slug) => (!slug.is_empty()).then(|| monitor::ticket(&slug)),
+        (_, id) => Ticket::of_id(&id),
+    })
 }
 
 /// The ticket of what has no id.

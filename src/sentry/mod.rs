@@ -27,4 +27,5 @@ pub mod rate_limits;
 pub mod sampling;
 pub mod selection;
 
+pub mod monitor;
 mod parameters;

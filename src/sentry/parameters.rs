@@ -100,15 +100,27 @@ fn trim(buffer: &[u8], span: Span) -> Span {
 /// Decodes as the URL standard says for `application/x-www-form-urlencoded`: a percent sign that is
 /// not followed by two hexadecimal digits stands for itself.
 pub(super) fn form_decode(written: &[u8]) -> Cow<'_, [u8]> {
-    if memchr2(b'%', b'+', written).is_none() {
-        return Cow::Borrowed(written);
+    match memchr2(b'%', b'+', written) {
+        None => Cow::Borrowed(written),
+        Some(_) => Cow::Owned(decoded(written, b' ')),
     }
+}
+
+/// Decodes a segment of a path, in which a plus is a plus.
+pub(super) fn percent_decode(written: &[u8]) -> Cow<'_, [u8]> {
+    match memchr(b'%', written) {
+        None => Cow::Borrowed(written),
+        Some(_) => Cow::Owned(decoded(written, b'+')),
+    }
+}
+
+fn decoded(written: &[u8], plus: u8) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(written.len());
     let mut rest = written;
     while let [byte, after @ ..] = rest {
         rest = after;
         decoded.push(match (byte, after) {
-            (b'+', _) => b' ',
+            (b'+', _) => plus,
             (b'%', [high, low, after @ ..]) => match (hex_digit(*high), hex_digit(*low)) {
                 (Some(high), Some(low)) => {
                     rest = after;
@@ -119,7 +131,7 @@ pub(super) fn form_decode(written: &[u8]) -> Cow<'_, [u8]> {
             (byte, _) => *byte,
         });
     }
-    Cow::Owned(decoded)
+    decoded
 }
 
 /// The value of decimal digits: at least one, and not more than 64 bits of them.

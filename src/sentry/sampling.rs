@@ -30,6 +30,12 @@ impl Ticket {
         }
     }
 
+    /// The ticket of all that belongs to `id`; `None` where that is no id: it is empty, or a UUID of
+    /// zeros, which SDKs write where they have none.
+    pub fn of_id(id: &[u8]) -> Option<Ticket> {
+        (!id.is_empty() && !is_nil(id)).then(|| Ticket::of(id))
+    }
+
     /// Whether it is among the share `rate`.
     pub fn is_within(self, rate: f64) -> bool {
         self.draw() < rate
@@ -67,6 +73,11 @@ pub fn is_id(text: &[u8]) -> bool {
                 byte.is_ascii_hexdigit()
             }
         })
+}
+
+/// Whether `text` is a UUID of zeros, which names nothing.
+pub fn is_nil(text: &[u8]) -> bool {
+    Uuid::try_parse_ascii(text).is_ok_and(|uuid| uuid.is_nil())
 }
 
 /// The id that stands for `id` in copy number `copy` of a request. It is of the same form and a
@@ -174,6 +185,21 @@ mod tests {
             Ticket::of(b"user1"),
             Ticket(mix(fnv1a(b"user1".iter().copied())))
         );
+    }
+
+    #[test]
+    fn an_id_of_zeros_is_none() {
+        for nil in [
+            "",
+            "00000000000000000000000000000000",
+            "00000000-0000-0000-0000-000000000000",
+        ] {
+            assert_eq!(Ticket::of_id(nil.as_bytes()), None, "{nil}");
+        }
+        for id in ["0", "0000000000000000", "00000000000000000000000000000001"] {
+            let id = id.as_bytes();
+            assert_eq!(Ticket::of_id(id), Some(Ticket::of(id)));
+        }
     }
 
     #[test]

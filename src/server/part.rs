@@ -9,6 +9,7 @@ use crate::sentry::category::Category;
 use crate::sentry::edit::Edit;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::inventory;
+use crate::sentry::monitor;
 use crate::sentry::sampling::Ticket;
 use crate::server::request::Sent;
 use crate::span::Span;
@@ -22,9 +23,14 @@ pub(super) fn part(sent: &Sent<'_>, head_edits: &[Edit]) -> (Option<Category>, T
         Endpoint::ErrorPage => Some(Category::Feedback),
         _ => Category::of_endpoint(endpoint),
     };
-    let ticket = match sent.target.subject {
+    let subject = sent.target.subject.map(|subject| subject.of(sent.head));
+    let named = match endpoint {
         // All check-ins of a monitor, those in envelopes included.
-        Some(subject) => Ticket::of(subject.of(sent.head)),
+        Endpoint::Cron => subject.map(monitor::ticket_of_segment),
+        _ => subject.and_then(Ticket::of_id),
+    };
+    let ticket = match named {
+        Some(ticket) => ticket,
         None if body.is_empty() => ticket_of_target(sent.head, sent.request_target, head_edits),
         None if endpoint == Endpoint::Store => inventory::ticket_of_event(body),
         None => inventory::content(body),

@@ -15,6 +15,7 @@ use crate::support::{
 
 mod examples;
 mod forms;
+mod ids;
 mod sdks;
 mod shares;
 

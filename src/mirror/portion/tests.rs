@@ -164,7 +164,7 @@ fn the_rate_of_the_trace_is_multiplied_and_the_edits_move_along() {
 fn a_container_keeps_the_entries_of_the_traces_that_are_kept() {
     let (kept, dropped) = {
         let is_kept = |id: &str| sampling::Ticket::of(id.as_bytes()).is_within(0.5);
-        let ids = (0..100).map(|n| format!("{n:032x}"));
+        let ids = (1..100).map(|n| format!("{n:032x}"));
         let (kept, dropped): (Vec<_>, Vec<_>) = ids.partition(|id| is_kept(id));
         (kept[0].clone(), dropped[0].clone())
     };
@@ -201,7 +201,7 @@ fn a_container_keeps_the_entries_of_the_traces_that_are_kept() {
 #[test]
 fn traces_are_kept_whole_whatever_they_come_in() {
     let mut kept = 0;
-    for number in 0..200 {
+    for number in 1..=200 {
         let trace = format!("{number:032x}");
         let header = format!("{{\"trace\":{{\"trace_id\":\"{trace}\"}}}}\n");
         let by_header = |kind: &str| format!("{header}{{\"type\":\"{kind}\"}}\n{{}}\n");

@@ -56,6 +56,7 @@ fn what_decides_is_what_has_to_stay_whole() {
         (&*traced, "session", r#"{"sid":"S","did":"D"}"#, "D"),
         (&*traced, "session", r#"{"sid":"S","did":null}"#, "S"),
         (&*traced, "check_in", r#"{"check_in_id":"C","monitor_slug":"nightly"}"#, "nightly"),
+        (&*traced, "check_in", r#"{"monitor_slug":"Nightly\u0020Job"}"#, "nightly-job"),
         (&*traced, "replay_recording", "{\"segment_id\":0}", EVENT),
         (&*traced, "replay_event", r#"{"replay_id":"R"}"#, EVENT),
         ("{}", "replay_event", r#"{"replay_id":"R"}"#, "R"),
@@ -67,6 +68,49 @@ fn what_decides_is_what_has_to_stay_whole() {
         let body = format!("{header}\n{{\"type\":\"{kind}\"}}\n{payload}\n");
         assert_eq!(tickets(&body), [Ticket::of(decides.as_bytes())], "{body}");
     }
+}
+
+#[test]
+fn zeros_pass_the_decision_on_to_the_next_source() {
+    let nil = "00000000000000000000000000000000";
+    let dashed = "00000000-0000-0000-0000-000000000000";
+    let plain = format!(r#"{{"event_id":"{EVENT}"}}"#);
+    let traced = format!(r#"{{"event_id":"{EVENT}","trace":{{"trace_id":"{TRACE}"}}}}"#);
+    let without =
+        format!(r#"{{"event_id":"{nil}","trace":{{"trace_id":"{nil}","replay_id":"{dashed}"}}}}"#);
+    let trace = |id: &str| format!(r#"{{"contexts":{{"trace":{{"trace_id":"{id}"}}}}}}"#);
+    let replay = format!(r#"{{"replay_id":"{nil}","contexts":{{"replay":{{"replay_id":"R"}}}}}}"#);
+    for (header, kind, payload, decides) in [
+        (&plain, "event", &*trace(nil), EVENT),
+        (&without, "event", &trace(TRACE), TRACE),
+        (&without, "event", &replay, "R"),
+        (&without, "replay_event", r#"{"replay_id":"R"}"#, "R"),
+        (
+            &without,
+            "feedback",
+            &format!(r#"{{"event_id":"{EVENT}"}}"#),
+            EVENT,
+        ),
+        (
+            &traced,
+            "session",
+            &format!(r#"{{"did":"{dashed}","sid":"S"}}"#),
+            "S",
+        ),
+        (
+            &traced,
+            "profile_chunk",
+            &format!(r#"{{"profiler_id":"{nil}"}}"#),
+            TRACE,
+        ),
+    ] {
+        let body = format!("{header}\n{{\"type\":\"{kind}\"}}\n{payload}\n");
+        assert_eq!(tickets(&body), [Ticket::of(decides.as_bytes())], "{body}");
+    }
+    let log = format!(r#"{{"items":[{{"trace_id":"{dashed}"}}]}}"#);
+    let body = format!("{traced}\n{{\"type\":\"log\"}}\n{log}\n");
+    let entries = &inventory(&body).parts[0].entries;
+    assert_eq!(entries[0].1, Ticket::of(TRACE.as_bytes()));
 }
 
 /// The categories of items of these types, all of which must have the ticket of the event.
