@@ -146,10 +146,14 @@ fn answer(place: &Place, pages: &Pages) -> io::Result<()> {
     write_all(stream, &bytes)?;
     stream.shutdown(Shutdown::Write)?;
     // What is still unread would make the kernel reset the connection, and the answer with it.
-    stream.set_read_timeout(Some(CLOSE_TIME))?;
+    let deadline = Instant::now() + CLOSE_TIME;
     let mut rest = [0; 1024];
-    let _ = stream.read(&mut rest)?;
-    Ok(())
+    loop {
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        if stream.read(&mut rest)? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// Whether a request that came in at the address `own` may be meant for this port.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use monoio::net::TcpStream;
 use monoio::time::{timeout, timeout_at};
 
@@ -21,7 +21,7 @@ use crate::budget::Reservation;
 use crate::http::chunked::{Chunked, Progress};
 use crate::http::due::Due;
 use crate::http::framing::Framing;
-use crate::http::head::{Parsed, RequestHead};
+use crate::http::head::{HeadError, Parsed, RequestHead};
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::totals::{Closing, Counters};
@@ -65,6 +65,8 @@ pub struct Connection {
     buffer: BytesMut,
     /// Replies on their way out; kept for its memory.
     outgoing: Vec<u8>,
+    /// How much came since the last request that begins none.
+    skipped_bytes: u32,
     is_new: bool,
     turn: Turn,
 }
@@ -106,6 +108,7 @@ impl Connection {
             counters: Arc::clone(counters),
             buffer: BytesMut::new(),
             outgoing: Vec::new(),
+            skipped_bytes: 0,
             is_new: true,
             turn: Turn::default(),
         }
@@ -114,7 +117,7 @@ impl Connection {
     /// Waits for the first byte of a request. `false` where none will come: silence for too long, or
     /// the worker is stopping and nothing has arrived.
     pub async fn await_request(&mut self, patience: Duration, stop: &Listener) -> bool {
-        if !self.buffer.is_empty() {
+        if self.skip_empty_lines() {
             return true;
         }
         let short = patience.min(BUSY_SILENCE);
@@ -122,7 +125,7 @@ impl Connection {
         if input == Input::Late {
             // An idle connection holds no read buffer. Most of the memory of a process with ten
             // thousand of them would be these.
-            self.buffer = BytesMut::new();
+            self.buffer = BytesMut::from(&self.buffer[..]);
             input = self.await_input(patience - short, stop).await;
         }
         match input {
@@ -155,19 +158,20 @@ impl Connection {
     }
 
     /// Reads and parses a request head into `head`; its bytes stay at the front of the buffer. One that
-    /// is larger than a read takes `share` of the memory budget.
+    /// is larger than a read takes `share` of the memory budget. `false` where what came begins no
+    /// request, so that the connection is as idle as it was.
     pub async fn read_head(
         &mut self,
         head: &mut RequestHead,
         share: &mut Reservation,
         limits: &Limits,
-    ) -> Result<(), Ended> {
+    ) -> Result<bool, Ended> {
         let deadline = Instant::now() + limits.head_timeout;
         let mut due = Due::default();
         loop {
             if due.is_due(&self.buffer, limits.head_bytes) {
                 match head.parse(&self.buffer, limits) {
-                    Ok(Parsed::Complete) => return Ok(()),
+                    Ok(Parsed::Complete) => return Ok(true),
                     Ok(Parsed::Partial) => {}
                     Err(error) => return Err(Rejection::Head(error).into()),
                 }
@@ -177,6 +181,13 @@ impl Connection {
                 Fill::End => return Err(Ended::Gone),
                 Fill::Late => return Err(Rejection::HeadTimeout.into()),
             }
+            let is_begun = self.skip_empty_lines();
+            if self.skipped_bytes as usize > limits.head_bytes {
+                return Err(Rejection::Head(HeadError::TooLarge).into());
+            }
+            if !is_begun {
+                return Ok(false);
+            }
             let held_bytes = self.buffer.capacity();
             if held_bytes > READ_BYTES && !share.resize(held_bytes) {
                 return Err(Rejection::Overloaded.into());
@@ -184,9 +195,25 @@ impl Connection {
         }
     }
 
+    /// Throws empty lines away that stand in front of a request, such as old clients send behind a body
+    /// (RFC 9112 section 2.2). `false` where there is nothing else, or just the first half of one more.
+    fn skip_empty_lines(&mut self) -> bool {
+        loop {
+            let length = match &self.buffer[..] {
+                [b'\n', ..] => 1,
+                [b'\r', b'\n', ..] => 2,
+                [] | [b'\r'] => return false,
+                _ => return true,
+            };
+            self.buffer.advance(length);
+            self.skipped_bytes = self.skipped_bytes.saturating_add(length as u32);
+        }
+    }
+
     /// The first `length` bytes of the buffer, which are its own from now on.
     pub fn take(&mut self, length: usize) -> Bytes {
         self.is_new = false;
+        self.skipped_bytes = 0;
         let taken = self.buffer.split_to(length).freeze();
         // What is left keeps the memory of what was taken. After a large message that would be memory
         // which nobody counts any more.

@@ -59,9 +59,11 @@ const KEPT_EDITS_MAX: usize = 64;
 
 /// What follows on a reply.
 enum Next {
+    /// Another request, or more waiting for it.
     Request,
+    /// The end: nobody is there to read anything.
     Close,
-    /// Close, although the client may still be sending.
+    /// The end, for a client that has a reply to read and may still be sending.
     Linger,
 }
 
@@ -127,7 +129,8 @@ impl Exchange {
             .connection
             .read_head(&mut self.head, &mut share, limits);
         match reading.await {
-            Ok(()) => {}
+            Ok(true) => {}
+            Ok(false) => return Next::Request,
             Err(Ended::Gone) => return Next::Close,
             Err(Ended::Rejected(rejection)) => {
                 return Box::pin(self.refuse_head(worker, &routing, &rejection)).await;
@@ -186,7 +189,6 @@ impl Exchange {
         match (written, rest) {
             (Err(_), _) => Next::Close,
             (Ok(()), None) if manner.keep_alive => Next::Request,
-            (Ok(()), None) if is_at_next_request => Next::Close,
             (Ok(()), Some(framing)) if manner.keep_alive => {
                 let mut share = worker.budget.reservation();
                 let discarding = self.connection.discard_body(framing, &mut share, limits);

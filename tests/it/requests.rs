@@ -1,6 +1,11 @@
 //! Inbound HTTP: framing, limits, rejections, keep-alive, preflights, health.
 
-use crate::support::{IN_KEY, KEY_A, Process, Upstream, config, envelope, envelope_request};
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
+
+use crate::support::{
+    Action, IN_KEY, KEY_A, PATIENCE, Process, Upstream, config, envelope, envelope_request,
+};
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 
@@ -469,4 +474,108 @@ fn nobody_can_keep_a_worker_to_himself_on_epoll() {
         }
         is_done.store(true, std::sync::atomic::Ordering::SeqCst);
     });
+}
+
+/// A mirror whose upstream answers a request when the test says so.
+fn mirror_with_a_held_answer(extra: &str) -> (Upstream, Process, Sender<()>) {
+    let (answer, held) = channel();
+    let held = Mutex::new(held);
+    let upstream = Upstream::start(move |_, _| {
+        let held = held.lock().unwrap();
+        held.recv_timeout(PATIENCE).expect("the test says when");
+        Action::ok()
+    });
+    let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], extra));
+    (upstream, mirror, answer)
+}
+
+#[test]
+fn a_connection_that_ends_with_its_reply_ends_without_a_reset_whatever_is_behind_the_request() {
+    let request = |version: &str, field: &str| {
+        format!(
+            "POST /api/42/store/?sentry_key={IN_KEY} HTTP/{version}\r\nHost: m\r\n{field}Content-Length: 2\r\n\r\n{{}}"
+        )
+    };
+    let more = "x".repeat(200_000);
+    for driver in ["io_uring", "epoll"] {
+        let (upstream, mirror, answer) = mirror_with_a_held_answer(&format!("driver: {driver}"));
+        let mut count = 0;
+        for (version, field) in [("1.1", "Connection: close\r\n"), ("1.0", "")] {
+            let another = request(version, field);
+            for behind in ["\r\n", &another, &more] {
+                let what = format!("{driver}, HTTP/{version}, {} bytes behind", behind.len());
+                let mut client = mirror.client();
+                client.send(request(version, field).as_bytes());
+                count += 1;
+                upstream.wait_for(count);
+                // The mirror has read the request, so nobody reads what comes now before the reply.
+                client.send(behind.as_bytes());
+                answer.send(()).unwrap();
+                let response = client.response();
+                assert_eq!(response.status, 200, "{what}");
+                assert_eq!(response.field("Connection"), Some("close"), "{what}");
+                assert!(client.is_closed(), "{what}");
+            }
+        }
+        assert_eq!(upstream.received().len(), count);
+    }
+}
+
+#[test]
+fn a_mirror_that_stops_ends_a_connection_without_a_reset_whatever_is_behind_the_request() {
+    for driver in ["io_uring", "epoll"] {
+        let (upstream, mirror, answer) = mirror_with_a_held_answer(&format!("driver: {driver}"));
+        let mut client = mirror.client();
+        client.send(&envelope_request(b"{}\n"));
+        upstream.wait_for(1);
+        mirror.signal("TERM");
+        mirror.wait_for_line("stopping");
+        client.send(&b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n".repeat(5_000));
+        answer.send(()).unwrap();
+        // The worker may hear of the order after the first reply.
+        while client.response().field("Connection").is_none() {}
+        assert!(client.is_closed(), "{driver}");
+        client.finish_writing();
+        let (status, log) = mirror.wait();
+        assert!(status.success(), "{log:?}");
+    }
+}
+
+#[test]
+fn an_empty_line_begins_no_request() {
+    for driver in ["io_uring", "epoll"] {
+        let (upstream, mirror) = mirror(&format!(
+            "driver: {driver}\ntimeouts: {{head: 200ms, idle: 60s}}"
+        ));
+        let mut behind_a_body = mirror.client();
+        let request = envelope_request(b"{}\n");
+        let with_an_empty_line = [&request[..], b"\r\n"].concat();
+        assert_eq!(behind_a_body.ask(&with_an_empty_line).status, 200);
+        let mut alone = mirror.client();
+        alone.send(b"\r");
+        alone.send(b"\n\r\n\n");
+        // Once this one has been given up, so would be those above if their time had begun to run.
+        let mut half = mirror.client();
+        half.send(b"\r\nPOST");
+        assert_eq!(half.response().status, 408);
+        assert_eq!(alone.ask(&request).status, 200);
+        assert_eq!(behind_a_body.ask(&request).status, 200);
+        // It is told by its bytes, however they are cut.
+        behind_a_body.send(b"\r");
+        behind_a_body.send(b"\n");
+        assert_eq!(behind_a_body.ask(&request).status, 200);
+        assert_eq!(upstream.received().len(), 4);
+    }
+}
+
+#[test]
+fn a_connection_with_an_empty_line_on_it_is_idle() {
+    let (_upstream, mirror) = mirror("timeouts: {head: 100ms, idle: 300ms}");
+    let mut client = mirror.client();
+    let request = [&envelope_request(b"{}\n")[..], b"\r\n"].concat();
+    assert_eq!(client.ask(&request).status, 200);
+    assert!(client.is_closed());
+    let mut client = mirror.client();
+    client.send(b"\n");
+    assert!(client.is_closed());
 }

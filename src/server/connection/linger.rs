@@ -1,13 +1,15 @@
 //! A polite end, for a client that may still be sending.
 //!
-//! A socket that is closed with unread bytes in it answers with a reset, which may overtake the reply that
-//! tells the client why. So it is read for a while, and what comes is thrown away: whether the client
-//! understands is its own affair.
+//! A socket that is closed with unread bytes in it answers with a reset, and so it answers what comes when
+//! it is closed: an empty line behind a body, or the next request. The reset may overtake the reply, or
+//! take it from the client's buffer. So what still comes is read for a while and thrown away, until the
+//! client has closed too (RFC 9112 section 9.6).
 
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use monoio::io::AsyncWriteRent;
+use monoio::time::timeout;
 
 use super::{Connection, Fill};
 use crate::server::stop::Stop;
@@ -37,6 +39,11 @@ impl Connection {
             if stop.is_ordered() && !is_stopping {
                 is_stopping = true;
                 deadline = deadline.min(now + LINGER_SILENCE);
+            }
+            // No buffer is held while nothing comes: most clients close at once.
+            let readable = timeout(LINGER_SILENCE, self.stream.readable(false));
+            if !matches!(readable.await, Ok(Ok(()))) {
+                return;
             }
             self.buffer.clear();
             match self.fill(now + LINGER_SILENCE, READ_BYTES).await {
