@@ -1,26 +1,29 @@
 //! `keys`: from the list of the file to routes.
 //!
 //! Every entry is read by itself first; what must hold between entries is checked afterwards, over
-//! all that could be read. A target that seems to lead back to this mirror is a warning and not an
-//! error: where SDKs use a tunnel, or a host name that resolves differently inside, the inbound DSN
-//! rightly is the DSN of the primary, and only the operator knows which it is.
+//! all that could be read. A target that leads back to this mirror is an error. Where SDKs use a tunnel,
+//! or a host name that resolves differently inside, the inbound DSN could be that of the primary: there
+//! another host has to be written into it, of which the mirror makes no use.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use super::node::Node;
 use super::outbound::{LocatedOutbound, outbound};
+use super::telemetry::is_own_address;
 use super::value::dsn;
 use super::{Compression, Route};
-use crate::sentry::dsn::{Dsn, Origin};
+use crate::sentry::dsn::Dsn;
 
 /// The routes that `keys` describes. Where something is wrong with them that is reported, and the
 /// result lacks them. Bodies are compressed in the way `usual` for an outbound that does not say how.
-pub(super) fn routes(keys: &Node<'_>, usual: Compression) -> Vec<Route> {
+/// `own` is where the mirror listens.
+pub(super) fn routes(keys: &Node<'_>, usual: Compression, own: SocketAddr) -> Vec<Route> {
     let entries = keys.entries("a list of at least one route with inbound and outbound");
     let entry = |node| entry(node, usual);
     let entries: Vec<Entry<'_>> = entries.into_iter().filter_map(entry).collect();
     refuse_shared_keys(&entries);
-    warn_of_loops(&entries);
+    refuse_loops(&entries, own);
     entries.iter().for_each(warn_of_repetition);
     entries.into_iter().filter_map(Entry::route).collect()
 }
@@ -89,21 +92,34 @@ fn refuse_shared_keys(entries: &[Entry<'_>]) {
     }
 }
 
-fn warn_of_loops(entries: &[Entry<'_>]) {
-    let inbounds: HashMap<(&str, &Origin), &str> = entries
+/// Refuses what surely leads back to this mirror, and warns of what may.
+fn refuse_loops(entries: &[Entry<'_>], own: SocketAddr) {
+    let inbounds: HashMap<&str, &Located<'_>> = entries
         .iter()
         .filter_map(|entry| entry.inbound.as_ref())
-        .map(|inbound| {
-            let who = (inbound.dsn.key(), inbound.dsn.origin());
-            (who, inbound.node.path.as_str())
-        })
+        .map(|inbound| (inbound.dsn.key(), inbound))
         .collect();
     for outbound in entries.iter().flat_map(|entry| &entry.outbounds) {
-        let dsn = &outbound.outbound.dsn;
-        if let Some(inbound) = inbounds.get(&(dsn.key(), dsn.origin())) {
-            outbound.node.warn(format!(
-                "has the key and the host of {inbound}: it leads back to this mirror, unless SDKs \
-                 reach the mirror under another name (a tunnel)"
+        let (node, dsn) = (&outbound.node, &outbound.outbound.dsn);
+        let Some(inbound) = inbounds.get(dsn.key()) else {
+            continue;
+        };
+        let path = &inbound.node.path;
+        if is_own_address(dsn.origin(), own) {
+            node.error(format!(
+                "found the key of {path} at the address {own}, on which this mirror listens: it leads \
+                 back to this mirror, expected the DSN of another server"
+            ));
+        } else if dsn.origin() == inbound.dsn.origin() {
+            node.error(format!(
+                "found the key and the host of {path}: it leads back to this mirror, expected the DSN \
+                 of another server; where SDKs reach the mirror under the name of that server (a \
+                 tunnel), write another host in {path}, of which only the key counts"
+            ));
+        } else {
+            node.warn(format!(
+                "has the key of {path}: if it leads to this mirror, or to another one with that key, \
+                 what is sent there is refused as a loop (508)"
             ));
         }
     }

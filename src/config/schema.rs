@@ -45,7 +45,7 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         ip: address.ip(),
         port: address.port(),
         reuse_port: root.value("reuse_port", boolean, false),
-        routes: routes(&root.take("keys"), usual_compression),
+        routes: routes(&root.take("keys"), usual_compression, address),
         workers: root.value("workers", workers, Workers::Auto),
         driver: root.value("driver", driver, DriverChoice::Auto),
         reply_policy: root.value("reply_policy", reply_policy, ReplyPolicy::FirstSuccess),

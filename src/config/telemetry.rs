@@ -99,15 +99,17 @@ pub(super) fn without_effect(root: &mut Section<'_>) {
 
 fn leads_back(dsn: &Dsn, config: &Config) -> bool {
     let mut inbounds = config.routes.iter().map(|route| &route.inbound);
-    inbounds.any(|inbound| inbound.key() == dsn.key()) || is_own_address(dsn.origin(), config)
+    inbounds.any(|inbound| inbound.key() == dsn.key())
+        || is_own_address(dsn.origin(), SocketAddr::new(config.ip, config.port))
 }
 
-fn is_own_address(origin: &Origin, config: &Config) -> bool {
+/// Whether `origin` is surely where a mirror listens that listens on `own`.
+pub(super) fn is_own_address(origin: &Origin, own: SocketAddr) -> bool {
     let host: Option<IpAddr> = origin.host.parse().ok();
-    let is_own_ip = host.is_some_and(|host| host == config.ip);
+    let is_own_ip = host.is_some_and(|host| host == own.ip());
     let is_loopback = origin.host == "localhost" || host.is_some_and(|host| host.is_loopback());
-    let hears_loopback = config.ip.is_unspecified() || config.ip.is_loopback();
-    origin.port == config.port && (is_own_ip || (is_loopback && hears_loopback))
+    let hears_loopback = own.ip().is_unspecified() || own.ip().is_loopback();
+    origin.port == own.port() && (is_own_ip || (is_loopback && hears_loopback))
 }
 
 /// A host and a port; an IPv6 address stands in brackets.

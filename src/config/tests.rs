@@ -821,12 +821,46 @@ fn variables_of_kubernetes_services_are_not_ours() {
 }
 
 #[test]
-fn odd_routes_are_warned_of() {
-    let loops = format!("  - http://{A}@m/7\n  - https://{A}@m/1\n");
+fn outbounds_that_lead_back_to_the_mirror_are_refused() {
+    // The scheme's port is the port, as it is where a connection is opened.
+    let back = format!("  - http://{A}@m/7\n  - http://{A}@m:80/1\n");
+    let refusal = "found the key and the host of keys[0].inbound: it leads back to this mirror, expected the DSN of another server; where SDKs reach the mirror under the name of that server (a tunnel), write another host in keys[0].inbound, of which only the key counts";
     assert_eq!(
-        parse(&to(&loops)).warnings,
+        errors(&to(&back)),
+        format!(
+            "c.yml:4:5: keys[0].outbound[0]: {refusal}\nc.yml:5:5: keys[0].outbound[1]: {refusal}"
+        )
+    );
+    // A second route is a way back, too.
+    let two = format!(
+        "keys:\n- inbound: http://{A}@m/1\n  outbound: [http://{B}@n/1]\n- inbound: http://{B}@n/1\n  outbound: [https://{C}@o/1]\n"
+    );
+    assert!(errors(&two).contains("found the key and the host of keys[1].inbound"));
+    for (ip, port, host) in [
+        ("0.0.0.0", 3000, "127.0.0.1:3000"),
+        ("'::'", 80, "localhost"),
+        ("127.0.0.1", 3000, "[::1]:3000"),
+        ("10.0.0.1", 3000, "10.0.0.1:3000"),
+    ] {
+        let text = format!("ip: {ip}\nport: {port}\n");
+        let told = errors(&(to(&format!("  - http://{A}@{host}/1\n")) + &text));
+        let expected = "on which this mirror listens: it leads back to this mirror, expected the DSN of another server";
+        assert!(told.contains(expected), "{host}: {told}");
+        // Another key is none of this mirror's.
+        let other = parse(&(to(&format!("  - http://{B}@{host}/1\n")) + &text));
+        assert_eq!(other.warnings, [""; 0], "{host}");
+    }
+}
+
+#[test]
+fn odd_routes_are_warned_of() {
+    let same_key = format!("  - http://{B}@m/7\n  - https://{A}@m/1\n  - http://{A}@o/1\n");
+    let warning = "has the key of keys[0].inbound: if it leads to this mirror, or to another one with that key, what is sent there is refused as a loop (508)";
+    assert_eq!(
+        parse(&to(&same_key)).warnings,
         [
-            "c.yml:4:5: keys[0].outbound[0]: has the key and the host of keys[0].inbound: it leads back to this mirror, unless SDKs reach the mirror under another name (a tunnel)"
+            format!("c.yml:5:5: keys[0].outbound[1]: {warning}"),
+            format!("c.yml:6:5: keys[0].outbound[2]: {warning}"),
         ]
     );
     let twice = format!("  - http://{B}@o/1\n  - http://{B}@o/2\n  - dsn: http://{B}@o/1\n");

@@ -18,6 +18,10 @@ const DROPPED: [&str; 5] = [
     "accept-encoding",
 ];
 
+/// How the name begins that the mirror gives itself, the same to each outbound; a tag of eight
+/// hexadecimal digits follows.
+const VIA: &str = "Via: 1.1 sentry-mirror-";
+
 /// Compares what the SDK with the DSN `inbound` sent with what the outbound `outbound` got. Gives
 /// the number of bytes behind the envelope's header, which are the same, or everything that is
 /// wrong.
@@ -63,7 +67,13 @@ pub(super) fn verify(
         .into_iter()
         .skip(1)
         .filter(|line| !is_dropped(line));
-    let found: Vec<String> = found.collect();
+    let mut found: Vec<String> = found.collect();
+    let own = found.pop_if(|line| is_via(line));
+    expect(
+        "Via",
+        "is there",
+        if own.is_some() { "is there" } else { "is not" },
+    );
     expect("header lines", &expected.join(" | "), &found.join(" | "));
 
     let (sent_header, sent_items) = split(&sent.body);
@@ -85,6 +95,11 @@ fn lines(request: &Request) -> Vec<String> {
     let head = request.head.bytes.split(|byte| *byte == b'\n');
     let lines = head.map(|line| printable(line.strip_suffix(b"\r").unwrap_or(line)));
     lines.filter(|line| !line.is_empty()).collect()
+}
+
+fn is_via(line: &str) -> bool {
+    let tag = line.strip_prefix(VIA);
+    tag.is_some_and(|tag| tag.len() == 8 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn is_dropped(line: &str) -> bool {
@@ -126,7 +141,8 @@ mod tests {
             .replace("/api/42/", "/b/api/1001/")
             .replace("127.0.0.1:3000", "127.0.0.1:4000")
             .replace(inbound.key(), outbound.key())
-            .replace("Connection: keep-alive\r\n", "");
+            .replace("Connection: keep-alive\r\n", "")
+            .replacen("\r\n\r\n", "\r\nVia: 1.1 sentry-mirror-26d52149\r\n\r\n", 1);
         verify(
             &sent,
             &request(change(text).as_bytes()),
@@ -153,6 +169,7 @@ mod tests {
             ),
             ("Host: ", "Added: yes\r\nHost: ", "header lines"),
             ("user-agent: ", "User-Agent: ", "header lines"),
+            ("Via: 1.1 sentry-mirror-26d52149\r\n", "", "Via"),
             (
                 "\"public_key\":\"aaaa",
                 "\"public_key\":\"0123",

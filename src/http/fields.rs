@@ -111,6 +111,7 @@ pub enum FieldName {
     XSentryRateLimits,
     XSentryError,
     RetryAfter,
+    Via,
     /// Any other header.
     Other,
 }
@@ -121,6 +122,7 @@ impl FieldName {
         // The length leaves at most three candidates, and none for most headers of a browser.
         match name.len() {
             2 => find(name, [(b"te", FieldName::Te)]),
+            3 => find(name, [(b"via", FieldName::Via)]),
             4 => find(name, [(b"host", FieldName::Host)]),
             6 => find(
                 name,
@@ -402,6 +404,7 @@ mod tests {
             ("X-Sentry-Rate-Limits", FieldName::XSentryRateLimits),
             ("X-Sentry-Error", FieldName::XSentryError),
             ("Retry-After", FieldName::RetryAfter),
+            ("Via", FieldName::Via),
         ];
         for (name, field) in known {
             assert_eq!(FieldName::of(name.as_bytes()), field, "{name}");

@@ -5,7 +5,7 @@
 //! it. [`rewrite`] is the only place where outbound bytes are made. [`deliver`] sends them to all
 //! outbounds at once, over [`lanes`], and keeps their outcomes; [`limited`] remembers what they asked not
 //! to be sent. [`verdict`] is the only place that decides the answer from them, [`rejection`] the only
-//! place that refuses a request, and [`reply`] makes the bytes of both.
+//! place that refuses a request, and [`reply`] makes the bytes of both. [`via`] is how a loop is noticed.
 
 pub mod access;
 pub mod copies;
@@ -23,3 +23,4 @@ pub mod rewrite;
 pub mod routes;
 pub mod totals;
 pub mod verdict;
+pub mod via;

@@ -52,6 +52,8 @@ pub enum Rejection {
     Method(Endpoint),
     /// There is nothing at this path.
     NotFound,
+    /// It has been through this route before, by its `Via`.
+    Loop,
     /// It does not fit into what is free of `limits.memory_bytes`.
     Overloaded,
 }
@@ -100,6 +102,8 @@ labels! {
         Method => "method",
         /// See [`Rejection::NotFound`].
         NotFound => "not_found",
+        /// See [`Rejection::Loop`].
+        Loop => "loop",
         /// See [`Rejection::Overloaded`].
         Overloaded => "overloaded",
     }
@@ -131,6 +135,7 @@ impl Rejection {
             Rejection::Envelope(_) => Reason::Envelope,
             Rejection::Method(_) => Reason::Method,
             Rejection::NotFound => Reason::NotFound,
+            Rejection::Loop => Reason::Loop,
             Rejection::Overloaded => Reason::Overloaded,
         }
     }
@@ -160,6 +165,7 @@ impl Rejection {
             Rejection::HeadTimeout | Rejection::BodyTimeout => 408,
             Rejection::Encoding => 415,
             Rejection::Overloaded => 503,
+            Rejection::Loop => 508,
         }
     }
 
@@ -184,6 +190,7 @@ impl Rejection {
             | Rejection::Envelope(_)
             | Rejection::Method(_)
             | Rejection::NotFound
+            | Rejection::Loop
             | Rejection::Overloaded => false,
         }
     }
@@ -220,6 +227,9 @@ impl fmt::Display for Rejection {
                 )
             }
             Rejection::NotFound => f.write_str("not found"),
+            Rejection::Loop => {
+                f.write_str("loop detected: this request has been through this mirror before")
+            }
             Rejection::Overloaded => f.write_str("the mirror is overloaded"),
         }
     }

@@ -115,6 +115,7 @@ impl Reply {
             | Rejection::BadProject
             | Rejection::Envelope(_)
             | Rejection::NotFound
+            | Rejection::Loop
             | Rejection::Overloaded => reply,
         }
     }
@@ -352,6 +353,7 @@ fn reason_phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
         // The phrase is not optional for some old clients, but its text does not matter.
         _ => "Status",
     }

@@ -152,6 +152,8 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
             | FieldName::XSentryError
             | FieldName::RetryAfter
             | FieldName::Other => is_listed(field),
+            // Not even where `Connection` lists it: a loop could hide so.
+            FieldName::Via => false,
         };
         if is_dropped {
             edits.push(Edit {
@@ -292,6 +294,7 @@ impl Original<'_> {
         if !self.parsed.has(FieldName::Host) {
             line::append(out, "Host", outbound.host.as_bytes());
         }
+        out.extend_from_slice(outbound.via.line(self.parsed.version));
         if let Some(client) = self.client {
             line::append(out, "X-Forwarded-For", client.to_string().as_bytes());
         }

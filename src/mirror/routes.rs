@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -15,9 +16,14 @@ use crate::mirror::counters::{OutboundCounters, RouteCounters};
 use crate::mirror::handling::Handling;
 use crate::mirror::limited::LimitMemory;
 use crate::mirror::names::Names;
+use crate::mirror::via::Via;
 use crate::observe::change::Change;
 use crate::observe::counters::PerWorker;
+use crate::observe::throttle::Throttle;
 use crate::sentry::dsn::{Dsn, Origin, Scheme};
+
+/// How long the log is not told again that requests of a route come back: a loop makes thousands a second.
+const LOOP_LINE_PAUSE: Duration = Duration::from_secs(60);
 
 /// All routes of a configuration.
 pub struct Routes {
@@ -43,6 +49,10 @@ pub struct Route {
     pub is_untouched: bool,
     /// Whether some outbound gets a share only.
     pub samples: bool,
+    /// Its name in `Via`.
+    pub via: Arc<Via>,
+    /// How often the log is told that a request came back.
+    pub loop_lines: Throttle,
     /// What the workers count about it.
     pub counters: PerWorker<RouteCounters>,
 }
@@ -75,6 +85,8 @@ pub struct Outbound {
     pub envelope_path: String,
     /// The value of `Host`.
     pub host: String,
+    /// The name of its route in `Via`.
+    pub via: Arc<Via>,
     /// The credentials of HTTP Basic, `key:` in base64.
     pub basic: String,
     /// The same with the secret as password, where there is one.
@@ -108,6 +120,7 @@ impl Routes {
         };
         for route in &config.routes {
             let mut handlings = Vec::new();
+            let via = Arc::new(Via::of_key(route.inbound.key()));
             let (name, counters) = names.route(&route.inbound);
             let mut outbound_names = names.outbounds(&route.inbound);
             let outbounds: Vec<Outbound> = route
@@ -118,7 +131,7 @@ impl Routes {
                     let handling = Handling::of(outbound);
                     let handling = handling.map(|handling| index_of(handling, &mut handlings));
                     let (name, counters) = outbound_names.next_of(&outbound.dsn);
-                    let mut new = Outbound::new(&outbound.dsn, origin, handling);
+                    let mut new = Outbound::new(&outbound.dsn, &via, origin, handling);
                     if let Some(known) = known_limits.get(new.dsn.as_str()) {
                         new.limits = Arc::clone(known);
                     }
@@ -137,6 +150,8 @@ impl Routes {
                 is_untouched: handlings.iter().all(Handling::is_untouched)
                     && outbounds.iter().all(|outbound| outbound.handling.is_some()),
                 samples: handlings.iter().any(Handling::samples),
+                via,
+                loop_lines: Throttle::new(LOOP_LINE_PAUSE),
                 handlings,
                 name,
                 outbounds,
@@ -251,7 +266,7 @@ impl Route {
 }
 
 impl Outbound {
-    fn new(dsn: &Dsn, origin: usize, handling: Option<usize>) -> Outbound {
+    fn new(dsn: &Dsn, via: &Arc<Via>, origin: usize, handling: Option<usize>) -> Outbound {
         let path_prefix = dsn.prefix().to_owned();
         let basic = BASE64.encode(format!("{}:", dsn.key()));
         let basic_with_secret = dsn.secret().map_or_else(
@@ -272,6 +287,7 @@ impl Outbound {
             envelope_path: format!("{path_prefix}/api/{}/envelope/", dsn.project()),
             path_prefix,
             host: dsn.origin().authority(),
+            via: Arc::clone(via),
             basic,
             basic_with_secret,
             limits: Arc::default(),

@@ -1,7 +1,7 @@
 //! What the process can tell about itself.
 //!
 //! [`counters`] with closed sets of [`label`]s, latencies in a [`histogram`], [`change`]s that are
-//! worth a log line and the last [`trouble`] are written where things happen. [`family`] is what they
+//! worth a log line, a [`throttle`] for lines that could be many and the last [`trouble`] are written where things happen. [`family`] is what they
 //! look like to those who collect them, as [`prometheus`] text or pushed as [`statsd`] lines. The room
 //! knows nothing of what is counted, so that every other room can count.
 
@@ -13,4 +13,5 @@ pub mod label;
 pub mod moment;
 pub mod prometheus;
 pub mod statsd;
+pub mod throttle;
 pub mod trouble;

@@ -100,6 +100,11 @@ pub fn id_of_copy(id: &[u8], copy: u32) -> Vec<u8> {
     replaced.collect()
 }
 
+/// A number that looks random and follows from `text`: FNV-1a of 64 bits, mixed as a ticket is.
+pub fn hash(text: &[u8]) -> u64 {
+    mix(fnv1a(text.iter().copied()))
+}
+
 fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

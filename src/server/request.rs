@@ -7,9 +7,10 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::budget::Reservation;
 use crate::config::ReplyPolicy;
@@ -67,6 +68,9 @@ impl Exchange {
         let key = self.find_key(head, &target)?;
         let route = route_in_head(routing, head, &target, self.head.method, key.as_ref())?;
         course.route = route;
+        if let Some(route) = route {
+            self.refuse_loop(route, head)?;
+        }
         let encoding = Encoding::of(self.head.values(FieldName::ContentEncoding, head))
             .map_err(|_| Rejection::Encoding)?;
 
@@ -109,7 +113,10 @@ impl Exchange {
             target.endpoint = Endpoint::Tunnel;
             course.endpoint = Some(Endpoint::Tunnel);
         }
-        course.route = Some(route);
+        if is_tunnelled {
+            course.route = Some(route);
+            self.refuse_loop(route, head)?;
+        }
         let passed_on = PassedOn {
             client_address: routing.plan.forward_client_ip,
             credentials: !is_tunnelled,
@@ -224,6 +231,22 @@ impl Exchange {
             }
             _ => None,
         }
+    }
+
+    /// Refuses what has been through `route` before: some outbound leads back to it.
+    fn refuse_loop(&self, route: &Route, head: &[u8]) -> Result<(), Rejection> {
+        if !self.head.has(FieldName::Via)
+            || !route.via.is_among(self.head.values(FieldName::Via, head))
+        {
+            return Ok(());
+        }
+        if route.loop_lines.is_due(Instant::now()) {
+            error!(
+                route = route.label,
+                "a request came back to the mirror that had sent it, and is refused (508): an outbound of this route leads to the mirror itself, perhaps over another one; where mirrors follow on each other, each needs an inbound key of its own"
+            );
+        }
+        Err(Rejection::Loop)
     }
 
     async fn read_body(

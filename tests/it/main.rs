@@ -14,6 +14,7 @@
 //! - `departures`: clients that vanish, and a mirror that stops under load.
 //! - `tls`: private certificate authorities.
 //! - `load`: many requests, many connections, many workers.
+//! - `loops`: a mirror that would feed itself.
 //! - `endpoints`: every endpoint, method and place of the key.
 //! - `selection`: categories, shares, copies and forms of an outbound.
 //! - `laborious`: small requests that are a lot of work for outbounds with options.
@@ -55,6 +56,7 @@ mod handover;
 mod health;
 mod laborious;
 mod load;
+mod loops;
 mod memory;
 mod metrics;
 mod minidump;

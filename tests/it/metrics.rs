@@ -125,6 +125,11 @@ fn each_reason_for_a_rejection_is_counted_once() {
             404,
             b"GET /nothing HTTP/1.1\r\nHost: m\r\n\r\n".to_vec(),
         ),
+        (
+            "loop",
+            508,
+            post(&keyed, "Via: 1.1 sentry-mirror-26d52149\r\n", "{}\n"),
+        ),
         ("overloaded", 503, announced(3 << 19)),
     ];
     for (reason, status, request) in &table {

@@ -173,7 +173,7 @@ fn every_place_of_the_key_is_rewritten_and_no_other_is_added() {
         let names = |got: &[(String, String)]| -> Vec<String> {
             got.iter().map(|(name, _)| name.clone()).collect()
         };
-        assert_eq!(names(&got.fields), ["Host", name, "Content-Length"]);
+        assert_eq!(names(&got.fields), ["Host", name, "Via", "Content-Length"]);
     }
 }
 
@@ -364,6 +364,7 @@ fn fields_of_the_connection_stay_behind_and_all_others_pass_byte_for_byte() {
             ("X-Empty", ""),
             ("X-Twice", "2"),
             ("Origin", "https://app.example.com"),
+            ("Via", "1.1 sentry-mirror-26d52149"),
             ("Content-Length", "3"),
         ]
     );
@@ -396,6 +397,7 @@ fn the_client_address_is_forwarded_only_where_asked_for() {
             "X-Real-IP: 203.0.113.4",
             "X-Sentry-Forwarded-For: 203.0.113.5",
             "X-Vercel-Forwarded-For: 203.0.113.6",
+            "Via: 1.1 sentry-mirror-26d52149",
             "X-Forwarded-For: 127.0.0.1",
             "Content-Length: 3",
         ]

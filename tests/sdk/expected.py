@@ -94,16 +94,16 @@ def receivers(request: Message, outbounds: list[Dsn]) -> list[Dsn]:
 
 def outgoing(request: Message, inbound: Dsn, outbound: Dsn) -> Outgoing:
     """What `outbound` must receive for `request`, which was sent to `inbound`."""
-    method, target, _ = request.start_line.split(" ")
+    method, target, version = request.start_line.split(" ")
     path, mark, query = target.partition("?")
     path = _path(path, inbound, outbound)
     body = request.plain_body()
     if path.endswith("/envelope/"):
         body = _envelope(body, inbound, outbound)
-    lines = (line for line in request.lines if not DROPPED.match(line))
+    lines = [_line(line, inbound, outbound) for line in request.lines if not DROPPED.match(line)]
     result = Outgoing(
         f"{method} {outbound.prefix}{path}{mark}{_auth(query, inbound, outbound)} HTTP/1.1",
-        tuple(_line(line, inbound, outbound) for line in lines),
+        (*lines, f"Via: {version.removeprefix('HTTP/')} sentry-mirror-{_tag(inbound.key)}"),
         outbound.authority,
         body,
     )
@@ -130,6 +130,17 @@ def difference(actual: Message, wanted: Outgoing) -> str:
         if got != want:
             return f"{what}: {_first_difference(got, want)}"
     return ""
+
+
+def _tag(key: str) -> str:
+    """What names the route of an inbound key in Via: the upper half of FNV-1a, mixed by MurmurHash3."""
+    mask = (1 << 64) - 1
+    number = 0xCBF29CE484222325
+    for byte in key.encode():
+        number = (number ^ byte) * 0x100000001B3 & mask
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        number = (number ^ number >> 33) * factor & mask
+    return f"{(number ^ number >> 33) >> 32:08x}"
 
 
 def _path(path: str, inbound: Dsn, outbound: Dsn) -> str:

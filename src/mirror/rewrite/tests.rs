@@ -15,6 +15,9 @@ const IN_KEY: &str = "0123456789abcdef0123456789abcdef";
 const OTHER_KEY: &str = "ffffffffffffffffffffffffffffffff";
 const OUT_KEY: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
+/// Added to every request of the first route.
+const VIA: &str = "Via: 1.1 sentry-mirror-26d52149\r\n";
+
 /// Three routes: to a plain DSN, the other service at the same origin, and one with a secret.
 fn routes() -> Routes {
     let text = format!(
@@ -93,7 +96,7 @@ fn a_python_envelope() {
             "POST /api/42/envelope/ HTTP/1.1\r\nHost: in\r\nAccept-Encoding: identity\r\nContent-Length: 1298\r\nContent-Type: application/x-sentry-envelope\r\nContent-Encoding: gzip\r\nUser-Agent: sentry.python/2.75.0\r\nX-Sentry-Auth: Sentry sentry_key={IN_KEY}, sentry_version=7, sentry_client=sentry.python/2.75.0, sentry_secret=old\r\n\r\n{{\"trace\":{{\"public_key\":\"{IN_KEY}\"}}}}\n{{}}"
         ),
         &format!(
-            "POST /p/api/7/envelope/ HTTP/1.1\r\nHost: out.example:8443\r\nContent-Type: application/x-sentry-envelope\r\nUser-Agent: sentry.python/2.75.0\r\nX-Sentry-Auth: Sentry sentry_key={OUT_KEY}, sentry_version=7, sentry_client=sentry.python/2.75.0\r\nContent-Length: 62\r\n\r\n{{\"trace\":{{\"public_key\":\"{OUT_KEY}\"}}}}\n{{}}"
+            "POST /p/api/7/envelope/ HTTP/1.1\r\nHost: out.example:8443\r\nContent-Type: application/x-sentry-envelope\r\nUser-Agent: sentry.python/2.75.0\r\nX-Sentry-Auth: Sentry sentry_key={OUT_KEY}, sentry_version=7, sentry_client=sentry.python/2.75.0\r\n{VIA}Content-Length: 62\r\n\r\n{{\"trace\":{{\"public_key\":\"{OUT_KEY}\"}}}}\n{{}}"
         ),
     );
 }
@@ -103,7 +106,7 @@ fn a_secret_is_replaced_where_the_outbound_has_one() {
     check(
         "POST /api/44/store/?sentry_secret=old&sentry_key=eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee HTTP/1.1\r\nHost: in\r\n\r\n{}",
         &format!(
-            "POST /api/9/store/?sentry_secret=newsecret&sentry_key={OUT_KEY} HTTP/1.1\r\nHost: out.example\r\nContent-Length: 2\r\n\r\n{{}}"
+            "POST /api/9/store/?sentry_secret=newsecret&sentry_key={OUT_KEY} HTTP/1.1\r\nHost: out.example\r\nVia: 1.1 sentry-mirror-bf0de0b1\r\nContent-Length: 2\r\n\r\n{{}}"
         ),
     );
 }
@@ -113,7 +116,7 @@ fn a_request_without_any_field_gets_those_it_needs() {
     check(
         &format!("GET /api/42/cron/job/{IN_KEY}?status=ok HTTP/1.0\r\n\r\n"),
         &format!(
-            "GET /p/api/7/cron/job/{OUT_KEY}?status=ok HTTP/1.1\r\nHost: out.example:8443\r\n\r\n"
+            "GET /p/api/7/cron/job/{OUT_KEY}?status=ok HTTP/1.1\r\nHost: out.example:8443\r\nVia: 1.0 sentry-mirror-26d52149\r\n\r\n"
         ),
     );
 }
@@ -125,7 +128,7 @@ fn bare_line_feeds_are_mended_and_leading_empty_lines_left_out() {
             "\r\nPOST /api/42/x/?sentry_key={IN_KEY} HTTP/1.1\nA: 1\nConnection: B\nB: 2\nC: 3\r\n\n"
         ),
         &format!(
-            "POST /p/api/7/x/?sentry_key={OUT_KEY} HTTP/1.1\r\nA: 1\r\nC: 3\r\nHost: out.example:8443\r\nContent-Length: 0\r\n\r\n"
+            "POST /p/api/7/x/?sentry_key={OUT_KEY} HTTP/1.1\r\nA: 1\r\nC: 3\r\nHost: out.example:8443\r\n{VIA}Content-Length: 0\r\n\r\n"
         ),
     );
 }
@@ -137,7 +140,7 @@ fn the_trace_key_of_another_service_becomes_its_own_key_at_this_origin() {
             "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: in\r\n\r\n{{\"trace\":{{\"public_key\":\"{OTHER_KEY}\"}},\"dsn\":null}}"
         ),
         &format!(
-            "POST /p/api/7/envelope/?sentry_key={OUT_KEY} HTTP/1.1\r\nHost: out.example:8443\r\nContent-Length: 70\r\n\r\n{{\"trace\":{{\"public_key\":\"cccccccccccccccccccccccccccccccc\"}},\"dsn\":null}}"
+            "POST /p/api/7/envelope/?sentry_key={OUT_KEY} HTTP/1.1\r\nHost: out.example:8443\r\n{VIA}Content-Length: 70\r\n\r\n{{\"trace\":{{\"public_key\":\"cccccccccccccccccccccccccccccccc\"}},\"dsn\":null}}"
         ),
     );
 }
@@ -217,6 +220,7 @@ fn naive(request: &str) -> String {
     if !out.iter().any(|line| line.starts_with("Host:")) {
         out.push("Host: out.example:8443".to_owned());
     }
+    out.push(VIA.trim_end().to_owned());
     out.push(format!("Content-Length: {}", body.len()));
     format!("{}\r\n\r\n{body}", out.join("\r\n"))
 }
@@ -234,6 +238,7 @@ proptest! {
                 Just("X-Sentry-Forwarded-For: 1.2.3.4".to_owned()),
                 Just("X-Real-IP: 1.2.3.4".to_owned()),
                 Just("TE: trailers".to_owned()),
+                Just("via:1.1 edge (a, b)".to_owned()),
                 Just("Expect: nothing".to_owned()),
                 Just("Origin:https://app.example".to_owned()),
                 Just("Empty:".to_owned()),
