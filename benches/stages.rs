@@ -38,6 +38,7 @@ use sentry_mirror::sentry::edit::Edit;
 use sentry_mirror::sentry::endpoint::{self, Endpoint, Target};
 use sentry_mirror::sentry::envelope;
 use sentry_mirror::sentry::inventory::Inventory;
+use sentry_mirror::sentry::sampling::Chance;
 
 use fixtures::routes::{INBOUND_KEY, routes};
 
@@ -276,10 +277,11 @@ fn selection(criterion: &mut Criterion) {
         ("sample, 50 logs", "sample_rate: {log: 0.999}", &logs),
     ] {
         let selection = fixtures::selection(options);
+        let sampling = selection.samples().then(|| Chance::new(7));
         let mut edits = Vec::new();
         let header = envelope::scan(body, &mut edits).expect("it has a header");
         let take = || {
-            let inventory = Inventory::of(body, header.end, selection.samples());
+            let inventory = Inventory::of(body, header.end, sampling);
             let inventory = inventory.expect("it is well-formed");
             portion::cut(&selection, &inventory, body, &edits)
         };

@@ -13,6 +13,7 @@ use sentry_mirror::mirror::portion::{Portion, cut};
 use sentry_mirror::sentry::envelope;
 use sentry_mirror::sentry::inventory::Inventory;
 use sentry_mirror::sentry::items::items;
+use sentry_mirror::sentry::sampling::Chance;
 use sentry_mirror::sentry::selection::Selection;
 use sentry_mirror_fuzz::check_edits;
 
@@ -49,7 +50,7 @@ fuzz_target!(|data: &[u8]| {
             .collect();
         assert_eq!(found, expected);
     }
-    let inventory = Inventory::of(data, header.end, true);
+    let inventory = Inventory::of(data, header.end, Some(Chance::new(7)));
     assert_eq!(inventory.is_ok(), found.is_ok());
     let (Ok(inventory), Ok(found)) = (inventory, found) else {
         return;

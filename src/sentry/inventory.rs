@@ -16,12 +16,8 @@ use super::envelope::{EnvelopeError, unescape};
 use super::items::{Item, Items, items};
 use super::monitor;
 use super::places::{self, Found, Meaning};
-use super::sampling::Ticket;
+use super::sampling::{Chance, Ticket};
 use crate::span::Span;
-
-/// How much of either end of what has no id at all is hashed instead. The first alone may be the same
-/// in all requests of a service: OTLP begins with the attributes of the resource.
-const HASHED_BYTES: usize = 1024;
 
 /// How many entries of an envelope have tickets of their own. SDKs send 100 logs, or 1,000 metrics or
 /// spans, at a time. An item with which there would be more is not taken apart: it has one ticket.
@@ -63,9 +59,9 @@ impl Inventory {
     pub fn of(
         body: &[u8],
         header_end: usize,
-        is_sampling: bool,
+        sampling: Option<Chance>,
     ) -> Result<Inventory, EnvelopeError> {
-        let mut survey = Survey::new(body, header_end, is_sampling);
+        let mut survey = Survey::new(body, header_end, sampling);
         while survey.step()?.is_some() {}
         Ok(survey.finish())
     }
@@ -92,13 +88,16 @@ pub struct Survey<'b> {
 
 impl<'b> Survey<'b> {
     /// Begins the inventory of `body`, whose envelope header ends at `header_end`. Tickets are only found
-    /// out where there `is_sampling`.
-    pub fn new(body: &'b [u8], header_end: usize, is_sampling: bool) -> Survey<'b> {
+    /// out where there is `sampling`, with the chance of the request.
+    pub fn new(body: &'b [u8], header_end: usize, sampling: Option<Chance>) -> Survey<'b> {
         Survey {
             body,
             items: items(body, header_end),
-            header: Header::read(body.get(..header_end).unwrap_or_default()),
-            is_sampling,
+            header: Header::read(
+                body.get(..header_end).unwrap_or_default(),
+                sampling.unwrap_or_default(),
+            ),
+            is_sampling: sampling.is_some(),
             parts: Vec::new(),
             followers: Vec::new(),
             event: None,
@@ -188,7 +187,7 @@ impl<'b> Survey<'b> {
 /// What each item of `body` counts as, whose envelope header ends at `header_end`: an attachment as the
 /// event that it comes with. What cannot be read counts as one more item, which is not known.
 pub fn categories(body: &[u8], header_end: usize) -> Vec<Option<Category>> {
-    let mut survey = Survey::new(body, header_end, false);
+    let mut survey = Survey::new(body, header_end, None);
     let rest = loop {
         match survey.step() {
             Ok(Some(_)) => {}
@@ -287,10 +286,12 @@ struct Header {
     replay: Option<Ticket>,
     event: Option<Ticket>,
     sample_rate: Option<Span>,
+    /// What decides where there is no id.
+    chance: Chance,
 }
 
 impl Header {
-    fn read(text: &[u8]) -> Header {
+    fn read(text: &[u8], chance: Chance) -> Header {
         let mut found = Vec::new();
         // It was read once already; what could not be read has no ids.
         let _ = places::find(text, 0, &places::HEADER, &mut found);
@@ -301,6 +302,7 @@ impl Header {
             replay: ticket(Meaning::ReplayId),
             event: ticket(Meaning::EventId),
             sample_rate: rate.map(|rate| rate.span),
+            chance,
         }
     }
 
@@ -317,16 +319,15 @@ impl Header {
             let found = found.get_or_init(|| ids_of_item(body, item));
             ticket(body, found, meaning)
         };
+        let by_chance = || self.chance.ticket(item.payload.start);
         let special = match category {
             Some(Category::Session) => own(Meaning::DistinctId)
                 .or_else(|| own(Meaning::SessionId))
-                .or_else(|| Some(content(item.payload.of(body)))),
+                .or_else(|| Some(by_chance())),
             Some(Category::Monitor) => own(Meaning::MonitorSlug),
             // The recording itself names no replay, the envelope does.
             Some(Category::Replay) => self.event.or_else(|| own(Meaning::ReplayId)),
-            Some(Category::ClientReport | Category::MetricBucket) => {
-                Some(content(item.payload.of(body)))
-            }
+            Some(Category::ClientReport | Category::MetricBucket) => Some(by_chance()),
             _ if is_profile_chunk(&item.kind) => own(Meaning::ProfilerId),
             // As with the entries of a log: the envelope may have more than one trace.
             _ if item.is_trace_attachment(body) => own(Meaning::TraceId),
@@ -339,7 +340,7 @@ impl Header {
             .or_else(|| own(Meaning::ReplayId))
             .or(self.event)
             .or_else(|| own(Meaning::EventId))
-            .unwrap_or_else(|| content(item.payload.of(body)))
+            .unwrap_or_else(by_chance)
     }
 
     /// The ticket of an entry at `span`, in which the ids `found` are.
@@ -350,18 +351,18 @@ impl Header {
             .or(self.replay)
             .or_else(|| own(Meaning::ReplayId))
             .or(self.event)
-            .unwrap_or_else(|| content(span.of(body)))
+            .unwrap_or_else(|| self.chance.ticket(span.start))
     }
 }
 
 /// What a body without an envelope around it belongs to: a JSON event, as the store endpoint takes it.
-pub fn ticket_of_event(body: &[u8]) -> Ticket {
+pub fn ticket_of_event(body: &[u8], chance: Chance) -> Ticket {
     let found = ids(body, Span::new(0, body.len()));
     let own = |meaning| ticket(body, &found, meaning);
     own(Meaning::TraceId)
         .or_else(|| own(Meaning::ReplayId))
         .or_else(|| own(Meaning::EventId))
-        .unwrap_or_else(|| content(body))
+        .unwrap_or_else(|| chance.ticket(0))
 }
 
 /// The ids in an item, as far as it is JSON. A file is somebody's, whatever it looks like: only in front of
@@ -392,17 +393,6 @@ fn ticket(text: &[u8], found: &[Found], meaning: Meaning) -> Option<Ticket> {
         (Meaning::MonitorSlug, slug) => (!slug.is_empty()).then(|| monitor::ticket(&slug)),
         (_, id) => Ticket::of_id(&id),
     })
-}
-
-/// The ticket of what has no id.
-pub fn content(bytes: &[u8]) -> Ticket {
-    match (bytes.first_chunk(), bytes.last_chunk()) {
-        (Some(first), Some(last)) if bytes.len() > 2 * HASHED_BYTES => {
-            let (first, last): (&[u8; HASHED_BYTES], &[u8; HASHED_BYTES]) = (first, last);
-            Ticket::of(&[first.as_slice(), last.as_slice()].concat())
-        }
-        _ => Ticket::of(bytes),
-    }
 }
 
 #[cfg(test)]

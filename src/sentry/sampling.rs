@@ -12,6 +12,8 @@
 //! * The upper 53 of the 64 bits, divided by 2⁵³, are a draw from 0 to 1. What has it is kept where it is
 //!   less than the rate.
 //!
+//! What has no id belongs to nothing else, and is drawn for by a [`Chance`].
+//!
 //! So what is kept at one rate is also kept at any higher one. The id 771a43a4192642f0b136d5159a501700
 //! draws 0.2580455816534687.
 
@@ -45,6 +47,24 @@ impl Ticket {
     fn draw(self) -> f64 {
         const STEPS: f64 = (1_u64 << 53) as f64;
         (self.0 >> 11) as f64 / STEPS
+    }
+}
+
+/// What decides on that which has no id, of one request: another number for each, so that reports which
+/// are all the same, as browsers send them, do not all fall on one side.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// A request's chance, of a number that no other request has.
+    pub const fn new(number: u64) -> Chance {
+        Chance(number)
+    }
+
+    /// The ticket of what stands at a position of the request.
+    pub fn ticket(self, position: usize) -> Ticket {
+        let step = (position as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Ticket(mix(self.0.wrapping_add(step)))
     }
 }
 
@@ -190,6 +210,18 @@ mod tests {
             Ticket::of(b"user1"),
             Ticket(mix(fnv1a(b"user1".iter().copied())))
         );
+    }
+
+    #[test]
+    fn chance_keeps_the_rate_of_what_is_the_same_in_all_requests_and_of_what_comes_in_one() {
+        let requests = (0..100_000).map(|number| Chance::new(mix(number)).ticket(0));
+        let positions = (0..100_000).map(|position| Chance::new(7).ticket(position));
+        for tickets in [requests.collect::<Vec<_>>(), positions.collect()] {
+            let kept = tickets.iter().filter(|ticket| ticket.is_within(0.1));
+            let share = kept.count() as f64 / 100_000.0;
+            assert!((share - 0.1).abs() <= 0.005, "{share}");
+        }
+        assert_eq!(Chance::new(7).ticket(3), Chance::new(7).ticket(3));
     }
 
     #[test]

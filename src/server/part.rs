@@ -1,22 +1,26 @@
 //! What a request that is no envelope is to a selection: one thing, with a category and a ticket.
 //!
-//! What decides is the monitor or the event that its path names, the event in its body, or the body
-//! itself. Without a body everything it says stands in its target. That decides then, but for what each
-//! outbound has its own of: the keys, the project, the prefix of the path. They say where the request was
-//! sent to, and mirrors with other inbound DSNs are to agree.
+//! What decides is the monitor or the event that its path names, the event in its body, or else chance:
+//! browsers send the same report many times. Without a body everything it says stands in its target. That
+//! decides then, but for what each outbound has its own of: the keys, the project, the prefix of the path.
+//! They say where the request was sent to, and mirrors with other inbound DSNs are to agree.
 
 use crate::sentry::category::Category;
 use crate::sentry::edit::Edit;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::inventory;
 use crate::sentry::monitor;
-use crate::sentry::sampling::Ticket;
+use crate::sentry::sampling::{Chance, Ticket};
 use crate::server::request::Sent;
 use crate::span::Span;
 
 /// What `sent` counts as, and what decides on it. `head_edits` are in order of position and without
 /// overlap.
-pub(super) fn part(sent: &Sent<'_>, head_edits: &[Edit]) -> (Option<Category>, Ticket) {
+pub(super) fn part(
+    sent: &Sent<'_>,
+    head_edits: &[Edit],
+    chance: Chance,
+) -> (Option<Category>, Ticket) {
     let body = &sent.body.text;
     let endpoint = sent.target.endpoint;
     let category = match endpoint {
@@ -32,8 +36,8 @@ pub(super) fn part(sent: &Sent<'_>, head_edits: &[Edit]) -> (Option<Category>, T
     let ticket = match named {
         Some(ticket) => ticket,
         None if body.is_empty() => ticket_of_target(sent.head, sent.request_target, head_edits),
-        None if endpoint == Endpoint::Store => inventory::ticket_of_event(body),
-        None => inventory::content(body),
+        None if endpoint == Endpoint::Store => inventory::ticket_of_event(body, chance),
+        None => chance.ticket(0),
     };
     (category, ticket)
 }

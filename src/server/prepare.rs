@@ -6,6 +6,7 @@
 //! made counts in the memory budget: where that does not allow it, these deliveries fail and no other.
 
 use std::cell::OnceCell;
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -23,8 +24,8 @@ use crate::mirror::routes::Route;
 use crate::sentry::category::Category;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
-use crate::sentry::inventory::{self, Inventory, Survey};
-use crate::sentry::sampling::Ticket;
+use crate::sentry::inventory::{Inventory, Survey};
+use crate::sentry::sampling::{Chance, Ticket};
 use crate::sentry::selection::{Refused, Selection};
 use crate::server::compression::{Compressions, compress};
 use crate::server::gate::Pass;
@@ -50,7 +51,7 @@ pub(super) async fn deliver_handled(
         worker,
         original,
         sent,
-        samples: route.samples,
+        sampling: route.samples.then(chance),
         part: OnceCell::new(),
         inventory: None,
         taken: Vec::new(),
@@ -110,6 +111,11 @@ pub(super) async fn deliver_handled(
     fan_out.keep((preparation.share, worker.gate.enter()));
 }
 
+/// A chance that no other request has: each hasher has keys of its own.
+fn chance() -> Chance {
+    Chance::new(RandomState::new().hash_one(()))
+}
+
 /// Why there is nothing to deliver.
 #[derive(Clone, Copy)]
 enum Missing {
@@ -159,7 +165,8 @@ struct Preparation<'p> {
     worker: &'p Worker,
     original: &'p Original<'p>,
     sent: &'p Sent<'p>,
-    samples: bool,
+    /// What decides on that which has no id, where a share is wanted.
+    sampling: Option<Chance>,
     /// What it is where it is no envelope.
     part: OnceCell<(Option<Category>, Ticket)>,
     inventory: Option<Result<Inventory, EnvelopeError>>,
@@ -202,7 +209,8 @@ impl Preparation<'_> {
 
     async fn select(&mut self, selection: &Selection) -> Result<Taken, Missing> {
         let Some(envelope) = &self.sent.envelope else {
-            let part = || part(self.sent, self.original.head_edits);
+            let chance = self.sampling.unwrap_or_default();
+            let part = || part(self.sent, self.original.head_edits, chance);
             let (category, ticket) = self.part.get_or_init(part);
             let taken = selection.take(*category, *ticket);
             return taken.map(|()| self.everything()).map_err(Missing::Refused);
@@ -213,7 +221,8 @@ impl Preparation<'_> {
         }
         let Some(Ok(inventory)) = &self.inventory else {
             // What cannot be taken apart might hold anything.
-            let taken = selection.take(None, inventory::content(body));
+            let ticket = self.sampling.unwrap_or_default().ticket(0);
+            let taken = selection.take(None, ticket);
             return taken.map(|()| self.everything()).map_err(Missing::Refused);
         };
         let cut = portion::cut(selection, inventory, body, self.original.body_edits);
@@ -252,7 +261,7 @@ impl Preparation<'_> {
         &mut self,
         header_end: usize,
     ) -> Result<Result<Inventory, EnvelopeError>, Missing> {
-        let mut survey = Survey::new(self.original.body, header_end, self.samples);
+        let mut survey = Survey::new(self.original.body, header_end, self.sampling);
         let mut turns = Turns::of_walks();
         loop {
             let held_bytes = survey.held_bytes();

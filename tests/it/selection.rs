@@ -301,7 +301,7 @@ fn trace_of(received: &Received) -> String {
 #[test]
 fn a_trace_is_kept_whole_by_two_mirrors_that_know_nothing_of_each_other() {
     let kinds = ["event", "transaction", "profile", "span"];
-    let traces: Vec<String> = (0..60).map(|number| format!("{number:032x}")).collect();
+    let traces: Vec<String> = (1..=60).map(|number| format!("{number:032x}")).collect();
     let mut bodies = Vec::new();
     for trace in &traces {
         bodies.extend(kinds.iter().map(|kind| traced(trace, kind)));

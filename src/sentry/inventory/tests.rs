@@ -6,21 +6,46 @@ use super::*;
 const TRACE: &str = "771a43a4192642f0b136d5159a501700";
 const EVENT: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 
+const CHANCE: Chance = Chance::new(7);
+
 #[test]
-fn what_has_no_id_goes_by_both_of_its_ends() {
-    let text = |first: char, middle: char, last: char| {
-        let part = |letter: char| letter.to_string().repeat(2000);
-        content([part(first), part(middle), part(last)].concat().as_bytes())
+fn what_has_no_id_is_decided_for_each_request_and_each_part_of_it() {
+    let item = |kind: &str, payload: &str| format!("{{\"type\":\"{kind}\"}}\n{payload}\n");
+    let logs = r#"{"items":[{"body":1},{"body":1}]}"#;
+    let body = [
+        "{}\n".to_owned(),
+        item("raw_security", r#"{"csp-report":{}}"#),
+        item("sessions", r#"{"aggregates":[]}"#),
+        item("client_report", "{}"),
+        item("event", r#"{"message":"x"}"#),
+        item("log", logs),
+    ]
+    .concat();
+    let header = envelope::scan(body.as_bytes(), &mut Vec::new()).unwrap();
+    let tickets = |number: u64| {
+        let chance = Some(Chance::new(number));
+        let inventory = Inventory::of(body.as_bytes(), header.end, chance).unwrap();
+        let entries = inventory.parts.iter().flat_map(|part| part.entries.clone());
+        let entries: Vec<_> = entries.map(|(_, ticket)| ticket).collect();
+        let parts = inventory.parts.iter().take(4).map(|part| part.ticket);
+        [parts.collect(), entries].concat()
     };
-    assert_eq!(text('a', 'b', 'c'), text('a', 'x', 'c'));
-    assert_ne!(text('a', 'b', 'c'), text('x', 'b', 'c'));
-    assert_ne!(text('a', 'b', 'c'), text('a', 'b', 'x'));
-    assert_ne!(content(b"short"), content(b"shore"));
+    let (first, second) = (tickets(1), tickets(2));
+    assert_eq!(first.len(), 6);
+    let mut all: Vec<Ticket> = Vec::new();
+    for ticket in first.iter().chain(&second) {
+        assert!(!all.contains(ticket));
+        all.push(*ticket);
+    }
+    // All outbounds with the same rate get the same of a request.
+    assert_eq!(tickets(1), first);
+    let store = |number: u64| ticket_of_event(br#"{"message":"x"}"#, Chance::new(number));
+    assert_ne!(store(1), store(2));
 }
 
 fn inventory(body: &str) -> Inventory {
     let header = envelope::scan(body.as_bytes(), &mut Vec::new()).unwrap();
-    Inventory::of(body.as_bytes(), header.end, true).unwrap()
+    Inventory::of(body.as_bytes(), header.end, Some(CHANCE)).unwrap()
 }
 
 fn tickets(body: &str) -> Vec<Ticket> {
@@ -61,8 +86,6 @@ fn what_decides_is_what_has_to_stay_whole() {
         (&*traced, "replay_event", r#"{"replay_id":"R"}"#, EVENT),
         ("{}", "replay_event", r#"{"replay_id":"R"}"#, "R"),
         (&*plain, "profile_chunk", r#"{"chunk_id":"C","profiler_id":"P"}"#, "P"),
-        (&*traced, "sessions", r#"{"aggregates":[]}"#, r#"{"aggregates":[]}"#),
-        (&*traced, "client_report", r#"{"discarded":1}"#, r#"{"discarded":1}"#),
     ];
     for (header, kind, payload, decides) in cases {
         let body = format!("{header}\n{{\"type\":\"{kind}\"}}\n{payload}\n");
@@ -327,8 +350,9 @@ fn every_entry_of_a_container_is_of_its_own_trace() {
     );
     let parts = inventory(&body).parts;
     let tickets: Vec<_> = parts[0].entries.iter().map(|(_, ticket)| *ticket).collect();
-    let expected = [TRACE, EVENT, TRACE, "R", "{\"body\":1}"].map(|id| Ticket::of(id.as_bytes()));
-    assert_eq!(tickets, expected);
+    let expected = [TRACE, EVENT, TRACE, "R"].map(|id| Ticket::of(id.as_bytes()));
+    assert_eq!(tickets[..4], expected);
+    assert_eq!(tickets[4], CHANCE.ticket(parts[0].entries[4].0.start));
 }
 
 /// The chunks of a profiler's run stay together, however long they are.
@@ -385,7 +409,7 @@ fn what_an_inventory_holds_is_bounded() {
         "1,".repeat(500)
     );
     let body = format!("{{}}\n{}{}", many.repeat(3), few.repeat(400));
-    let mut survey = Survey::new(body.as_bytes(), 2, true);
+    let mut survey = Survey::new(body.as_bytes(), 2, Some(CHANCE));
     let mut walked_bytes = 0;
     while let Some(bytes) = survey.step().unwrap() {
         assert!(bytes <= places::SEARCHED_BYTES_MAX);

@@ -83,6 +83,21 @@ fn ids_of_zeros_decide_nothing() {
     });
 }
 
+#[test]
+fn reports_that_are_all_the_same_are_shared() {
+    let report = "{\"csp-report\":{\"document-uri\":\"https://shop.example.com/\"}}";
+    assert_shared("security", "/api/42/security/", |_| report.to_owned());
+    assert_shared("raw_security", "/api/42/envelope/", |_| {
+        item("{}", "raw_security", report)
+    });
+    assert_shared("an event without an id", "/api/42/store/", |_| {
+        "{\"message\":\"out of stock\"}".to_owned()
+    });
+    assert_shared("logs", "/api/42/envelope/", |_| {
+        item("{}", "log", "{\"items\":[{\"body\":\"out of stock\"}]}")
+    });
+}
+
 /// The trace draws 0.2580455816534687 in getsentry/sentry-mirror.
 #[test]
 fn a_trace_is_kept_at_the_rates_at_which_the_prior_art_keeps_it() {
