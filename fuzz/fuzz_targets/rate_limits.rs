@@ -4,14 +4,16 @@
 
 #![no_main]
 
+use std::time::SystemTime;
+
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::sentry::rate_limits::{self, RateLimit};
 
 const DAY_SECONDS: u32 = 24 * 60 * 60;
 
 fuzz_target!(|data: &[u8]| {
-    let _ =
-        rate_limits::parse_retry_after(data).inspect(|seconds| assert!(*seconds <= DAY_SECONDS));
+    let pause = rate_limits::parse_retry_after(data, SystemTime::UNIX_EPOCH);
+    assert!(pause.is_none_or(|seconds| seconds <= DAY_SECONDS));
     let lines = data.split(|byte| *byte == b'\n').take(4);
     let sets: Vec<Vec<RateLimit>> = lines.map(rate_limits::parse).collect();
     for set in &sets {

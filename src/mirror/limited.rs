@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::sentry::category::Category;
+use crate::sentry::category::{Category, limited_category};
 use crate::sentry::rate_limits::{self, RateLimit};
 use crate::upstream::response::Response;
 
@@ -46,9 +46,12 @@ impl LimitMemory {
                     && known.limit.namespaces == limit.namespaces
                     && known.limit.scope == limit.scope
             };
-            // A newer word on the same thing replaces the older one.
-            remembered.retain(|known| !is_same(known));
-            if remembered.len() < REMEMBERED_MAX {
+            // Of two words on the same thing the longer one holds, as in SDKs and in Relay.
+            if let Some(known) = remembered.iter_mut().find(|known| is_same(known)) {
+                if known.ends_at < ends_at {
+                    *known = Remembered { limit, ends_at };
+                }
+            } else if remembered.len() < REMEMBERED_MAX {
                 remembered.push(Remembered { limit, ends_at });
             }
         }
@@ -90,7 +93,10 @@ pub fn longest_seconds(limits: &[RateLimit]) -> u32 {
 pub fn forbid_all(limits: &[RateLimit], items: &[Option<Category>]) -> bool {
     let forbids = |limit: &RateLimit, item: &Option<Category>| {
         let is_meant = match item {
-            Some(category) => limit.categories.iter().any(|name| name == category.name()),
+            Some(category) => limit
+                .categories
+                .iter()
+                .any(|name| limited_category(name) == category.name()),
             None => false,
         };
         limit.namespaces.is_empty() && (limit.categories.is_empty() || is_meant)
@@ -119,9 +125,8 @@ pub fn pause_seconds(response: &Response) -> u32 {
         let limits = notices.rate_limits.as_deref().map(rate_limits::parse);
         limits?.iter().map(|limit| limit.seconds).max()
     };
-    let retry_after = notices.retry_after.as_deref();
-    retry_after
-        .and_then(rate_limits::parse_retry_after)
+    notices
+        .retry_after_seconds
         .or_else(longest)
         .unwrap_or(DEFAULT_PAUSE_SECONDS)
 }
@@ -137,15 +142,11 @@ mod tests {
 
     use super::*;
 
-    fn response(
-        status: u16,
-        limits: Option<&'static str>,
-        retry: Option<&'static str>,
-    ) -> Response {
+    fn response(status: u16, limits: Option<&'static str>, retry: Option<u32>) -> Response {
         let mut response = Response::with_status(status);
         let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
         response.notices_mut().rate_limits = limits.map(bytes);
-        response.notices_mut().retry_after = retry.map(bytes);
+        response.notices_mut().retry_after_seconds = retry;
         response
     }
 
@@ -154,11 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_kept_until_they_expire_and_newer_words_replace_older_ones() {
+    fn limits_are_kept_until_they_expire_and_the_longer_of_two_holds() {
         let memory = LimitMemory::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        memory.remember(&response(200, None, Some("99")), start);
+        memory.remember(&response(200, None, Some(99)), start);
         assert_eq!(header(&memory, start), "");
         memory.remember(
             &response(200, Some("60:error:key, 5:session:key"), None),
@@ -166,20 +167,51 @@ mod tests {
         );
         assert_eq!(header(&memory, at(1)), "59:error:key, 4:session:key");
         memory.remember(&response(429, Some("10:error:key"), None), at(2));
-        assert_eq!(header(&memory, at(2)), "3:session:key, 10:error:key");
-        assert_eq!(header(&memory, at(5)), "7:error:key");
-        assert_eq!(header(&memory, at(12)), "");
+        assert_eq!(header(&memory, at(2)), "58:error:key, 3:session:key");
+        let twice = "30:session:key, 1:session:key";
+        memory.remember(&response(200, Some(twice), None), at(2));
+        assert_eq!(header(&memory, at(4)), "56:error:key, 28:session:key");
+        memory.remember(&response(200, Some("70:error:key"), None), at(10));
+        assert_eq!(header(&memory, at(32)), "48:error:key");
+        assert_eq!(header(&memory, at(80)), "");
         assert!(!memory.is_limited.load(Ordering::Relaxed));
     }
 
     #[test]
     fn a_429_without_words_limits_everything() {
-        for (retry, seconds) in [(Some("7"), "7"), (None, "60"), (Some("tomorrow"), "60")] {
+        for (retry, limited) in [
+            (Some(7), "7::organization"),
+            (None, "60::organization"),
+            (Some(0), ""),
+        ] {
             let memory = LimitMemory::default();
             let now = Instant::now();
             memory.remember(&response(429, None, retry), now);
-            assert_eq!(header(&memory, now), format!("{seconds}::organization"));
+            assert_eq!(header(&memory, now), limited);
         }
+    }
+
+    #[test]
+    fn a_limit_on_bytes_or_durations_forbids_the_items_they_are_counted_of() {
+        use Category::{
+            Attachment, Feedback, LogItem, Profile, ProfileChunk, ProfileChunkUi, TraceMetric,
+        };
+        for (name, forbidden) in [
+            ("log_byte", LogItem),
+            ("trace_metric_byte", TraceMetric),
+            ("attachment_item", Attachment),
+            ("profile_duration", ProfileChunk),
+            ("profile_duration_ui", ProfileChunkUi),
+            ("user_report_v2", Feedback),
+        ] {
+            let limits = rate_limits::parse(format!("60:{name}:key").as_bytes());
+            for category in Category::ALL {
+                let is_forbidden = forbid_all(&limits, &[Some(category)]);
+                assert_eq!(is_forbidden, category == forbidden, "{name} {category:?}");
+            }
+        }
+        let indexed = rate_limits::parse(b"60:profile_indexed;transaction_indexed:key");
+        assert!(!forbid_all(&indexed, &[Some(Profile)]));
     }
 
     #[test]

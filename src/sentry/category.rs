@@ -132,6 +132,21 @@ impl Category {
     }
 }
 
+/// The category whose items a limit on `name` is about: Sentry counts some of them twice, in bytes or
+/// milliseconds as well as in items, and a limit on either count means them (Relay 26.9, `DataCategory`,
+/// "SDK rate limiting behavior"). A name that is not known stands for itself.
+pub fn limited_category(name: &str) -> &str {
+    match name {
+        "attachment_item" => "attachment",
+        "log_byte" => "log_item",
+        "profile_duration" => "profile_chunk",
+        "profile_duration_ui" => "profile_chunk_ui",
+        "trace_metric_byte" => "trace_metric",
+        "user_report_v2" => "feedback",
+        other => other,
+    }
+}
+
 /// The names that mean something else than the one category of that name.
 const ALIASES: [(&str, &[Category]); 42] = {
     use Category::{

@@ -6,8 +6,12 @@
 //! limits of all of them are intersected. Times are plain seconds from now: whoever keeps limits
 //! knows the time and passes on what is left of them.
 //!
-//! Categories are not interpreted and unknown ones are kept, because SDKs and servers know more of
-//! them with every release.
+//! Unknown categories are kept, because SDKs and servers know more of them with every release. Of the
+//! known ones some mean the same items, and so they meet: [`limited_category`].
+
+use std::time::SystemTime;
+
+use super::category::limited_category;
 
 /// Quotas that are kept of one header, and names in each of their lists. Relay knows some 30
 /// categories and sends one quota for each limit in force. What is over it is passed over: an SDK
@@ -50,18 +54,18 @@ impl RateLimit {
     fn meet(&self, other: &RateLimit) -> Option<RateLimit> {
         Some(RateLimit {
             seconds: self.seconds.min(other.seconds),
-            categories: meet_names(&self.categories, &other.categories)?,
+            categories: meet_names(&self.categories, &other.categories, limited_category)?,
             scope: self.scope.clone(),
             reason: self.reason.clone(),
-            namespaces: meet_names(&self.namespaces, &other.namespaces)?,
+            namespaces: meet_names(&self.namespaces, &other.namespaces, |name| name)?,
         })
     }
 
     /// Whether it limits all that `other` limits, at least as long.
     fn covers(&self, other: &RateLimit) -> bool {
         self.seconds >= other.seconds
-            && covers_names(&self.categories, &other.categories)
-            && covers_names(&self.namespaces, &other.namespaces)
+            && covers_names(&self.categories, &other.categories, limited_category)
+            && covers_names(&self.namespaces, &other.namespaces, |name| name)
     }
 }
 
@@ -73,8 +77,8 @@ pub fn parse(value: &[u8]) -> Vec<RateLimit> {
     let printable = value.iter().filter(|byte| matches!(byte, b' '..=b'~'));
     let text: String = printable.copied().map(char::from).collect();
     text.split(',')
-        .take(QUOTAS_MAX)
         .filter_map(parse_quota)
+        .take(QUOTAS_MAX)
         .collect()
 }
 
@@ -108,35 +112,54 @@ pub fn header_value(limits: &[RateLimit]) -> String {
     quotas.join(", ")
 }
 
-/// Reads the value of `Retry-After` if it is a number of seconds. The other form, a date, is not
-/// used by Relay and needs a clock.
-pub fn parse_retry_after(value: &[u8]) -> Option<u32> {
-    let digits = value.trim_ascii();
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let seconds: u32 = str::from_utf8(digits).ok()?.parse().ok()?;
-    Some(seconds.min(SECONDS_MAX))
+/// Reads the value of `Retry-After`, received at `now`: how many seconds to wait, a day at most. It is a
+/// number of seconds or a date (RFC 9110, section 10.2.3). A fraction is rounded up; what is negative or
+/// past means no time.
+pub fn parse_retry_after(value: &[u8], now: SystemTime) -> Option<u32> {
+    let text = str::from_utf8(value).ok()?.trim();
+    let is_number = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+    let seconds = if is_number {
+        text.parse::<f64>().ok()?
+    } else {
+        let date = httpdate::parse_http_date(text).ok()?;
+        date.duration_since(now)
+            .map_or(0.0, |left| left.as_secs_f64())
+    };
+    // The conversion saturates at both ends.
+    let whole = (seconds.ceil() as u32).min(SECONDS_MAX);
+    (!seconds.is_nan()).then_some(whole)
 }
 
-/// The names in both lists, of which an empty one means all names.
-fn meet_names(one: &[String], other: &[String]) -> Option<Vec<String>> {
+/// The names in both lists, of which an empty one means all names. Names of the same `subject` are the
+/// same, and if they differ it is the subject that is in both.
+fn meet_names(one: &[String], other: &[String], subject: fn(&str) -> &str) -> Option<Vec<String>> {
     if one.is_empty() {
         return Some(other.to_vec());
     }
     if other.is_empty() {
         return Some(one.to_vec());
     }
-    let both: Vec<_> = one
-        .iter()
-        .filter(|name| other.contains(name))
-        .cloned()
-        .collect();
+    let mut both: Vec<String> = Vec::new();
+    for name in one {
+        let met = match other.contains(name) {
+            true => name,
+            false if is_among(other, name, subject) => subject(name),
+            false => continue,
+        };
+        if !both.iter().any(|known| known == met) {
+            both.push(met.to_owned());
+        }
+    }
     (!both.is_empty()).then_some(both)
 }
 
-fn covers_names(wide: &[String], narrow: &[String]) -> bool {
-    wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|name| wide.contains(name)))
+fn covers_names(wide: &[String], narrow: &[String], subject: fn(&str) -> &str) -> bool {
+    let is_covered = |name: &String| is_among(wide, name, subject);
+    wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(is_covered))
+}
+
+fn is_among(names: &[String], name: &str, subject: fn(&str) -> &str) -> bool {
+    names.iter().any(|known| subject(known) == subject(name))
 }
 
 fn parse_quota(quota: &str) -> Option<RateLimit> {
@@ -188,6 +211,8 @@ fn write_quota(limit: &RateLimit) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -318,14 +343,62 @@ mod tests {
             ("60", Some(60)),
             (" 0 ", Some(0)),
             ("", None),
-            ("+60", None),
-            ("-1", None),
-            ("1.5", None),
-            ("4294967296", None),
-            ("Fri, 31 Dec 1999 23:59:59 GMT", None),
+            ("+60", Some(60)),
+            ("0.2", Some(1)),
+            ("1.5", Some(2)),
+            ("60.0", Some(60)),
+            ("-1", Some(0)),
+            ("-0.5", Some(0)),
+            ("86400", Some(86_400)),
+            ("86401", Some(86_400)),
+            ("4294967296", Some(86_400)),
+            ("99999999999999999999999999", Some(86_400)),
+            ("Tue, 15 Nov 1994 08:14:37 GMT", Some(30)),
+            ("Tuesday, 15-Nov-94 08:14:37 GMT", Some(30)),
+            ("Tue Nov 15 08:14:37 1994", Some(30)),
+            ("Tue, 15 Nov 1994 08:14:07 GMT", Some(0)),
+            ("Tue, 15 Nov 1994 08:13:07 GMT", Some(0)),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", Some(86_400)),
+            ("tomorrow", None),
+            ("inf", None),
+            ("NaN", None),
+            ("12 parsecs", None),
+            ("\u{e9}", None),
         ] {
-            assert_eq!(parse_retry_after(value.as_bytes()), seconds, "{value}");
+            // Tue, 15 Nov 1994 08:14:07 GMT.
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_887_247);
+            let found = parse_retry_after(value.as_bytes(), now);
+            assert_eq!(found, seconds, "{value}");
         }
+    }
+
+    #[test]
+    fn limits_on_the_bytes_and_on_the_number_of_logs_are_about_the_same_logs() {
+        for (sets, expected) in [
+            (
+                &["60:log_byte:org", "30:log_item:key"][..],
+                "30:log_item:org",
+            ),
+            (&["60:log_byte:org", "30:log_byte:key"], "30:log_byte:org"),
+            (
+                &["60:log_byte;log_item:org", "30:log_item:key"],
+                "30:log_item:org",
+            ),
+            (&["60:profile_duration_ui:org", "30:profile_chunk:key"], ""),
+            // One limit of the first outbound keeps it closed for longer than the other.
+            (
+                &["10:log_byte:org,60:log_item:org", "30:log_byte:key"],
+                "30:log_item:org",
+            ),
+        ] {
+            assert_eq!(common(sets), expected, "{sets:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_understood_does_not_count_against_the_number_of_quotas() {
+        let limits = format!("{}60:error:key", ",".repeat(QUOTAS_MAX));
+        assert_eq!(header_value(&parse(limits.as_bytes())), "60:error:key");
     }
 
     fn limits() -> impl Strategy<Value = Vec<RateLimit>> {
@@ -376,7 +449,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read(value: Vec<u8>, nearly in "[0-9a:;, .]{0,40}") {
-            parse_retry_after(&value);
+            parse_retry_after(&value, SystemTime::UNIX_EPOCH);
             for value in [&value[..], nearly.as_bytes()] {
                 let limits = parse(value);
                 prop_assert_eq!(parse(header_value(&limits).as_bytes()), limits);

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -16,6 +17,7 @@ use crate::http::framing::{self, Framing};
 use crate::http::head::{Field, FieldName, Method, Parsed};
 use crate::http::response::ResponseHead;
 use crate::limits::Limits;
+use crate::sentry::rate_limits;
 use crate::upstream::incoming::Incoming;
 use crate::upstream::response::Response;
 use crate::upstream::stream::{Sent, Stream};
@@ -277,7 +279,16 @@ impl Connection {
                     JSON => Bytes::from_static(JSON),
                     _ => self.incoming.copy(*value)?,
                 });
+            } else if *name == FieldName::XSentryRateLimits {
+                // A list on several lines is one list (RFC 9110, section 5.3).
+                let line = value.of(self.incoming.bytes());
+                let list = slot.take().unwrap_or_default();
+                *slot = Some([&list[..], line].join(&b", "[..]).into());
             }
+        }
+        if let Some(value) = &response.notices().retry_after {
+            let seconds = rate_limits::parse_retry_after(value, SystemTime::now());
+            response.notices_mut().retry_after_seconds = seconds;
         }
         self.incoming.skip(self.head.len);
         Ok(response)

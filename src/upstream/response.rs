@@ -24,15 +24,18 @@ pub struct Response {
     notices: Option<Box<Notices>>,
 }
 
-/// The headers that few responses have. A value is that of the first line of its name.
+/// The headers that few responses have. A value is that of the first line of its name, unless the name is
+/// that of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notices {
     /// `Content-Encoding`; none is asked for, so this is rare.
     pub content_encoding: Option<Bytes>,
-    /// `X-Sentry-Rate-Limits`.
+    /// `X-Sentry-Rate-Limits`, all lines of it as one list.
     pub rate_limits: Option<Bytes>,
     /// `Retry-After`.
     pub retry_after: Option<Bytes>,
+    /// The seconds that it said when it was received.
+    pub retry_after_seconds: Option<u32>,
     /// `X-Sentry-Error`.
     pub sentry_error: Option<Bytes>,
 }
@@ -42,6 +45,7 @@ static NO_NOTICES: Notices = Notices {
     content_encoding: None,
     rate_limits: None,
     retry_after: None,
+    retry_after_seconds: None,
     sentry_error: None,
 };
 

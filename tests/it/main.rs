@@ -5,6 +5,7 @@
 //! - `mirroring`: a request arrives, rewritten and whole, at every outbound.
 //! - `replies`: what the SDK is told, and when.
 //! - `answers`: the whole reply table, for both policies.
+//! - `limited`: what an outbound is not sent while it is rate limited.
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
 //! - `bounds`: bounds that no answer tells of.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
@@ -55,6 +56,7 @@ mod endpoints;
 mod handover;
 mod health;
 mod laborious;
+mod limited;
 mod load;
 mod loops;
 mod memory;
