@@ -5,7 +5,7 @@
 //! the path, and in exactly one of them. There is no precedence, so nothing is ever added to a
 //! request: every site that is there is rewritten in place, also those that Relay would not look
 //! at, such as a second `X-Sentry-Auth` line, so that no inbound key or secret leaves with a
-//! request.
+//! request. A line in which a key could stand without being such a site is emptied.
 //!
 //! Whether a key is known is not decided here. The `dsn` of an envelope header, which counts where
 //! none of these sources is there, is found by [`envelope`](super::envelope).
@@ -113,21 +113,17 @@ pub fn find(
         check_count(edits)?;
         // The first line of a name counts, even if it says nothing.
         let counts = !std::mem::replace(seen, true);
-        let is_absent = !is_visible(value.of(head));
-        if is_absent && after_scheme(head, value, b"sentry ").is_some() {
-            // It may hold the key all the same. To put another key there could make the line
-            // readable, and so add a source; emptied it stays as absent as it was.
-            edits.push(Edit {
-                span: value,
-                put: Put::Nothing,
-            });
-        } else if let Some(list) = after_scheme(head, value, b"sentry ") {
-            let text = read_list(head, list, Syntax::Header, edits);
-            if counts {
+        if let Some(list) = after_scheme(head, value, b"sentry ") {
+            if counts && is_visible(value.of(head)) {
+                let text = read_list(head, list, Syntax::Header, edits);
                 claim(&mut found, source, text?)?;
+            } else {
+                edit_unread_list(head, value, list, edits);
             }
-        } else if field == AuthField::Authorization
-            && let Some(text) = read_basic(head, value, edits)
+        } else if field == AuthField::XSentryAuth || names_a_key(value.of(head)) {
+            // For Relay there is nothing in it. Left out, it could make a second line the first.
+            edits.push(emptied(value));
+        } else if let Some(text) = read_basic(head, value, edits)
             && counts
         {
             claim(&mut found, Source::Basic, text)?;
@@ -250,6 +246,42 @@ fn read_list(
         (Some(key), Some(..=PROTOCOL_VERSION)) => Ok(key),
         (Some(_), Some(_)) => Err(AuthError::BadVersion),
         (None, _) | (_, None) => Err(AuthError::Unparsable),
+    }
+}
+
+/// Edits the list of a line that Relay does not read: the keys in it become the outbound's, and all else
+/// stays as it came. Where that could leave a key in it, or make it a line that Relay reads and so add a
+/// source, it is emptied.
+fn edit_unread_list(head: &[u8], value: Span, list: Span, edits: &mut Vec<Edit>) {
+    let before = edits.len();
+    // Whatever it says, it is no source.
+    let _ = read_list(head, list, Syntax::Header, edits);
+    let own = edits.get(before..).unwrap_or_default();
+    let starts = std::iter::once(value.start).chain(own.iter().map(|edit| edit.span.end));
+    let ends = own.iter().map(|edit| edit.span.start);
+    let kept = starts.zip(ends.chain(std::iter::once(value.end)));
+    let mut kept = kept.map(|(start, end)| Span::new(start, end).of(head));
+    let becomes_readable = !is_visible(value.of(head)) && kept.all(is_visible);
+    let count = |name| memmem::find_iter(list.of(head), name).count();
+    let named = count(b"sentry_key".as_slice()) + count(b"sentry_secret".as_slice());
+    if becomes_readable || named != own.len() {
+        edits.truncate(before);
+        edits.push(emptied(value));
+    }
+}
+
+/// Whether a value has a name in it that a key or a secret goes with.
+fn names_a_key(value: &[u8]) -> bool {
+    [b"sentry_key".as_slice(), b"sentry_secret"]
+        .iter()
+        .any(|name| memmem::find(value, name).is_some())
+}
+
+/// The edit that leaves nothing of a value.
+fn emptied(value: Span) -> Edit {
+    Edit {
+        span: value,
+        put: Put::Nothing,
     }
 }
 

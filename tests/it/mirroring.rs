@@ -477,3 +477,30 @@ fn a_large_body_arrives_whole_at_both() {
         );
     }
 }
+
+#[test]
+fn a_line_that_relay_does_not_read_leaks_no_key_and_what_is_beyond_ascii_arrives() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
+    #[rustfmt::skip]
+    let rows = [
+        ("X-Sentry-Auth: sentry_key=KEY", "X-Sentry-Auth", ""),
+        ("X-Sentry-Auth: KEY", "X-Sentry-Auth", ""),
+        ("X-Sentry-Auth: Sentry\tsentry_key=KEY", "X-Sentry-Auth", ""),
+        ("X-Sentry-Auth: Sentry sentry_key=KEY, sentry_client=\u{e9}/1", "X-Sentry-Auth", "Sentry sentry_key=OUT, sentry_client=\u{e9}/1"),
+        ("Authorization: Sentry sentry_key=KEY, sentry_client=\u{e9}/1", "Authorization", "Sentry sentry_key=OUT, sentry_client=\u{e9}/1"),
+        ("Authorization: Bearer \u{e9}", "Authorization", "Bearer \u{e9}"),
+    ];
+    for (count, (line, name, value)) in rows.into_iter().enumerate() {
+        let line = line.replace("KEY", IN_KEY);
+        let request = format!(
+            "POST /api/42/store/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n{line}\r\nContent-Length: 2\r\n\r\n{{}}"
+        );
+        assert_eq!(client.ask(request.as_bytes()).status, 200, "{line}");
+        for (upstream, key) in [(&pair.a, KEY_A), (&pair.b, KEY_B)] {
+            let got = upstream.wait_for(count + 1).remove(count);
+            let value = value.replace("OUT", key);
+            assert_eq!(got.field(name), Some(value.as_str()), "{line}");
+        }
+    }
+}

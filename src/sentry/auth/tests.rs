@@ -253,10 +253,66 @@ fn the_first_line_counts_and_all_are_rewritten() {
 }
 
 #[test]
-fn a_line_that_counts_as_absent_leaks_nothing() {
-    let request = x_sentry_auth("Sentry sentry_key=KEY,sentry_client=é").path_key(KEY);
-    assert_eq!(request.find().0, Ok(Some((Source::Path, KEY.into()))));
-    assert_eq!(request.rewritten(None), "\n\nOUT");
+fn a_line_that_counts_as_absent_leaks_nothing_and_stays_absent() {
+    for (value, rewritten) in [
+        // What is beyond ASCII arrives as it came, and the keys beside it are the outbound's.
+        (
+            "Sentry sentry_key=KEY,sentry_client=é/1",
+            "Sentry sentry_key=OUT,sentry_client=é/1",
+        ),
+        (
+            "sentry é, sentry_secret=in ,sentry_key=KEY.é",
+            "sentry é, sentry_key=OUT.é",
+        ),
+        // Without what makes it absent the line would be another source.
+        ("Sentry sentry_key=é,sentry_client=a/1", ""),
+        ("Sentry sentry_key=KEY,sentry_secret=é", ""),
+        // A key that is in no parameter of the list.
+        ("Sentry sentry_client=é sentry_key=KEY", ""),
+        ("Sentry é;sentry_secret=in", ""),
+        // Without the word nothing in the line is anybody's.
+        ("sentry_key=KEY", ""),
+        ("Sentry\tsentry_key=KEY", ""),
+        ("Bearer sentry_key=KEY, sentry_secret=in", ""),
+        ("KEY", ""),
+        ("", ""),
+    ] {
+        let request = x_sentry_auth(value).path_key(KEY);
+        assert_eq!(request.find().0, Ok(Some((Source::Path, KEY.into()))));
+        assert_eq!(
+            request.rewritten(None),
+            format!("\n{rewritten}\nOUT"),
+            "{value}"
+        );
+    }
+    // The field is not Sentry's alone.
+    for (value, rewritten) in [
+        ("Bearer é", "Bearer é"),
+        ("Bearer KEY", "Bearer KEY"),
+        ("sentry_key=KEY", ""),
+        ("Sentry\tsentry_secret=in", ""),
+        ("", ""),
+    ] {
+        let request = Request::default().field(Authorization, value).path_key(KEY);
+        let expected = format!("\n{rewritten}\nOUT");
+        assert_eq!(request.rewritten(None), expected, "{value}");
+    }
+}
+
+#[test]
+fn a_line_after_the_first_leaks_nothing() {
+    for (value, rewritten) in [
+        (
+            "Sentry sentry_client=a/é,sentry_key=in",
+            "Sentry sentry_client=a/é,sentry_key=OUT",
+        ),
+        ("Sentry sentry_version=7 sentry_key=in", ""),
+        ("sentry_key=in", ""),
+    ] {
+        let request = x_sentry_auth("Sentry sentry_key=KEY").field(XSentryAuth, value);
+        let expected = format!("\nSentry sentry_key=OUT\n{rewritten}");
+        assert_eq!(request.rewritten(None), expected, "{value}");
+    }
 }
 
 #[test]
@@ -364,7 +420,8 @@ fn basic_credentials() {
         assert_eq!(request.find(), (Ok(None), vec![]), "{value}");
     }
     let request = x_sentry_auth("Basic S0VZOg==");
-    assert_eq!(request.find(), (Ok(None), vec![]));
+    assert_eq!(request.find().0, Ok(None));
+    assert_eq!(request.rewritten(None), "\n");
 }
 
 #[test]
