@@ -1,25 +1,27 @@
 //! Log lines: text or JSON, to standard error, never from a thread that could be blocked by it.
 //!
 //! A worker that waited for a full pipe would stop its core. So lines go to a thread of their own
-//! through a bounded queue, and what does not fit is dropped; the number of dropped lines is told
-//! at the end.
+//! through a bounded queue. What does not fit, or cannot be written, is dropped and counted.
 
-use std::panic;
+use std::{io, panic};
 
 use tracing::error;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
+use crate::observe::lines::{Lines, LinesGuard};
 use crate::panics;
 use crate::report::Reports;
 
+/// The bytes of lines that may wait to be written.
+const QUEUE_BYTES_MAX: usize = 1024 * 1024;
+
 /// Keeps the log alive; dropping it writes what is still queued.
 pub struct Logging {
-    _writer: WorkerGuard,
-    dropped: ErrorCounter,
+    _guard: LinesGuard,
+    lines: Lines,
 }
 
 /// Starts to log as `log` says, with errors going to `reports` too, and makes panics a log line instead
@@ -34,18 +36,20 @@ pub fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, String> {
             log.filter
         )
     })?;
-    let (writer, guard) = NonBlocking::new(std::io::stderr());
-    let dropped = writer.error_counter();
-    let lines = tracing_subscriber::fmt()
+    // Where the log cannot be written there is no place to say so: the count has to do.
+    let (lines, guard) = Lines::start("log", QUEUE_BYTES_MAX, io::stderr(), |_result| {})
+        .map_err(|error| format!("cannot start a thread for the log: {error}"))?;
+    let writer = lines.clone();
+    let layers = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(false)
-        .with_writer(writer);
+        .with_writer(move || writer.clone());
     match log.format {
-        LogFormat::Text => lines.finish().with(reports.map(Reports::layer)).init(),
+        LogFormat::Text => layers.finish().with(reports.map(Reports::layer)).init(),
         LogFormat::Json => {
-            let lines = lines.json().flatten_event(true).finish();
-            lines.with(reports.map(Reports::layer)).init();
+            let layers = layers.json().flatten_event(true).finish();
+            layers.with(reports.map(Reports::layer)).init();
         }
     }
     panic::set_hook(Box::new(|panic| {
@@ -57,14 +61,14 @@ pub fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, String> {
         );
     }));
     Ok(Logging {
-        _writer: guard,
-        dropped,
+        _guard: guard,
+        lines,
     })
 }
 
 impl Logging {
-    /// How many lines were dropped because nobody read them fast enough.
-    pub fn dropped_lines(&self) -> usize {
-        self.dropped.dropped_lines()
+    /// The way to it, for those who look how much was dropped.
+    pub fn lines(&self) -> Lines {
+        self.lines.clone()
     }
 }

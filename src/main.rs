@@ -12,6 +12,8 @@ use sentry_mirror::config::Config;
 use sentry_mirror::demo;
 use sentry_mirror::health;
 use sentry_mirror::logging;
+use sentry_mirror::observe::label::Label;
+use sentry_mirror::observe::lines::DropReason;
 use sentry_mirror::reload;
 use sentry_mirror::report::Reports;
 use sentry_mirror::server::notify;
@@ -73,6 +75,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     let admin = admin.map_err(|error| (FAILED, error))?;
     let mut mirror =
         Mirror::start(&config).map_err(|error| (exit_code(&error), error.to_string()))?;
+    mirror.sight().logs_to(log.lines());
     let push = show(&config, admin.as_ref(), &mirror)
         .map_err(|error| (FAILED, format!("cannot start a thread: {error}")))?;
     notify::ready();
@@ -93,8 +96,12 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     if let Some(reports) = reports {
         reports.flush();
     }
-    if log.dropped_lines() > 0 {
-        warn!(lines = log.dropped_lines(), "log lines were dropped");
+    let lines: u64 = DropReason::ALL
+        .iter()
+        .map(|reason| log.lines().dropped(*reason))
+        .sum();
+    if lines > 0 {
+        warn!(lines, "log lines were dropped");
     }
     Ok(())
 }

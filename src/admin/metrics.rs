@@ -13,6 +13,7 @@ use crate::mirror::totals::{Closing, Counters, Pause};
 use crate::observe::family::{Family, Labels};
 use crate::observe::histogram::Distribution;
 use crate::observe::label::Label;
+use crate::observe::lines::DropReason;
 use crate::server::sight::{Sight, Stage};
 use crate::upstream::counters::{Dropped, OriginCounters};
 
@@ -58,6 +59,10 @@ fn process(sight: &Sight, numbers: &Numbers) -> Vec<Family> {
     let ready = f64::from(u8::from(sight.stage() == Stage::Ready));
     let counted = &numbers.process;
     let result = |word: &str| vec![("result", word.to_owned())];
+    let dropped = |counts: [u64; DropReason::ALL.len()]| {
+        let reasons = DropReason::ALL.iter().zip(counts);
+        reasons.map(|(reason, count)| (vec![("reason", reason.word().to_owned())], count))
+    };
     vec![
         one_gauge("build_info", "Version and driver, as labels.", version, 1.0),
         one_gauge(
@@ -80,8 +85,13 @@ fn process(sight: &Sight, numbers: &Numbers) -> Vec<Family> {
         ),
         Family::counter(
             "access_log_dropped",
-            "Lines of the access log that nobody read fast enough.",
-            [(vec![], counted.dropped_lines)],
+            "Lines of the access log that were dropped, by reason.",
+            dropped(counted.dropped_access_lines),
+        ),
+        Family::counter(
+            "log_dropped",
+            "Lines of the log that were dropped, by reason.",
+            dropped(counted.dropped_log_lines),
         ),
         Family::counter(
             "config_reloads",

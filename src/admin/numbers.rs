@@ -9,13 +9,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::mirror::access::AccessLog;
 use crate::mirror::counters::{Answered, LeftOut, OutcomeKind};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::{Closing, Counters, Pause};
 use crate::observe::counters::{PerWorker, Tallied};
 use crate::observe::histogram::Distribution;
+use crate::observe::label::Label;
+use crate::observe::lines::DropReason;
 use crate::server::plan::Plan;
 use crate::server::sight::Sight;
 use crate::upstream::counters::Dropped;
@@ -45,7 +46,9 @@ pub(super) struct ProcessNumbers {
     pub(super) items: Tallied<LeftOut>,
     pub(super) closings: Tallied<Closing>,
     pub(super) pauses: Tallied<Pause>,
-    pub(super) dropped_lines: u64,
+    /// By [`DropReason`], in its order.
+    pub(super) dropped_access_lines: [u64; DropReason::ALL.len()],
+    pub(super) dropped_log_lines: [u64; DropReason::ALL.len()],
     pub(super) reloads: u64,
     pub(super) failed_reloads: u64,
 }
@@ -172,11 +175,20 @@ fn rest<'n, C: 'n, N: Clone + 'n>(
     .collect()
 }
 
+fn difference<const N: usize>(mut now: [u64; N], earlier: [u64; N]) -> [u64; N] {
+    for (now, earlier) in now.iter_mut().zip(earlier) {
+        *now = now.saturating_sub(earlier);
+    }
+    now
+}
+
 impl ProcessNumbers {
     fn of(sight: &Sight) -> ProcessNumbers {
         let counters = || sight.counters.iter();
         let sum = |read: fn(&Counters) -> u64| counters().map(|counters| read(counters)).sum();
         let access = sight.access.as_ref();
+        let dropped =
+            |read: &dyn Fn(DropReason) -> u64| [DropReason::Queue, DropReason::Write].map(read);
         let (reloads, failed_reloads) = sight.reloads();
         ProcessNumbers {
             connections: sum(|counters| counters.connections.read()),
@@ -187,7 +199,8 @@ impl ProcessNumbers {
             items: Tallied::of_all(counters().map(|counters| &counters.items)),
             closings: Tallied::of_all(counters().map(|counters| &counters.closings)),
             pauses: Tallied::of_all(counters().map(|counters| &counters.pauses)),
-            dropped_lines: access.map_or(0, AccessLog::dropped_lines) as u64,
+            dropped_access_lines: dropped(&|reason| access.map_or(0, |log| log.dropped(reason))),
+            dropped_log_lines: dropped(&|reason| sight.dropped_log_lines(reason)),
             reloads,
             failed_reloads,
         }
@@ -203,7 +216,11 @@ impl ProcessNumbers {
             items: self.items.since(&earlier.items),
             closings: self.closings.since(&earlier.closings),
             pauses: self.pauses.since(&earlier.pauses),
-            dropped_lines: self.dropped_lines - earlier.dropped_lines,
+            dropped_access_lines: difference(
+                self.dropped_access_lines,
+                earlier.dropped_access_lines,
+            ),
+            dropped_log_lines: difference(self.dropped_log_lines, earlier.dropped_log_lines),
             reloads: self.reloads - earlier.reloads,
             failed_reloads: self.failed_reloads - earlier.failed_reloads,
         }

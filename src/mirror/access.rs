@@ -7,42 +7,55 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
-use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
+use tracing::{info, warn};
 
 use crate::config::LogFormat;
 use crate::mirror::counters::{Answered, OutcomeKind};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::Route;
 use crate::observe::label::Label;
+use crate::observe::lines::{DropReason, Lines, LinesGuard};
 use crate::observe::moment::rfc3339;
 
 /// The longest method that is told in full; those of HTTP are shorter.
 const METHOD_BYTES_MAX: usize = 16;
 
+/// The bytes of lines that may wait to be written. A reader that stops for some seconds loses nothing.
+const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Where the lines go.
 #[derive(Clone)]
 pub struct AccessLog {
-    writer: NonBlocking,
+    lines: Lines,
     format: LogFormat,
 }
 
 impl AccessLog {
     /// A log to standard output. The guard keeps it alive; dropping that writes what is still queued.
-    pub fn to_stdout(format: LogFormat) -> (AccessLog, WorkerGuard) {
-        let (writer, guard) = NonBlocking::new(std::io::stdout());
-        (AccessLog { writer, format }, guard)
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn to_stdout(format: LogFormat) -> io::Result<(AccessLog, LinesGuard)> {
+        let tell = |result: Result<(), &io::Error>| match result {
+            Ok(()) => info!("the access log can be written again"),
+            Err(error) => {
+                warn!(%error, "the access log cannot be written to standard output; its lines are lost until it can");
+            }
+        };
+        let (lines, guard) = Lines::start("access-log", QUEUE_BYTES_MAX, io::stdout(), tell)?;
+        Ok((AccessLog { lines, format }, guard))
     }
 
-    /// How many lines were dropped because nobody read them fast enough.
-    pub fn dropped_lines(&self) -> usize {
-        self.writer.error_counter().dropped_lines()
+    /// How many lines were dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.lines.dropped(reason)
     }
 
     /// The entry of a request that began at `started`.
@@ -139,8 +152,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let mut line = self.line();
         line.push('\n');
-        // What nobody reads fast enough is dropped; a worker never waits.
-        let _ = self.log.writer.write_all(line.as_bytes());
+        self.log.lines.push(line.as_bytes());
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use crate::config::Config;
 use crate::mirror::access::AccessLog;
 use crate::mirror::totals::Counters;
+use crate::observe::lines::{DropReason, Lines};
 use crate::server::plan::Plan;
 
 /// A running mirror, seen from outside.
@@ -25,6 +26,7 @@ pub struct Sight {
     pub counters: Vec<Arc<Counters>>,
     /// Where requests are told of, if anywhere.
     pub access: Option<AccessLog>,
+    log: OnceLock<Lines>,
     driver: OnceLock<String>,
     stage: AtomicU8,
     reloads: AtomicU64,
@@ -74,12 +76,24 @@ impl Sight {
             started: Instant::now(),
             counters,
             access,
+            log: OnceLock::new(),
             driver: OnceLock::new(),
             stage: AtomicU8::new(0),
             reloads: AtomicU64::new(0),
             failed_reloads: AtomicU64::new(0),
             current: RwLock::new(current),
         }
+    }
+
+    /// How many lines of the log were dropped for `reason`.
+    pub fn dropped_log_lines(&self, reason: DropReason) -> u64 {
+        self.log.get().map_or(0, |log| log.dropped(reason))
+    }
+
+    /// Takes note of where the log goes.
+    pub fn logs_to(&self, log: Lines) {
+        // There is one log.
+        let _ = self.log.set(log);
     }
 
     /// What the workers wait for their sockets with, in words.

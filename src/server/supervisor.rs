@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use core_affinity::CoreId;
 use tracing::{info, warn};
-use tracing_appender::non_blocking::WorkerGuard;
 
 use crate::config::{
     Changes, Config, DriverChoice, Log, LogFormat, SelfReport, StatsdTarget, Workers,
 };
 use crate::mirror::access::AccessLog;
 use crate::mirror::totals::{Counters, Totals};
+use crate::observe::lines::LinesGuard;
 use crate::server::balance::Balance;
 use crate::server::driver::{self, DriverKind};
 use crate::server::listen::{self, Listener};
@@ -100,7 +100,7 @@ pub struct Mirror {
     reports: mpsc::Receiver<(usize, Report)>,
     sight: Arc<Sight>,
     /// Writes what is left of the access log when all is done.
-    _access_writer: Option<WorkerGuard>,
+    _access_guard: Option<LinesGuard>,
 }
 
 impl Mirror {
@@ -126,7 +126,10 @@ impl Mirror {
         // container of a host to its first cores would crowd those.
         let is_bound = count == cores.len();
         let counters = (0..count).map(|index| Arc::new(Counters::of_worker(index)));
-        let (access, writer) = config.access_log.map(AccessLog::to_stdout).unzip();
+        let access = config.access_log.map(AccessLog::to_stdout).transpose();
+        let access = access
+            .map_err(|error| StartError::System("start a thread for the access log", error))?;
+        let (access, guard) = access.unzip();
         let current = Current::of(&plan, config);
         let sight = Sight::new(address, counters.collect(), access, current);
         let (report, reports) = mpsc::channel();
@@ -139,7 +142,7 @@ impl Mirror {
             workers: Vec::new(),
             reports,
             sight: Arc::new(sight),
-            _access_writer: writer,
+            _access_guard: guard,
         };
         let mut starts = Vec::new();
         for (index, balance) in Balance::for_workers(count).into_iter().enumerate() {

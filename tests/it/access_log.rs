@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::stated::*;
 use crate::support::{
     Action, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope, envelope_request,
+    wait_until,
 };
 
 /// A mirror and the lines of its standard output.
@@ -176,9 +178,8 @@ fn a_pipe_that_nobody_reads_holds_nothing_up_and_what_is_lost_is_counted() {
     sent.join().unwrap();
     let good = envelope_request(envelope("00").as_bytes());
     assert_eq!(client.ask(&good).status, 200);
-    let dropped = mirror
-        .metrics()
-        .of("sentry_mirror_access_log_dropped_total");
+    let metrics = mirror.metrics();
+    let dropped = metrics.of("sentry_mirror_access_log_dropped_total{reason=\"queue\"}");
     assert!(dropped > 1000.0 && dropped < REQUESTS as f64, "{dropped}");
 }
 
@@ -218,4 +219,77 @@ fn a_client_of_ipv4_has_its_ipv4_address_on_a_port_for_both_families() {
         let line = mirror.wait_for_line(event);
         assert!(line.contains(&format!("peer={peer}")), "{line}");
     }
+}
+
+#[test]
+fn what_waits_for_a_reader_is_bounded_in_bytes() {
+    // A line holds the name of its route, which may be long.
+    const NAME_BYTES: usize = 8 * KIB;
+    const REQUESTS: usize = 16_000;
+    let a = Upstream::ok();
+    let text = config(
+        &[a.dsn(KEY_A, 11)],
+        "access_log: json\nadmin: {port: 0}\nworkers: 1\nlimits: {memory_bytes: 4MiB}",
+    );
+    let path = "a".repeat(NAME_BYTES);
+    let text = text.replace(
+        "@mirror.example.com/",
+        &format!("@mirror.example.com/{path}/"),
+    );
+    let (_unread, writer) = std::io::pipe().unwrap();
+    let mirror = Process::start_with_stdout(&text, Stdio::from(writer));
+    let mut client = mirror.client();
+    let mut sending = client.another_handle();
+    let sent = thread::spawn(move || {
+        // It is refused once its route is known.
+        let request = format!(
+            "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Encoding: none\r\nContent-Length: 0\r\n\r\n"
+        );
+        for _ in 0..REQUESTS / 100 {
+            sending.write_all(request.repeat(100).as_bytes()).unwrap();
+        }
+    });
+    for _ in 0..REQUESTS {
+        assert_eq!(client.response().status, 415);
+    }
+    sent.join().unwrap();
+    let bound = PROCESS_BYTES + WORKER_BYTES + ACCESS_LOG_BYTES + 4 * MIB;
+    let lines_bytes = REQUESTS * NAME_BYTES;
+    assert!(lines_bytes > bound, "the test shows nothing");
+    let peak = mirror.peak_bytes();
+    assert!(peak < bound, "{peak} of {bound} bytes");
+    let metrics = mirror.metrics();
+    let dropped = metrics.of("sentry_mirror_access_log_dropped_total{reason=\"queue\"}");
+    assert!(dropped > 0.0 && dropped < REQUESTS as f64, "{dropped}");
+}
+
+#[test]
+fn lines_that_cannot_be_written_are_counted_and_told_once() {
+    let a = Upstream::ok();
+    let text = config(
+        &[a.dsn(KEY_A, 11)],
+        "access_log: text\nadmin: {port: 0}\nworkers: 1",
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mirror = Process::start_with_stdout(&text, Stdio::from(writer));
+    drop(reader);
+    let lost = || {
+        let metrics = mirror.metrics();
+        metrics.of("sentry_mirror_access_log_dropped_total{reason=\"write\"}")
+    };
+    for sent in 1..=5 {
+        let health = b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n";
+        assert_eq!(mirror.client().ask(health).status, 200);
+        wait_until(|| lost() == f64::from(sent), || lost().to_string());
+    }
+    mirror.wait_for_line("cannot be written");
+    mirror.signal("TERM");
+    let (status, log) = mirror.wait();
+    assert_eq!(status.code(), Some(0));
+    let told: Vec<_> = log
+        .iter()
+        .filter(|line| line.contains("cannot be written"))
+        .collect();
+    assert_eq!(told.len(), 1, "{log:?}");
+    assert!(told[0].contains("Broken pipe"), "{told:?}");
 }

@@ -117,6 +117,7 @@ fn dashboard_and_alerts_name_only_what_there_is() {
         "build_info",
         "workers",
         "access_log_dropped",
+        "log_dropped",
         "sdk_connections",
         "sdk_connections_closed",
         "accept_pauses",

@@ -8,6 +8,9 @@ pub(crate) const MIB: usize = 1024 * KIB;
 pub(crate) const PROCESS_BYTES: usize = 24 * MIB;
 pub(crate) const WORKER_BYTES: usize = 32 * MIB;
 
+/// The access log.
+pub(crate) const ACCESS_LOG_BYTES: usize = 16 * MIB;
+
 /// Each connection of an SDK.
 pub(crate) const CONNECTION_BYTES: usize = 24 * KIB;
 

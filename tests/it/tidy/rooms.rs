@@ -50,7 +50,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("health", &["config", "cli"]),
     ("reload", &["config"]),
     ("report", &["config"]),
-    ("logging", &["panics", "config", "report"]),
+    ("logging", &["panics", "config", "observe", "report"]),
 ];
 
 #[test]
