@@ -9,7 +9,9 @@
 //!
 //! Strict where two parsers could disagree: sizes are hex digits and nothing else, lines end in CRLF
 //! and nothing else. Extensions and trailer fields are checked, bounded and dropped; nobody in
-//! Sentry's world gives them a meaning.
+//! Sentry's world gives them a meaning. In a response, white space is allowed where old servers write
+//! it: behind a size, in front of an extension (RFC 9112 §7.1.1) and in front of a trailer's colon
+//! (§5.1). Nobody reads that response after us, so it cannot smuggle anything.
 
 use std::fmt;
 
@@ -35,6 +37,8 @@ pub struct Chunked {
     limit_bytes: usize,
     /// How many bytes of extensions and trailer fields may still come.
     ignored_bytes_left: usize,
+    /// Whether white space may stand where a request may not have it.
+    is_response: bool,
     /// What the next undecoded bytes are.
     next: Next,
 }
@@ -67,13 +71,22 @@ pub enum Progress {
 }
 
 impl Chunked {
-    /// A decoder for a body of at most `limit_bytes` bytes after decoding.
+    /// A decoder for the body of a request, of at most `limit_bytes` bytes after decoding.
     pub fn new(limit_bytes: usize) -> Chunked {
         Chunked {
             body: Span::default(),
             limit_bytes,
             ignored_bytes_left: IGNORED_BYTES_MAX,
+            is_response: false,
             next: Next::Size,
+        }
+    }
+
+    /// The same for the body of a response.
+    pub fn of_response(limit_bytes: usize) -> Chunked {
+        Chunked {
+            is_response: true,
+            ..Chunked::new(limit_bytes)
         }
     }
 
@@ -122,7 +135,7 @@ impl Chunked {
                             consumed: at,
                         });
                     }
-                    check_trailer(line)?;
+                    check_trailer(line, self.is_response)?;
                     self.ignore(line.len())?;
                 }
             }
@@ -166,7 +179,12 @@ impl Chunked {
             return Err(ChunkError::Malformed("invalid chunk size"));
         }
         if !extensions.is_empty() {
-            if !extensions.starts_with(b";") || extensions.iter().any(is_control) {
+            let unpadded = match self.is_response {
+                true => extensions.trim_ascii_start(),
+                false => extensions,
+            };
+            let is_padding = self.is_response && unpadded.is_empty();
+            if !(is_padding || unpadded.starts_with(b";")) || extensions.iter().any(is_control) {
                 return Err(ChunkError::Malformed("invalid chunk extension"));
             }
             self.ignore(extensions.len())?;
@@ -213,10 +231,14 @@ fn is_control(byte: &u8) -> bool {
 }
 
 /// Checks that a line looks like a header field: a token, a colon, text.
-fn check_trailer(line: &[u8]) -> Result<(), ChunkError> {
+fn check_trailer(line: &[u8], is_response: bool) -> Result<(), ChunkError> {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
     let has_colon = name.len() < line.len();
+    let name = match is_response {
+        true => name.trim_ascii_end(),
+        false => name,
+    };
     if !has_colon || name.is_empty() || !name.iter().all(is_token) || line.iter().any(is_control) {
         return Err(ChunkError::Malformed("invalid trailer field"));
     }

@@ -56,7 +56,9 @@ impl ResponseHead {
         }
         let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; _];
         let mut response = httparse::Response::new(&mut []);
-        let parser = httparse::ParserConfig::default();
+        let mut parser = httparse::ParserConfig::default();
+        // RFC 9112 §5.1 has a proxy take it out; no line of a response is passed on as it came.
+        parser.allow_spaces_after_header_name_in_responses(true);
         match parser.parse_response_with_uninit_headers(&mut response, buffer, &mut slots)? {
             httparse::Status::Partial if buffer.len() >= head_bytes_max => Err(HeadError::TooLarge),
             httparse::Status::Partial => Ok(Parsed::Partial),
@@ -187,6 +189,21 @@ mod tests {
     }
 
     #[test]
+    fn white_space_in_front_of_a_colon_is_no_part_of_a_name() {
+        let text =
+            b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\nX-Empty\t:\r\nRetry-After \t:60\r\n\r\n{}";
+        let mut head = ResponseHead::default();
+        for _ in 0..2 {
+            let parsed = head.parse(text, &Limits::default());
+            assert_eq!(parsed, Ok(Parsed::Complete));
+            let value = |name| head.values(name, text).next();
+            assert_eq!(value(FieldName::ContentLength), Some(&b"2"[..]));
+            assert_eq!(value(FieldName::RetryAfter), Some(&b"60"[..]));
+            assert_eq!(head.fields[1].value.of(text), b"");
+        }
+    }
+
+    #[test]
     fn what_is_no_response_is_refused() {
         for text in [
             "HTTP/1.1 20 OK\r\n\r\n",
@@ -196,7 +213,8 @@ mod tests {
             "HTTP/1.1  200 OK\r\n\r\n",
             "HTTP/1.1 200 a\rb\r\n\r\n",
             "HTTP/1.1 200 a\0b\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA B : b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n : b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n",
         ] {

@@ -336,7 +336,7 @@ impl Connection {
     }
 
     async fn receive_chunked(&mut self, limits: &Limits) -> Result<Bytes, Failure> {
-        let mut chunked = Chunked::new(limits.response_bytes);
+        let mut chunked = Chunked::of_response(limits.response_bytes);
         loop {
             let progress = chunked.decode(self.incoming.buffer());
             let progress = progress.map_err(|error| match error {

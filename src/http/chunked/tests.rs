@@ -12,7 +12,15 @@ fn decode(
     limit_bytes: usize,
     cuts: impl IntoIterator<Item = usize>,
 ) -> Result<Option<(Vec<u8>, usize, usize)>, ChunkError> {
-    let mut chunked = Chunked::new(limit_bytes);
+    decode_by(Chunked::new(limit_bytes), wire, cuts)
+}
+
+/// The same with a decoder of the caller's choice.
+fn decode_by(
+    mut chunked: Chunked,
+    wire: &[u8],
+    cuts: impl IntoIterator<Item = usize>,
+) -> Result<Option<(Vec<u8>, usize, usize)>, ChunkError> {
     let mut buffer = BytesMut::new();
     let (mut start, mut dropped_bytes, mut held_bytes_max) = (0, 0, 0);
     for end in cuts.into_iter().chain([wire.len()]) {
@@ -110,6 +118,39 @@ fn whatever_two_parsers_could_read_differently_is_refused() {
         assert_eq!(at_once(wire.as_bytes()), error, "{wire:?}");
         assert_eq!(byte_by_byte(wire.as_bytes()), error, "{wire:?}");
     }
+}
+
+#[test]
+fn white_space_that_old_servers_write_is_read_in_responses_only() {
+    for wire in [
+        "3  \r\nabc\r\n0\r\n\r\n",
+        "3\t\r\nabc\r\n0 \r\n\r\n",
+        "3 ;a=b\r\nabc\r\n0\t ;c\r\n\r\n",
+        "3\r\nabc\r\n0\r\nX-Sum : 1\r\n\r\n",
+    ] {
+        let wire = wire.as_bytes();
+        for cuts in [0..0, 1..wire.len()] {
+            let decoded = decode_by(Chunked::of_response(100), wire, cuts.clone());
+            let (body, consumed, _) = decoded.unwrap().unwrap();
+            assert_eq!((body.as_slice(), consumed > 0), (&b"abc"[..], true));
+            assert!(decode(wire, 100, cuts).is_err());
+        }
+    }
+    for wire in [
+        " 3\r\nabc\r\n",
+        "3 3\r\nabc\r\n",
+        "3 a\r\nabc\r\n",
+        "3\x0c\r\nabc\r\n",
+        "3 \x0b;a\r\nabc\r\n",
+        "0\r\n : 1\r\n\r\n",
+        "0\r\nX Y : 1\r\n\r\n",
+    ] {
+        let decoded = decode_by(Chunked::of_response(100), wire.as_bytes(), []);
+        assert!(decoded.is_err(), "{wire:?}");
+    }
+    let padded = format!("3{}\r\nabc\r\n0\r\n\r\n", " ".repeat(IGNORED_BYTES_MAX + 1));
+    let decoded = decode_by(Chunked::of_response(100), padded.as_bytes(), []);
+    assert_eq!(decoded, Err(TOO_MUCH_IGNORED));
 }
 
 #[test]
