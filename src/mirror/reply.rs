@@ -5,6 +5,7 @@
 //! several SDKs would take it for a ban on everything (sentry-javascript 11, sentry-rust 0.49).
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 
 use crate::http::line;
 use crate::mirror::counters::Answered;
@@ -326,10 +327,11 @@ fn allowed_headers(endpoint: Endpoint) -> &'static str {
     }
 }
 
-/// Whether a body looks like the JSON that Relay answers with. What it is called does not matter: SDKs
+/// Whether a body is a whole JSON object, as Relay answers with. What it is called does not matter: SDKs
 /// that care try to read it.
 fn is_object(body: &[u8]) -> bool {
-    body.trim_ascii_start().starts_with(b"{")
+    let body = body.trim_ascii_start();
+    body.starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(body).is_ok()
 }
 
 fn reason_phrase(status: u16) -> &'static str {
@@ -356,5 +358,39 @@ fn reason_phrase(status: u16) -> &'static str {
         508 => "Loop Detected",
         // The phrase is not optional for some old clients, but its text does not matter.
         _ => "Status",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_object_is_an_answer_of_relay() {
+        for body in [
+            "{}",
+            " {}\n",
+            r#"{"id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#,
+            r#"{"id": null, "more": [1, {"a": "\u00e9"}]}"#,
+        ] {
+            assert!(is_object(body.as_bytes()), "{body}");
+            for end in 0..body.trim_end().len() {
+                assert!(!is_object(&body.as_bytes()[..end]), "{body} cut at {end}");
+            }
+        }
+        for body in [
+            "",
+            "ok",
+            "[]",
+            "null",
+            "1",
+            "\"{}\"",
+            "{}{}",
+            "{} x",
+            "<p>{}</p>",
+            "{a:1}",
+        ] {
+            assert!(!is_object(body.as_bytes()), "{body}");
+        }
     }
 }

@@ -71,6 +71,12 @@ const HTML: Does =
     Sends("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 11\r\n\r\n<p>fine</p>");
 const TEXT: Does =
     Sends("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\nok");
+/// The JSON ends too early, the response does not.
+const CUT: Does = Sends(
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{\"id\":\"9e",
+);
+const LIST: Does =
+    Sends("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]");
 /// JSON all the same.
 const UNNAMED: Does =
     Sends("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n {}\n");
@@ -90,6 +96,8 @@ const BODIES: &[(&str, &str)] = &[
     ("nothing", ""),
     ("html", "<p>fine</p>"),
     ("object", " {}\n"),
+    ("cut", r#"{"id":"9e"#),
+    ("list", "[]"),
 ];
 
 /// What the outbounds do, the answer under `first_success`, and the one under `primary`, as [`told`]
@@ -121,6 +129,9 @@ const ROWS: &[Row] = &[
     (&[EMPTY],                  "200 made", "200 nothing"),
     (&[HTML],                   "200 made", "200 html"),
     (&[TEXT],                   "200 made", "200 ok"),
+    (&[CUT],                    "200 made", "200 cut"),
+    (&[CUT, OK],                "200 made", "200 cut"),
+    (&[LIST],                   "200 made", "200 list"),
     (&[UNNAMED],                "200 object", "200 object"),
     (&[Says(202), OK],          "200 made", "202 a"),
     (&[HTML, Hangs],            "200 made", "200 html"),
