@@ -45,6 +45,18 @@ pub fn of_response(
     Ok(declared.unwrap_or(Framing::UntilClose))
 }
 
+/// Whether a response that has no body because of its status declares one all the same. A server must
+/// not do that with a 204 (RFC 9110 §8.6, RFC 9112 §6.1), and one that does may well send that body.
+pub fn declares_forbidden_body(head: &ResponseHead, buffer: &[u8]) -> bool {
+    let mut lengths = head.values(FieldName::ContentLength, buffer);
+    matches!(head.status, 204 | 304)
+        && (lengths.any(|length| length != b"0")
+            || head
+                .values(FieldName::TransferEncoding, buffer)
+                .next()
+                .is_some())
+}
+
 /// What the headers of a message say about its body, where they say anything.
 fn declared<'b, V: Iterator<Item = &'b [u8]>>(
     version: Version,
@@ -232,6 +244,26 @@ mod tests {
                 assert_eq!(response(status, lines, Method::Post), Ok(Framing::Empty));
             }
             assert_eq!(response(200, lines, Method::Head), Ok(Framing::Empty));
+        }
+    }
+
+    #[test]
+    fn a_body_that_may_not_be_there_is_doubtful() {
+        for (status, lines, declares) in [
+            (204, "", false),
+            (204, "Content-Length: 0", false),
+            (204, "Content-Length: 5", true),
+            (204, "Content-Length: 0|Content-Length: 5", true),
+            (204, "Transfer-Encoding: chunked", true),
+            (304, "Content-Length: 5", true),
+            (200, "Content-Length: 5", false),
+        ] {
+            let lines = lines.replace('|', "\r\n");
+            let text = format!("HTTP/1.1 {status} X\r\n{lines}\r\n\r\n");
+            let mut head = ResponseHead::default();
+            head.parse(text.as_bytes(), &Limits::default()).unwrap();
+            let found = declares_forbidden_body(&head, text.as_bytes());
+            assert_eq!(found, declares, "{text:?}");
         }
     }
 

@@ -87,7 +87,7 @@ labels! {
         ConnectTimeout => "connect_timeout",
         /// See [`Failure::Tls`].
         Tls => "tls",
-        /// See [`Failure::Send`].
+        /// See [`Failure::Send`] and [`Failure::CutShort`].
         Send => "send",
         /// See [`Failure::Receive`].
         Receive => "receive",
@@ -169,7 +169,7 @@ impl OutcomeKind {
             Failure::Connect(_) => OutcomeKind::Connect,
             Failure::ConnectTimeout => OutcomeKind::ConnectTimeout,
             Failure::Tls(_) => OutcomeKind::Tls,
-            Failure::Send(_) => OutcomeKind::Send,
+            Failure::Send(_) | Failure::CutShort(_) => OutcomeKind::Send,
             Failure::Receive(_) => OutcomeKind::Receive,
             Failure::Closed => OutcomeKind::Closed,
             Failure::Malformed(_) => OutcomeKind::Malformed,

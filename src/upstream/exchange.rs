@@ -2,13 +2,14 @@
 //!
 //! The response decides whether the connection may be used again, and only a clean one allows it:
 //! the request was sent whole, the body had a known end, nothing follows it, and the upstream did not
-//! ask to close. Responses are bounded; interim ones (1xx) are skipped.
+//! ask to close. Responses are bounded; interim ones (1xx) are skipped, before the request is sent
+//! whole as well as after.
 
 use std::fmt;
 use std::io;
 use std::time::SystemTime;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::budget::Reservation;
 use crate::http::chunked::{ChunkError, Chunked, Progress};
@@ -19,11 +20,13 @@ use crate::http::response::ResponseHead;
 use crate::limits::Limits;
 use crate::sentry::rate_limits;
 use crate::upstream::incoming::Incoming;
+use crate::upstream::probe::{Heard, Watch};
 use crate::upstream::response::Response;
-use crate::upstream::stream::{Sent, Stream};
+use crate::upstream::stream::{READ_BYTES, Sent, Stream};
 
-/// How many heads a response may have, the interim ones (1xx) included. One or two are usual.
-const HEADS_MAX: usize = 16;
+/// How many bytes the interim responses (1xx) to one request may have. A server that says every second
+/// that it is busy (102) needs 30 for each, and one that names what to load early (103) a few hundred.
+const INTERIM_BYTES_MAX: usize = 32 * 1024;
 
 /// The content type of Relay's answers.
 const JSON: &[u8] = b"application/json";
@@ -60,6 +63,9 @@ pub enum Failure {
     Tls(io::Error),
     /// The request could not be sent.
     Send(io::Error),
+    /// The upstream answered with this status below 300 before it had the request, and then did not
+    /// take the rest.
+    CutShort(u16),
     /// The response could not be read.
     Receive(io::Error),
     /// The upstream closed before its response was complete.
@@ -94,7 +100,8 @@ impl Failure {
             Failure::Dns | Failure::ConnectTimeout | Failure::Tls(_) | Failure::Timeout => true,
             Failure::Connect(error) => !is_own_shortage(error),
             Failure::Send(_) | Failure::Receive(_) | Failure::Closed => true,
-            Failure::Malformed(_)
+            Failure::CutShort(_)
+            | Failure::Malformed(_)
             | Failure::TooLarge
             | Failure::Overloaded
             | Failure::Paused
@@ -114,6 +121,9 @@ impl fmt::Display for Failure {
             Failure::ConnectTimeout => f.write_str("connecting took longer than timeouts.connect"),
             Failure::Tls(error) => write!(f, "TLS: {error}"),
             Failure::Send(error) => write!(f, "cannot send the request: {error}"),
+            Failure::CutShort(status) => {
+                write!(f, "answered {status}, but did not take the whole request")
+            }
             Failure::Receive(error) => write!(f, "cannot read the response: {error}"),
             Failure::Closed => f.write_str("closed before the response was complete"),
             Failure::Malformed(reason) => write!(f, "malformed response: {reason}"),
@@ -154,12 +164,63 @@ pub struct Connection {
     stream: Stream,
     /// Empty between exchanges.
     incoming: Incoming,
-    /// Reused from response to response for its memory.
-    head: ResponseHead,
+    heads: Heads,
     /// Whether the last exchange left it fit for another.
     is_reusable: bool,
     /// Whether a byte of the current response has arrived.
     saw_response: bool,
+    /// Whether the request can be sent again elsewhere: all its parts are still there.
+    has_request: bool,
+}
+
+/// The heads of the response that is being read.
+#[derive(Default)]
+struct Heads {
+    /// The last one. Reused from response to response for its memory.
+    head: ResponseHead,
+    /// How many were read.
+    count: usize,
+    /// How many bytes interim ones have had.
+    interim_bytes: usize,
+}
+
+impl Heads {
+    /// Whether the head that was just parsed is an interim one, to be skipped.
+    ///
+    /// # Errors
+    /// [`Failure::Malformed`] where nothing can follow.
+    fn is_interim(&mut self) -> Result<bool, Failure> {
+        self.count += 1;
+        match self.head.status {
+            // The request asked for no other protocol, so nothing can follow a 101.
+            101 => Err(Failure::Malformed("unasked 101 response".to_owned())),
+            ..200 => {
+                self.interim_bytes += self.head.len;
+                match self.interim_bytes <= INTERIM_BYTES_MAX {
+                    true => Ok(true),
+                    false => Err(Failure::Malformed("too many interim responses".to_owned())),
+                }
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// What has been said before the request was sent whole. Takes interim responses out of `buffer`.
+    fn judge(&mut self, buffer: &mut BytesMut, limits: &Limits) -> Heard {
+        loop {
+            match self.head.parse(buffer, limits) {
+                Ok(Parsed::Partial) if buffer.len() < READ_BYTES => return Heard::Nothing,
+                Ok(Parsed::Complete) => {}
+                Ok(Parsed::Partial) | Err(_) => return Heard::Refusal,
+            }
+            match self.is_interim() {
+                Ok(true) => buffer.advance(self.head.len),
+                // It is read again when the response is.
+                Ok(false) if self.head.status < 300 => return Heard::Acceptance,
+                Ok(false) | Err(_) => return Heard::Refusal,
+            }
+        }
+    }
 }
 
 impl Connection {
@@ -168,9 +229,10 @@ impl Connection {
         Connection {
             stream,
             incoming: Incoming::new(share),
-            head: ResponseHead::default(),
+            heads: Heads::default(),
             is_reusable: true,
             saw_response: false,
+            has_request: true,
         }
     }
 
@@ -179,10 +241,18 @@ impl Connection {
         self.is_reusable
     }
 
-    /// Whether a byte of the response arrived before the exchange failed; if not, the upstream may
-    /// have closed the connection before it saw the request.
-    pub fn saw_response(&self) -> bool {
-        self.saw_response
+    /// Whether `result`, what came of the last exchange, says that the connection was given up by the
+    /// upstream before it saw the request, if it was used before. Then the request may be sent again
+    /// elsewhere.
+    pub fn was_stale(&self, result: &Result<Response, Failure>) -> bool {
+        self.has_request
+            && match result {
+                // It gave up waiting for a request (RFC 9110 §15.5.9).
+                Ok(response) => response.status == 408 && !self.is_reusable,
+                // What came was no answer, but the rest of an earlier one.
+                Err(Failure::Malformed(_)) => self.heads.count == 0,
+                Err(_) => !self.saw_response,
+            }
     }
 
     /// Whether nothing happened on the connection since its last exchange.
@@ -201,54 +271,86 @@ impl Connection {
     ) -> Result<Response, Failure> {
         self.is_reusable = false;
         self.saw_response = false;
-        let mut head = std::mem::take(&mut request.head);
-        let mut body = std::mem::take(&mut request.body);
-        let mut is_tail = false;
-        let error = loop {
-            match self.stream.send(head, body).await {
-                Sent::Whole(tail, _) if is_tail => {
-                    request.tail = tail;
-                    return self.receive(request.method, limits).await;
-                }
-                Sent::Whole(sent_head, sent_body) => {
-                    (request.head, request.body) = (sent_head, sent_body);
-                    if request.tail.is_empty() {
-                        return self.receive(request.method, limits).await;
-                    }
-                    is_tail = true;
-                    (head, body) = (std::mem::take(&mut request.tail), Bytes::new());
-                }
-                Sent::Broken(error, tail, _) if is_tail => {
-                    request.tail = tail;
-                    break Some(error);
-                }
-                Sent::Broken(error, head, body) => {
-                    (request.head, request.body) = (head, body);
-                    break Some(error);
-                }
-                Sent::Answered => {
-                    self.saw_response = true;
-                    break None;
-                }
-            }
+        self.has_request = true;
+        self.heads.count = 0;
+        self.heads.interim_bytes = 0;
+        let sent = self.send(request, limits).await;
+        self.saw_response = self.heads.count > 0 || !self.incoming.bytes().is_empty();
+        let Err(error) = sent else {
+            return self.receive(request.method, limits).await;
         };
-        // An upstream may answer early, say 413, and read no further or even close; its answer is
-        // worth more than the error that the closing caused.
+        // An upstream may refuse early, say with 413, and read no further or even close; its answer is
+        // worth more than the error that the closing caused. An early 200 is worth nothing: what it
+        // accepts has not arrived.
         let received = self.receive(request.method, limits).await;
         self.is_reusable = false;
-        match error {
-            Some(error) => received.map_err(|_| Failure::Send(error)),
-            None => received,
+        match (received, error) {
+            (Ok(response), _) if response.status >= 300 => Ok(response),
+            (Ok(response), _) => Err(Failure::CutShort(response.status)),
+            (Err(_), Some(error)) => Err(Failure::Send(error)),
+            (Err(failure), None) => Err(failure),
         }
+    }
+
+    /// Sends `request`, and puts its parts back into it.
+    ///
+    /// # Errors
+    /// It is not sent whole: the connection broke, or, without an error, the upstream has refused the
+    /// request. Then what could be sent no more is lost.
+    async fn send(
+        &mut self,
+        request: &mut Request,
+        limits: &Limits,
+    ) -> Result<(), Option<io::Error>> {
+        let heads = &mut self.heads;
+        let mut judge = |buffer: &mut BytesMut| heads.judge(buffer, limits);
+        let mut watch = Watch::new(self.incoming.buffer(), &mut judge);
+        let head = std::mem::take(&mut request.head);
+        let body = std::mem::take(&mut request.body);
+        let sent_bytes = head.len() + body.len();
+        match self.stream.send(head, body, &mut watch).await {
+            Sent::Whole(head, body) => (request.head, request.body) = (head, body),
+            Sent::Broken(error, head, body) => {
+                (request.head, request.body) = (head, body);
+                return Err(Some(error));
+            }
+            Sent::Refused => {
+                self.has_request = false;
+                return Err(None);
+            }
+        }
+        if request.tail.is_empty() {
+            return Ok(());
+        }
+        if sent_bytes > READ_BYTES {
+            // It may have filled the socket.
+            watch.begin(self.stream.socket());
+        }
+        let tail = std::mem::take(&mut request.tail);
+        match self.stream.send(tail, Bytes::new(), &mut watch).await {
+            Sent::Whole(tail, _) => request.tail = tail,
+            Sent::Broken(error, tail, _) => {
+                request.tail = tail;
+                return Err(Some(error));
+            }
+            Sent::Refused => {
+                self.has_request = false;
+                return Err(None);
+            }
+        }
+        Ok(())
     }
 
     async fn receive(&mut self, method: Method, limits: &Limits) -> Result<Response, Failure> {
         self.receive_head(limits).await?;
-        let head = self.incoming.bytes().get(..self.head.len);
+        let known = &self.heads.head;
+        let head = self.incoming.bytes().get(..known.len);
         let head = head.unwrap_or_default();
-        let framing = framing::of_response(&self.head, head, method)
+        let framing = framing::of_response(known, head, method)
             .map_err(|error| Failure::Malformed(error.to_string()))?;
-        let is_kept = self.head.keep_alive(head) && framing != Framing::UntilClose;
+        let is_kept = known.keep_alive(head)
+            && framing != Framing::UntilClose
+            && !framing::declares_forbidden_body(known, head);
         let mut response = self.take_head()?;
         response.body = match framing {
             Framing::Empty => Bytes::new(),
@@ -263,8 +365,8 @@ impl Connection {
 
     /// The response without its body, which is at the front of the buffer then.
     fn take_head(&mut self) -> Result<Response, Failure> {
-        let mut response = Response::with_status(self.head.status);
-        for Field { name, value, .. } in &self.head.fields {
+        let mut response = Response::with_status(self.heads.head.status);
+        for Field { name, value, .. } in &self.heads.head.fields {
             let slot = match name {
                 FieldName::ContentType => &mut response.content_type,
                 FieldName::ContentEncoding => &mut response.notices_mut().content_encoding,
@@ -290,22 +392,19 @@ impl Connection {
             let seconds = rate_limits::parse_retry_after(value, SystemTime::now());
             response.notices_mut().retry_after_seconds = seconds;
         }
-        self.incoming.skip(self.head.len);
+        self.incoming.skip(self.heads.head.len);
         Ok(response)
     }
 
     /// Reads up to the end of the first head that is not an interim response.
     async fn receive_head(&mut self, limits: &Limits) -> Result<(), Failure> {
-        for _ in 0..HEADS_MAX {
+        loop {
             self.receive_one_head(limits).await?;
-            match self.head.status {
-                // The request asked for no other protocol, so nothing can follow a 101.
-                101 => return Err(Failure::Malformed("unasked 101 response".to_owned())),
-                ..200 => self.incoming.skip(self.head.len),
-                _ => return Ok(()),
+            if !self.heads.is_interim()? {
+                return Ok(());
             }
+            self.incoming.skip(self.heads.head.len);
         }
-        Err(Failure::Malformed("too many interim responses".to_owned()))
     }
 
     async fn receive_one_head(&mut self, limits: &Limits) -> Result<(), Failure> {
@@ -313,7 +412,7 @@ impl Connection {
         loop {
             let bytes = self.incoming.bytes();
             if due.is_due(bytes, ResponseHead::bytes_max(limits)) {
-                let parsed = self.head.parse(bytes, limits);
+                let parsed = self.heads.head.parse(bytes, limits);
                 match parsed.map_err(|error| Failure::Malformed(error.to_string()))? {
                     Parsed::Partial => {}
                     Parsed::Complete => return Ok(()),
@@ -328,7 +427,7 @@ impl Connection {
             return Err(Failure::TooLarge);
         }
         // What was copied of the head lives as long.
-        self.incoming.reserve(self.head.len + length)?;
+        self.incoming.reserve(self.heads.head.len + length)?;
         while self.incoming.bytes().len() < length {
             self.read().await?;
         }

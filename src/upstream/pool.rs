@@ -178,8 +178,8 @@ impl Upstream {
         &self.shared
     }
 
-    /// Sends over a pooled connection, and once more over a fresh one where the pooled one was
-    /// closed before any byte of a response: most likely the upstream never saw the request.
+    /// Sends over a pooled connection, and once more over a fresh one where the pooled one was stale:
+    /// most likely the upstream never saw the request.
     async fn attempt(
         &self,
         request: &mut Request,
@@ -188,14 +188,12 @@ impl Upstream {
     ) -> Result<(Response, Box<Kept>), Failure> {
         if let Some(mut kept) = self.reuse(begun, limits).await {
             self.counters().reused.count();
-            match kept.connection.exchange(request, limits).await {
-                Ok(response) => return Ok((response, kept)),
-                Err(failure) if kept.connection.saw_response() => return Err(failure),
-                Err(_stale) => {
-                    self.counters().retries.count();
-                    debug!(origin = %self.shared.origin, "a reused connection was closed; trying a fresh one")
-                }
+            let result = kept.connection.exchange(request, limits).await;
+            if !kept.connection.was_stale(&result) {
+                return result.map(|response| (response, kept));
             }
+            self.counters().retries.count();
+            debug!(origin = %self.shared.origin, "a reused connection was given up; trying a fresh one");
         }
         // Apart from the rest, because it is rare and large: every delivery would carry the room for it.
         let connecting = Box::pin(connect(&self.shared, limits.connect_timeout));

@@ -1,8 +1,10 @@
-//! Noticing that an upstream answers while it is still being sent the request.
+//! Hearing what an upstream says while it is still being sent the request.
 //!
 //! A server that refuses a large body (413, 401) may answer at once and read no further. Sending
 //! would then wait until the deadline for room that never comes, with the answer lying there unread.
-//! So a write that makes no progress for a moment looks whether there is an answer.
+//! So a write that makes no progress for a moment looks at what has arrived. Only a final answer of
+//! 300 and above ends the sending: a server may say 100 or 103 at any time (RFC 9110 §15.2), and one
+//! that says 200 too early has to be sent the rest all the same.
 
 use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
@@ -10,6 +12,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use monoio::net::TcpStream;
 use monoio::time::sleep;
 use rustix::net::RecvFlags;
@@ -18,6 +21,10 @@ use crate::sys;
 
 /// How long a write makes no progress before one looks for an answer.
 const STALL: Duration = Duration::from_millis(50);
+
+/// How much of an early answer is read before it is whole. A head that is longer is read only when
+/// sending has ended.
+const EARLY_BYTES_MAX: usize = 16 * 1024;
 
 /// A look at a socket that is lent to a write.
 ///
@@ -30,48 +37,113 @@ pub struct Probe {
 
 impl Probe {
     /// A probe for `stream`.
-    pub fn new(stream: &TcpStream) -> Probe {
+    fn new(stream: &TcpStream) -> Probe {
         Probe {
             socket: sys::duplicate(stream).ok(),
         }
     }
 
-    /// Whether bytes have arrived. The end of the stream is none: the write will tell of it.
-    pub fn has_bytes(&self) -> bool {
-        self.receive(&mut [0], RecvFlags::PEEK) > 0
-    }
-
-    /// Takes the bytes that have arrived, as many as fit into `room`.
+    /// Takes the bytes that have arrived, as many as fit into `room`. The end of the stream is none:
+    /// the write will tell of it.
     pub fn take_bytes(&self, room: &mut [u8]) -> usize {
-        self.receive(room, RecvFlags::empty())
-    }
-
-    fn receive(&self, room: &mut [u8], flags: RecvFlags) -> usize {
         let Some(socket) = &self.socket else {
             return 0;
         };
-        match rustix::net::recv(socket, room, flags | RecvFlags::DONTWAIT) {
+        match rustix::net::recv(socket, room, RecvFlags::DONTWAIT) {
             Ok((count, _)) => count,
             Err(_) => 0,
         }
     }
 }
 
-/// The output of `writing`; or `None`, with the write given up, where it stalls and `is_answered`.
-pub async fn unless_answered<T>(
-    mut writing: Pin<&mut impl Future<Output = T>>,
-    mut is_answered: impl FnMut() -> bool,
-) -> Option<T> {
-    loop {
-        let mut stall = Box::pin(sleep(STALL));
-        let written = poll_fn(|context| match writing.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending => stall.as_mut().poll(context).map(|()| None),
-        });
-        match written.await {
-            Some(output) => return Some(output),
-            None if is_answered() => return None,
-            None => {}
+/// What an upstream has said so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// No final answer.
+    Nothing,
+    /// A final answer below 300: it has accepted what it does not have yet.
+    Acceptance,
+    /// A final answer of 300 and above, or none that could be read: it needs nothing more.
+    Refusal,
+}
+
+/// Judges what has arrived, and takes the interim responses out of it.
+pub type Judge<'c> = dyn FnMut(&mut BytesMut) -> Heard + 'c;
+
+/// What watches the upstream while it is sent one request.
+pub struct Watch<'c> {
+    probe: Option<Probe>,
+    /// Where early bytes go: they are the first of the response.
+    buffer: &'c mut BytesMut,
+    judge: &'c mut Judge<'c>,
+    is_accepted: bool,
+}
+
+impl<'c> Watch<'c> {
+    /// Nothing is watched before [`Watch::begin`].
+    pub fn new(buffer: &'c mut BytesMut, judge: &'c mut Judge<'c>) -> Watch<'c> {
+        Watch {
+            probe: None,
+            buffer,
+            judge,
+            is_accepted: false,
         }
     }
+
+    /// Watches `stream` from now on.
+    pub fn begin(&mut self, stream: &TcpStream) {
+        self.probe.get_or_insert_with(|| Probe::new(stream));
+    }
+
+    /// The output of `writing`; or `None`, with the write given up, where it stalls and the upstream
+    /// has refused the request. `read` appends what has arrived to the buffer; where it says that
+    /// nothing more can come, sending ends as well.
+    pub async fn unless_refused<T>(
+        &mut self,
+        mut writing: Pin<&mut impl Future<Output = T>>,
+        mut read: impl FnMut(&Probe, &mut BytesMut) -> bool,
+    ) -> Option<T> {
+        if self.probe.is_none() {
+            return Some(writing.await);
+        }
+        loop {
+            let mut stall = Box::pin(sleep(STALL));
+            let written = poll_fn(|context| match writing.as_mut().poll(context) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending => stall.as_mut().poll(context).map(|()| None),
+            });
+            match written.await {
+                Some(output) => return Some(output),
+                None if self.is_refused(&mut read) => return None,
+                None => {}
+            }
+        }
+    }
+
+    fn is_refused(&mut self, read: &mut impl FnMut(&Probe, &mut BytesMut) -> bool) -> bool {
+        let Some(probe) = &self.probe else {
+            return false;
+        };
+        if self.is_accepted {
+            return false;
+        }
+        let has_ended = self.buffer.len() < EARLY_BYTES_MAX && read(probe, self.buffer);
+        match (self.judge)(self.buffer) {
+            Heard::Nothing => has_ended,
+            Heard::Acceptance => {
+                self.is_accepted = true;
+                false
+            }
+            Heard::Refusal => true,
+        }
+    }
+}
+
+/// Appends what has arrived on a socket without TLS to `buffer`; its end will be told by the write.
+pub fn read_plain(probe: &Probe, buffer: &mut BytesMut) -> bool {
+    let filled = buffer.len();
+    buffer.resize(EARLY_BYTES_MAX.max(filled), 0);
+    let count = probe.take_bytes(buffer.get_mut(filled..).unwrap_or_default());
+    buffer.truncate(filled + count);
+    false
 }

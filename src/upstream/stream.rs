@@ -12,7 +12,7 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
 
 use crate::sys::{self, Gather};
-use crate::upstream::probe::{Probe, unless_answered};
+use crate::upstream::probe::{Probe, Watch, read_plain};
 use crate::upstream::tls::TlsStream;
 
 /// How much room a read is given at least. Most messages of this protocol fit one such read.
@@ -33,25 +33,35 @@ pub enum Sent {
     Whole(Vec<u8>, Bytes),
     /// The connection broke.
     Broken(io::Error, Vec<u8>, Bytes),
-    /// The upstream has answered and reads no further. The rest is not sent, so all that can follow
-    /// is to read the answer.
-    Answered,
+    /// The upstream has refused the request before it was there. The rest is not sent, so all that can
+    /// follow is to read the answer.
+    Refused,
 }
 
 impl Stream {
-    /// Sends `head` and then `body`.
-    pub async fn send(&mut self, head: Vec<u8>, body: Bytes) -> Sent {
+    /// Sends `head` and then `body`, and lets `watch` see what the upstream says meanwhile.
+    pub async fn send(&mut self, head: Vec<u8>, body: Bytes, watch: &mut Watch<'_>) -> Sent {
         match self {
             Stream::Plain(stream) if body.is_empty() => {
-                let (result, head) = write_all(stream, head).await;
-                Sent::of(result, head, body)
+                match write_unless_refused(stream, head, watch, read_plain).await {
+                    Some((result, head)) => Sent::of(result, head, body),
+                    None => Sent::Refused,
+                }
             }
-            Stream::Plain(stream) => write_gather(stream, Gather::new(head, body)).await,
-            Stream::Tls(stream) => match Box::pin(stream.send(&head, &body)).await {
+            Stream::Plain(stream) => write_gather(stream, Gather::new(head, body), watch).await,
+            Stream::Tls(stream) => match Box::pin(stream.send(&head, &body, watch)).await {
                 Ok(true) => Sent::Whole(head, body),
-                Ok(false) => Sent::Answered,
+                Ok(false) => Sent::Refused,
                 Err(error) => Sent::Broken(error, head, body),
             },
+        }
+    }
+
+    /// The socket, to be watched.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.socket(),
         }
     }
 
@@ -120,20 +130,18 @@ pub async fn write_all<B: IoBuf>(stream: &mut TcpStream, mut buffer: B) -> (io::
 }
 
 /// The same, for what an upstream may not want to read to its end: `None`, with the rest given up,
-/// where the write stalls and `is_answered`. A probe is made once the first write was not enough.
-pub async fn write_unless_answered(
+/// where the write stalls and the upstream has refused the request, see [`Watch::unless_refused`]. It
+/// is watched once the first write was not enough.
+pub async fn write_unless_refused(
     stream: &mut TcpStream,
     mut buffer: Vec<u8>,
-    probe: &mut Option<Probe>,
-    mut is_answered: impl FnMut(&Probe) -> bool,
+    watch: &mut Watch<'_>,
+    mut read: impl FnMut(&Probe, &mut BytesMut) -> bool,
 ) -> Option<(io::Result<()>, Vec<u8>)> {
     let mut sent = 0;
     while sent < buffer.len() {
         let writing = stream.write(buffer.slice(sent..));
-        let (result, rest) = match probe {
-            None => writing.await,
-            Some(probe) => unless_answered(pin!(writing), || is_answered(probe)).await?,
-        };
+        let (result, rest) = watch.unless_refused(pin!(writing), &mut read).await?;
         buffer = rest.into_inner();
         match result {
             Ok(0) => return Some((Err(io::ErrorKind::WriteZero.into()), buffer)),
@@ -141,25 +149,20 @@ pub async fn write_unless_answered(
             Err(error) => return Some((Err(error), buffer)),
         }
         if sent < buffer.len() {
-            probe.get_or_insert_with(|| Probe::new(stream));
+            watch.begin(stream);
         }
     }
     Some((Ok(()), buffer))
 }
 
 /// Writes all of `gather`.
-async fn write_gather(stream: &mut TcpStream, mut gather: Gather) -> Sent {
-    let mut probe: Option<Probe> = None;
+async fn write_gather(stream: &mut TcpStream, mut gather: Gather, watch: &mut Watch<'_>) -> Sent {
     let mut result = Ok(());
     while result.is_ok() && !gather.is_sent() {
         let writing = stream.writev(gather);
-        let written = match &probe {
-            None => Some(writing.await),
-            // Rare and large, so apart from the rest.
-            Some(probe) => Box::pin(unless_answered(pin!(writing), || probe.has_bytes())).await,
-        };
+        let written = watch.unless_refused(pin!(writing), read_plain).await;
         let Some((count, rest)) = written else {
-            return Sent::Answered;
+            return Sent::Refused;
         };
         gather = rest;
         match count {
@@ -168,7 +171,7 @@ async fn write_gather(stream: &mut TcpStream, mut gather: Gather) -> Sent {
             Err(error) => result = Err(error),
         }
         if !gather.is_sent() {
-            probe.get_or_insert_with(|| Probe::new(stream));
+            watch.begin(stream);
         }
     }
     let (head, body) = gather.into_parts();

@@ -21,8 +21,8 @@ use tracing::warn;
 
 use crate::sys;
 use crate::upstream::origin::TlsIdentity;
-use crate::upstream::probe::Probe;
-use crate::upstream::stream::{read_into, write_all, write_unless_answered};
+use crate::upstream::probe::{Probe, Watch};
+use crate::upstream::stream::{read_into, write_all, write_unless_refused};
 
 /// How much plaintext is encrypted before it is sent. It bounds the memory of a connection that
 /// sends a large body; larger slices were not measurably faster.
@@ -155,10 +155,14 @@ impl TlsStream {
         Ok(stream)
     }
 
-    /// Sends `head` and then `body`; `false` where the upstream answers instead of reading on, after
-    /// which nothing more can be sent.
-    pub async fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<bool> {
-        let mut probe = None;
+    /// Sends `head` and then `body`; `false` where the upstream has refused the request instead of
+    /// reading on, after which nothing more can be sent.
+    pub async fn send(
+        &mut self,
+        head: &[u8],
+        body: &[u8],
+        watch: &mut Watch<'_>,
+    ) -> io::Result<bool> {
         let mut sent = 0;
         while sent < head.len() + body.len() {
             let slices = [
@@ -175,9 +179,13 @@ impl TlsStream {
                 true => self.send_ciphertext()?,
                 false => self.take_ciphertext()?,
             };
+            // What is left did not fit into the socket, or is more than may fit.
+            if sent > DIRECT_BYTES_MIN && !outgoing.is_empty() {
+                watch.begin(&self.tcp);
+            }
             let (tcp, session) = (&mut self.tcp, &mut self.session);
-            let is_answered = |probe: &Probe| has_plaintext(session, probe);
-            let writing = write_unless_answered(tcp, outgoing, &mut probe, is_answered);
+            let read = |probe: &Probe, buffer: &mut BytesMut| read_early(session, probe, buffer);
+            let writing = write_unless_refused(tcp, outgoing, watch, read);
             let Some((result, outgoing)) = writing.await else {
                 return Ok(false);
             };
@@ -201,6 +209,11 @@ impl TlsStream {
                 return (Err(error), buffer);
             }
         }
+    }
+
+    /// The socket beneath.
+    pub fn socket(&self) -> &TcpStream {
+        &self.tcp
     }
 
     /// Whether nothing has arrived on this idle session. A late session ticket counts as something:
@@ -325,19 +338,23 @@ impl Write for Outlet<'_> {
     }
 }
 
-/// Lets `session` digest what has arrived, and says whether that was more than its own affairs: an
-/// answer, a closing, or an error, each of which reading will tell.
-fn has_plaintext(session: &mut ClientConnection, probe: &Probe) -> bool {
+/// Lets `session` digest what has arrived and appends the plaintext to `buffer`. `true` where nothing more
+/// can come: after a closing or an error, which reading will tell.
+fn read_early(session: &mut ClientConnection, probe: &Probe, buffer: &mut BytesMut) -> bool {
     let mut room = [0; 4096];
     let count = probe.take_bytes(&mut room);
     let mut unread = room.get(..count).unwrap_or_default();
     while !unread.is_empty() {
-        let read = session.read_tls(&mut unread);
-        let is_own_affair = match session.process_new_packets() {
-            Ok(state) => state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed(),
-            Err(_) => false,
+        if session.read_tls(&mut unread).is_err() {
+            return true;
+        }
+        let Ok(state) = session.process_new_packets() else {
+            return true;
         };
-        if read.is_err() || !is_own_affair {
+        let filled = buffer.len();
+        buffer.resize(filled + state.plaintext_bytes_to_read(), 0);
+        let plaintext = buffer.get_mut(filled..).unwrap_or_default();
+        if session.reader().read_exact(plaintext).is_err() || state.peer_has_closed() {
             return true;
         }
     }

@@ -9,6 +9,7 @@
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
 //! - `bounds`: bounds that no answer tells of.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
+//! - `early`: what upstreams say before they have the whole request.
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
 //! - `shortage`: no file descriptors left.
@@ -52,6 +53,7 @@ mod departures;
 mod deploy;
 mod deployed;
 mod dialog;
+mod early;
 mod endpoints;
 mod handover;
 mod health;

@@ -76,6 +76,78 @@ fn a_reused_connection_that_dies_before_a_byte_of_the_answer_is_retried_once() {
     assert_eq!(upstream.connections(), 2);
 }
 
+const GIVES_UP: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+#[test]
+fn a_request_that_crosses_the_end_of_an_idle_connection_is_sent_again() {
+    let upstream = Upstream::start(|number, _| match number {
+        1 => Action::RawAndClose(GIVES_UP.to_vec()),
+        _ => Action::ok(),
+    });
+    let mirror = mirror(&upstream, "workers: 1\nadmin: {port: 0}");
+    let mut client = mirror.client();
+    assert_eq!(client.ask(&request()).status, 200);
+    assert_eq!(client.ask(&request()).status, 200);
+    assert_eq!(upstream.received().len(), 3);
+    assert_eq!(upstream.connections(), 2);
+    let retries = mirror
+        .metrics()
+        .sum("sentry_mirror_upstream_retries_total", &[]);
+    assert_eq!(retries, 1.0);
+}
+
+#[test]
+fn a_408_is_an_answer_on_a_fresh_connection_the_second_time_and_where_it_keeps_the_connection() {
+    let keeps = || raw("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n");
+    let upstream = Upstream::start(move |number, _| match number {
+        // The first, on a fresh connection.
+        0 => Action::RawAndClose(GIVES_UP.to_vec()),
+        1 => Action::ok(),
+        // The next two are one delivery.
+        2 | 3 => Action::RawAndClose(GIVES_UP.to_vec()),
+        4 => Action::ok(),
+        5 => keeps(),
+        _ => Action::ok(),
+    });
+    let mirror = mirror(&upstream, "workers: 1");
+    let mut client = mirror.client();
+    for (status, received) in [(408, 1), (200, 2), (408, 4), (200, 5), (408, 6), (200, 7)] {
+        assert_eq!(client.ask(&request()).status, status, "{received}");
+        assert_eq!(upstream.received().len(), received);
+    }
+}
+
+#[test]
+fn the_rest_of_an_earlier_response_costs_no_later_request() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for number in 0.. {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4000];
+            assert!(stream.read(&mut request).unwrap() > 0);
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                .unwrap();
+            if number == 0 {
+                // It has said that it was done, and goes on when the next request is there.
+                assert!(stream.read(&mut request).unwrap() > 0);
+                stream.write_all(b"\r\n{\"more\":1}").unwrap();
+            }
+        }
+    });
+    let mirror = Process::start(&config(
+        &[format!("http://{KEY_A}@{address}/11")],
+        "workers: 1",
+    ));
+    let mut client = mirror.client();
+    for _ in 0..2 {
+        assert_eq!(client.ask(&request()).status, 200);
+    }
+}
+
 #[test]
 fn a_fresh_connection_that_dies_is_not_retried() {
     let upstream = Upstream::start(|_, _| Action::Close);
