@@ -4,9 +4,10 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The configuration file where none is named.
 pub const CONFIG_DEFAULT: &str = "config.yml";
@@ -18,6 +19,7 @@ pub const CONFIG_DEFAULT: &str = "config.yml";
 Examples:
   sentry-mirror demo                    see it work, without any configuration
   sentry-mirror -c mirror.yml --check   check a configuration, print its routes
+  sentry-mirror -c - --check --strict   check standard input, strictly
   sentry-mirror -c mirror.yml           run
   sentry-mirror                         run with config.yml
   sentry-mirror health -c mirror.yml    ask a running mirror if it is well
@@ -32,7 +34,7 @@ Exit codes:
   2   the arguments or the configuration are not usable
   128 + the number of the signal, after a second one")]
 pub struct Arguments {
-    /// The configuration file (YAML); config.example.yml explains every key
+    /// The configuration file (YAML), - for standard input; config.example.yml explains every key
     #[arg(short, long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
     pub config: PathBuf,
 
@@ -40,6 +42,10 @@ pub struct Arguments {
     /// and exit with 0 or 2
     #[arg(long)]
     pub check: bool,
+
+    /// Take warnings about the configuration for errors
+    #[arg(long)]
+    pub strict: bool,
 
     /// Log connections, refused requests and the outcome of every delivery (the filter `debug`)
     #[arg(short, long)]
@@ -63,8 +69,31 @@ impl Arguments {
     /// # Errors
     /// What makes no sense, or the help or version that was asked for.
     pub fn of_words(words: Vec<OsString>) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(once_named(words))
+        Arguments::try_parse_from(once_named(words)).map_err(|error| match file_in(&error) {
+            Some(file) => {
+                let told = format!("unexpected argument '{file}'; did you mean -c {file}?");
+                Arguments::command().error(error.kind(), told)
+            }
+            None => error,
+        })
     }
+}
+
+/// What stands where no argument is expected and is probably the name of a configuration file.
+fn file_in(error: &clap::Error) -> Option<&str> {
+    let kind = match error.kind() {
+        ErrorKind::InvalidSubcommand | ErrorKind::ArgumentConflict => {
+            ContextKind::InvalidSubcommand
+        }
+        ErrorKind::UnknownArgument => ContextKind::InvalidArg,
+        _ => return None,
+    };
+    let Some(ContextValue::String(word)) = error.get(kind) else {
+        return None;
+    };
+    let path = Path::new(word);
+    let is_yaml = matches!(path.extension()?.to_str()?, "yml" | "yaml" | "json");
+    (!word.starts_with('-') && (is_yaml || path.is_file())).then_some(word)
 }
 
 /// `arguments` without a second one that repeats the first.
@@ -102,8 +131,6 @@ pub enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -123,6 +150,28 @@ mod tests {
         assert_eq!(named(&["/opt/m", "-c", "f"]), "/opt/m -c f");
         assert_eq!(named(&["/opt/m", "demo"]), "/opt/m demo");
         assert_eq!(named(&["m"]), "m");
+    }
+
+    #[test]
+    fn a_file_without_its_option_is_understood() {
+        for words in [
+            "m dir/config.yml",
+            "m --check dir/config.yml",
+            "m --check --strict -v dir/config.yml",
+            "m health dir/config.yml",
+            "m dir/config.yml --check",
+            "m m dir/config.yml",
+        ] {
+            let words = words.split(' ').map(OsString::from).collect();
+            let told = Arguments::of_words(words).unwrap_err().to_string();
+            let meant = "did you mean -c dir/config.yml?";
+            assert!(told.contains(meant), "{told}");
+        }
+        for words in ["m chekc", "m --conifg", "m -- --config.yml"] {
+            let words = words.split(' ').map(OsString::from).collect();
+            let told = Arguments::of_words(words).unwrap_err().to_string();
+            assert!(!told.contains("did you mean -c"), "{told}");
+        }
     }
 
     #[test]

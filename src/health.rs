@@ -18,7 +18,7 @@ use procfs::net::TcpState;
 use procfs::process::{FDTarget, Process, all_processes};
 
 use crate::cli::{Arguments, CONFIG_DEFAULT};
-use crate::config::Config;
+use crate::config::{Config, Source};
 
 /// How long to wait for the connection, for each write and for each read.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -50,9 +50,10 @@ pub fn ask(path: Option<&Path>, env: &[(String, String)]) -> Health {
         Some(path) => path.to_owned(),
         None => usual_path(),
     };
-    let errors = Config::load(&path, env.iter().cloned()).err();
+    let source = Source::read(&path);
+    let errors = Config::of(&source, env.iter().cloned()).err();
     let mut complaints = errors.map_or(Vec::new(), |errors| errors.messages().to_vec());
-    let told = Config::told_address(&path, env).map(reachable);
+    let told = Config::told_address(&source, env).map(reachable);
     let at_told = match told {
         Some(place) => ask_at(place),
         None => Err(format!(

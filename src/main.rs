@@ -2,13 +2,13 @@
 //!
 //! Everything else is in the library, so that tests, benches and fuzzers can reach it.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use sentry_mirror::admin::{Admin, Push};
 use sentry_mirror::cli::{Arguments, Command};
-use sentry_mirror::config::Config;
+use sentry_mirror::config::{Config, STANDARD_INPUT};
 use sentry_mirror::demo;
 use sentry_mirror::health;
 use sentry_mirror::logging;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, message)) => {
-            eprintln!("sentry-mirror: {message}");
+            complain(&format!("sentry-mirror: {message}"));
             ExitCode::from(code)
         }
     }
@@ -55,10 +55,9 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     if arguments.check {
         Plan::new(&config, 1, None).map_err(|error| (BAD_CONFIG, error))?;
         for warning in &config.warnings {
-            eprintln!("warning: {warning}");
+            complain(&format!("warning: {warning}"));
         }
-        print!("{}", config.describe());
-        return Ok(());
+        return print(&config.describe()).map_err(|error| (FAILED, error));
     }
     let reports = config.self_report.as_ref().map(Reports::start).transpose();
     let reports = reports.map_err(|error| (FAILED, error))?;
@@ -124,6 +123,12 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
     if arguments.verbose {
         "debug".clone_into(&mut config.log.filter);
     }
+    if arguments.strict && !config.warnings.is_empty() {
+        return Err(format!(
+            "{}\nwith --strict these warnings are errors",
+            config.warnings.join("\n")
+        ));
+    }
     Ok(config)
 }
 
@@ -132,14 +137,18 @@ fn ask_for_health(path: Option<&Path>) -> Result<(), String> {
     let environment: Vec<_> = environment().collect();
     let health = health::ask(path, &environment);
     for complaint in health.complaints {
-        eprintln!("warning: {complaint}");
+        complain(&format!("warning: {complaint}"));
     }
     health.mirror
 }
 
 /// Reads the configuration again and mirrors by it from now on; a bad one changes nothing.
 fn reload(arguments: &Arguments, mirror: &mut Mirror) {
-    let reloaded = load(arguments).and_then(|config| {
+    let again = match arguments.config == Path::new(STANDARD_INPUT) {
+        true => Err("it came from standard input, which is read only once".to_owned()),
+        false => load(arguments),
+    };
+    let reloaded = again.and_then(|config| {
         for warning in &config.warnings {
             warn!("{warning}");
         }
@@ -151,6 +160,25 @@ fn reload(arguments: &Arguments, mirror: &mut Mirror) {
         mirror.sight().reload_failed();
         error!(%error, "the configuration is not reloaded, the old one stays in force");
     }
+}
+
+/// Writes `text` to standard output. A reader that has seen enough, such as `head`, is no failure.
+fn print(text: &str) -> Result<(), String> {
+    let mut output = io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error, if that can be written to.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// The variables of the environment that are text; those of this program all are.

@@ -106,6 +106,15 @@ pub(super) fn limits(root: &mut Section<'_>) -> (Limits, bool) {
             "is less than body_bytes or decoded_bytes: the largest bodies are always refused (503)",
         );
     }
+    if timeouts.has("connect") && read.connect_timeout > read.exchange_timeout {
+        timeouts.warn(
+            "connect",
+            "is more than exchange, which ends a delivery before",
+        );
+    }
+    if breaker.has("pause") && read.breaker_pause > read.breaker_pause_max {
+        breaker.warn("pause", "is more than pause_max, which is used instead");
+    }
     for section in [limits, timeouts, pool, breaker, dns] {
         section.finish();
     }

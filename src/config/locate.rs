@@ -66,6 +66,20 @@ impl Positions {
         walk.positions
     }
 
+    /// The tab by which the line of a syntax error, or the one before it, is indented: some errors are
+    /// found only at the next token.
+    pub(super) fn indenting_tab(text: &str, line: usize) -> Option<Position> {
+        let lines = text.lines().zip(1..).take(line);
+        lines
+            .skip(line.saturating_sub(2))
+            .filter(|(text, _)| !text.trim().is_empty())
+            .find_map(|(text, line)| {
+                let indentation = text.chars().take_while(|c| c.is_whitespace());
+                let column = indentation.zip(1..).find(|(c, _)| *c == '\t')?.1;
+                Some(Position { line, column })
+            })
+    }
+
     /// Where the key at `path` is written.
     pub(super) fn key(&self, path: &str) -> Option<Position> {
         let own = self.keys.get(path).copied();

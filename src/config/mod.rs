@@ -3,7 +3,7 @@
 //! The way is file → raw → valid. The raw form (`node`, private) is the YAML tree with the path of
 //! every value; `schema` and `routes` turn it into [`Config`], whose fields need no further check.
 //! Everything wrong is collected on that way and reported at once, because an operator who has to
-//! start the program once per mistake stops reading the messages. [`Config::load`] is the only
+//! start the program once per mistake stops reading the messages. [`Source::read`] is the only
 //! place of this room that touches the world; `tls.ca_file` is read by the TLS code, in the same
 //! start, so that its existence is not checked here.
 
@@ -20,6 +20,7 @@ mod place;
 mod report;
 mod routes;
 mod schema;
+mod source;
 mod telemetry;
 mod units;
 mod value;
@@ -28,13 +29,12 @@ mod value;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_yaml::{Mapping, Value};
+use serde_yaml::Value;
 
 use crate::limits::Limits;
 use crate::sentry::dsn::Dsn;
@@ -42,6 +42,7 @@ use crate::sentry::selection::Selection;
 
 pub use self::changes::Changes;
 pub use self::report::ConfigErrors;
+pub use self::source::{STANDARD_INPUT, Source};
 
 /// A valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,14 +202,22 @@ pub enum LogFormat {
 }
 
 impl Config {
-    /// Reads the file at `path`; variables `SENTRY_MIRROR_*` of `env` replace what it says.
+    /// Reads the file at `path`, or standard input where that is `-`; variables `SENTRY_MIRROR_*` of `env`
+    /// replace what it says.
     pub fn load(
         path: &Path,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
-        let file_name = path.display().to_string();
-        let text = text_of(path, &file_name)?;
-        Config::parse(&text, &file_name, env)
+        Config::of(&Source::read(path), env)
+    }
+
+    /// Reads a configuration from `source`.
+    pub fn of(
+        source: &Source,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigErrors> {
+        let text = source.text.as_deref().map_err(Clone::clone)?;
+        Config::parse(text, &source.name, env)
     }
 
     /// Reads a configuration from `text`. `file_name` is what the messages call it.
@@ -217,44 +226,11 @@ impl Config {
         file_name: &str,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
-        let mut document = document(text, file_name)?;
+        let mut document = source::document(text, file_name)?;
         let report = report::Report::default();
         let variables = environment::overlay(&mut document, env, &report);
         let config = schema::config(&Value::Mapping(document), &report);
-        let warnings = report.finish(file_name, text, &variables)?;
+        let warnings = report.finish(file_name, source::without_mark(text), &variables)?;
         Ok(Config { warnings, ..config })
-    }
-}
-
-/// The text of the file at `path`, which messages call `file_name`.
-fn text_of(path: &Path, file_name: &str) -> Result<String, ConfigErrors> {
-    let bytes = std::fs::read(path).map_err(|error| {
-        let advice = match error.kind() {
-            io::ErrorKind::NotFound => {
-                "; -c FILE names another, --help tells more, and `sentry-mirror demo` needs none"
-            }
-            _ => "",
-        };
-        ConfigErrors::of_file(file_name, &format!("not readable: {error}{advice}"))
-    })?;
-    String::from_utf8(bytes).map_err(|error| {
-        let place = error.utf8_error().valid_up_to() + 1;
-        let problem =
-            format!("found bytes that are not UTF-8 at byte {place}, expected YAML in UTF-8");
-        ConfigErrors::of_file(file_name, &problem)
-    })
-}
-
-/// The mapping that `text` holds.
-fn document(text: &str, file_name: &str) -> Result<Mapping, ConfigErrors> {
-    let document = serde_yaml::from_str(text)
-        .map_err(|error| ConfigErrors::of_syntax(file_name, text, &error))?;
-    match document {
-        Value::Mapping(mapping) => Ok(mapping),
-        other => {
-            let found = value::found(&other);
-            let problem = format!("found {found}, expected a mapping with at least the key keys");
-            Err(ConfigErrors::of_file(file_name, &problem))
-        }
     }
 }

@@ -170,6 +170,12 @@ impl<'a> Section<'a> {
         self.take(key).optional(reader).unwrap_or(default)
     }
 
+    /// Whether `key` has a value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        let value = self.mapping.and_then(|mapping| mapping.get(key));
+        value.is_some_and(|value| !value.is_null())
+    }
+
     /// Reports what is odd about the value of `key`.
     pub(super) fn warn(&self, key: &'static str, text: &str) {
         let path = key_path(&self.node.path, key);

@@ -1,9 +1,9 @@
 //! One entry of `outbound`: where to deliver to, and what of it.
 //!
 //! A DSN alone gets everything, uncompressed. As a mapping it may ask for some categories, for a share,
-//! for copies, and for a compression. What the prior art only warns of is only warned of here too: a
-//! rate outside of its range, and copies of what is sampled. So are more copies than there can be, for
-//! which it has no bound.
+//! for copies, and for a compression. What the prior art only warns of is only warned of here too: copies of
+//! what is sampled. So are more copies than there can be, for which it has no bound. A rate outside of its
+//! range, which it takes for the nearest, is an error: 50 for 50 percent would deliver everything.
 
 use serde_yaml::Value;
 
@@ -129,23 +129,21 @@ fn copies(node: &Node<'_>, rates: Rates) -> u32 {
         })
 }
 
-/// A rate from 0 to 1. One outside is taken for the nearest, and one that is no number at all for 1:
-/// it is better to deliver too much than to lose everything over a slip.
+/// A rate from 0 to 1.
 fn rate(node: &Node<'_>) -> Option<f64> {
-    let rate = node.optional(|value| {
+    node.optional(|value| {
         let number = match value {
             Value::Number(number) => number.as_f64(),
             other => parse(other),
         };
-        number.ok_or_else(|| "a number from 0 to 1, or a mapping of categories to such".to_owned())
-    })?;
-    if !rate.is_finite() {
-        node.warn("is not a finite number; 1 is used instead");
-        return Some(1.0);
-    }
-    let nearest = rate.clamp(0.0, 1.0);
-    if nearest != rate {
-        node.warn(format!("is not from 0 to 1; {nearest} is used instead"));
-    }
-    Some(nearest)
+        match number {
+            Some(rate) if (0.0..=1.0).contains(&rate) => Ok(rate),
+            Some(rate) if rate > 1.0 && rate <= 100.0 => Err(format!(
+                "a number from 0 to 1; {rate} percent would be {}",
+                rate / 100.0
+            )),
+            Some(_) => Err("a number from 0 to 1".to_owned()),
+            None => Err("a number from 0 to 1, or a mapping of categories to such".to_owned()),
+        }
+    })
 }

@@ -1,22 +1,20 @@
 //! Where a configuration says that the mirror listens, whatever else is wrong with it.
 
-use std::net::SocketAddr;
-use std::path::Path;
-
 use serde_yaml::{Mapping, Value};
+use std::net::SocketAddr;
 
 use super::environment;
 use super::node::Node;
 use super::report::Report;
-use super::{Config, document, schema, text_of};
+use super::source::{Source, document};
+use super::{Config, schema};
 
 impl Config {
-    /// The address that the file at `path` and the variables of `env` name, as far as these can be
-    /// understood; `None` where they cannot, and where the kernel is to choose the port.
-    pub fn told_address(path: &Path, env: &[(String, String)]) -> Option<SocketAddr> {
-        let file_name = path.display().to_string();
-        let text = text_of(path, &file_name);
-        let document = text.and_then(|text| document(&text, &file_name)).ok();
+    /// The address that `source` and the variables of `env` name, as far as these can be understood;
+    /// `None` where they cannot, and where the kernel is to choose the port.
+    pub fn told_address(source: &Source, env: &[(String, String)]) -> Option<SocketAddr> {
+        let text = source.text.as_ref().ok();
+        let document = text.and_then(|text| document(text, &source.name).ok());
         told_address(document.as_ref(), env)
     }
 }

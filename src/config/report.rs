@@ -40,6 +40,12 @@ impl ConfigErrors {
                 return ConfigErrors(duplicates.into_iter().map(line).collect());
             }
         }
+        let line = error.location().map_or(0, |location| location.line());
+        if let Some(place) = Positions::indenting_tab(text, line) {
+            return ConfigErrors(vec![format!(
+                "{file_name}:{place}: found a tab, expected spaces: YAML allows no tab where a line is indented"
+            )]);
+        }
         let place = error.location().map_or(String::new(), |location| {
             format!(":{}:{}", location.line(), location.column())
         });

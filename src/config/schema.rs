@@ -63,6 +63,12 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         self_report: None,
         warnings: Vec::new(),
     };
+    if root.has("reply_timeout") && config.reply_timeout > config.limits.exchange_timeout {
+        root.error(
+            "reply_timeout",
+            "is more than timeouts.exchange, which ends each delivery; expected at most that",
+        );
+    }
     config.admin = telemetry::admin(&mut root, SocketAddr::new(config.ip, config.port));
     config.access_log = telemetry::access_log(&mut root);
     config.self_report = telemetry::self_report(&mut root, &config);

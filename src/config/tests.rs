@@ -146,11 +146,11 @@ fn assert_has_all(text: &str, part: impl Fn(&Value) -> Value) {
 fn every_key_is_read() {
     let config = parse(&with(
         "ip: '::1'\nport: 0\nworkers: 3\ndriver: io_uring\nreply_policy: primary\n\
-         reply_timeout: 2\nforward_client_ip: true\nexternal_url: https://m.example/p/\ntls: {ca_file: /a/b.pem, system_roots: false}\n\
+         reply_timeout: 2s\nforward_client_ip: true\nexternal_url: https://m.example/p/\ntls: {ca_file: /a/b.pem, system_roots: false}\n\
          log_filter: warn,sentry_mirror=trace\nlog_format: json\n\
          limits: {head_bytes: 1KiB, header_count: 2, body_bytes: 3KiB, decoded_bytes: 4KiB, \
          response_bytes: 5000, connections: 6, memory_bytes: 7MB, in_flight: 8}\n\
-         timeouts: {head: 1, body: 2s, idle: 3s, write: 4s, connect: 5s, exchange: 6s, drain: 7s}\n\
+         timeouts: {head: 1s, body: 2s, idle: 3s, write: 4s, connect: 5s, exchange: 6s, drain: 7s}\n\
          pool: {idle_connections: 9, idle_timeout: 8s, max_age: 9s}\ndns: {refresh: 10s}\n\
          breaker: {failures: 4, pause: 11s, pause_max: 12s}\n",
     ));
@@ -303,43 +303,44 @@ fn an_outbound_may_take_some_categories_or_a_share() {
 }
 
 #[test]
-fn rates_that_cannot_be_meant_are_warned_of_and_never_drop_everything() {
-    for (lines, taken, warning) in [
+fn rates_that_cannot_be_meant_are_errors() {
+    for (lines, expected) in [
         (
-            "sample_rate: 1.5",
-            "",
-            "5:18: keys[0].outbound[0].sample_rate: is not from 0 to 1; 1 is used instead",
+            "sample_rate: 50",
+            "5:18: keys[0].outbound[0].sample_rate: found 50, expected a number from 0 to 1; 50 percent would be 0.5",
+        ),
+        (
+            "sample_rate: 101",
+            "5:18: keys[0].outbound[0].sample_rate: found 101, expected a number from 0 to 1",
         ),
         (
             "sample_rate: -0.5",
-            "sample_rate 0",
-            "5:18: keys[0].outbound[0].sample_rate: is not from 0 to 1; 0 is used instead",
+            "5:18: keys[0].outbound[0].sample_rate: found -0.5, expected a number from 0 to 1",
         ),
         (
             "sample_rate: .nan",
-            "",
-            "5:18: keys[0].outbound[0].sample_rate: is not a finite number; 1 is used instead",
+            "5:18: keys[0].outbound[0].sample_rate: found .nan, expected a number from 0 to 1",
         ),
         (
             "sample_rate: NaN",
-            "",
-            "5:18: keys[0].outbound[0].sample_rate: is not a finite number; 1 is used instead",
+            r#"5:18: keys[0].outbound[0].sample_rate: found "NaN", expected a number from 0 to 1"#,
         ),
         (
             "sample_rate: {span: .inf}",
-            "",
-            "5:25: keys[0].outbound[0].sample_rate.span: is not a finite number; 1 is used instead",
+            "5:25: keys[0].outbound[0].sample_rate.span: found .inf, expected a number from 0 to 1",
         ),
         (
             "sample_rate: {span: 7, error: 0.5}",
-            "sample_rate error:0.5",
-            "5:25: keys[0].outbound[0].sample_rate.span: is not from 0 to 1; 1 is used instead",
+            "5:25: keys[0].outbound[0].sample_rate.span: found 7, expected a number from 0 to 1; 7 percent would be 0.07",
         ),
     ] {
-        let (outbound, warnings) = selected(lines);
-        assert_eq!(takes(&outbound), taken, "{lines}");
-        assert_eq!(warnings, [format!("c.yml:{warning}")], "{lines}");
+        let text = to(&format!("  - dsn: https://{B}@o/2\n    {lines}\n"));
+        assert_eq!(errors(&text), format!("c.yml:{expected}"), "{lines}");
     }
+}
+
+#[test]
+fn copies_of_a_share_are_warned_of() {
     let (outbound, warnings) = selected("sample_rate: 0.5\nmultiplier: 5");
     assert_eq!(
         (outbound.copies, takes(&outbound).as_str()),
@@ -629,6 +630,134 @@ fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn a_duration_without_a_unit_is_an_error_that_names_what_may_be_meant() {
+    for (line, expected) in [
+        (
+            "reply_timeout: 1500",
+            "4:16: reply_timeout: found 1500, expected a duration with its unit: 1500ms or 1500s",
+        ),
+        (
+            "reply_timeout: '1.5'",
+            r#"4:16: reply_timeout: found "1.5", expected a duration with its unit: 1.5ms or 1.5s"#,
+        ),
+        (
+            "timeouts: {exchange: 30000}",
+            "4:22: timeouts.exchange: found 30000, expected a duration with its unit: 30000ms",
+        ),
+        (
+            "dns: {refresh: 30}",
+            "4:16: dns.refresh: found 30, expected a duration with its unit: 30s",
+        ),
+    ] {
+        assert_eq!(errors(&with(line)), format!("c.yml:{expected}"), "{line}");
+    }
+    let env = [("SENTRY_MIRROR_TIMEOUTS_DRAIN", "20")];
+    let expected = r#"SENTRY_MIRROR_TIMEOUTS_DRAIN: found "20", expected a duration with its unit: 20ms or 20s"#;
+    assert_eq!(errors_in(&with(""), &env), expected);
+}
+
+#[test]
+fn a_reply_timeout_that_no_delivery_can_reach_is_an_error() {
+    let expected = "reply_timeout: is more than timeouts.exchange, which ends each delivery; expected at most that";
+    assert_eq!(
+        errors(&with("reply_timeout: 31s")),
+        format!("c.yml:4:16: {expected}")
+    );
+    let both = "timeouts: {exchange: 1s}\nreply_timeout: 1001ms";
+    assert_eq!(errors(&with(both)), format!("c.yml:5:16: {expected}"));
+    // The default is no mistake of whoever shortens deliveries.
+    for fine in [
+        "timeouts: {exchange: 1s}",
+        "timeouts: {exchange: 1s}\nreply_timeout: 1s",
+    ] {
+        assert_eq!(parse(&with(fine)).warnings, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn bounds_that_hide_one_another_are_warned_of() {
+    for (line, expected) in [
+        (
+            "timeouts: {connect: 9s, exchange: 5s}",
+            "4:21: timeouts.connect: is more than exchange, which ends a delivery before",
+        ),
+        (
+            "breaker: {pause: 1m}",
+            "4:18: breaker.pause: is more than pause_max, which is used instead",
+        ),
+    ] {
+        assert_eq!(parse(&with(line)).warnings, [format!("c.yml:{expected}")]);
+    }
+    assert_eq!(
+        parse(&with("timeouts: {exchange: 1s}")).warnings,
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn texts_are_read_as_they_are_written() {
+    let text = "statsd_addr: h:1\ndefault_metrics_tags: {version: 1.10, on: true, 007: 1_000, none: ~, hex: 0x1F, quoted: '1.10'}\nsentry_dsn: https://k@h/1\nsentry_env: 1.10";
+    let config = parse(&with(text));
+    let tags = config.statsd.unwrap().tags;
+    let tags: Vec<_> = tags
+        .iter()
+        .map(|(name, tag)| format!("{name}={tag}"))
+        .collect();
+    assert_eq!(
+        tags,
+        [
+            "007=1_000",
+            "hex=0x1F",
+            "none=~",
+            "on=true",
+            "quoted=1.10",
+            "version=1.10"
+        ]
+    );
+    let environment = config.self_report.unwrap().environment;
+    assert_eq!(environment.as_deref(), Some("1.10"));
+    let variable = [("SENTRY_MIRROR_SENTRY_ENV", "e")];
+    let config = Config::parse(&with(text), "c.yml", variables(&variable)).unwrap();
+    assert_eq!(
+        config.self_report.unwrap().environment.as_deref(),
+        Some("e")
+    );
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_text() {
+    let text = format!("\u{feff}port: 7\n{}", with("prot: 1"));
+    assert_eq!(
+        errors(&text),
+        "c.yml:5:1: prot: unknown key, did you mean port?"
+    );
+    assert_eq!(parse(&text.replace("prot: 1", "")).port, 7);
+    let json = format!(
+        "\u{feff}{{\"keys\": [{{\"inbound\": \"http://{A}@m/1\", \"outbound\": [\"https://{B}@o/2\"]}}]}}"
+    );
+    assert_eq!(parse(&json).routes, parse(&with("")).routes);
+}
+
+#[test]
+fn a_tab_is_named_where_it_is_the_fault() {
+    let told = "found a tab, expected spaces: YAML allows no tab where a line is indented";
+    for (text, place) in [
+        ("keys:\n\t- inbound: x\n", "2:1"),
+        ("keys:\n  - inbound: x\n\t  outbound: []\n", "3:1"),
+        ("limits:\n  in_flight: 1\n  \tconnections: 2\n", "3:3"),
+        ("limits:\n\tin_flight: 1\n", "2:1"),
+        (
+            "limits:\n  in_flight: 1\n\tconnections: 2\nport: 1\n",
+            "3:1",
+        ),
+    ] {
+        assert_eq!(errors(text), format!("c.yml:{place}: {told}"), "{text}");
+    }
+    let elsewhere = errors("a: |\n  x\n  \tb\nc: 1\nd: [\n");
+    assert!(!elsewhere.contains("a tab"), "{elsewhere}");
+}
+
+#[test]
 fn a_text_that_is_no_mapping_is_refused() {
     let expected = "expected a mapping with at least the key keys";
     for (text, found) in [
@@ -654,7 +783,11 @@ fn broken_yaml_is_refused_with_its_place() {
         ),
         (
             "\tkeys: 1\n",
-            "1:1: not valid YAML: found character that cannot start any token, while scanning for the next token",
+            "1:1: found a tab, expected spaces: YAML allows no tab where a line is indented",
+        ),
+        (
+            "a: [@]\n",
+            "1:5: not valid YAML: found character that cannot start any token at line 1 column 5, while scanning for the next token",
         ),
         (
             "a: *x\n",

@@ -1,6 +1,7 @@
 //! Numbers with units, as a configuration writes them: `1.5s`, `64KiB`.
 //!
-//! A bare number counts in the base unit, seconds or bytes. Decimal and binary byte units are told
+//! A number without a unit is a number of bytes, and no length of time: other programs count seconds or
+//! milliseconds then, and a guess is wrong by a factor of a thousand. Decimal and binary byte units are told
 //! apart (`kB` is 1000, `KiB` is 1024), because limits are compared with those of other programs,
 //! which use both. Display writes the largest unit that is exact, so that it reads back as the same
 //! value.
@@ -23,12 +24,11 @@ const BYTE_UNITS: [(&str, u64); 11] = [
     ("", 1),
 ];
 
-const TIME_UNITS: [(&str, u64); 8] = [
+const TIME_UNITS: [(&str, u64); 7] = [
     ("d", 86_400_000_000_000),
     ("h", 3_600_000_000_000),
     ("m", 60_000_000_000),
     ("s", 1_000_000_000),
-    ("", 1_000_000_000),
     ("ms", 1_000_000),
     ("us", 1000),
     ("ns", 1),
@@ -166,13 +166,11 @@ mod tests {
     fn periods() {
         for (text, millis) in [
             ("1.5s", 1500),
-            ("1.5", 1500),
             ("0.1s", 100),
             ("250ms", 250),
             ("2m", 120_000),
             ("1h", 3_600_000),
             ("1d", 86_400_000),
-            ("3", 3000),
             ("1500us", 1),
         ] {
             let expected = Duration::from_millis(millis)
@@ -180,7 +178,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(Period(expected)), "{text}");
         }
         for text in [
-            "", "s", "-1s", "+1s", "5.+1s", "1 year", "1m30s", "inf", "NaN", "1e3s",
+            "", "3", "1.5", "s", "-1s", "+1s", "5.+1s", "1 year", "1m30s", "inf", "NaN", "1e3s",
         ] {
             assert_eq!(text.parse::<Period>(), Err(NotAQuantity), "{text}");
         }

@@ -56,13 +56,27 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Value) -> Re
     move |value| {
         let period = parse(value).filter(|period| range.contains(period));
         period.map(|Period(duration)| duration).ok_or_else(|| {
-            format!(
-                "a duration from {} to {} such as 1.5s, 250ms or 2m",
-                range.start(),
-                range.end()
-            )
+            let (from, to) = (range.start(), range.end());
+            match with_unit(value, &range) {
+                Some(meant) => format!("a duration with its unit: {meant}"),
+                None => format!("a duration from {from} to {to} such as 1.5s, 250ms or 2m"),
+            }
         })
     }
+}
+
+/// What a number without a unit may mean in `range`.
+fn with_unit(value: &Value, range: &RangeInclusive<Period>) -> Option<String> {
+    let number: String = parse(value)?;
+    number.parse::<f64>().ok()?;
+    let meant = ["ms", "s"].map(|unit| format!("{number}{unit}"));
+    let is_possible = |text: &&String| text.parse().is_ok_and(|period| range.contains(&period));
+    let possible: Vec<&str> = meant
+        .iter()
+        .filter(is_possible)
+        .map(|text| &**text)
+        .collect();
+    (!possible.is_empty()).then(|| possible.join(" or "))
 }
 
 /// A number of bytes in `range`.

@@ -49,7 +49,9 @@ impl Plan {
         let routes = Routes::for_workers(workers, config, known_routes);
         let is_https = |origin: &Origin| origin.scheme == Scheme::Https;
         let known_client = previous.and_then(|previous| previous.tls.as_ref());
-        let client = match routes.origins().iter().any(is_https) {
+        // A file that is named is read in any case, so that a mistake in it does not wait for its first use.
+        let needs_tls = config.tls.ca_file.is_some() || routes.origins().iter().any(is_https);
+        let client = match needs_tls {
             true => Some(tls::client(
                 config.tls.ca_file.as_deref(),
                 config.tls.system_roots,

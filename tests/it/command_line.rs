@@ -1,6 +1,6 @@
 //! Configurations good and bad, exit codes, signals.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -96,6 +96,131 @@ fn check_prints_the_routes_with_keys_shortened() {
     }
     assert!(!ended.stdout.contains(IN_KEY));
     assert!(!ended.stdout.contains(KEY_A));
+}
+
+#[test]
+fn strict_makes_warnings_errors() {
+    let odd = format!("{GOOD}  - inbound: http://short@m/1\n    outbound: [http://{KEY_B}@h/1]\n");
+    for (text, expected) in [(GOOD, Some(0)), (odd.as_str(), Some(2))] {
+        let path = file("config.yml", text);
+        let strict = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
+            // Cargo sets it for tests, and the mirror has no such key.
+            command.env_remove("SENTRY_MIRROR_VERSION");
+            command.arg("--strict").arg("-c").arg(&path);
+            command
+        };
+        let checked = strict().arg("--check").output().unwrap();
+        assert_eq!(checked.status.code(), expected, "{checked:?}");
+        if expected != Some(0) {
+            let started = strict().output().unwrap();
+            assert_eq!(started.status.code(), expected, "{started:?}");
+            let told = String::from_utf8(started.stderr).unwrap();
+            assert!(
+                told.contains("config.yml:6:14: keys[1].inbound: the public key"),
+                "{told}"
+            );
+            assert!(told.contains("--strict"), "{told}");
+        }
+    }
+    let lenient = run(&["--check", "-c", file("config.yml", &odd).to_str().unwrap()]);
+    assert_eq!(lenient.code, Some(0), "{lenient:?}");
+    assert!(lenient.stderr.contains("warning: "), "{lenient:?}");
+}
+
+#[test]
+fn check_reads_the_ca_file_whether_or_not_an_outbound_needs_it() {
+    let pem = file("ca.pem", "nothing\n");
+    for (path, told) in [
+        (pem.to_str().unwrap(), "holds no certificate"),
+        ("/no/such/ca.pem", "No such file"),
+    ] {
+        let text = format!("{GOOD}tls: {{ca_file: {path}}}\n");
+        let ended = run(&["--check", "-c", file("config.yml", &text).to_str().unwrap()]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        let is_told = ended.stderr.contains("tls.ca_file") && ended.stderr.contains(told);
+        assert!(is_told, "{ended:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let routes: String = (0..2_000)
+        .map(|n| format!("  - inbound: http://{n:032x}@m/1\n    outbound: [http://{KEY_A}@h/2]\n"))
+        .collect();
+    // More than a pipe holds, so that the end of the reader is seen.
+    let path = file("config.yml", &format!("keys:\n{routes}"));
+    let script = r#""$0" -c "$1" --check | head -1; echo "${PIPESTATUS[0]}""#;
+    let output = Command::new("bash")
+        .args(["-c", script, env!("CARGO_BIN_EXE_sentry-mirror")])
+        .arg(path)
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(stdout, "listen on 0.0.0.0:3000\n0\n");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!stderr.contains("panic"), "{stderr}");
+}
+
+#[test]
+fn a_file_is_meant_where_it_stands_without_its_option() {
+    for arguments in [&["config.yml"][..], &["--check", "config.yml"]] {
+        let ended = run(arguments);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(
+            ended.stderr.contains("did you mean -c config.yml?"),
+            "{ended:?}"
+        );
+    }
+}
+
+/// Runs the binary with `arguments`, and `text` on its standard input.
+fn run_with_input(arguments: &[&str], text: &str) -> std::process::Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(text.as_bytes()).unwrap();
+    drop(input);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_configuration_may_come_from_standard_input() {
+    let good = run_with_input(&["--check", "-c", "-"], GOOD);
+    assert_eq!(good.status.code(), Some(0), "{good:?}");
+    let bad = run_with_input(&["--check", "-c", "-"], &GOOD.replace("port", "prot"));
+    assert_eq!(bad.status.code(), Some(2), "{bad:?}");
+    let told = String::from_utf8(bad.stderr).unwrap();
+    assert!(
+        told.contains("standard input:1:1: prot: unknown key"),
+        "{told}"
+    );
+}
+
+#[test]
+fn standard_input_is_not_read_again() {
+    let upstream = Upstream::ok();
+    let text = config(&[upstream.dsn(KEY_A, 11)], "admin: off");
+    let path = file("config.yml", &text);
+    let mirror = Process::start_with("", |command| {
+        *command = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
+        command
+            .args(["-c", "-"])
+            .stdin(std::fs::File::open(&path).unwrap());
+        command.env("SENTRY_MIRROR_ADMIN", "off");
+    });
+    mirror.signal("HUP");
+    let line = mirror.wait_for_line("the old one stays in force");
+    assert!(line.contains("standard input"), "{line}");
+    let response = mirror
+        .client()
+        .ask(&envelope_request(envelope(ID).as_bytes()));
+    assert_eq!(response.status, 200);
 }
 
 #[test]
