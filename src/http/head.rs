@@ -10,11 +10,16 @@
 
 use std::mem::{self, MaybeUninit};
 
+use memchr::memchr;
+
 pub use super::fields::{Field, FieldName, HeadError, Parsed, Version};
 
 use super::fields::{self, FieldNames, Slots};
 use crate::limits::Limits;
 use crate::span::Span;
+
+const BAD_TARGET: &str =
+    "invalid request target: neither a path nor an http URL, or with a fragment";
 
 /// A request method. The names are case-sensitive (RFC 9110 §9.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,7 +45,7 @@ pub struct RequestHead {
     /// Where the method is written. Its start is the start of the request: empty lines may stand in
     /// front of it (RFC 9112 §2.2), and no span covers them.
     pub method_span: Span,
-    /// The request target: a path with a query, or an absolute URI.
+    /// The request target: a path with a query, an absolute URI, or `*` for OPTIONS.
     pub target: Span,
     /// The version.
     pub version: Version,
@@ -71,7 +76,8 @@ impl RequestHead {
         let slot_count = limits.header_count.min(slots.len());
         let slots = slots.get_mut(..slot_count).unwrap_or_default();
         let mut request = httparse::Request::new(&mut []);
-        match request.parse_with_uninit_headers(buffer, slots)? {
+        let parsed = request.parse_with_uninit_headers(buffer, slots);
+        match parsed.map_err(|error| head_error(error, buffer))? {
             httparse::Status::Partial if buffer.len() >= limits.head_bytes => {
                 Err(HeadError::TooLarge)
             }
@@ -79,6 +85,9 @@ impl RequestHead {
             httparse::Status::Complete(len) if len > limits.head_bytes => Err(HeadError::TooLarge),
             httparse::Status::Complete(len) => {
                 self.fill(&request, buffer.get(..len).unwrap_or_default());
+                if !is_target(self.method, self.target.of(buffer)) {
+                    return Err(HeadError::Malformed(BAD_TARGET));
+                }
                 if self.values(FieldName::Host, buffer).nth(1).is_some() {
                     // RFC 9112 §3.2. A missing one is fine: Relay takes it, nothing is routed by it.
                     return Err(HeadError::Malformed("more than one Host header"));
@@ -143,6 +152,43 @@ impl RequestHead {
             || is_bare(first_line_end.unwrap_or_else(|| fields::blank_line(head)))
             || self.fields.iter().any(|field| is_bare(field.line.end));
     }
+}
+
+/// What httparse's `error` says of the head in `buffer`. It finds no version also where a line is none of
+/// HTTP at all, such as that of the PROXY protocol.
+fn head_error(error: httparse::Error, buffer: &[u8]) -> HeadError {
+    match error {
+        httparse::Error::Version if !names_http(buffer) => httparse::Error::Token.into(),
+        error => error.into(),
+    }
+}
+
+/// Whether the third word of the first line begins like a version of HTTP.
+fn names_http(buffer: &[u8]) -> bool {
+    let line = buffer.get(fields::first_line(buffer)..).unwrap_or_default();
+    let version = line.splitn(3, |byte| *byte == b' ').nth(2);
+    let name = version.and_then(|version| version.get(..5));
+    name.is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP/"))
+}
+
+/// Whether a target has one of the forms of RFC 9112 §3.2 that are meant for a server: origin form,
+/// absolute form, or for OPTIONS asterisk form. None of them has a fragment.
+fn is_target(method: Method, target: &[u8]) -> bool {
+    let has_form = target.starts_with(b"/")
+        || is_absolute(target)
+        || (method == Method::Options && target == b"*");
+    has_form && memchr(b'#', target).is_none()
+}
+
+/// Whether a target is an URL of HTTP, whose host is not empty (RFC 9110 §4.2.1).
+fn is_absolute(target: &[u8]) -> bool {
+    let schemes: [&[u8]; 2] = [b"http://", b"https://"];
+    schemes.iter().any(|scheme| {
+        let start = target.get(..scheme.len());
+        let next = target.get(scheme.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+            && next.is_some_and(|next| !matches!(next, b'/' | b'?' | b':'))
+    })
 }
 
 /// The method of that exact name.

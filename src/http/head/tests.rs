@@ -133,15 +133,52 @@ fn methods_are_exact_tokens() {
 fn targets_of_all_forms_are_taken() {
     for target in [
         "/",
-        "*",
         "http://mirror.example.com/api/42/envelope/?a=b",
+        "HTTPS://mirror.example.com",
+        "http://mirror.example.com?a=b",
         "//api//42/envelope/",
         "/caf\u{e9}",
-        "/a?b#c",
     ] {
         let text = format!("POST {target} HTTP/1.1\r\n\r\n");
         let head = parse(text.as_bytes()).unwrap();
         assert_eq!(at(head.target, text.as_bytes()), target);
+    }
+    assert!(parse(b"OPTIONS * HTTP/1.1\r\n\r\n").is_ok());
+}
+
+#[test]
+fn a_target_that_is_neither_a_path_nor_a_url_is_malformed() {
+    for target in [
+        "*",
+        "x",
+        "api/42/envelope/",
+        "?a=b",
+        "mirror.example.com:80",
+        "http:",
+        "http://",
+        "http:///api/42/envelope/",
+        "http://?a=b",
+        "ftp://mirror.example.com/",
+        "/a#b",
+        "/a?b#c",
+        "http://mirror.example.com#a",
+    ] {
+        let text = format!("POST {target} HTTP/1.1\r\n\r\n");
+        let error = parse(text.as_bytes()).unwrap_err();
+        assert_eq!(error, HeadError::Malformed(BAD_TARGET), "{target}");
+    }
+}
+
+#[test]
+fn a_line_that_names_no_version_of_http_is_no_request_line() {
+    for text in [
+        "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
+        "GET /a b HTTP/1.1\r\n\r\n",
+        "GET / FTP/1.1\r\n\r\n",
+        "\r\nGET /\r\n\r\n",
+    ] {
+        let expected = HeadError::from(httparse::Error::Token);
+        assert_eq!(parse(text.as_bytes()).unwrap_err(), expected, "{text}");
     }
 }
 
@@ -202,7 +239,7 @@ fn control_bytes_are_malformed_wherever_they_are() {
             let text = text.concat();
             let expected = !control || byte == b'\t';
             assert_eq!(parse(&text).is_ok(), expected, "{byte:#x} in a value");
-            // In a name only those of a token, in a target only what is visible.
+            // In a name only those of a token, in a target only what is visible and begins no fragment.
             let text = [
                 b"GET / HTTP/1.1\r\nA",
                 &vec![b'x'; length][..],
@@ -217,7 +254,7 @@ fn control_bytes_are_malformed_wherever_they_are() {
                 &[byte],
                 b" HTTP/1.1\r\n\r\n",
             ];
-            let visible = byte.is_ascii_graphic();
+            let visible = byte.is_ascii_graphic() && byte != b'#';
             assert_eq!(
                 parse(&text.concat()).is_ok(),
                 visible,
@@ -405,7 +442,7 @@ proptest! {
     /// The spans of a head put together give its bytes again.
     #[test]
     fn spans_cover_a_head_without_gaps(
-        target in "/[!-~]{0,60}",
+        target in "/[!\"$-~]{0,60}",
         lines in prop::collection::vec(
             ("[A-Za-z-]{1,20}", "[ \t]{0,3}", "([!-~]([ -~]{0,40}[!-~])?)?", "[ \t]{0,3}(\r\n|\n)"),
             0..20,

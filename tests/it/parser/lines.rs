@@ -26,7 +26,7 @@ fn request_lines() {
         shape("9110 9.1: methods are case-sensitive", line("post @ HTTP/1.1"), Answered(&[405, 501])),
         shape("9110 9.1", line("Post @ HTTP/1.1"), Answered(&[405, 501])),
         shape("9110 9.1: any token is a method", line("P!#$%&'*+-.^_`|~9 @ HTTP/1.1"), Answered(&[405, 501])),
-        shape("9110 9.3.6: this is no proxy", line("CONNECT m:80 HTTP/1.1"), Answered(&[400, 404, 405, 501])),
+        shape("9110 9.3.6: this is no proxy", line("CONNECT m:80 HTTP/1.1"), BAD),
         shape("9110 9.3.8", line("TRACE @ HTTP/1.1"), Answered(&[405, 501])),
         shape("9110 9.3.7", line("OPTIONS @ HTTP/1.1"), Answered(&[200])),
         shape("9112 3: the method is a token", line("PO(ST @ HTTP/1.1"), BAD),
@@ -103,7 +103,7 @@ fn request_lines() {
         // Other protocols.
         shape("9112 3: TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", BAD),
         shape("9112 3: SSH", "SSH-2.0-OpenSSH_9.2\r\n", BAD),
-        shape("9112 3: PROXY protocol 1", "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", NO_VERSION),
+        shape("9112 3: PROXY protocol 1", "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", BAD),
         shape("9112 3: PROXY protocol 2", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c", BAD),
         shape("9112 3: a status line", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", BAD),
         shape("9112 3: SMTP", "HELO m\r\n", NO_VERSION),
@@ -126,18 +126,25 @@ fn request_targets() {
         shape("9112 3.2.2", absolute("http://[::1]:80"), Forwarded("abc")),
         shape("9112 3.2.2", line("POST http://m HTTP/1.1"), NOTHING_THERE),
         shape("9112 3.2.2", line("GET http://m/ HTTP/1.1"), NOTHING_THERE),
-        shape("9112 3.2.2", line("GET http:// HTTP/1.1"), NOTHING_THERE),
+        shape("9112 3.2.2", line("GET http:// HTTP/1.1"), BAD),
+        shape("9110 4.2.1: a URL of HTTP has a host", line("POST http:///api/42/store/ HTTP/1.1"), BAD),
+        shape("9112 3.2.2: the schemes of HTTP", absolute("ftp://m"), BAD),
         shape("9112 3.2.2: one space stands behind it", absolute("http://m "), NO_VERSION),
         shape("9112 3.2.2: two Host lines stay two", [
             format!("POST http://m/api/42/store/?sentry_key={key} HTTP/1.1\r\nHost: m\r\nHost: n\r\n\r\n").as_bytes(),
         ].concat(), BAD),
 
         // Other forms.
-        shape("9112 3.2.3: authority form is for CONNECT", line("POST m:80 HTTP/1.1"), NOTHING_THERE),
-        shape("9112 3.2.4: asterisk form is for OPTIONS", line("GET * HTTP/1.1"), NOTHING_THERE),
+        shape("9112 3.2.3: authority form is for CONNECT", line("POST m:80 HTTP/1.1"), BAD),
+        shape("9112 3.2.4: asterisk form is for OPTIONS", line("GET * HTTP/1.1"), BAD),
         shape("9112 3.2.4", line("OPTIONS * HTTP/1.1"), Answered(&[200])),
-        shape("9112 3.2", line(format!("POST api/42/store/?sentry_key={key} HTTP/1.1")), NOTHING_THERE),
-        shape("9112 3.2", line("POST ? HTTP/1.1"), NOTHING_THERE),
+        shape("9112 3.2", line(format!("POST api/42/store/?sentry_key={key} HTTP/1.1")), BAD),
+        shape("9112 3.2", line("POST ? HTTP/1.1"), BAD),
+        shape("9112 3.2", line("OPTIONS *x HTTP/1.1"), BAD),
+        shape("9112 3.2: a fragment is never sent", line("POST @#a HTTP/1.1"), BAD),
+        shape("9112 3.2", line(format!("POST /api/42/store/#?sentry_key={key} HTTP/1.1")), BAD),
+        shape("9112 3.2.2: nor in absolute form", absolute("http://m#"), BAD),
+        shape("3986 2.1: an encoded number sign is none", line("POST @&a=%23 HTTP/1.1"), Forwarded("abc")),
 
         // Bytes of a target.
         shape("3986 2: letters beyond ASCII pass as they are", line("POST @&a=\u{fc} HTTP/1.1"), Forwarded("abc")),

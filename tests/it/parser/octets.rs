@@ -33,6 +33,8 @@ fn in_a_target() {
     for_every_byte(|byte| {
         let text = [b"POST @&a=", &[byte][..], b"b HTTP/1.1"].concat();
         let verdict = match byte {
+            // The start of a fragment, which is never sent.
+            b'#' => BAD,
             b'!'..=b'~' => Forwarded("abc"),
             b' ' | b'\n' => Refused(&[400, 505]),
             // Half a character of UTF-8, too; whole ones pass, since some clients send them raw.
