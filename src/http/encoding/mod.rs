@@ -86,6 +86,8 @@ impl Encoding {
             ("deflate", Encoding::Deflate),
             ("identity", Encoding::Identity),
             ("utf-8", Encoding::Identity),
+            // To be taken for gzip (RFC 9110 §8.4.1.3).
+            ("x-gzip", Encoding::Gzip),
         ]
         .iter()
         .find(|(name, _)| value.eq_ignore_ascii_case(name.as_bytes()))
