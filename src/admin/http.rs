@@ -216,7 +216,13 @@ fn parse(head: &[u8]) -> Result<Option<Request>, httparse::Error> {
         return Ok(None);
     }
     let target = parsed.path.unwrap_or_default();
-    let path = target.split(['?', '#']).next().unwrap_or_default();
+    let origin_form = match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.starts_with('/') => {
+            rest.find('/').and_then(|at| rest.get(at..))
+        }
+        Some(_) | None => Some(target),
+    };
+    let path = origin_form.and_then(|target| target.split(['?', '#']).next());
     let field = |name: &str| {
         let mut fields = parsed.headers.iter();
         let found = fields.find(|field| field.name.eq_ignore_ascii_case(name));
@@ -225,7 +231,7 @@ fn parse(head: &[u8]) -> Result<Option<Request>, httparse::Error> {
     };
     Ok(Some(Request {
         method: parsed.method.unwrap_or_default().to_owned(),
-        path: path.to_owned(),
+        path: path.unwrap_or("/").to_owned(),
         accept: field("accept"),
         host: field("host"),
     }))

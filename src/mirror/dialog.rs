@@ -34,7 +34,7 @@ pub fn redirect(script: &[u8], url: &[u8]) -> Option<Vec<u8>> {
 
 /// The URL of a request as the browser sees it. `host` is the value of its `Host` field and
 /// `forwarded_proto` that of `X-Forwarded-Proto`, set by the load balancer that ends TLS, which stands
-/// first where balancers behind it append to the list; `target` is its request target.
+/// first where balancers behind it append to the list; `target` is its path and query.
 pub fn external_url(host: &[u8], forwarded_proto: Option<&[u8]>, target: &[u8]) -> Vec<u8> {
     let outermost = forwarded_proto.and_then(|list| list.split(|byte| *byte == b',').next());
     let scheme: &[u8] = match outermost.map(<[u8]>::trim_ascii) {

@@ -141,10 +141,9 @@ pub struct Target {
 /// a tunnel it is [`Put::EnvelopePath`] over the whole target. They end with the last that [`EDITS_MAX`]
 /// allows.
 pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target {
-    let question = memchr(b'?', target.of(head)).map(|at| target.start + at);
-    let path_end = question.unwrap_or(target.end);
-    let path = Span::new(path_start(head, target).min(path_end), path_end);
-    let query = question.map(|at| Span::new(at + 1, target.end));
+    let path = path(head, target);
+    let has_query = path.end < target.end;
+    let query = has_query.then(|| Span::new(path.end + 1, target.end));
     let Some(api) = find_api(head, path) else {
         edit_tunnel(target, edits);
         let meant = find_endpoint_without_project(head, path);
@@ -191,6 +190,13 @@ pub fn has_dot_segment(head: &[u8], target: Span) -> bool {
         dots.iter().any(|dot| dot.eq_ignore_ascii_case(segment))
     };
     path.split(|byte| matches!(byte, b'/' | b'\\')).any(is_dot)
+}
+
+/// The path of a target in any form, without the query. In absolute form it may be empty.
+pub fn path(head: &[u8], target: Span) -> Span {
+    let question = memchr(b'?', target.of(head)).map(|at| target.start + at);
+    let end = question.unwrap_or(target.end);
+    Span::new(path_start(head, target).min(end), end)
 }
 
 /// Where the path begins: at the start of the target or, in absolute form, after the authority.

@@ -211,18 +211,17 @@ impl Exchange {
     fn answer_locally(&self, head: &[u8], target: &Target) -> Option<Result<Reply, Rejection>> {
         let is_read = matches!(self.head.method, Method::Get | Method::Head);
         let endpoint = target.endpoint;
+        let path = endpoint::path(head, self.head.target).of(head);
         match (endpoint, self.head.method) {
             (_, Method::Options) => Some(Ok(Reply::preflight(endpoint))),
             (Endpoint::Tunnel, Method::Post) => None,
             (Endpoint::Tunnel, _) if target.lacks_project => Some(Err(Rejection::BadProject)),
-            (Endpoint::Tunnel, _) => match self.head.target.of(head) {
+            (Endpoint::Tunnel, _) => match path {
                 b"/health" | b"/health/" if is_read => Some(Ok(Reply::health())),
                 _ => Some(Err(Rejection::NotFound)),
             },
             // A Relay that lost us asks here until it gets a 2xx.
-            (Endpoint::Generic, _) if is_read && is_liveness(self.head.target.of(head)) => {
-                Some(Ok(Reply::alive()))
-            }
+            (Endpoint::Generic, _) if is_read && is_liveness(path) => Some(Ok(Reply::alive())),
             // The location of a resumable upload is signed by one upstream, so it cannot be
             // mirrored. 404 makes sentry-native drop the attachment and keep the event.
             (Endpoint::Upload, _) => Some(Err(Rejection::NotFound)),
@@ -321,7 +320,8 @@ impl Exchange {
 
     /// Where the browser that sent the request sees this URL.
     fn external_url(&self, plan: &Plan, head: &[u8]) -> Vec<u8> {
-        let target = self.head.target.of(head);
+        let path = endpoint::path(head, self.head.target);
+        let target = Span::new(path.start, self.head.target.end).of(head);
         if let Some(base) = &plan.external_url {
             return [base.as_bytes(), target].concat();
         }
@@ -361,7 +361,7 @@ impl Sent<'_> {
     }
 }
 
-/// Whether a request target is the one at which Relay asks whether its upstream is alive.
-fn is_liveness(target: &[u8]) -> bool {
-    target.strip_suffix(b"/").unwrap_or(target) == b"/api/0/relays/live"
+/// Whether a path is the one at which Relay asks whether its upstream is alive.
+fn is_liveness(path: &[u8]) -> bool {
+    path.strip_suffix(b"/").unwrap_or(path) == b"/api/0/relays/live"
 }

@@ -40,6 +40,8 @@ fn every_page_is_what_it_says() {
         assert_eq!(page.field("Content-Type"), Some(content_type), "{path}");
         assert!(page.text().starts_with(begin), "{path}: {}", page.text());
     }
+    let page = mirror.page("http://elsewhere.example/ready?verbose");
+    assert_eq!((page.status, page.text()), (200, "ready\n"));
     assert_eq!(mirror.page("/nothing").status, 404);
     let accept = "Accept: application/openmetrics-text;version=1.0.0\r\n";
     let request = format!("GET /metrics HTTP/1.1\r\nHost: m\r\n{accept}\r\n");

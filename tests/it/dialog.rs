@@ -48,6 +48,19 @@ fn the_script_posts_back_to_the_mirror_and_the_report_goes_to_all() {
         response.text(),
         format!("(function(){{var endpoint = /**/\"{posted_to}\";/**/post(endpoint)}})")
     );
+    let request = format!(
+        "GET http://m{} HTTP/1.1\r\nHost: mirror.example.com\r\n\r\n",
+        target()
+    );
+    let in_absolute_form = mirror.client().ask(request.as_bytes());
+    let posted_to = posted_to.replace("https://mirror", "http://mirror");
+    assert!(
+        in_absolute_form
+            .text()
+            .contains(&format!("\"{posted_to}\"")),
+        "{}",
+        in_absolute_form.text()
+    );
     let line = |dsn: &str, method: &str| {
         format!("{method} /api/embed/error-page/?dsn={dsn}&eventId={ID}&name=Jane%20Doe HTTP/1.1")
     };
@@ -60,7 +73,7 @@ fn the_script_posts_back_to_the_mirror_and_the_report_goes_to_all() {
         form.len()
     );
     assert_eq!(mirror.client().ask(request.as_bytes()).status, 200);
-    let got = a.wait_for(2).remove(1);
+    let got = a.wait_for(3).remove(2);
     assert_eq!(
         (&*got.line, got.text()),
         (&*line(&a.dsn(KEY_A, 11), "POST"), form)

@@ -303,6 +303,44 @@ fn health_is_answered_to_get_and_head() {
 }
 
 #[test]
+fn health_checks_are_answered_whatever_the_query_and_the_form_of_the_target() {
+    let (upstream, mirror) = mirror("");
+    let mut client = mirror.client();
+    let alive = r#"{"is_healthy":true}"#;
+    for (path, body) in [
+        ("/health", "ok\n"),
+        ("/health/", "ok\n"),
+        ("/api/0/relays/live", alive),
+        ("/api/0/relays/live/", alive),
+    ] {
+        for start in [
+            "",
+            "http://m",
+            "HTTP://elsewhere.example:8080",
+            "https://[::1]",
+        ] {
+            for query in ["", "?", "?verbose", "?a=/x&b=http://m/"] {
+                for host in ["Host: m\r\n", ""] {
+                    let request = format!("GET {start}{path}{query} HTTP/1.1\r\n{host}\r\n");
+                    let response = client.ask(request.as_bytes());
+                    assert_eq!((response.status, response.text()), (200, body), "{request}");
+                }
+            }
+        }
+    }
+    for target in [
+        "/healthy",
+        "/a?/health",
+        "http://health/",
+        "http://m/a/health",
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: m\r\n\r\n");
+        assert_eq!(client.ask(request.as_bytes()).status, 404, "{request}");
+    }
+    assert_eq!(upstream.received().len(), 0);
+}
+
+#[test]
 fn a_request_line_in_absolute_form_is_understood() {
     let (upstream, mirror) = mirror("");
     let request = format!(
