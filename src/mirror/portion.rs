@@ -4,6 +4,8 @@
 //! which each outbound's own texts are put later, and a rest that is the same for all outbounds with
 //! this selection. Usually the rest is one piece of the body that came, and then nothing is copied.
 //!
+//! An OTLP request is cut like that, too; it has no front.
+//!
 //! Logs, metrics and spans of several traces come in one item. Where only some of them stay, the item
 //! is made shorter, and the two numbers in its header that depend on that are written anew.
 
@@ -14,6 +16,7 @@ use bytes::Bytes;
 use crate::sentry::category::Category;
 use crate::sentry::edit::Edit;
 use crate::sentry::inventory::{Inventory, Part};
+use crate::sentry::otlp::Batch;
 use crate::sentry::sampling;
 use crate::sentry::selection::{Refused, Selection};
 use crate::span::Span;
@@ -54,7 +57,7 @@ pub enum Piece {
     /// Bytes of the body.
     Copy(Span),
     /// Other bytes.
-    Text(Cow<'static, str>),
+    Text(Cow<'static, [u8]>),
 }
 
 impl Pieces {
@@ -66,7 +69,7 @@ impl Pieces {
         }
     }
 
-    fn text(&mut self, text: impl Into<Cow<'static, str>>) {
+    fn text(&mut self, text: impl Into<Cow<'static, [u8]>>) {
         self.0.push(Piece::Text(text.into()));
     }
 
@@ -102,9 +105,36 @@ impl Pieces {
     pub fn slices<'p>(&'p self, body: &'p [u8]) -> impl Iterator<Item = &'p [u8]> {
         self.0.iter().map(|piece| match piece {
             Piece::Copy(span) => span.of(body),
-            Piece::Text(text) => text.as_bytes(),
+            Piece::Text(text) => text,
         })
     }
+}
+
+/// What `selection` takes of the OTLP request `body`, whose records are of `category`; `None` for all of it.
+///
+/// # Errors
+/// It takes nothing of it.
+pub fn cut_batch(
+    selection: &Selection,
+    category: Option<Category>,
+    batch: &Batch,
+    body: &[u8],
+) -> Result<Option<Pieces>, Refused> {
+    let changes = batch.cut(|ticket| selection.take(category, ticket))?;
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    let mut pieces = Pieces::default();
+    let mut copied = 0;
+    for change in changes {
+        pieces.copy(Span::new(copied, change.span.start));
+        if change.length.is_some() {
+            pieces.text(change.text());
+        }
+        copied = change.span.end;
+    }
+    pieces.copy(Span::new(copied, body.len()));
+    Ok(Some(pieces))
 }
 
 /// What `selection` takes of the envelope `body`, in whose header `edits` are to be made; `None` for
@@ -206,13 +236,13 @@ fn shorten(part: &Part, kept: &[usize], pieces: &mut Pieces) {
     let mut copied = part.whole.start;
     for (place, number) in numbers {
         pieces.copy(Span::new(copied, place.start));
-        pieces.text(number.to_string());
+        pieces.text(number.to_string().into_bytes());
         copied = place.end;
     }
     pieces.copy(Span::new(copied, opening.end));
     for (index, span) in spans.into_iter().enumerate() {
         if index > 0 {
-            pieces.text(",");
+            pieces.text(&b","[..]);
         }
         pieces.copy(span);
     }

@@ -14,6 +14,7 @@
 mod answer;
 
 pub use answer::Shape;
+pub(super) use answer::is_json;
 use memchr::{memchr, memchr3, memmem};
 
 use super::auth::is_source;

@@ -19,6 +19,8 @@ pub mod endpoint;
 pub mod envelope;
 pub mod inventory;
 pub mod items;
+pub mod monitor;
+pub mod otlp;
 pub mod places;
 
 pub mod category;
@@ -27,5 +29,4 @@ pub mod rate_limits;
 pub mod sampling;
 pub mod selection;
 
-pub mod monitor;
 mod parameters;

@@ -345,7 +345,7 @@ fn walk(
 
 /// Walks over an array from its opening bracket. `element` has to walk over each element, in front of
 /// which the scanner stands.
-fn elements(
+pub(super) fn elements(
     scanner: &mut Scanner<'_>,
     mut element: impl FnMut(&mut Scanner<'_>) -> Result<(), EnvelopeError>,
 ) -> Result<(), EnvelopeError> {

@@ -38,6 +38,11 @@ impl Ticket {
         (!id.is_empty() && !is_nil(id)).then(|| Ticket::of(id))
     }
 
+    /// The ticket of all that belongs to the UUID of this number; `None` for zero.
+    pub fn of_number(id: u128) -> Option<Ticket> {
+        (id != 0).then(|| Ticket(pcg32(id)))
+    }
+
     /// Whether it is among the share `rate`.
     pub fn is_within(self, rate: f64) -> bool {
         self.draw() < rate
@@ -47,6 +52,27 @@ impl Ticket {
     fn draw(self) -> f64 {
         const STEPS: f64 = (1_u64 << 53) as f64;
         (self.0 >> 11) as f64 / STEPS
+    }
+}
+
+/// A ticket of a long text, which is read a slice at a time.
+pub struct Digest(u64);
+
+impl Default for Digest {
+    fn default() -> Digest {
+        Digest(fnv1a(std::iter::empty()))
+    }
+}
+
+impl Digest {
+    /// Reads the next slice.
+    pub fn update(&mut self, slice: &[u8]) {
+        self.0 = fnv1a_on(self.0, slice.iter().copied());
+    }
+
+    /// The ticket of what was read.
+    pub fn ticket(self) -> Ticket {
+        Ticket(mix(self.0))
     }
 }
 
@@ -126,7 +152,12 @@ pub fn hash(text: &[u8]) -> u64 {
 }
 
 fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    fnv1a_on(0xcbf2_9ce4_8422_2325, bytes)
+}
+
+/// The hash of what has this `hash` so far and goes on with `bytes`.
+fn fnv1a_on(hash: u64, bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(hash, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
@@ -222,6 +253,17 @@ mod tests {
             assert!((share - 0.1).abs() <= 0.005, "{share}");
         }
         assert_eq!(Chance::new(7).ticket(3), Chance::new(7).ticket(3));
+    }
+
+    #[test]
+    fn a_text_in_slices_has_the_ticket_that_it_has_in_one() {
+        let text = b"resource, scope, span";
+        for at in 0..=text.len() {
+            let mut digest = Digest::default();
+            digest.update(&text[..at]);
+            digest.update(&text[at..]);
+            assert_eq!(digest.ticket(), Ticket::of(text));
+        }
     }
 
     #[test]

@@ -13,19 +13,20 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::budget::Reservation;
-use crate::http::head::Method;
+use crate::http::head::{FieldName, Method};
 use crate::mirror::copies::{self, Template};
 use crate::mirror::deliver::FanOut;
 use crate::mirror::handling::{Form, Handling};
 use crate::mirror::limited;
-use crate::mirror::portion::{self, Cut, Portion};
+use crate::mirror::portion::{self, Pieces, Portion};
 use crate::mirror::rewrite::{self, Original, Parcel};
 use crate::mirror::routes::Route;
 use crate::sentry::category::Category;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
 use crate::sentry::inventory::{Inventory, Survey};
-use crate::sentry::sampling::{Chance, Ticket};
+use crate::sentry::otlp::{Batch, Format, Signal};
+use crate::sentry::sampling::{Chance, Digest, Ticket};
 use crate::sentry::selection::{Refused, Selection};
 use crate::server::compression::{Compressions, compress};
 use crate::server::gate::Pass;
@@ -34,6 +35,9 @@ use crate::server::request::Sent;
 use crate::server::turns::{Turns, joined};
 use crate::server::worker::{Routing, Worker};
 use crate::upstream::exchange::Failure;
+
+/// How much of a body is hashed at a time.
+const DIGESTED_BYTES: usize = 256 * 1024;
 
 /// What a delivery keeps alive.
 type Kept = (Reservation, Pass);
@@ -54,6 +58,7 @@ pub(super) async fn deliver_handled(
         sampling: route.samples.then(chance),
         part: OnceCell::new(),
         inventory: None,
+        records: None,
         taken: Vec::new(),
         compressions: Compressions::default(),
         share: worker.budget.reservation(),
@@ -160,6 +165,14 @@ impl Taken {
     }
 }
 
+/// What decides on the records of an OTLP request.
+enum Records {
+    /// The trace of each.
+    Apart(Batch),
+    /// All of its bytes.
+    Whole(Ticket),
+}
+
 /// A request that is being prepared.
 struct Preparation<'p> {
     worker: &'p Worker,
@@ -170,6 +183,8 @@ struct Preparation<'p> {
     /// What it is where it is no envelope.
     part: OnceCell<(Option<Category>, Ticket)>,
     inventory: Option<Result<Inventory, EnvelopeError>>,
+    /// The same of an OTLP request.
+    records: Option<Records>,
     /// What the selections took that were asked already.
     taken: Vec<(Selection, Result<Taken, Missing>)>,
     compressions: Compressions,
@@ -209,6 +224,10 @@ impl Preparation<'_> {
 
     async fn select(&mut self, selection: &Selection) -> Result<Taken, Missing> {
         let Some(envelope) = &self.sent.envelope else {
+            let signal = Signal::of(self.sent.target.endpoint);
+            if let Some(signal) = signal.filter(|_| !self.original.body.is_empty()) {
+                return self.select_records(selection, signal).await;
+            }
             let chance = self.sampling.unwrap_or_default();
             let part = || part(self.sent, self.original.head_edits, chance);
             let (category, ticket) = self.part.get_or_init(part);
@@ -229,7 +248,8 @@ impl Preparation<'_> {
         match cut.map_err(Missing::Refused)? {
             None => Ok(self.everything()),
             Some(cut) => {
-                let rest = self.assemble(&cut).await?;
+                self.reserve(cut.front.len())?;
+                let rest = self.assemble(&cut.pieces).await?;
                 Ok(Taken {
                     portion: Portion {
                         front: Bytes::from(cut.front),
@@ -241,6 +261,61 @@ impl Preparation<'_> {
                 })
             }
         }
+    }
+
+    /// What is taken of an OTLP request with a body.
+    async fn select_records(
+        &mut self,
+        selection: &Selection,
+        signal: Signal,
+    ) -> Result<Taken, Missing> {
+        let category = Category::of_endpoint(self.sent.target.endpoint);
+        let any = selection.take(category, Ticket::of(b""));
+        if any == Err(Refused::Filtered) || selection.rate(category) >= 1.0 {
+            return any.map(|()| self.everything()).map_err(Missing::Refused);
+        }
+        if self.records.is_none() {
+            self.records = Some(self.find_records(signal).await?);
+        }
+        let pieces = match &self.records {
+            Some(Records::Apart(batch)) => {
+                portion::cut_batch(selection, category, batch, self.original.body)
+            }
+            Some(Records::Whole(ticket)) => selection.take(category, *ticket).map(|()| None),
+            None => Ok(None),
+        };
+        match pieces.map_err(Missing::Refused)? {
+            None => Ok(self.everything()),
+            Some(pieces) => Ok(Taken {
+                portion: Portion {
+                    rest: self.assemble(&pieces).await?,
+                    ..Portion::default()
+                },
+                categories: Some(vec![category]),
+                left_out: Vec::new(),
+            }),
+        }
+    }
+
+    /// What decides on the records of an OTLP request.
+    async fn find_records(&mut self, signal: Signal) -> Result<Records, Missing> {
+        let Original {
+            head, parsed, body, ..
+        } = self.original;
+        let chance = self.sampling.unwrap_or_default();
+        let format = Format::of(parsed.values(FieldName::ContentType, head).next());
+        let mut turns = Turns::of_walks();
+        if let Some(batch) = Batch::of(body, format, signal, chance) {
+            self.reserve(batch.held_bytes())?;
+            turns.pass(body.len()).await;
+            return Ok(Records::Apart(batch));
+        }
+        let mut digest = Digest::default();
+        for slice in body.chunks(DIGESTED_BYTES) {
+            digest.update(slice);
+            turns.pass(slice.len()).await;
+        }
+        Ok(Records::Whole(digest.ticket()))
     }
 
     /// The inventory of an envelope, whose header ends at `header_end`.
@@ -275,16 +350,15 @@ impl Preparation<'_> {
         }
     }
 
-    /// What stays behind the header line; a part of the body if it is one piece of that.
-    async fn assemble(&mut self, cut: &Cut) -> Result<Bytes, Missing> {
+    /// What `pieces` make; a part of the body if it is one piece of that.
+    async fn assemble(&mut self, pieces: &Pieces) -> Result<Bytes, Missing> {
         let body = self.original.body;
-        self.reserve(cut.front.len())?;
-        if let Some(span) = cut.pieces.as_span() {
+        if let Some(span) = pieces.as_span() {
             return Ok(body.slice(span.start..span.end));
         }
-        let (length, list_bytes) = (cut.pieces.len(), cut.pieces.held_bytes());
+        let (length, list_bytes) = (pieces.len(), pieces.held_bytes());
         self.reserve(length + list_bytes)?;
-        let rest = joined(cut.pieces.slices(body), length).await;
+        let rest = joined(pieces.slices(body), length).await;
         self.share.shrink(list_bytes);
         Ok(Bytes::from(rest))
     }

@@ -16,6 +16,7 @@ use crate::support::{
 mod examples;
 mod forms;
 mod ids;
+mod otlp;
 mod sdks;
 mod shares;
 

@@ -125,7 +125,8 @@ impl Endpoint {
     }
 }
 
-fn is_json(content_type: &[u8]) -> bool {
+/// Whether a `Content-Type` is that of JSON.
+pub(in crate::sentry) fn is_json(content_type: &[u8]) -> bool {
     content_type
         .get(..b"application/json".len())
         .is_some_and(|start| start.eq_ignore_ascii_case(b"application/json"))
