@@ -10,11 +10,12 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::warn;
 
 use super::pages::{Page, Pages};
+use crate::observe::moment::http_date;
 
 /// How many connections are served at a time. A collector, a probe and some browsers need a handful.
 const CONNECTIONS_MAX: usize = 32;
@@ -247,8 +248,9 @@ fn head(page: &Page) -> String {
         _ => "Service Unavailable",
     };
     format!(
-        "HTTP/1.1 {} {phrase}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; connect-src 'self'\r\n{}Connection: close\r\n\r\n",
+        "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; connect-src 'self'\r\n{}Connection: close\r\n\r\n",
         page.status,
+        String::from_utf8_lossy(&http_date(SystemTime::now())),
         page.content_type,
         page.body.len(),
         if page.status == 405 {

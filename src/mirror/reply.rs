@@ -1,6 +1,6 @@
 //! The bytes we send back to the SDK.
 //!
-//! Every reply has a length, a reason phrase and the CORS headers that Relay sends, errors included:
+//! Every reply has a length, a reason phrase, the date and the CORS headers that Relay sends, errors included:
 //! without them a browser hides the status from the SDK. `Retry-After` never goes with a 2xx, where
 //! several SDKs would take it for a ban on everything (sentry-javascript 11, sentry-rust 0.49).
 
@@ -12,6 +12,7 @@ use crate::mirror::counters::Answered;
 use crate::mirror::limited::{DEFAULT_PAUSE_SECONDS, pause_seconds};
 use crate::mirror::rejection::Rejection;
 use crate::mirror::verdict::{Outcome, Verdict};
+use crate::observe::moment::HttpDate;
 use crate::sentry::endpoint::{Endpoint, Shape};
 use crate::sentry::rate_limits::{self, RateLimit};
 use crate::upstream::exchange::Failure;
@@ -179,8 +180,9 @@ impl Reply {
         }
     }
 
-    /// Appends the reply to `out`, but for a large body, which is returned.
-    pub fn write(&self, manner: Manner, out: &mut Vec<u8>) -> Bytes {
+    /// Appends the reply to `out`, but for a large body, which is returned. A server with a clock says
+    /// when it answered (RFC 9110 section 6.6.1).
+    pub fn write(&self, manner: Manner, date: &HttpDate, out: &mut Vec<u8>) -> Bytes {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
         out.push(b' ');
@@ -190,6 +192,7 @@ impl Reply {
               \r\nAccess-Control-Expose-Headers: x-sentry-error,x-sentry-rate-limits,retry-after\
               \r\nCross-Origin-Resource-Policy: cross-origin\r\n",
         );
+        line::append(out, "Date", date);
         if let Some(content_type) = &self.content_type {
             line::append(out, "Content-Type", content_type);
         }

@@ -1,9 +1,10 @@
-//! A point in time as people and machines read it: RFC 3339, in UTC, with milliseconds.
+//! A point in time as people and machines read it: RFC 3339, in UTC, with milliseconds; and in a field of
+//! HTTP.
 //!
 //! Dates follow from the number of days since 1970 by the arithmetic of the Gregorian calendar, counted
 //! in years that begin in March, so that the leap day is the last of its year.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `at` as `2026-11-23T22:22:17.123Z`. What is before 1970 becomes its beginning.
 pub fn rfc3339(at: SystemTime) -> String {
@@ -13,6 +14,21 @@ pub fn rfc3339(at: SystemTime) -> String {
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     let millis = since.subsec_millis();
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// A date in the form that HTTP prefers (RFC 9110 section 5.6.7): `Mon, 23 Nov 2026 22:22:17 GMT`.
+pub type HttpDate = [u8; 29];
+
+/// The last moment of the year 9999: HTTP writes four digits.
+const HTTP_SECONDS_MAX: u64 = 253_402_300_799;
+
+/// `at` as HTTP writes it. What is before 1970 becomes its beginning, and what is after 9999 its end.
+pub fn http_date(at: SystemTime) -> HttpDate {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = since.as_secs().min(HTTP_SECONDS_MAX);
+    let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+    // Every date that is written like this has this length.
+    text.as_bytes().try_into().unwrap_or([b' '; 29])
 }
 
 /// Year, month and day of a number of days since 1970-01-01.
@@ -39,9 +55,23 @@ fn date(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn http_dates_have_one_form() {
+        for (seconds, expected) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (1_795_472_537, "Mon, 23 Nov 2026 22:22:17 GMT"),
+            (HTTP_SECONDS_MAX, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            (HTTP_SECONDS_MAX + 1, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            let date = http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(str::from_utf8(&date), Ok(expected));
+        }
+        let early = UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(http_date(early), http_date(UNIX_EPOCH));
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

@@ -180,7 +180,9 @@ impl Exchange {
         };
         let written = self
             .connection
-            .write(limits, |outgoing| reply.write(manner, outgoing))
+            .write(limits, |outgoing| {
+                reply.write(manner, &worker.date.get(), outgoing)
+            })
             .await;
         if let Some(route) = route {
             let counters = route.counters.of(worker.counters.worker);
@@ -254,7 +256,7 @@ impl Exchange {
         };
         let reply = Reply::rejection(rejection);
         let written = self.connection.write(&routing.plan.limits, |outgoing| {
-            reply.write(manner, outgoing)
+            reply.write(manner, &worker.date.get(), outgoing)
         });
         match written.await {
             Ok(()) => Next::Linger,

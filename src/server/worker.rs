@@ -4,7 +4,7 @@
 //! way of a request. A worker ends only when it is told to; if it ends in any other way the process
 //! is aborted, because a process that lost a worker would go on at half its strength unnoticed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use monoio::io::{AsyncReadRent, Canceller};
 use monoio::net::{TcpListener, UnixStream};
@@ -29,6 +29,7 @@ use crate::mirror::access::{AccessLog, Entry};
 use crate::mirror::deliver::Delivery;
 use crate::mirror::lanes::Lanes;
 use crate::mirror::totals::Counters;
+use crate::observe::moment::{HttpDate, http_date};
 use crate::panics::caught;
 use crate::server::balance::Balance;
 use crate::server::driver::{Driver, DriverKind};
@@ -154,6 +155,8 @@ pub struct Worker {
     pub counters: Arc<Counters>,
     /// Requests and deliveries in flight.
     pub gate: Rc<Gate>,
+    /// The date of replies, made once a second.
+    pub date: Cell<HttpDate>,
     /// The order to stop.
     pub stop: Rc<Stop>,
     /// The order to accept no more, a moment later.
@@ -265,6 +268,7 @@ impl Worker {
             compressors: RefCell::default(),
             counters,
             gate: Rc::default(),
+            date: Cell::new(http_date(SystemTime::now())),
             stop: Rc::default(),
             closing: Rc::default(),
             index,
@@ -334,6 +338,7 @@ impl Worker {
 
     /// Tells how things stand, once a second and not when they change, so that requests pay nothing.
     fn publish(&self) {
+        self.date.set(http_date(SystemTime::now()));
         let counters = &self.counters;
         counters.open_connections.set(self.connections.inside());
         counters.budget_used.set(self.budget.used());

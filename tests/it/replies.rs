@@ -1,10 +1,10 @@
 //! What the SDK is told, and when. The whole table stands as unit tests beside the code that decides;
 //! here its rows meet real upstreams and a real clock.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::{
-    Action, KEY_A, KEY_B, Process, Response, Upstream, config, envelope, envelope_request,
+    Action, KEY_A, KEY_B, PATIENCE, Process, Response, Upstream, config, envelope, envelope_request,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -302,4 +302,44 @@ fn a_relay_that_lost_us_finds_us_alive() {
         (200, r#"{"is_healthy":true}"#)
     );
     assert_eq!(a.received().len(), 0);
+}
+
+#[test]
+fn every_reply_has_the_date() {
+    let (a, b) = (Upstream::ok(), Upstream::ok());
+    let mirror = Process::start(&config(
+        &[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)],
+        "admin: {port: 0}",
+    ));
+    let date_of = |response: &Response| {
+        let date = response.field("Date").expect("a date");
+        let at = httpdate::parse_http_date(date).expect("a date of HTTP");
+        assert_eq!(httpdate::fmt_http_date(at), date);
+        at
+    };
+    let requests: [(&[u8], u16); 6] = [
+        (&envelope_request(envelope(ID).as_bytes()), 200),
+        (b"POST /api/42/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n", 401),
+        (b"OPTIONS * HTTP/1.1\r\nHost: m\r\n\r\n", 200),
+        (b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n", 200),
+        (b"GET /health HTTP/1.0\r\n\r\n", 200),
+        (b"nonsense\r\n\r\n", 400),
+    ];
+    for (request, status) in requests {
+        let before = SystemTime::now();
+        let response = mirror.client().ask(request);
+        assert_eq!(response.status, status);
+        let at = date_of(&response);
+        // It is made once a second, and a worker may wait for the processor.
+        assert!(at <= SystemTime::now() && at + PATIENCE > before, "{at:?}");
+    }
+    date_of(&mirror.page("/health"));
+    // It goes on while the mirror does.
+    let mut client = mirror.client();
+    let health = b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n";
+    let first = date_of(&client.ask(health));
+    let started = Instant::now();
+    while date_of(&client.ask(health)) == first {
+        assert!(started.elapsed() < PATIENCE);
+    }
 }
