@@ -2,8 +2,8 @@
 //!
 //! The names are those of `X-Sentry-Rate-Limits` (Relay 26.9, `DataCategory`). Only the categories
 //! that a request can be recognised as are here; limits on others concern nobody who asks. In a
-//! configuration a category may also be called by the item types and the plurals that people know it
-//! by, some of which mean several categories: [`CategorySet::named`].
+//! configuration a category may also be called by the item types that people know it by, some of which
+//! mean several categories, and all of these names have plurals: [`CategorySet::named`].
 
 use super::endpoint::Endpoint;
 
@@ -148,49 +148,31 @@ pub fn limited_category(name: &str) -> &str {
 }
 
 /// The names that mean something else than the one category of that name.
-const ALIASES: [(&str, &[Category]); 42] = {
+const ALIASES: [(&str, &[Category]); 24] = {
     use Category::{
-        Attachment, ClientReport, Error, Feedback, LogItem, MetricBucket, Monitor, Profile,
-        ProfileChunk, ProfileChunkUi, Replay, Security, Session, Span, TraceMetric, Transaction,
+        Error, Feedback, LogItem, MetricBucket, Monitor, Profile, ProfileChunk, ProfileChunkUi,
+        Replay, Security, Span, TraceMetric,
     };
     [
-        ("attachments", &[Attachment]),
         ("check_in", &[Monitor]),
-        ("check_ins", &[Monitor]),
-        ("client_reports", &[ClientReport]),
         ("cron", &[Monitor]),
         ("default", &[Error]),
-        ("errors", &[Error]),
         ("event", &[Error]),
-        ("events", &[Error]),
-        ("feedbacks", &[Feedback]),
         ("log", &[LogItem]),
-        ("logs", &[LogItem]),
         ("metric", &[TraceMetric, MetricBucket]),
-        ("metric_buckets", &[MetricBucket]),
         ("metric_meta", &[MetricBucket]),
-        ("metrics", &[TraceMetric, MetricBucket]),
         ("minidump", &[Error]),
-        ("minidumps", &[Error]),
-        ("monitors", &[Monitor]),
         ("nel", &[LogItem]),
         ("otel_log", &[LogItem]),
         ("otel_logs_data", &[LogItem]),
         ("otel_span", &[Span]),
         ("otel_traces_data", &[Span]),
-        ("profile_chunks", &[ProfileChunk]),
-        ("profiles", &[Profile]),
         ("profiling", &[Profile, ProfileChunk, ProfileChunkUi]),
         ("raw_security", &[Security]),
         ("replay_event", &[Replay]),
         ("replay_recording", &[Replay]),
         ("replay_video", &[Replay]),
-        ("replays", &[Replay]),
-        ("sessions", &[Session]),
-        ("spans", &[Span]),
         ("statsd", &[MetricBucket]),
-        ("trace_metrics", &[TraceMetric]),
-        ("transactions", &[Transaction]),
         ("unreal", &[Error]),
         ("unreal_report", &[Error]),
         ("user_feedback", &[Feedback]),
@@ -210,8 +192,19 @@ impl CategorySet {
         CategorySet(bits.fold(0, |all, bit| all | bit))
     }
 
-    /// What a configuration means by `name`.
+    /// What a configuration means by `name`: a name of [`CategorySet::names`] or a plural of one.
     pub fn named(name: &str) -> Option<CategorySet> {
+        let plural = |ending: &str, singular: &str| {
+            let stem = name.strip_suffix(ending)?;
+            CategorySet::called(&format!("{stem}{singular}"))
+        };
+        CategorySet::called(name)
+            .or_else(|| plural("s", ""))
+            .or_else(|| plural("ies", "y"))
+            .or_else(|| plural("s_ui", "_ui"))
+    }
+
+    fn called(name: &str) -> Option<CategorySet> {
         let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
         let category = || Category::ALL.iter().find(|known| known.name() == name);
         match alias {
@@ -220,7 +213,7 @@ impl CategorySet {
         }
     }
 
-    /// Every name that [`CategorySet::named`] knows.
+    /// Every name that [`CategorySet::named`] knows, in the singular.
     pub fn names() -> impl Iterator<Item = &'static str> {
         let aliases = ALIASES.iter().map(|(alias, _)| *alias);
         Category::ALL.into_iter().map(Category::name).chain(aliases)
@@ -269,6 +262,26 @@ mod tests {
         }
         let metrics: Vec<_> = CategorySet::named("metrics").unwrap().iter().collect();
         assert_eq!(metrics, [Category::MetricBucket, Category::TraceMetric]);
+    }
+
+    #[test]
+    fn every_name_has_a_plural() {
+        for name in CategorySet::names() {
+            let plural = match name.strip_suffix('y') {
+                Some(stem) => format!("{stem}ies"),
+                None => format!("{name}s"),
+            };
+            assert_eq!(
+                CategorySet::named(&plural),
+                CategorySet::named(name),
+                "{plural}"
+            );
+        }
+        let chunks = CategorySet::of(&[Category::ProfileChunkUi]);
+        assert_eq!(CategorySet::named("profile_chunks_ui"), Some(chunks));
+        for name in ["log_itemss", "ies", "s", "", "errory"] {
+            assert_eq!(CategorySet::named(name), None, "{name}");
+        }
     }
 
     #[test]
