@@ -149,7 +149,7 @@ fn every_key_is_read() {
          reply_timeout: 2s\nforward_client_ip: true\nexternal_url: https://m.example/p/\ntls: {ca_file: /a/b.pem, system_roots: false}\n\
          log_filter: warn,sentry_mirror=trace\nlog_format: json\n\
          limits: {head_bytes: 1KiB, header_count: 2, body_bytes: 3KiB, decoded_bytes: 4KiB, \
-         response_bytes: 5000, connections: 6, memory_bytes: 7MB, in_flight: 8}\n\
+         envelope_header_bytes: 2KiB, response_bytes: 5000, connections: 6, memory_bytes: 7MB, in_flight: 8}\n\
          timeouts: {head: 1s, body: 2s, idle: 3s, write: 4s, connect: 5s, exchange: 6s, drain: 7s}\n\
          pool: {idle_connections: 9, idle_timeout: 8s, max_age: 9s}\ndns: {refresh: 10s}\n\
          breaker: {failures: 4, pause: 11s, pause_max: 12s}\n",
@@ -172,6 +172,7 @@ fn every_key_is_read() {
         header_count: 2,
         body_bytes: 3072,
         decoded_bytes: 4096,
+        envelope_header_bytes: 2048,
         response_bytes: 5000,
         connections: 6,
         memory_bytes: 7_000_000,
@@ -274,6 +275,10 @@ fn an_outbound_may_take_some_categories_or_a_share() {
             "categories error,metric_bucket,monitor,profile,profile_chunk,profile_chunk_ui,replay,trace_metric,transaction",
         ),
         ("categories: [Error]", "categories error"),
+        (
+            "categories: [log_items, replay_events, user_reports, securities]",
+            "categories feedback,log_item,replay,security",
+        ),
         ("sample_rate: 0.5", "sample_rate 0.5"),
         ("sample_rate: '.5'", "sample_rate 0.5"),
         ("sample_rate: 0", "sample_rate 0"),

@@ -19,10 +19,6 @@ use super::edit::{Edit, Put};
 use super::parameters::hex_digit;
 use crate::span::Span;
 
-/// How long a header may be: a thousand times what SDKs make it. A longer one would keep the core
-/// from everything else while it is walked over.
-const HEADER_BYTES_MAX: usize = 1024 * 1024;
-
 /// How many places of a header are edited. Relay refuses a second `dsn`; each place of a bomb of
 /// them would grow to the length of the outbound's DSN, once for each outbound.
 const EDITS_MAX: usize = 16;
@@ -56,7 +52,7 @@ pub enum EnvelopeError {
     TooDeep,
     /// There are more members `dsn` and `trace` than a header can mean.
     TooMany,
-    /// The header is longer than any SDK makes it.
+    /// The header is longer than it may be.
     TooLong,
 }
 
@@ -82,14 +78,24 @@ impl std::error::Error for EnvelopeError {}
 /// Values that are not strings are left alone: `null` means that there is none, anything else is
 /// refused by every server. An error pushes nothing.
 pub fn scan(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, EnvelopeError> {
+    scan_within(body, usize::MAX, edits)
+}
+
+/// The same with a header of `header_bytes_max` at most: to walk over it keeps the core from everything
+/// else.
+pub fn scan_within(
+    body: &[u8],
+    header_bytes_max: usize,
+    edits: &mut Vec<Edit>,
+) -> Result<EnvelopeHeader, EnvelopeError> {
     if body.is_empty() {
         return Err(EnvelopeError::Empty);
     }
     let edits_before = edits.len();
     // Cut off, a header that is too long has no end.
-    let (start, is_cut) = match body.get(..HEADER_BYTES_MAX) {
-        Some(start) => (start, true),
-        None => (body, false),
+    let (start, is_cut) = match body.get(..header_bytes_max) {
+        Some(start) if start.len() < body.len() => (start, true),
+        Some(_) | None => (body, false),
     };
     let scanned = scan_header(start, edits).map_err(|error| match error {
         EnvelopeError::UnexpectedEnd if is_cut => EnvelopeError::TooLong,

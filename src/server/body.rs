@@ -20,9 +20,6 @@ use crate::server::plan::Plan;
 /// How much is decoded at a time of an envelope of which the first line is wanted only.
 const FRONT_BYTES: usize = 8 * 1024;
 
-/// The longest first line, and a bit.
-const FRONT_BYTES_MAX: usize = 1024 * 1024 + FRONT_BYTES;
-
 /// How long other connections get their turn after each 512 KiB of a first line.
 const PAUSE: Duration = Duration::from_millis(1);
 const STEPS_PER_PAUSE: usize = 64;
@@ -66,14 +63,16 @@ impl Arrived<'_> {
         if may_preserve && self.route.is_some_and(|route| is_untouched(route)) {
             let text = match self.is_envelope && plan.modify_envelope {
                 true => {
-                    let front = front(*encoding, bytes.clone(), share, decompressors);
+                    let bytes_max = plan.limits.envelope_header_bytes;
+                    let front = front(*encoding, bytes.clone(), bytes_max, share, decompressors);
                     Box::pin(front).await?
                 }
                 false => Bytes::new(),
             };
             let mut edits = Vec::new();
             // What is no envelope is refused by the caller.
-            let _ = envelope::scan(&text, &mut edits);
+            let header_bytes_max = plan.limits.envelope_header_bytes;
+            let _ = envelope::scan_within(&text, header_bytes_max, &mut edits);
             if edits.is_empty() {
                 return Ok(Body {
                     text,
@@ -111,6 +110,7 @@ fn is_untouched(route: &Route) -> bool {
 async fn front(
     encoding: Encoding,
     body: Bytes,
+    header_bytes_max: usize,
     share: &mut Reservation,
     decompressors: &RefCell<Decompressors>,
 ) -> Result<Bytes, Rejection> {
@@ -121,7 +121,8 @@ async fn front(
     let mut decoder = Decoder::new(
         encoding,
         body,
-        FRONT_BYTES_MAX,
+        // The longest header, and a bit.
+        header_bytes_max.saturating_add(FRONT_BYTES),
         &mut decompressors.borrow_mut(),
     );
     let mut steps: usize = 0;
@@ -133,9 +134,11 @@ async fn front(
         steps += 1;
         // What is decoded is looked at again when it has doubled, so that a long header costs as much
         // as it is long.
-        let is_looked_at = steps.is_power_of_two() || step == Step::Done;
+        let is_long = decoder.output().len() > header_bytes_max;
+        let is_looked_at = steps.is_power_of_two() || is_long || step == Step::Done;
         let is_enough = || {
-            let scanned = envelope::scan(decoder.output(), &mut Vec::new());
+            let output = decoder.output();
+            let scanned = envelope::scan_within(output, header_bytes_max, &mut Vec::new());
             !matches!(
                 scanned,
                 Err(EnvelopeError::UnexpectedEnd | EnvelopeError::Empty)

@@ -295,7 +295,8 @@ impl Exchange {
         if !body.is_whole && !plan.modify_envelope {
             return Ok(None);
         }
-        let scanned = envelope::scan(&body.text, &mut self.body_edits);
+        let header_bytes_max = plan.limits.envelope_header_bytes;
+        let scanned = envelope::scan_within(&body.text, header_bytes_max, &mut self.body_edits);
         if scanned.is_err() || !plan.modify_envelope {
             self.body_edits.clear();
         }

@@ -220,6 +220,26 @@ fn nobody_waits_for_what_is_prepared_for_another() {
     );
 }
 
+/// What is decoded of it grows in steps of which the bound is none.
+#[test]
+fn a_coded_header_is_read_up_to_the_bound_and_no_further() {
+    let sdk = "integration,".repeat(30_000);
+    let plain = format!("{{\"sdk\":\"{sdk}\"}}\n{{\"type\":\"session\"}}\n{{}}");
+    let request = coded_request("/api/42/envelope/", "gzip", &gzip(plain.as_bytes()));
+    for (bound, status) in [("400KiB", 200), ("351KiB", 400), ("300KiB", 400)] {
+        let upstream = Upstream::ok();
+        let mirror = Process::start(&config(
+            &[mapping(&upstream, KEY_A, "compression: preserve")],
+            &format!("limits: {{envelope_header_bytes: {bound}}}"),
+        ));
+        let response = mirror.client().ask(&request);
+        assert_eq!(response.status, status, "{bound}: {}", response.text());
+        if status == 400 {
+            assert!(response.text().contains("too long"), "{}", response.text());
+        }
+    }
+}
+
 #[test]
 fn a_header_that_is_longer_than_a_slice_is_read_to_its_end() {
     let upstream = Upstream::ok();
