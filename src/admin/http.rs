@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::warn;
 
-use super::pages::{Page, Pages};
+use super::pages::{Body, Page, Pages};
 use crate::observe::moment::http_date;
 
 /// How many connections are served at a time. A collector, a probe and some browsers need a handful.
@@ -29,6 +29,9 @@ const FIELDS_MAX: usize = 64;
 /// The time for a request to come, and that for an answer to be taken.
 const READ_TIME: Duration = Duration::from_secs(3);
 const WRITE_TIME: Duration = Duration::from_secs(10);
+
+/// The bytes of a body from which on it leaves in parts.
+const WHOLE_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a client may take to close once it has its answer.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
@@ -140,11 +143,17 @@ fn answer(place: &Place, pages: &Pages) -> io::Result<()> {
             false,
         ),
     };
-    let mut bytes = head(&page).into_bytes();
-    if !is_head {
-        bytes.extend_from_slice(page.body.as_bytes());
+    let takes_chunks = request.is_some_and(|request| request.takes_chunks);
+    let mut reply = Reply::new(stream, &page, is_head, takes_chunks);
+    match page.body {
+        Body::Text(text) => reply.whole(text.as_bytes())?,
+        Body::Shared(text) => reply.whole(text.as_bytes())?,
+        Body::Pieces(_) if is_head => reply.finish()?,
+        Body::Pieces(write) => {
+            write(&mut reply)?;
+            reply.finish()?;
+        }
     }
-    write_all(stream, &bytes)?;
     stream.shutdown(Shutdown::Write)?;
     // What is still unread would make the kernel reset the connection, and the answer with it.
     let deadline = Instant::now() + CLOSE_TIME;
@@ -186,6 +195,8 @@ pub(super) struct Request {
     pub(super) accept: String,
     /// Whom it was sent to, with the port if it was told; empty if it does not say.
     pub(super) host: String,
+    /// Whether it understands a body in chunks, which came with HTTP/1.1.
+    pub(super) takes_chunks: bool,
 }
 
 /// Reads a request; `None` where it is malformed or too large.
@@ -235,43 +246,144 @@ fn parse(head: &[u8]) -> Result<Option<Request>, httparse::Error> {
         path: path.unwrap_or("/").to_owned(),
         accept: field("accept"),
         host: field("host"),
+        takes_chunks: parsed.version == Some(1),
     }))
 }
 
-fn head(page: &Page) -> String {
-    let phrase = match page.status {
-        200 => "OK",
-        400 => "Bad Request",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        421 => "Misdirected Request",
-        _ => "Service Unavailable",
-    };
-    format!(
-        "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; connect-src 'self'\r\n{}Connection: close\r\n\r\n",
-        page.status,
-        String::from_utf8_lossy(&http_date(SystemTime::now())),
-        page.content_type,
-        page.body.len(),
-        if page.status == 405 {
-            "Allow: GET, HEAD\r\n"
-        } else {
-            ""
-        },
-    )
+/// A reply on its way. A short body goes out as a whole; what is longer leaves in chunks while it is made,
+/// so that a long page is never held as a whole.
+struct Reply<'c> {
+    stream: &'c TcpStream,
+    status: u16,
+    content_type: &'static str,
+    is_head: bool,
+    /// Whether the client understands chunks; to others the end of the connection is that of the body.
+    takes_chunks: bool,
+    has_begun: bool,
+    waiting: Vec<u8>,
+    /// What is left of the time for the answer to be taken.
+    time_left: Duration,
 }
 
-fn write_all(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    let deadline = Instant::now() + WRITE_TIME;
-    while !bytes.is_empty() {
-        stream.set_write_timeout(Some(left(deadline)?))?;
-        let count = stream.write(bytes)?;
-        if count == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+impl<'c> Reply<'c> {
+    fn new(stream: &'c TcpStream, page: &Page<'_>, is_head: bool, takes_chunks: bool) -> Reply<'c> {
+        Reply {
+            stream,
+            status: page.status,
+            content_type: page.content_type,
+            is_head,
+            takes_chunks,
+            has_begun: false,
+            waiting: Vec::new(),
+            time_left: WRITE_TIME,
         }
-        bytes = bytes.get(count..).unwrap_or_default();
     }
-    Ok(())
+
+    /// Sends `body`, which is all of it.
+    fn whole(&mut self, body: &[u8]) -> io::Result<()> {
+        let head = self.head(&format!("Content-Length: {}\r\n", body.len()));
+        self.send(head.as_bytes())?;
+        if self.is_head {
+            return Ok(());
+        }
+        self.send(body)
+    }
+
+    /// Sends what is waiting as a part of a longer body.
+    fn part(&mut self) -> io::Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        if !self.has_begun {
+            self.has_begun = true;
+            let framing = match self.takes_chunks {
+                true => "Transfer-Encoding: chunked\r\n",
+                false => "",
+            };
+            self.send(self.head(framing).as_bytes())?;
+        }
+        if self.takes_chunks {
+            self.send(format!("{:x}\r\n", waiting.len()).as_bytes())?;
+        }
+        self.send(&waiting)?;
+        if self.takes_chunks {
+            self.send(b"\r\n")?;
+        }
+        self.waiting = waiting;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// Sends what is left.
+    fn finish(mut self) -> io::Result<()> {
+        if self.is_head {
+            // How long it would be is not known.
+            return self.send(self.head("").as_bytes());
+        }
+        if !self.has_begun {
+            let body = std::mem::take(&mut self.waiting);
+            return self.whole(&body);
+        }
+        if !self.waiting.is_empty() {
+            self.part()?;
+        }
+        match self.takes_chunks {
+            true => self.send(b"0\r\n\r\n"),
+            false => Ok(()),
+        }
+    }
+
+    fn head(&self, framing: &str) -> String {
+        let phrase = match self.status {
+            200 => "OK",
+            400 => "Bad Request",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            421 => "Misdirected Request",
+            _ => "Service Unavailable",
+        };
+        format!(
+            "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: {}\r\n{framing}Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; connect-src 'self'\r\n{}Connection: close\r\n\r\n",
+            self.status,
+            String::from_utf8_lossy(&http_date(SystemTime::now())),
+            self.content_type,
+            if self.status == 405 {
+                "Allow: GET, HEAD\r\n"
+            } else {
+                ""
+            },
+        )
+    }
+
+    /// Sends all of `bytes` within the time that is left. The time in which the page is made is not the
+    /// client's.
+    fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let started = Instant::now();
+        let deadline = started + self.time_left;
+        let mut stream = self.stream;
+        while !bytes.is_empty() {
+            stream.set_write_timeout(Some(left(deadline)?))?;
+            let count = stream.write(bytes)?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = bytes.get(count..).unwrap_or_default();
+        }
+        self.time_left = self.time_left.saturating_sub(started.elapsed());
+        Ok(())
+    }
+}
+
+impl Write for Reply<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= WHOLE_BYTES_MAX {
+            self.part()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The time until `deadline`, which is never zero: to the system that would mean for ever.
@@ -296,6 +408,7 @@ mod tests {
             path: "/metrics".to_owned(),
             accept: "text/plain".to_owned(),
             host: "m".to_owned(),
+            takes_chunks: true,
         };
         assert_eq!(parse(head), Ok(Some(expected)));
         for end in 0..head.len() {

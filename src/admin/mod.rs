@@ -25,7 +25,7 @@ use tracing::info;
 
 pub use self::push::Push;
 
-use self::history::{History, Look};
+use self::history::History;
 use self::pages::Pages;
 use crate::server::sight::Sight;
 
@@ -74,8 +74,7 @@ impl Admin {
     /// # Errors
     /// The system refuses a thread.
     pub fn show(&self, sight: Arc<Sight>) -> io::Result<()> {
-        let beginning = Look::beginning(sight.started);
-        self.pages.history.add(beginning);
+        self.pages.history.begin(sight.started);
         // A process starts one mirror.
         let _ = self.pages.sight.set(sight);
         let pages = Arc::clone(&self.pages);

@@ -28,7 +28,13 @@ pub(super) struct Numbers {
     pub(super) plan: Arc<Plan>,
     /// What belongs to no route.
     pub(super) process: ProcessNumbers,
-    // In the order of the plan.
+    /// What belongs to the plan; `None` where it is read when it is asked for.
+    taken: Option<Taken>,
+}
+
+/// What is counted of everything in a plan, in its order.
+#[derive(Default)]
+struct Taken {
     routes: Vec<RouteNumbers>,
     outbounds: Vec<OutboundNumbers>,
     origins: Vec<OriginNumbers>,
@@ -88,9 +94,21 @@ impl Numbers {
         let origins = plan.origins.iter();
         Numbers {
             process: ProcessNumbers::of(sight),
-            routes: routes.map(|route| RouteNumbers::of(route)).collect(),
-            outbounds: outbounds.collect(),
-            origins: origins.map(|shared| OriginNumbers::of(shared)).collect(),
+            taken: Some(Taken {
+                routes: routes.map(|route| RouteNumbers::of(route)).collect(),
+                outbounds: outbounds.collect(),
+                origins: origins.map(|shared| OriginNumbers::of(shared)).collect(),
+            }),
+            plan,
+        }
+    }
+
+    /// The same, where what belongs to `plan` is read one by one when it is asked for and not kept: a
+    /// plan may have thousands of outbounds, and many may look at a time.
+    pub(super) fn live(sight: &Sight, plan: Arc<Plan>) -> Numbers {
+        Numbers {
+            process: ProcessNumbers::of(sight),
+            taken: None,
             plan,
         }
     }
@@ -99,9 +117,7 @@ impl Numbers {
     pub(super) fn zero(plan: Arc<Plan>) -> Numbers {
         Numbers {
             process: ProcessNumbers::default(),
-            routes: Vec::new(),
-            outbounds: Vec::new(),
-            origins: Vec::new(),
+            taken: Some(Taken::default()),
             plan,
         }
     }
@@ -111,49 +127,72 @@ impl Numbers {
         Numbers {
             plan: Arc::clone(&self.plan),
             process: self.process.since(&earlier.process),
-            routes: rest(
-                self.routes().map(|(route, told)| (&route.counters, told)),
-                earlier
-                    .routes()
-                    .map(|(route, told)| (&route.counters, told)),
-                RouteNumbers::since,
-            ),
-            outbounds: rest(
-                self.outbounds()
-                    .map(|(_, outbound, told)| (&outbound.counters, told)),
-                earlier
-                    .outbounds()
-                    .map(|(_, outbound, told)| (&outbound.counters, told)),
-                OutboundNumbers::since,
-            ),
-            origins: rest(
-                self.origins()
-                    .map(|(shared, told)| (&shared.counters, told)),
-                earlier
-                    .origins()
-                    .map(|(shared, told)| (&shared.counters, told)),
-                OriginNumbers::since,
-            ),
+            taken: Some(Taken {
+                routes: rest(
+                    self.routes().map(|(route, told)| (&route.counters, told)),
+                    earlier
+                        .routes()
+                        .map(|(route, told)| (&route.counters, told)),
+                    RouteNumbers::since,
+                ),
+                outbounds: rest(
+                    self.outbounds()
+                        .map(|(_, outbound, told)| (&outbound.counters, told)),
+                    earlier
+                        .outbounds()
+                        .map(|(_, outbound, told)| (&outbound.counters, told)),
+                    OutboundNumbers::since,
+                ),
+                origins: rest(
+                    self.origins()
+                        .map(|(shared, told)| (&shared.counters, told)),
+                    earlier
+                        .origins()
+                        .map(|(shared, told)| (&shared.counters, told)),
+                    OriginNumbers::since,
+                ),
+            }),
         }
     }
 
     /// The routes with their numbers.
-    pub(super) fn routes(&self) -> impl Iterator<Item = (&Route, &RouteNumbers)> {
+    pub(super) fn routes(&self) -> impl Iterator<Item = (&Route, RouteNumbers)> {
+        let taken = self.taken.as_ref().map(|taken| taken.routes.as_slice());
         let routes = self.plan.routes.all().iter().map(|route| &**route);
-        routes.zip(&self.routes)
+        with_numbers(routes, taken, RouteNumbers::of)
     }
 
     /// The outbounds of all routes with their numbers.
-    pub(super) fn outbounds(&self) -> impl Iterator<Item = (&Route, &Outbound, &OutboundNumbers)> {
-        let outbounds = outbounds_of(&self.plan).zip(&self.outbounds);
-        outbounds.map(|((route, outbound), numbers)| (route, outbound, numbers))
+    pub(super) fn outbounds(&self) -> impl Iterator<Item = (&Route, &Outbound, OutboundNumbers)> {
+        let taken = self.taken.as_ref().map(|taken| taken.outbounds.as_slice());
+        let outbounds = outbounds_of(&self.plan);
+        with_numbers(outbounds, taken, |(_, outbound)| {
+            OutboundNumbers::of(outbound)
+        })
+        .map(|((route, outbound), numbers)| (route, outbound, numbers))
     }
 
     /// The origins with their numbers.
-    pub(super) fn origins(&self) -> impl Iterator<Item = (&SharedOrigin, &OriginNumbers)> {
+    pub(super) fn origins(&self) -> impl Iterator<Item = (&SharedOrigin, OriginNumbers)> {
+        let taken = self.taken.as_ref().map(|taken| taken.origins.as_slice());
         let origins = self.plan.origins.iter().map(|shared| &**shared);
-        origins.zip(&self.origins)
+        with_numbers(origins, taken, OriginNumbers::of)
     }
+}
+
+/// Things with their numbers: those that were `taken`, in the same order, or what `read` finds now.
+fn with_numbers<'n, T: Copy + 'n, N: Clone + 'n>(
+    things: impl Iterator<Item = T> + 'n,
+    taken: Option<&'n [N]>,
+    read: impl Fn(T) -> N + 'n,
+) -> impl Iterator<Item = (T, N)> + 'n {
+    things.enumerate().map_while(move |(index, thing)| {
+        let numbers = match taken {
+            Some(taken) => taken.get(index)?.clone(),
+            None => read(thing),
+        };
+        Some((thing, numbers))
+    })
 }
 
 fn outbounds_of(plan: &Plan) -> impl Iterator<Item = (&Route, &Outbound)> {
@@ -162,15 +201,15 @@ fn outbounds_of(plan: &Plan) -> impl Iterator<Item = (&Route, &Outbound)> {
 }
 
 /// What `now` has more than `earlier` where both have the same counters.
-fn rest<'n, C: 'n, N: Clone + 'n>(
-    now: impl Iterator<Item = (&'n PerWorker<C>, &'n N)>,
-    earlier: impl Iterator<Item = (&'n PerWorker<C>, &'n N)>,
+fn rest<'n, C: 'n, N>(
+    now: impl Iterator<Item = (&'n PerWorker<C>, N)>,
+    earlier: impl Iterator<Item = (&'n PerWorker<C>, N)>,
     since: fn(&N, &N) -> N,
 ) -> Vec<N> {
     let known: HashMap<_, _> = earlier.collect();
     now.map(|(counters, numbers)| match known.get(counters) {
-        Some(known) => since(numbers, known),
-        None => numbers.clone(),
+        Some(known) => since(&numbers, known),
+        None => numbers,
     })
     .collect()
 }

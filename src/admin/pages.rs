@@ -3,6 +3,7 @@
 //! Everything is read only. `/health` says that the process is alive and asks nobody; `/ready` says
 //! whether it should be sent requests.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::thread;
@@ -27,23 +28,36 @@ pub(super) struct Pages {
 }
 
 /// An answer.
-pub(super) struct Page {
+pub(super) struct Page<'p> {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
-    pub(super) body: String,
+    pub(super) body: Body<'p>,
 }
 
-impl Page {
+/// What an answer says.
+pub(super) enum Body<'p> {
+    /// A text that is there already.
+    Text(&'static str),
+    /// One that others have, too.
+    Shared(Arc<str>),
+    /// One that is written piece by piece, because it may be long.
+    Pieces(Writing<'p>),
+}
+
+/// Writes a text.
+pub(super) type Writing<'p> = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + 'p>;
+
+impl<'p> Page<'p> {
     /// Plain text.
-    pub(super) fn text(status: u16, text: &str) -> Page {
+    pub(super) fn text(status: u16, text: &'static str) -> Page<'p> {
         Page {
             status,
             content_type: "text/plain; charset=utf-8",
-            body: text.to_owned(),
+            body: Body::Text(text),
         }
     }
 
-    fn of(content_type: &'static str, body: String) -> Page {
+    fn of(content_type: &'static str, body: Body<'p>) -> Page<'p> {
         Page {
             status: 200,
             content_type,
@@ -54,28 +68,32 @@ impl Page {
 
 impl Pages {
     /// The answer to `request`.
-    pub(super) fn page(&self, request: &Request) -> Page {
+    pub(super) fn page(&self, request: &Request) -> Page<'_> {
         if !matches!(request.method.as_str(), "GET" | "HEAD") {
             return Page::text(405, "only GET and HEAD\n");
         }
         match (request.path.as_str(), self.sight.get()) {
             ("/health", _) => Page::text(200, "ok\n"),
-            ("/", _) => Page::of("text/html; charset=utf-8", STATUS_PAGE.to_owned()),
+            ("/", _) => Page::of("text/html; charset=utf-8", Body::Text(STATUS_PAGE)),
             ("/ready", Some(sight)) if sight.stage() == Stage::Ready => Page::text(200, "ready\n"),
             ("/ready", Some(_)) => Page::text(503, "draining\n"),
             ("/metrics", Some(sight)) => {
                 let format = Format::accepted(&request.accept);
-                let numbers = Numbers::read(sight, sight.current().plan);
-                let text = prometheus::text(&metrics::families(sight, &numbers), format);
-                Page::of(format.content_type(), text)
+                let write = move |out: &mut dyn io::Write| {
+                    let numbers = Numbers::live(sight, sight.current().plan);
+                    prometheus::write(metrics::families(sight, &numbers), format, out)
+                };
+                Page::of(format.content_type(), Body::Pieces(Box::new(write)))
             }
             ("/status", Some(sight)) => {
-                let status = status::status(sight, &self.history, Instant::now());
-                Page::of("application/json", status.to_string())
+                let write = |out: &mut dyn io::Write| {
+                    status::write(sight, &self.history, Instant::now(), out)
+                };
+                Page::of("application/json", Body::Pieces(Box::new(write)))
             }
             ("/config", Some(sight)) => {
-                let text = sight.current().configuration.to_string();
-                Page::of("text/plain; charset=utf-8", text)
+                let text = sight.current().configuration;
+                Page::of("text/plain; charset=utf-8", Body::Shared(text))
             }
             ("/ready" | "/metrics" | "/status" | "/config", None) => Page::text(503, "starting\n"),
             _ => Page::text(
@@ -93,7 +111,7 @@ impl Pages {
         loop {
             thread::sleep(history::PERIOD);
             let plan = sight.current().plan;
-            self.history.add(history::look(&plan, Instant::now()));
+            self.history.look(&plan, Instant::now());
         }
     }
 }
@@ -114,6 +132,7 @@ mod tests {
                 path: path.to_owned(),
                 accept: String::new(),
                 host: String::new(),
+                takes_chunks: true,
             };
             pages.page(&request).status
         };

@@ -24,7 +24,7 @@ const ANSWERED: [OutcomeKind; 5] = [
 ];
 
 /// The old names with their numbers.
-pub(super) fn families(numbers: &Numbers) -> Vec<Family> {
+pub(super) fn families(numbers: &Numbers) -> Vec<Family<'_>> {
     let counted = &numbers.process;
     let rejected = |reasons: &[Reason]| {
         let of = |reason: &Reason| counted.rejections.of(*reason);
@@ -57,14 +57,14 @@ pub(super) fn families(numbers: &Numbers) -> Vec<Family> {
     families
 }
 
-fn responses(numbers: &Numbers) -> Family {
+fn responses(numbers: &Numbers) -> Family<'_> {
     let has_response = |answered: Answered| {
         !matches!(
             answered,
             Answered::Rejected | Answered::Abandoned | Answered::Panicked | Answered::GivenUp
         )
     };
-    let samples = numbers.routes().map(|(route, numbers)| {
+    let samples = numbers.routes().map(move |(route, numbers)| {
         let labels = vec![("inbound_key", route.name.clone())];
         (labels, sum(&numbers.answers, has_response))
     });
@@ -80,7 +80,7 @@ fn request_times(numbers: &Numbers) -> Distribution {
 }
 
 /// What is tagged with the host of an outbound, over all outbounds at that host.
-fn outbound_requests(numbers: &Numbers) -> Vec<Family> {
+fn outbound_requests(numbers: &Numbers) -> Vec<Family<'_>> {
     let mut times: BTreeMap<&str, Distribution> = BTreeMap::new();
     for (_, outbound, numbers) in numbers.outbounds() {
         let total = times.entry(&outbound.host).or_default();

@@ -94,9 +94,8 @@ impl Pusher {
     }
 
     fn push(&mut self) {
-        let datagrams = self.news();
-        let (host, port) = (&self.target.host, self.target.port);
-        match self.send(&datagrams) {
+        let (host, port) = (self.target.host.clone(), self.target.port);
+        match self.send_news() {
             Ok(()) if self.is_failing => {
                 info!(host, port, "metrics reach statsd_addr again");
                 self.is_failing = false;
@@ -111,29 +110,39 @@ impl Pusher {
         }
     }
 
-    /// What has come since the last push.
-    fn news(&mut self) -> Vec<Vec<u8>> {
+    /// Sends what has come since the last push. What cannot be sent is not sent later.
+    fn send_news(&mut self) -> io::Result<()> {
+        let socket = self.socket();
         let (before, plan) = (Arc::clone(&self.told.plan), self.sight.current().plan);
-        let mut datagrams = Vec::new();
+        let mut result = Ok(());
         if !Arc::ptr_eq(&before, &plan) {
             // What came before the reload belongs to the names of that time, and some of it to nothing
             // that is still there.
-            datagrams = self.news_of(before);
+            result = self.send_news_of(before, &socket);
         }
-        datagrams.extend(self.news_of(plan));
-        datagrams
+        result.and(self.send_news_of(plan, &socket))
     }
 
-    fn news_of(&mut self, plan: Arc<Plan>) -> Vec<Vec<u8>> {
+    fn send_news_of(&mut self, plan: Arc<Plan>, socket: &io::Result<UdpSocket>) -> io::Result<()> {
         let now = Numbers::read(&self.sight, plan);
         let fresh = now.since(&self.told);
         self.told = now;
+        let socket = match socket {
+            Ok(socket) => socket,
+            Err(error) => return Err(io::Error::new(error.kind(), error.to_string())),
+        };
         let mut families = metrics::families(&self.sight, &fresh);
         families.extend(prior_art::families(&fresh));
-        self.statsd.datagrams(&families)
+        self.statsd.send(families, &mut |datagram| {
+            // Nobody listening is told by an error on a later datagram, if at all.
+            match socket.send(datagram) {
+                Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => Err(error),
+                _ => Ok(()),
+            }
+        })
     }
 
-    fn send(&self, datagrams: &[Vec<u8>]) -> io::Result<()> {
+    fn socket(&self) -> io::Result<UdpSocket> {
         let target = (self.target.host.as_str(), self.target.port);
         let Some(address) = target.to_socket_addrs()?.next() else {
             return Err(io::Error::other("the name has no address"));
@@ -145,15 +154,7 @@ impl Pusher {
         };
         let socket = UdpSocket::bind(any)?;
         socket.connect(address)?;
-        for datagram in datagrams {
-            // Nobody listening is told by an error on a later datagram, if at all.
-            if let Err(error) = socket.send(datagram)
-                && error.kind() != io::ErrorKind::ConnectionRefused
-            {
-                return Err(error);
-            }
-        }
-        Ok(())
+        Ok(socket)
     }
 }
 

@@ -3,11 +3,12 @@
 //! Unlike the metrics this is meant to be read as it is: rates and latencies of the last minute, steps of
 //! the last five, what stands in the way of each outbound.
 
+use std::io;
 use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use super::history::{self, History, Look};
+use super::history::{self, History};
 use crate::mirror::counters::{Answered, Meaning, OutcomeKind};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
@@ -20,15 +21,58 @@ use crate::server::sight::{Sight, Stage};
 use crate::upstream::counters::BreakerState;
 use crate::upstream::origin::SharedOrigin;
 
-/// Everything an operator may want to see at `now`.
-pub(super) fn status(sight: &Sight, history: &History, now: Instant) -> Value {
+/// Writes everything an operator may want to see at `now`, one outbound after the other: there may be
+/// thousands.
+///
+/// # Errors
+/// Those of `out`.
+pub(super) fn write(
+    sight: &Sight,
+    history: &History,
+    now: Instant,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
     let plan = sight.current().plan;
     let view = View {
         plan: &plan,
         history,
-        look: history::look(&plan, now),
         now,
     };
+    let routes = plan.routes.all().iter();
+    write_with_list(out, &process(sight, now), "routes", routes, |out, route| {
+        let outbounds = route.outbounds.iter().enumerate();
+        write_with_list(
+            out,
+            &view.route(route),
+            "outbounds",
+            outbounds,
+            |out, (index, outbound)| write!(out, "{}", view.outbound(index, outbound)),
+        )
+    })
+}
+
+/// Writes `object` with one more member: a list of what `write` writes for each of `entries`.
+fn write_with_list<T>(
+    out: &mut dyn io::Write,
+    object: &Value,
+    name: &str,
+    entries: impl Iterator<Item = T>,
+    write: impl Fn(&mut dyn io::Write, T) -> io::Result<()>,
+) -> io::Result<()> {
+    let object = object.to_string();
+    let open = object.strip_suffix('}').unwrap_or(&object);
+    write!(out, "{open},\"{name}\":[")?;
+    for (index, entry) in entries.enumerate() {
+        if index > 0 {
+            out.write_all(b",")?;
+        }
+        write(out, entry)?;
+    }
+    out.write_all(b"]}")
+}
+
+/// What is to be seen of the process.
+fn process(sight: &Sight, now: Instant) -> Value {
     let sum = |read: &dyn Fn(&Counters) -> u64| -> u64 {
         sight.counters.iter().map(|counters| read(counters)).sum()
     };
@@ -57,7 +101,6 @@ pub(super) fn status(sight: &Sight, history: &History, now: Instant) -> Value {
         "answers": tally(|answered: Answered| sum(&|counters| counters.answers.of(answered))),
         "rejections": tally(|reason: Reason| sum(&|counters| counters.rejections.of(reason))),
         "reloads": { "done": reloads, "refused": failed_reloads },
-        "routes": plan.routes.all().iter().map(|route| view.route(route)).collect::<Vec<_>>(),
     })
 }
 
@@ -65,31 +108,27 @@ pub(super) fn status(sight: &Sight, history: &History, now: Instant) -> Value {
 struct View<'v> {
     plan: &'v Plan,
     history: &'v History,
-    look: Look,
     now: Instant,
 }
 
 impl View<'_> {
     fn route(&self, route: &Route) -> Value {
-        let (seconds, recent) = self.history.recent_of_route(&self.look, &route.counters);
+        let (seconds, recent) = self.history.recent_of_route(self.now, &route.counters);
         let answer = |answered| route.counters.sum(|counters| counters.answers.of(answered));
-        let outbounds = route.outbounds.iter().enumerate();
-        let outbounds = outbounds.map(|(index, outbound)| self.outbound(index, outbound));
         json!({
             "name": route.name,
             "requests": route.counters.sum(|counters| counters.answers.sum()),
             "answers": tally(answer),
             "per_second": rate(recent.count(), seconds),
             "latency_seconds": latency(&recent),
-            "outbounds": outbounds.collect::<Vec<_>>(),
         })
     }
 
     fn outbound(&self, index: usize, outbound: &Outbound) -> Value {
         let counters = &outbound.counters;
         let of = |meaning| counters.sum(|counters| counters.meaning(meaning));
-        let recent = self.history.recent_of_outbound(&self.look, counters);
-        let [delivered, withheld, lost] = recent.look.counts;
+        let recent = self.history.recent_of_outbound(self.now, counters);
+        let [delivered, withheld, lost] = recent.counts;
         let all = delivered + withheld + lost;
         let troubles = counters
             .iter()
@@ -110,8 +149,8 @@ impl View<'_> {
             "bytes": counters.sum(|counters| counters.bytes.read()),
             "per_second": rate(all, recent.seconds),
             "success": (all > 0).then(|| delivered as f64 / all as f64),
-            "latency_seconds": latency(&recent.look.time),
-            "steps": self.history.steps(&self.look, counters),
+            "latency_seconds": latency(&recent.time),
+            "steps": self.history.steps(counters),
             "rate_limits": limits.collect::<Vec<_>>(),
             "last_error": last.map(|note| json!({"at": rfc3339(note.at), "what": note.what})),
             "upstream": self.plan.origins.get(outbound.origin).map(|shared| self.upstream(shared)),

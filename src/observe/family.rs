@@ -1,7 +1,8 @@
 //! Metrics as those see them who collect them: families of samples with labels.
 //!
 //! This is made anew for every look at the numbers, away from the workers. Both forms in which metrics
-//! leave the process are made from it, so that they cannot disagree.
+//! leave the process are made from it, so that they cannot disagree. Samples are made one at a time when
+//! they are written: a configuration with thousands of outbounds has hundreds of thousands of them.
 
 use super::histogram::Distribution;
 
@@ -9,42 +10,42 @@ use super::histogram::Distribution;
 pub const PREFIX: &str = "sentry_mirror";
 
 /// Metrics of one name.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Family {
+pub struct Family<'n> {
     /// The name without [`PREFIX`] and, for a counter, without `_total`.
     pub name: &'static str,
     /// What it means, in one sentence.
     pub help: &'static str,
     /// The values, of one kind.
-    pub samples: Samples,
+    pub samples: Samples<'n>,
 }
 
 /// The labels of a sample: names from the code, values from the configuration or closed sets.
 pub type Labels = Vec<(&'static str, String)>;
 
+/// Values of one kind with their labels, made when they are asked for.
+pub type Values<'n, T> = Box<dyn Iterator<Item = (Labels, T)> + 'n>;
+
 /// The values of a family, by their labels.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Samples {
+pub enum Samples<'n> {
     /// Numbers that only grow.
-    Counter(Vec<(Labels, u64)>),
+    Counter(Values<'n, u64>),
     /// Numbers that go up and down.
-    Gauge(Vec<(Labels, f64)>),
+    Gauge(Values<'n, f64>),
     /// How long things took.
-    Histogram(Vec<(Labels, Distribution)>),
+    Histogram(Values<'n, Distribution>),
 }
 
-impl Family {
+impl<'n> Family<'n> {
     /// A counter.
     pub fn counter(
         name: &'static str,
         help: &'static str,
-        samples: impl IntoIterator<Item = (Labels, u64)>,
-    ) -> Family {
-        let samples = Samples::Counter(samples.into_iter().collect());
+        samples: impl IntoIterator<Item = (Labels, u64), IntoIter: 'n>,
+    ) -> Family<'n> {
         Family {
             name,
             help,
-            samples,
+            samples: Samples::Counter(Box::new(samples.into_iter())),
         }
     }
 
@@ -52,13 +53,12 @@ impl Family {
     pub fn gauge(
         name: &'static str,
         help: &'static str,
-        samples: impl IntoIterator<Item = (Labels, f64)>,
-    ) -> Family {
-        let samples = Samples::Gauge(samples.into_iter().collect());
+        samples: impl IntoIterator<Item = (Labels, f64), IntoIter: 'n>,
+    ) -> Family<'n> {
         Family {
             name,
             help,
-            samples,
+            samples: Samples::Gauge(Box::new(samples.into_iter())),
         }
     }
 
@@ -66,13 +66,12 @@ impl Family {
     pub fn histogram(
         name: &'static str,
         help: &'static str,
-        samples: impl IntoIterator<Item = (Labels, Distribution)>,
-    ) -> Family {
-        let samples = Samples::Histogram(samples.into_iter().collect());
+        samples: impl IntoIterator<Item = (Labels, Distribution), IntoIter: 'n>,
+    ) -> Family<'n> {
         Family {
             name,
             help,
-            samples,
+            samples: Samples::Histogram(Box::new(samples.into_iter())),
         }
     }
 }

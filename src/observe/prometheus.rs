@@ -4,6 +4,7 @@
 //! because the libraries for it keep the numbers themselves, in counters that all threads share.
 
 use std::fmt::{self, Write};
+use std::io;
 
 use super::family::{Family, Labels, PREFIX, Samples};
 use super::histogram::{BORDERS_US, Distribution};
@@ -37,20 +38,55 @@ impl Format {
     }
 }
 
-/// All of `families` as text.
-pub fn text(families: &[Family], format: Format) -> String {
-    let mut out = String::new();
+/// The bytes of text that are handed on at a time, or a sample more.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Writes all of `families` as text to `out`, in pieces.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write<'n>(
+    families: impl IntoIterator<Item = Family<'n>>,
+    format: Format,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let mut pieces = Pieces {
+        text: String::new(),
+        out,
+    };
     for family in families {
-        // Writing to a String cannot fail.
-        let _ = write_family(&mut out, family, format);
+        write_family(&mut pieces, family, format)?;
     }
     if format == Format::OpenMetrics {
-        out.push_str("# EOF\n");
+        pieces.text.push_str("# EOF\n");
     }
-    out
+    pieces.hand_on()
 }
 
-fn write_family(out: &mut String, family: &Family, format: Format) -> fmt::Result {
+/// Text on its way out.
+struct Pieces<'o> {
+    text: String,
+    out: &'o mut dyn io::Write,
+}
+
+impl Pieces<'_> {
+    fn add(&mut self, write: impl FnOnce(&mut String) -> fmt::Result) -> io::Result<()> {
+        // Writing to a String cannot fail.
+        let _ = write(&mut self.text);
+        match self.text.len() < PIECE_BYTES {
+            true => Ok(()),
+            false => self.hand_on(),
+        }
+    }
+
+    fn hand_on(&mut self) -> io::Result<()> {
+        self.out.write_all(self.text.as_bytes())?;
+        self.text.clear();
+        Ok(())
+    }
+}
+
+fn write_family(pieces: &mut Pieces<'_>, family: Family<'_>, format: Format) -> io::Result<()> {
     let (name, help) = (family.name, family.help);
     let (kind, suffix) = match &family.samples {
         Samples::Counter(_) => ("counter", "_total"),
@@ -61,22 +97,25 @@ fn write_family(out: &mut String, family: &Family, format: Format) -> fmt::Resul
         Format::Plain => suffix,
         Format::OpenMetrics => "",
     };
-    writeln!(out, "# HELP {PREFIX}_{name}{title_suffix} {help}")?;
-    writeln!(out, "# TYPE {PREFIX}_{name}{title_suffix} {kind}")?;
-    match &family.samples {
+    pieces.add(|out| {
+        writeln!(out, "# HELP {PREFIX}_{name}{title_suffix} {help}")?;
+        writeln!(out, "# TYPE {PREFIX}_{name}{title_suffix} {kind}")
+    })?;
+    match family.samples {
         Samples::Counter(samples) => {
             for (labels, value) in samples {
-                write_sample(out, name, suffix, labels, None, value)?;
+                pieces.add(|out| write_sample(out, name, suffix, &labels, None, value))?;
             }
         }
         Samples::Gauge(samples) => {
             for (labels, value) in samples {
-                write_sample(out, name, suffix, labels, None, value)?;
+                pieces.add(|out| write_sample(out, name, suffix, &labels, None, value))?;
             }
         }
         Samples::Histogram(samples) => {
-            for (labels, distribution) in samples {
-                write_histogram(out, name, labels, distribution)?;
+            // An empty one is twenty lines that say nothing.
+            for (labels, distribution) in samples.filter(|(_, times)| times.count() > 0) {
+                pieces.add(|out| write_histogram(out, name, &labels, &distribution))?;
             }
         }
     }
@@ -142,6 +181,42 @@ fn write_escaped(out: &mut String, text: &str) {
 mod tests {
     use super::*;
 
+    fn text<'n>(families: impl IntoIterator<Item = Family<'n>>, format: Format) -> String {
+        let mut out = Vec::new();
+        write(families, format, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Takes note of the longest piece it is given.
+    struct Longest(usize, usize);
+
+    impl io::Write for Longest {
+        fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.max(piece.len());
+            self.1 += piece.len();
+            Ok(piece.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_long_text_leaves_in_pieces_and_empty_histograms_do_not() {
+        let label = |number: u64| vec![("outbound", format!("https://{number:064}@o/1"))];
+        let counts = (0..10_000).map(|number| (label(number), number));
+        let times = (0..10_000).map(|number| (label(number), Distribution::default()));
+        let mut longest = Longest(0, 0);
+        let families = [
+            Family::counter("requests", "All.", counts),
+            Family::histogram("time_seconds", "Long.", times),
+        ];
+        write(families, Format::Plain, &mut longest).unwrap();
+        assert!(longest.0 < 2 * PIECE_BYTES, "{}", longest.0);
+        assert!((1_000_000..2_000_000).contains(&longest.1), "{}", longest.1);
+    }
+
     #[test]
     fn both_formats_as_their_specifications_say() {
         let label = |value: &str| vec![("route", value.to_owned())];
@@ -149,12 +224,21 @@ mod tests {
         distribution.buckets[1] = 2;
         distribution.buckets[16] = 1;
         distribution.sum_us = 1_500_000;
-        let families = [
-            Family::counter("requests", "All of them.", [(label("a\"\\\n"), 3)]),
-            Family::gauge("open", "Now.", [(vec![], 1.5)]),
-            Family::histogram("time_seconds", "Long.", [(label("b"), distribution)]),
-        ];
-        let plain = text(&families, Format::Plain);
+        let families = || {
+            [
+                Family::counter("requests", "All of them.", [(label("a\"\\\n"), 3)]),
+                Family::gauge("open", "Now.", [(vec![], 1.5)]),
+                Family::histogram(
+                    "time_seconds",
+                    "Long.",
+                    [
+                        (label("a"), Distribution::default()),
+                        (label("b"), distribution.clone()),
+                    ],
+                ),
+            ]
+        };
+        let plain = text(families(), Format::Plain);
         assert!(plain.starts_with(
             "# HELP sentry_mirror_requests_total All of them.\n\
              # TYPE sentry_mirror_requests_total counter\n\
@@ -162,13 +246,14 @@ mod tests {
              # HELP sentry_mirror_open Now.\n# TYPE sentry_mirror_open gauge\n\
              sentry_mirror_open 1.5\n"
         ));
+        assert!(!plain.contains("route=\"a\","), "it is empty");
         assert!(plain.contains("_bucket{route=\"b\",le=\"0.0005\"} 0\n"));
         assert!(plain.contains("_bucket{route=\"b\",le=\"30.0\"} 2\n"));
         assert!(plain.contains("_bucket{route=\"b\",le=\"+Inf\"} 3\n"));
         assert!(plain.ends_with(
             "time_seconds_sum{route=\"b\"} 1.5\nsentry_mirror_time_seconds_count{route=\"b\"} 3\n"
         ));
-        let open = text(&families, Format::OpenMetrics);
+        let open = text(families(), Format::OpenMetrics);
         assert!(open.contains("# TYPE sentry_mirror_requests counter\n"));
         assert!(open.contains("\nsentry_mirror_requests_total{"));
         assert!(open.ends_with("\n# EOF\n"));

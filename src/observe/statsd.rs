@@ -6,6 +6,7 @@
 //! because the libraries for it want to be told of every single event.
 
 use std::fmt::Write;
+use std::io;
 
 use super::family::{Family, Labels, Samples};
 use super::histogram::{BORDERS_US, Distribution};
@@ -32,47 +33,67 @@ impl Statsd {
         Statsd { common_tags }
     }
 
-    /// The datagrams that tell of `families`, whose counters and histograms hold what is new.
-    pub fn datagrams(&self, families: &[Family]) -> Vec<Vec<u8>> {
-        let mut datagrams = Datagrams::default();
+    /// Sends the datagrams that tell of `families`, whose counters and histograms hold what is new.
+    ///
+    /// # Errors
+    /// The first of `send`; what is left is not sent then.
+    pub fn send<'n>(
+        &self,
+        families: impl IntoIterator<Item = Family<'n>>,
+        send: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut datagrams = Datagrams {
+            current: Vec::new(),
+            send,
+        };
         for family in families {
-            match &family.samples {
+            let name = family.name;
+            match family.samples {
                 Samples::Counter(samples) => {
                     for (labels, value) in samples {
-                        self.push_counter(&mut datagrams, family.name, labels, *value);
+                        self.push_counter(&mut datagrams, name, &labels, value)?;
                     }
                 }
                 Samples::Gauge(samples) => {
                     for (labels, value) in samples {
-                        let tags = self.tags(labels);
-                        let line = format!("{PREFIX}.{}:{value}|g{tags}", family.name);
-                        datagrams.push(&line);
+                        let tags = self.tags(&labels);
+                        datagrams.push(&format!("{PREFIX}.{name}:{value}|g{tags}"))?;
                     }
                 }
                 Samples::Histogram(samples) => {
                     for (labels, distribution) in samples {
-                        self.push_histogram(&mut datagrams, family.name, labels, distribution);
+                        self.push_histogram(&mut datagrams, name, &labels, &distribution)?;
                     }
                 }
             }
         }
-        datagrams.finish()
+        datagrams.flush()
     }
 
-    fn push_counter(&self, datagrams: &mut Datagrams, name: &str, labels: &Labels, fresh: u64) {
-        if fresh > 0 {
-            let tags = self.tags(labels);
-            datagrams.push(&format!("{PREFIX}.{name}:{fresh}|c{tags}"));
+    fn push_counter(
+        &self,
+        datagrams: &mut Datagrams<'_>,
+        name: &str,
+        labels: &Labels,
+        fresh: u64,
+    ) -> io::Result<()> {
+        if fresh == 0 {
+            return Ok(());
         }
+        let tags = self.tags(labels);
+        datagrams.push(&format!("{PREFIX}.{name}:{fresh}|c{tags}"))
     }
 
     fn push_histogram(
         &self,
-        datagrams: &mut Datagrams,
+        datagrams: &mut Datagrams<'_>,
         name: &str,
         labels: &Labels,
         fresh: &Distribution,
-    ) {
+    ) -> io::Result<()> {
+        if fresh.count() == 0 {
+            return Ok(());
+        }
         // statsd has no units: what `_seconds` says in one place is said by the table in the other.
         let name = name.strip_suffix("_seconds").unwrap_or(name);
         let tags = self.tags(labels);
@@ -82,10 +103,11 @@ impl Statsd {
             if *count > 0 {
                 let middle = (lower + upper) as f64 / 2e6;
                 let rate = 1.0 / *count as f64;
-                datagrams.push(&format!("{PREFIX}.{name}:{middle}|d|@{rate}{tags}"));
+                datagrams.push(&format!("{PREFIX}.{name}:{middle}|d|@{rate}{tags}"))?;
             }
             lower = upper;
         }
+        Ok(())
     }
 
     /// The tags of a line: the common ones and those of a sample.
@@ -115,30 +137,31 @@ fn push_tag(tags: &mut String, name: &str, value: &str) {
     let _ = write!(tags, ",{}:{}", clean(name).replace(':', "_"), clean(value));
 }
 
-/// Lines, as many to a datagram as fit.
-#[derive(Default)]
-struct Datagrams {
-    done: Vec<Vec<u8>>,
+/// Lines, as many to a datagram as fit; each datagram is sent as soon as it is full.
+struct Datagrams<'s> {
     current: Vec<u8>,
+    send: &'s mut dyn FnMut(&[u8]) -> io::Result<()>,
 }
 
-impl Datagrams {
-    fn push(&mut self, line: &str) {
+impl Datagrams<'_> {
+    fn push(&mut self, line: &str) -> io::Result<()> {
         if !self.current.is_empty() {
             if self.current.len() + 1 + line.len() > DATAGRAM_BYTES_MAX {
-                self.done.push(std::mem::take(&mut self.current));
+                self.flush()?;
             } else {
                 self.current.push(b'\n');
             }
         }
         self.current.extend_from_slice(line.as_bytes());
+        Ok(())
     }
 
-    fn finish(mut self) -> Vec<Vec<u8>> {
+    fn flush(&mut self) -> io::Result<()> {
         if !self.current.is_empty() {
-            self.done.push(self.current);
+            (self.send)(&self.current)?;
+            self.current.clear();
         }
-        self.done
+        Ok(())
     }
 }
 
@@ -148,6 +171,19 @@ mod tests {
 
     use super::super::histogram::Histogram;
     use super::*;
+
+    fn datagrams<'n>(
+        statsd: &Statsd,
+        families: impl IntoIterator<Item = Family<'n>>,
+    ) -> Vec<Vec<u8>> {
+        let mut sent = Vec::new();
+        let mut send = |datagram: &[u8]| {
+            sent.push(datagram.to_vec());
+            Ok(())
+        };
+        statsd.send(families, &mut send).unwrap();
+        sent
+    }
 
     fn lines(datagrams: &[Vec<u8>]) -> Vec<String> {
         let text = |datagram: &Vec<u8>| String::from_utf8(datagram.clone()).unwrap();
@@ -163,10 +199,10 @@ mod tests {
             [Family::counter("requests", "All.", [(labels, value)])]
         };
         assert_eq!(
-            lines(&statsd.datagrams(&family(3))),
+            lines(&datagrams(&statsd, family(3))),
             ["sentrymirror.requests:3|c|#region:eu_west,route:http://0123@m/1"]
         );
-        assert!(statsd.datagrams(&family(0)).is_empty());
+        assert!(datagrams(&statsd, family(0)).is_empty());
     }
 
     #[test]
@@ -182,7 +218,7 @@ mod tests {
             [(vec![], total)],
         )];
         assert_eq!(
-            lines(&Statsd::new([].into_iter()).datagrams(&family)),
+            lines(&datagrams(&Statsd::new([].into_iter()), family)),
             [
                 "sentrymirror.time:0.00375|d|@0.25",
                 "sentrymirror.time:30|d|@1"
@@ -195,7 +231,7 @@ mod tests {
         let label = |number: u64| vec![("outbound", format!("https://{number:064}@o/1"))];
         let samples = (0..100).map(|number| (label(number), 1.0));
         let gauges = [Family::gauge("open", "Now.", samples)];
-        let datagrams = Statsd::new([].into_iter()).datagrams(&gauges);
+        let datagrams = datagrams(&Statsd::new([].into_iter()), gauges);
         assert!(datagrams.len() > 5);
         assert!(
             datagrams

@@ -5,6 +5,7 @@
 //! memory of the machine. The kernel kills a process that goes over it, while a mirror at its own limit
 //! answers 503: so the default of `limits.memory_bytes` stays below, and one that cannot fit is a warning.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,26 @@ use procfs::process::{MountInfo, MountInfos};
 use procfs::{FromBufRead, Meminfo, ProcessCGroups};
 
 use crate::config::Config;
+use crate::sentry::dsn::Origin;
 
-const MIB: u64 = 1024 * 1024;
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
 
 /// What a process takes besides its requests, and each of its workers. A test holds a mirror under
-/// attack to these.
+/// attack to these, another one with thousands of outbounds.
 const PROCESS_BYTES: u64 = 24 * MIB;
 const WORKER_BYTES: u64 = 32 * MIB;
+
+/// What the lines of an access log take while they wait to be written.
+const ACCESS_LOG_BYTES: u64 = 16 * MIB;
+
+/// What each route and each outbound takes, by itself and for each worker: its texts, numbers, what is
+/// kept of the last minutes, and the same again while a reload makes the next table.
+const TARGET_BYTES: u64 = 12 * KIB;
+const TARGET_WORKER_BYTES: u64 = 2 * KIB;
+
+/// What each origin takes besides, with the thread that resolves its host.
+const ORIGIN_BYTES: u64 = 64 * KIB;
 
 /// The least that the requests of a worker get, whatever the limit.
 const WORKER_BUDGET_BYTES_MIN: u64 = 4 * MIB;
@@ -62,7 +76,9 @@ pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
     let workers = u64::try_from(workers).unwrap_or(u64::MAX).max(1);
     let configured = config.limits.memory_bytes;
     let configured_bytes = u64::try_from(configured).unwrap_or(u64::MAX);
-    let fixed = PROCESS_BYTES.saturating_add(WORKER_BYTES.saturating_mul(workers));
+    let fixed = PROCESS_BYTES
+        .saturating_add(WORKER_BYTES.saturating_mul(workers))
+        .saturating_add(configured_parts(config, workers));
     if config.is_memory_configured {
         let sum = fixed.saturating_add(configured_bytes.saturating_mul(workers));
         let warning = (sum > available).then(|| {
@@ -84,6 +100,23 @@ pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
         worker_bytes: usize::try_from(worker_bytes).unwrap_or(configured),
         warning: None,
     }
+}
+
+/// What the parts of a process take that `config` asks for.
+fn configured_parts(config: &Config, workers: u64) -> u64 {
+    let outbounds = || config.routes.iter().flat_map(|route| &route.outbounds);
+    let origins: HashSet<&Origin> = outbounds().map(|outbound| outbound.dsn.origin()).collect();
+    let bytes_of = |count: usize, bytes: u64| {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        count.saturating_mul(bytes)
+    };
+    let target_bytes = TARGET_WORKER_BYTES
+        .saturating_mul(workers)
+        .saturating_add(TARGET_BYTES);
+    let log_bytes = config.access_log.map_or(0, |_| ACCESS_LOG_BYTES);
+    bytes_of(config.routes.len() + outbounds().count(), target_bytes)
+        .saturating_add(bytes_of(origins.len(), ORIGIN_BYTES))
+        .saturating_add(log_bytes)
 }
 
 /// The folders of the control groups of this process that may limit its memory, each behind the folder
@@ -291,8 +324,12 @@ mod tests {
             assert_eq!(fitted.warning, None);
             fitted.worker_bytes as u64
         };
-        assert_eq!(fitted(1, 256 * MIB), (256 - 24 - 32) * MIB / 3 * 2);
-        assert_eq!(fitted(2, 256 * MIB), (256 - 24 - 64) * MIB / 3);
+        // A route, an outbound and its origin.
+        let parts = |workers: u64| 2 * (12 + 2 * workers) * KIB + 64 * KIB;
+        let rest = (256 - 24 - 32) * MIB - parts(1);
+        assert_eq!(fitted(1, 256 * MIB), rest / 3 * 2);
+        let rest = (256 - 24 - 64) * MIB - parts(2);
+        assert_eq!(fitted(2, 256 * MIB), rest / 3 * 2 / 2);
         assert_eq!(fitted(2, 64 * GIB), GIB);
         assert_eq!(fitted(4, 64 * MIB), WORKER_BUDGET_BYTES_MIN);
     }
@@ -307,5 +344,19 @@ mod tests {
         assert_eq!(fit(&config, 1, 400 * MIB), kept(None));
         let warning = "limits.memory_bytes is 300 MiB for each of 2 workers, which is 688 MiB with what the process takes besides; it may use 512 MiB, and the kernel kills it beyond that";
         assert_eq!(fit(&config, 2, 512 * MIB), kept(Some(warning.to_owned())));
+    }
+
+    #[test]
+    fn thousands_of_outbounds_and_an_access_log_leave_requests_less() {
+        let (one, two) = (config(""), config("access_log: json\n"));
+        let budget = |config: &Config| fit(config, 1, 256 * MIB).worker_bytes as u64;
+        assert_eq!((budget(&one) - budget(&two)).div_ceil(MIB), 16 * 2 / 3 + 1);
+        let mut many = one.clone();
+        for route in &mut many.routes {
+            let outbounds = std::mem::take(&mut route.outbounds);
+            route.outbounds = outbounds.iter().cycle().take(3001).cloned().collect();
+        }
+        let less = 3000 * (12 + 2) * KIB / 3 * 2;
+        assert_eq!(budget(&one) - budget(&many), less);
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::support::{KEY_A, Process, Upstream, config};
+use crate::support::{KEY_A, Process, Upstream, config, envelope, envelope_request};
 
 fn text(path: &str) -> String {
     let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
@@ -90,6 +90,10 @@ fn dashboard_and_alerts_name_only_what_there_is() {
         format!("http://{KEY_A}@localhost:9/1"),
     ];
     let mirror = Process::start(&config(&outbounds, "admin: {port: 0}"));
+    // A histogram is told once something is in it.
+    let request = envelope_request(envelope("00").as_bytes());
+    assert_eq!(mirror.client().ask(&request).status, 200);
+    mirror.wait_for_metrics(|metrics| metrics.sum("sentry_mirror_deliveries_total", &[]) == 2.0);
     let page = mirror.page("/metrics");
     let samples: Vec<&str> = page
         .text()

@@ -25,6 +25,8 @@ fn bound() -> usize {
     PROCESS_BYTES
         + WORKER_BYTES
         + MEMORY_BYTES
+        + (1 + 4) * (TARGET_BYTES + TARGET_WORKER_BYTES)
+        + (ORIGINS + 1) * ORIGIN_BYTES
         + CONNECTIONS * CONNECTION_BYTES
         + ORIGINS * 2 * IN_FLIGHT * UPSTREAM_BYTES
         + 2 * IN_FLIGHT * TLS_UPSTREAM_BYTES
@@ -182,4 +184,47 @@ fn the_worst_case_is_what_the_readme_states() {
     mirror.signal("TERM");
     let totals = mirror.wait_for_line("stopped: ");
     assert!(totals.contains("rejected overloaded"), "{totals}");
+}
+
+#[test]
+fn thousands_of_outbounds_are_looked_at_within_the_stated_sum() {
+    const ROUTES: usize = 300;
+    const OUTBOUNDS: usize = 10;
+    const BUDGET_BYTES: usize = 8 * MIB;
+    let bound = PROCESS_BYTES
+        + WORKER_BYTES
+        + BUDGET_BYTES
+        + (ROUTES + ROUTES * OUTBOUNDS) * (TARGET_BYTES + TARGET_WORKER_BYTES)
+        + ORIGIN_BYTES
+        + 100 * CONNECTION_BYTES;
+    let mut text = format!(
+        "ip: 127.0.0.1\nport: 0\nworkers: 1\nadmin: {{port: 0}}\nstatsd_addr: 127.0.0.1:9\nlimits: {{memory_bytes: {BUDGET_BYTES}B, connections: 100}}\nkeys:\n"
+    );
+    for route in 0..ROUTES {
+        text += &format!("- inbound: http://{route:032x}@m/1\n  outbound:\n");
+        for outbound in 0..OUTBOUNDS {
+            text += &format!("  - http://{route:028x}{outbound:04x}@127.0.0.1:9/{outbound}\n");
+        }
+    }
+    let mirror = Process::start(&text);
+    // Every histogram of a route that has had a request is told, and every outbound's.
+    for route in 0..ROUTES {
+        let request = format!(
+            "POST /api/1/envelope/?sentry_key={route:032x} HTTP/1.1\r\nHost: m\r\nContent-Length: 3\r\n\r\n{{}}\n"
+        );
+        assert!(mirror.client().ask(request.as_bytes()).status >= 200);
+    }
+    let pages = ["/metrics", "/status", "/config", "/"];
+    thread::scope(|scope| {
+        for page in pages.iter().cycle().take(16) {
+            let mirror = &mirror;
+            scope.spawn(move || assert_eq!(mirror.page(page).status, 200));
+        }
+    });
+    let metrics = mirror.metrics();
+    let outcomes = metrics.all("sentry_mirror_deliveries_total", &["outcome=\"2xx\""]);
+    assert_eq!(outcomes.len(), ROUTES * OUTBOUNDS);
+    let peak = mirror.peak_bytes();
+    println!("peak: {peak} of {bound} bytes");
+    assert!(peak < bound, "{peak} of {bound} bytes");
 }

@@ -61,6 +61,10 @@ impl Client {
     /// Reads one response; one to HEAD must be read with [`Client::response_head`].
     pub(crate) fn response(&mut self) -> Response {
         let mut response = self.response_head();
+        if response.field("transfer-encoding") == Some("chunked") {
+            response.body = self.chunks();
+            return response;
+        }
         let length = response
             .field("content-length")
             .map_or(0, |value| value.parse().expect("a number"));
@@ -69,6 +73,21 @@ impl Client {
             .read_exact(&mut response.body)
             .expect("the whole body");
         response
+    }
+
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let length = usize::from_str_radix(&self.line(), 16).expect("the length of a chunk");
+            let begin = body.len();
+            body.resize(begin + length, 0);
+            let chunk = body.get_mut(begin..).expect("the chunk");
+            self.reader.read_exact(chunk).expect("the whole chunk");
+            assert_eq!(self.line(), "", "a chunk has its end");
+            if length == 0 {
+                return body;
+            }
+        }
     }
 
     /// Reads the head of a response.

@@ -11,6 +11,11 @@ pub(crate) const WORKER_BYTES: usize = 32 * MIB;
 /// The access log.
 pub(crate) const ACCESS_LOG_BYTES: usize = 16 * MIB;
 
+/// Each route and each outbound, by itself and for each worker, and each origin besides.
+pub(crate) const TARGET_BYTES: usize = 12 * KIB;
+pub(crate) const TARGET_WORKER_BYTES: usize = 2 * KIB;
+pub(crate) const ORIGIN_BYTES: usize = 64 * KIB;
+
 /// Each connection of an SDK.
 pub(crate) const CONNECTION_BYTES: usize = 24 * KIB;
 
