@@ -43,7 +43,7 @@ async fn connect_address(shared: &SharedOrigin, address: SocketAddr) -> Result<S
     match &shared.tls {
         None => Ok(Stream::Plain(stream)),
         Some(identity) => {
-            let stream = TlsStream::handshake(stream, identity)
+            let stream = TlsStream::handshake(stream, address, identity)
                 .await
                 .map_err(Failure::Tls)?;
             Ok(Stream::Tls(Box::new(stream)))

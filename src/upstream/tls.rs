@@ -2,11 +2,12 @@
 //!
 //! rustls is handed the plaintext of head and body together, so that they share records, and all
 //! ciphertext it makes goes out in as few writes as it has slices. A generic adapter would push
-//! every record through a buffer of its own and wait for each. Certificates are always verified;
-//! there is no switch against it.
+//! every record through a buffer of its own and wait for each. Certificates are always verified, see
+//! [`certificate`](crate::upstream::certificate); there is no switch against it.
 
 use std::fs;
 use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,9 +21,11 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tracing::warn;
 
 use crate::sys;
+use crate::upstream::certificate::{Named, Trusted, Verifier};
 use crate::upstream::origin::TlsIdentity;
 use crate::upstream::probe::{Probe, Watch};
 use crate::upstream::stream::{read_into, write_all, write_unless_refused};
+use crate::upstream::tls_failure;
 
 /// How much plaintext is encrypted before it is sent. It bounds the memory of a connection that
 /// sends a large body; larger slices were not measurably faster.
@@ -48,7 +51,7 @@ const RESUMED_SESSIONS: usize = 1024;
 pub struct TlsClient {
     /// What a session is opened with.
     pub config: Arc<ClientConfig>,
-    roots: Arc<RootCertStore>,
+    trusted: Arc<Trusted>,
 }
 
 /// The TLS settings with the built-in roots, those of the system where `system_roots` is set, and those
@@ -61,24 +64,27 @@ pub fn client(
     system_roots: bool,
     known: Option<&TlsClient>,
 ) -> Result<TlsClient, String> {
-    let roots = roots(ca_file, system_roots)?;
+    let trusted = trusted(ca_file, system_roots)?;
     if let Some(known) = known
-        && is_same_set(&known.roots.roots, &roots.roots)
+        && is_same_set(&known.trusted.roots.roots, &trusted.roots.roots)
+        && is_same_set(&known.trusted.named, &trusted.named)
     {
         return Ok(known.clone());
     }
-    let roots = Arc::new(roots);
+    let trusted = Arc::new(trusted);
     let provider = Arc::new(ring::default_provider());
+    let verifier = Verifier::new(Arc::clone(&trusted), Arc::clone(&provider))?;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_root_certificates(Arc::clone(&roots))
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::in_memory_sessions(RESUMED_SESSIONS);
     Ok(TlsClient {
         config: Arc::new(config),
-        roots,
+        trusted,
     })
 }
 
@@ -86,7 +92,7 @@ fn is_same_set<T: PartialEq>(one: &[T], other: &[T]) -> bool {
     one.len() == other.len() && one.iter().all(|root| other.contains(root))
 }
 
-fn roots(ca_file: Option<&Path>, system_roots: bool) -> Result<RootCertStore, String> {
+fn trusted(ca_file: Option<&Path>, system_roots: bool) -> Result<Trusted, String> {
     let mut roots = RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if system_roots {
@@ -96,18 +102,25 @@ fn roots(ca_file: Option<&Path>, system_roots: bool) -> Result<RootCertStore, St
         }
         roots.add_parsable_certificates(found.certs);
     }
+    let mut named = Vec::new();
     if let Some(path) = ca_file {
-        add_ca_file(&mut roots, path)?;
+        named = add_ca_file(&mut roots, path)?;
     }
-    Ok(roots)
+    Ok(Trusted {
+        roots: Arc::new(roots),
+        named,
+    })
 }
 
-fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
+/// Adds the certificates in a file to `roots`, and gives those that servers may also present themselves.
+fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<Vec<Named>, String> {
     let named = |error: &dyn std::fmt::Display| format!("tls.ca_file {}: {error}", path.display());
     let pem = fs::read(path).map_err(|error| named(&error))?;
+    let mut named_certificates = Vec::new();
     let mut count = 0;
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| named(&error))?;
+        named_certificates.extend(Named::new(&certificate));
         roots.add(certificate).map_err(|error| named(&error))?;
         count += 1;
     }
@@ -116,7 +129,7 @@ fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
             &"holds no certificate; expected at least one PEM block `BEGIN CERTIFICATE`",
         ));
     }
-    Ok(())
+    Ok(named_certificates)
 }
 
 /// A TLS session over a TCP connection.
@@ -133,8 +146,18 @@ impl TlsStream {
     /// Opens a session over `tcp`.
     ///
     /// # Errors
-    /// An I/O error, or a TLS error (of kind `InvalidData`) such as an untrusted certificate.
-    pub async fn handshake(tcp: TcpStream, identity: &TlsIdentity) -> io::Result<TlsStream> {
+    /// An I/O error, or a TLS error (of kind `InvalidData`) such as an untrusted certificate, in words about
+    /// the server at `address`.
+    pub async fn handshake(
+        tcp: TcpStream,
+        address: SocketAddr,
+        identity: &TlsIdentity,
+    ) -> io::Result<TlsStream> {
+        let opening = TlsStream::open(tcp, identity).await;
+        opening.map_err(|error| tls_failure::in_handshake(error, address))
+    }
+
+    async fn open(tcp: TcpStream, identity: &TlsIdentity) -> io::Result<TlsStream> {
         let config = Arc::clone(&identity.config);
         let mut session = ClientConnection::new(config, identity.server_name.clone())
             .map_err(io::Error::other)?;
@@ -200,10 +223,10 @@ impl TlsStream {
         loop {
             match self.take_plaintext(&mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                taken => return (taken, buffer),
+                taken => return (taken.map_err(tls_failure::later), buffer),
             }
             if let Err(error) = self.fill().await {
-                return (Err(error), buffer);
+                return (Err(tls_failure::later(error)), buffer);
             }
             if let Err(error) = self.flush().await {
                 return (Err(error), buffer);

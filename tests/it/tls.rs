@@ -1,4 +1,5 @@
-//! Upstreams over TLS: a private certificate authority is trusted where it is named, and only there.
+//! Upstreams over TLS: a private certificate authority, or a server's own certificate, is trusted where it is
+//! named, and only there; what is wrong is told in words that help.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, date_time_ymd};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::support::tls::Authority;
+use crate::support::tls::{Authority, Certified, ca_file};
 use crate::support::{KEY_A, Process, Reloadable, config, envelope, envelope_request};
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -21,7 +23,11 @@ struct Server {
 
 impl Server {
     fn start(authority: &Authority, name: &str) -> Server {
-        let config = Arc::new(authority.server_config(name));
+        Server::with(authority.server_config(name))
+    }
+
+    fn with(config: ServerConfig) -> Server {
+        let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let handshakes = Arc::new(AtomicUsize::new(0));
@@ -133,19 +139,30 @@ fn connections_outlive_a_reload_unless_other_certificates_are_trusted() {
 fn another_authority_or_another_name_is_refused() {
     let authority = Authority::new();
     let server = Server::start(&authority, "localhost");
+    let another = "has a certificate whose signature does not fit";
     let mirrors = [
-        server.config("localhost", ""),
-        server.config("localhost", &Authority::new().ca_file()),
-        server.config("127.0.0.1", &authority.ca_file()),
+        (
+            server.config("localhost", ""),
+            "signed by an unknown authority",
+        ),
+        (
+            server.config("localhost", &Authority::new().ca_file()),
+            another,
+        ),
+        (
+            server.config("127.0.0.1", &authority.ca_file()),
+            "has a certificate for localhost, and not for 127.0.0.1",
+        ),
     ];
-    for config in mirrors {
+    for (config, words) in mirrors {
         let mirror = Process::start(&config);
         let response = mirror
             .client()
             .ask(&envelope_request(envelope(ID).as_bytes()));
         assert_eq!(response.status, 503);
         let line = mirror.wait_for_line("upstream does not answer");
-        assert!(line.contains("TLS: invalid peer certificate"), "{line}");
+        let server = format!("TLS: the server at {} ", server.address);
+        assert!(line.contains(&server) && line.contains(words), "{line}");
     }
     assert_eq!(server.handshakes.load(Ordering::SeqCst), 0);
 }
@@ -175,4 +192,192 @@ fn an_answer_is_heard_although_the_upstream_neither_reads_on_nor_closes() {
     let response = mirror.client().ask(&envelope_request(&body));
     assert_eq!(response.status, 413, "{}", response.text());
     answering.join().unwrap();
+}
+
+/// What `openssl req -x509 -subj /CN=localhost` makes, with `-addext subjectAltName=DNS:name` for each name:
+/// a certificate that is marked as an authority's.
+fn made_by_openssl(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let common_name = rcgen::DnType::CommonName;
+    params.distinguished_name.push(common_name, "localhost");
+    params
+}
+
+/// What a mirror says that is to deliver an event with the configuration `config`: the status, and why the
+/// upstream gave no answer.
+fn told(config: &str) -> (u16, String) {
+    let mirror = Process::start(config);
+    let event = envelope_request(envelope(ID).as_bytes());
+    match mirror.client().ask(&event).status {
+        200 => (200, String::new()),
+        status => (status, mirror.wait_for_line("upstream does not answer")),
+    }
+}
+
+#[track_caller]
+fn assert_refused(config: &str, words: &str) {
+    let (status, line) = told(config);
+    assert_eq!(status, 503, "{words}: {line}");
+    assert!(line.contains(words), "{words}: {line}");
+}
+
+#[test]
+fn a_certificate_that_is_named_itself_is_trusted_without_a_chain() {
+    let authority = made_by_openssl(&["localhost", "127.0.0.1"]);
+    let mut server = authority.clone();
+    server.is_ca = IsCa::ExplicitNoCa;
+    let mut neither = authority.clone();
+    neither.is_ca = IsCa::NoCa;
+    let mut for_servers = authority.clone();
+    for_servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    for (what, certified) in [
+        ("CA:TRUE", Certified::by_itself(&authority)),
+        ("CA:FALSE", Certified::by_itself(&server)),
+        ("no basicConstraints", Certified::by_itself(&neither)),
+        ("serverAuth", Certified::by_itself(&for_servers)),
+        ("signed by a stranger", Authority::new().signed(&server)),
+    ] {
+        let upstream = Server::with(certified.server_config());
+        // Others may stand in the file as well.
+        let file = ca_file(&(Authority::new().pem() + &certified.pem()));
+        for host in ["localhost", "127.0.0.1"] {
+            assert_eq!(
+                told(&upstream.config(host, &file)),
+                (200, String::new()),
+                "{what}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_is_named_itself_is_trusted_for_its_names_and_times_alone() {
+    let mut expired = made_by_openssl(&["localhost"]);
+    expired.not_after = date_time_ymd(2020, 1, 1);
+    let mut early = made_by_openssl(&["localhost"]);
+    early.not_before = date_time_ymd(4000, 1, 1);
+    let mut for_clients = made_by_openssl(&["localhost"]);
+    for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let mut server = made_by_openssl(&["other.example"]);
+    server.is_ca = IsCa::ExplicitNoCa;
+    for (params, words) in [
+        (
+            made_by_openssl(&[]),
+            "has a certificate without subjectAltName, and the common name of a certificate does not count; make one with `-addext subjectAltName=DNS:localhost`",
+        ),
+        (
+            made_by_openssl(&["other.example", "192.0.2.1"]),
+            "has a certificate for other.example, 192.0.2.1, and not for localhost, which is the host of the DSN",
+        ),
+        (
+            server,
+            "has a certificate for other.example, and not for localhost",
+        ),
+        (expired, "has a certificate that expired "),
+        (early, "has a certificate that is not valid before "),
+        (for_clients, "has a certificate that is not for servers"),
+    ] {
+        let certified = Certified::by_itself(&params);
+        let upstream = Server::with(certified.server_config());
+        assert_refused(
+            &upstream.config("localhost", &ca_file(&certified.pem())),
+            words,
+        );
+    }
+    // To name one is no word for another.
+    let certified = Certified::by_itself(&made_by_openssl(&["localhost"]));
+    let upstream = Server::with(certified.server_config());
+    let words = "has a self-signed certificate that is not known; add it to tls.ca_file";
+    assert_refused(&upstream.config("localhost", ""), words);
+    let another = Certified::by_itself(&made_by_openssl(&["localhost"]));
+    assert_refused(
+        &upstream.config("localhost", &ca_file(&another.pem())),
+        words,
+    );
+}
+
+#[test]
+fn a_renewed_certificate_of_the_same_key_is_trusted_after_a_reload() {
+    let mut old = made_by_openssl(&["localhost"]);
+    old.not_after = date_time_ymd(2020, 1, 1);
+    let certified = Certified::by_itself(&old);
+    let path = crate::support::process::file("trusted.pem", &certified.pem());
+    let file = format!("tls: {{ca_file: {}}}", path.display());
+    let upstream = Server::with(certified.server_config());
+    let mut mirror = Reloadable::start(&upstream.config("localhost", &file));
+    let ask = |mirror: &Reloadable| {
+        let event = envelope_request(envelope(ID).as_bytes());
+        mirror.process.client().ask(&event).status
+    };
+    assert_eq!(ask(&mirror), 503);
+    let certified = certified.renewed(&made_by_openssl(&["localhost"]));
+    std::fs::write(&path, certified.pem()).unwrap();
+    let upstream = Server::with(certified.server_config());
+    mirror.reload(&upstream.config("localhost", &file));
+    assert_eq!(ask(&mirror), 200);
+}
+
+/// A server that reads what comes first, answers with `bytes` and then waits for the end.
+fn raw_server(bytes: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut hello = [0; 16 << 10];
+                let count = stream.read(&mut hello)?;
+                assert!(count > 0, "the mirror speaks first");
+                stream.write_all(bytes)?;
+                stream.shutdown(std::net::Shutdown::Write)?;
+                stream.read_to_end(&mut Vec::new())
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn what_is_wrong_with_tls_is_told_in_words_for_an_operator() {
+    // A record of TLS with a fatal alert in it (RFC 8446 section 6).
+    for (bytes, words) in [
+        (
+            &b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"[..],
+            "does not speak TLS on this port",
+        ),
+        (
+            b"SSH-2.0-OpenSSH_9.6\r\n",
+            "does not speak TLS on this port",
+        ),
+        (
+            b"",
+            "closed the connection during the TLS handshake; does it speak TLS on this port?",
+        ),
+        (
+            b"\x15\x03\x01\0\x02\x02\x28",
+            "refuses the TLS handshake: it accepts none of the cipher suites",
+        ),
+        (
+            b"\x15\x03\x01\0\x02\x02\x46",
+            "speaks neither TLS 1.2 nor TLS 1.3",
+        ),
+        (
+            b"\x15\x03\x01\0\x02\x02\x70",
+            "has no site with the host name of the DSN",
+        ),
+        (
+            b"\x15\x03\x01\0\x02\x02\x74",
+            "asks for a client certificate, and the mirror has none",
+        ),
+        (
+            b"\x15\x03\x01\0\x02\x02\x50",
+            "broke off TLS with the alert InternalError",
+        ),
+    ] {
+        let address = raw_server(bytes);
+        let outbound = format!("https://{KEY_A}@{address}/11");
+        let words = format!("failure=TLS: the server at {address} {words}");
+        assert_refused(&config(&[outbound], ""), &words);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -29,14 +29,14 @@ impl Authority {
             .unwrap()
             .signed_by(&key, &self.issuer)
             .unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)
-            .unwrap()
+        server_config(&certificate, &key)
+    }
+
+    /// A server with a certificate as `params` say, which this authority has signed, and that certificate.
+    pub(crate) fn signed(&self, params: &CertificateParams) -> Certified {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Certified { certificate, key }
     }
 
     /// Its certificate.
@@ -46,7 +46,53 @@ impl Authority {
 
     /// The lines of a configuration that trust it.
     pub(crate) fn ca_file(&self) -> String {
-        let path = file("ca.pem", &self.pem());
-        format!("tls: {{ca_file: {}}}", path.display())
+        ca_file(&self.pem())
     }
+}
+
+/// A certificate with its key.
+pub(crate) struct Certified {
+    certificate: Certificate,
+    key: KeyPair,
+}
+
+impl Certified {
+    /// Signed with its own key, as `params` say.
+    pub(crate) fn by_itself(params: &CertificateParams) -> Certified {
+        Certified::with_key(params, KeyPair::generate().unwrap())
+    }
+
+    /// The same with another certificate as `params` say for the key of this one.
+    pub(crate) fn renewed(self, params: &CertificateParams) -> Certified {
+        Certified::with_key(params, self.key)
+    }
+
+    fn with_key(params: &CertificateParams, key: KeyPair) -> Certified {
+        let certificate = params.self_signed(&key).unwrap();
+        Certified { certificate, key }
+    }
+
+    pub(crate) fn server_config(&self) -> ServerConfig {
+        server_config(&self.certificate, &self.key)
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+}
+
+/// The lines of a configuration that trust what is in `pem`.
+pub(crate) fn ca_file(pem: &str) -> String {
+    format!("tls: {{ca_file: {}}}", file("ca.pem", pem).display())
+}
+
+fn server_config(certificate: &Certificate, key: &KeyPair) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap()
 }
