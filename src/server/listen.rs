@@ -9,6 +9,7 @@
 //! whose handshake is under way. So an end has two steps: [`Listener::turn_away`] keeps new ones from
 //! beginning, and [`Listener::close`] comes when the workers have accepted the rest.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 use std::path::Path;
@@ -223,7 +224,17 @@ pub fn fitting(config: &Config, workers: usize) -> Config {
         );
     }
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let share = usize::try_from(descriptors / 2).unwrap_or(usize::MAX) / workers.max(1);
+    fit_descriptors(&mut config, workers, descriptors);
+    config
+}
+
+/// The least idle connections that are kept per origin and worker, however many origins share the
+/// descriptors: not all are busy at a time.
+const IDLE_CONNECTIONS_MIN: usize = 64;
+
+fn fit_descriptors(config: &mut Config, workers: usize, descriptors: u64) {
+    let half = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+    let share = half / workers.max(1);
     if config.limits.connections > share {
         info!(
             descriptors,
@@ -231,5 +242,42 @@ pub fn fitting(config: &Config, workers: usize) -> Config {
         );
         config.limits.connections = share.max(1);
     }
-    config
+    let outbounds = config.routes.iter().flat_map(|route| &route.outbounds);
+    let origins: HashSet<_> = outbounds.map(|outbound| outbound.dsn.origin()).collect();
+    let share = (share / origins.len().max(1)).max(IDLE_CONNECTIONS_MIN);
+    if config.limits.pool_idle_connections > share {
+        info!(
+            descriptors,
+            "pool.idle_connections is lowered to {share} per origin and worker, which is what half of the file descriptors allow; raise their limit to change that, for example with `--ulimit nofile=1048576`"
+        );
+        config.limits.pool_idle_connections = share;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_as_many_as_the_descriptors_allow() {
+        let key = "a".repeat(32);
+        let text = format!(
+            "keys:\n- inbound: http://{key}@m/1\n  outbound: ['http://{key}@a/1', 'http://{key}@a/2', 'http://{key}@b/2']"
+        );
+        for (descriptors, workers, connections, idle) in [
+            (1 << 20, 2, 20_000, 4096),
+            (20_000, 1, 10_000, 4096),
+            (20_000, 2, 5000, 2500),
+            (1024, 1, 512, 256),
+            (1024, 4, 128, 64),
+            (64, 4, 8, 64),
+            (u64::MAX, 0, 20_000, 4096),
+        ] {
+            let mut config = Config::parse(&text, "c.yml", std::iter::empty()).unwrap();
+            fit_descriptors(&mut config, workers, descriptors);
+            let limits = config.limits;
+            let fitted = (limits.connections, limits.pool_idle_connections);
+            assert_eq!(fitted, (connections, idle), "{descriptors} for {workers}");
+        }
+    }
 }

@@ -353,7 +353,7 @@ impl Worker {
                 self.publish();
                 let now = Instant::now();
                 for upstream in &self.routing().upstreams {
-                    upstream.sweep(now);
+                    upstream.sweep(now).await;
                 }
             });
             let _ = caught(round).await;

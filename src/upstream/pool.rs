@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use monoio::time::{timeout, timeout_at};
+use monoio::time::{sleep, timeout, timeout_at};
 use tracing::debug;
 
 use crate::budget::Budget;
@@ -40,6 +40,15 @@ const COMEBACK_PATIENCE: Duration = Duration::from_millis(10);
 /// load, when each look would be a system call per delivery, connections do not wait longer.
 const JUST_NOW: Duration = Duration::from_millis(1);
 
+/// How many idle connections a delivery looks at that turn out not to be usable, before it opens one. Where
+/// all have grown old, or were closed by the upstream, it leaves the others to those that come after it.
+const LOOKS_MAX: usize = 8;
+
+/// How many connections are closed in one go, and how long others get their turn then. Closing one takes
+/// some microseconds, and after a burst thousands grow old at the same time.
+const CLOSED_AT_ONCE: usize = 16;
+const CLOSING_PAUSE: Duration = Duration::from_millis(1);
+
 /// One worker's connections to one origin.
 pub struct Upstream {
     shared: Arc<SharedOrigin>,
@@ -50,6 +59,8 @@ pub struct Upstream {
     waiting: RefCell<VecDeque<Weak<Waiter>>>,
     in_flight: Cell<usize>,
     open: Rc<Cell<usize>>,
+    /// How many connections were opened so far.
+    opened: Cell<u32>,
     breaker: Breaker,
     worker: usize,
 }
@@ -69,7 +80,7 @@ struct Kept {
     idle_since: Instant,
 }
 
-/// A connection counted as open, since when; counts itself out when dropped.
+/// A connection counted as open, and when it is taken to be opened; counts itself out when dropped.
 struct Opened {
     at: Instant,
     open: Rc<Cell<usize>>,
@@ -92,6 +103,7 @@ impl Upstream {
             waiting: RefCell::default(),
             in_flight: Cell::new(0),
             open: Rc::default(),
+            opened: Cell::new(0),
             breaker: Breaker::default(),
             worker,
         }
@@ -150,23 +162,42 @@ impl Upstream {
         (result, ended)
     }
 
-    /// Drops the idle connections that have waited or lived too long, forgets who waits no more, and
-    /// publishes how things stand.
-    pub fn sweep(&self, now: Instant) {
-        let mut idle = self.idle.borrow_mut();
-        let limits = self.limits();
-        idle.retain(|waiting| self.is_fresh(waiting, now, &limits));
-        while idle.len() > limits.pool_idle_connections && idle.pop_front().is_some() {
-            self.counters().dropped.count(Dropped::Surplus);
-        }
+    /// Closes the idle connections that have waited or lived too long, a few at a time, forgets who
+    /// waits no more, and publishes how things stand.
+    pub async fn sweep(&self, now: Instant) {
         // Those who lost patience with an upstream that gives nothing back.
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(|waiter| waiter.strong_count() > 0);
+        drop(waiting);
+        let mut closing = self.take_expired(now);
+        while !closing.is_empty() {
+            closing.truncate(closing.len().saturating_sub(CLOSED_AT_ONCE));
+            sleep(CLOSING_PAUSE).await;
+        }
         let counters = self.counters();
-        counters.idle.set(idle.len());
+        counters.idle.set(self.idle.borrow().len());
         counters.open.set(self.open.get());
         counters.in_flight.set(self.in_flight.get());
         counters.breaker.set(self.breaker.state(now) as usize);
+    }
+
+    /// Takes out the idle connections that may not be kept, and counts them.
+    fn take_expired(&self, now: Instant) -> Vec<Box<Kept>> {
+        let limits = self.limits();
+        let mut idle = self.idle.borrow_mut();
+        let mut expired = Vec::new();
+        for _ in 0..idle.len() {
+            let Some(kept) = idle.pop_front() else { break };
+            match self.is_fresh(&kept, now, &limits) {
+                true => idle.push_back(kept),
+                false => expired.push(kept),
+            }
+        }
+        while idle.len() > limits.pool_idle_connections {
+            self.counters().dropped.count(Dropped::Surplus);
+            expired.extend(idle.pop_front());
+        }
+        expired
     }
 
     fn counters(&self) -> &OriginCounters {
@@ -199,14 +230,24 @@ impl Upstream {
         let connecting = Box::pin(connect(&self.shared, limits.connect_timeout));
         let stream = connecting.await?;
         self.counters().opened.count();
-        let opened = Opened::new(&self.open);
+        let opened = Opened::new(&self.open, self.head_start(limits));
         let mut kept = Box::new(Kept {
             connection: Connection::new(stream, self.budget.reservation()),
-            idle_since: opened.at,
+            idle_since: Instant::now(),
             opened,
         });
         let response = kept.connection.exchange(request, limits).await?;
         Ok((response, kept))
+    }
+
+    /// How much older the next connection is taken for than it is: up to a quarter of `pool.max_age`. What
+    /// is opened together would otherwise be closed together, and be missing.
+    fn head_start(&self, limits: &Limits) -> Duration {
+        let number = self.opened.get().wrapping_add(1);
+        self.opened.set(number);
+        // By the golden ratio, any few in a row are far apart.
+        let part = number.wrapping_mul(0x9e37_79b9) >> 24;
+        limits.pool_max_age / 1024 * part
     }
 
     /// A connection that is open already, if there is one or one comes back soon.
@@ -229,7 +270,8 @@ impl Upstream {
 
     fn take_idle(&self, now: Instant, limits: &Limits) -> Option<Box<Kept>> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(waiting) = idle.pop_back() {
+        for _ in 0..LOOKS_MAX {
+            let waiting = idle.pop_back()?;
             if !self.is_fresh(&waiting, now, limits) {
                 continue;
             }
@@ -311,10 +353,11 @@ impl Kept {
 }
 
 impl Opened {
-    fn new(open: &Rc<Cell<usize>>) -> Opened {
+    fn new(open: &Rc<Cell<usize>>, head_start: Duration) -> Opened {
         open.set(open.get() + 1);
+        let now = Instant::now();
         Opened {
-            at: Instant::now(),
+            at: now.checked_sub(head_start).unwrap_or(now),
             open: Rc::clone(open),
         }
     }

@@ -16,8 +16,6 @@ import yaml
 
 # From the oldest version that knows `lifecycle.preStop.sleep` without being told to.
 VERSIONS = [f"1.{minor}.0" for minor in range(30, 38)]
-# pool.idle_connections
-DEFAULT_IDLE_CONNECTIONS = 64
 # timeouts.idle
 DEFAULT_IDLE_SECONDS = 75
 LABEL = "app.kubernetes.io/name"
@@ -134,7 +132,7 @@ def worst_case(config: dict, workers: int) -> float:
     requests = int(re.fullmatch(r"(\d+)MiB", limits["memory_bytes"])[1])
     dsns = [dsn for key in config["keys"] for dsn in key["outbound"]]
     origins = len({urlsplit(dsn).netloc.split("@")[1] for dsn in dsns})
-    upstream_connections = (limits["in_flight"] + DEFAULT_IDLE_CONNECTIONS) * origins
+    upstream_connections = limits["in_flight"] * origins
     per_worker = 32 + requests + (24 * limits["connections"] + 88 * upstream_connections) / 1024
     return 24 + workers * per_worker
 

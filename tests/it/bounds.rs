@@ -5,6 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
 
 use crate::support::{
@@ -161,6 +162,108 @@ fn connections_to_upstreams_are_given_up_by_age_idleness_and_number() {
     let metrics = few.wait_for_metrics(|metrics| of(metrics, DROPPED, "idle_connections") == 2.0);
     let idle = metrics.sum("sentry_mirror_upstream_connections_idle", &[]);
     assert!(idle <= 1.0, "{idle}");
+}
+
+/// How many deliveries there are at once to an upstream that answers after 100 ms, at 5,000 a second.
+const FAR_AWAY: usize = 500;
+
+#[test]
+fn bursts_to_an_upstream_far_away_open_no_connection_after_the_first() {
+    allow_descriptors(4 * FAR_AWAY);
+    // It answers none before it has all, which takes as many connections as a long way does.
+    let barrier = Barrier::new(FAR_AWAY);
+    let upstream = Upstream::start(move |_, _| {
+        barrier.wait();
+        Action::ok()
+    });
+    // The time for the reply is no default, so that a slow machine is not taken for a long way.
+    let mirror = mirror(upstream.dsn(KEY_A, 11), "reply_timeout: 20s");
+    let mut clients: Vec<Client> = (0..FAR_AWAY).map(|_| mirror.client()).collect();
+    for burst in 1..=5 {
+        for client in &mut clients {
+            client.send(&envelope_request(b"{}\n"));
+        }
+        for client in &mut clients {
+            assert_eq!(client.response().status, 200, "burst {burst}");
+        }
+        // A rest, in which the mirror has looked through its connections at least once.
+        let all = FAR_AWAY as f64;
+        mirror.wait_for_metrics(|metrics| {
+            let sum = |name: &str| metrics.sum(&format!("sentry_mirror_{name}"), &[]);
+            sum("upstream_connections_idle") == all && sum("deliveries_in_flight") == 0.0
+        });
+        assert_eq!(upstream.connections(), FAR_AWAY, "burst {burst}");
+    }
+    let metrics = mirror.metrics();
+    assert_eq!(of(&metrics, DROPPED, "idle_connections"), 0.0);
+}
+
+#[test]
+fn connections_to_an_upstream_are_no_more_than_deliveries_may_be_in_flight() {
+    const IN_FLIGHT: usize = 20;
+    const CLIENTS: usize = 60;
+    let upstream = Upstream::ok();
+    let extra = format!("limits: {{in_flight: {IN_FLIGHT}}}");
+    let mirror = mirror(upstream.dsn(KEY_A, 11), &extra);
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut client = mirror.client();
+                for _ in 0..20 {
+                    let status = ask(&mut client);
+                    assert!([200, 503].contains(&status), "{status}");
+                }
+            });
+        }
+    });
+    // None was closed meanwhile.
+    let opened = upstream.connections();
+    assert!((1..=IN_FLIGHT).contains(&opened), "{opened}");
+}
+
+#[test]
+fn many_connections_that_nobody_needs_any_more_are_closed_while_others_are_served() {
+    const COUNT: usize = 300;
+    allow_descriptors(4 * FAR_AWAY);
+    let barrier = Barrier::new(COUNT);
+    let upstream = Upstream::start(move |number, _| {
+        if number < COUNT {
+            barrier.wait();
+        }
+        Action::ok()
+    });
+    let mirror = mirror(
+        upstream.dsn(KEY_A, 11),
+        "reply_timeout: 20s\npool: {idle_timeout: 1500ms}",
+    );
+    let mut clients: Vec<Client> = (0..COUNT).map(|_| mirror.client()).collect();
+    for client in &mut clients {
+        client.send(&envelope_request(b"{}\n"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+    mirror.wait_for_metrics(|metrics| {
+        assert_eq!(ask(&mut mirror.client()), 200);
+        of(metrics, DROPPED, "idle_timeout") >= COUNT as f64 - 1.0
+    });
+    wait_until(
+        || mirror.descriptors() < COUNT + 100,
+        || format!("{} descriptors", mirror.descriptors()),
+    );
+}
+
+/// Lets this process have so many descriptors: it holds both ends of many connections.
+fn allow_descriptors(count: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let count = count as u64;
+    if limit.current.is_some_and(|current| current < count) {
+        let raised = Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        setrlimit(Resource::Nofile, raised).expect("the hard limit is allowed");
+    }
 }
 
 #[test]

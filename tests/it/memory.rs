@@ -28,8 +28,8 @@ fn bound() -> usize {
         + (1 + 4) * (TARGET_BYTES + TARGET_WORKER_BYTES)
         + (ORIGINS + 1) * ORIGIN_BYTES
         + CONNECTIONS * CONNECTION_BYTES
-        + ORIGINS * 2 * IN_FLIGHT * UPSTREAM_BYTES
-        + 2 * IN_FLIGHT * TLS_UPSTREAM_BYTES
+        + ORIGINS * IN_FLIGHT * UPSTREAM_BYTES
+        + IN_FLIGHT * TLS_UPSTREAM_BYTES
 }
 
 /// Connects and writes what `bytes` says, as much of it as is taken, without reading anything.

@@ -19,6 +19,6 @@ pub(crate) const ORIGIN_BYTES: usize = 64 * KIB;
 /// Each connection of an SDK.
 pub(crate) const CONNECTION_BYTES: usize = 24 * KIB;
 
-/// Each delivery in flight or idle connection to an upstream, and one with TLS.
+/// Each delivery in flight with its connection, or idle connection to an upstream, and one with TLS.
 pub(crate) const UPSTREAM_BYTES: usize = 24 * KIB;
 pub(crate) const TLS_UPSTREAM_BYTES: usize = 88 * KIB;

@@ -27,7 +27,7 @@ const IN_FLIGHT: usize = 64;
 
 /// The sum that the README states.
 const BOUND_BYTES: usize = 24 * MIB
-    + WORKERS * (32 * MIB + MEMORY_BYTES + CONNECTIONS * 24 * KIB + 2 * 2 * IN_FLIGHT * 24 * KIB);
+    + WORKERS * (32 * MIB + MEMORY_BYTES + CONNECTIONS * 24 * KIB + 2 * IN_FLIGHT * 24 * KIB);
 
 /// How long the slow upstream is waited for at the end; less than it would need.
 const DRAIN: Duration = Duration::from_secs(2);
