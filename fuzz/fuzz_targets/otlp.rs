@@ -1,0 +1,42 @@
+//! OTLP requests: whatever the bytes, the walk ends, and what is cut of a batch is a batch again, no longer
+//! than the one before, of which everything is taken.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sentry_mirror::sentry::otlp::{Batch, Format, Signal};
+use sentry_mirror::sentry::sampling::{Chance, Ticket};
+use sentry_mirror::sentry::selection::Refused;
+
+fuzz_target!(|data: &[u8]| {
+    for format in [Format::Protobuf, Format::Json] {
+        for signal in [Signal::Traces, Signal::Logs] {
+            check(data, format, signal);
+        }
+    }
+});
+
+fn check(data: &[u8], format: Format, signal: Signal) {
+    let Some(batch) = Batch::of(data, format, signal, Chance::new(7)) else {
+        return;
+    };
+    let take = |ticket: Ticket| match ticket.is_within(0.5) {
+        true => Ok(()),
+        false => Err(Refused::Sampled),
+    };
+    let Ok(changes) = batch.cut(take) else {
+        return;
+    };
+    let (mut left, mut copied) = (Vec::new(), 0);
+    for change in &changes {
+        left.extend_from_slice(&data[copied..change.span.start]);
+        left.extend(change.text());
+        copied = change.span.end;
+    }
+    left.extend_from_slice(&data[copied..]);
+    assert!(left.len() <= data.len());
+    assert_eq!(left == data, changes.is_empty());
+    let again = Batch::of(&left, format, signal, Chance::new(7));
+    let again = again.expect("still a batch");
+    assert_eq!(again.cut(|_| Ok(())), Ok(Vec::new()));
+}
