@@ -24,6 +24,10 @@ pub struct Limits {
     /// long. Relay has no bound of its own for it. While a worker walks over a header it serves nothing
     /// else, for 4 to 6 ns a byte at worst, so this is as much as of a payload at a time. Over it: 400.
     pub envelope_header_bytes: usize,
+    /// `limits.decoded_ratio`: how many times its size on the wire a body may be when decoded; one of up
+    /// to [`DECODED_BYTES_FREE`] may be any. JSON of events compresses by 5 to 20, a minidump with pages
+    /// of zeros by 50. A few hundred bytes that stand for 256 MiB are made to cost. Over it: 413.
+    pub decoded_ratio: usize,
     /// `limits.response_bytes`: bytes of an upstream's response, head and body each, but never more
     /// than 64 KiB of head. Over it the delivery counts as failed and its connection is closed.
     pub response_bytes: usize,
@@ -73,6 +77,17 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
+/// How large a decoded body may be whatever its ratio.
+pub const DECODED_BYTES_FREE: usize = 16 * 1024 * 1024;
+
+impl Limits {
+    /// How large a body of `coded_bytes` on the wire may be when decoded.
+    pub fn decoded_bytes_of(&self, coded_bytes: usize) -> usize {
+        let by_ratio = coded_bytes.saturating_mul(self.decoded_ratio);
+        by_ratio.max(DECODED_BYTES_FREE).min(self.decoded_bytes)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         const KIB: usize = 1024;
@@ -83,6 +98,7 @@ impl Default for Limits {
             body_bytes: 256 * MIB,
             decoded_bytes: 256 * MIB,
             envelope_header_bytes: 2 * MIB,
+            decoded_ratio: 200,
             response_bytes: MIB,
             connections: 20_000,
             memory_bytes: 1024 * MIB,

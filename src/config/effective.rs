@@ -178,6 +178,7 @@ fn limits(limits: &Limits) -> Value {
         ("body_bytes", limits.body_bytes.into()),
         ("decoded_bytes", limits.decoded_bytes.into()),
         ("envelope_header_bytes", limits.envelope_header_bytes.into()),
+        ("decoded_ratio", limits.decoded_ratio.into()),
         ("response_bytes", limits.response_bytes.into()),
         ("connections", limits.connections.into()),
         ("memory_bytes", limits.memory_bytes.into()),

@@ -148,7 +148,7 @@ fn every_key_is_read() {
         "ip: '::1'\nport: 0\nworkers: 3\ndriver: io_uring\nreply_policy: primary\n\
          reply_timeout: 2s\nforward_client_ip: true\nexternal_url: https://m.example/p/\ntls: {ca_file: /a/b.pem, system_roots: false}\n\
          log_filter: warn,sentry_mirror=trace\nlog_format: json\n\
-         limits: {head_bytes: 1KiB, header_count: 2, body_bytes: 3KiB, decoded_bytes: 4KiB, \
+         limits: {head_bytes: 1KiB, header_count: 2, body_bytes: 3KiB, decoded_bytes: 4KiB, decoded_ratio: 13, \
          envelope_header_bytes: 2KiB, response_bytes: 5000, connections: 6, memory_bytes: 7MB, in_flight: 8}\n\
          timeouts: {head: 1s, body: 2s, idle: 3s, write: 4s, connect: 5s, exchange: 6s, drain: 7s}\n\
          pool: {idle_connections: 9, idle_timeout: 8s, max_age: 9s}\ndns: {refresh: 10s}\n\
@@ -173,6 +173,7 @@ fn every_key_is_read() {
         body_bytes: 3072,
         decoded_bytes: 4096,
         envelope_header_bytes: 2048,
+        decoded_ratio: 13,
         response_bytes: 5000,
         connections: 6,
         memory_bytes: 7_000_000,

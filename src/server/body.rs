@@ -3,26 +3,18 @@
 //! Mostly that is all of it. Where every outbound takes it as it came, the first line of an envelope is
 //! enough to know whether something has to be changed in it, and of anything else nothing is read.
 
-use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::budget::Reservation;
-use crate::http::encoding::{Decoder, Decompressors, Encoding, Step};
+use crate::http::encoding::Encoding;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::routes::Route;
 use crate::sentry::envelope::{self, EnvelopeError};
-use crate::server::decode::decode;
+use crate::server::decode::Decoding;
 use crate::server::plan::Plan;
-
-/// How much is decoded at a time of an envelope of which the first line is wanted only.
-const FRONT_BYTES: usize = 8 * 1024;
-
-/// How long other connections get their turn after each 512 KiB of a first line.
-const PAUSE: Duration = Duration::from_millis(1);
-const STEPS_PER_PAUSE: usize = 64;
 
 /// A body that was read.
 #[derive(Clone)]
@@ -51,7 +43,7 @@ impl Arrived<'_> {
         self,
         plan: &Plan,
         share: &mut Reservation,
-        decompressors: &RefCell<Decompressors>,
+        decoding: &Decoding,
     ) -> Result<Body, Rejection> {
         let Arrived {
             bytes, encoding, ..
@@ -64,7 +56,7 @@ impl Arrived<'_> {
             let text = match self.is_envelope && plan.modify_envelope {
                 true => {
                     let bytes_max = plan.limits.envelope_header_bytes;
-                    let front = front(*encoding, bytes.clone(), bytes_max, share, decompressors);
+                    let front = front(*encoding, bytes.clone(), bytes_max, share, decoding);
                     Box::pin(front).await?
                 }
                 false => Bytes::new(),
@@ -82,12 +74,14 @@ impl Arrived<'_> {
                 });
             }
         }
-        let bytes_max = plan.limits.decoded_bytes;
         let coded = may_preserve.then(|| bytes.clone());
         let text = match encoding {
             // A decoder's future takes 1 KB, which would be moved for nothing.
             Encoding::Identity => self.bytes,
-            encoding => decode(*encoding, self.bytes, bytes_max, share, decompressors).await?,
+            encoding => {
+                let decoded = decoding.decode(*encoding, self.bytes, &plan.limits, share);
+                decoded.await?
+            }
         };
         Ok(Body {
             text,
@@ -112,44 +106,15 @@ async fn front(
     body: Bytes,
     header_bytes_max: usize,
     share: &mut Reservation,
-    decompressors: &RefCell<Decompressors>,
+    decoding: &Decoding,
 ) -> Result<Bytes, Rejection> {
-    if body.is_empty() {
-        return Ok(body);
-    }
-    let before = share.bytes();
-    let mut decoder = Decoder::new(
-        encoding,
-        body,
-        // The longest header, and a bit.
-        header_bytes_max.saturating_add(FRONT_BYTES),
-        &mut decompressors.borrow_mut(),
-    );
-    let mut steps: usize = 0;
-    loop {
-        let step = decoder.step(FRONT_BYTES).map_err(Rejection::Decode)?;
-        if !share.resize(before + decoder.output_bytes() + decoder.state_bytes()) {
-            return Err(Rejection::Overloaded);
-        }
-        steps += 1;
-        // What is decoded is looked at again when it has doubled, so that a long header costs as much
-        // as it is long.
-        let is_long = decoder.output().len() > header_bytes_max;
-        let is_looked_at = steps.is_power_of_two() || is_long || step == Step::Done;
-        let is_enough = || {
-            let output = decoder.output();
-            let scanned = envelope::scan_within(output, header_bytes_max, &mut Vec::new());
-            !matches!(
-                scanned,
-                Err(EnvelopeError::UnexpectedEnd | EnvelopeError::Empty)
-            )
-        };
-        if step == Step::Done || (is_looked_at && is_enough()) {
-            share.shrink(decoder.state_bytes());
-            return Ok(decoder.finish(&mut decompressors.borrow_mut()));
-        }
-        if steps.is_multiple_of(STEPS_PER_PAUSE) {
-            monoio::time::sleep(PAUSE).await;
-        }
-    }
+    let is_enough = |decoded: &[u8]| {
+        let scanned = envelope::scan_within(decoded, header_bytes_max, &mut Vec::new());
+        !matches!(
+            scanned,
+            Err(EnvelopeError::UnexpectedEnd | EnvelopeError::Empty)
+        )
+    };
+    let front = decoding.decode_front(encoding, body, header_bytes_max, share, is_enough);
+    front.await
 }

@@ -86,7 +86,7 @@ impl Exchange {
             is_envelope,
             route,
         };
-        let decoding = arrived.decode(&routing.plan, &mut share, &worker.decompressors);
+        let decoding = arrived.decode(&routing.plan, &mut share, &worker.decoding);
         let whole = decoding.await?;
         let scanned = match is_envelope {
             true => self.scan_envelope(&routing.plan, &whole),

@@ -23,7 +23,6 @@ use tracing::{error, warn};
 use crate::budget::{Budget, Reservation};
 use crate::config::DriverChoice;
 use crate::http::compress::Compressors;
-use crate::http::encoding::Decompressors;
 use crate::limits::Limits;
 use crate::mirror::access::{AccessLog, Entry};
 use crate::mirror::deliver::Delivery;
@@ -32,6 +31,7 @@ use crate::mirror::totals::Counters;
 use crate::observe::moment::{HttpDate, http_date};
 use crate::panics::caught;
 use crate::server::balance::Balance;
+use crate::server::decode::Decoding;
 use crate::server::driver::{Driver, DriverKind};
 use crate::server::gate::{Gate, Pass};
 use crate::server::listen::HANDSHAKE_PATIENCE;
@@ -147,8 +147,8 @@ pub struct Worker {
     pub budget: Rc<Budget>,
     /// What carries deliveries.
     pub lanes: Rc<Lanes<Delivery<(Reservation, Pass)>>>,
-    /// Decompressors to be used again.
-    pub decompressors: RefCell<Decompressors>,
+    /// What undoes content codings.
+    pub decoding: Decoding,
     /// Compressors to be used again.
     pub compressors: RefCell<Compressors>,
     /// What it has counted.
@@ -264,7 +264,7 @@ impl Worker {
         Worker {
             budget,
             lanes: Lanes::new(),
-            decompressors: RefCell::default(),
+            decoding: Decoding::default(),
             compressors: RefCell::default(),
             counters,
             gate: Rc::default(),

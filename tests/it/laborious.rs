@@ -181,3 +181,38 @@ fn what_is_made_of_a_small_request_is_bounded_and_lets_others_have_their_turn() 
         total
     );
 }
+
+#[test]
+fn a_body_may_not_stand_for_hundreds_of_times_its_size() {
+    let upstream = Upstream::ok();
+    let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], "workers: 1\n"));
+    let member = |payload: &[u8]| {
+        let mut writer = GzEncoder::new(Vec::new(), Compression::best());
+        writer.write_all(payload).expect("memory");
+        writer.finish().expect("memory")
+    };
+    let front = member(b"{}\n{\"type\":\"attachment\"}\n");
+    let zeros = |mebibytes| member(&[0; MIB]).repeat(mebibytes);
+    let send = |body: &[u8]| {
+        let head = format!(
+            "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        mirror.client().ask(&[head.as_bytes(), body].concat())
+    };
+    let small = [front.clone(), zeros(15)].concat();
+    assert!(15 * MIB / small.len() > 200, "{}", small.len());
+    assert_eq!(send(&small).status, 200, "up to 16 MiB any ratio will do");
+    let bomb = [front.clone(), zeros(17)].concat();
+    assert_eq!(send(&bomb).status, 413);
+    // With noise in between it is an honest body.
+    let mut number = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        number.to_be_bytes()[0]
+    });
+    let noise = member(&noise.take(MIB / 8).collect::<Vec<u8>>());
+    let honest = [front, noise, zeros(17)].concat();
+    assert_eq!(send(&honest).status, 200);
+    assert_eq!(upstream.wait_for(2).len(), 2);
+}

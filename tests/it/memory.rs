@@ -122,7 +122,7 @@ fn the_worst_case_is_what_the_readme_states() {
         format!("https://{KEY_B}@localhost:{}/44", deaf.port()),
     ];
     let limits = format!(
-        "workers: 1\nreply_timeout: 500ms\ntimeouts: {{exchange: 3s, drain: 1s}}\nlimits: {{memory_bytes: {MEMORY_BYTES}B, connections: {CONNECTIONS}, in_flight: {IN_FLIGHT}}}\npool: {{idle_connections: {IN_FLIGHT}}}\nbreaker: {{failures: 1000000}}\n{}",
+        "workers: 1\nreply_timeout: 500ms\ntimeouts: {{exchange: 3s, drain: 1s}}\nlimits: {{decoded_ratio: 1000000, memory_bytes: {MEMORY_BYTES}B, connections: {CONNECTIONS}, in_flight: {IN_FLIGHT}}}\npool: {{idle_connections: {IN_FLIGHT}}}\nbreaker: {{failures: 1000000}}\n{}",
         authority.ca_file()
     );
     let mirror = Process::start(&config(&outbounds, &limits));

@@ -23,15 +23,19 @@ use self::brotli::Brotli;
 use self::gzip::Gzip;
 use self::zstd::Zstd;
 
-/// The input a step gets at least, where there is that much: a header of a coding fits into it.
-const INPUT_SLICE_BYTES_MIN: usize = 64 * 1024;
+/// The longest header of a coding that is read; the name of a file in gzip's may have any length.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// The first allocation of a step's output, where nothing tells the size.
+const OUTPUT_BYTES_MIN: usize = 64 * 1024;
 
 /// The first allocation where nothing tells the size: that many times the input, which is what JSON
 /// of this kind is compressed by.
 const USUAL_RATIO: usize = 4;
 
-/// What deflate compresses by at most: 258 bytes in two bits, and a bit for both.
-const DEFLATE_RATIO_MAX: usize = 1032;
+/// How far the size that gzip states is believed: that many times the input. Event payloads compress by
+/// up to ten; what is more grows as it is decoded, so that a body of 20 bytes reserves no gibibyte.
+const BELIEVED_RATIO_MAX: usize = 16;
 
 /// What was done to a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,8 +199,8 @@ impl Decoder {
         let (coding, likely_bytes) = match encoding {
             Encoding::Identity => (Coding::Identity, input.len()),
             Encoding::Gzip => {
-                let possible_bytes = input.len().saturating_mul(DEFLATE_RATIO_MAX);
-                let likely_bytes = gzip::stated_size(&input).min(possible_bytes);
+                let believed_bytes = input.len().saturating_mul(BELIEVED_RATIO_MAX);
+                let likely_bytes = gzip::stated_size(&input).min(believed_bytes);
                 (Coding::Gzip(Gzip::new(pool.take(false))), likely_bytes)
             }
             Encoding::Deflate => {
@@ -215,8 +219,8 @@ impl Decoder {
         }
     }
 
-    /// Decodes on, up to `slice_bytes` more of output, so that a caller can let other tasks run in
-    /// between. After an error the decoder is of no more use.
+    /// Decodes on, up to `slice_bytes` more of output and from a few kilobytes of input, so that a caller
+    /// can let other tasks run in between. After an error the decoder is of no more use.
     pub fn step(&mut self, slice_bytes: usize) -> Result<Step, DecodeError> {
         // Clearing the room first keeps this free of unsafe code and costs a few percent of decoding.
         let start = self.output.len();
@@ -225,9 +229,19 @@ impl Decoder {
         let room = self.output.get_mut(start..).unwrap_or_default();
 
         let input = self.input.get(self.read_bytes..).unwrap_or_default();
-        let input_slice_bytes = slice_bytes.max(INPUT_SLICE_BYTES_MIN).min(input.len());
-        let (input_slice, input_rest) = input.split_at(input_slice_bytes);
-        let advance = self.coding.run(input_slice, input_rest.is_empty(), room)?;
+        let mut input_slice_bytes = self.coding.input_slice_bytes();
+        let (advance, is_last) = loop {
+            let (slice, rest) = input.split_at(input_slice_bytes.min(input.len()));
+            let advance = self.coding.run(slice, rest.is_empty(), room)?;
+            let is_stuck = advance.read_bytes == 0 && advance.written_bytes == 0;
+            // A header that does not end within the slice.
+            if is_stuck && !advance.done && !rest.is_empty() && input_slice_bytes < HEADER_BYTES_MAX
+            {
+                input_slice_bytes = (4 * input_slice_bytes).min(HEADER_BYTES_MAX);
+                continue;
+            }
+            break (advance, rest.is_empty());
+        };
         self.output.truncate(start + advance.written_bytes);
         self.read_bytes += advance.read_bytes;
 
@@ -237,10 +251,9 @@ impl Decoder {
             Ok(Step::Done)
         } else if advance.read_bytes > 0 || advance.written_bytes > 0 {
             Ok(Step::More)
-        } else if input_rest.is_empty() {
+        } else if is_last {
             Err(DecodeError::Truncated)
         } else {
-            // A header that does not end within a whole slice.
             Err(DecodeError::Corrupt)
         }
     }
@@ -268,12 +281,17 @@ impl Decoder {
 
     /// The decoded body, after [`Step::Done`].
     pub fn finish(self, pool: &mut Decompressors) -> Bytes {
+        let mut output = self.output;
+        // What was stated and did not come is not kept.
+        if output.capacity() / 2 > output.len() {
+            output.shrink_to_fit();
+        }
         match self.coding {
             Coding::Gzip(gzip) => pool.put(gzip.into_state()),
             Coding::Deflate(state) => pool.put(state),
             Coding::Identity | Coding::Brotli(_) | Coding::Zstd(_) => {}
         }
-        Bytes::from(self.output)
+        Bytes::from(output)
     }
 
     /// How much may be decoded next, for which there is capacity then. One byte more than allowed is
@@ -282,7 +300,7 @@ impl Decoder {
         let decoded_bytes = self.output.len();
         let allowed_bytes = self.limit_bytes.saturating_add(1) - decoded_bytes;
         if self.output.capacity() == decoded_bytes {
-            let growth_bytes = decoded_bytes.max(slice_bytes.min(INPUT_SLICE_BYTES_MIN));
+            let growth_bytes = decoded_bytes.max(slice_bytes.min(OUTPUT_BYTES_MIN));
             self.output
                 .reserve_exact(growth_bytes.min(allowed_bytes).max(1));
         }
@@ -303,9 +321,19 @@ impl fmt::Debug for Decoder {
 }
 
 impl Coding {
+    /// How much input a step is given. Crafted input costs more time than what it decodes to: 256 prefix
+    /// codes before each byte in brotli, a table for each block of no bytes in deflate. So much of it takes
+    /// about half a millisecond.
+    const fn input_slice_bytes(&self) -> usize {
+        match self {
+            Coding::Brotli(_) => 512,
+            Coding::Identity | Coding::Gzip(_) | Coding::Deflate(_) | Coding::Zstd(_) => 8 * 1024,
+        }
+    }
+
     /// Decodes from `input` to `output`, which is not empty, until one of them ends or the body is
-    /// complete. `is_last` tells that no input follows this one; one that is not the last has at
-    /// least [`INPUT_SLICE_BYTES_MIN`], and what of it is not read is offered again.
+    /// complete. `is_last` tells that no input follows this one; what of it is not read is offered again,
+    /// with more where nothing was.
     fn run(
         &mut self,
         input: &[u8],

@@ -205,7 +205,7 @@ fn all_members_of_a_gzip_body_are_decoded() {
     while decoder.step(1) == Ok(Step::More) {
         step_count += 1;
     }
-    assert_eq!(step_count, empty.len() / INPUT_SLICE_BYTES_MIN);
+    assert_eq!(step_count, empty.len() / (8 * 1024));
     assert!(decoder.finish(&mut pool).is_empty());
 }
 
@@ -395,6 +395,51 @@ fn a_body_cut_anywhere_is_truncated() {
 }
 
 #[test]
+fn a_step_reads_as_little_of_laborious_input_as_a_turn_of_the_core_allows() {
+    // Noise takes as much input as output, so that the input ends the step.
+    let mut number = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        number.to_be_bytes()[0]
+    });
+    let noise: Vec<u8> = noise.take(100_000).collect();
+    for (encoding, bytes_max) in [
+        (Encoding::Gzip, 8192),
+        (Encoding::Deflate, 8192),
+        (Encoding::Zstd, 8192),
+        (Encoding::Brotli, 512),
+    ] {
+        let input = Bytes::from(encode(encoding, &noise));
+        let mut pool = Decompressors::default();
+        let mut decoder = Decoder::new(encoding, input, 1 << 20, &mut pool);
+        loop {
+            let before = decoder.read_bytes;
+            let step = decoder.step(1 << 20).unwrap();
+            let read_bytes = decoder.read_bytes - before;
+            assert!(read_bytes <= bytes_max, "{encoding:?}: {read_bytes}");
+            if step == Step::Done {
+                break;
+            }
+        }
+        assert!(decoder.finish(&mut pool) == noise);
+    }
+}
+
+#[test]
+fn a_body_keeps_no_memory_that_it_does_not_fill() {
+    // Sixteen times the input is believed, and does not come.
+    let data = text(100);
+    let lie = 1_000_000_u32.to_le_bytes();
+    let input = [gzip(&data), lie.to_vec()].concat();
+    let mut pool = Decompressors::default();
+    let mut decoder = Decoder::new(Encoding::Gzip, Bytes::from(input), 1 << 20, &mut pool);
+    assert!(decoder.output_bytes() > 1000);
+    while decoder.step(1 << 20).unwrap() == Step::More {}
+    let body = decoder.finish(&mut pool).try_into_mut().unwrap();
+    assert!(body == data && body.capacity() < 200, "{}", body.capacity());
+}
+
+#[test]
 fn a_stated_size_is_only_a_hint() {
     let data = text(5000);
     let (member, lies) = (gzip(&data), [0, 1, 4999, 5001, u32::MAX]);
@@ -408,7 +453,7 @@ fn a_stated_size_is_only_a_hint() {
             1 << 30,
             &mut Decompressors::default(),
         );
-        assert!(decoder.output_bytes() <= encoded.len() * DEFLATE_RATIO_MAX);
+        assert!(decoder.output_bytes() <= encoded.len() * BELIEVED_RATIO_MAX);
         for slice_bytes in [64, 1 << 20] {
             assert_eq!(
                 decode(Encoding::Gzip, &encoded, 6000, slice_bytes),
