@@ -222,7 +222,7 @@ mod tests {
         let label = |value: &str| vec![("route", value.to_owned())];
         let mut distribution = Distribution::default();
         distribution.buckets[1] = 2;
-        distribution.buckets[16] = 1;
+        distribution.buckets[BORDERS_US.len()] = 1;
         distribution.sum_us = 1_500_000;
         let families = || {
             [
