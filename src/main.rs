@@ -74,7 +74,16 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
     let admin = admin.map_err(|error| (FAILED, error))?;
     let mut mirror =
         Mirror::start(&config).map_err(|error| (exit_code(&error), error.to_string()))?;
-    mirror.sight().logs_to(log.lines());
+    let sight = mirror.sight();
+    sight.logs_to(log.lines());
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        configuration = %arguments.config.display(),
+        routes = config.routes.len(),
+        workers = sight.counters.len(),
+        driver = sight.driver(),
+        "sentry-mirror has started"
+    );
     let push = show(&config, admin.as_ref(), &mirror)
         .map_err(|error| (FAILED, format!("cannot start a thread: {error}")))?;
     notify::ready();

@@ -141,6 +141,10 @@ impl History {
     }
 
     /// Looks at the counters of `plan`, and forgets what is no longer in it.
+    #[expect(
+        clippy::mutable_key_type,
+        reason = "counters are compared by where they are, which does not change"
+    )]
     pub(super) fn look(&self, plan: &Plan, now: Instant) {
         let mut looks = self.lock();
         let is_timed = looks.add(now);
@@ -246,7 +250,7 @@ fn minute_before(at: &VecDeque<Instant>, now: Instant) -> (usize, f64) {
     let age = |at: &Instant| now.saturating_duration_since(*at);
     let from_latest = || at.iter().rev().enumerate();
     let found = from_latest().find(|(_, at)| age(at) >= RECENT);
-    let found = found.or_else(|| from_latest().last());
+    let found = found.or_else(|| from_latest().next_back());
     found.map_or((0, 0.0), |(after, at)| (after, age(at).as_secs_f64()))
 }
 

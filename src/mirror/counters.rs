@@ -209,6 +209,35 @@ impl OutcomeKind {
         matches!(self.meaning(), Meaning::Withheld | Meaning::Lost) && !is_consequence
     }
 
+    /// Whether it is lost for want of an answer: there was none, or nothing was sent because there had
+    /// been none.
+    fn is_unanswered(self) -> bool {
+        match self {
+            OutcomeKind::Dns
+            | OutcomeKind::Connect
+            | OutcomeKind::ConnectTimeout
+            | OutcomeKind::Tls
+            | OutcomeKind::Send
+            | OutcomeKind::Receive
+            | OutcomeKind::Closed
+            | OutcomeKind::Malformed
+            | OutcomeKind::Timeout
+            | OutcomeKind::Overloaded
+            | OutcomeKind::Paused => true,
+            OutcomeKind::Success
+            | OutcomeKind::TooManyRequests
+            | OutcomeKind::ClientError
+            | OutcomeKind::ServerError
+            | OutcomeKind::OtherStatus
+            | OutcomeKind::TooLarge
+            | OutcomeKind::RateLimited
+            | OutcomeKind::Filtered
+            | OutcomeKind::Sampled
+            | OutcomeKind::Panicked
+            | OutcomeKind::GivenUp => false,
+        }
+    }
+
     /// What it means to an operator.
     pub fn meaning(self) -> Meaning {
         match self {
@@ -280,6 +309,21 @@ impl OutboundCounters {
         let left = self.begun.read().saturating_sub(self.outcomes.sum());
         self.outcomes.add(OutcomeKind::GivenUp, left);
         left
+    }
+
+    /// How many deliveries were lost for want of an answer.
+    pub fn unanswered(&self) -> u64 {
+        let kinds = OutcomeKind::ALL.iter();
+        kinds
+            .filter(|kind| kind.is_unanswered())
+            .map(|kind| self.outcomes.of(*kind))
+            .sum()
+    }
+
+    /// How many deliveries the outbound refused.
+    pub fn refused(&self) -> u64 {
+        let of = |kind| self.outcomes.of(kind);
+        of(OutcomeKind::ClientError) + of(OutcomeKind::ServerError) + of(OutcomeKind::OtherStatus)
     }
 
     /// How many deliveries ended so that they mean `meaning`.

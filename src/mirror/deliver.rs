@@ -4,7 +4,6 @@
 //! brought the request waits only until there is a verdict; what is still in flight then goes on in
 //! the background, whatever becomes of the connection.
 
-use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -14,16 +13,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use monoio::time::timeout_at;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use crate::config::ReplyPolicy;
 use crate::mirror::access::Entry;
+use crate::mirror::changes;
 use crate::mirror::counters::OutcomeKind;
 use crate::mirror::lanes::{Job, Lanes};
 use crate::mirror::limited;
 use crate::mirror::reply::{Circumstances, Reply};
 use crate::mirror::rewrite::Original;
-use crate::mirror::routes::{Outbound, Route};
+use crate::mirror::routes::Route;
 use crate::mirror::totals::Counters;
 use crate::mirror::verdict::{Outcome, Verdict, decide, untold_limits};
 use crate::observe::label::Label;
@@ -33,10 +33,6 @@ use crate::sentry::endpoint::{Endpoint, Shape};
 use crate::sentry::rate_limits::{self, RateLimit};
 use crate::upstream::exchange::{Failure, Request};
 use crate::upstream::pool::Upstream;
-use crate::upstream::response::Response;
-
-/// How much of the answer of an outbound that refuses is logged.
-const REASON_BYTES_MAX: usize = 200;
 
 /// What a fan-out works with.
 pub struct Means<'m, K> {
@@ -282,10 +278,10 @@ impl<K: 'static> FanOut<K> {
             let word = kind.word();
             debug!(outbound = outbound.label, outcome = word, "delivery ended");
             if let Ok(response) = outcome {
-                if self.endpoint.is_limited() {
-                    outbound.limits.remember(response, now);
+                if self.endpoint.is_limited() && outbound.limits.remember(response, now) {
+                    changes::tell_limits(outbound, now);
                 }
-                tell_refusal(outbound, response, now);
+                changes::tell_refusal(&self.route, outbound, response, now);
             }
             let counters = outbound.counters.of(self.counters.worker);
             if kind.is_trouble() {
@@ -355,39 +351,14 @@ impl<K: 'static> Delivery<K> {
     }
 }
 
-/// Tells the log when an outbound begins or ceases to refuse what it is sent. That it answers is not
-/// enough: with a wrong key it answers every event with 403 and keeps none.
-fn tell_refusal(outbound: &Outbound, response: &Response, now: Instant) {
-    let status = response.status;
-    let state = match status {
-        200..=299 => 0,
-        // About this one request, or about a time that will be over.
-        400 | 405..=499 => return,
-        _ => u32::from(status),
-    };
-    if !outbound.refusal.is_news(state, now) {
-        return;
-    }
-    let outbound = &outbound.label;
-    if state == 0 {
-        info!(outbound, "outbound accepts again");
-    } else {
-        let reason = reason(response);
-        warn!(outbound, status, %reason, "outbound refuses what it is sent");
-    }
-}
-
-/// What an outbound said about what it did not take.
-fn reason(response: &Response) -> Cow<'_, str> {
-    let error = response.notices().sentry_error.as_ref();
-    let reason = error.unwrap_or(&response.body);
-    String::from_utf8_lossy(reason.get(..REASON_BYTES_MAX).unwrap_or(reason))
-}
-
 /// What went wrong with a delivery, in words for an operator.
 fn trouble(outcome: &Outcome) -> String {
     match outcome {
-        Ok(response) => format!("answered {}: {}", response.status, reason(response)),
+        Ok(response) => format!(
+            "answered {}: {}",
+            response.status,
+            changes::reason(response)
+        ),
         Err(failure) => failure.to_string(),
     }
 }

@@ -31,11 +31,11 @@ struct Remembered {
 }
 
 impl LimitMemory {
-    /// Takes note of the limits that a response announces.
-    pub fn remember(&self, response: &Response, now: Instant) {
+    /// Takes note of the limits that a response announces; `false` where it announces none.
+    pub fn remember(&self, response: &Response, now: Instant) -> bool {
         let announced = announced(response);
         if announced.is_empty() {
-            return;
+            return false;
         }
         let mut remembered = self.lock();
         remembered.retain(|known| known.ends_at > now);
@@ -56,6 +56,12 @@ impl LimitMemory {
             }
         }
         self.is_limited.store(true, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether anything may be limited.
+    pub(super) fn may_limit(&self) -> bool {
+        self.is_limited.load(Ordering::Relaxed)
     }
 
     /// The limits in force at `now`, each with the time that is left of it.

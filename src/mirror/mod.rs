@@ -5,9 +5,11 @@
 //! it. [`rewrite`] is the only place where outbound bytes are made. [`deliver`] sends them to all
 //! outbounds at once, over [`lanes`], and keeps their outcomes; [`limited`] remembers what they asked not
 //! to be sent. [`verdict`] is the only place that decides the answer from them, [`rejection`] the only
-//! place that refuses a request, and [`reply`] makes the bytes of both. [`via`] is how a loop is noticed.
+//! place that refuses a request, and [`reply`] makes the bytes of both. [`via`] is how a loop is noticed,
+//! and [`changes`] what the log is told of an outbound.
 
 pub mod access;
+pub mod changes;
 pub mod copies;
 pub mod counters;
 pub mod deliver;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use base64::Engine;
@@ -21,6 +22,7 @@ use crate::observe::change::Change;
 use crate::observe::counters::PerWorker;
 use crate::observe::throttle::Throttle;
 use crate::sentry::dsn::{Dsn, Origin, Scheme};
+use crate::upstream::origin::Dependent;
 
 /// How long the log is not told again that requests of a route come back: a loop makes thousands a second.
 const LOOP_LINE_PAUSE: Duration = Duration::from_secs(60);
@@ -96,6 +98,10 @@ pub struct Outbound {
     /// How it took what it was sent, as the log was told last: 0 well, else the status of its
     /// refusals.
     pub refusal: Change,
+    /// What it had refused when that began.
+    pub refused_before: AtomicU64,
+    /// Whether it limits what it is sent, as the log was told last: 0 for no.
+    pub limitation: Change,
     /// What the workers count about it.
     pub counters: PerWorker<OutboundCounters>,
 }
@@ -181,6 +187,25 @@ impl Routes {
     /// Every origin that occurs, each once.
     pub fn origins(&self) -> &[Origin] {
         &self.origins
+    }
+
+    /// For each origin the routes that lose deliveries while it is down, one of them once for each
+    /// outbound that it has there.
+    pub fn dependents(&self) -> Vec<Vec<Dependent>> {
+        let mut dependents: Vec<Vec<Dependent>> = self.origins.iter().map(|_| Vec::new()).collect();
+        for route in &self.routes {
+            let name: Arc<str> = route.name.as_str().into();
+            for outbound in &route.outbounds {
+                let counters = outbound.counters.clone();
+                if let Some(dependents) = dependents.get_mut(outbound.origin) {
+                    dependents.push(Dependent {
+                        name: Arc::clone(&name),
+                        lost: Arc::new(move || counters.sum(OutboundCounters::unanswered)),
+                    });
+                }
+            }
+        }
+        dependents
     }
 
     /// Whether some outbound may get a body as it came.
@@ -292,6 +317,8 @@ impl Outbound {
             basic_with_secret,
             limits: Arc::default(),
             refusal: Change::new(),
+            refused_before: AtomicU64::new(0),
+            limitation: Change::new(),
             counters: PerWorker::new(1),
         }
     }

@@ -132,7 +132,7 @@ impl Shared {
             self.drop_lines(DropReason::Write, lost as u64);
             if result.is_err() != is_failing {
                 is_failing = !is_failing;
-                on_change(result.as_ref().map(|()| ()));
+                on_change(result.as_ref().copied());
             }
         }
     }

@@ -81,9 +81,13 @@ impl Plan {
                 Ok(known_as(origin).map_or_else(new, Arc::clone))
             }
         };
-        let origins: Result<_, String> = routes.origins().iter().map(share).collect();
+        let origins: Result<Vec<_>, String> = routes.origins().iter().map(share).collect();
+        let origins = origins?;
+        for (origin, dependents) in origins.iter().zip(routes.dependents()) {
+            origin.set_dependents(dependents);
+        }
         Ok(Plan {
-            origins: origins?,
+            origins,
             routes,
             tls: client,
             limits: Arc::new(config.limits.clone()),

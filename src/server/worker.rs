@@ -25,6 +25,7 @@ use crate::config::DriverChoice;
 use crate::http::compress::Compressors;
 use crate::limits::Limits;
 use crate::mirror::access::{AccessLog, Entry};
+use crate::mirror::changes::tell_limits;
 use crate::mirror::deliver::Delivery;
 use crate::mirror::lanes::Lanes;
 use crate::mirror::totals::Counters;
@@ -352,8 +353,16 @@ impl Worker {
             let round = pin!(async {
                 self.publish();
                 let now = Instant::now();
-                for upstream in &self.routing().upstreams {
+                let routing = self.routing();
+                for upstream in &routing.upstreams {
                     upstream.sweep(now).await;
+                }
+                // All workers share what outbounds limit, so one of them is enough.
+                if self.index == 0 {
+                    let routes = routing.plan.routes.all().iter();
+                    let outbounds = routes.flat_map(|route| &route.outbounds);
+                    let now = Instant::now();
+                    outbounds.for_each(|outbound| tell_limits(outbound, now));
                 }
             });
             let _ = caught(round).await;

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
@@ -33,11 +33,30 @@ pub struct SharedOrigin {
     dns_refresh_ms: AtomicU64,
     /// 1 while it is down.
     down: Change,
+    /// Who loses deliveries while it is down.
+    dependents: RwLock<Arc<[Dependent]>>,
+    /// The same for the outage that was told last, with what each had lost before.
+    outage: Mutex<Outage>,
     /// What the workers count about it.
     pub counters: PerWorker<OriginCounters>,
     /// How often its host could not be resolved.
     pub dns_failures: Arc<AtomicU64>,
 }
+
+/// Somebody who loses deliveries while an origin is down.
+#[derive(Clone)]
+pub struct Dependent {
+    /// What it is called.
+    pub name: Arc<str>,
+    /// How many deliveries it has lost so far because there was no answer.
+    pub lost: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// Those who lose in an outage, each with what it had lost when that began.
+type Outage = Vec<(Dependent, u64)>;
+
+/// How many of those who have lost are named at the end of an outage.
+const DEPENDENTS_NAMED_MAX: usize = 10;
 
 /// Whose certificate is expected, and which ones are trusted.
 #[derive(Clone)]
@@ -60,6 +79,8 @@ impl SharedOrigin {
             since: Instant::now(),
             dns_refresh_ms: AtomicU64::new(0),
             down: Change::new(),
+            dependents: RwLock::new(Arc::new([])),
+            outage: Mutex::default(),
             counters: PerWorker::new(workers),
             dns_failures: Arc::default(),
         }
@@ -143,10 +164,34 @@ impl SharedOrigin {
         *current = addresses.into();
     }
 
+    /// Takes note of who loses deliveries while it is down.
+    pub fn set_dependents(&self, dependents: Vec<Dependent>) {
+        let mut current = self
+            .dependents
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = dependents.into();
+    }
+
     /// Takes note that a delivery got an answer.
     pub fn answered(&self, now: Instant) {
         if self.down.is_news(0, now) {
-            info!(origin = %self.origin, "upstream is answering again");
+            let outage = std::mem::take(&mut *self.outage());
+            let mut lost: Vec<(Arc<str>, u64)> = Vec::new();
+            for (dependent, before) in outage {
+                let count = (dependent.lost)().saturating_sub(before);
+                match lost.last_mut().filter(|(name, _)| *name == dependent.name) {
+                    Some((_, sum)) => *sum += count,
+                    None => lost.push((dependent.name, count)),
+                }
+            }
+            info!(
+                origin = %self.origin,
+                seconds = self.down.lasted(now).as_secs_f64(),
+                lost_deliveries = lost.iter().map(|(_, count)| count).sum::<u64>(),
+                routes = named(&mut lost),
+                "upstream is answering again"
+            );
         }
     }
 
@@ -154,6 +199,33 @@ impl SharedOrigin {
     pub fn failed(&self, failure: &dyn std::fmt::Display, now: Instant) {
         if self.down.is_news(1, now) {
             warn!(origin = %self.origin, %failure, "upstream does not answer");
+            let dependents = Arc::clone(
+                &self
+                    .dependents
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+            let before = dependents
+                .iter()
+                .map(|dependent| (dependent.clone(), (dependent.lost)()));
+            *self.outage() = before.collect();
         }
     }
+
+    fn outage(&self) -> MutexGuard<'_, Outage> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who has lost how much, in words; those who have lost most, where they are many.
+fn named(lost: &mut Vec<(Arc<str>, u64)>) -> String {
+    lost.retain(|(_, count)| *count > 0);
+    lost.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let of = |(name, count): &(Arc<str>, u64)| format!("{name}: {count}");
+    let mut words: Vec<String> = lost.iter().take(DEPENDENTS_NAMED_MAX).map(of).collect();
+    let others = lost.len().saturating_sub(DEPENDENTS_NAMED_MAX);
+    if others > 0 {
+        words.push(format!("and {others} more"));
+    }
+    words.join(", ")
 }

@@ -46,6 +46,7 @@ mod access_log;
 mod admin;
 mod answers;
 mod bounds;
+mod changes;
 mod chaos;
 mod command_line;
 mod counted;

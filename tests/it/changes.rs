@@ -1,0 +1,104 @@
+//! What the log tells of upstreams and outbounds: what begins, what ends, and what it has cost.
+
+use std::path::Path;
+
+use crate::support::{
+    Action, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
+};
+
+fn request() -> Vec<u8> {
+    envelope_request(envelope("00").as_bytes())
+}
+
+#[test]
+fn the_end_of_an_outage_says_what_it_has_cost_which_routes() {
+    const OTHER_KEY: &str = "fedcba9876543210fedcba9876543210";
+    // Each delivery has a connection of its own, so that none is sent twice.
+    let upstream = Upstream::start(|number, _| match number {
+        0..3 => Action::Close,
+        _ => Action::ok(),
+    });
+    let mut text = config(&[upstream.dsn(KEY_A, 11)], "workers: 1");
+    text += &format!(
+        "  - inbound: http://{OTHER_KEY}@other.example.com/43\n    outbound: ['{}']\n",
+        upstream.dsn(KEY_B, 22)
+    );
+    let mirror = Process::start(&text);
+    let other = String::from_utf8(request())
+        .unwrap()
+        .replace(IN_KEY, OTHER_KEY);
+    for (request, status) in [
+        (request(), 503),
+        (request(), 503),
+        (other.clone().into_bytes(), 503),
+        (other.into_bytes(), 200),
+    ] {
+        assert_eq!(mirror.client().ask(&request).status, status);
+    }
+    // Nothing comes any more, and it is told all the same.
+    let line = mirror.wait_for_line("upstream is answering again");
+    let routes =
+        "routes=\"http://0123…@mirror.example.com/42: 2, http://fedc…@other.example.com/43: 1\"";
+    assert!(
+        line.contains("lost_deliveries=3") && line.contains(routes),
+        "{line}"
+    );
+    let (_, seconds) = line.split_once("seconds=").expect("how long it was");
+    let seconds: f64 = seconds.split(' ').next().unwrap().parse().unwrap();
+    assert!(seconds >= 0.0, "{line}");
+}
+
+#[test]
+fn an_outbound_that_accepts_again_is_told_at_once_with_what_it_had_refused() {
+    let upstream = Upstream::start(|number, _| match number {
+        0..3 => Action::Answer(403, "{}"),
+        _ => Action::ok(),
+    });
+    let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], "workers: 1"));
+    let mut client = mirror.client();
+    for status in [403, 403, 403, 200] {
+        assert_eq!(client.ask(&request()).status, status);
+    }
+    let line = mirror.wait_for_line("outbound accepts again");
+    for part in [
+        "route=\"http://0123…",
+        "aaaa…",
+        "lost_deliveries=3",
+        "seconds=",
+    ] {
+        assert!(line.contains(part), "no {part}: {line}");
+    }
+}
+
+#[test]
+fn the_beginning_and_the_end_of_a_rate_limit_are_told() {
+    let limits = "HTTP/1.1 429 X\r\nX-Sentry-Rate-Limits: 1:error;transaction:key\r\nContent-Length: 0\r\n\r\n";
+    let upstream = Upstream::start(move |_, _| Action::Raw(limits.as_bytes().to_vec()));
+    let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], "workers: 2"));
+    assert_eq!(mirror.client().ask(&request()).status, 429);
+    let line = mirror.wait_for_line("outbound limits what it is sent");
+    assert!(line.contains("error, transaction for 1 s"), "{line}");
+    // Nothing comes any more, and it is told all the same.
+    let line = mirror.wait_for_line("outbound limits nothing any more");
+    assert!(
+        line.contains("aaaa…") && line.contains("seconds="),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_start_line_says_what_has_started() {
+    let upstream = Upstream::ok();
+    let mirror = Process::start(&config(
+        &[upstream.dsn(KEY_A, 11)],
+        "workers: 2\ndriver: epoll",
+    ));
+    let line = mirror.wait_for_line("sentry-mirror has started");
+    let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    for part in [&version, "routes=1", "workers=2", "driver=\"epoll"] {
+        assert!(line.contains(part), "no {part}: {line}");
+    }
+    let (_, path) = line.split_once("configuration=").expect("the file");
+    let path = path.split(' ').next().unwrap();
+    assert!(Path::new(path).is_file(), "{line}");
+}
