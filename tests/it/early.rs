@@ -112,7 +112,7 @@ fn on_every_way(
             let mirror = Process::start(&config(
                 &[format!("{scheme}://{KEY_A}@localhost:{port}/11")],
                 &format!(
-                    "workers: 1\ndriver: {driver}\nadmin: {{port: 0}}\nreply_timeout: 19s\ntimeouts: {{exchange: 18s}}\n{}",
+                    "workers: 1\ndriver: {driver}\nadmin: {{port: 0}}\nreply_timeout: 18s\ntimeouts: {{exchange: 18s}}\n{}",
                     authority.ca_file()
                 ),
             ));
