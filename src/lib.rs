@@ -15,6 +15,7 @@ pub mod admin;
 pub mod budget;
 pub mod cli;
 pub mod config;
+pub mod deadline;
 pub mod demo;
 pub mod health;
 pub mod http;

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use monoio::time::timeout_at;
 use tracing::debug;
 
 use crate::config::ReplyPolicy;
+use crate::deadline::in_time;
 use crate::mirror::access::Entry;
 use crate::mirror::changes;
 use crate::mirror::counters::OutcomeKind;
@@ -185,10 +185,10 @@ impl<K: 'static> FanOut<K> {
         success: impl FnOnce() -> Shape,
     ) -> Reply {
         let deadline = self.started + patience;
-        let decided = poll_fn(|context| self.poll_decided(policy, context));
-        let verdict = match timeout_at(deadline.into(), decided).await {
-            Ok(verdict) => verdict,
-            Err(_elapsed) => decide(policy, &self.outcomes.borrow(), true)
+        let decided = pin!(poll_fn(|context| self.poll_decided(policy, context)));
+        let verdict = match in_time(deadline, decided).await {
+            Some(verdict) => verdict,
+            None => decide(policy, &self.outcomes.borrow(), true)
                 // With nothing left in flight there is always a verdict.
                 .unwrap_or(Verdict::Unavailable),
         };

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use monoio::net::TcpStream;
-use monoio::time::{timeout, timeout_at};
 
 use crate::budget::Reservation;
+use crate::deadline::in_time;
 use crate::http::chunked::{Chunked, Progress};
 use crate::http::due::Due;
 use crate::http::framing::Framing;
@@ -138,8 +138,11 @@ impl Connection {
             // On a ring, even what is there already takes a turn to be told.
             Input::Stopping if sys::has_input(&self.stream) => true,
             Input::Stopping if self.is_new => {
-                let newcomer = timeout(NEWCOMER_PATIENCE, self.stream.readable(false));
-                matches!(Box::pin(newcomer).await, Ok(Ok(())))
+                let newcomer = Box::pin(async {
+                    let readable = pin!(self.stream.readable(false));
+                    in_time(Instant::now() + NEWCOMER_PATIENCE, readable).await
+                });
+                matches!(newcomer.await, Some(Ok(())))
             }
             Input::Stopping => false,
         }
@@ -147,11 +150,12 @@ impl Connection {
 
     /// Waits until there is something to read.
     async fn await_input(&self, patience: Duration, stop: &Listener) -> Input {
-        let mut readable = pin!(timeout(patience, self.stream.readable(false)));
+        let readable = pin!(self.stream.readable(false));
+        let mut readable = pin!(in_time(Instant::now() + patience, readable));
         poll_fn(|context| match readable.as_mut().poll(context) {
-            Poll::Ready(Ok(Ok(()))) => Poll::Ready(Input::Some),
-            Poll::Ready(Ok(Err(_))) => Poll::Ready(Input::Broken),
-            Poll::Ready(Err(_elapsed)) => Poll::Ready(Input::Late),
+            Poll::Ready(Some(Ok(()))) => Poll::Ready(Input::Some),
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Input::Broken),
+            Poll::Ready(None) => Poll::Ready(Input::Late),
             Poll::Pending => stop.poll_ordered(context).map(|()| Input::Stopping),
         })
         .await
@@ -339,8 +343,9 @@ impl Connection {
         share: &mut Reservation,
         limits: &Limits,
     ) -> bool {
-        let body = self.read_body(framing, DISCARD_BYTES_MAX, share, limits);
-        matches!(timeout(limits.body_timeout, body).await, Ok(Ok(_)))
+        let body = pin!(self.read_body(framing, DISCARD_BYTES_MAX, share, limits));
+        let deadline = Instant::now() + limits.body_timeout;
+        matches!(in_time(deadline, body).await, Some(Ok(_)))
     }
 
     /// Writes what `fill` appends to an empty buffer, and what it returns.
@@ -352,18 +357,19 @@ impl Connection {
         let mut outgoing = std::mem::take(&mut self.outgoing);
         let rest = fill(&mut outgoing);
         let stream = &mut self.stream;
-        let writing = timeout(limits.write_timeout, async {
+        let writing = pin!(async {
             let (written, outgoing) = write_all(stream, outgoing).await;
             if written.is_err() || rest.is_empty() {
                 return (written, outgoing);
             }
             (write_all(stream, rest).await.0, outgoing)
         });
+        let writing = in_time(Instant::now() + limits.write_timeout, writing);
         let written = self.turn.take(pin!(writing)).await;
         let mut outgoing = match written {
-            Ok((Ok(()), outgoing)) => outgoing,
-            Ok((Err(_), _)) => return Err(Ended::Gone),
-            Err(_elapsed) => {
+            Some((Ok(()), outgoing)) => outgoing,
+            Some((Err(_), _)) => return Err(Ended::Gone),
+            None => {
                 self.counters.closings.count(Closing::Write);
                 return Err(Ended::Gone);
             }
@@ -377,11 +383,11 @@ impl Connection {
     /// Reads once, `bytes_max` at most.
     async fn fill(&mut self, deadline: Instant, bytes_max: usize) -> Fill {
         let buffer = std::mem::take(&mut self.buffer);
-        let reading = read_some(&mut self.stream, buffer, bytes_max);
-        let reading = timeout_at(deadline.into(), reading);
+        let reading = pin!(read_some(&mut self.stream, buffer, bytes_max));
+        let reading = in_time(deadline, reading);
         match self.turn.take(pin!(reading)).await {
-            Err(_elapsed) => Fill::Late,
-            Ok((result, buffer)) => {
+            None => Fill::Late,
+            Some((result, buffer)) => {
                 self.buffer = buffer;
                 // An error is a reset or its kin: the client is gone, and there is nobody to tell.
                 let count = result.unwrap_or(0);

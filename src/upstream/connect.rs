@@ -5,11 +5,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use monoio::net::TcpStream;
-use monoio::time::timeout;
 
+use crate::deadline::in_time;
 use crate::upstream::exchange::Failure;
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::stream::Stream;
@@ -28,10 +29,11 @@ pub async fn connect(shared: &SharedOrigin, patience: Duration) -> Result<Stream
         let Some(address) = addresses.get(first.wrapping_add(turn) % addresses.len()) else {
             continue;
         };
-        match timeout(patience, connect_address(shared, *address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(failure)) => last_failure = failure,
-            Err(_elapsed) => last_failure = Failure::ConnectTimeout,
+        let connecting = pin!(connect_address(shared, *address));
+        match in_time(Instant::now() + patience, connecting).await {
+            Some(Ok(stream)) => return Ok(stream),
+            Some(Err(failure)) => last_failure = failure,
+            None => last_failure = Failure::ConnectTimeout,
         }
         shared.skip_address(first.wrapping_add(turn));
     }

@@ -17,10 +17,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use monoio::time::{sleep, timeout, timeout_at};
+use monoio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::budget::Budget;
+use crate::deadline::in_time;
 use crate::limits::Limits;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::connect::connect;
@@ -138,7 +139,7 @@ impl Upstream {
         // It has two kilobytes, and stays where it is.
         let attempt = pin!(self.attempt(request, begun, &limits));
         let deadline = begun + limits.exchange_timeout;
-        let attempted = timeout_at(deadline.into(), attempt).await;
+        let attempted = in_time(deadline, attempt).await;
         let ended = Instant::now();
         let result = match attempted.unwrap_or(Err(Failure::Timeout)) {
             Ok((response, kept)) => {

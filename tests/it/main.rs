@@ -12,6 +12,7 @@
 //! - `early`: what upstreams say before they have the whole request.
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
+//! - `paused`: a process that is stopped and goes on.
 //! - `shortage`: no file descriptors left.
 //! - `departures`: clients that vanish, and a mirror that stops under load.
 //! - `tls`: private certificate authorities.
@@ -67,6 +68,7 @@ mod metrics;
 mod minidump;
 mod mirroring;
 mod parser;
+mod paused;
 mod replies;
 mod report;
 mod requests;

@@ -11,6 +11,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("span", &[]),
     ("limits", &[]),
     ("panics", &[]),
+    ("deadline", &[]),
     ("budget", &[]),
     ("sys", &[]),
     ("sentry", &["span"]),
@@ -20,20 +21,21 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "upstream",
         &[
-            "span", "limits", "budget", "sys", "sentry", "http", "observe",
+            "span", "limits", "deadline", "budget", "sys", "sentry", "http", "observe",
         ],
     ),
     (
         "mirror",
         &[
-            "span", "limits", "panics", "sentry", "http", "config", "observe", "upstream",
+            "span", "limits", "panics", "deadline", "sentry", "http", "config", "observe",
+            "upstream",
         ],
     ),
     (
         "server",
         &[
-            "span", "limits", "panics", "budget", "sys", "sentry", "http", "config", "observe",
-            "upstream", "mirror",
+            "span", "limits", "panics", "deadline", "budget", "sys", "sentry", "http", "config",
+            "observe", "upstream", "mirror",
         ],
     ),
     (

@@ -1,0 +1,96 @@
+//! A process that is stopped for longer than its time-outs, as by SIGSTOP, a frozen control group or a
+//! machine that is suspended: what lies in its sockets when it goes on has come in time.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::{Client, KEY_A, Process, config, envelope, envelope_request, wait_until};
+
+const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
+const REQUESTS: usize = 12;
+/// `timeouts.exchange` and `timeouts.head`, `reply_timeout` is less; and how long the process is stopped.
+const TIMEOUT: Duration = Duration::from_secs(4);
+const STOPPED: Duration = Duration::from_secs(5);
+
+#[test]
+fn what_came_while_the_process_was_stopped_is_in_time() {
+    for driver in ["auto", "epoll"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mirror = Process::start(&config(
+            &[format!("http://{KEY_A}@{address}/11")],
+            &format!(
+                "workers: 1\ndriver: {driver}\nadmin: {{port: 0}}\nreply_timeout: 3s\ntimeouts: {{exchange: {0}s, head: {0}s}}",
+                TIMEOUT.as_secs()
+            ),
+        ));
+        let request = envelope_request(envelope(ID).as_bytes());
+        let mut clients: Vec<Client> = (0..REQUESTS).map(|_| mirror.client()).collect();
+        for client in &mut clients {
+            client.send(&request);
+        }
+        let mut upstreams: Vec<TcpStream> = (0..REQUESTS)
+            .map(|_| {
+                let (mut stream, _) = listener.accept().unwrap();
+                assert_ne!(stream.read(&mut [0; 4000]).unwrap(), 0);
+                stream
+            })
+            .collect();
+        let mut half = mirror.client();
+        half.send(&request[..60]);
+
+        mirror.signal("STOP");
+        wait_until(|| is_stopped(&mirror), || "it is not stopped".to_owned());
+        for stream in &mut upstreams {
+            answer(stream);
+        }
+        half.send(&request[60..]);
+        // The stop has to be longer than the time-outs.
+        thread::sleep(STOPPED);
+        mirror.signal("CONT");
+
+        for client in &mut clients {
+            let reply = client.response();
+            let told = (reply.status, reply.text());
+            assert_eq!(told, (200, "{\"id\":\"late\"}"), "{driver}");
+        }
+        // Over one of the connections, since the upstream is not taken to be down.
+        let serving = thread::spawn(move || {
+            upstreams
+                .into_iter()
+                .map(|stream| thread::spawn(move || serve(stream)))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(half.response().status, 200, "{driver}");
+        assert_eq!(clients[0].ask(&request).status, 200, "{driver}");
+        serving.join().expect("no panic");
+        let metrics = mirror.metrics();
+        let count = |outcome: &str| {
+            let label = format!("outcome=\"{outcome}\"");
+            metrics.sum("sentry_mirror_deliveries_total", &[&label])
+        };
+        assert_eq!(count("timeout"), 0.0, "{driver}");
+        assert_eq!(count("2xx"), REQUESTS as f64 + 2.0, "{driver}");
+    }
+}
+
+fn answer(stream: &mut TcpStream) {
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"id\":\"late\"}";
+    stream.write_all(answer).unwrap();
+}
+
+/// Answers whatever comes until the mirror closes.
+fn serve(mut stream: TcpStream) {
+    while stream.read(&mut [0; 4000]).is_ok_and(|count| count > 0) {
+        answer(&mut stream);
+    }
+}
+
+fn is_stopped(mirror: &Process) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", mirror.id())).expect("it runs");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+    fields.starts_with('T')
+}
