@@ -167,9 +167,8 @@ impl Upstream {
     /// waits no more, and publishes how things stand.
     pub async fn sweep(&self, now: Instant) {
         // Those who lost patience with an upstream that gives nothing back.
-        let mut waiting = self.waiting.borrow_mut();
-        waiting.retain(|waiter| waiter.strong_count() > 0);
-        drop(waiting);
+        let is_waiting = |waiter: &Weak<Waiter>| waiter.strong_count() > 0;
+        self.waiting.borrow_mut().retain(is_waiting);
         let mut closing = self.take_expired(now);
         while !closing.is_empty() {
             closing.truncate(closing.len().saturating_sub(CLOSED_AT_ONCE));
@@ -183,15 +182,15 @@ impl Upstream {
     }
 
     /// Takes out the idle connections that may not be kept, and counts them.
-    fn take_expired(&self, now: Instant) -> Vec<Box<Kept>> {
+    fn take_expired(&self, now: Instant) -> VecDeque<Box<Kept>> {
         let limits = self.limits();
         let mut idle = self.idle.borrow_mut();
-        let mut expired = Vec::new();
+        let mut expired = VecDeque::new();
         for _ in 0..idle.len() {
             let Some(kept) = idle.pop_front() else { break };
             match self.is_fresh(&kept, now, &limits) {
                 true => idle.push_back(kept),
-                false => expired.push(kept),
+                false => expired.push_back(kept),
             }
         }
         while idle.len() > limits.pool_idle_connections {
