@@ -25,7 +25,8 @@ Examples:
   sentry-mirror health -c mirror.yml    ask a running mirror if it is well
 
 Signals:
-  SIGTERM, SIGINT   finish what is in flight, then stop; a second one: at once
+  SIGTERM, SIGINT, SIGQUIT
+                    finish what is in flight, then stop; a second one: at once
   SIGHUP            read the configuration again; a bad one changes nothing
 
 Exit codes:

@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod budget;
+pub mod causes;
 pub mod cli;
 pub mod config;
 pub mod deadline;

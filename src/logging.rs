@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::causes;
 use crate::config::{Log, LogFormat};
 use crate::observe::lines::{Lines, LinesGuard};
 use crate::panics;
@@ -38,7 +39,7 @@ pub fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, String> {
     })?;
     // Where the log cannot be written there is no place to say so: the count has to do.
     let (lines, guard) = Lines::start("log", QUEUE_BYTES_MAX, io::stderr(), |_result| {})
-        .map_err(|error| format!("cannot start a thread for the log: {error}"))?;
+        .map_err(|error| causes::of_thread(&error))?;
     let writer = lines.clone();
     let layers = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use sentry_mirror::admin::{Admin, Push};
+use sentry_mirror::causes;
 use sentry_mirror::cli::{Arguments, Command};
 use sentry_mirror::config::{Config, STANDARD_INPUT};
 use sentry_mirror::demo;
@@ -51,29 +52,36 @@ fn main() -> ExitCode {
 
 /// Checks the configuration or runs the mirror until it is told to stop.
 fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
-    let config = load(arguments).map_err(|errors| (BAD_CONFIG, errors))?;
     if arguments.check {
+        let config = load(arguments).map_err(|errors| (BAD_CONFIG, errors))?;
         Plan::new(&config, 1, None).map_err(|error| (BAD_CONFIG, error))?;
         for warning in &config.warnings {
             complain(&format!("warning: {warning}"));
         }
         return print(&config.describe()).map_err(|error| (FAILED, error));
     }
+    // Before all else, so that hardly any signal finds the process without a handler. One that comes before
+    // the mirror has started is heard then.
+    let signals = signals::listen().map_err(|error| (FAILED, error))?;
+    let config = load(arguments).map_err(|errors| (BAD_CONFIG, errors))?;
     let reports = config.self_report.as_ref().map(Reports::start).transpose();
     let reports = reports.map_err(|error| (FAILED, error))?;
-    let log = logging::start(&config.log, reports.as_ref()).map_err(|error| (BAD_CONFIG, error))?;
+    let log = logging::start(&config.log, reports.as_ref()).map_err(|error| (FAILED, error))?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    // Before the workers start, so that no signal finds the process without a handler.
-    let signals = signals::listen().map_err(|error| (FAILED, error))?;
     // Before the mirror, so that `/ready` can say that it is not there yet.
     let follows = config.reuse_port;
     let admin = config.admin.map(|address| Admin::start(address, follows));
-    let admin = admin.transpose();
-    let admin = admin.map_err(|error| (FAILED, error))?;
-    let mut mirror =
-        Mirror::start(&config).map_err(|error| (exit_code(&error), error.to_string()))?;
+    let admin = match admin.transpose() {
+        Err(error) if config.admin_is_default => {
+            warn!("there are no metrics and no status page: {error}");
+            None
+        }
+        admin => admin.map_err(|error| (FAILED, error))?,
+    };
+    let mut mirror = Mirror::start_unless_stopping(&config, signals.is_stopping())
+        .map_err(|error| (exit_code(&error), error.to_string()))?;
     let sight = mirror.sight();
     sight.logs_to(log.lines());
     info!(
@@ -85,7 +93,7 @@ fn run(arguments: &Arguments) -> Result<(), (u8, String)> {
         "sentry-mirror has started"
     );
     let push = show(&config, admin.as_ref(), &mirror)
-        .map_err(|error| (FAILED, format!("cannot start a thread: {error}")))?;
+        .map_err(|error| (FAILED, causes::of_thread(&error)))?;
     notify::ready();
     loop {
         match signals.next() {
@@ -199,6 +207,9 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 fn exit_code(error: &StartError) -> u8 {
     match error {
         StartError::Config(_) => BAD_CONFIG,
-        StartError::Bind(..) | StartError::System(..) | StartError::Worker(_) => FAILED,
+        StartError::Bind(..)
+        | StartError::System(..)
+        | StartError::Thread(_)
+        | StartError::Worker(_) => FAILED,
     }
 }

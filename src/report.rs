@@ -20,6 +20,7 @@ use tracing::{Subscriber, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use crate::causes;
 use crate::config::SelfReport;
 
 /// How many errors may wait to be reported.
@@ -66,7 +67,7 @@ impl Reports {
         thread::Builder::new()
             .name("self-report".to_owned())
             .spawn(move || run(&client(&dsn, environment), &errands))
-            .map_err(|error| format!("cannot start a thread to report errors: {error}"))?;
+            .map_err(|error| causes::of_thread(&error))?;
         Ok(Reports { queue })
     }
 

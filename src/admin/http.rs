@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::warn;
 
 use super::pages::{Body, Page, Pages};
+use crate::causes;
 use crate::observe::moment::http_date;
 
 /// How many connections are served at a time. A collector, a probe and some browsers need a handful.
@@ -60,7 +61,8 @@ pub(super) fn serve(listener: &TcpListener, pages: &Arc<Pages>) {
                 let _ = answer(&place, &pages);
             });
         if let Err(error) = spawned {
-            warn!(%error, "cannot start a thread for a connection to the admin pages");
+            let error = causes::of_thread(&error);
+            warn!("a connection to the admin pages is not served: {error}");
         }
     }
 }

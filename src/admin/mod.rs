@@ -27,6 +27,7 @@ pub use self::push::Push;
 
 use self::history::History;
 use self::pages::Pages;
+use crate::causes;
 use crate::server::sight::Sight;
 
 /// How often a port is tried that another mirror still has.
@@ -65,7 +66,7 @@ impl Admin {
                 }
                 http::serve(&listener, &served);
             })
-            .map_err(|error| refusal(address, &error))?;
+            .map_err(|error| causes::of_thread(&error))?;
         Ok(Admin { pages })
     }
 
@@ -96,11 +97,8 @@ fn await_port(address: SocketAddr) -> TcpListener {
 }
 
 fn refusal(address: SocketAddr, error: &io::Error) -> String {
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; is another mirror running on this host? `admin.port` names another port, and `admin: off` does without"
-        }
-        _ => "",
-    };
-    format!("cannot listen on {address} for metrics and the status page: {error}{advice}")
+    format!(
+        "{} (metrics and the status page: `admin.port` names another port, `admin: off` does without)",
+        causes::of_listening(address, "admin.ip", error)
+    )
 }

@@ -12,6 +12,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::node;
 use super::report::Report;
+use super::value::{found, shorten_credentials};
 
 const PREFIX: &str = "SENTRY_MIRROR_";
 
@@ -41,14 +42,25 @@ pub(super) fn overlay(
             continue;
         }
         let key = key.to_ascii_lowercase();
+        let unquoted = unquoted(&value);
         let (section, key) = match in_section(&key) {
             Some((section, key)) => (section, key),
             None => ("", &*key),
         };
         let path = node::key_path(section, key);
+        if let Some(unquoted) = unquoted {
+            report.error(
+                &path,
+                format!(
+                    "found {}, with the quotes as a part of the value, as `docker run --env-file` keeps them; expected {name}={}",
+                    found(&value.as_str().into()),
+                    shorten_credentials(unquoted)
+                ),
+            );
+        }
         match section_of(document, section) {
             Some(mapping) => {
-                mapping.insert(key.into(), value.into());
+                mapping.insert(key.into(), unquoted.unwrap_or(&value).into());
             }
             // Where it may not be off either, that is an error of its own.
             None => report.warn(&path, format!("has no effect: {section} is off")),
@@ -56,6 +68,12 @@ pub(super) fn overlay(
         variables.insert(path, name);
     }
     variables
+}
+
+/// What stands between a pair of quotes. No value has any.
+fn unquoted(value: &str) -> Option<&str> {
+    let between = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+    between('"').or_else(|| between('\''))
 }
 
 /// The section that `key` is in, and its name there.

@@ -79,6 +79,8 @@ pub struct Config {
     pub is_memory_configured: bool,
     /// `admin`: where metrics and the status page are served; `None` for nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether nobody has said so, so that a mirror without them is better than none.
+    pub admin_is_default: bool,
     /// `access_log`: the form of its lines; `None` for no such log.
     pub access_log: Option<LogFormat>,
     /// `statsd_addr` and `default_metrics_tags`: where metrics are pushed to.

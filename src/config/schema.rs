@@ -58,6 +58,7 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         limits,
         is_memory_configured,
         admin: None,
+        admin_is_default: !root.has("admin"),
         access_log: None,
         statsd: telemetry::statsd(&mut root),
         self_report: None,

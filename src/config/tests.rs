@@ -77,7 +77,12 @@ fn the_example_file_says_the_defaults() {
     let keys = EXAMPLE.split("\nkeys:").nth(1).unwrap();
     let keys = keys.split("\n# Threads").next().unwrap();
     let defaults = parse(&format!("keys:{keys}"));
-    assert_eq!(example, defaults);
+    // The example says them, which makes a difference where the port is in use.
+    let said = Config {
+        admin_is_default: false,
+        ..defaults
+    };
+    assert_eq!(example, said);
     assert_eq!(example.routes[0].outbounds.len(), 2);
     assert_eq!(example.limits, Limits::default());
     assert_eq!(example.warnings, Vec::<String>::new());
@@ -924,6 +929,28 @@ fn variables_are_named_in_messages() {
     assert_eq!(
         config.warnings,
         ["SENTRY_MIRROR_PROT: unknown key, did you mean port?"]
+    );
+}
+
+#[test]
+fn quotes_that_docker_keeps_are_told() {
+    let told = |value: &str| errors_in(&with(""), &[("SENTRY_MIRROR_PORT", value)]);
+    let kept = "with the quotes as a part of the value, as `docker run --env-file` keeps them; expected SENTRY_MIRROR_PORT=3000";
+    for value in ["\"3000\"", "'3000'"] {
+        assert_eq!(
+            told(value),
+            format!("SENTRY_MIRROR_PORT: found {value:?}, {kept}")
+        );
+    }
+    // A text, too, which would be taken as it is.
+    let env = [("SENTRY_MIRROR_SENTRY_ENV", "\"prod\"")];
+    assert!(errors_in(&with(""), &env).contains("expected SENTRY_MIRROR_SENTRY_ENV=prod"));
+    let secret = format!("\"https://{A}@o/1\"");
+    let env = [("SENTRY_MIRROR_SENTRY_DSN", secret.as_str())];
+    let told = errors_in(&with(""), &env);
+    assert!(
+        !told.contains(A) && told.contains("SENTRY_MIRROR_SENTRY_DSN=https://aaaa"),
+        "{told}"
     );
 }
 

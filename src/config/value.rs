@@ -144,7 +144,7 @@ pub(super) fn found(value: &Value) -> String {
 }
 
 /// `text` with what stands before an `@` shortened, as in a DSN, well formed or not.
-fn shorten_credentials(text: &str) -> Cow<'_, str> {
+pub(super) fn shorten_credentials(text: &str) -> Cow<'_, str> {
     let Some((credentials, rest)) = text.rsplit_once('@') else {
         return text.into();
     };

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::wire::{Fault, Request, Wire};
+use crate::causes;
 use crate::http::head::{FieldName, Method};
 use crate::sentry::endpoint::{self, Shape};
 use crate::sentry::envelope;
@@ -28,7 +29,7 @@ pub(super) fn start(
     listen: SocketAddr,
     on_arrival: impl Fn(Arrival) + Send + Sync + 'static,
 ) -> Result<SocketAddr, String> {
-    let failed = |error: io::Error| format!("cannot listen on {listen}: {error}");
+    let failed = |error: io::Error| causes::of_listening(listen, "--listen", &error);
     let listener = TcpListener::bind(listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let on_arrival = Arc::new(on_arrival);

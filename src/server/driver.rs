@@ -20,6 +20,7 @@ use io_uring::IoUring;
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 
+use crate::causes;
 use crate::config::DriverChoice;
 
 /// Submission entries of a ring: enough for hundreds of requests per turn, about 104 KB of locked
@@ -108,10 +109,12 @@ impl Driver {
     pub fn build(choice: DriverChoice) -> Result<Driver, String> {
         match choice {
             DriverChoice::Epoll => Driver::epoll(None),
-            DriverChoice::IoUring => Driver::io_uring().map_err(|error| remedy(&error)),
+            DriverChoice::IoUring => {
+                Driver::io_uring().map_err(|error| causes::of_io_uring(&error))
+            }
             DriverChoice::Auto => match Driver::io_uring() {
                 Ok(driver) => Ok(driver),
-                Err(error) => Driver::epoll(Some(remedy(&error))),
+                Err(error) => Driver::epoll(Some(causes::of_io_uring(&error))),
             },
         }
     }
@@ -172,23 +175,6 @@ fn ring(has_flags: bool, entries: u32) -> io::Result<Runtime<TimeDriver<IoUringD
         .uring_builder(ring)
         .enable_timer()
         .build()
-}
-
-/// The refusal and what an operator can do about it.
-fn remedy(error: &io::Error) -> String {
-    let advice = match error.raw_os_error() {
-        Some(libc::ENOSYS) => {
-            "the kernel has no io_uring, or a seccomp profile hides it: allow io_uring_setup, io_uring_enter and io_uring_register in the profile"
-        }
-        Some(libc::EPERM | libc::EACCES) => {
-            "a seccomp profile or the sysctl kernel.io_uring_disabled forbids it: allow io_uring_setup, io_uring_enter and io_uring_register in the profile, or set the sysctl to 0"
-        }
-        Some(libc::ENOMEM) => {
-            "too little locked memory: raise it, for example with `--ulimit memlock=67108864`, or run as a user of its own"
-        }
-        _ => "see the error",
-    };
-    format!("io_uring refused ({error}); {advice}")
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
-//! SIGTERM and SIGINT ask the process to stop, a second one to stop at once; SIGHUP asks it to read
+//! SIGTERM, SIGINT and SIGQUIT ask the process to stop, a second one to stop at once; SIGHUP asks it to read
 //! its configuration again.
 //!
 //! As process 1 of a container a program without a handler ignores SIGTERM and is killed after the
 //! grace period, with everything in flight.
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::warn;
+
+use crate::causes;
 
 /// How long the last log line is given to be written.
 const LOG_PATIENCE: Duration = Duration::from_millis(100);
@@ -27,6 +30,7 @@ pub enum Request {
 /// The requests made by signals.
 pub struct Requests {
     arrived: mpsc::Receiver<Request>,
+    is_stopping: Arc<AtomicBool>,
 }
 
 /// Begins to listen.
@@ -35,13 +39,18 @@ pub struct Requests {
 /// The system refuses a handler or a thread.
 pub fn listen() -> Result<Requests, String> {
     let named = |error: std::io::Error| format!("cannot listen for signals: {error}");
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(named)?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP]).map_err(named)?;
     let (sender, arrived) = mpsc::channel();
+    let is_stopping = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_stopping);
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || forward(signals, &sender))
-        .map_err(named)?;
-    Ok(Requests { arrived })
+        .spawn(move || forward(signals, &sender, &told))
+        .map_err(|error| causes::of_thread(&error))?;
+    Ok(Requests {
+        arrived,
+        is_stopping,
+    })
 }
 
 impl Requests {
@@ -51,6 +60,11 @@ impl Requests {
         self.arrived.recv().unwrap_or(end)
     }
 
+    /// Becomes true with the first request to stop, also while nobody waits for one.
+    pub fn is_stopping(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_stopping)
+    }
+
     /// Waits for any of them, where there is no configuration to read: a terminal that is closed
     /// sends SIGHUP.
     pub fn wait_for_stop(&self) {
@@ -58,16 +72,16 @@ impl Requests {
     }
 }
 
-fn forward(mut signals: Signals, requests: &mpsc::Sender<Request>) {
-    let mut is_stopping = false;
+fn forward(mut signals: Signals, requests: &mpsc::Sender<Request>, is_stopping: &AtomicBool) {
     for signal in signals.forever() {
         let request = match signal {
             SIGHUP => Request::Reload,
             SIGINT => Request::Stop("SIGINT"),
+            SIGQUIT => Request::Stop("SIGQUIT"),
             _ => Request::Stop("SIGTERM"),
         };
         if let Request::Stop(name) = request
-            && std::mem::replace(&mut is_stopping, true)
+            && is_stopping.swap(true, Ordering::Relaxed)
         {
             warn!(signal = name, "asked a second time; stopping at once");
             // The thread that writes the log is not waited for by an exit.

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use core_affinity::CoreId;
 use tracing::{info, warn};
 
+use crate::causes;
 use crate::config::{
     Changes, Config, DriverChoice, Log, LogFormat, SelfReport, StatsdTarget, Workers,
 };
@@ -46,6 +48,8 @@ pub enum StartError {
     Bind(SocketAddr, io::Error),
     /// The system refuses a resource.
     System(&'static str, io::Error),
+    /// The system refuses a thread.
+    Thread(io::Error),
     /// A worker cannot run.
     Worker(String),
 }
@@ -54,10 +58,10 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Config(error) => f.write_str(error),
-            StartError::Bind(address, error) => write!(
-                f,
-                "cannot listen on {address}: {error}; is another process using the port, or is `ip` not an address of this host?"
-            ),
+            StartError::Bind(address, error) => {
+                f.write_str(&causes::of_listening(*address, "ip", error))
+            }
+            StartError::Thread(error) => f.write_str(&causes::of_thread(error)),
             StartError::System(what, error) => write!(f, "cannot {what}: {error}"),
             StartError::Worker(error) => write!(f, "cannot start a worker: {error}"),
         }
@@ -99,6 +103,8 @@ pub struct Mirror {
     workers: Vec<Orders>,
     reports: mpsc::Receiver<(usize, Report)>,
     sight: Arc<Sight>,
+    /// Whether the process was asked to stop.
+    is_stopping: Arc<AtomicBool>,
     /// Writes what is left of the access log when all is done.
     _access_guard: Option<LinesGuard>,
 }
@@ -109,6 +115,17 @@ impl Mirror {
     /// # Errors
     /// What is missing, in words for an operator.
     pub fn start(config: &Config) -> Result<Mirror, StartError> {
+        Mirror::start_unless_stopping(config, Arc::default())
+    }
+
+    /// The same, without a wait for anything once `is_stopping` says that the process was asked to stop.
+    ///
+    /// # Errors
+    /// What is missing, in words for an operator.
+    pub fn start_unless_stopping(
+        config: &Config,
+        is_stopping: Arc<AtomicBool>,
+    ) -> Result<Mirror, StartError> {
         listen::raise_descriptor_limit();
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let count = worker_count(config.workers, cores.len());
@@ -120,15 +137,15 @@ impl Mirror {
         let address = listener
             .address()
             .map_err(|error| StartError::System("read the listening address", error))?;
-        dns::resolve(&plan.origins, plan.limits.dns_refresh, DNS_PATIENCE);
+        let refresh = plan.limits.dns_refresh;
+        dns::resolve(&plan.origins, refresh, DNS_PATIENCE, &is_stopping);
 
         // Under a CPU quota there are fewer workers than cores, and binding the workers of every
         // container of a host to its first cores would crowd those.
         let is_bound = count == cores.len();
         let counters = (0..count).map(|index| Arc::new(Counters::of_worker(index)));
         let access = config.access_log.map(AccessLog::to_stdout).transpose();
-        let access = access
-            .map_err(|error| StartError::System("start a thread for the access log", error))?;
+        let access = access.map_err(StartError::Thread)?;
         let (access, guard) = access.unzip();
         let current = Current::of(&plan, config);
         let sight = Sight::new(address, counters.collect(), access, current);
@@ -142,6 +159,7 @@ impl Mirror {
             workers: Vec::new(),
             reports,
             sight: Arc::new(sight),
+            is_stopping,
             _access_guard: guard,
         };
         let mut starts = Vec::new();
@@ -181,7 +199,8 @@ impl Mirror {
         let known: HashSet<_> = self.plan.origins.iter().map(Arc::as_ptr).collect();
         let is_new = |origin: &&Arc<SharedOrigin>| !known.contains(&Arc::as_ptr(origin));
         let new: Vec<_> = plan.origins.iter().filter(is_new).cloned().collect();
-        dns::resolve(&new, plan.limits.dns_refresh, DNS_PATIENCE);
+        let refresh = plan.limits.dns_refresh;
+        dns::resolve(&new, refresh, DNS_PATIENCE, &self.is_stopping);
         for worker in &mut self.workers {
             // A worker that is gone has aborted the process.
             let _ = worker.plans.send(Arc::clone(&plan));
@@ -263,9 +282,7 @@ impl Mirror {
             reports,
             start: started,
         };
-        assignment
-            .start()
-            .map_err(|error| StartError::System("start a worker thread", error))?;
+        assignment.start().map_err(StartError::Thread)?;
         self.workers.push(Orders {
             stream: orders,
             plans,

@@ -7,19 +7,28 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::causes;
 use crate::sentry::dsn::Origin;
 use crate::upstream::origin::SharedOrigin;
 
+/// How often a wait looks whether the process was asked to stop.
+const LOOK_PERIOD: Duration = Duration::from_millis(50);
+
 /// Resolves every origin and keeps its addresses fresh. Returns when each was resolved once, failed
-/// once, or `patience` is over; the threads go on in any case.
-pub fn resolve(origins: &[Arc<SharedOrigin>], refresh: Duration, patience: Duration) {
+/// once, `patience` is over, or the process `is_stopping`; the threads go on in any case.
+pub fn resolve(
+    origins: &[Arc<SharedOrigin>],
+    refresh: Duration,
+    patience: Duration,
+    is_stopping: &AtomicBool,
+) {
     let (first_answer, first_answers) = mpsc::channel();
     let mut awaited = 0;
     for shared in origins {
@@ -36,15 +45,18 @@ pub fn resolve(origins: &[Arc<SharedOrigin>], refresh: Duration, patience: Durat
         match spawned {
             Ok(_) => awaited += 1,
             Err(error) => {
-                warn!(origin = %shared.origin, %error, "cannot start a thread to resolve this host");
+                let error = causes::of_thread(&error);
+                warn!(origin = %shared.origin, "this host is not resolved: {error}");
             }
         }
     }
     let deadline = Instant::now() + patience;
-    for _ in 0..awaited {
+    while awaited > 0 && !is_stopping.load(Ordering::Relaxed) {
         let left = deadline.saturating_duration_since(Instant::now());
-        if first_answers.recv_timeout(left).is_err() {
-            break;
+        match first_answers.recv_timeout(left.min(LOOK_PERIOD)) {
+            Ok(()) => awaited -= 1,
+            Err(_) if left.is_zero() => break,
+            Err(_) => {}
         }
     }
 }

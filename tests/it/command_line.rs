@@ -299,7 +299,7 @@ fn log_lines_can_be_json_and_hold_no_key() {
 
 #[test]
 fn asked_to_stop_it_finishes_what_is_in_flight_and_exits_with_0() {
-    for signal in ["TERM", "INT"] {
+    for signal in ["TERM", "INT", "QUIT"] {
         let slow = || {
             Upstream::start(|_, _| {
                 Action::Late(

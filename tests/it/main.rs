@@ -24,6 +24,8 @@
 //! - `dialog`: the crash-report dialog.
 //! - `minidump`: the largest request that has to pass.
 //! - `command_line`: configurations good and bad, exit codes, signals.
+//! - `causes`: errors of the system, with the cause that holds.
+//! - `signals`: signals while the mirror reads, resolves, starts.
 //! - `handover`: one process follows on another without losing a request.
 //! - `health`: the sub-command that asks a running mirror.
 //! - `deploy`: what deploys it says what it should.
@@ -47,6 +49,7 @@ mod access_log;
 mod admin;
 mod answers;
 mod bounds;
+mod causes;
 mod changes;
 mod chaos;
 mod command_line;
@@ -74,6 +77,7 @@ mod report;
 mod requests;
 mod selection;
 mod shortage;
+mod signals;
 mod statsd;
 mod support;
 mod tidy;

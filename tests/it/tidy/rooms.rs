@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("deadline", &[]),
     ("budget", &[]),
     ("sys", &[]),
+    ("causes", &[]),
     ("sentry", &["span"]),
     ("http", &["span", "limits"]),
     ("config", &["limits", "sentry"]),
@@ -21,7 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "upstream",
         &[
-            "span", "limits", "deadline", "budget", "sys", "sentry", "http", "observe",
+            "span", "limits", "deadline", "budget", "sys", "causes", "sentry", "http", "observe",
         ],
     ),
     (
@@ -34,25 +35,30 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "span", "limits", "panics", "deadline", "budget", "sys", "sentry", "http", "config",
-            "observe", "upstream", "mirror",
+            "span", "limits", "panics", "deadline", "budget", "sys", "causes", "sentry", "http",
+            "config", "observe", "upstream", "mirror",
         ],
     ),
     (
         "admin",
         &[
-            "sentry", "config", "observe", "upstream", "mirror", "server",
+            "causes", "sentry", "config", "observe", "upstream", "mirror", "server",
         ],
     ),
     (
         "demo",
-        &["span", "limits", "sentry", "http", "config", "server"],
+        &[
+            "span", "limits", "causes", "sentry", "http", "config", "server",
+        ],
     ),
     ("cli", &[]),
     ("health", &["config", "cli"]),
     ("reload", &["config"]),
-    ("report", &["config"]),
-    ("logging", &["panics", "config", "observe", "report"]),
+    ("report", &["causes", "config"]),
+    (
+        "logging",
+        &["panics", "causes", "config", "observe", "report"],
+    ),
 ];
 
 #[test]
