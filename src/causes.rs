@@ -16,15 +16,17 @@ const UNPRIVILEGED_PORT_DEFAULT: u16 = 1024;
 
 /// Why nothing can listen on `address`. `key` is the configuration key of the address.
 pub fn of_listening(address: SocketAddr, key: &str, error: &io::Error) -> String {
+    let why = why_not_listening(address, key, error);
+    format!("cannot listen on {address}: {why}")
+}
+
+/// The same without the words that it is about listening, and where.
+pub fn why_not_listening(address: SocketAddr, key: &str, error: &io::Error) -> String {
     let first = setting("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first = first.and_then(|first| first.parse().ok());
-    let advice = listening_advice(
-        address,
-        key,
-        error,
-        first.unwrap_or(UNPRIVILEGED_PORT_DEFAULT),
-    );
-    format!("cannot listen on {address}: {error}{advice}")
+    let first = first.unwrap_or(UNPRIVILEGED_PORT_DEFAULT);
+    let advice = listening_advice(address, key, error, first);
+    format!("{error}{advice}")
 }
 
 fn listening_advice(address: SocketAddr, key: &str, error: &io::Error, first: u16) -> String {

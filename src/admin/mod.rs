@@ -98,7 +98,7 @@ fn await_port(address: SocketAddr) -> TcpListener {
 
 fn refusal(address: SocketAddr, error: &io::Error) -> String {
     format!(
-        "{} (metrics and the status page: `admin.port` names another port, `admin: off` does without)",
-        causes::of_listening(address, "admin.ip", error)
+        "cannot listen on {address} for metrics and the status page: {}; `admin.port` names another port, and `admin: off` does without",
+        causes::why_not_listening(address, "admin.ip", error)
     )
 }
