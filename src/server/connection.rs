@@ -43,7 +43,7 @@ const ROOM_BYTES: usize = 1024 * 1024;
 
 /// How long a stopping worker waits for the first request of a connection it has accepted. Whoever
 /// connects has something to say; after later requests silence is normal.
-const NEWCOMER_PATIENCE: Duration = Duration::from_millis(500);
+const NEWCOMER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a connection may be silent before it gives its read buffer away.
 const BUSY_SILENCE: Duration = Duration::from_millis(50);

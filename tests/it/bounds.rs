@@ -106,7 +106,7 @@ fn a_reload_does_not_forget_what_is_in_flight() {
     let outbounds = [slow.dsn(KEY_A, 11), ok.dsn(KEY_B, 22)];
     let with_idle = |idle: u32| {
         let extra = format!(
-            "reply_timeout: 20ms\nlimits: {{in_flight: 2}}\npool: {{idle_connections: {idle}}}\ntimeouts: {{drain: 100ms}}"
+            "reply_timeout: 1s\nlimits: {{in_flight: 2}}\npool: {{idle_connections: {idle}}}\ntimeouts: {{drain: 100ms}}"
         );
         text(&outbounds, &extra)
     };

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::PATIENCE;
 
@@ -15,7 +15,6 @@ pub(crate) struct Received {
     pub(crate) line: String,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    pub(crate) at: Instant,
 }
 
 impl Received {
@@ -211,6 +210,5 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Received> {
         line: line.trim_end().to_owned(),
         fields,
         body,
-        at: Instant::now(),
     })
 }
