@@ -2,11 +2,12 @@
 //!
 //! In reading order: [`origin`] is what all workers know of an origin (addresses, TLS, whether it
 //! is up), [`dns`] keeps the addresses fresh from a thread of its own, [`stream`] is one connection
-//! (plain or [`tls`], whose [`certificate`] is checked and whose [`tls_failure`]s are told) with a [`probe`] for early answers, [`connect`] opens it, [`exchange`] sends one
-//! request over it and reads one [`response`] from what is [`incoming`], and [`pool`] is a worker's own
-//! side of an origin: its pool, its cap on deliveries in flight, its [`breaker`] and the retry of a
-//! stale connection. [`counters`] are what a worker can tell of it. [`turn`] keeps any of it from taking
-//! the core for itself.
+//! (plain or [`tls`], whose `certificate` is checked and whose `tls_failure`s are told) with a
+//! [`probe`] for early answers, [`connect`] opens it, [`exchange`] sends one request over it and reads
+//! one [`response`] from what is [`incoming`], and [`pool`] is a worker's own side of an origin: its
+//! pool, its cap on deliveries in flight, its [`breaker`] and the retry of a stale connection.
+//! [`counters`] are what a worker can tell of it. [`turn`] keeps any of it from taking the core for
+//! itself.
 
 pub mod breaker;
 mod certificate;

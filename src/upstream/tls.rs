@@ -3,7 +3,7 @@
 //! rustls is handed the plaintext of head and body together, so that they share records, and all
 //! ciphertext it makes goes out in as few writes as it has slices. A generic adapter would push
 //! every record through a buffer of its own and wait for each. Certificates are always verified, see
-//! [`certificate`](crate::upstream::certificate); there is no switch against it.
+//! `upstream::certificate`; there is no switch against it.
 
 use std::fs;
 use std::io::{self, IoSlice, Read, Write};
