@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use monoio::net::TcpStream;
+use monoio::time::timeout;
 
 use crate::budget::Reservation;
 use crate::deadline::in_time;
@@ -121,12 +122,12 @@ impl Connection {
             return true;
         }
         let short = patience.min(BUSY_SILENCE);
-        let mut input = self.await_input(short, stop).await;
+        let mut input = self.await_input(short, false, stop).await;
         if input == Input::Late {
             // An idle connection holds no read buffer. Most of the memory of a process with ten
             // thousand of them would be these.
             self.buffer = BytesMut::from(&self.buffer[..]);
-            input = self.await_input(patience - short, stop).await;
+            input = self.await_input(patience - short, true, stop).await;
         }
         match input {
             Input::Some => true,
@@ -148,10 +149,16 @@ impl Connection {
         }
     }
 
-    /// Waits until there is something to read.
-    async fn await_input(&self, patience: Duration, stop: &Listener) -> Input {
+    /// Waits until there is something to read. Where it `counts` that there was nothing, there is one
+    /// more look.
+    async fn await_input(&self, patience: Duration, counts: bool, stop: &Listener) -> Input {
         let readable = pin!(self.stream.readable(false));
-        let mut readable = pin!(in_time(Instant::now() + patience, readable));
+        let mut readable = pin!(async {
+            match counts {
+                true => in_time(Instant::now() + patience, readable).await,
+                false => timeout(patience, readable).await.ok(),
+            }
+        });
         poll_fn(|context| match readable.as_mut().poll(context) {
             Poll::Ready(Some(Ok(()))) => Poll::Ready(Input::Some),
             Poll::Ready(Some(Err(_))) => Poll::Ready(Input::Broken),
