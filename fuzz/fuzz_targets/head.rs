@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
     } else {
         1
     };
-    check_fields(&head.fields, text, head.version_span.end + line_end);
+    check_fields(&head.fields, text, head.version_span.end + line_end, b"");
     let lines = &text[head.method_span.start..];
     let bare_lf = lines
         .windows(2)

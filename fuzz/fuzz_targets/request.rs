@@ -181,6 +181,15 @@ fn check_site(site: Edit, sent: &[u8], outbound: &Outbound) {
                 secret.expect("an outbound without a secret is sent none"),
             )
         }
+        // What is left of an auth line that Relay does not read may be taken away again, but names no key,
+        // and is no repeated slash of the path.
+        Put::Nothing => {
+            let left = site.span.of(sent);
+            let has = |text: &[u8]| left.windows(text.len()).any(|window| window == text);
+            let is_slashes = !left.is_empty() && left.iter().all(|byte| *byte == b'/');
+            assert!(!is_slashes && !has(b"sentry_key") && !has(b"sentry_secret"));
+            return;
+        }
         other => panic!("{other:?} is still to be done"),
     };
     assert_eq!(span.of(sent), expected.as_bytes());

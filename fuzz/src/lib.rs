@@ -51,14 +51,21 @@ pub fn check_edits(edits: &[Edit], range: Range<usize>) {
     assert!(at <= range.end, "{edits:?} in {range:?}");
 }
 
-/// Asserts that `fields` are the lines of `head` from `start` on, up to its blank line.
-pub fn check_fields(fields: &[Field], head: &[u8], start: usize) {
+/// Asserts that `fields` are the lines of `head` from `start` on, up to its blank line. Between a name and
+/// its colon stands nothing but `padding`: responses may have white space there, requests may not (RFC 9112
+/// section 5.1).
+pub fn check_fields(fields: &[Field], head: &[u8], start: usize, padding: &[u8]) {
     let mut at = start;
     for field in fields {
         assert_eq!(field.line.start, at, "lines follow each other");
         assert_eq!(field.name_span.start, field.line.start);
         assert!(!field.name_span.is_empty());
-        assert_eq!(head[field.name_span.end], b':');
+        let rest = &head[field.name_span.end..];
+        let colon = rest.iter().position(|byte| !padding.contains(byte));
+        let colon = field.name_span.end + colon.expect("the line goes on");
+        assert_eq!(head[colon], b':');
+        // An empty value has no place of its own.
+        assert!(colon < field.value.start || field.value.is_empty());
         assert!(field.name_span.end < field.value.start && field.value.end < field.line.end);
         let value = field.value.of(head);
         assert!(!value.iter().any(|byte| b"\r\n\0".contains(byte)));
