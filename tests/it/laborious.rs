@@ -66,7 +66,7 @@ fn attacks() -> Vec<String> {
         "{{\"type\":\"log\",\"x\":[{}1]}}\n{{}}\n",
         "1,".repeat(2 * MIB)
     );
-    vec![
+    let laborious = [
         item("log", &numbers).repeat(ITEMS),
         item("span", &objects).repeat(ITEMS),
         item("event", &strings).repeat(ITEMS),
@@ -76,7 +76,10 @@ fn attacks() -> Vec<String> {
         "{\"type\":\"log\"}\n{\"items\":[1]}\n".repeat(500),
         "{}\n\n".repeat(MIB),
         header,
-    ]
+    ];
+    // Enough that are easy, for chance to leave some out.
+    let easy = std::iter::repeat_n(item("event", "{}"), 40);
+    laborious.into_iter().chain(easy).collect()
 }
 
 fn request(items: &str) -> Vec<u8> {

@@ -18,6 +18,8 @@ pub(crate) struct Process {
     pub(crate) address: SocketAddr,
     child: Child,
     log: Arc<Log>,
+    /// Reads the log to its end.
+    reader: Option<thread::JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -108,7 +110,7 @@ impl Process {
         let stderr = child.stderr.take().expect("a pipe");
         let log = Arc::new(Log::default());
         let written = Arc::clone(&log);
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 written.lines.lock().expect("unpoisoned").push(line);
                 written.grew.notify_all();
@@ -118,6 +120,7 @@ impl Process {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             child,
             log,
+            reader: Some(reader),
         };
         let line = process.wait_for_line("listening on ");
         let (_, rest) = line.split_once("listening on ").expect("just seen");
@@ -220,7 +223,11 @@ impl Process {
         let id = self.child.id();
         let log = Arc::clone(&self.log);
         thread::spawn(move || {
-            let _ = sender.send(self.child.wait());
+            let status = self.child.wait();
+            if let Some(reader) = self.reader.take() {
+                reader.join().expect("the log is read");
+            }
+            let _ = sender.send(status);
         });
         match ended.recv_timeout(PATIENCE) {
             Ok(status) => {
