@@ -7,33 +7,28 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use slab::Slab;
+
 /// The order to stop, given once, for everyone who listens, now or later.
 #[derive(Default)]
 pub struct Stop {
     is_ordered: Cell<bool>,
-    slots: RefCell<Vec<Slot>>,
-}
-
-/// Where one listener's waker is kept.
-#[derive(Default)]
-enum Slot {
-    #[default]
-    Free,
-    Taken(Option<Waker>),
+    /// The waker of each listener that waits.
+    wakers: RefCell<Slab<Option<Waker>>>,
 }
 
 /// One who listens to a [`Stop`].
 pub struct Listener {
     stop: Rc<Stop>,
-    slot: usize,
+    key: usize,
 }
 
 impl Stop {
     /// Gives the order; later calls change nothing.
     pub fn order(&self) {
         self.is_ordered.set(true);
-        for slot in self.slots.borrow_mut().iter_mut() {
-            if let Slot::Taken(Some(waker)) = slot {
+        for (_, waker) in self.wakers.borrow().iter() {
+            if let Some(waker) = waker {
                 waker.wake_by_ref();
             }
         }
@@ -46,18 +41,9 @@ impl Stop {
 
     /// A new listener.
     pub fn listener(self: &Rc<Stop>) -> Listener {
-        let mut slots = self.slots.borrow_mut();
-        let free = slots.iter().position(|slot| matches!(slot, Slot::Free));
-        let slot = free.unwrap_or(slots.len());
-        if free.is_none() {
-            slots.push(Slot::Free);
-        }
-        if let Some(place) = slots.get_mut(slot) {
-            *place = Slot::Taken(None);
-        }
         Listener {
             stop: Rc::clone(self),
-            slot,
+            key: self.wakers.borrow_mut().insert(None),
         }
     }
 }
@@ -68,8 +54,7 @@ impl Listener {
         if self.stop.is_ordered() {
             return Poll::Ready(());
         }
-        let mut slots = self.stop.slots.borrow_mut();
-        if let Some(Slot::Taken(waker)) = slots.get_mut(self.slot) {
+        if let Some(waker) = self.stop.wakers.borrow_mut().get_mut(self.key) {
             match waker {
                 Some(waker) if waker.will_wake(context.waker()) => {}
                 Some(_) | None => *waker = Some(context.waker().clone()),
@@ -81,8 +66,6 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(slot) = self.stop.slots.borrow_mut().get_mut(self.slot) {
-            *slot = Slot::Free;
-        }
+        self.stop.wakers.borrow_mut().try_remove(self.key);
     }
 }
