@@ -39,9 +39,6 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// load balancer carries many clients over one connection; it should not lose it to one of them.
 const DISCARD_BYTES_MAX: usize = 256 * 1024;
 
-/// How much room is made at first for a body; it doubles as the body comes in.
-const ROOM_BYTES: usize = 1024 * 1024;
-
 /// How long a stopping worker waits for the first request of a connection it has accepted. Whoever
 /// connects has something to say; after later requests silence is normal.
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(1);
@@ -275,8 +272,8 @@ impl Connection {
         share: &mut Reservation,
         limits: &Limits,
     ) -> Result<Bytes, Ended> {
-        let before = share.bytes();
-        let whole = before.saturating_add(length);
+        let head_bytes = held_with_head(share);
+        let whole = head_bytes.saturating_add(length);
         // What is only announced takes no memory from others; but where it cannot fit now, there
         // is no use in beginning.
         if !share.could_be(whole) {
@@ -284,14 +281,10 @@ impl Connection {
         }
         let mut pace = Pace::new(limits.body_timeout, Instant::now());
         while self.buffer.len() < length {
-            let have = self.buffer.len();
-            let room = have.max(ROOM_BYTES).min(length - have);
-            if !share.resize(before + have + room) {
-                return Err(Rejection::Overloaded.into());
-            }
-            self.buffer.reserve(room);
+            let missing = length - self.buffer.len();
+            self.make_room(missing, head_bytes, share)?;
             // What follows the body is not read with it: nobody would count that.
-            self.fill_body(length - have, &mut pace, limits).await?;
+            self.fill_body(missing, &mut pace, limits).await?;
         }
         if !share.resize(whole) {
             return Err(Rejection::Overloaded.into());
@@ -305,7 +298,7 @@ impl Connection {
         share: &mut Reservation,
         limits: &Limits,
     ) -> Result<Bytes, Ended> {
-        let before = share.bytes();
+        let head_bytes = held_with_head(share);
         let mut chunked = Chunked::new(bytes_max);
         let mut pace = Pace::new(limits.body_timeout, Instant::now());
         loop {
@@ -316,12 +309,32 @@ impl Connection {
                     return Ok(whole.slice(body.start..body.end));
                 }
             }
-            if !share.resize(before + self.buffer.capacity()) {
-                return Err(Rejection::Overloaded.into());
-            }
             let bytes_max = chunked.missing_bytes().max(READ_BYTES);
+            self.make_room(usize::MAX, head_bytes, share)?;
             self.fill_body(bytes_max, &mut pace, limits).await?;
         }
+    }
+
+    /// Makes room for a read of a body of which `missing` bytes are to come at most: for as much as has come
+    /// so far. What is only announced takes nothing, and neither does what fits behind the head: a
+    /// connection has that buffer in any case.
+    fn make_room(
+        &mut self,
+        missing: usize,
+        head_bytes: usize,
+        share: &mut Reservation,
+    ) -> Result<(), Rejection> {
+        let have = self.buffer.len();
+        // With less room a read would make its own.
+        if self.buffer.capacity() - have >= missing.min(READ_BYTES / 4) {
+            return Ok(());
+        }
+        let room = have.max(READ_BYTES).min(missing);
+        if !share.resize(share.bytes().max(head_bytes + have + room)) {
+            return Err(Rejection::Overloaded);
+        }
+        self.buffer.reserve(room);
+        Ok(())
     }
 
     /// Reads once of a body that has to keep its `pace`, `bytes_max` of it at most.
@@ -403,6 +416,13 @@ impl Connection {
             }
         }
     }
+}
+
+/// How many bytes a request takes of which nothing but the head has come: what `share` has for it, and as
+/// much as the buffer at least that the head came in, which is the connection's no more when the request is
+/// on its way.
+pub fn held_with_head(share: &Reservation) -> usize {
+    share.bytes().max(READ_BYTES)
 }
 
 /// What waiting for a request brought.

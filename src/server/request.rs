@@ -31,13 +31,12 @@ use crate::sentry::envelope::{self, EnvelopeHeader};
 use crate::sentry::inventory;
 use crate::server::background::Background;
 use crate::server::body::{Arrived, Body};
-use crate::server::connection::Ended;
+use crate::server::connection::{Ended, held_with_head};
 use crate::server::inbound::{BodyState, Course, Exchange};
 use crate::server::key::{envelope_key, find_route, refuse_without_key, route_in_head};
 use crate::server::plan::Plan;
 use crate::server::worker::{Routing, Worker};
 use crate::span::Span;
-use crate::upstream::stream::READ_BYTES;
 
 impl Exchange {
     /// The reply to the request whose head is `head`; says in `course` how far it came.
@@ -73,12 +72,6 @@ impl Exchange {
         }
         let encoding = Encoding::of(self.head.values(FieldName::ContentEncoding, head))
             .map_err(|_| Rejection::Encoding)?;
-
-        // The head lives in a buffer of this size at least, which is the connection's no more.
-        let head_bytes = share.bytes().max(head.len()).max(READ_BYTES);
-        if !share.resize(head_bytes) {
-            return Err(Rejection::Overloaded.into());
-        }
         let is_envelope = route.is_none() || self.is_envelope(head, target.endpoint);
         let arrived = Arrived {
             bytes: self.read_body(routing, head, course, &mut share).await?,
@@ -272,6 +265,9 @@ impl Exchange {
         let whole = reading.await?;
         course.body = BodyState::Read;
         course.body_bytes = whole.len();
+        if !share.resize(held_with_head(share)) {
+            return Err(Rejection::Overloaded.into());
+        }
         Ok(whole)
     }
 

@@ -426,11 +426,12 @@ impl Connection {
         if length > limits.response_bytes {
             return Err(Failure::TooLarge);
         }
-        // What was copied of the head lives as long.
-        self.incoming.reserve(self.heads.head.len + length)?;
         while self.incoming.bytes().len() < length {
+            self.incoming.make_room(length)?;
             self.read().await?;
         }
+        // What was copied of the head lives as long.
+        self.incoming.count(self.heads.head.len + length)?;
         self.incoming.take(length)
     }
 

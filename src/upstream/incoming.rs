@@ -49,19 +49,33 @@ impl Incoming {
         &mut self.buffer
     }
 
-    /// Makes room for a message of `length` bytes.
+    /// Makes room for a read of a message of `length` bytes: for as much as has come so far. A length
+    /// that is only declared takes nothing.
     ///
     /// # Errors
     /// [`Failure::TooLarge`] where the memory budget has no room.
-    pub fn reserve(&mut self, length: usize) -> Result<(), Failure> {
-        if length > SMALL_BYTES {
-            self.cover(length)?;
+    pub fn make_room(&mut self, length: usize) -> Result<(), Failure> {
+        let have = self.buffer.len();
+        let missing = length.saturating_sub(have);
+        if have < READ_BYTES / 2 || self.buffer.capacity() - have >= missing.min(READ_BYTES / 4) {
+            // A buffer of the usual size is enough so far.
+            return Ok(());
         }
-        if length > READ_BYTES {
-            let missing = length.saturating_sub(self.buffer.len());
-            self.buffer.reserve(missing);
-        }
+        let room = have.min(missing);
+        self.cover(have + room)?;
+        self.buffer.reserve(room);
         Ok(())
+    }
+
+    /// Counts a message of `length` bytes that has come.
+    ///
+    /// # Errors
+    /// [`Failure::TooLarge`] where the memory budget has no room.
+    pub fn count(&mut self, length: usize) -> Result<(), Failure> {
+        match length > SMALL_BYTES {
+            true => self.cover(length),
+            false => Ok(()),
+        }
     }
 
     /// Reads once.
@@ -106,9 +120,7 @@ impl Incoming {
     /// # Errors
     /// [`Failure::TooLarge`] where the memory budget has no room for all up to there.
     pub fn copy(&mut self, span: Span) -> Result<Bytes, Failure> {
-        if span.end > SMALL_BYTES {
-            self.cover(span.end)?;
-        }
+        self.count(span.end)?;
         if self.copies.capacity() < span.len() {
             self.copies.reserve(SMALL_BYTES.max(span.len()));
         }
@@ -147,9 +159,26 @@ mod tests {
     #[test]
     fn what_is_larger_than_a_small_response_counts_as_a_whole() {
         let mut incoming = Incoming::new(Budget::new(1 << 20).reservation());
-        incoming.reserve(SMALL_BYTES).unwrap();
+        incoming.count(SMALL_BYTES).unwrap();
         assert_eq!(incoming.share.bytes(), 0);
-        incoming.reserve(SMALL_BYTES + 1).unwrap();
+        incoming.count(SMALL_BYTES + 1).unwrap();
         assert_eq!(incoming.share.bytes(), SMALL_BYTES + 1);
+    }
+
+    #[test]
+    fn what_is_declared_takes_nothing_and_what_has_come_is_doubled() {
+        const MIB: usize = 1 << 20;
+        let mut incoming = Incoming::new(Budget::new(MIB + 1024).reservation());
+        incoming.make_room(MIB).unwrap();
+        assert_eq!(incoming.share.bytes(), 0);
+        let text = vec![b'x'; MIB];
+        incoming.buffer = BytesMut::from(&text[..READ_BYTES]);
+        incoming.make_room(MIB).unwrap();
+        assert_eq!(incoming.share.bytes(), 2 * READ_BYTES);
+        incoming.buffer = BytesMut::from(&text[..MIB - 1]);
+        incoming.make_room(MIB).unwrap();
+        assert_eq!(incoming.share.bytes(), MIB);
+        incoming.buffer = BytesMut::from(&text[..]);
+        assert!(incoming.make_room(2 * MIB).is_err());
     }
 }

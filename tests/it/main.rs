@@ -13,6 +13,7 @@
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
 //! - `paused`: a process that is stopped and goes on.
+//! - `shares`: who may take how much of the memory budget.
 //! - `shortage`: no file descriptors left.
 //! - `departures`: clients that vanish, and a mirror that stops under load.
 //! - `tls`: private certificate authorities.
@@ -76,6 +77,7 @@ mod replies;
 mod report;
 mod requests;
 mod selection;
+mod shares;
 mod shortage;
 mod signals;
 mod statsd;
