@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sentry_mirror::http::head::Method;
 use sentry_mirror::budget::Budget;
+use sentry_mirror::http::head::Method;
 use sentry_mirror::limits::Limits;
 use sentry_mirror::sentry::dsn::{Origin, Scheme};
 use sentry_mirror::upstream::exchange::Request;
