@@ -10,7 +10,8 @@
     missing_docs,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::panic
+    clippy::panic,
+    clippy::print_stdout
 )]
 
 mod counting;

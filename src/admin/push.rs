@@ -142,6 +142,10 @@ impl Pusher {
         })
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the pusher has a thread of its own"
+    )]
     fn socket(&self) -> io::Result<UdpSocket> {
         let target = (self.target.host.as_str(), self.target.port);
         let Some(address) = target.to_socket_addrs()?.next() else {

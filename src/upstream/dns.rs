@@ -68,6 +68,10 @@ fn literal_address(shared: &SharedOrigin) -> Option<SocketAddr> {
 }
 
 /// The answer of the system's resolver. It can take as long as it likes.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "each origin is resolved on a thread of its own"
+)]
 fn ask_system(origin: &Origin) -> io::Result<Vec<SocketAddr>> {
     let found = (origin.host.as_str(), origin.port).to_socket_addrs()?;
     Ok(found.collect())

@@ -37,12 +37,14 @@
 //! - `access_log`: one line for each request.
 //! - `report`: the mirror's own errors, reported.
 //! - `deployed`: the dashboard and the alerts.
-//! - `tidy`: rules of the house that a compiler does not check.
+//! - `tidy`: which folder may import which, and crates with known advisories.
 
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
     clippy::unwrap_used
 )]
 

@@ -58,6 +58,7 @@ pub fn run(listen: SocketAddr, upstreams: Vec<SocketAddr>, inflate: bool) -> Res
     let served: io::Result<()> = runtime.block_on(async {
         let listener = TcpListener::bind(listen)?;
         loop {
+            #[expect(clippy::disallowed_methods, reason = "it is never given up")]
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
             // An error ends a connection, which is all that can be done about it.

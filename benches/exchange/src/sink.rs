@@ -64,6 +64,7 @@ fn run(ready: &mpsc::Sender<Result<SocketAddr, String>>) {
             // The other end is gone only if the program is about to end.
             let _ = ready.send(listener.local_addr().map_err(|error| error.to_string()));
             loop {
+                #[expect(clippy::disallowed_methods, reason = "it is never given up")]
                 let (stream, _peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 monoio::spawn(serve(stream));
