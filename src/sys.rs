@@ -11,6 +11,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use monoio::buf::IoVecBuf;
@@ -115,6 +116,16 @@ pub fn has_input(stream: &TcpStream) -> bool {
     )
 }
 
+/// Copies into `room` what has arrived, as far as it fits, without waiting and without taking it.
+///
+/// # Errors
+/// Nothing is there, or the connection is broken.
+pub fn peek(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let (count, _) = rustix::net::recv(descriptor(stream), room, flags)?;
+    Ok(count)
+}
+
 /// Sends as much of `slices` as the kernel takes without waiting, which may be nothing.
 ///
 /// # Errors
@@ -126,6 +137,12 @@ pub fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize>
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(0),
         sent => Ok(sent?),
     }
+}
+
+/// Lets closing `stream` reset the connection, so that the system keeps nothing of it.
+pub fn reset_on_close(stream: &TcpStream) {
+    // Where it fails the connection ends in the usual way.
+    let _ = rustix::net::sockopt::set_socket_linger(descriptor(stream), Some(Duration::ZERO));
 }
 
 /// A second descriptor of the socket behind `stream`, to look at it while the stream is lent to an

@@ -45,11 +45,12 @@ pub fn of_response(
     Ok(declared.unwrap_or(Framing::UntilClose))
 }
 
-/// Whether a response that has no body because of its status declares one all the same. A server must
-/// not do that with a 204 (RFC 9110 §8.6, RFC 9112 §6.1), and one that does may well send that body.
-pub fn declares_forbidden_body(head: &ResponseHead, buffer: &[u8]) -> bool {
+/// Whether a response that has no body, because of its status or of the request, declares one all the
+/// same. A server must not do that with a 204 (RFC 9110 §8.6, RFC 9112 §6.1), and may with a 304 and in an
+/// answer to HEAD; one that does may well send that body.
+pub fn declares_absent_body(head: &ResponseHead, buffer: &[u8], request_method: Method) -> bool {
     let mut lengths = head.values(FieldName::ContentLength, buffer);
-    matches!(head.status, 204 | 304)
+    (request_method == Method::Head || matches!(head.status, 204 | 304))
         && (lengths.any(|length| length != b"0")
             || head
                 .values(FieldName::TransferEncoding, buffer)
@@ -249,20 +250,25 @@ mod tests {
 
     #[test]
     fn a_body_that_may_not_be_there_is_doubtful() {
-        for (status, lines, declares) in [
-            (204, "", false),
-            (204, "Content-Length: 0", false),
-            (204, "Content-Length: 5", true),
-            (204, "Content-Length: 0|Content-Length: 5", true),
-            (204, "Transfer-Encoding: chunked", true),
-            (304, "Content-Length: 5", true),
-            (200, "Content-Length: 5", false),
+        use Method::{Head, Post};
+        for (method, status, lines, declares) in [
+            (Head, 200, "", false),
+            (Head, 200, "Content-Length: 0", false),
+            (Head, 200, "Content-Length: 5", true),
+            (Head, 200, "Transfer-Encoding: chunked", true),
+            (Post, 204, "", false),
+            (Post, 204, "Content-Length: 0", false),
+            (Post, 204, "Content-Length: 5", true),
+            (Post, 204, "Content-Length: 0|Content-Length: 5", true),
+            (Post, 204, "Transfer-Encoding: chunked", true),
+            (Post, 304, "Content-Length: 5", true),
+            (Post, 200, "Content-Length: 5", false),
         ] {
             let lines = lines.replace('|', "\r\n");
             let text = format!("HTTP/1.1 {status} X\r\n{lines}\r\n\r\n");
             let mut head = ResponseHead::default();
             head.parse(text.as_bytes(), &Limits::default()).unwrap();
-            let found = declares_forbidden_body(&head, text.as_bytes());
+            let found = declares_absent_body(&head, text.as_bytes(), method);
             assert_eq!(found, declares, "{text:?}");
         }
     }

@@ -38,6 +38,10 @@ labels! {
         Idle => "idle_timeout",
         /// It was open for `pool.max_age`.
         Old => "max_age",
+        /// Something came over it that nobody had asked for.
+        Unasked => "unasked_data",
+        /// That has happened to the origin a short while ago.
+        Suspended => "not_pooled",
     }
 }
 

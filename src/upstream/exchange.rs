@@ -22,7 +22,7 @@ use crate::sentry::rate_limits;
 use crate::upstream::incoming::Incoming;
 use crate::upstream::probe::{Heard, Watch};
 use crate::upstream::response::Response;
-use crate::upstream::stream::{READ_BYTES, Sent, Stream};
+use crate::upstream::stream::{Found, READ_BYTES, Sent, Stream};
 
 /// How many bytes the interim responses (1xx) to one request may have. A server that says every second
 /// that it is busy (102) needs 30 for each, and one that names what to load early (103) a few hundred.
@@ -165,12 +165,23 @@ pub struct Connection {
     /// Empty between exchanges.
     incoming: Incoming,
     heads: Heads,
-    /// Whether the last exchange left it fit for another.
-    is_reusable: bool,
+    /// What the last exchange left it fit for.
+    fitness: Fitness,
     /// Whether a byte of the current response has arrived.
     saw_response: bool,
     /// Whether the request can be sent again elsewhere: all its parts are still there.
     has_request: bool,
+}
+
+/// What a connection is fit for after an exchange.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fitness {
+    /// Another exchange.
+    Reusable,
+    /// Nothing more.
+    Spent,
+    /// Nothing more, since there is more on it than the answer.
+    Overfull,
 }
 
 /// The heads of the response that is being read.
@@ -230,7 +241,7 @@ impl Connection {
             stream,
             incoming: Incoming::new(share),
             heads: Heads::default(),
-            is_reusable: true,
+            fitness: Fitness::Reusable,
             saw_response: false,
             has_request: true,
         }
@@ -238,7 +249,17 @@ impl Connection {
 
     /// Whether another exchange may follow.
     pub fn is_reusable(&self) -> bool {
-        self.is_reusable
+        self.fitness == Fitness::Reusable
+    }
+
+    /// Whether more came in the last exchange than its answer, on a connection that stays open.
+    pub fn is_overfull(&self) -> bool {
+        self.fitness == Fitness::Overfull
+    }
+
+    /// What has come and belongs to no answer.
+    pub fn unread(&self) -> &[u8] {
+        self.incoming.bytes()
     }
 
     /// Whether `result`, what came of the last exchange, says that the connection was given up by the
@@ -248,16 +269,21 @@ impl Connection {
         self.has_request
             && match result {
                 // It gave up waiting for a request (RFC 9110 §15.5.9).
-                Ok(response) => response.status == 408 && !self.is_reusable,
+                Ok(response) => response.status == 408 && !self.is_reusable(),
                 // What came was no answer, but the rest of an earlier one.
                 Err(Failure::Malformed(_)) => self.heads.count == 0,
                 Err(_) => !self.saw_response,
             }
     }
 
-    /// Whether nothing happened on the connection since its last exchange.
-    pub fn is_quiet(&self) -> bool {
-        self.stream.is_quiet()
+    /// What has arrived since its last exchange.
+    pub fn look(&mut self) -> Found {
+        self.stream.look()
+    }
+
+    /// Ends it, now that its answer is there, without a trace in the system.
+    pub fn end(self) {
+        self.stream.end_at_once();
     }
 
     /// Sends `request`, whose parts stay in it to be sent elsewhere, and reads the response.
@@ -269,7 +295,7 @@ impl Connection {
         request: &mut Request,
         limits: &Limits,
     ) -> Result<Response, Failure> {
-        self.is_reusable = false;
+        self.fitness = Fitness::Spent;
         self.saw_response = false;
         self.has_request = true;
         self.heads.count = 0;
@@ -283,7 +309,7 @@ impl Connection {
         // worth more than the error that the closing caused. An early 200 is worth nothing: what it
         // accepts has not arrived.
         let received = self.receive(request.method, limits).await;
-        self.is_reusable = false;
+        self.fitness = Fitness::Spent;
         match (received, error) {
             (Ok(response), _) if response.status >= 300 => Ok(response),
             (Ok(response), _) => Err(Failure::CutShort(response.status)),
@@ -350,7 +376,7 @@ impl Connection {
             .map_err(|error| Failure::Malformed(error.to_string()))?;
         let is_kept = known.keep_alive(head)
             && framing != Framing::UntilClose
-            && !framing::declares_forbidden_body(known, head);
+            && !framing::declares_absent_body(known, head, method);
         let mut response = self.take_head()?;
         response.body = match framing {
             Framing::Empty => Bytes::new(),
@@ -359,7 +385,11 @@ impl Connection {
             Framing::UntilClose => self.receive_until_close(limits).await?,
         };
         response.share = self.incoming.give_share();
-        self.is_reusable = is_kept && self.incoming.bytes().is_empty();
+        self.fitness = match (is_kept, self.incoming.bytes().is_empty()) {
+            (true, true) => Fitness::Reusable,
+            (true, false) => Fitness::Overfull,
+            (false, _) => Fitness::Spent,
+        };
         Ok(response)
     }
 

@@ -17,6 +17,7 @@ use crate::observe::change::Change;
 use crate::observe::counters::PerWorker;
 use crate::sentry::dsn::Origin;
 use crate::upstream::counters::OriginCounters;
+use crate::upstream::pooling::{Pooling, SUSPENSION};
 
 /// An origin as the whole process sees it.
 pub struct SharedOrigin {
@@ -37,6 +38,8 @@ pub struct SharedOrigin {
     dependents: RwLock<Arc<[Dependent]>>,
     /// The same for the outage that was told last, with what each had lost before.
     outage: Mutex<Outage>,
+    /// Whether its connections may be used again.
+    pooling: Pooling,
     /// What the workers count about it.
     pub counters: PerWorker<OriginCounters>,
     /// How often its host could not be resolved.
@@ -81,6 +84,7 @@ impl SharedOrigin {
             down: Change::new(),
             dependents: RwLock::new(Arc::new([])),
             outage: Mutex::default(),
+            pooling: Pooling::default(),
             counters: PerWorker::new(workers),
             dns_failures: Arc::default(),
         }
@@ -94,13 +98,14 @@ impl SharedOrigin {
 
     /// The same origin with other TLS settings: it keeps the addresses and the numbers.
     pub fn with_tls(&self, tls: TlsIdentity) -> SharedOrigin {
-        let successor = SharedOrigin {
+        let mut successor = SharedOrigin {
             resolved_at_ms: AtomicU64::new(self.resolved_at_ms.load(Ordering::Relaxed)),
             since: self.since,
             counters: self.counters.clone(),
             dns_failures: Arc::clone(&self.dns_failures),
             ..SharedOrigin::new(1, self.origin.clone(), Some(tls))
         };
+        successor.pooling.follow(&self.pooling);
         successor.set_addresses(self.addresses().to_vec());
         successor
     }
@@ -173,6 +178,28 @@ impl SharedOrigin {
         *current = dependents.into();
     }
 
+    /// Whether its connections may be used again at `now`.
+    pub fn is_pooled(&self, now: Instant) -> bool {
+        let is_pooled = self.pooling.is_allowed(now);
+        if is_pooled && self.pooling.has_resumed(now) {
+            info!(origin = %self.origin, "connections to the upstream are used again");
+        }
+        is_pooled
+    }
+
+    /// Takes note that the bytes `unasked` came over one of its connections although no request was under
+    /// way there.
+    pub fn sent_unasked(&self, unasked: &[u8], now: Instant) {
+        if self.pooling.suspend(now) {
+            warn!(
+                origin = %self.origin,
+                seen = describe(unasked),
+                seconds = SUSPENSION.as_secs(),
+                "upstream has sent more than it was asked for, so that an answer could go to another request; each of its connections is used once for now"
+            );
+        }
+    }
+
     /// Takes note that a delivery got an answer.
     pub fn answered(&self, now: Instant) {
         if self.down.is_news(0, now) {
@@ -214,6 +241,31 @@ impl SharedOrigin {
 
     fn outage(&self) -> MutexGuard<'_, Outage> {
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes in words. Of what an upstream sends nothing is shown but a status: the rest may be somebody's.
+fn describe(bytes: &[u8]) -> String {
+    match bytes {
+        [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            _,
+            b' ',
+            status @ b'1'..=b'5',
+            tens @ b'0'..=b'9',
+            ones @ b'0'..=b'9',
+            ..,
+        ] => {
+            let [status, tens, ones] = [*status, *tens, *ones].map(char::from);
+            format!("a response with status {status}{tens}{ones}")
+        }
+        _ => "bytes that do not begin as a response does".to_owned(),
     }
 }
 

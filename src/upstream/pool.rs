@@ -6,7 +6,10 @@
 //! answers fast is not helped by more of them, and each costs it memory and a handshake.
 //! A connection comes back only after an exchange that ended cleanly; one whose exchange failed or
 //! was dropped by a deadline is dropped with it, and so can never hand one request's answer to
-//! another.
+//! another. Each is looked at before it is used again: what has come over it meanwhile was meant for
+//! nobody. That suspends the pool, see [`pooling`].
+//!
+//! [`pooling`]: crate::upstream::pooling
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -29,17 +32,13 @@ use crate::upstream::counters::{Dropped, OriginCounters};
 use crate::upstream::exchange::{Connection, Failure, Request};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
+use crate::upstream::stream::Found;
 
 /// How many deliveries may be in flight before another one waits for a connection to come back.
 const EAGER_CONNECTIONS: usize = 16;
 
 /// How long it waits: longer than a fast server takes, shorter than anybody would notice.
 const COMEBACK_PATIENCE: Duration = Duration::from_millis(10);
-
-/// How long after its last answer a connection is not looked at before it is used again. A server that
-/// closes keeps it open for longer than that, or has said so; where one has not, the retry is for that. Under
-/// load, when each look would be a system call per delivery, connections do not wait longer.
-const JUST_NOW: Duration = Duration::from_millis(1);
 
 /// How many idle connections a delivery looks at that turn out not to be usable, before it opens one. Where
 /// all have grown old, or were closed by the upstream, it leaves the others to those that come after it.
@@ -186,6 +185,12 @@ impl Upstream {
         let limits = self.limits();
         let mut idle = self.idle.borrow_mut();
         let mut expired = VecDeque::new();
+        if !self.shared.is_pooled(now) {
+            self.counters()
+                .dropped
+                .add(Dropped::Suspended, idle.len() as u64);
+            return std::mem::take(&mut idle);
+        }
         for _ in 0..idle.len() {
             let Some(kept) = idle.pop_front() else { break };
             match self.is_fresh(&kept, now, &limits) {
@@ -223,6 +228,9 @@ impl Upstream {
             if !kept.connection.was_stale(&result) {
                 return result.map(|response| (response, kept));
             }
+            if let Err(Failure::Malformed(_)) = result {
+                self.found_unasked(kept.connection.unread(), Instant::now());
+            }
             self.counters().retries.count();
             debug!(origin = %self.shared.origin, "a reused connection was given up; trying a fresh one");
         }
@@ -236,8 +244,8 @@ impl Upstream {
             idle_since: Instant::now(),
             opened,
         });
-        let response = kept.connection.exchange(request, limits).await?;
-        Ok((response, kept))
+        let result = kept.connection.exchange(request, limits).await;
+        result.map(|response| (response, kept))
     }
 
     /// How much older the next connection is taken for than it is: up to a quarter of `pool.max_age`. What
@@ -252,10 +260,13 @@ impl Upstream {
 
     /// A connection that is open already, if there is one or one comes back soon.
     async fn reuse(&self, now: Instant, limits: &Limits) -> Option<Box<Kept>> {
+        if !self.shared.is_pooled(now) {
+            return None;
+        }
         if let Some(idle) = self.take_idle(now, limits) {
             return Some(idle);
         }
-        if self.in_flight.get() <= EAGER_CONNECTIONS {
+        if self.in_flight.get() <= EAGER_CONNECTIONS || !self.shared.is_pooled(now) {
             return None;
         }
         let waiter = Rc::new(Waiter::default());
@@ -266,6 +277,8 @@ impl Upstream {
             .ok()
             // It may have come in the very moment in which patience ended.
             .or_else(|| waiter.given.borrow_mut().take())
+            .filter(|_| self.shared.is_pooled(now))
+            .and_then(|given| self.quiet(given))
     }
 
     fn take_idle(&self, now: Instant, limits: &Limits) -> Option<Box<Kept>> {
@@ -275,19 +288,44 @@ impl Upstream {
             if !self.is_fresh(&waiting, now, limits) {
                 continue;
             }
-            let has_just_answered = now.duration_since(waiting.idle_since) < JUST_NOW;
-            if has_just_answered || waiting.connection.is_quiet() {
-                return Some(waiting);
+            if let Some(quiet) = self.quiet(waiting) {
+                return Some(quiet);
             }
-            self.counters().stale.count();
+            if !self.shared.is_pooled(now) {
+                return None;
+            }
         }
         None
     }
 
+    /// The connection, where nothing has come over it since its last answer. It is closed, and counted,
+    /// where something has.
+    fn quiet(&self, mut kept: Box<Kept>) -> Option<Box<Kept>> {
+        match kept.connection.look() {
+            Found::Nothing => return Some(kept),
+            Found::End => self.counters().stale.count(),
+            Found::Unasked(bytes) => self.found_unasked(&bytes, Instant::now()),
+        }
+        None
+    }
+
+    /// Takes note of what came over a connection, which is closed now, and belongs to no request.
+    fn found_unasked(&self, bytes: &[u8], now: Instant) {
+        self.counters().dropped.count(Dropped::Unasked);
+        self.shared.sent_unasked(bytes, now);
+    }
+
     fn put_back(&self, mut returned: Box<Kept>, now: Instant, limits: &Limits) {
         returned.idle_since = now;
+        if returned.connection.is_overfull() {
+            return self.found_unasked(returned.connection.unread(), now);
+        }
         if !returned.connection.is_reusable() || !self.is_fresh(&returned, now, limits) {
             return;
+        }
+        if !self.shared.is_pooled(now) {
+            self.counters().dropped.count(Dropped::Suspended);
+            return returned.connection.end();
         }
         if let Some(waiter) = self.next_waiter() {
             return waiter.give(returned);

@@ -11,6 +11,9 @@ use monoio::buf::{IoBuf, SliceMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
 
+use crate::http::head::Parsed;
+use crate::http::response::ResponseHead;
+use crate::limits::Limits;
 use crate::sys::{self, Gather};
 use crate::upstream::probe::{Probe, Watch, read_plain};
 use crate::upstream::tls::TlsStream;
@@ -73,13 +76,55 @@ impl Stream {
         }
     }
 
-    /// Whether an idle connection may be used again: nothing arrived on it, and it is not closed.
-    pub fn is_quiet(&self) -> bool {
+    /// What has arrived on an idle connection.
+    pub fn look(&mut self) -> Found {
         match self {
-            Stream::Plain(stream) => !sys::has_input(stream),
-            Stream::Tls(stream) => stream.is_quiet(),
+            Stream::Plain(stream) if !sys::has_input(stream) => Found::Nothing,
+            Stream::Plain(stream) => {
+                let mut bytes = [0; FAREWELL_BYTES];
+                let count = sys::peek(stream, &mut bytes).unwrap_or(0);
+                Found::of(bytes.get(..count).unwrap_or_default())
+            }
+            Stream::Tls(stream) => stream.look(),
         }
     }
+
+    /// Lets the connection end without the minute for which the system keeps its port back otherwise
+    /// (TIME-WAIT). Only for one over which all has come that is wanted.
+    pub fn end_at_once(&self) {
+        sys::reset_on_close(self.socket());
+    }
+}
+
+/// How much is read of what came over an idle connection: enough for the head of a farewell.
+const FAREWELL_BYTES: usize = 1024;
+
+/// What has arrived on an idle connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: it may be used.
+    Nothing,
+    /// Its end.
+    End,
+    /// Bytes that nobody has asked for, of which these are the first.
+    Unasked(Vec<u8>),
+}
+
+impl Found {
+    /// What an idle connection has brought with these bytes, or with none.
+    pub fn of(bytes: &[u8]) -> Found {
+        match bytes.is_empty() || is_farewell(bytes) {
+            true => Found::End,
+            false => Found::Unasked(bytes.to_vec()),
+        }
+    }
+}
+
+/// Whether this is what some servers say before they close an idle connection (RFC 9110 §15.5.9).
+fn is_farewell(bytes: &[u8]) -> bool {
+    let mut head = ResponseHead::default();
+    let parsed = head.parse(bytes, &Limits::default());
+    parsed == Ok(Parsed::Complete) && head.status == 408 && !head.keep_alive(bytes)
 }
 
 impl Sent {
@@ -185,6 +230,32 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn the_farewell_of_a_server_is_the_end_of_a_connection_and_no_answer() {
+        let closing = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n";
+        for end in [
+            "",
+            closing,
+            &format!("{closing}too slow"),
+            "HTTP/1.0 408 X\r\n\r\n",
+        ] {
+            assert_eq!(Found::of(end.as_bytes()), Found::End, "{end}");
+        }
+        for unasked in [
+            "x",
+            "HTTP/1.1 408 Request Timeout\r\n\r\n",
+            "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n",
+            "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        ] {
+            let bytes = unasked.as_bytes();
+            assert_eq!(
+                Found::of(bytes),
+                Found::Unasked(bytes.to_vec()),
+                "{unasked}"
+            );
+        }
+    }
 
     #[test]
     fn no_more_is_read_than_was_asked_for() {

@@ -24,7 +24,7 @@ use crate::sys;
 use crate::upstream::certificate::{Named, Trusted, Verifier};
 use crate::upstream::origin::TlsIdentity;
 use crate::upstream::probe::{Probe, Watch};
-use crate::upstream::stream::{read_into, write_all, write_unless_refused};
+use crate::upstream::stream::{Found, READ_BYTES, read_into, write_all, write_unless_refused};
 use crate::upstream::tls_failure;
 
 /// How much plaintext is encrypted before it is sent. It bounds the memory of a connection that
@@ -239,10 +239,21 @@ impl TlsStream {
         &self.tcp
     }
 
-    /// Whether nothing has arrived on this idle session. A late session ticket counts as something:
-    /// giving up a connection now and then is cheaper than telling the two apart.
-    pub fn is_quiet(&self) -> bool {
-        !sys::has_input(&self.tcp)
+    /// What has arrived on this idle session. A late session ticket is its end, as is anything that only
+    /// TLS has a use for: giving up a connection now and then is cheaper than going on with a record of
+    /// which a part is there.
+    pub fn look(&mut self) -> Found {
+        // It wants nothing where it has plaintext already, or was told that no more will come.
+        if self.session.wants_read() && !sys::has_input(&self.tcp) {
+            return Found::Nothing;
+        }
+        // Room for the largest record.
+        let mut ciphertext = vec![0; 2 * READ_BYTES];
+        let count = sys::peek(&self.tcp, &mut ciphertext).unwrap_or(0);
+        let ciphertext = ciphertext.get(..count).unwrap_or_default();
+        let mut plaintext = BytesMut::new();
+        digest(&mut self.session, ciphertext, &mut plaintext);
+        Found::of(&plaintext)
     }
 
     fn take_plaintext(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
@@ -366,8 +377,12 @@ impl Write for Outlet<'_> {
 fn read_early(session: &mut ClientConnection, probe: &Probe, buffer: &mut BytesMut) -> bool {
     let mut room = [0; 4096];
     let count = probe.take_bytes(&mut room);
-    let mut unread = room.get(..count).unwrap_or_default();
-    while !unread.is_empty() {
+    count > 0 && digest(session, room.get(..count).unwrap_or_default(), buffer)
+}
+
+/// The same with what has been read already. Plaintext that the session had before comes first.
+fn digest(session: &mut ClientConnection, mut unread: &[u8], buffer: &mut BytesMut) -> bool {
+    loop {
         if session.read_tls(&mut unread).is_err() {
             return true;
         }
@@ -380,8 +395,10 @@ fn read_early(session: &mut ClientConnection, probe: &Probe, buffer: &mut BytesM
         if session.reader().read_exact(plaintext).is_err() || state.peer_has_closed() {
             return true;
         }
+        if unread.is_empty() {
+            return false;
+        }
     }
-    false
 }
 
 fn invalid(error: rustls::Error) -> io::Error {

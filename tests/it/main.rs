@@ -9,6 +9,7 @@
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
 //! - `bounds`: bounds that no answer tells of.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
+//! - `unasked`: upstreams that send more than they were asked for.
 //! - `early`: what upstreams say before they have the whole request.
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
@@ -86,4 +87,5 @@ mod statsd;
 mod support;
 mod tidy;
 mod tls;
+mod unasked;
 mod upstreams;
