@@ -9,10 +9,13 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::resident::Granted;
+
 /// The bytes one worker may hold.
 pub struct Budget {
     limit: Cell<usize>,
     used: Cell<usize>,
+    granted: Granted,
 }
 
 impl Budget {
@@ -21,12 +24,18 @@ impl Budget {
         Rc::new(Budget {
             limit: Cell::new(limit),
             used: Cell::new(0),
+            granted: Granted::new(),
         })
     }
 
     /// Changes the limit; what is reserved already stays so.
     pub fn set_limit(&self, limit: usize) {
         self.limit.set(limit);
+    }
+
+    /// Sees to it that the process keeps little more memory than is reserved; to be called now and then.
+    pub fn look(&self) {
+        self.granted.look(self.used.get());
     }
 
     /// The bytes that are reserved.
@@ -58,7 +67,9 @@ impl Reservation {
         if is_allowed {
             let others = self.budget.used.get() - self.bytes;
             self.budget.used.set(others + bytes);
+            let changed = bytes.abs_diff(self.bytes);
             self.bytes = bytes;
+            self.budget.granted.change(changed, others + bytes);
         }
         is_allowed
     }
@@ -95,7 +106,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.used.set(self.budget.used.get() - self.bytes);
+        let others = self.budget.used.get() - self.bytes;
+        self.budget.used.set(others);
+        self.budget.granted.change(self.bytes, others);
     }
 }
 

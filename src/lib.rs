@@ -27,6 +27,7 @@ pub mod observe;
 pub mod panics;
 pub mod reload;
 pub mod report;
+pub mod resident;
 pub mod sentry;
 pub mod server;
 pub mod span;

@@ -3,7 +3,7 @@
 //! Four things cannot be said in safe Rust: handing the kernel a list of pointers (`writev` of a head
 //! and a body that live in two buffers), borrowing the descriptor of a monoio stream for a plain
 //! system call (monoio has no `AsFd`), taking over a descriptor that was open before the program
-//! began, and telling the allocator how much to keep. All are small and carry their proof; everything
+//! began, and telling the allocator what to keep and when to give back. All are small and carry their proof; everything
 //! else forbids `unsafe` through the lint table in `Cargo.toml`.
 
 #![allow(unsafe_code)]
@@ -210,6 +210,18 @@ pub fn keep_freed_memory() {
         // SAFETY: both parameters are numbers that the allocator looks at when it is called next.
         unsafe { libc::mallopt(parameter, bytes) };
     }
+}
+
+/// Gives the system all pages that nothing uses, wherever they are between pages in use.
+///
+/// It takes 0.1 to 0.2 ms for each MiB that is given back, and some 0.5 µs for each hole. Meanwhile the
+/// allocator is locked for the thread that has used the memory.
+pub fn give_back_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches only what is free, and takes the allocator's own locks for that.
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 #[cfg(test)]

@@ -352,6 +352,7 @@ impl Worker {
             // A panic costs one round.
             let round = pin!(async {
                 self.publish();
+                self.budget.look();
                 let now = Instant::now();
                 let routing = self.routing();
                 for upstream in &routing.upstreams {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConnection;
 
+use crate::support::metrics::Metrics;
 use crate::support::stated::*;
 use crate::support::tls::Authority;
 use crate::support::{
@@ -20,6 +21,8 @@ const MEMORY_BYTES: usize = 48 * MIB;
 const CONNECTIONS: usize = 400;
 const IN_FLIGHT: usize = 64;
 const ORIGINS: usize = 3;
+
+const OVERLOADED: &str = "sentry_mirror_rejections_total{reason=\"overloaded\"}";
 
 fn bound() -> usize {
     PROCESS_BYTES
@@ -184,6 +187,85 @@ fn the_worst_case_is_what_the_readme_states() {
     mirror.signal("TERM");
     let totals = mirror.wait_for_line("stopped: ");
     assert!(totals.contains("rejected overloaded"), "{totals}");
+}
+
+/// Unfinished uploads to one mirror. They need no key.
+struct Uploads<'m> {
+    mirror: &'m Process,
+    open: Vec<TcpStream>,
+    closed: usize,
+}
+
+impl Uploads<'_> {
+    /// Opens uploads of `size` bytes, of which the last one does not come, until one is refused, or there
+    /// are `count`.
+    fn open(&mut self, size: usize, count: usize) {
+        let head = format!("POST /t HTTP/1.1\r\nHost: m\r\nContent-Length: {size}\r\n\r\n");
+        let mut upload = head.into_bytes();
+        upload.resize(upload.len() + size - 1, b'x');
+        let refused = |metrics: &Metrics| metrics.of(OVERLOADED);
+        let received = |metrics: &Metrics| metrics.of("sentry_mirror_received_bytes_total");
+        let (begin, mut sent) = (self.mirror.metrics(), 0);
+        while self.open.len() < count {
+            let batch = MIB.div_ceil(size);
+            self.open
+                .extend((0..batch).filter_map(|_| push(self.mirror.address, &upload)));
+            sent += batch * upload.len();
+            let is_there = |metrics: &Metrics| {
+                received(metrics) - received(&begin) >= sent as f64
+                    || refused(metrics) > refused(&begin)
+            };
+            if refused(&self.mirror.wait_for_metrics(is_there)) > refused(&begin) {
+                return;
+            }
+        }
+    }
+
+    /// Closes every other one and waits until the mirror has noticed.
+    fn close_every_other(&mut self) {
+        let mut is_kept = false;
+        let before = self.open.len();
+        self.open.retain(|_| {
+            is_kept = !is_kept;
+            is_kept
+        });
+        self.closed += before - self.open.len();
+        self.mirror.wait_for_metrics(|metrics| {
+            let ended = |result| metrics.sum("sentry_mirror_requests_total", &[result]);
+            let ended = ended("result=\"abandoned\"") + ended("result=\"rejected\"");
+            ended >= self.closed as f64
+        });
+    }
+}
+
+#[test]
+fn uploads_of_growing_sizes_of_which_every_other_one_is_closed_stay_within_the_stated_sum() {
+    const BUDGET_BYTES: usize = 64 * MIB;
+    const CONNECTIONS: usize = 1000;
+    let bound = PROCESS_BYTES
+        + WORKER_BYTES
+        + BUDGET_BYTES
+        + 2 * (TARGET_BYTES + TARGET_WORKER_BYTES)
+        + ORIGIN_BYTES
+        + CONNECTIONS * CONNECTION_BYTES
+        + IN_FLIGHT * UPSTREAM_BYTES;
+    let limits = format!(
+        "workers: 1\nadmin: {{port: 0}}\ntimeouts: {{body: 300s}}\nlimits: {{memory_bytes: {BUDGET_BYTES}B, connections: {CONNECTIONS}, in_flight: {IN_FLIGHT}}}\n"
+    );
+    let mirror = Process::start(&config(&[Upstream::ok().dsn(KEY_A, 11)], &limits));
+    let mut uploads = Uploads {
+        mirror: &mirror,
+        open: Vec::new(),
+        closed: 0,
+    };
+    for size in [70 * KIB, 143 * KIB, 294 * KIB, 603 * KIB, 1236 * KIB] {
+        uploads.open(size, CONNECTIONS - 50);
+        uploads.close_every_other();
+    }
+    assert!(mirror.metrics().of(OVERLOADED) > 0.0);
+    let peak = mirror.peak_bytes();
+    println!("peak: {peak} of {bound} bytes");
+    assert!(peak < bound, "{peak} of {bound} bytes");
 }
 
 #[test]
