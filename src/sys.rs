@@ -18,6 +18,10 @@ use monoio::buf::IoVecBuf;
 use monoio::net::TcpStream;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
+/// How much one read or write moves at most: some 0.15 ms of copying by the kernel, while the core serves
+/// nobody else.
+pub const MOVED_BYTES_MAX: usize = 512 * 1024;
+
 /// A head and a body to be sent as one message, and how much of it is sent already.
 ///
 /// It owns both buffers, so a write whose future is dropped keeps them alive until the kernel is
@@ -76,11 +80,16 @@ impl Gather {
         (self.head, self.body)
     }
 
-    /// Points the vectors at what is left.
+    /// Points the vectors at what is left, or at as much of it as one write may move.
     fn point(&mut self) {
-        let [head, body] = self.rest().map(|slice| libc::iovec {
-            iov_base: slice.as_ptr().cast_mut().cast(),
-            iov_len: slice.len(),
+        let mut room_bytes = MOVED_BYTES_MAX;
+        let [head, body] = self.rest().map(|slice| {
+            let iov_len = slice.len().min(room_bytes);
+            room_bytes -= iov_len;
+            libc::iovec {
+                iov_base: slice.as_ptr().cast_mut().cast(),
+                iov_len,
+            }
         });
         *self.vectors = [head, body];
     }
@@ -243,6 +252,20 @@ mod tests {
             gather.into_parts(),
             (b"head".to_vec(), Bytes::from_static(b"body!"))
         );
+    }
+
+    #[test]
+    fn a_write_moves_a_bounded_part_of_what_is_left() {
+        let body = Bytes::from(vec![0; 3 * MOVED_BYTES_MAX]);
+        let mut gather = Gather::new(b"head".to_vec(), body);
+        let mut moved = Vec::new();
+        while !gather.is_sent() {
+            let count = gather.vectors.iter().map(|vector| vector.iov_len).sum();
+            moved.push(count);
+            gather.advance(count);
+        }
+        let max = MOVED_BYTES_MAX;
+        assert_eq!(moved, [max, max, max, b"head".len()]);
     }
 
     #[test]

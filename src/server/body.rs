@@ -1,7 +1,8 @@
 //! The body of a request, decoded as far as its outbounds need it.
 //!
 //! Mostly that is all of it. Where every outbound takes it as it came, the first line of an envelope is
-//! enough to know whether something has to be changed in it, and of anything else nothing is read.
+//! enough to know whether something has to be changed in it, and of anything else nothing is read. Where
+//! the head names no route that line has to, and where it names none the rest is not decoded either.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 
 use crate::budget::Reservation;
 use crate::http::encoding::Encoding;
+use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::routes::Route;
 use crate::sentry::envelope::{self, EnvelopeError};
@@ -38,12 +40,14 @@ pub(super) struct Arrived<'a> {
 }
 
 impl Arrived<'_> {
-    /// Decodes it, as far as needed, with a share of the memory that grows accordingly.
+    /// Decodes it, as far as needed, with a share of the memory that grows accordingly. Without a route
+    /// `is_routed` is asked about its beginning, and may refuse it.
     pub(super) async fn decode(
         self,
         plan: &Plan,
         share: &mut Reservation,
         decoding: &Decoding,
+        is_routed: impl Fn(&[u8]) -> Result<(), Rejection>,
     ) -> Result<Body, Rejection> {
         let Arrived {
             bytes, encoding, ..
@@ -78,6 +82,11 @@ impl Arrived<'_> {
         let text = match encoding {
             // A decoder's future takes 1 KB, which would be moved for nothing.
             Encoding::Identity => self.bytes,
+            encoding if self.route.is_none() && !bytes.is_empty() => {
+                let (encoding, bytes) = (*encoding, self.bytes);
+                let decoded = routed(encoding, bytes, &plan.limits, share, decoding, is_routed);
+                Box::pin(decoded).await?
+            }
             encoding => {
                 let decoded = decoding.decode(*encoding, self.bytes, &plan.limits, share);
                 decoded.await?
@@ -108,13 +117,32 @@ async fn front(
     share: &mut Reservation,
     decoding: &Decoding,
 ) -> Result<Bytes, Rejection> {
-    let is_enough = |decoded: &[u8]| {
-        let scanned = envelope::scan_within(decoded, header_bytes_max, &mut Vec::new());
-        !matches!(
-            scanned,
-            Err(EnvelopeError::UnexpectedEnd | EnvelopeError::Empty)
-        )
-    };
+    let is_enough = |decoded: &[u8]| has_header(decoded, header_bytes_max);
     let front = decoding.decode_front(encoding, body, header_bytes_max, share, is_enough);
     front.await
+}
+
+/// A whole body that `is_routed` by its beginning.
+async fn routed(
+    encoding: Encoding,
+    body: Bytes,
+    limits: &Limits,
+    share: &mut Reservation,
+    decoding: &Decoding,
+    is_routed: impl Fn(&[u8]) -> Result<(), Rejection>,
+) -> Result<Bytes, Rejection> {
+    let header_bytes_max = limits.envelope_header_bytes;
+    let mut work = decoding.begin_front(encoding, body, limits, share);
+    let is_enough = |decoded: &[u8]| has_header(decoded, header_bytes_max);
+    is_routed(work.front(header_bytes_max, share, is_enough).await?)?;
+    work.rest(share).await
+}
+
+/// Whether the header of an envelope ends in what is `decoded` of it, or can be none.
+fn has_header(decoded: &[u8], header_bytes_max: usize) -> bool {
+    let scanned = envelope::scan_within(decoded, header_bytes_max, &mut Vec::new());
+    !matches!(
+        scanned,
+        Err(EnvelopeError::UnexpectedEnd | EnvelopeError::Empty)
+    )
 }

@@ -412,6 +412,9 @@ impl Connection {
                 // An error is a reset or its kin: the client is gone, and there is nobody to tell.
                 let count = result.unwrap_or(0);
                 self.counters.received_bytes.add_bytes(count);
+                if count > READ_BYTES {
+                    self.turn.moved(count).await;
+                }
                 if count > 0 { Fill::Some } else { Fill::End }
             }
         }

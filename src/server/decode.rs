@@ -1,20 +1,21 @@
 //! Undoing a content coding without keeping the core from its other connections.
 //!
 //! Decoding a body of many megabytes takes as long as a thousand requests, and crafted input of one
-//! megabyte may take a second. So it is done in turns that end by the clock, with pauses between them, a
-//! few bodies at a time, and within what is left of the memory budget. A small body is done in one step,
-//! which waits for nobody.
+//! megabyte may take a second. So it is done in turns that end by the clock, the cheapest bodies first
+//! (see `queue`), and within what is left of the memory budget. A body that cannot cost
+//! more than a request without one is done at once, and waits for nobody.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use local_sync::semaphore::Semaphore;
+use local_sync::semaphore::{Semaphore, SemaphorePermit};
 
 use crate::budget::Reservation;
 use crate::http::encoding::{Decoder, Decompressors, Encoding, Step};
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
+use crate::server::queue::Queue;
 
 /// How much a step puts out at most: some 0.1 ms of work for an honest body.
 const STEP_BYTES: usize = 64 * 1024;
@@ -22,26 +23,30 @@ const STEP_BYTES: usize = 64 * 1024;
 /// The same where the beginning is wanted only.
 const FRONT_STEP_BYTES: usize = 8 * 1024;
 
-/// How long a body is worked on before other connections get their turn, and how long they get it.
-/// Yielding without sleeping would starve them on this runtime.
-const TURN: Duration = Duration::from_micros(500);
-const PAUSE: Duration = Duration::from_millis(1);
+/// How long a turn takes, or the one step that takes longer.
+const TURN: Duration = Duration::from_micros(250);
 
-/// How many bodies have turns at a time. Others wait, in the order in which they came to their second
-/// step: what a hundred laborious bodies take of a core is what two take.
-const BODIES_MAX: usize = 2;
+/// What costs less waits for no turn: about what it costs to read a request and to send it on.
+const CHEAP: Duration = Duration::from_micros(50);
+
+/// A body that is longer when decoded is a large one, of which only so many are decoded at a time. Others
+/// wait, in the order in which they came to be large.
+const LARGE_BYTES: usize = 512 * 1024;
+const LARGE_MAX: usize = 8;
 
 /// What a worker decodes with.
 pub struct Decoding {
     decompressors: RefCell<Decompressors>,
-    turns: Semaphore,
+    queue: Queue,
+    large: Semaphore,
 }
 
 impl Default for Decoding {
     fn default() -> Decoding {
         Decoding {
             decompressors: RefCell::default(),
-            turns: Semaphore::new(BODIES_MAX),
+            queue: Queue::default(),
+            large: Semaphore::new(LARGE_MAX),
         }
     }
 }
@@ -59,12 +64,9 @@ impl Decoding {
         if encoding == Encoding::Identity || body.is_empty() {
             return Ok(body);
         }
-        let coded_bytes = body.len();
-        let bytes_max = limits.decoded_bytes_of(coded_bytes);
-        let decoder = self.decoder(encoding, body, bytes_max);
-        let decoded = self.run(decoder, STEP_BYTES, share, |_| false).await?;
-        share.shrink(coded_bytes);
-        Ok(decoded)
+        let bytes_max = limits.decoded_bytes_of(body.len());
+        let work = self.begin(Decoder::new, encoding, body, bytes_max, share);
+        work.rest(share).await
     }
 
     /// The beginning of the decoded form of `body` with which `is_enough` is content, as it has to be with
@@ -75,12 +77,74 @@ impl Decoding {
         body: Bytes,
         bytes_max: usize,
         share: &mut Reservation,
-        mut is_enough: impl FnMut(&[u8]) -> bool,
+        is_enough: impl FnMut(&[u8]) -> bool,
     ) -> Result<Bytes, Rejection> {
         if encoding == Encoding::Identity || body.is_empty() {
             return Ok(body);
         }
-        let decoder = self.decoder(encoding, body, bytes_max.saturating_add(FRONT_STEP_BYTES));
+        let most_bytes = bytes_max.saturating_add(FRONT_STEP_BYTES);
+        let mut work = self.begin(Decoder::of_front, encoding, body, most_bytes, share);
+        work.front(bytes_max, share, is_enough).await?;
+        Ok(work.finish(share))
+    }
+
+    /// Begins to decode `body`, which is not empty, for its beginning; whether its rest is wanted is to be
+    /// seen from that. Nothing is done yet.
+    pub fn begin_front(
+        &self,
+        encoding: Encoding,
+        body: Bytes,
+        limits: &Limits,
+        share: &Reservation,
+    ) -> Work<'_> {
+        let bytes_max = limits.decoded_bytes_of(body.len());
+        self.begin(Decoder::of_front, encoding, body, bytes_max, share)
+    }
+
+    fn begin(
+        &self,
+        decoder: fn(Encoding, Bytes, usize, &mut Decompressors) -> Decoder,
+        encoding: Encoding,
+        body: Bytes,
+        bytes_max: usize,
+        share: &Reservation,
+    ) -> Work<'_> {
+        let coded_bytes = body.len();
+        let mut decompressors = self.decompressors.borrow_mut();
+        Work {
+            decoder: decoder(encoding, body, bytes_max, &mut decompressors),
+            decoding: self,
+            coded_bytes,
+            reserved_bytes: share.bytes(),
+            cost: Duration::ZERO,
+            is_done: false,
+            permit: None,
+        }
+    }
+}
+
+/// A body that is being decoded.
+pub struct Work<'d> {
+    decoding: &'d Decoding,
+    decoder: Decoder,
+    coded_bytes: usize,
+    /// What was reserved before.
+    reserved_bytes: usize,
+    /// What it has cost so far.
+    cost: Duration,
+    is_done: bool,
+    permit: Option<SemaphorePermit<'d>>,
+}
+
+impl Work<'_> {
+    /// Decodes until `is_enough` is content with the beginning, as it has to be with more than
+    /// `bytes_max`, or to the end. `share` grows by what that takes.
+    pub async fn front(
+        &mut self,
+        bytes_max: usize,
+        share: &mut Reservation,
+        mut is_enough: impl FnMut(&[u8]) -> bool,
+    ) -> Result<&[u8], Rejection> {
         // What was looked at is looked at again when it has doubled, so that a long beginning costs as
         // much as it is long.
         let mut looked_at_bytes = 0;
@@ -92,50 +156,169 @@ impl Decoding {
             }
             is_looked_at && is_enough(decoded)
         };
-        self.run(decoder, FRONT_STEP_BYTES, share, is_enough).await
+        self.run(FRONT_STEP_BYTES, share, is_enough).await?;
+        Ok(self.decoder.output())
     }
 
-    fn decoder(&self, encoding: Encoding, body: Bytes, bytes_max: usize) -> Decoder {
-        let mut decompressors = self.decompressors.borrow_mut();
-        Decoder::new(encoding, body, bytes_max, &mut decompressors)
+    /// The whole body. `share` no longer covers what came, but the decoded form.
+    pub async fn rest(mut self, share: &mut Reservation) -> Result<Bytes, Rejection> {
+        self.decoder.expect_all();
+        self.run(STEP_BYTES, share, |_| false).await?;
+        let coded_bytes = self.coded_bytes;
+        let decoded = self.finish(share);
+        share.shrink(coded_bytes);
+        Ok(decoded)
     }
 
     async fn run(
-        &self,
-        mut decoder: Decoder,
+        &mut self,
         step_bytes: usize,
         share: &mut Reservation,
         mut is_enough: impl FnMut(&[u8]) -> bool,
-    ) -> Result<Bytes, Rejection> {
-        let before = share.bytes();
-        // From the second step on.
-        let mut permit = None;
-        let mut turn_begun = None;
-        loop {
-            let step = decoder.step(step_bytes).map_err(Rejection::Decode)?;
-            if !share.resize(before + decoder.output_bytes() + decoder.state_bytes()) {
-                return Err(Rejection::Overloaded);
+    ) -> Result<(), Rejection> {
+        while !self.is_done {
+            let cost = self.cost + self.decoder.next_step_time();
+            if cost > CHEAP {
+                self.decoding.queue.turn(cost).await;
             }
-            if step == Step::Done || is_enough(decoder.output()) {
+            let begun = Instant::now();
+            let worked = self.take_turn(begun, step_bytes, share, &mut is_enough);
+            let now = Instant::now();
+            let time = now.saturating_duration_since(begun);
+            self.decoding.queue.worked(time, now);
+            self.cost += time;
+            if worked? {
                 break;
             }
-            match turn_begun {
-                None => {
-                    permit = self.turns.acquire().await.ok();
-                    turn_begun = Some(Instant::now());
-                }
-                Some(begun) if Instant::now().duration_since(begun) < TURN => {}
-                Some(_) => {
-                    monoio::time::sleep(PAUSE).await;
-                    turn_begun = Some(Instant::now());
-                }
+            if self.permit.is_none() && self.decoder.output().len() > LARGE_BYTES {
+                self.permit = self.decoding.large.acquire().await.ok();
             }
         }
-        drop(permit);
-        let decoded_bytes = decoder.output_bytes();
-        let decoded = decoder.finish(&mut self.decompressors.borrow_mut());
+        Ok(())
+    }
+
+    /// Works until the time is over; `true` where that was enough.
+    fn take_turn(
+        &mut self,
+        begun: Instant,
+        step_bytes: usize,
+        share: &mut Reservation,
+        is_enough: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Result<bool, Rejection> {
+        loop {
+            let step = self.decoder.step(step_bytes).map_err(Rejection::Decode)?;
+            let held_bytes = self.decoder.output_bytes() + self.decoder.state_bytes();
+            if !share.resize(self.reserved_bytes + held_bytes) {
+                return Err(Rejection::Overloaded);
+            }
+            self.is_done = step == Step::Done;
+            if self.is_done || is_enough(self.decoder.output()) {
+                return Ok(true);
+            }
+            let is_large = self.permit.is_none() && self.decoder.output().len() > LARGE_BYTES;
+            if is_large || Instant::now().saturating_duration_since(begun) >= TURN {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn finish(self, share: &mut Reservation) -> Bytes {
+        let decoded_bytes = self.decoder.output_bytes();
+        let mut decompressors = self.decoding.decompressors.borrow_mut();
+        let decoded = self.decoder.finish(&mut decompressors);
         // A smaller share is always granted.
-        let _ = share.resize(before + decoded_bytes.min(decoded.len().saturating_mul(2)));
-        Ok(decoded)
+        let kept_bytes = decoded_bytes.min(decoded.len().saturating_mul(2));
+        let _ = share.resize(self.reserved_bytes + kept_bytes);
+        decoded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::rc::Rc;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+    use crate::budget::Budget;
+
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
+
+    fn gzip(text: &[u8]) -> Bytes {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text).unwrap();
+        Bytes::from(encoder.finish().unwrap())
+    }
+
+    fn noise(bytes: usize) -> Vec<u8> {
+        let mut state = 1_u32;
+        let noise = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        });
+        noise.take(bytes).collect()
+    }
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
+            .enable_timer()
+            .build()
+            .unwrap();
+        runtime.block_on(future)
+    }
+
+    #[test]
+    fn a_small_body_waits_for_no_large_one() {
+        let large = gzip(&vec![b'x'; 2 * MIB]);
+        // Several steps, so that it has to wait for turns.
+        let small = gzip(&noise(48 * KIB));
+        let order = block_on(async {
+            let decoding = Rc::new(Decoding::default());
+            let budget = Budget::new(256 * MIB);
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let tasks: Vec<_> = std::iter::repeat_n(&large, 2 * LARGE_MAX)
+                .chain([&small])
+                .map(|body| {
+                    let (decoding, order) = (Rc::clone(&decoding), Rc::clone(&order));
+                    let body = body.clone();
+                    let mut share = budget.reservation();
+                    monoio::spawn(async move {
+                        let limits = Limits::default();
+                        let decoding = decoding.decode(Encoding::Gzip, body, &limits, &mut share);
+                        let bytes = decoding.await.map(|decoded| decoded.len());
+                        order.borrow_mut().push(bytes);
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await;
+            }
+            order.take()
+        });
+        assert_eq!(order.first(), Some(&Ok(48 * KIB)));
+        assert_eq!(order.len(), 2 * LARGE_MAX + 1);
+        assert_eq!(order.last(), Some(&Ok(2 * MIB)));
+    }
+
+    #[test]
+    fn of_a_body_whose_front_is_not_wanted_no_more_is_decoded() {
+        let text = [b"{\"dsn\":\"x\"}\n".to_vec(), noise(MIB)].concat();
+        let body = gzip(&text);
+        block_on(async {
+            let decoding = Decoding::default();
+            let budget = Budget::new(64 * MIB);
+            let mut share = budget.reservation();
+            let limits = Limits::default();
+            let mut work = decoding.begin_front(Encoding::Gzip, body, &limits, &share);
+            let has_line = |front: &[u8]| front.contains(&b'\n');
+            let front = work.front(MIB, &mut share, has_line).await.unwrap();
+            assert!(front.len() <= FRONT_STEP_BYTES);
+            assert!(share.bytes() < 128 * KIB, "{}", share.bytes());
+            let decoded = work.rest(&mut share).await.unwrap();
+            assert!(decoded == text);
+        });
     }
 }

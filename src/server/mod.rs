@@ -4,7 +4,7 @@
 //! [`driver`], and stops them or gives them a new [`plan`] when [`signals`] ask for it. A worker
 //! `accept`s its share ([`balance`]) from the common listener and spawns [`inbound`], one SDK connection,
 //! which reads and writes through [`connection`]; [`request`] is the story of one request, with
-//! `key` for what it is routed by, `body` and [`decode`] for its body, and `prepare`, in the `background`,
+//! `key` for what it is routed by, `body` and [`decode`] for its body, which is decoded in a `queue`, and `prepare`, in the `background`,
 //! for the outbounds that want something special, in `turns`: a `part` of it, or a `compression`.
 //! [`gate`] and [`stop`] let it end without losing what it has accepted. [`notify`] tells a service manager
 //! of the start and the end, and [`sight`] is what can be seen of all this from outside.
@@ -27,6 +27,7 @@ mod pace;
 mod part;
 pub mod plan;
 mod prepare;
+mod queue;
 pub mod request;
 pub mod sight;
 pub mod signals;

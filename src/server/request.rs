@@ -79,7 +79,14 @@ impl Exchange {
             is_envelope,
             route,
         };
-        let decoding = arrived.decode(&routing.plan, &mut share, &worker.decoding);
+        let is_routed = |front: &[u8]| {
+            let header_bytes_max = routing.plan.limits.envelope_header_bytes;
+            let scanned = envelope::scan_within(front, header_bytes_max, &mut Vec::new());
+            let key = envelope_key(scanned.ok().as_ref(), front)
+                .ok_or_else(|| refuse_without_key(head, &target, key.as_ref()))?;
+            find_route(routing, &key).map(drop)
+        };
+        let decoding = arrived.decode(&routing.plan, &mut share, &worker.decoding, is_routed);
         let whole = decoding.await?;
         let scanned = match is_envelope {
             true => self.scan_envelope(&routing.plan, &whole),

@@ -10,13 +10,15 @@ use bytes::{Bytes, BytesMut};
 use monoio::buf::{IoBuf, SliceMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::TcpStream;
+use monoio::time::sleep;
 
 use crate::http::head::Parsed;
 use crate::http::response::ResponseHead;
 use crate::limits::Limits;
-use crate::sys::{self, Gather};
+use crate::sys::{self, Gather, MOVED_BYTES_MAX};
 use crate::upstream::probe::{Probe, Watch, read_plain};
 use crate::upstream::tls::TlsStream;
+use crate::upstream::turn::{PAUSE, Turn};
 
 /// How much room a read is given at least. Most messages of this protocol fit one such read.
 pub const READ_BYTES: usize = 16 * 1024;
@@ -152,6 +154,7 @@ pub async fn read_some(
     if room_bytes < bytes_max.min(READ_BYTES / 4) {
         buffer.reserve(READ_BYTES.min(bytes_max));
     }
+    let bytes_max = bytes_max.min(MOVED_BYTES_MAX);
     let end = buffer.capacity().min(filled.saturating_add(bytes_max));
     let room = SliceMut::new(buffer, filled, end);
     let (result, room) = stream.read(room).await;
@@ -162,13 +165,19 @@ pub async fn read_some(
 pub async fn write_all<B: IoBuf>(stream: &mut TcpStream, mut buffer: B) -> (io::Result<()>, B) {
     let mut sent = 0;
     while sent < buffer.bytes_init() {
-        let rest = buffer.slice(sent..);
+        let end = buffer.bytes_init().min(sent + MOVED_BYTES_MAX);
+        let rest = buffer.slice(sent..end);
         let (result, rest) = stream.write(rest).await;
         buffer = rest.into_inner();
         match result {
             Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
             Ok(count) => sent += count,
             Err(error) => return (Err(error), buffer),
+        }
+        if sent == end && sent < buffer.bytes_init() {
+            // Where the kernel takes all at once, nobody else would have a turn. On the heap because
+            // it is rare.
+            Box::pin(sleep(PAUSE)).await;
         }
     }
     (Ok(()), buffer)
@@ -185,7 +194,8 @@ pub async fn write_unless_refused(
 ) -> Option<(io::Result<()>, Vec<u8>)> {
     let mut sent = 0;
     while sent < buffer.len() {
-        let writing = stream.write(buffer.slice(sent..));
+        let end = buffer.len().min(sent + MOVED_BYTES_MAX);
+        let writing = stream.write(buffer.slice(sent..end));
         let (result, rest) = watch.unless_refused(pin!(writing), &mut read).await?;
         buffer = rest.into_inner();
         match result {
@@ -203,20 +213,27 @@ pub async fn write_unless_refused(
 /// Writes all of `gather`.
 async fn write_gather(stream: &mut TcpStream, mut gather: Gather, watch: &mut Watch<'_>) -> Sent {
     let mut result = Ok(());
+    let mut turn = Turn::default();
     while result.is_ok() && !gather.is_sent() {
-        let writing = stream.writev(gather);
-        let written = watch.unless_refused(pin!(writing), read_plain).await;
+        let written = {
+            let writing = pin!(stream.writev(gather));
+            let writing = pin!(watch.unless_refused(writing, read_plain));
+            turn.take(writing).await
+        };
         let Some((count, rest)) = written else {
             return Sent::Refused;
         };
         gather = rest;
         match count {
             Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => gather.advance(count),
+            Ok(count) => {
+                gather.advance(count);
+                if !gather.is_sent() {
+                    watch.begin(stream);
+                    turn.moved(count).await;
+                }
+            }
             Err(error) => result = Err(error),
-        }
-        if !gather.is_sent() {
-            watch.begin(stream);
         }
     }
     let (head, body) = gather.into_parts();

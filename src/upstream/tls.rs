@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -26,6 +27,7 @@ use crate::upstream::origin::TlsIdentity;
 use crate::upstream::probe::{Probe, Watch};
 use crate::upstream::stream::{Found, READ_BYTES, read_into, write_all, write_unless_refused};
 use crate::upstream::tls_failure;
+use crate::upstream::turn::Turn;
 
 /// How much plaintext is encrypted before it is sent. It bounds the memory of a connection that
 /// sends a large body; larger slices were not measurably faster.
@@ -186,8 +188,9 @@ impl TlsStream {
         body: &[u8],
         watch: &mut Watch<'_>,
     ) -> io::Result<bool> {
-        let mut sent = 0;
+        let (mut sent, mut turn) = (0, Turn::default());
         while sent < head.len() + body.len() {
+            let sent_before = sent;
             let slices = [
                 IoSlice::new(head.get(sent..).unwrap_or_default()),
                 IoSlice::new(
@@ -206,14 +209,21 @@ impl TlsStream {
             if sent > DIRECT_BYTES_MIN && !outgoing.is_empty() {
                 watch.begin(&self.tcp);
             }
-            let (tcp, session) = (&mut self.tcp, &mut self.session);
-            let read = |probe: &Probe, buffer: &mut BytesMut| read_early(session, probe, buffer);
-            let writing = write_unless_refused(tcp, outgoing, watch, read);
-            let Some((result, outgoing)) = writing.await else {
+            let written = {
+                let (tcp, session) = (&mut self.tcp, &mut self.session);
+                let read =
+                    |probe: &Probe, buffer: &mut BytesMut| read_early(session, probe, buffer);
+                let writing = pin!(write_unless_refused(tcp, outgoing, watch, read));
+                turn.take(writing).await
+            };
+            let Some((result, outgoing)) = written else {
                 return Ok(false);
             };
             self.put_back(outgoing);
             result?;
+            if sent < head.len() + body.len() {
+                turn.moved(sent - sent_before).await;
+            }
         }
         Ok(true)
     }

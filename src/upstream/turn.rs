@@ -11,17 +11,21 @@ use std::time::Duration;
 
 use monoio::time::sleep;
 
+use crate::sys::MOVED_BYTES_MAX;
+
 /// How many operations in a row may be done at once.
 const READY_MAX: u32 = 64;
 
 /// How long others get their turn then. A task that only woke itself would starve them all the same
 /// on this runtime.
-const PAUSE: Duration = Duration::from_millis(1);
+pub const PAUSE: Duration = Duration::from_millis(1);
 
 /// Counts what one connection got done without waiting.
 #[derive(Default)]
 pub struct Turn {
     ready_in_a_row: u32,
+    /// How much these have moved.
+    moved_bytes: usize,
 }
 
 impl Turn {
@@ -34,16 +38,62 @@ impl Turn {
             polled
         })
         .await;
-        self.ready_in_a_row = if has_waited {
-            0
+        if has_waited {
+            *self = Turn::default();
         } else {
-            self.ready_in_a_row + 1
-        };
+            self.ready_in_a_row += 1;
+        }
         if self.ready_in_a_row >= READY_MAX {
-            self.ready_in_a_row = 0;
+            *self = Turn::default();
             // On the heap because it is rare; every read and write would carry the room for it.
             Box::pin(sleep(PAUSE)).await;
         }
         output
+    }
+
+    /// Takes note of what the last operation has moved. Pauses where that, with those before it that
+    /// did not wait, is as much as one may move.
+    pub async fn moved(&mut self, bytes: usize) {
+        if self.ready_in_a_row > 0 {
+            self.moved_bytes += bytes;
+        }
+        if self.moved_bytes >= MOVED_BYTES_MAX {
+            *self = Turn::default();
+            Box::pin(sleep(PAUSE)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::pin::pin;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// How many pauses there are while so much is moved by operations that are done at once.
+    fn pauses(operations: &[usize]) -> u32 {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
+            .enable_timer()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (mut turn, mut pauses) = (Turn::default(), 0);
+            for bytes in operations {
+                turn.take(pin!(ready(()))).await;
+                let before = Instant::now();
+                turn.moved(*bytes).await;
+                pauses += u32::from(before.elapsed() >= PAUSE / 2 && turn.moved_bytes == 0);
+            }
+            pauses
+        })
+    }
+
+    #[test]
+    fn others_have_their_turn_after_half_a_mebibyte() {
+        assert_eq!(pauses(&[MOVED_BYTES_MAX; 3]), 3);
+        assert_eq!(pauses(&[MOVED_BYTES_MAX / 4; 8]), 2);
+        assert_eq!(pauses(&[100; 10]), 0);
     }
 }

@@ -219,3 +219,60 @@ fn a_body_may_not_stand_for_hundreds_of_times_its_size() {
     assert_eq!(send(&honest).status, 200);
     assert_eq!(upstream.wait_for(2).len(), 2);
 }
+
+#[test]
+fn a_body_whose_first_line_names_no_route_is_refused_for_that_whatever_follows() {
+    let upstream = Upstream::ok();
+    let mirror = Process::start(&config(
+        &[upstream.dsn(KEY_A, 11)],
+        "workers: 1\nadmin: {port: 0}\n",
+    ));
+    let unknown = "7".repeat(32);
+    let send = |header: &str, rest: &[u8], is_broken: bool| {
+        let mut body = GzEncoder::new(Vec::new(), Compression::best());
+        body.write_all(header.as_bytes()).expect("memory");
+        body.write_all(b"\n{\"type\":\"attachment\"}\n")
+            .expect("memory");
+        body.write_all(rest).expect("memory");
+        let mut body = body.finish().expect("memory");
+        if is_broken {
+            body.truncate(body.len() - 16);
+        }
+        let head = format!(
+            "POST /tunnel HTTP/1.1\r\nHost: m\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        mirror
+            .client()
+            .ask(&[head.as_bytes(), &body].concat())
+            .status
+    };
+    let dsn = |key: &str| format!("{{\"dsn\":\"https://{key}@mirror.example/42\"}}");
+    let mut number = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        number.to_be_bytes()[0]
+    });
+    let noise: Vec<u8> = noise.take(MIB / 4).collect();
+    let bomb = vec![0; 17 * MIB];
+    for (header, whole, broken, bombed) in [
+        (dsn(IN_KEY), 200, 400, 413),
+        (dsn(&unknown), 403, 403, 403),
+        (dsn("x"), 400, 400, 400),
+        ("{}".to_owned(), 401, 401, 401),
+    ] {
+        assert_eq!(send(&header, &noise, false), whole, "{header}");
+        assert_eq!(send(&header, &noise, true), broken, "{header}");
+        assert_eq!(send(&header, &bomb, false), bombed, "{header}");
+    }
+    assert_eq!(upstream.wait_for(1).len(), 1);
+    let metrics = mirror.metrics();
+    let rejections = |reason: &str| {
+        let label = format!("reason=\"{reason}\"");
+        metrics.sum("sentry_mirror_rejections_total", &[&label])
+    };
+    assert_eq!(rejections("unknown_key"), 3.0);
+    assert_eq!(rejections("no_envelope_key"), 3.0);
+    assert_eq!(rejections("decode"), 1.0);
+    assert_eq!(rejections("decoded_too_large"), 1.0);
+}

@@ -15,6 +15,7 @@ mod zlib;
 mod zstd;
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Decompress;
@@ -22,6 +23,9 @@ use flate2::Decompress;
 use self::brotli::Brotli;
 use self::gzip::Gzip;
 use self::zstd::Zstd;
+
+/// How long a step takes that has all the input it is given at most, and what makes it slow.
+const STEP_NANOS_MAX: usize = 500_000;
 
 /// The longest header of a coding that is read; the name of a file in gzip's may have any length.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
@@ -154,6 +158,8 @@ pub struct Decoder {
     read_bytes: usize,
     /// The body so far: at most `limit_bytes`, unless the last step failed.
     output: Vec<u8>,
+    /// How long the body is likely to become.
+    likely_bytes: usize,
     limit_bytes: usize,
 }
 
@@ -195,6 +201,19 @@ impl Decoder {
         limit_bytes: usize,
         pool: &mut Decompressors,
     ) -> Decoder {
+        let mut decoder = Decoder::of_front(encoding, input, limit_bytes, pool);
+        decoder.expect_all();
+        decoder
+    }
+
+    /// The same where the rest of the body may not be wanted: no room is made for it until
+    /// [`Decoder::expect_all`].
+    pub fn of_front(
+        encoding: Encoding,
+        input: Bytes,
+        limit_bytes: usize,
+        pool: &mut Decompressors,
+    ) -> Decoder {
         let usual_bytes = input.len().saturating_mul(USUAL_RATIO);
         let (coding, likely_bytes) = match encoding {
             Encoding::Identity => (Coding::Identity, input.len()),
@@ -214,9 +233,16 @@ impl Decoder {
             coding,
             input,
             read_bytes: 0,
-            output: Vec::with_capacity(likely_bytes.min(limit_bytes)),
+            output: Vec::new(),
+            likely_bytes: likely_bytes.min(limit_bytes),
             limit_bytes,
         }
+    }
+
+    /// Makes room for as much as the body is likely to become.
+    pub fn expect_all(&mut self) {
+        let missing_bytes = self.likely_bytes.saturating_sub(self.output.len());
+        self.output.reserve_exact(missing_bytes);
     }
 
     /// Decodes on, up to `slice_bytes` more of output and from a few kilobytes of input, so that a caller
@@ -256,6 +282,14 @@ impl Decoder {
         } else {
             Err(DecodeError::Corrupt)
         }
+    }
+
+    /// How long the next step may take, in the worst case.
+    pub fn next_step_time(&self) -> Duration {
+        let slice_bytes = self.coding.input_slice_bytes();
+        let left_bytes = self.input.len().saturating_sub(self.read_bytes);
+        let nanos = STEP_NANOS_MAX * left_bytes.min(slice_bytes) / slice_bytes;
+        Duration::from_nanos(nanos as u64)
     }
 
     /// The memory the output takes.
