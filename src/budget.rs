@@ -1,21 +1,34 @@
 //! How many bytes a worker may hold for its requests at a time.
 //!
-//! A share is taken before bytes are read or made, and lives as long as anything uses them: the body of
-//! a request, what is decoded from it and by what, the bytes rendered for each outbound, the answers,
-//! and all of that in the background too. So the worst case of a worker is one number of the
-//! configuration, whatever clients send and however slow upstreams are. What a connection holds
-//! besides is small and bounded by the number of connections.
+//! They are taken before bytes are read or made, and for as long as anything uses them: the body of a
+//! request, what is decoded from it and by what, the bytes rendered for each outbound, the answers, and
+//! all of that in the background too. So the worst case of a worker is one number of the configuration,
+//! whatever clients send and however slow upstreams are. What a connection holds besides is small and
+//! bounded by the number of connections.
+//!
+//! Nobody takes what the others need. Each origin has a part of the budget, and so have the requests
+//! without a key: what a part takes, the budget takes as well. A part that holds its share gets more only
+//! while half of the budget is free. The share of an origin counts the bodies, too, that its deliveries
+//! keep alive, though the budget has them already.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::resident::Granted;
 
-/// The bytes one worker may hold.
+/// The bytes one worker may hold, or a part of them.
 pub struct Budget {
+    /// How many there are; of a part, how many are sure.
     limit: Cell<usize>,
     used: Cell<usize>,
-    granted: Granted,
+    kind: Kind,
+}
+
+enum Kind {
+    /// All bytes that a worker may hold.
+    Whole(Granted),
+    /// A part of them.
+    PartOf(Rc<Budget>),
 }
 
 impl Budget {
@@ -24,7 +37,16 @@ impl Budget {
         Rc::new(Budget {
             limit: Cell::new(limit),
             used: Cell::new(0),
-            granted: Granted::new(),
+            kind: Kind::Whole(Granted::new()),
+        })
+    }
+
+    /// A part of it, with a share of `limit` bytes.
+    pub fn part(self: &Rc<Budget>, limit: usize) -> Rc<Budget> {
+        Rc::new(Budget {
+            limit: Cell::new(limit),
+            used: Cell::new(0),
+            kind: Kind::PartOf(Rc::clone(self)),
         })
     }
 
@@ -35,7 +57,10 @@ impl Budget {
 
     /// Sees to it that the process keeps little more memory than is reserved; to be called now and then.
     pub fn look(&self) {
-        self.granted.look(self.used.get());
+        match &self.kind {
+            Kind::Whole(granted) => granted.look(self.used.get()),
+            Kind::PartOf(whole) => whole.look(),
+        }
     }
 
     /// The bytes that are reserved.
@@ -50,65 +75,138 @@ impl Budget {
             bytes: 0,
         }
     }
+
+    /// Lets a delivery begin that takes `own` bytes, and keeps alive `kept` bytes that the whole budget
+    /// has already. `None` where there is no room, or the share is used up.
+    pub fn admit(self: &Rc<Budget>, own: usize, kept: usize) -> Option<Admission> {
+        if !self.has_room(own) {
+            return None;
+        }
+        self.add(own);
+        self.used.set(self.used.get().saturating_add(kept));
+        Some(Admission {
+            budget: Rc::clone(self),
+            own,
+            kept,
+        })
+    }
+
+    /// Whether `bytes` more can be reserved. What a part has room for may be more than its share: the
+    /// largest body is larger than the share of a small budget.
+    fn has_room(&self, bytes: usize) -> bool {
+        let fits = |limit: usize| {
+            let total = self.used.get().checked_add(bytes);
+            total.is_some_and(|total| total <= limit)
+        };
+        match &self.kind {
+            Kind::Whole(_) => fits(self.limit.get()),
+            Kind::PartOf(whole) => {
+                let is_sure = self.used.get() < self.limit.get();
+                whole.has_room(bytes) && (is_sure || whole.is_half_free(bytes))
+            }
+        }
+    }
+
+    /// Whether half of it is free with `bytes` more.
+    fn is_half_free(&self, bytes: usize) -> bool {
+        self.used.get().saturating_add(bytes) <= self.limit.get() / 2
+    }
+
+    fn add(&self, bytes: usize) {
+        self.used.set(self.used.get() + bytes);
+        match &self.kind {
+            Kind::Whole(granted) => granted.change(bytes, self.used.get()),
+            Kind::PartOf(whole) => whole.add(bytes),
+        }
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.set(self.used.get() - bytes);
+        match &self.kind {
+            Kind::Whole(granted) => granted.change(bytes, self.used.get()),
+            Kind::PartOf(whole) => whole.give_back(bytes),
+        }
+    }
 }
 
-/// A share of a [`Budget`], given back when dropped.
+/// Bytes of a [`Budget`], given back when dropped.
 pub struct Reservation {
     budget: Rc<Budget>,
     bytes: usize,
 }
 
 impl Reservation {
-    /// Makes the share `bytes` large; `false`, and no change, where the budget does not allow it.
+    /// Makes it `bytes` large; `false`, and no change, where the budget does not allow it.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
-        // A smaller share is always allowed.
-        let is_allowed = bytes <= self.bytes || self.could_be(bytes);
-        if is_allowed {
-            let others = self.budget.used.get() - self.bytes;
-            self.budget.used.set(others + bytes);
-            let changed = bytes.abs_diff(self.bytes);
-            self.bytes = bytes;
-            self.budget.granted.change(changed, others + bytes);
+        if !self.could_be(bytes) {
+            return false;
         }
-        is_allowed
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.budget.add(more),
+            None => self.budget.give_back(self.bytes - bytes),
+        }
+        self.bytes = bytes;
+        true
     }
 
-    /// Makes the share `bytes` larger; `false`, and no change, where the budget does not allow it.
+    /// Makes it `bytes` larger; `false`, and no change, where the budget does not allow it.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
         self.resize(self.bytes.saturating_add(bytes))
     }
 
-    /// Makes the share `bytes` smaller.
+    /// Makes it `bytes` smaller.
     pub fn shrink(&mut self, bytes: usize) {
-        // A smaller share is always granted.
+        // Less is always granted.
         let _ = self.resize(self.bytes.saturating_sub(bytes));
     }
 
-    /// Whether the share could be `bytes` large now.
+    /// Whether it could be `bytes` large now.
     pub fn could_be(&self, bytes: usize) -> bool {
-        let others = self.budget.used.get() - self.bytes;
-        let total = others.checked_add(bytes);
-        total.is_some_and(|total| total <= self.budget.limit.get())
+        match bytes.checked_sub(self.bytes) {
+            None | Some(0) => true,
+            Some(more) => self.budget.has_room(more),
+        }
     }
 
-    /// How large the share is.
+    /// How large it is.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Another share of the same budget, of no bytes yet.
+    /// Another one of the same budget, of no bytes yet.
     pub fn sibling(&self) -> Reservation {
         self.budget.reservation()
+    }
+
+    /// Goes over from a part to the whole budget, which has these bytes already.
+    pub fn join_whole(&mut self) {
+        if let Kind::PartOf(whole) = &self.budget.kind {
+            let whole = Rc::clone(whole);
+            self.budget.used.set(self.budget.used.get() - self.bytes);
+            self.budget = whole;
+        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let others = self.budget.used.get() - self.bytes;
-        self.budget.used.set(others);
-        self.budget.granted.change(self.bytes, others);
+        self.budget.give_back(self.bytes);
+    }
+}
+
+/// What a delivery under way takes of the share of its origin.
+pub struct Admission {
+    budget: Rc<Budget>,
+    own: usize,
+    kept: usize,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.budget.give_back(self.own);
+        self.budget.used.set(self.budget.used.get() - self.kept);
     }
 }
 
@@ -135,5 +233,77 @@ mod tests {
         assert_eq!(budget.used(), 100);
         other.shrink(101);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_a_part_takes_the_whole_takes_as_well() {
+        let budget = Budget::new(100);
+        let part = budget.part(25);
+        let mut of_part = part.reservation();
+        assert!(of_part.resize(40));
+        assert_eq!((part.used(), budget.used()), (40, 40));
+        let mut other = budget.reservation();
+        assert!(!other.resize(61));
+        assert!(other.resize(60));
+        of_part.shrink(10);
+        assert_eq!((part.used(), budget.used()), (30, 90));
+        drop(of_part);
+        assert_eq!((part.used(), budget.used()), (0, 60));
+    }
+
+    #[test]
+    fn a_part_that_holds_its_share_gets_more_only_while_half_of_the_budget_is_free() {
+        let budget = Budget::new(100);
+        let (one, other) = (budget.part(25), budget.part(25));
+        let mut of_one = one.reservation();
+        assert!(of_one.resize(50));
+        assert!(!of_one.could_be(51) && !of_one.resize(51));
+        // It hinders neither another part nor the whole.
+        let mut of_other = other.reservation();
+        assert!(of_other.resize(24));
+        let mut of_whole = budget.reservation();
+        assert!(of_whole.resize(1));
+        // Its share is sure even then, and what that has room for may be larger.
+        assert!(of_other.resize(49));
+        assert!(!of_other.grow(1));
+        assert!(of_other.resize(20));
+        drop(of_one);
+        assert!(of_whole.resize(45));
+        assert!(of_other.resize(26));
+        assert!(!of_other.grow(1));
+    }
+
+    #[test]
+    fn one_that_goes_over_to_the_whole_leaves_its_part_free() {
+        let budget = Budget::new(100);
+        let part = budget.part(12);
+        let mut reservation = part.reservation();
+        assert!(reservation.resize(30));
+        reservation.join_whole();
+        reservation.join_whole();
+        assert_eq!((part.used(), budget.used()), (0, 30));
+        assert!(reservation.resize(100));
+        drop(reservation);
+        assert_eq!((part.used(), budget.used()), (0, 0));
+    }
+
+    #[test]
+    fn deliveries_that_keep_bodies_alive_count_for_their_origin_and_not_twice() {
+        let budget = Budget::new(100);
+        let (slow, fast) = (budget.part(25), budget.part(25));
+        let mut body = budget.reservation();
+        assert!(body.resize(48));
+        let first = slow.admit(2, 48);
+        assert!(first.is_some());
+        assert_eq!((slow.used(), budget.used()), (50, 50));
+        // Its share is used up, and half of the budget is not free.
+        assert!(slow.admit(1, 0).is_none());
+        assert!(fast.admit(1, 48).is_some());
+        assert!(fast.admit(51, 0).is_none());
+        drop(first);
+        assert_eq!((slow.used(), budget.used()), (0, 48));
+        assert!(slow.admit(1, 48).is_some());
+        drop(body);
+        assert_eq!((slow.used(), fast.used(), budget.used()), (0, 0, 0));
     }
 }

@@ -81,6 +81,23 @@ pub struct Limits {
 pub const DECODED_BYTES_FREE: usize = 16 * 1024 * 1024;
 
 impl Limits {
+    /// The share of each of so many origins in `memory_bytes`. With a quarter, one that does not answer
+    /// leaves most of it to the others, and a healthy one has room for hundreds of megabytes a second. One
+    /// alone takes from nobody.
+    pub fn origin_bytes(&self, origins: usize) -> usize {
+        match origins {
+            0 | 1 => self.memory_bytes,
+            _ => self.memory_bytes / 4,
+        }
+    }
+
+    /// The share of the requests in `memory_bytes` that no configured key is known of yet: anybody can send
+    /// them. What comes over a tunnel is read as far as its first line, or is as large as a browser's
+    /// replay; an eighth is enough for a dozen of the largest of those with the default.
+    pub fn keyless_bytes(&self) -> usize {
+        self.memory_bytes / 8
+    }
+
     /// How large a body of `coded_bytes` on the wire may be when decoded.
     pub fn decoded_bytes_of(&self, coded_bytes: usize) -> usize {
         let by_ratio = coded_bytes.saturating_mul(self.decoded_ratio);

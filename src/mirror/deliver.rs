@@ -32,7 +32,7 @@ use crate::sentry::category::Category;
 use crate::sentry::endpoint::{Endpoint, Shape};
 use crate::sentry::rate_limits::{self, RateLimit};
 use crate::upstream::exchange::{Failure, Request};
-use crate::upstream::pool::Upstream;
+use crate::upstream::pool::{Room, Upstream};
 
 /// What a fan-out works with.
 pub struct Means<'m, K> {
@@ -44,9 +44,11 @@ pub struct Means<'m, K> {
     pub lanes: &'m Rc<Lanes<Delivery<K>>>,
     /// The request's entry in the access log, if there is one.
     pub access: Option<Rc<Entry>>,
-    /// What must live as long as a delivery does: a share of the memory budget, a pass through the
+    /// What must live as long as a delivery does: a reservation in the memory budget, a pass through the
     /// gate that a stopping worker waits at.
     pub kept: K,
+    /// How many bytes of the budget that reserves.
+    pub kept_bytes: usize,
 }
 
 /// The deliveries of one request.
@@ -62,6 +64,7 @@ pub struct FanOut<K> {
     access: Option<Rc<Entry>>,
     started: Instant,
     _kept: K,
+    kept_bytes: usize,
     /// The same for what is made of the body for some outbounds.
     also_kept: RefCell<Option<K>>,
 }
@@ -90,6 +93,7 @@ impl<K: 'static> FanOut<K> {
             access: means.access,
             started: now,
             _kept: means.kept,
+            kept_bytes: means.kept_bytes,
             also_kept: RefCell::new(None),
         });
         let worker = fan_out.counters.worker;
@@ -111,6 +115,11 @@ impl<K: 'static> FanOut<K> {
                 debug_assert!(false, "an outbound without an upstream");
                 continue;
             };
+            let room = upstream.admit(original.held_bytes(outbound), means.kept_bytes);
+            let Some(room) = room else {
+                fan_out.record(index, Err(Failure::Overloaded));
+                continue;
+            };
             means.lanes.start(|mut head| {
                 let body = original.render(outbound, &mut head);
                 let request = Request {
@@ -126,20 +135,21 @@ impl<K: 'static> FanOut<K> {
                     request,
                     begun: now,
                     is_decisive: true,
+                    _room: room,
                 }
             });
         }
         fan_out
     }
 
-    /// Starts a delivery to an outbound, whose outcome `is_decisive` for what the SDK is told; that of
-    /// a further copy is not.
+    /// Starts a delivery to an outbound, which was admitted to its upstream, and whose outcome
+    /// `is_decisive` for what the SDK is told; that of a further copy is not.
     pub fn send(
         self: &Rc<Self>,
         lanes: &Rc<Lanes<Delivery<K>>>,
         index: usize,
         upstream: &Rc<Upstream>,
-        request: Request,
+        (request, room): (Request, Room),
         is_decisive: bool,
     ) {
         if is_decisive {
@@ -154,6 +164,7 @@ impl<K: 'static> FanOut<K> {
             request,
             begun: Instant::now(),
             is_decisive,
+            _room: room,
         });
     }
 
@@ -168,6 +179,11 @@ impl<K: 'static> FanOut<K> {
                 self.record(index, Err(Failure::Panicked));
             }
         }
+    }
+
+    /// How many bytes of the memory budget its request takes, as long as a delivery is under way.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     /// Keeps something for as long as a delivery is under way.
@@ -313,6 +329,8 @@ pub struct Delivery<K> {
     begun: Instant,
     /// Whether its outcome matters to the SDK; that of a further copy does not.
     is_decisive: bool,
+    /// What it takes of its origin's share, until it has ended.
+    _room: Room,
 }
 
 impl<K: 'static> Job for Delivery<K> {

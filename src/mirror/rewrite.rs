@@ -20,7 +20,6 @@ use crate::sentry::auth;
 use crate::sentry::edit::{Edit, Put};
 use crate::span::Span;
 use crate::upstream::exchange::Request;
-use crate::upstream::incoming::SMALL_BYTES;
 use crate::upstream::tls::SENDING_BYTES_MAX as TLS_BYTES_MAX;
 
 /// A shared rest of the body up to this size is copied behind the head all the same: for small
@@ -210,7 +209,7 @@ fn is_within(inner: Span, outer: Span) -> bool {
 
 impl Original<'_> {
     /// The most memory that the delivery to one outbound takes while it is under way, apart from the
-    /// body that all share: what is rendered for it, what of that is ciphertext, a small response.
+    /// body that all share: what is rendered for it, and what of that is ciphertext.
     pub fn held_bytes(&self, outbound: &Outbound) -> usize {
         let rendered = self.head.len() + self.edited_end() + RENDERED_BYTES;
         delivery_bytes(outbound, rendered, self.body.len())
@@ -398,7 +397,7 @@ fn delivery_bytes(outbound: &Outbound, rendered: usize, shared: usize) -> usize 
     } else {
         0
     };
-    rendered + ciphertext + SMALL_BYTES
+    rendered + ciphertext
 }
 
 #[cfg(test)]

@@ -195,6 +195,7 @@ mod tests {
                 lanes: &lanes,
                 access: None,
                 kept: (),
+                kept_bytes: 0,
             };
             let fan_out = FanOut::start(
                 route,
@@ -212,7 +213,8 @@ mod tests {
                     body: Bytes::new(),
                     tail: Vec::new(),
                 };
-                fan_out.send(&lanes, index, &upstream, request, true);
+                let room = upstream.admit(0, 0).unwrap();
+                fan_out.send(&lanes, index, &upstream, (request, room), true);
             });
             let success = || panic!("everything has ended");
             let reply = fan_out.reply(ReplyPolicy::FirstSuccess, PATIENCE, false, success);

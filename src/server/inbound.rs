@@ -124,7 +124,8 @@ impl Exchange {
     async fn handle(&mut self, worker: &Rc<Worker>) -> Next {
         let routing = worker.routing();
         let limits = &routing.plan.limits;
-        let mut share = worker.budget.reservation();
+        // Whose it is, its head has yet to say.
+        let mut share = worker.keyless.reservation();
         let reading = self
             .connection
             .read_head(&mut self.head, &mut share, limits);
@@ -192,7 +193,7 @@ impl Exchange {
             (Err(_), _) => Next::Close,
             (Ok(()), None) if manner.keep_alive => Next::Request,
             (Ok(()), Some(framing)) if manner.keep_alive => {
-                let mut share = worker.budget.reservation();
+                let mut share = worker.keyless.reservation();
                 let discarding = self.connection.discard_body(framing, &mut share, limits);
                 if Box::pin(discarding).await {
                     Next::Request

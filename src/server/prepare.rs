@@ -100,13 +100,17 @@ pub(super) async fn deliver_handled(
                 let made = match &parcel {
                     Ok(parcel) => {
                         let request = original.render_parcel(outbound, parcel);
-                        let bytes = rewrite::held_bytes(outbound, &request);
-                        preparation.reserve(bytes).map(|()| request)
+                        let own = rewrite::held_bytes(outbound, &request);
+                        let kept = fan_out.kept_bytes() + preparation.share.bytes();
+                        let room = upstream.admit(own, kept).ok_or(Missing::Memory);
+                        room.map(|room| (request, room))
                     }
                     Err(missing) => Err(*missing),
                 };
                 match made {
-                    Ok(request) => fan_out.send(&worker.lanes, *place, upstream, request, is_first),
+                    Ok(admitted) => {
+                        fan_out.send(&worker.lanes, *place, upstream, admitted, is_first);
+                    }
                     Err(missing) if is_first => fan_out.record(*place, Err(missing.into())),
                     Err(missing) => fan_out.note(*place, &Err(missing.into())),
                 }

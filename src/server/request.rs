@@ -37,6 +37,7 @@ use crate::server::key::{envelope_key, find_route, refuse_without_key, route_in_
 use crate::server::plan::Plan;
 use crate::server::worker::{Routing, Worker};
 use crate::span::Span;
+use crate::upstream::incoming::SMALL_BYTES;
 
 impl Exchange {
     /// The reply to the request whose head is `head`; says in `course` how far it came.
@@ -69,6 +70,7 @@ impl Exchange {
         course.route = route;
         if let Some(route) = route {
             self.refuse_loop(route, head)?;
+            share.join_whole();
         }
         let encoding = Encoding::of(self.head.values(FieldName::ContentEncoding, head))
             .map_err(|_| Rejection::Encoding)?;
@@ -116,6 +118,7 @@ impl Exchange {
         if is_tunnelled {
             course.route = Some(route);
             self.refuse_loop(route, head)?;
+            share.join_whole();
         }
         let passed_on = PassedOn {
             client_address: routing.plan.forward_client_ip,
@@ -168,11 +171,13 @@ impl Exchange {
         let count = if is_dialog { 1 } else { route.outbounds.len() };
         let outbounds = route.outbounds.iter().take(count);
         let is_as_it_is = |outbound: &&Outbound| outbound.handling.is_none() || is_dialog;
-        let held_bytes = outbounds
+        let rendered_bytes: usize = outbounds
             .filter(is_as_it_is)
             .map(|outbound| original.held_bytes(outbound))
             .sum();
-        if !share.grow(held_bytes) {
+        // A small answer lives until the slowest delivery has ended; what is rendered does not.
+        let kept_bytes = share.bytes() + count * SMALL_BYTES;
+        if !share.could_be(kept_bytes + rendered_bytes) || !share.resize(kept_bytes) {
             return Err(Rejection::Overloaded.into());
         }
         let means = Means {
@@ -181,6 +186,7 @@ impl Exchange {
             lanes: &worker.lanes,
             access,
             kept: (share, worker.gate.enter()),
+            kept_bytes,
         };
         let items = || sent.items();
         let endpoint = sent.target.endpoint;

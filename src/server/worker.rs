@@ -126,16 +126,19 @@ impl Routing {
         let known: HashMap<*const SharedOrigin, &Rc<Upstream>> = known
             .map(|upstream| (Arc::as_ptr(upstream.origin()), upstream))
             .collect();
+        let share_bytes = limits.origin_bytes(plan.origins.len());
         let upstream = |origin: &Arc<SharedOrigin>| {
             let known = known.get(&Arc::as_ptr(origin)).copied();
             let limits = Rc::clone(&limits);
-            match known {
+            let upstream = match known {
                 Some(known) => {
                     known.set_limits(limits);
                     Rc::clone(known)
                 }
                 None => Rc::new(Upstream::new(Arc::clone(origin), limits, budget, worker)),
-            }
+            };
+            upstream.set_share(share_bytes);
+            upstream
         };
         let upstreams = plan.origins.iter().map(upstream).collect();
         Routing { plan, upstreams }
@@ -146,6 +149,8 @@ impl Routing {
 pub struct Worker {
     /// The bytes it may hold for its requests.
     pub budget: Rc<Budget>,
+    /// Those of them for requests that no configured key is known of.
+    pub keyless: Rc<Budget>,
     /// What carries deliveries.
     pub lanes: Rc<Lanes<Delivery<(Reservation, Pass)>>>,
     /// What undoes content codings.
@@ -261,8 +266,10 @@ impl Worker {
         balance: Balance,
     ) -> Worker {
         let budget = Budget::new(plan.limits.memory_bytes);
+        let keyless = budget.part(plan.limits.keyless_bytes());
         let routing = RefCell::new(Rc::new(Routing::new(plan, &budget, index)));
         Worker {
+            keyless,
             budget,
             lanes: Lanes::new(),
             decoding: Decoding::default(),
@@ -331,6 +338,7 @@ impl Worker {
     /// Goes over to another plan.
     fn adopt(&self, plan: Arc<Plan>) {
         self.budget.set_limit(plan.limits.memory_bytes);
+        self.keyless.set_limit(plan.limits.keyless_bytes());
         let routing = self.routing().adapted_to(plan, &self.budget, self.index);
         *self.routing.borrow_mut() = Rc::new(routing);
         // There may be room for more of them now.

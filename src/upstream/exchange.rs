@@ -77,8 +77,8 @@ pub enum Failure {
     TooLarge,
     /// The whole exchange took longer than `timeouts.exchange`.
     Timeout,
-    /// `limits.in_flight` deliveries to this origin are under way already, or `limits.memory_bytes`
-    /// leave no room to make this one.
+    /// `limits.in_flight` deliveries to this origin are under way already, or those take its share of
+    /// `limits.memory_bytes`, or that leaves no room to make this one.
     Overloaded,
     /// The upstream failed too often and is left alone for a while.
     Paused,
@@ -132,7 +132,7 @@ impl fmt::Display for Failure {
             ),
             Failure::Timeout => f.write_str("no complete response within timeouts.exchange"),
             Failure::Overloaded => f.write_str(
-                "limits.in_flight deliveries are under way already, or no memory is left to make this one",
+                "limits.in_flight deliveries are under way already, or they take the share of this origin in limits.memory_bytes, or no memory is left to make this one",
             ),
             Failure::Paused => f.write_str("left alone after repeated failures"),
             Failure::Filtered => f.write_str("none of it is of the outbound's categories"),

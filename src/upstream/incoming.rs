@@ -15,8 +15,8 @@ use crate::upstream::response::Share;
 use crate::upstream::stream::{READ_BYTES, Stream};
 use crate::upstream::turn::Turn;
 
-/// Responses up to this size, head included, are not counted by themselves: each delivery has room for
-/// one in the share of its request.
+/// Responses up to this size, head included, are not counted by themselves: each request has room for one
+/// from every outbound.
 pub const SMALL_BYTES: usize = 4 * 1024;
 
 /// The read side of a connection.

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use monoio::time::{sleep, timeout};
 use tracing::debug;
 
-use crate::budget::Budget;
+use crate::budget::{Admission, Budget};
 use crate::deadline::in_time;
 use crate::limits::Limits;
 use crate::upstream::breaker::Breaker;
@@ -53,6 +53,7 @@ const CLOSING_PAUSE: Duration = Duration::from_millis(1);
 pub struct Upstream {
     shared: Arc<SharedOrigin>,
     limits: RefCell<Rc<Limits>>,
+    /// The origin's part of the worker's budget.
     budget: Rc<Budget>,
     idle: RefCell<VecDeque<Box<Kept>>>,
     /// Deliveries that wait for a connection, in order. One that is gone has left nothing behind.
@@ -64,6 +65,9 @@ pub struct Upstream {
     breaker: Breaker,
     worker: usize,
 }
+
+/// What a delivery takes of the memory budget, given back when dropped.
+pub struct Room(#[expect(dead_code, reason = "it is there to be dropped")] Admission);
 
 /// A delivery that waits for a connection.
 #[derive(Default)]
@@ -87,8 +91,8 @@ struct Opened {
 }
 
 impl Upstream {
-    /// An upstream without any connection yet, of the worker with this number. What it reads counts
-    /// against `budget`.
+    /// An upstream without any connection yet, of the worker with this number. What it takes is a part of
+    /// `budget`, without a bound of its own until [`Upstream::set_share`].
     pub fn new(
         shared: Arc<SharedOrigin>,
         limits: Rc<Limits>,
@@ -98,7 +102,7 @@ impl Upstream {
         Upstream {
             shared,
             limits: RefCell::new(limits),
-            budget: Rc::clone(budget),
+            budget: budget.part(usize::MAX),
             idle: RefCell::default(),
             waiting: RefCell::default(),
             in_flight: Cell::new(0),
@@ -112,6 +116,17 @@ impl Upstream {
     /// Goes on with other limits; deliveries under way end as they began.
     pub fn set_limits(&self, limits: Rc<Limits>) {
         *self.limits.borrow_mut() = limits;
+    }
+
+    /// Changes its share of the worker's budget.
+    pub fn set_share(&self, bytes: usize) {
+        self.budget.set_limit(bytes);
+    }
+
+    /// Room for a delivery that takes `own` bytes, and keeps alive `kept` bytes that its request has
+    /// reserved. `None` where there is none, or deliveries to this origin take its share.
+    pub fn admit(&self, own: usize, kept: usize) -> Option<Room> {
+        self.budget.admit(own, kept).map(Room)
     }
 
     fn limits(&self) -> Rc<Limits> {

@@ -69,7 +69,7 @@ impl Response {
     }
 }
 
-/// A share of the memory budget that lives as long as any copy of a response. It says nothing about
+/// A reservation in the memory budget that lives as long as any copy of a response. It says nothing about
 /// the response, so all are equal.
 #[derive(Clone, Default)]
 pub struct Share(Option<Rc<Reservation>>);

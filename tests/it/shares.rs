@@ -2,7 +2,7 @@
 //! others need.
 
 use crate::support::{
-    Action, Client, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
+    Action, Client, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -27,6 +27,22 @@ fn other_request(body: &[u8]) -> Vec<u8> {
         body.len()
     );
     [head.as_bytes(), body].concat()
+}
+
+/// The same over a tunnel: only the envelope says where it goes.
+fn tunnelled(body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /tunnel HTTP/1.1\r\nHost: m\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// An envelope for the second route, with `bytes` more in it.
+fn other_envelope(bytes: usize) -> Vec<u8> {
+    let mut envelope = envelope(ID).replace(IN_KEY, OTHER_KEY).into_bytes();
+    envelope.resize(envelope.len() + bytes, b'x');
+    envelope
 }
 
 fn assert_served(mirror: &Process) {
@@ -86,4 +102,95 @@ fn answers_that_are_only_declared_leave_the_budget_to_others() {
         0.0 < held_bytes && held_bytes < 1_000_000.0
     });
     drop(hogs);
+}
+
+/// A budget that forty of the bodies below fill.
+const SMALL: &str =
+    "reply_timeout: 100ms\nlimits: {memory_bytes: 4MiB, body_bytes: 1MiB, decoded_bytes: 1MiB}";
+const BODY_BYTES: usize = 100_000;
+
+fn overloaded(mirror: &Process, route: u32) -> f64 {
+    let labels = [
+        &format!("mirror.example.com/{route}\"")[..],
+        "outcome=\"overloaded\"",
+    ];
+    mirror
+        .metrics()
+        .sum("sentry_mirror_deliveries_total", &labels)
+}
+
+#[test]
+fn an_origin_that_does_not_answer_takes_no_other_route_down() {
+    let (upstream, silent) = (Upstream::ok(), Upstream::start(|_, _| Action::Hang));
+    let mirror = mirror(&upstream, &[silent.dsn(KEY_B, 22)], SMALL);
+    let mut client = mirror.client();
+    let request = other_request(&other_envelope(BODY_BYTES));
+    let statuses: Vec<u16> = (0..60).map(|_| client.ask(&request).status).collect();
+    // Its own are dropped once they hold half of the budget.
+    let (assumed, refused) = statuses.split_at(silent.received().len());
+    assert!((10..20).contains(&assumed.len()), "{statuses:?}");
+    assert!(assumed.iter().all(|status| *status == 200), "{statuses:?}");
+    assert!(refused.iter().all(|status| *status == 503), "{statuses:?}");
+    assert_eq!(overloaded(&mirror, 43), refused.len() as f64);
+    // What others send is served, also what is large.
+    assert_served(&mirror);
+    let mut large = envelope(ID).into_bytes();
+    large.resize(900_000, b'x');
+    assert_eq!(mirror.client().ask(&envelope_request(&large)).status, 200);
+    assert_eq!(overloaded(&mirror, 42), 0.0);
+}
+
+#[test]
+fn an_outbound_that_does_not_answer_loses_its_own_deliveries_alone() {
+    let (upstream, silent) = (Upstream::ok(), Upstream::start(|_, _| Action::Hang));
+    let others = [upstream.dsn(KEY_A, 12), silent.dsn(KEY_B, 22)];
+    let mirror = mirror(&upstream, &others, SMALL);
+    let mut client = mirror.client();
+    let request = other_request(&other_envelope(BODY_BYTES));
+    for _ in 0..60 {
+        assert_eq!(client.ask(&request).status, 200);
+    }
+    upstream.wait_for(60);
+    let delivered = silent.received().len();
+    assert!((10..20).contains(&delivered), "{delivered}");
+    assert_eq!(overloaded(&mirror, 43), 60.0 - delivered as f64);
+    assert_served(&mirror);
+}
+
+#[test]
+fn requests_without_a_key_leave_room_for_those_with_one() {
+    let upstream = Upstream::ok();
+    let mirror = mirror(&upstream, &[upstream.dsn(KEY_B, 22)], SMALL);
+    let hogs: Vec<Client> = (0..60)
+        .map(|_| {
+            let mut hog = mirror.client();
+            let request = tunnelled(&[b'x'; BODY_BYTES]);
+            hog.send(&request[..request.len() - 1]);
+            hog
+        })
+        .collect();
+    let rejected = "sentry_mirror_rejections_total{reason=\"overloaded\"}";
+    mirror.wait_for_metrics(|metrics| metrics.of(rejected) > 0.0);
+    assert_served(&mirror);
+    let mut large = envelope(ID).into_bytes();
+    large.resize(900_000, b'x');
+    assert_eq!(mirror.client().ask(&envelope_request(&large)).status, 200);
+    drop(hogs);
+    mirror.wait_for_metrics(|metrics| metrics.of("sentry_mirror_request_memory_bytes") == 0.0);
+    let request = tunnelled(&other_envelope(900_000));
+    assert_eq!(mirror.client().ask(&request).status, 200);
+}
+
+#[test]
+fn a_tunnel_to_an_origin_that_does_not_answer_leaves_other_tunnels_open() {
+    let (upstream, silent) = (Upstream::ok(), Upstream::start(|_, _| Action::Hang));
+    let mirror = mirror(&upstream, &[silent.dsn(KEY_B, 22)], SMALL);
+    let mut client = mirror.client();
+    let request = tunnelled(&other_envelope(BODY_BYTES));
+    while client.ask(&request).status == 200 {}
+    assert!(overloaded(&mirror, 43) > 0.0);
+    let request = tunnelled(envelope(ID).as_bytes());
+    for _ in 0..10 {
+        assert_eq!(client.ask(&request).status, 200);
+    }
 }
