@@ -44,6 +44,15 @@ const DIRECT_BYTES_MIN: usize = 32 * 1024;
 /// one begins with.
 const KEPT_BYTES: usize = 32 * 1024;
 
+/// How many bytes of TLS may come for one answer, or in a handshake, above twice the plaintext in them. A
+/// handshake has some thousand, and a session ticket a few hundred; a server that sends more is none to talk
+/// to. Digesting so much takes some milliseconds.
+const SILENT_BYTES_MAX: usize = 256 * 1024;
+
+/// How many reads in a row may bring no plaintext before others have their turn. Those of a large answer end
+/// within a record now and then.
+const SILENT_READS_MAX: u32 = 2;
+
 /// How many sessions are remembered to be resumed, over all origins and workers. A resumed
 /// handshake costs less than half of a full one.
 const RESUMED_SESSIONS: usize = 1024;
@@ -142,6 +151,11 @@ pub struct TlsStream {
     outgoing: Vec<u8>,
     /// Ciphertext that came in; empty between uses, kept for its memory.
     incoming: BytesMut,
+    turn: Turn,
+    /// How many bytes have come for the current answer above twice its plaintext.
+    silent_bytes: usize,
+    /// How many reads in a row have brought no plaintext.
+    silent_reads: u32,
 }
 
 impl TlsStream {
@@ -169,6 +183,9 @@ impl TlsStream {
             session,
             outgoing: Vec::new(),
             incoming: BytesMut::new(),
+            turn: Turn::default(),
+            silent_bytes: 0,
+            silent_reads: 0,
         };
         while stream.session.is_handshaking() {
             stream.flush().await?;
@@ -188,6 +205,7 @@ impl TlsStream {
         body: &[u8],
         watch: &mut Watch<'_>,
     ) -> io::Result<bool> {
+        self.silent_bytes = 0;
         let (mut sent, mut turn) = (0, Turn::default());
         while sent < head.len() + body.len() {
             let sent_before = sent;
@@ -277,15 +295,33 @@ impl TlsStream {
         buffer.resize(filled + waiting.max(1), 0);
         let room = buffer.get_mut(filled..).unwrap_or_default();
         let taken = self.session.reader().read(room);
-        buffer.truncate(filled + taken.as_ref().copied().unwrap_or(0));
+        let count = taken.as_ref().copied().unwrap_or(0);
+        buffer.truncate(filled + count);
+        if count > 0 {
+            self.silent_reads = 0;
+            self.silent_bytes = self.silent_bytes.saturating_sub(2 * count);
+        }
         taken
     }
 
-    /// Reads ciphertext once and lets the session digest it.
+    /// Reads ciphertext once and lets the session digest it. Messages without plaintext are a lot of work for
+    /// their size, and where they come as fast as they are read no read has to wait: others get their turn, and
+    /// there is an end.
     async fn fill(&mut self) -> io::Result<()> {
+        if self.silent_reads >= SILENT_READS_MAX {
+            self.turn.give_way().await;
+        }
         let incoming = std::mem::take(&mut self.incoming);
-        let (result, mut incoming) = read_into(&mut self.tcp, incoming).await;
+        let (result, mut incoming) = {
+            let reading = pin!(read_into(&mut self.tcp, incoming));
+            self.turn.take(reading).await
+        };
         let count = result?;
+        self.silent_reads = self.silent_reads.saturating_add(1);
+        self.silent_bytes += count;
+        if self.silent_bytes > SILENT_BYTES_MAX {
+            return Err(tls_failure::endless());
+        }
         let mut unread: &[u8] = &incoming;
         if count == 0 {
             // The session must see the end, to tell an orderly close from a cut connection.

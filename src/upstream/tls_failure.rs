@@ -33,6 +33,12 @@ pub(super) fn later(error: io::Error) -> io::Error {
     }
 }
 
+/// That a server goes on without ever coming to data.
+pub(super) fn endless() -> io::Error {
+    let words = "the server sends TLS messages, such as session tickets, without end and no data";
+    io::Error::new(io::ErrorKind::InvalidData, words)
+}
+
 fn tls(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }

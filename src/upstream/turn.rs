@@ -44,11 +44,18 @@ impl Turn {
             self.ready_in_a_row += 1;
         }
         if self.ready_in_a_row >= READY_MAX {
-            *self = Turn::default();
+            self.give_way().await;
+        }
+        output
+    }
+
+    /// A pause, unless the last operation had to wait anyway. For one that was done at once and was more
+    /// work than most.
+    pub async fn give_way(&mut self) {
+        if std::mem::take(self).ready_in_a_row > 0 {
             // On the heap because it is rare; every read and write would carry the room for it.
             Box::pin(sleep(PAUSE)).await;
         }
-        output
     }
 
     /// Takes note of what the last operation has moved. Pauses where that, with those before it that
@@ -58,8 +65,7 @@ impl Turn {
             self.moved_bytes += bytes;
         }
         if self.moved_bytes >= MOVED_BYTES_MAX {
-            *self = Turn::default();
-            Box::pin(sleep(PAUSE)).await;
+            self.give_way().await;
         }
     }
 }

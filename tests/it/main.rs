@@ -18,6 +18,7 @@
 //! - `shortage`: no file descriptors left.
 //! - `departures`: clients that vanish, and a mirror that stops under load.
 //! - `tls`: private certificate authorities.
+//! - `tickets`: servers that send messages of TLS without end.
 //! - `load`: many requests, many connections, many workers.
 //! - `loops`: a mirror that would feed itself.
 //! - `endpoints`: every endpoint, method and place of the key.
@@ -85,6 +86,7 @@ mod shortage;
 mod signals;
 mod statsd;
 mod support;
+mod tickets;
 mod tidy;
 mod tls;
 mod unasked;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::process::file;
@@ -24,12 +25,17 @@ impl Authority {
     }
 
     pub(crate) fn server_config(&self, name: &str) -> ServerConfig {
+        self.server_config_with(name, ring::default_provider())
+    }
+
+    /// The same with cryptography of the test's own.
+    pub(crate) fn server_config_with(&self, name: &str, provider: CryptoProvider) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(vec![name.to_owned()])
             .unwrap()
             .signed_by(&key, &self.issuer)
             .unwrap();
-        server_config(&certificate, &key)
+        server_config(&certificate, &key, provider)
     }
 
     /// A server with a certificate as `params` say, which this authority has signed, and that certificate.
@@ -73,7 +79,7 @@ impl Certified {
     }
 
     pub(crate) fn server_config(&self) -> ServerConfig {
-        server_config(&self.certificate, &self.key)
+        server_config(&self.certificate, &self.key, ring::default_provider())
     }
 
     pub(crate) fn pem(&self) -> String {
@@ -86,10 +92,13 @@ pub(crate) fn ca_file(pem: &str) -> String {
     format!("tls: {{ca_file: {}}}", file("ca.pem", pem).display())
 }
 
-fn server_config(certificate: &Certificate, key: &KeyPair) -> ServerConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+fn server_config(
+    certificate: &Certificate,
+    key: &KeyPair,
+    provider: CryptoProvider,
+) -> ServerConfig {
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    ServerConfig::builder_with_provider(provider)
+    ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()

@@ -1,0 +1,214 @@
+//! Servers that send messages which only TLS itself has a use for, without end and as fast as they can: that
+//! ends with an error that names it, and holds up nobody else.
+//!
+//! A rustls server would send them all in one flight, and a client of rustls ends that itself. So this one has
+//! a cipher of its own, which turns a certain word into a session ticket, in a record by itself.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+use rustls::crypto::cipher::{
+    AeadKey, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundOpaqueMessage,
+    OutboundPlainMessage, Tls13AeadAlgorithm, UnsupportedOperationError,
+};
+use rustls::crypto::{CipherSuiteCommon, CryptoProvider, ring};
+use rustls::{
+    ConnectionTrafficSecrets, ContentType, ServerConfig, ServerConnection, StreamOwned,
+    SupportedCipherSuite, Tls13CipherSuite,
+};
+
+use crate::support::tls::Authority;
+use crate::support::{KEY_A, KEY_B, PATIENCE, Process, Upstream, envelope, envelope_request};
+
+/// What a server writes to send a ticket.
+const WORD: &[u8] = b"a session ticket, please";
+
+/// A NewSessionTicket (RFC 8446 section 4.6.1) for a minute, without a nonce, of a thousand bytes.
+fn ticket() -> Vec<u8> {
+    let mut ticket = vec![4, 0, 3, 245, 0, 0, 0, 60, 0, 0, 0, 1, 0, 3, 232];
+    ticket.resize(ticket.len() + 1000, 7);
+    // No extensions.
+    ticket.extend([0, 0]);
+    ticket
+}
+
+struct Algorithm(&'static dyn Tls13AeadAlgorithm);
+
+impl Tls13AeadAlgorithm for Algorithm {
+    fn encrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
+        Box::new(Encrypter(self.0.encrypter(key, iv)))
+    }
+
+    fn decrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageDecrypter> {
+        self.0.decrypter(key, iv)
+    }
+
+    fn key_len(&self) -> usize {
+        self.0.key_len()
+    }
+
+    fn extract_keys(
+        &self,
+        key: AeadKey,
+        iv: Iv,
+    ) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
+        self.0.extract_keys(key, iv)
+    }
+}
+
+struct Encrypter(Box<dyn MessageEncrypter>);
+
+impl MessageEncrypter for Encrypter {
+    fn encrypt(
+        &mut self,
+        message: OutboundPlainMessage<'_>,
+        number: u64,
+    ) -> Result<OutboundOpaqueMessage, rustls::Error> {
+        if message.payload.to_vec() != WORD {
+            return self.0.encrypt(message, number);
+        }
+        let ticket = OutboundPlainMessage {
+            typ: ContentType::Handshake,
+            version: message.version,
+            payload: OutboundChunks::Single(&ticket()),
+        };
+        self.0.encrypt(ticket, number)
+    }
+
+    fn encrypted_payload_len(&self, payload_len: usize) -> usize {
+        self.0.encrypted_payload_len(payload_len)
+    }
+}
+
+/// Cryptography with such a cipher.
+fn provider() -> CryptoProvider {
+    let SupportedCipherSuite::Tls13(suite) = ring::cipher_suite::TLS13_AES_128_GCM_SHA256 else {
+        panic!("a suite of TLS 1.3");
+    };
+    let suite = Tls13CipherSuite {
+        common: CipherSuiteCommon {
+            suite: suite.common.suite,
+            hash_provider: suite.common.hash_provider,
+            confidentiality_limit: suite.common.confidentiality_limit,
+        },
+        hkdf_provider: suite.hkdf_provider,
+        aead_alg: Box::leak(Box::new(Algorithm(suite.aead_alg))),
+        quic: None,
+    };
+    CryptoProvider {
+        cipher_suites: vec![SupportedCipherSuite::Tls13(Box::leak(Box::new(suite)))],
+        ..ring::default_provider()
+    }
+}
+
+/// A server that answers each request with that many tickets, and then with 200. `ended` hears of
+/// each connection that ends.
+fn server(config: ServerConfig, tickets: usize, ended: Sender<()>) -> SocketAddr {
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let ended = ended.clone();
+            thread::spawn(move || {
+                let _ = serve(StreamOwned::new(session, stream), tickets);
+                ended.send(())
+            });
+        }
+    });
+    address
+}
+
+fn serve(stream: StreamOwned<ServerConnection, TcpStream>, tickets: usize) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut length = 0;
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            if let Some(value) = line.strip_prefix("Content-Length: ") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        reader.read_exact(&mut vec![0; length])?;
+        let stream = reader.get_mut();
+        for _ in 0..tickets {
+            stream.write_all(WORD)?;
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")?;
+    }
+}
+
+/// The inbound key of the other route.
+const OTHER_KEY: &str = "fedcba9876543210fedcba9876543210";
+
+/// A mirror with a route to the server at `address`, and another route to `other`.
+fn mirror(authority: &Authority, address: SocketAddr, other: &Upstream, driver: &str) -> Process {
+    let extra = format!(
+        "workers: 1\ndriver: {driver}\nreply_timeout: 15s\nadmin: {{port: 0}}\n{}",
+        authority.ca_file()
+    );
+    let outbound = format!("https://{KEY_A}@localhost:{}/11", address.port());
+    let config = crate::support::config(&[outbound], &extra);
+    let other = format!(
+        "\n  - inbound: http://{OTHER_KEY}@mirror.example.com/43\n    outbound: [{}]\n",
+        other.dsn(KEY_B, 12)
+    );
+    Process::start(&(config.trim_end().to_owned() + &other))
+}
+
+fn request() -> Vec<u8> {
+    envelope_request(envelope("9ec79c33ec9942ab8353589fcb2e04dc").as_bytes())
+}
+
+#[test]
+fn tickets_without_end_end_the_connection_and_hold_up_no_other_route() {
+    for driver in ["auto", "epoll"] {
+        let authority = Authority::new();
+        let config = authority.server_config_with("localhost", provider());
+        let (ends, ended) = channel();
+        let address = server(config, usize::MAX, ends);
+        let other = Upstream::ok();
+        let mirror = mirror(&authority, address, &other, driver);
+        let mut client = mirror.client();
+        client.send(&request());
+        // While tickets come.
+        let text = String::from_utf8(request()).unwrap();
+        let another = text.replace(crate::support::IN_KEY, OTHER_KEY);
+        assert_eq!(mirror.client().ask(another.as_bytes()).status, 200);
+        assert_eq!(client.response().status, 503);
+        let line = mirror.wait_for_line("upstream does not answer");
+        let words = "TLS messages, such as session tickets, without end and no data";
+        assert!(line.contains(words), "{line}");
+        ended.recv_timeout(PATIENCE).unwrap();
+        let outcome = [r#"outcome="receive""#];
+        let metrics = mirror.metrics();
+        assert_eq!(metrics.sum("sentry_mirror_deliveries_total", &outcome), 1.0);
+    }
+}
+
+#[test]
+fn some_tickets_before_each_answer_are_no_harm() {
+    for driver in ["auto", "epoll"] {
+        let authority = Authority::new();
+        let config = authority.server_config_with("localhost", provider());
+        let (ends, _ended) = channel();
+        let address = server(config, 10, ends);
+        let other = Upstream::ok();
+        let mirror = mirror(&authority, address, &other, driver);
+        let mut client = mirror.client();
+        // More bytes of tickets over one connection than are allowed for one answer.
+        for _ in 0..40 {
+            assert_eq!(client.ask(&request()).status, 200);
+        }
+        let opened = "sentry_mirror_upstream_connections_opened_total";
+        assert_eq!(mirror.metrics().sum(opened, &[]), 1.0);
+    }
+}
