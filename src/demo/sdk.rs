@@ -6,7 +6,6 @@
 //! the envelope headers are those of sentry-python 2.75, @sentry/node 10.78 and @sentry/browser 11.12
 //! with the option `tunnel`. The contents are made up.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use flate2::Compression;
@@ -132,75 +131,42 @@ fn replay(dsn: &Dsn) -> io::Result<Sending> {
 }
 
 fn error_event() -> Value {
-    let frame = |file: &str, function: &str, line: u32, code: &str| {
-        json!({
-            "filename": file, "abs_path": format!("/srv/{file}"), "module": "shop",
-            "function": function, "lineno": line, "context_line": code, "in_app": true,
-        })
-    };
     json!({
         "event_id": ERROR_ID,
-        "level": "error",
         "timestamp": "2026-11-23T15:32:05.897031Z",
         "platform": "python",
         "environment": "production",
         "release": "shop@1.2.3",
-        "server_name": "web-7",
         "transaction": "/checkout",
         "exception": { "values": [{
             "type": "ZeroDivisionError",
             "value": "division by zero",
-            "module": null,
-            "mechanism": { "type": "django", "handled": false },
-            "stacktrace": { "frames": [
-                frame("shop/views.py", "checkout", 88, "    total = basket.total()"),
-                frame("shop/basket.py", "total", 31, "    return self.split(self.sum())"),
-                frame("shop/basket.py", "split", 47, "    return amount / len(self.payers)"),
-            ] },
+            "stacktrace": { "frames": [{
+                "filename": "shop/basket.py", "function": "split", "lineno": 47,
+                "context_line": "    return amount / len(self.payers)", "in_app": true,
+            }] },
         }] },
-        "breadcrumbs": { "values": [
-            { "type": "http", "category": "httplib", "timestamp": "2026-11-23T15:32:05.511209Z",
-              "data": { "url": "http://stock.internal/reserve", "method": "POST", "status_code": 200 } },
-            { "type": "log", "category": "shop", "level": "warning",
-              "timestamp": "2026-11-23T15:32:05.702118Z", "message": "basket without payers" },
-        ] },
-        "contexts": {
-            "runtime": { "name": "CPython", "version": "3.13.2" },
-            "trace": { "trace_id": TRACE_ID, "span_id": "9e2a1c5b7d3f4e60", "op": "http.server" },
-        },
+        "contexts": { "trace": { "trace_id": TRACE_ID, "span_id": "9e2a1c5b7d3f4e60" } },
         "sdk": { "name": "sentry.python.django", "version": "2.75.0" },
     })
 }
 
 fn transaction_event() -> Value {
-    let span = |id: &str, op: &str, description: &str, start: f64, end: f64| {
-        json!({
-            "span_id": id, "parent_span_id": "b0e6f15b45c36b12", "trace_id": TRACE_ID,
-            "op": op, "description": description, "start_timestamp": start, "timestamp": end,
-        })
-    };
     json!({
         "event_id": TRANSACTION_ID,
         "type": "transaction",
         "transaction": "POST /checkout",
-        "transaction_info": { "source": "route" },
         "platform": "node",
-        "environment": "production",
         "release": "shop@1.2.3",
         "start_timestamp": 1_795_447_925.871,
         "timestamp": 1_795_447_926.102,
-        "contexts": { "trace": {
-            "trace_id": TRACE_ID, "span_id": "b0e6f15b45c36b12", "op": "http.server", "status": "ok",
-            "data": { "http.response.status_code": 200, "sentry.sample_rate": 0.5 },
-        } },
-        "spans": [
-            span("a1b2c3d4e5f60718", "db", "SELECT * FROM basket WHERE id = $1",
-                1_795_447_925.880, 1_795_447_925.884),
-            span("b2c3d4e5f6071829", "http.client", "POST http://stock.internal/reserve",
-                1_795_447_925.890, 1_795_447_926.050),
-            span("c3d4e5f60718293a", "db", "INSERT INTO orders VALUES ($1, $2, $3)",
-                1_795_447_926.060, 1_795_447_926.071),
-        ],
+        "contexts": { "trace": { "trace_id": TRACE_ID, "span_id": "b0e6f15b45c36b12" } },
+        "spans": [{
+            "span_id": "c3d4e5f60718293a", "parent_span_id": "b0e6f15b45c36b12",
+            "trace_id": TRACE_ID, "op": "db",
+            "description": "INSERT INTO orders VALUES ($1, $2, $3)",
+            "start_timestamp": 1_795_447_926.060, "timestamp": 1_795_447_926.071,
+        }],
         "sdk": { "name": "sentry.javascript.node", "version": "10.78.0" },
     })
 }
@@ -209,34 +175,22 @@ fn replay_event() -> Value {
     json!({
         "type": "replay_event",
         "replay_id": REPLAY_ID,
-        "replay_type": "session",
         "event_id": REPLAY_ID,
         "segment_id": 0,
-        "replay_start_timestamp": 1_795_447_920.118,
         "timestamp": 1_795_447_927.480,
         "urls": ["https://shop.example.com/basket"],
         "error_ids": [ERROR_ID],
-        "trace_ids": [TRACE_ID],
         "platform": "javascript",
-        "sdk": { "name": "sentry.javascript.browser", "version": "11.12.0" },
     })
 }
 
 /// What a pointer does in seven seconds, as rrweb records it.
 fn recording() -> String {
-    let mut events = String::from(
-        "[{\"type\":4,\"data\":{\"href\":\"https://shop.example.com/basket\",\"width\":1280,\"height\":800},\"timestamp\":1795447920118}",
-    );
-    for step in 1_u64..400 {
+    let move_to = |step: u64| {
         // Irregular enough for the compressed form to look like the real thing.
         let (x, y) = (step * step * 31 % 1280, step * step * 17 % 800);
-        let at = 1_795_447_920_118 + step * 18 + x % 7;
-        // Writing to a String never fails.
-        let _ = write!(
-            events,
-            ",{{\"type\":3,\"data\":{{\"source\":1,\"positions\":[{{\"x\":{x},\"y\":{y},\"id\":{},\"timeOffset\":0}}]}},\"timestamp\":{at}}}",
-            x * y % 97
-        );
-    }
-    events + "]"
+        json!({ "type": 3, "data": { "source": 1, "positions": [{ "x": x, "y": y }] },
+            "timestamp": 1_795_447_920_118 + step * 18 })
+    };
+    (1..400).map(move_to).collect::<Value>().to_string()
 }

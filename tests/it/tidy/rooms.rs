@@ -49,9 +49,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "demo",
-        &[
-            "span", "limits", "causes", "sentry", "http", "config", "server",
-        ],
+        &["span", "causes", "sentry", "http", "config", "server"],
     ),
     ("cli", &[]),
     ("health", &["config", "cli"]),
