@@ -388,6 +388,7 @@ impl Request {
         let passed_on = PassedOn {
             client_address: false,
             credentials: true,
+            conditions: true,
         };
         rewrite::edit_head(&self.head, &self.buffer, passed_on, &mut self.edits);
         let original = Original {

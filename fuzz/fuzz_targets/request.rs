@@ -71,6 +71,7 @@ fn read(data: &[u8]) -> Option<Request> {
         client_address: false,
         // The key in the head of a tunnel request routes nothing, so here the envelope does.
         credentials: key.is_some() && endpoint != Endpoint::Tunnel,
+        conditions: true,
     };
     rewrite::edit_head(&head, data, passed_on, &mut head_edits);
     Some(Request {

@@ -21,7 +21,7 @@ use crate::mirror::changes;
 use crate::mirror::counters::OutcomeKind;
 use crate::mirror::lanes::{Job, Lanes};
 use crate::mirror::limited;
-use crate::mirror::reply::{Circumstances, Reply};
+use crate::mirror::reply::{Circumstances, Expected, Reply};
 use crate::mirror::rewrite::Original;
 use crate::mirror::routes::Route;
 use crate::mirror::totals::Counters;
@@ -197,7 +197,7 @@ impl<K: 'static> FanOut<K> {
         &self,
         policy: ReplyPolicy,
         patience: Duration,
-        must_be_200: bool,
+        expected: Expected,
         success: impl FnOnce() -> Shape,
     ) -> Reply {
         let deadline = self.started + patience;
@@ -218,7 +218,7 @@ impl<K: 'static> FanOut<K> {
         let circumstances = Circumstances {
             common_limits: self.common_limits(now),
             is_strict: policy == ReplyPolicy::Primary,
-            must_be_200,
+            expected,
             success,
         };
         Reply::verdict(verdict, &self.outcomes.borrow(), circumstances)

@@ -52,6 +52,8 @@ pub enum Rejection {
     Method(Endpoint),
     /// There is nothing at this path.
     NotFound,
+    /// The crash-report dialog was asked for with a URL that is too long to be put into its script.
+    UrlTooLong,
     /// It has been through this route before, by its `Via`.
     Loop,
     /// It does not fit into what is free of `limits.memory_bytes`.
@@ -102,6 +104,8 @@ labels! {
         Method => "method",
         /// See [`Rejection::NotFound`].
         NotFound => "not_found",
+        /// See [`Rejection::UrlTooLong`].
+        UrlTooLong => "url_too_long",
         /// See [`Rejection::Loop`].
         Loop => "loop",
         /// See [`Rejection::Overloaded`].
@@ -135,6 +139,7 @@ impl Rejection {
             Rejection::Envelope(_) => Reason::Envelope,
             Rejection::Method(_) => Reason::Method,
             Rejection::NotFound => Reason::NotFound,
+            Rejection::UrlTooLong => Reason::UrlTooLong,
             Rejection::Loop => Reason::Loop,
             Rejection::Overloaded => Reason::Overloaded,
         }
@@ -162,6 +167,7 @@ impl Rejection {
             Rejection::UnknownKey => 403,
             Rejection::NotFound => 404,
             Rejection::Method(_) => 405,
+            Rejection::UrlTooLong => 414,
             Rejection::HeadTimeout | Rejection::BodyTimeout => 408,
             Rejection::Encoding => 415,
             Rejection::Overloaded => 503,
@@ -190,6 +196,7 @@ impl Rejection {
             | Rejection::Envelope(_)
             | Rejection::Method(_)
             | Rejection::NotFound
+            | Rejection::UrlTooLong
             | Rejection::Loop
             | Rejection::Overloaded => false,
         }
@@ -227,6 +234,7 @@ impl fmt::Display for Rejection {
                 )
             }
             Rejection::NotFound => f.write_str("not found"),
+            Rejection::UrlTooLong => f.write_str("the URL is too long for the crash-report dialog"),
             Rejection::Loop => {
                 f.write_str("loop detected: this request has been through this mirror before")
             }

@@ -1,7 +1,9 @@
 //! The bytes we send back to the SDK.
 //!
 //! Every reply has a length, a reason phrase, the date and the CORS headers that Relay sends, errors included:
-//! without them a browser hides the status from the SDK. `Retry-After` never goes with a 2xx, where
+//! without them a browser hides the status from the SDK. What an outbound answers is text or data to a
+//! browser, never a page or a script of the mirror's own, but for the script of the crash-report dialog.
+//! `Retry-After` never goes with a 2xx, where
 //! several SDKs would take it for a ban on everything (sentry-javascript 11, sentry-rust 0.49).
 
 use bytes::Bytes;
@@ -10,6 +12,7 @@ use serde::de::IgnoredAny;
 use crate::http::line;
 use crate::mirror::counters::Answered;
 use crate::mirror::limited::{DEFAULT_PAUSE_SECONDS, pause_seconds};
+use crate::mirror::media;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::verdict::{Outcome, Verdict};
 use crate::observe::moment::HttpDate;
@@ -46,11 +49,22 @@ pub struct Circumstances<F> {
     pub common_limits: Vec<RateLimit>,
     /// The primary's answer is passed on whatever it is.
     pub is_strict: bool,
-    /// SDKs take nothing but 200 with a JSON object for a success here: Java and Elixir send again what
-    /// was answered otherwise, although it was accepted.
-    pub must_be_200: bool,
+    /// What the client understands.
+    pub expected: Expected,
     /// What the endpoint would say to an accepted request.
     pub success: F,
+}
+
+/// What a client understands of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever an API answers with.
+    Anything,
+    /// SDKs take nothing but 200 with a JSON object for a success here: Java and Elixir send again what
+    /// was answered otherwise, although it was accepted.
+    Object,
+    /// The script of the crash-report dialog.
+    Script,
 }
 
 /// A reply before it is written.
@@ -117,6 +131,7 @@ impl Reply {
             | Rejection::BadProject
             | Rejection::Envelope(_)
             | Rejection::NotFound
+            | Rejection::UrlTooLong
             | Rejection::Loop
             | Rejection::Overloaded => reply,
         }
@@ -151,14 +166,34 @@ impl Reply {
         }
     }
 
-    /// The same reply with another body, where `change` gives one and this is a success.
-    pub fn map_body(mut self, change: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Reply {
-        if self.status == 200
-            && let Some(body) = change(&self.body)
-        {
-            self.body = body.into();
-        }
+    /// The answer where an upstream's cannot be passed on.
+    pub fn withheld() -> Reply {
+        Reply::empty(502).with_detail("the answer of the upstream cannot be passed on")
+    }
+
+    /// The script in it, if it is one.
+    pub fn script(&self) -> Option<&[u8]> {
+        let content_type = self.content_type.as_deref()?;
+        (self.status == 200 && media::is_script(content_type)).then_some(&*self.body)
+    }
+
+    /// The same reply with another body.
+    pub fn with_script(mut self, script: Vec<u8>) -> Reply {
+        self.body = script.into();
         self
+    }
+
+    /// All in it that an upstream may have written.
+    pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        let fields = self.fields.iter().map(|(_, value)| &**value);
+        let content_type = self.content_type.as_deref();
+        fields.chain(content_type).chain([&*self.body])
+    }
+
+    /// Whether its body is in a coding, so that nobody has looked into it.
+    pub fn is_coded(&self) -> bool {
+        let mut names = self.fields.iter().map(|(name, _)| *name);
+        names.any(|name| name == "Content-Encoding")
     }
 
     /// Its status.
@@ -190,7 +225,8 @@ impl Reply {
         out.extend_from_slice(
             b"\r\nAccess-Control-Allow-Origin: *\
               \r\nAccess-Control-Expose-Headers: x-sentry-error,x-sentry-rate-limits,retry-after\
-              \r\nCross-Origin-Resource-Policy: cross-origin\r\n",
+              \r\nCross-Origin-Resource-Policy: cross-origin\
+              \r\nX-Content-Type-Options: nosniff\r\n",
         );
         line::append(out, "Date", date);
         if let Some(content_type) = &self.content_type {
@@ -227,7 +263,8 @@ impl Reply {
     ) -> Reply {
         let is_accepted = (200..300).contains(&response.status);
         let is_misleading = response.status != 200 || !is_object(&response.body);
-        if is_accepted && is_misleading && circumstances.must_be_200 && !is_strict {
+        let must_be_object = circumstances.expected == Expected::Object;
+        if is_accepted && is_misleading && must_be_object && !is_strict {
             let reply = Reply::success((circumstances.success)());
             return reply.with_limits(&circumstances.common_limits);
         }
@@ -235,7 +272,11 @@ impl Reply {
         let mut reply = Reply::empty(response.status)
             .with_field("Content-Encoding", &notices.content_encoding)
             .with_field("X-Sentry-Error", &notices.sentry_error);
-        reply.content_type = response.content_type.clone();
+        if let Some(content_type) = &response.content_type {
+            let may_be_script =
+                circumstances.expected == Expected::Script && response.status == 200;
+            reply = reply.with_content_type(content_type, may_be_script);
+        }
         reply.body = response.body.clone();
         reply.share = response.share.clone();
         match (is_accepted, is_strict) {
@@ -276,6 +317,21 @@ impl Reply {
 
     fn unavailable() -> Reply {
         Reply::empty(503).with_detail("no outbound accepted the request")
+    }
+
+    /// Takes over the content type of an upstream, if a browser may see it as that.
+    fn with_content_type(mut self, content_type: &Bytes, may_be_script: bool) -> Reply {
+        let is_passed_on =
+            media::is_harmless(content_type) || may_be_script && media::is_script(content_type);
+        if is_passed_on {
+            self.content_type = Some(content_type.clone());
+        } else if media::is_xml(content_type) {
+            self.content_type = Some(content_type.clone());
+            self = self.with("Content-Security-Policy", media::XML_POLICY);
+        } else {
+            self.content_type = Some(Bytes::from_static(media::PLAIN));
+        }
+        self
     }
 
     /// Announces limits, if there are any.
@@ -350,6 +406,7 @@ fn reason_phrase(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
+        414 => "URI Too Long",
         415 => "Unsupported Media Type",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",

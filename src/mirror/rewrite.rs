@@ -17,7 +17,8 @@ use crate::http::line;
 use crate::mirror::portion::Portion;
 use crate::mirror::routes::{Outbound, Route};
 use crate::sentry::auth;
-use crate::sentry::edit::{Edit, Put};
+use crate::sentry::edit::{EDITS_MAX, Edit, Put};
+use crate::sentry::spelling::Credential;
 use crate::span::Span;
 use crate::upstream::exchange::Request;
 use crate::upstream::tls::SENDING_BYTES_MAX as TLS_BYTES_MAX;
@@ -29,6 +30,10 @@ const COPY_BYTES_MAX: usize = 4 * 1024;
 /// The room for what is rendered besides the bytes that came: a short rest of the body, and what the
 /// outbound's texts are longer than the inbound's.
 const RENDERED_BYTES: usize = COPY_BYTES_MAX + 512;
+
+/// How many edits a head may have, those of its fields included, when the inbound key is found in it once
+/// more.
+const STRAY_EDITS_MAX: usize = 2 * EDITS_MAX;
 
 /// How many names in `Connection` are honoured.
 const LISTED_MAX: usize = 32;
@@ -88,7 +93,14 @@ pub struct PassedOn {
     /// `Cookie`, and `Authorization` in any scheme but Sentry's. In a tunnel request they are meant for
     /// the site that the tunnel is on.
     pub credentials: bool,
+    /// `Range` and the conditional fields, which ask for a part of an answer, or for none. What makes
+    /// something of the whole answer has to get it.
+    pub conditions: bool,
 }
+
+/// The inbound key, or its secret, stands where it cannot be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stray;
 
 /// Adds the edits that every request needs whatever its endpoint, and sorts the list.
 ///
@@ -150,7 +162,11 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
             | FieldName::XSentryRateLimits
             | FieldName::XSentryError
             | FieldName::RetryAfter
-            | FieldName::Other => is_listed(field),
+            | FieldName::Other => {
+                let is_condition =
+                    !passed_on.conditions && asks_for_less(field.name_span.of(buffer));
+                is_condition || is_listed(field)
+            }
             // Not even where `Connection` lists it: a loop could hide so.
             FieldName::Via => false,
         };
@@ -165,6 +181,72 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
         edit_line_ends(head, buffer, edits);
     }
     edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
+}
+
+/// Whether a field makes a server answer with less than all (RFC 9110 sections 13.1 and 14.2).
+fn asks_for_less(name: &[u8]) -> bool {
+    let start = name.get(..3).unwrap_or_default();
+    name.eq_ignore_ascii_case(b"range") || start.eq_ignore_ascii_case(b"if-")
+}
+
+/// Adds the edits of all places of `head` where the key or the secret of `route` is spelled although
+/// nobody reads it there, and sorts the list again if there are any. The outbound's key goes there.
+///
+/// # Errors
+/// It stands where nothing can be put in its place, or there are too many such places.
+pub fn edit_strays(
+    head: &RequestHead,
+    buffer: &[u8],
+    route: &Route,
+    edits: &mut Vec<Edit>,
+) -> Result<(), Stray> {
+    let known = edits.len();
+    if let Some(key) = &route.key {
+        edit_spellings(head, buffer, key, Put::Key, edits)?;
+        for field in &head.fields {
+            if field.name == FieldName::Authorization
+                && !edits.iter().any(|edit| is_within(edit.span, field.line))
+                && auth::encodes(field.value.of(buffer), key)
+            {
+                // Without the line another one would be the first.
+                edits.push(Edit {
+                    span: field.value,
+                    put: Put::Nothing,
+                });
+            }
+        }
+    }
+    if let Some(secret) = &route.secret {
+        edit_spellings(head, buffer, secret, Put::Nothing, edits)?;
+    }
+    if edits.len() > known {
+        edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
+    }
+    Ok(())
+}
+
+fn edit_spellings(
+    head: &RequestHead,
+    buffer: &[u8],
+    credential: &Credential,
+    put: Put,
+    edits: &mut Vec<Edit>,
+) -> Result<(), Stray> {
+    let text = buffer.get(..head.len).unwrap_or(buffer);
+    credential.find(text, head.method_span.start, |span| {
+        if edits.iter().any(|edit| is_within(span, edit.span)) {
+            return Ok(());
+        }
+        let span = credential.with_password(text, span);
+        let mut values = head.fields.iter().map(|field| field.value);
+        let is_in_text = is_within(span, head.target) || values.any(|value| is_within(span, value));
+        let overlaps = |edit: &Edit| edit.span.start < span.end && span.start < edit.span.end;
+        if !is_in_text || edits.iter().any(overlaps) || edits.len() >= STRAY_EDITS_MAX {
+            return Err(Stray);
+        }
+        edits.push(Edit { span, put });
+        Ok(())
+    })
 }
 
 /// The names that `Connection` lists besides its own options. What is beyond a sane number of them is
@@ -375,6 +457,7 @@ impl Original<'_> {
             Put::EnvelopePath => &outbound.envelope_path,
             Put::Host => &outbound.host,
             Put::Dsn => &outbound.dsn,
+            Put::PublicDsn => &outbound.public_dsn,
             Put::TraceKey => self
                 .trace_route
                 .and_then(|route| route.outbound_at(outbound.origin))

@@ -22,10 +22,12 @@ use crate::observe::change::Change;
 use crate::observe::counters::PerWorker;
 use crate::observe::throttle::Throttle;
 use crate::sentry::dsn::{Dsn, Origin, Scheme};
+use crate::sentry::spelling::Credential;
 use crate::upstream::origin::Dependent;
 
-/// How long the log is not told again that requests of a route come back: a loop makes thousands a second.
-const LOOP_LINE_PAUSE: Duration = Duration::from_secs(60);
+/// How long the log is not told again what happens to the requests of a route: a loop makes thousands a
+/// second.
+const LINE_PAUSE: Duration = Duration::from_secs(60);
 
 /// All routes of a configuration.
 pub struct Routes {
@@ -51,10 +53,16 @@ pub struct Route {
     pub is_untouched: bool,
     /// Whether some outbound gets a share only.
     pub samples: bool,
+    /// The inbound key, to be found wherever it stands; `None` if it is too short for that.
+    pub key: Option<Credential>,
+    /// The same of the inbound's secret, if it has one.
+    pub secret: Option<Credential>,
     /// Its name in `Via`.
     pub via: Arc<Via>,
     /// How often the log is told that a request came back.
     pub loop_lines: Throttle,
+    /// How often it is told that an answer of the crash-report dialog was not passed on.
+    pub dialog_lines: Throttle,
     /// What the workers count about it.
     pub counters: PerWorker<RouteCounters>,
 }
@@ -79,6 +87,8 @@ pub struct Outbound {
     pub secret: Option<String>,
     /// The whole DSN.
     pub dsn: String,
+    /// The same without its secret.
+    pub public_dsn: String,
     /// The project id.
     pub project: String,
     /// What stands in front of `/api/`: empty, or a path such as `/a/b`.
@@ -156,8 +166,11 @@ impl Routes {
                 is_untouched: handlings.iter().all(Handling::is_untouched)
                     && outbounds.iter().all(|outbound| outbound.handling.is_some()),
                 samples: handlings.iter().any(Handling::samples),
+                key: Credential::new(route.inbound.key()),
+                secret: route.inbound.secret().and_then(Credential::new),
                 via,
-                loop_lines: Throttle::new(LOOP_LINE_PAUSE),
+                loop_lines: Throttle::new(LINE_PAUSE),
+                dialog_lines: Throttle::new(LINE_PAUSE),
                 handlings,
                 name,
                 outbounds,
@@ -308,6 +321,7 @@ impl Outbound {
             key_parameter: format!("sentry_key={}", dsn.key()),
             secret: dsn.secret().map(str::to_owned),
             dsn: dsn.to_string(),
+            public_dsn: dsn.without_secret(),
             project: dsn.project().to_owned(),
             envelope_path: format!("{path_prefix}/api/{}/envelope/", dsn.project()),
             path_prefix,

@@ -5,7 +5,8 @@
 //! the path, and in exactly one of them. There is no precedence, so nothing is ever added to a
 //! request: every site that is there is rewritten in place, also those that Relay would not look
 //! at, such as a second `X-Sentry-Auth` line, so that no inbound key or secret leaves with a
-//! request. A line in which a key could stand without being such a site is emptied.
+//! request. A line in which a key could stand without being such a site is emptied, and a parameter
+//! that names one in a spelling that Relay does not read is left out.
 //!
 //! Whether a key is known is not decided here. The `dsn` of an envelope header, which counts where
 //! none of these sources is there, is found by [`envelope`](super::envelope).
@@ -14,16 +15,27 @@ use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use memchr::{memchr, memchr_iter, memmem};
 
 use super::dsn;
 use super::edit::{EDITS_MAX, Edit, Put};
 use super::parameters::{Parameter, Syntax, decimal, form_decode, parameters};
+use super::spelling::{Credential, names_credential};
 use crate::span::Span;
 
 /// The newest protocol version Relay accepts.
 const PROTOCOL_VERSION: u16 = 7;
+
+/// Base64 as the most careless read it.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
 
 /// A header field that can carry a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +132,7 @@ pub fn find(
             } else {
                 edit_unread_list(head, value, list, edits);
             }
-        } else if field == AuthField::XSentryAuth || names_a_key(value.of(head)) {
+        } else if field == AuthField::XSentryAuth || names_credential(value.of(head)) {
             // For Relay there is nothing in it. Left out, it could make a second line the first.
             edits.push(emptied(value));
         } else if let Some(text) = read_basic(head, value, edits)
@@ -130,15 +142,17 @@ pub fn find(
         }
     }
     check_count(edits)?;
-    if let Some(query) = query
-        && is_source(query.of(head))
-    {
-        let text = read_list(head, query, Syntax::Query, edits);
-        // As in Relay, it counts as a source whatever it says.
-        if found.is_some() {
-            return Err(AuthError::Multiple);
+    if let Some(query) = query {
+        if is_source(query.of(head)) {
+            let text = read_list(head, query, Syntax::Query, edits);
+            // As in Relay, it counts as a source whatever it says.
+            if found.is_some() {
+                return Err(AuthError::Multiple);
+            }
+            claim(&mut found, Source::Query, text?)?;
+        } else if names_credential(query.of(head)) {
+            edit_unread_query(head, query, edits)?;
         }
-        claim(&mut found, Source::Query, text?)?;
     }
     if let Some(segment) = path_key {
         let text = read_key(head, segment, Syntax::Query, edits);
@@ -163,23 +177,51 @@ fn claim(found: &mut Option<FoundKey>, source: Source, text: KeyText) -> Result<
 /// Finds the key of a request for the crash-report dialog, whose query carries a whole `dsn`.
 ///
 /// The last `dsn` counts, as in Django; all are edited. The value is written without any encoding,
-/// as the browser SDK does it.
+/// as the browser SDK does it, and without a secret: it comes back in the script. Other parameters that
+/// name a key or a secret are left out, since nobody reads them there.
 pub fn find_in_dsn_parameter(head: &[u8], query: Span, edits: &mut Vec<Edit>) -> Option<FoundKey> {
     let mut found = None;
-    for Parameter { name, value, .. } in parameters(head, query, Syntax::Query) {
-        if *form_decode(name.of(head)) == *b"dsn" {
-            check_count(edits).ok()?;
+    let mut is_first_kept = false;
+    for parameter in parameters(head, query, Syntax::Query) {
+        let Parameter { name, value, .. } = parameter;
+        check_count(edits).ok()?;
+        if !parameter.is_bare && *form_decode(name.of(head)) == *b"dsn" {
             edits.push(Edit {
                 span: value,
-                put: Put::Dsn,
+                put: Put::PublicDsn,
             });
             found = dsn::key_in_text(&form_decode(value.of(head))).map(|key| FoundKey {
                 source: Source::Query,
                 text: KeyText::Decoded(key.to_owned()),
             });
+        } else if names_credential(parameter.whole.of(head)) {
+            edits.push(Edit {
+                span: removal(parameter, head, query, is_first_kept),
+                put: Put::Nothing,
+            });
+            continue;
         }
+        is_first_kept = true;
     }
     found
+}
+
+/// Pushes the edits of auth header lines where Sentry does not look for a key in them, as at the
+/// crash-report dialog: the keys in them become the outbound's all the same.
+pub fn edit_unread_fields(
+    head: &[u8],
+    fields: impl Iterator<Item = (AuthField, Span)>,
+    edits: &mut Vec<Edit>,
+) -> Result<(), AuthError> {
+    for (field, value) in fields {
+        check_count(edits)?;
+        if let Some(list) = after_scheme(head, value, b"sentry ") {
+            edit_unread_list(head, value, list, edits);
+        } else if field == AuthField::XSentryAuth || names_credential(value.of(head)) {
+            edits.push(emptied(value));
+        }
+    }
+    Ok(())
 }
 
 /// Whether Relay would take these bytes for a key at all. An unknown key that is not well formed is
@@ -212,41 +254,81 @@ fn read_list(
 ) -> Result<KeyText, AuthError> {
     let mut key = None;
     let mut version = Some(PROTOCOL_VERSION);
-    let mut only_secrets_so_far = true;
+    let mut is_first_kept = false;
     for parameter in parameters(head, list, syntax) {
         check_count(edits)?;
-        match &*syntax.decode(parameter.name.of(head)) {
-            b"sentry_secret" => {
-                // A secret goes with the separator before it, except at the start of the list,
-                // where it goes with the one after it: so the edits of neighbours never overlap.
-                let span = if only_secrets_so_far {
-                    parameter.with_separator_after(head, list)
-                } else {
-                    parameter.with_separator_before()
-                };
+        let name = syntax.decode(parameter.name.of(head));
+        match &*name {
+            b"sentry_secret" if !parameter.is_bare => {
+                let span = removal(parameter, head, list, is_first_kept);
                 let value = parameter.value;
                 let put = Put::SecretParameter { value };
                 edits.push(Edit { span, put });
                 continue;
             }
-            b"sentry_key" => {
+            b"sentry_key" if !parameter.is_bare => {
                 key = Some(read_key(head, parameter.value, syntax, edits))
                     .filter(|_| !parameter.value.is_empty());
                 spell_out(head, parameter, edits);
             }
+            name if hides_credential(head, parameter, name) => {
+                edits.push(Edit {
+                    span: removal(parameter, head, list, is_first_kept),
+                    put: Put::Nothing,
+                });
+                continue;
+            }
+            _ if parameter.is_bare => continue,
             b"sentry_version" => {
                 let read = read_version(&syntax.decode(parameter.value.of(head)));
                 version = version.and(read);
             }
             _ => {}
         }
-        only_secrets_so_far = false;
+        is_first_kept = true;
     }
     match (key, version) {
         (Some(key), Some(..=PROTOCOL_VERSION)) => Ok(key),
         (Some(_), Some(_)) => Err(AuthError::BadVersion),
         (None, _) | (_, None) => Err(AuthError::Unparsable),
     }
+}
+
+/// What goes with a parameter that is left out: the separator before it, except in front of the first
+/// that is kept, where it is the one after it. So the edits of neighbours never overlap.
+fn removal(parameter: Parameter, head: &[u8], list: Span, is_first_kept: bool) -> Span {
+    match is_first_kept {
+        true => parameter.with_separator_before(),
+        false => parameter.with_separator_after(head, list),
+    }
+}
+
+/// Whether a parameter called `name`, which is none of a key or a secret for Relay, has the name of one
+/// in it all the same. To a server that reads lists or codes differently it would be one.
+fn hides_credential(head: &[u8], parameter: Parameter, name: &[u8]) -> bool {
+    let text = match name {
+        // What nearly all are called.
+        b"sentry_version" | b"sentry_client" | b"sentry_timestamp" => parameter.value,
+        _ => parameter.whole,
+    };
+    names_credential(text.of(head))
+}
+
+/// Leaves out what names a key or a secret in a query that Relay does not read.
+fn edit_unread_query(head: &[u8], query: Span, edits: &mut Vec<Edit>) -> Result<(), AuthError> {
+    let mut is_first_kept = false;
+    for parameter in parameters(head, query, Syntax::Query) {
+        if !names_credential(parameter.whole.of(head)) {
+            is_first_kept = true;
+            continue;
+        }
+        check_count(edits)?;
+        edits.push(Edit {
+            span: removal(parameter, head, query, is_first_kept),
+            put: Put::Nothing,
+        });
+    }
+    Ok(())
 }
 
 /// Edits the list of a line that Relay does not read: the keys in it become the outbound's, and all else
@@ -264,17 +346,11 @@ fn edit_unread_list(head: &[u8], value: Span, list: Span, edits: &mut Vec<Edit>)
     let becomes_readable = !is_visible(value.of(head)) && kept.all(is_visible);
     let count = |name| memmem::find_iter(list.of(head), name).count();
     let named = count(b"sentry_key".as_slice()) + count(b"sentry_secret".as_slice());
-    if becomes_readable || named != own.len() {
+    let hides = own.iter().any(|edit| edit.put == Put::Nothing);
+    if becomes_readable || hides || named != own.len() {
         edits.truncate(before);
         edits.push(emptied(value));
     }
-}
-
-/// Whether a value has a name in it that a key or a secret goes with.
-fn names_a_key(value: &[u8]) -> bool {
-    [b"sentry_key".as_slice(), b"sentry_secret"]
-        .iter()
-        .any(|name| memmem::find(value, name).is_some())
 }
 
 /// The edit that leaves nothing of a value.
@@ -297,7 +373,7 @@ fn spell_out(head: &[u8], parameter: Parameter, edits: &mut [Edit]) {
     }
 }
 
-/// Reads a key and edits it. A suffix such as `.no-cache` is a flag for Relay: it stays.
+/// Reads a key and edits it. A suffix such as `.no-cache` is a flag for Relay: it stays, if it is one.
 fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> KeyText {
     let written = value.of(head);
     let dot = memchr(b'.', written);
@@ -312,8 +388,12 @@ fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> 
         Syntax::Query => dot.into_iter().chain(encoded_dot()).min(),
     };
     let span = Span::new(value.start, value.start + length.unwrap_or(written.len()));
+    let suffix = Span::new(span.end, value.end).of(head);
     edits.push(Edit {
-        span,
+        span: match names_credential(suffix) {
+            true => value,
+            false => span,
+        },
         put: Put::Key,
     });
     match syntax.decode(span.of(head)) {
@@ -343,6 +423,27 @@ fn read_basic(head: &[u8], value: Span, edits: &mut Vec<Edit>) -> Option<KeyText
         credentials.truncate(dot);
     }
     Some(KeyText::Decoded(credentials))
+}
+
+/// Whether the value of an `Authorization` field has `key` in some base64 text, which others than Relay
+/// may decode: in the alphabet of URLs, without padding, behind more than one space.
+pub fn encodes(value: &[u8], key: &Credential) -> bool {
+    let words = value.split(u8::is_ascii_whitespace);
+    words.skip(1).any(|word| {
+        let standard = word.iter().map_while(|byte| match byte {
+            b'-' => Some(b'+'),
+            b'_' => Some(b'/'),
+            b'+' | b'/' => Some(*byte),
+            byte => byte.is_ascii_alphanumeric().then_some(*byte),
+        });
+        let mut text: Vec<u8> = standard.collect();
+        // One character alone is no byte.
+        if text.len() % 4 == 1 {
+            text.pop();
+        }
+        let decoded = LENIENT.decode(text);
+        decoded.is_ok_and(|credentials| key.is_in(&credentials))
+    })
 }
 
 /// Whether the value of an `Authorization` field is in Sentry's own scheme.

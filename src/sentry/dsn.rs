@@ -124,6 +124,15 @@ impl Dsn {
         self.key.len() == 32
     }
 
+    /// The DSN as it may be shown to anybody who may send to it.
+    pub fn without_secret(&self) -> String {
+        let public = Dsn {
+            secret: None,
+            ..self.clone()
+        };
+        public.to_string()
+    }
+
     /// The DSN as it may be logged: the key cut short, the secret left out.
     pub fn shortened(&self) -> String {
         let Dsn {

@@ -52,6 +52,8 @@ pub enum Put {
     Host,
     /// The outbound's DSN.
     Dsn,
+    /// The same without its secret, for a place that others get to see.
+    PublicDsn,
     /// The key that stands, at this outbound, for the service whose key is written here.
     TraceKey,
     /// `HTTP/1.1`, for a request that came with another version.

@@ -19,7 +19,7 @@ use memchr::{memchr, memchr3, memmem};
 
 use super::auth::is_source;
 use super::edit::{EDITS_MAX, Edit, Put};
-use super::parameters::{decimal, form_decode};
+use super::parameters::{decimal, form_decode, percent_decode};
 use crate::span::Span;
 
 /// What a request path asks for.
@@ -173,8 +173,9 @@ pub fn edit_tunnel(target: Span, edits: &mut Vec<Edit>) {
     });
 }
 
-/// Whether a path has a segment `.` or `..`, percent-encoded or not. A server that resolves them would
-/// serve another path than the one that was looked at here.
+/// Whether a path has a segment `.` or `..` for some server: percent-encoded once or twice, as may be the
+/// slashes or backslashes around it, and with parameters behind it. A server that resolves such segments
+/// would serve another path than the one that was looked at here.
 pub fn has_dot_segment(head: &[u8], target: Span) -> bool {
     let target = target.of(head);
     // Such a segment has a dot in it or a percent sign, and the paths of SDKs have neither.
@@ -186,11 +187,13 @@ pub fn has_dot_segment(head: &[u8], target: Span) -> bool {
         .split(|byte| *byte == b'?')
         .next()
         .unwrap_or_default();
-    let is_dot = |segment: &[u8]| {
-        let dots: [&[u8]; 6] = [b".", b"..", b"%2e", b"%2e%2e", b".%2e", b"%2e."];
-        dots.iter().any(|dot| dot.eq_ignore_ascii_case(segment))
-    };
-    path.split(|byte| matches!(byte, b'/' | b'\\')).any(is_dot)
+    let once = percent_decode(path);
+    let twice = percent_decode(&once);
+    let mut segments = twice.split(|byte| matches!(byte, b'/' | b'\\'));
+    segments.any(|segment| {
+        let name = segment.split(|byte| *byte == b';').next();
+        matches!(name, Some(b"." | b".."))
+    })
 }
 
 /// The path of a target in any form, without the query. In absolute form it may be empty.

@@ -10,7 +10,7 @@
 //!
 //! The edits of one request head come from two modules, the path's from [`endpoint`] and those of
 //! the query, the path key and the header lines from [`auth`]. They never overlap, but the list has
-//! to be sorted by `span.start` before it is used.
+//! to be sorted by `span.start` before it is used. Where else a key may stand, [`spelling`] finds it.
 
 pub mod dsn;
 
@@ -22,6 +22,7 @@ pub mod items;
 pub mod monitor;
 pub mod otlp;
 pub mod places;
+pub mod spelling;
 
 pub mod category;
 pub mod edit;

@@ -46,6 +46,8 @@ pub(super) struct Parameter {
     pub(super) value: Span,
     /// Everything between the two separators, or the ends of the list.
     pub(super) whole: Span,
+    /// Whether there is no `=`: then all of it is the name.
+    pub(super) is_bare: bool,
 }
 
 impl Parameter {
@@ -62,7 +64,7 @@ impl Parameter {
     }
 }
 
-/// The parameters of `list` in order. Pieces without `=` carry no value and are passed over.
+/// The parameters of `list` in order.
 pub(super) fn parameters(
     buffer: &[u8],
     list: Span,
@@ -71,21 +73,22 @@ pub(super) fn parameters(
     let separator = syntax.separator();
     let mut start = list.start;
     std::iter::from_fn(move || {
-        while start <= list.end {
-            let rest = Span::new(start, list.end);
-            let length = memchr(separator, rest.of(buffer)).unwrap_or(rest.len());
-            let whole = Span::new(start, start + length);
-            start = whole.end + 1;
-            if let Some(length) = memchr(b'=', whole.of(buffer)) {
-                let equals = whole.start + length;
-                return Some(Parameter {
-                    name: trim(buffer, Span::new(whole.start, equals)),
-                    value: trim(buffer, Span::new(equals + 1, whole.end)),
-                    whole,
-                });
-            }
+        if start > list.end {
+            return None;
         }
-        None
+        let rest = Span::new(start, list.end);
+        let length = memchr(separator, rest.of(buffer)).unwrap_or(rest.len());
+        let whole = Span::new(start, start + length);
+        start = whole.end + 1;
+        let equals = memchr(b'=', whole.of(buffer)).map(|length| whole.start + length);
+        let name_end = equals.unwrap_or(whole.end);
+        let value_start = equals.map_or(whole.end, |equals| equals + 1);
+        Some(Parameter {
+            name: trim(buffer, Span::new(whole.start, name_end)),
+            value: trim(buffer, Span::new(value_start, whole.end)),
+            whole,
+            is_bare: equals.is_none(),
+        })
     })
 }
 
@@ -159,8 +162,11 @@ mod tests {
     fn pairs(list: &str, syntax: Syntax) -> Vec<(&str, &str, &str)> {
         let text = |span: Span| &list[span.start..span.end];
         parameters(list.as_bytes(), Span::new(0, list.len()), syntax)
+            .filter(|parameter| !parameter.is_bare)
             .map(|parameter| {
-                let Parameter { name, value, whole } = parameter;
+                let Parameter {
+                    name, value, whole, ..
+                } = parameter;
                 (text(name), text(value), text(whole))
             })
             .collect()

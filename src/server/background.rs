@@ -123,6 +123,7 @@ mod tests {
     use crate::mirror::counters::OutcomeKind;
     use crate::mirror::deliver::Means;
     use crate::mirror::lanes::Lanes;
+    use crate::mirror::reply::Expected;
     use crate::mirror::totals::Counters;
     use crate::observe::label::Label;
     use crate::sentry::endpoint::Endpoint;
@@ -217,7 +218,12 @@ mod tests {
                 fan_out.send(&lanes, index, &upstream, (request, room), true);
             });
             let success = || panic!("everything has ended");
-            let reply = fan_out.reply(ReplyPolicy::FirstSuccess, PATIENCE, false, success);
+            let reply = fan_out.reply(
+                ReplyPolicy::FirstSuccess,
+                PATIENCE,
+                Expected::Anything,
+                success,
+            );
             reply.await
         });
         let ends = route.outbounds.iter().map(|outbound| {

@@ -22,14 +22,7 @@ impl Exchange {
         head: &[u8],
         target: &Target,
     ) -> Result<Option<FoundKey>, Rejection> {
-        if target.endpoint == Endpoint::ErrorPage {
-            let query = target.query.ok_or(Rejection::NoKey)?;
-            return Ok(auth::find_in_dsn_parameter(
-                head,
-                query,
-                &mut self.head_edits,
-            ));
-        }
+        let edits = &mut self.head_edits;
         let fields = self.head.fields.iter().filter_map(|field| {
             let source = match field.name {
                 FieldName::XSentryAuth => AuthField::XSentryAuth,
@@ -38,8 +31,14 @@ impl Exchange {
             };
             Some((source, field.value))
         });
+        if target.endpoint == Endpoint::ErrorPage {
+            let query = target.query.ok_or(Rejection::NoKey)?;
+            let found = auth::find_in_dsn_parameter(head, query, edits);
+            auth::edit_unread_fields(head, fields, edits).map_err(Rejection::Auth)?;
+            return Ok(found);
+        }
         let (query, path_key) = (target.query, target.path_key);
-        let found = auth::find(head, fields, query, path_key, &mut self.head_edits);
+        let found = auth::find(head, fields, query, path_key, edits);
         let found = found.map_err(Rejection::Auth)?;
         if target.lacks_project && is_meant_for_sentry(target, found.as_ref()) {
             return Err(Rejection::BadProject);

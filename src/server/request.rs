@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::budget::Reservation;
 use crate::config::ReplyPolicy;
@@ -21,9 +21,10 @@ use crate::mirror::access::Entry;
 use crate::mirror::deliver::{FanOut, Means};
 use crate::mirror::dialog;
 use crate::mirror::rejection::Rejection;
-use crate::mirror::reply::Reply;
-use crate::mirror::rewrite::{self, Original, PassedOn};
+use crate::mirror::reply::{Expected, Reply};
+use crate::mirror::rewrite::{self, Original, PassedOn, Stray};
 use crate::mirror::routes::{Outbound, Route};
+use crate::sentry::auth::AuthError;
 use crate::sentry::category::Category;
 use crate::sentry::edit::EDITS_MAX;
 use crate::sentry::endpoint::{self, Endpoint, Target};
@@ -120,11 +121,15 @@ impl Exchange {
             self.refuse_loop(route, head)?;
             share.join_whole();
         }
+        let is_dialog = target.endpoint == Endpoint::ErrorPage;
         let passed_on = PassedOn {
             client_address: routing.plan.forward_client_ip,
-            credentials: !is_tunnelled,
+            credentials: !is_tunnelled && !is_dialog,
+            conditions: !is_dialog,
         };
         rewrite::edit_head(&self.head, head, passed_on, &mut self.head_edits);
+        rewrite::edit_strays(&self.head, head, route, &mut self.head_edits)
+            .map_err(|Stray| Rejection::Auth(AuthError::Multiple))?;
         let request_target = self.head.target;
         let sent = Sent {
             head,
@@ -151,6 +156,13 @@ impl Exchange {
         let plan = &routing.plan;
         let is_dialog =
             self.head.method == Method::Get && sent.target.endpoint == Endpoint::ErrorPage;
+        let post_to = match is_dialog {
+            true => {
+                let url = dialog::literal(&self.external_url(plan, sent.head));
+                Some(url.ok_or(Rejection::UrlTooLong)?)
+            }
+            false => None,
+        };
         let trace_key = sent.envelope.and_then(|envelope| envelope.trace_key);
         let named_route = trace_key.and_then(|key| {
             plan.routes
@@ -203,13 +215,20 @@ impl Exchange {
         if is_dialog {
             // Only the primary can answer this, so it is waited for until it has failed.
             let patience = plan.limits.exchange_timeout * 2;
-            let reply = fan_out.reply(ReplyPolicy::Primary, patience, false, success);
+            let reply = fan_out.reply(ReplyPolicy::Primary, patience, Expected::Script, success);
             let reply = reply.await;
-            return Ok(reply.map_body(|script| self.redirect_dialog(plan, sent.head, script)));
+            return Ok(dialog::passed_on(reply, route, post_to.as_deref()));
         }
-        let must_be_200 = endpoint.is_answered_200() && self.head.method == Method::Post;
+        let expected = match endpoint.is_answered_200() && self.head.method == Method::Post {
+            true => Expected::Object,
+            false => Expected::Anything,
+        };
         let (policy, patience) = (plan.reply_policy, plan.reply_timeout);
-        Ok(fan_out.reply(policy, patience, must_be_200, success).await)
+        let reply = fan_out.reply(policy, patience, expected, success).await;
+        Ok(match endpoint {
+            Endpoint::ErrorPage => dialog::passed_on(reply, route, None),
+            _ => reply,
+        })
     }
 
     /// The reply to what concerns only the mirror itself: health checks, preflights, and requests
@@ -315,17 +334,6 @@ impl Exchange {
             Err(_) if !plan.modify_envelope => Ok(None),
             Err(error) => Err(Rejection::Envelope(error)),
         }
-    }
-
-    /// The dialog's script, made to post back here.
-    fn redirect_dialog(&self, plan: &Plan, head: &[u8], script: &[u8]) -> Option<Vec<u8>> {
-        let redirected = dialog::redirect(script, &self.external_url(plan, head));
-        if redirected.is_none() {
-            warn!(
-                "the script of the crash-report dialog has no URL to replace, or was asked for with a long one; its reports go to the primary only"
-            );
-        }
-        redirected
     }
 
     /// Where the browser that sent the request sees this URL.

@@ -85,6 +85,222 @@ fn the_script_posts_back_to_the_mirror_and_the_report_goes_to_all() {
     );
 }
 
+/// A primary that answers each GET with a script whose text `say` makes of the URL that was asked for, as
+/// Sentry's absolute one.
+fn saying(say: impl Fn(&str) -> String + Send + Sync + 'static) -> Upstream {
+    Upstream::start(move |_, request| {
+        let target = request.line.split(' ').nth(1).expect("a target");
+        let host = request.field("Host").expect("a host");
+        Action::Raw(say(&format!("http://{host}{target}")).into_bytes())
+    })
+}
+
+/// A response with this status line's rest, content type and body.
+fn answer(status: &str, content_type: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn sentrys_script(url: &str) -> String {
+    let url = url.replace('&', "\\u0026");
+    format!("(function(){{var endpoint = /**/\"{url}\";/**/ post(endpoint)}})")
+}
+
+/// The parts of the DSN that nobody who asks for a script may see.
+fn secrets_of(upstream: &Upstream) -> [String; 3] {
+    [
+        KEY_A.to_owned(),
+        SECRET.to_owned(),
+        upstream.address.to_string(),
+    ]
+}
+
+const SECRET: &str = "ee0123456789abcdef0123456789abcd";
+
+fn assert_tells_nothing(response: &Response, upstream: &Upstream, what: &str) {
+    let text = String::from_utf8_lossy(&response.body);
+    for secret in secrets_of(upstream) {
+        assert!(!text.contains(&secret), "{what}: {secret} in {text}");
+    }
+}
+
+#[test]
+fn a_url_too_long_for_the_script_is_refused_before_anybody_is_asked() {
+    let a = saying(|url| answer("200 OK", "text/javascript", &sentrys_script(url)));
+    let mirror = Process::start(&config(&[with_secret(&a)], ""));
+    let mut client = mirror.client();
+    for filling in ["A".repeat(8200), "'".repeat(1370)] {
+        let request = format!("GET {}&x={filling} HTTP/1.1\r\nHost: m\r\n\r\n", target());
+        let response = client.ask(request.as_bytes());
+        assert_eq!(response.status, 414, "{}", response.text());
+        assert!(response.text().contains("too long"), "{}", response.text());
+    }
+    assert_eq!(a.received().len(), 0);
+    let response = script(&mirror, "Host: m\r\n");
+    assert_eq!(response.status, 200);
+    assert_tells_nothing(&response, &a, "a URL that fits");
+}
+
+/// The DSN of an outbound with a secret.
+fn with_secret(upstream: &Upstream) -> String {
+    upstream.dsn(&format!("{KEY_A}:{SECRET}"), 11)
+}
+
+#[test]
+fn every_url_of_a_script_is_the_mirrors_and_one_that_still_names_an_outbound_is_not_passed_on() {
+    type Say = fn(&str) -> String;
+    let rows: [(&str, u16, Say); 13] = [
+        ("two URLs", 200, |url| {
+            let script = sentrys_script(url).repeat(2);
+            answer("200 OK", "text/javascript; charset=utf-8", &script)
+        }),
+        ("another path", 502, |url| {
+            let url = url.replace("error-page", "page");
+            answer("200 OK", "text/javascript", &sentrys_script(&url))
+        }),
+        ("a comment", 502, |url| {
+            let script = format!("{}// {url}", sentrys_script(url));
+            answer("200 OK", "text/javascript", &script)
+        }),
+        ("a host alone", 502, |url| {
+            let host = url.split('/').nth(2).unwrap();
+            let script = format!("{} h='//{host}'", sentrys_script(url));
+            answer("200 OK", "text/javascript", &script)
+        }),
+        ("escaped slashes and a code", 502, |url| {
+            let key = KEY_A.replace('a', "\\u0061");
+            answer(
+                "200 OK",
+                "text/javascript",
+                &format!("{}'{key}'", sentrys_script(url)),
+            )
+        }),
+        ("percent-encoded in JSON in HTML", 502, |url| {
+            let key = KEY_A.replace('a', "%2561").replace('%', "&#37;");
+            answer(
+                "200 OK",
+                "text/javascript",
+                &format!("{}'{key}'", sentrys_script(url)),
+            )
+        }),
+        ("a status of an error", 502, |url| {
+            answer("404 Not Found", "text/javascript", &sentrys_script(url))
+        }),
+        ("another success", 502, |url| {
+            answer("203 X", "application/json", &format!("{{\"u\":\"{url}\"}}"))
+        }),
+        ("an error in JSON", 502, |url| {
+            answer(
+                "400 Bad Request",
+                "application/json",
+                &format!("{{\"u\":\"{url}\"}}"),
+            )
+        }),
+        ("a page", 502, |url| {
+            answer("200 OK", "text/html", &sentrys_script(url))
+        }),
+        ("a coding", 502, |url| {
+            let response = answer("200 OK", "text/javascript", &sentrys_script(url));
+            response.replace("\r\n\r\n", "\r\nContent-Encoding: gzip\r\n\r\n")
+        }),
+        ("a field", 502, |url| {
+            let response = answer("403 Forbidden", "application/json", "{}");
+            response.replace("\r\n\r\n", &format!("\r\nX-Sentry-Error: {url}\r\n\r\n"))
+        }),
+        ("a refusal", 404, |_| {
+            answer("404 Not Found", "application/json", r#"{"dsn":"Missing"}"#)
+        }),
+    ];
+    for (what, status, say) in rows {
+        let a = saying(say);
+        let mirror = Process::start(&config(&[with_secret(&a)], ""));
+        let response = script(&mirror, "Host: mirror.example.com\r\n");
+        assert_eq!(response.status, status, "{what}: {}", response.text());
+        assert_tells_nothing(&response, &a, what);
+        let error = response.field("X-Sentry-Error");
+        assert!(error.is_none_or(|error| !error.contains(KEY_A)), "{what}");
+        let own = response
+            .text()
+            .matches("http://mirror.example.com/api/embed")
+            .count();
+        assert_eq!(own, if what == "two URLs" { 2 } else { 0 }, "{what}");
+        // The secret is not even sent.
+        assert!(!a.wait_for(1)[0].line.contains(SECRET));
+    }
+}
+
+#[test]
+fn the_answer_to_a_report_names_no_outbound() {
+    let a = saying(|url| {
+        answer(
+            "400 Bad Request",
+            "application/json",
+            &format!("{{\"u\":\"{url}\"}}"),
+        )
+    });
+    let mirror = Process::start(&config(&[with_secret(&a)], ""));
+    let post = format!(
+        "POST {} HTTP/1.1\r\nHost: m\r\nContent-Length: 0\r\n\r\n",
+        target()
+    );
+    let response = mirror.client().ask(post.as_bytes());
+    assert_eq!(response.status, 502, "{}", response.text());
+    assert_tells_nothing(&response, &a, "a report");
+    let errors = r#"{"errors":{"email":["Enter a valid email address."]}}"#;
+    let a = saying(move |_| answer("400 Bad Request", "application/json", errors));
+    let mirror = Process::start(&config(&[with_secret(&a)], ""));
+    let response = mirror.client().ask(post.as_bytes());
+    assert_eq!((response.status, response.text()), (400, errors));
+}
+
+#[test]
+fn what_is_the_pages_and_what_names_the_inbound_leaves_with_no_request_of_the_dialog() {
+    let (a, b) = (upstream(), upstream());
+    let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
+    // `KEY:pw`, with KEY the inbound's.
+    let basic = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY6cHc=";
+    let fields = format!(
+        "Host: m\r\nX-Sentry-Auth: Sentry sentry_key={IN_KEY}, sentry_secret={SECRET}\r\nX-Sentry-Auth: sentry_key={IN_KEY}\r\nAuthorization: Basic {basic}\r\nAuthorization: Bearer {SECRET}\r\nCookie: session={SECRET}\r\nRange: bytes=0-9\r\nIf-None-Match: \"a\"\r\nIf-Modified-Since: Fri, 27 Nov 2026 21:00:00 GMT\r\nif-range: \"a\"\r\nReferer: https://{IN_KEY}:{SECRET}@page.example/\r\nbaggage: sentry-public_key={IN_KEY},sentry-trace_id=1\r\nOrigin: https://page.example\r\n"
+    );
+    let query = format!(
+        "&sentry_key={IN_KEY}&sentry_secret={SECRET}&sentr%79_secret={SECRET}&x={}&dsn=http://{IN_KEY}:{SECRET}@m/1",
+        IN_KEY.replace('a', "%2561")
+    );
+    for method in ["GET", "POST"] {
+        let request = format!(
+            "{method} {}{query} HTTP/1.1\r\n{fields}Content-Length: 0\r\n\r\n",
+            target()
+        );
+        let response = mirror.client().ask(request.as_bytes());
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+    let mut got = a.wait_for(2);
+    got.extend(b.wait_for(1));
+    for request in got {
+        let head = format!("{} {:?}", request.line, request.fields);
+        for secret in [
+            IN_KEY, SECRET, basic, "%2561", "Cookie", "Range", "range", "If-",
+        ] {
+            assert!(!head.contains(secret), "{secret} in {head}");
+        }
+        // What Sentry looks at stays, and so does the form.
+        assert_eq!(request.field("Origin"), Some("https://page.example"));
+        assert_eq!(
+            request
+                .field("Referer")
+                .map(|it| it.ends_with("@page.example/")),
+            Some(true)
+        );
+        assert!(
+            request
+                .line
+                .contains(&format!("eventId={ID}&name=Jane%20Doe"))
+        );
+    }
+}
+
 #[test]
 fn the_configured_url_comes_first() {
     let a = upstream();

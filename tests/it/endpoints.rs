@@ -188,7 +188,7 @@ impl Side {
             }
         }
         text = text
-            .replace("DSN", &self.dsn)
+            .replace("DSN", &self.public_dsn())
             .replace("PID", self.project)
             .replace("KEY", self.key)
             .replace("SECRET", self.secret.unwrap_or_default());
@@ -197,6 +197,12 @@ impl Side {
         };
         let (plain, after) = rest.split_once('>').expect("a closed bracket");
         format!("{before}{}{after}", STANDARD.encode(plain))
+    }
+
+    /// The DSN as the crash-report dialog gets it, whose script shows it: without a secret.
+    fn public_dsn(&self) -> String {
+        let secret = self.secret.map(|secret| format!(":{secret}@"));
+        secret.map_or(self.dsn.clone(), |secret| self.dsn.replace(&secret, "@"))
     }
 
     /// The body as it is at this side.

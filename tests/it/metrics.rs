@@ -126,6 +126,15 @@ fn each_reason_for_a_rejection_is_counted_once() {
             b"GET /nothing HTTP/1.1\r\nHost: m\r\n\r\n".to_vec(),
         ),
         (
+            "url_too_long",
+            414,
+            format!(
+                "GET /api/embed/error-page/?dsn=http://{IN_KEY}@m/1&x={} HTTP/1.1\r\nHost: m\r\n\r\n",
+                "x".repeat(9000)
+            )
+            .into_bytes(),
+        ),
+        (
             "loop",
             508,
             post(&keyed, "Via: 1.1 sentry-mirror-26d52149\r\n", "{}\n"),

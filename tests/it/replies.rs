@@ -5,7 +5,8 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::{
-    Action, KEY_A, KEY_B, PATIENCE, Process, Response, Upstream, config, envelope, envelope_request,
+    Action, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Response, Upstream, config, envelope,
+    envelope_request,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -175,6 +176,52 @@ fn every_reply_has_the_cors_headers() {
             response.field("Cross-Origin-Resource-Policy"),
             Some("cross-origin")
         );
+        // Nothing is taken for a page that is not called one.
+        assert_eq!(response.field("X-Content-Type-Options"), Some("nosniff"));
+    }
+}
+
+#[test]
+fn a_browser_never_takes_an_answer_of_an_outbound_for_a_page_or_a_script() {
+    const PLAIN: &str = "text/plain; charset=utf-8";
+    #[rustfmt::skip]
+    let rows = [
+        (200, "application/json", "application/json"),
+        (400, "application/problem+json; charset=utf-8", "application/problem+json; charset=utf-8"),
+        (200, "text/plain", "text/plain"),
+        (200, "image/gif", "image/gif"),
+        (200, "application/x-protobuf", "application/x-protobuf"),
+        (200, "text/html", PLAIN),
+        (403, "Text/HTML; charset=utf-8", PLAIN),
+        (403, "application/json, text/html", PLAIN),
+        (400, "text/javascript", PLAIN),
+        (200, "text/css", PLAIN),
+        (400, "image/svg+xml", PLAIN),
+        (400, "application/xhtml+xml", PLAIN),
+        (400, "nonsense", PLAIN),
+        (200, "text/xml", "text/xml"),
+    ];
+    for policy in ["first_success", "primary"] {
+        for (status, sent, passed_on) in rows {
+            let a = always(Action::Raw(
+                format!("HTTP/1.1 {status} X\r\nContent-Type: {sent}\r\nSet-Cookie: a=b\r\nContent-Length: 9\r\n\r\n<p>no</p>")
+                    .into_bytes(),
+            ));
+            let extra = format!("reply_policy: {policy}");
+            let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], &extra));
+            let request =
+                format!("GET /api/42/store/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n\r\n");
+            let response = mirror.client().ask(request.as_bytes());
+            // The bytes say what was wrong, whatever they are called.
+            assert_eq!((response.status, response.text()), (status, "<p>no</p>"));
+            assert_eq!(response.field("Content-Type"), Some(passed_on), "{sent}");
+            assert_eq!(response.field("X-Content-Type-Options"), Some("nosniff"));
+            assert_eq!(response.field("Set-Cookie"), None);
+            // A page may be written in XML.
+            let policy = response.field("Content-Security-Policy");
+            let expected = (sent == "text/xml").then_some("default-src 'none'; sandbox");
+            assert_eq!(policy, expected, "{sent}");
+        }
     }
 }
 

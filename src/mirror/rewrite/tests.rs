@@ -63,8 +63,10 @@ fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
     let passed_on = PassedOn {
         client_address: forward_client_ip,
         credentials: true,
+        conditions: true,
     };
     edit_head(&head, request, passed_on, &mut head_edits);
+    edit_strays(&head, request, route, &mut head_edits).unwrap();
     let original = Original {
         head: request,
         parsed: &head,
@@ -223,6 +225,76 @@ fn naive(request: &str) -> String {
     out.push(VIA.trim_end().to_owned());
     out.push(format!("Content-Length: {}", body.len()));
     format!("{}\r\n\r\n{body}", out.join("\r\n"))
+}
+
+#[test]
+fn no_inbound_key_leaves_in_any_spelling() {
+    let key = format!("X-Sentry-Auth: Sentry sentry_key={IN_KEY}");
+    let encoded = IN_KEY.replace('a', "%61").replace('0', "%2530");
+    for (line, sent) in [
+        (
+            "POST /api/1/unreal/KEY/x HTTP/1.1",
+            "POST /p/api/7/unreal/OUT/x HTTP/1.1",
+        ),
+        (
+            "POST /api/1/%75nreal/KEY/ HTTP/1.1",
+            "POST /p/api/7/%75nreal/OUT/ HTTP/1.1",
+        ),
+        (
+            "POST /api/1/x/ENC/ HTTP/1.1",
+            "POST /p/api/7/x/OUT/ HTTP/1.1",
+        ),
+        (
+            "POST /api/1/store/?x=KEY HTTP/1.1",
+            "POST /p/api/7/store/?x=OUT HTTP/1.1",
+        ),
+        (
+            "POST /api/1/store/?dsn=https%3A%2F%2FENC%3Ain%40m%2F1&a HTTP/1.1",
+            "POST /p/api/7/store/?dsn=https%3A%2F%2FOUT%40m%2F1&a HTTP/1.1",
+        ),
+        (
+            "POST /KEY/api/1/store/ HTTP/1.1",
+            "POST /p/api/7/store/ HTTP/1.1",
+        ),
+        ("Authorization: Bearer KEY", "Authorization: Bearer OUT"),
+        (
+            "Referer: https://KEY:in@m/1?a",
+            "Referer: https://OUT@m/1?a",
+        ),
+        (
+            "baggage: sentry-public_key=ENC,a=b",
+            "baggage: sentry-public_key=OUT,a=b",
+        ),
+        // `Basic` with two spaces, and in the alphabet of URLs without padding.
+        ("Authorization: Basic  B64==", "Authorization: "),
+        ("Authorization: Bearer B64", "Authorization: "),
+        ("Authorization: Bearer abc", "Authorization: Bearer abc"),
+        (
+            "X-Event: 0123456789abcdef0123456789abcdee",
+            "X-Event: 0123456789abcdef0123456789abcdee",
+        ),
+    ] {
+        let base64 = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY6aW4";
+        let line = line
+            .replace("KEY", IN_KEY)
+            .replace("ENC", &encoded)
+            .replace("B64", base64);
+        let sent = sent.replace("OUT", OUT_KEY);
+        let (request, expected) = match line.starts_with("POST") {
+            true => (format!("{line}\r\n{key}\r\n\r\n"), sent),
+            false => (
+                format!("POST /api/1/store/ HTTP/1.1\r\n{line}\r\n{key}\r\n\r\n"),
+                format!("POST /p/api/7/store/ HTTP/1.1\r\n{sent}"),
+            ),
+        };
+        let got = String::from_utf8(mirrored(request.as_bytes(), false)).unwrap();
+        assert_eq!(
+            got,
+            format!(
+                "{expected}\r\nX-Sentry-Auth: Sentry sentry_key={OUT_KEY}\r\nHost: out.example:8443\r\n{VIA}Content-Length: 0\r\n\r\n"
+            )
+        );
+    }
 }
 
 proptest! {

@@ -68,7 +68,7 @@ fn rewrite(head: &[u8], edits: &[Edit], secret: Option<&str>) -> String {
         out.extend_from_slice(&head[at..edit.span.start]);
         match (edit.put, secret) {
             (Put::Key, _) => out.extend_from_slice(b"OUT"),
-            (Put::Dsn, _) => out.extend_from_slice(b"https://OUT@out/1"),
+            (Put::PublicDsn, _) => out.extend_from_slice(b"https://OUT@out/1"),
             (Put::SecretParameter { value }, Some(secret)) => {
                 out.extend_from_slice(&head[edit.span.start..value.start]);
                 out.extend_from_slice(secret.as_bytes());
@@ -291,11 +291,55 @@ fn a_line_that_counts_as_absent_leaks_nothing_and_stays_absent() {
         ("Bearer KEY", "Bearer KEY"),
         ("sentry_key=KEY", ""),
         ("Sentry\tsentry_secret=in", ""),
+        ("Sentry,sentry_secre%74=in", ""),
         ("", ""),
     ] {
         let request = Request::default().field(Authorization, value).path_key(KEY);
         let expected = format!("\n{rewritten}\nOUT");
         assert_eq!(request.rewritten(None), expected, "{value}");
+    }
+}
+
+#[test]
+fn a_parameter_that_names_a_key_in_a_spelling_of_its_own_is_left_out() {
+    for (list, rewritten) in [
+        (
+            "sentry_key=KEY,sentry_client=x;sentry_secret=in",
+            "sentry_key=OUT",
+        ),
+        (
+            "sentry_secre%74=in,sentry_client=x,sentry_key=KEY",
+            "sentry_client=x,sentry_key=OUT",
+        ),
+        (
+            "sentry_key=KEY,sentry_version=7.;sentry_secret=in",
+            "sentry_key=OUT",
+        ),
+        ("sentry_key=KEY,Sentry_Secret=in,a=b", "sentry_key=OUT,a=b"),
+        ("sentry_key=KEY,sentry_secret:in", "sentry_key=OUT"),
+        ("sentry_key=KEY.x;sentry_secret=in", "sentry_key=OUT"),
+    ] {
+        let header = x_sentry_auth(&format!("Sentry {list}"));
+        assert_eq!(header.rewritten(None), format!("\nSentry {rewritten}"));
+        let in_query = |list: &str| list.replace(',', "&");
+        let query = Request::default().query(&in_query(&with_key(list)));
+        assert_eq!(
+            query.rewritten(None),
+            format!("\n{}", in_query(rewritten)),
+            "{list}"
+        );
+    }
+    // Without the plain text `sentry_` a query is none that Relay reads.
+    for (query, rewritten) in [
+        ("sentr%79_key=KEY&a=b", "a=b"),
+        ("a=b&sentr%79_secret=in&c=d", "a=b&c=d"),
+        ("sentr%2579_key=KEY&%73entr%79%5fsecret=in", ""),
+        ("Sentry_Secret=in&a", "a"),
+        ("a=%20b", "a=%20b"),
+    ] {
+        let request = Request::default().query(&with_key(query)).path_key(KEY);
+        assert_eq!(request.find().0, Ok(Some((Source::Path, KEY.into()))));
+        assert_eq!(request.rewritten(None), format!("\n{rewritten}\nOUT"));
     }
 }
 

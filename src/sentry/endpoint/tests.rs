@@ -292,9 +292,13 @@ fn methods() {
 /// Looks at each segment as it reads when it is decoded.
 fn naive_dot_segment(target: &str) -> bool {
     let path = target.split('?').next().unwrap().to_lowercase();
-    path.replace("%2e", ".")
+    let decoded = |path: String| {
+        let path = path.replace("%2e", ".").replace("%2f", "/");
+        path.replace("%5c", "\\").replace("%25", "%")
+    };
+    decoded(decoded(path))
         .split(['/', '\\'])
-        .any(|segment| segment == "." || segment == "..")
+        .any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
 }
 
 /// Does the same with strings: splits, looks from the end, joins.

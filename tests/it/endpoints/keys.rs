@@ -200,6 +200,126 @@ fn the_grammar_of_the_key_is_relays() {
 }
 
 #[test]
+fn no_inbound_key_or_secret_leaves_in_a_head_in_any_spelling() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
+    let inbound = Side::inbound();
+    let x = "X-Sentry-Auth: Sentry sentry_key=KEY";
+    let all: String = IN_KEY.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let some = IN_KEY.replace('f', "%66");
+    let twice = IN_KEY.replace('0', "%2530");
+    let fill = |text: &str| {
+        let text = text.replace("ALL", &all).replace("SOME", &some);
+        inbound.fill(&text.replace("TWICE", &twice).replace("SECRET", SECRET))
+    };
+    // In the head of an API request that has its key in a place that Relay reads.
+    #[rustfmt::skip]
+    let rows = [
+        ("/api/PID/unreal/KEY/x", x),
+        ("/api/PID/unreal/ALL/x", x),
+        ("/api/PID/%75nreal/KEY/", x),
+        ("/api/PID/cron/a/TWICE/b/", x),
+        ("/KEY/api/PID/store/", x),
+        ("/api/PID/store/?sentr%79_key=KEY", x),
+        ("/api/PID/store/?sentr%79_key=ALL&sentr%79_secret=SECRET", x),
+        ("/api/PID/store/?a=b&sentr%2579_secret=SECRET", x),
+        ("/api/PID/store/?dsn=https://SOME:SECRET@m/1&a=b", x),
+        ("/api/PID/store/?dsn=https%3A%2F%2FALL%3ASECRET%40m", x),
+        ("/api/PID/store/?KEY", x),
+        ("/api/PID/store/?Sentry_Secret=SECRET", x),
+        ("/api/PID/store/?sentry_key=KEY.x;sentry_secret=SECRET", "A: b"),
+        ("/api/PID/store/?sentry_key=KEY&Sentry_Secret=SECRET", "A: b"),
+        ("/api/PID/store/?sentry_key=KEY&+sentry_secret=SECRET&x=TWICE", "A: b"),
+        ("/api/PID/store/?sentry_key=KEY", "X-Sentry-Auth: Sentry\tsentry_key=KEY,sentry_secret=SECRET"),
+        ("/api/PID/store/?sentry_key=KEY", "X-Sentry-Auth: sentry_key=KEY"),
+        ("/api/PID/store/?sentry_key=KEY", "Authorization: Bearer KEY:SECRET"),
+        ("/api/PID/store/?sentry_key=KEY", "Authorization: Basic  <KEY:SECRET>"),
+        ("/api/PID/store/?sentry_key=KEY", "Authorization: Bearer <KEY:SECRET>"),
+        (STORE, "X-Sentry-Auth: Sentry sentry_key=KEY,sentry_client=a;sentry_secret=SECRET"),
+        (STORE, "X-Sentry-Auth: Sentry sentry_key=KEY,sentry_secre%74=SECRET"),
+        (STORE, "X-Sentry-Auth: Sentry sentry_key=KEY\r\nX-Sentry-Auth: Sentry é;sentry_secret=SECRET"),
+        (STORE, "X-Sentry-Auth: Sentry sentry_key=KEY\r\nAuthorization: Token sentry_secret=SECRET"),
+        (STORE, "X-Sentry-Auth: Sentry sentry_key=KEY\r\nAuthorization: Sentry,sentry_secre%74=SECRET"),
+        (STORE, "X-Sentry-Auth: Sentry sentry_key=KEY\r\nReferer: https://m/?dsn=https://ALL:SECRET@m/1"),
+        (STORE, "X-Sentry-Auth: Sentry sentry_key=KEY\r\nbaggage: sentry-public_key=KEY"),
+    ];
+    let mut complaints = Vec::new();
+    for (count, (target, fields)) in (1..).zip(rows) {
+        let fields = fill(&format!("{fields}\r\nContent-Length: 2"));
+        let response = client.ask(&request("POST", &fill(target), &fields, "{}"));
+        assert_eq!(
+            response.status,
+            200,
+            "{target} {fields}: {}",
+            response.text()
+        );
+        for outbound in [&pair.a, &pair.b] {
+            let got = outbound.upstream.wait_for(count).remove(count - 1);
+            let head = format!("{} {:?}", got.line, got.fields);
+            let known = [IN_KEY, SECRET];
+            let decoded = percent_decoded(&percent_decoded(&head));
+            let texts = [head.as_str(), &percent_decoded(&head), &decoded];
+            let is_leak = texts
+                .iter()
+                .any(|text| known.iter().any(|known| text.contains(known)));
+            let base64 = inbound.fill("<KEY:>");
+            if is_leak || head.contains(&base64[..40]) {
+                complaints.push(format!("{target} {fields} left as {head}"));
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+const SECRET: &str = "5ec4e75ec4e75ec4e75ec4e75ec4e75e";
+
+/// The naive way, of text.
+fn percent_decoded(text: &str) -> String {
+    let mut decoded = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        decoded += before;
+        let byte = after
+            .get(..2)
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        decoded.push(byte.map_or('%', char::from));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    decoded + rest
+}
+
+#[test]
+fn a_path_with_dot_segments_is_refused_however_they_are_written() {
+    let pair = Pair::start();
+    let mut client = pair.mirror.client();
+    let inbound = Side::inbound();
+    for path in [
+        "/api/42/store/..%2f..%2fapi/1/store/",
+        "/api/42/x%5c..%5cstore/",
+        "/api/42/%2e%2e%2Fstore/",
+        "/api/42/x%2F%2E%2e/store/",
+        "/api/42/x%252f..%252fstore/",
+        "/api/42/%252e%252e/store/",
+        "/api/42/..;a=b/store/",
+        "/api/42/x\\..\\store/",
+    ] {
+        let target = inbound.fill(&format!("{path}?sentry_key=KEY"));
+        let response = client.ask(&request("POST", &target, "Content-Length: 2", "{}"));
+        expect_rejection(&response, 404, "not found", path);
+    }
+    // These are names that begin with a dot, or have one.
+    for path in [
+        "/api/42/..a/store/",
+        "/api/42/cron/a..b%2Fc/",
+        "/api/42/x%2f...%2f",
+    ] {
+        let target = inbound.fill(&format!("{path}?sentry_key=KEY"));
+        let response = client.ask(&request("POST", &target, "Content-Length: 2", "{}"));
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+    }
+}
+
+#[test]
 fn the_dsn_of_an_envelope_without_other_auth_must_name_a_key() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
