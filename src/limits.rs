@@ -34,6 +34,10 @@ pub struct Limits {
     /// `limits.connections`: SDK connections of one worker. Over it the worker stops accepting, so
     /// that the kernel's backlog and the other workers take the rest.
     pub connections: usize,
+    /// `limits.connections_per_peer`: those of them from one address, or from one network of 64 bits with
+    /// IPv6. Over it: closed at once. Off by default, since a load balancer, a proxy or an office is one
+    /// address for all behind it.
+    pub connections_per_peer: Option<usize>,
     /// `limits.memory_bytes`: what the requests of one worker take at a time, deliveries in the
     /// background included. Over it: 503, before the body is read where its length is known.
     pub memory_bytes: usize,
@@ -118,6 +122,7 @@ impl Default for Limits {
             decoded_ratio: 200,
             response_bytes: MIB,
             connections: 20_000,
+            connections_per_peer: None,
             memory_bytes: 1024 * MIB,
             in_flight: 2048,
             pool_idle_connections: 4096,

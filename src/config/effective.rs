@@ -181,6 +181,12 @@ fn limits(limits: &Limits) -> Value {
         ("decoded_ratio", limits.decoded_ratio.into()),
         ("response_bytes", limits.response_bytes.into()),
         ("connections", limits.connections.into()),
+        (
+            "connections_per_peer",
+            limits
+                .connections_per_peer
+                .map_or("off".into(), Value::from),
+        ),
         ("memory_bytes", limits.memory_bytes.into()),
         ("in_flight", limits.in_flight.into()),
     ])

@@ -1,7 +1,7 @@
 //! The bounds: `limits`, `timeouts`, `pool`, `breaker` and `dns`.
 //!
 //! The defaults and their reasons are those of [`Limits`]. The ranges keep out what cannot have
-//! been meant, zero before all: no bound has an “off”.
+//! been meant, zero before all: no bound has an “off” but the one that is off by default.
 
 use std::time::Duration;
 
@@ -30,6 +30,15 @@ fn memory_budget(value: &Value) -> Read<Option<usize>> {
     Ok(Some(budget))
 }
 
+/// A number of connections; `None` for no bound.
+fn per_peer(value: &Value) -> Read<Option<usize>> {
+    if value == "off" || *value == false {
+        return Ok(None);
+    }
+    let count = number(1..=1_000_000)(value).map_err(|expected| format!("off or {expected}"))?;
+    Ok(Some(count))
+}
+
 /// Reads the five sections of bounds, and says whether `limits.memory_bytes` is among them.
 pub(super) fn limits(root: &mut Section<'_>) -> (Limits, bool) {
     let Limits {
@@ -41,6 +50,7 @@ pub(super) fn limits(root: &mut Section<'_>) -> (Limits, bool) {
         decoded_ratio,
         response_bytes,
         connections,
+        connections_per_peer,
         memory_bytes,
         in_flight,
         pool_idle_connections,
@@ -79,6 +89,7 @@ pub(super) fn limits(root: &mut Section<'_>) -> (Limits, bool) {
         decoded_ratio: limits.value("decoded_ratio", number(1..=1_000_000), decoded_ratio),
         response_bytes: limits.value("response_bytes", bytes(KIB..=64 * MIB), response_bytes),
         connections: limits.value("connections", number(1..=1_000_000), connections),
+        connections_per_peer: limits.value("connections_per_peer", per_peer, connections_per_peer),
         memory_bytes: memory.unwrap_or(memory_bytes),
         in_flight: limits.value("in_flight", number(1..=1_000_000), in_flight),
         pool_idle_connections: pool.value(

@@ -154,7 +154,7 @@ fn every_key_is_read() {
          reply_timeout: 2s\nforward_client_ip: true\nexternal_url: https://m.example/p/\ntls: {ca_file: /a/b.pem, system_roots: false}\n\
          log_filter: warn,sentry_mirror=trace\nlog_format: json\n\
          limits: {head_bytes: 1KiB, header_count: 2, body_bytes: 3KiB, decoded_bytes: 4KiB, decoded_ratio: 13, \
-         envelope_header_bytes: 2KiB, response_bytes: 5000, connections: 6, memory_bytes: 7MB, in_flight: 8}\n\
+         envelope_header_bytes: 2KiB, response_bytes: 5000, connections: 6, connections_per_peer: 5, memory_bytes: 7MB, in_flight: 8}\n\
          timeouts: {head: 1s, body: 2s, idle: 3s, write: 4s, connect: 5s, exchange: 6s, drain: 7s}\n\
          pool: {idle_connections: 9, idle_timeout: 8s, max_age: 9s}\ndns: {refresh: 10s}\n\
          breaker: {failures: 4, pause: 11s, pause_max: 12s}\n",
@@ -181,6 +181,7 @@ fn every_key_is_read() {
         decoded_ratio: 13,
         response_bytes: 5000,
         connections: 6,
+        connections_per_peer: Some(5),
         memory_bytes: 7_000_000,
         in_flight: 8,
         head_timeout: seconds(1),
@@ -554,6 +555,7 @@ fn bad_values_are_refused_with_their_place() {
         ("log_filter: ''", r#"4:13: log_filter: found "", expected log directives such as info or warn,sentry_mirror=debug"#.to_owned()),
         ("log_filter: 'a=b=c'", r#"4:13: log_filter: found "a=b=c", expected log directives such as info or warn,sentry_mirror=debug (error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5)"#.to_owned()),
         ("log_format: xml", r#"4:13: log_format: found "xml", expected text or json"#.to_owned()),
+        ("limits: {connections_per_peer: 0}", "4:32: limits.connections_per_peer: found 0, expected off or a number from 1 to 1000000".to_owned()),
         ("limits: {header_count: 257}", "4:24: limits.header_count: found 257, expected a number from 1 to 256".to_owned()),
         ("limits: {head_bytes: 1}", format!("4:22: limits.head_bytes: found 1, expected a number of bytes from 1KiB to 1MiB {size}")),
         ("timeouts: {head: 2h}", format!(r#"4:18: timeouts.head: found "2h", expected a duration from 1ms to 1h {time}"#)),

@@ -47,12 +47,14 @@ pub struct Counters {
 }
 
 labels! {
-    /// Why a connection of an SDK was closed without an answer that says so.
+    /// Why a connection of an SDK was closed without an answer.
     pub enum Closing {
         /// Silent for `timeouts.idle` between requests.
         Idle => "idle",
         /// A reply was not taken within `timeouts.write`.
         Write => "write",
+        /// Its client has `limits.connections_per_peer` others.
+        Peer => "connections_per_peer",
     }
 }
 

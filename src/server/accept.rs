@@ -17,7 +17,7 @@ use monoio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::mirror::counters::Answered;
-use crate::mirror::totals::Pause;
+use crate::mirror::totals::{Closing, Pause};
 use crate::observe::change::Change;
 use crate::panics::caught;
 use crate::server::inbound;
@@ -100,6 +100,13 @@ impl Worker {
     fn welcome(self: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         let peer = canonical(peer);
         self.counters.connections.count();
+        let limit = self.routing().plan.limits.connections_per_peer;
+        let place = limit.map(|limit| self.peers.enter(peer.ip(), limit));
+        if matches!(place, Some(None)) {
+            self.counters.closings.count(Closing::Peer);
+            debug!(worker = self.index, %peer, "connection closed: limits.connections_per_peer");
+            return;
+        }
         debug!(worker = self.index, %peer, "connection accepted");
         let pass = self.connections.enter();
         self.balance.publish(self.connections.inside());
@@ -111,7 +118,7 @@ impl Worker {
             if caught(serving).await.is_err() {
                 worker.counters.answered(Answered::Panicked, None);
             }
-            drop(pass);
+            drop((pass, place));
             worker.balance.publish(worker.connections.inside());
         });
     }

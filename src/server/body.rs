@@ -135,6 +135,7 @@ async fn routed(
     let mut work = decoding.begin_front(encoding, body, limits, share);
     let is_enough = |decoded: &[u8]| has_header(decoded, header_bytes_max);
     is_routed(work.front(header_bytes_max, share, is_enough).await?)?;
+    share.join_whole();
     work.rest(share).await
 }
 

@@ -25,6 +25,7 @@ mod memory;
 pub mod notify;
 mod pace;
 mod part;
+mod peers;
 pub mod plan;
 mod prepare;
 mod queue;

@@ -36,6 +36,7 @@ use crate::server::decode::Decoding;
 use crate::server::driver::{Driver, DriverKind};
 use crate::server::gate::{Gate, Pass};
 use crate::server::listen::HANDSHAKE_PATIENCE;
+use crate::server::peers::Peers;
 use crate::server::plan::Plan;
 use crate::server::stop::Stop;
 use crate::upstream::origin::SharedOrigin;
@@ -174,6 +175,8 @@ pub struct Worker {
     pub(super) balance: Balance,
     /// Connections of SDKs that are open.
     pub(super) connections: Rc<Gate>,
+    /// Where they come from, if that is bounded.
+    pub(super) peers: Rc<Peers>,
     /// Ends the accept that is waited for.
     pub(super) accepting: RefCell<Canceller>,
     routing: RefCell<Rc<Routing>>,
@@ -283,6 +286,7 @@ impl Worker {
             access,
             balance,
             connections: Rc::default(),
+            peers: Rc::default(),
             accepting: RefCell::new(Canceller::new()),
             routing,
         }

@@ -1,12 +1,12 @@
 //! Bounds that no answer tells of: each is kept, and counted where an operator can see it.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::{
     Action, Client, IN_KEY, KEY_A, KEY_B, Metrics, Process, Reloadable, Upstream, config,
@@ -95,6 +95,46 @@ fn more_connections_are_accepted_as_soon_as_the_limit_allows_it() {
     mirror.reload(&limited_to(3));
     assert_eq!(third.response().status, 200);
     for client in &mut open {
+        assert_eq!(ask(client), 200);
+    }
+}
+
+#[test]
+fn a_client_with_too_many_connections_loses_those_that_are_too_many() {
+    let upstream = Upstream::ok();
+    let outbound = [upstream.dsn(KEY_A, 11)];
+    let limited_to = |count: &str| {
+        let limit = format!("limits: {{connections_per_peer: {count}}}");
+        text(&outbound, &limit)
+    };
+    let mut mirror = Reloadable::start(&limited_to("2"));
+    let mut open: Vec<Client> = (0..2).map(|_| mirror.process.client()).collect();
+    for client in &mut open {
+        assert_eq!(ask(client), 200);
+    }
+    // Another address of the loopback is another client.
+    let elsewhere = SocketAddr::from(([127, 0, 0, 2], 0));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&elsewhere.into()).expect("a free port");
+    let address = mirror.process.address;
+    socket.connect(&address.into()).expect("the mirror listens");
+    let mut other = Client::over(socket.into());
+    assert_eq!(ask(&mut other), 200);
+    assert!(mirror.process.client().is_closed());
+    let metrics = mirror.process.metrics();
+    assert_eq!(of(&metrics, CLOSED, "connections_per_peer"), 1.0);
+    for client in &mut open {
+        assert_eq!(ask(client), 200);
+    }
+    // One that ends makes room.
+    drop(open.pop());
+    mirror
+        .process
+        .wait_for_metrics(|metrics| metrics.sum("sentry_mirror_sdk_connections_open", &[]) == 2.0);
+    assert_eq!(ask(&mut mirror.process.client()), 200);
+    mirror.reload(&limited_to("off"));
+    let mut many: Vec<Client> = (0..5).map(|_| mirror.process.client()).collect();
+    for client in &mut many {
         assert_eq!(ask(client), 200);
     }
 }

@@ -37,7 +37,11 @@ impl Response {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("the mirror listens");
+        Client::over(TcpStream::connect(address).expect("the mirror listens"))
+    }
+
+    /// Over a connection that was opened in another way.
+    pub(crate) fn over(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
         Client {
