@@ -354,7 +354,9 @@ impl<K: 'static> Delivery<K> {
     async fn deliver(&mut self, bytes: usize) {
         #[cfg(test)]
         crate::panics::panic_if_asked("delivery", &self.request.head);
-        let delivering = self.upstream.deliver(&mut self.request, self.begun);
+        // An address is as good as a name here: it is used as long as the route is.
+        let sender = Arc::as_ptr(&self.fan_out.route).addr();
+        let delivering = self.upstream.deliver(&mut self.request, self.begun, sender);
         let (outcome, ended) = delivering.await;
         #[cfg(test)]
         crate::panics::panic_if_asked("outcome", &self.request.head);

@@ -7,8 +7,15 @@
 //!
 //! Only failures without any answer count. An upstream that answers 503 is quick about it, and its
 //! answers matter to the SDK.
+//!
+//! A client must not be able to open it for others, for example with requests that a firewall in front
+//! of the upstream resets. No request has a part in a connection that cannot be opened: that counts
+//! always, and concerns everybody. A connection that breaks over a request, or stays silent, may be the
+//! request's doing. That counts only where nothing else is answered either, and then concerns those routes
+//! alone that it has happened to.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
@@ -19,6 +26,132 @@ use crate::upstream::counters::BreakerState;
 /// The state of one origin, as one worker sees it.
 #[derive(Default)]
 pub struct Breaker {
+    /// Whether connections can be opened.
+    connecting: Circuit,
+    /// Whether those that are open bring answers.
+    answering: Circuit,
+    /// Which senders have had a request without an answer since the last answer.
+    unanswered: RefCell<HashSet<Sender>>,
+    answered_at: Cell<Option<Instant>>,
+}
+
+/// Whose deliveries these are: they share their fate.
+pub type Sender = usize;
+
+/// What became of a delivery that has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// No connection could be opened.
+    Unreachable,
+    /// The connection broke.
+    Broken,
+    /// Nothing came for `timeouts.exchange`.
+    Silent,
+}
+
+/// That a delivery may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    sender: Sender,
+    begun: Instant,
+    probes_connecting: bool,
+    probes_answering: bool,
+}
+
+impl Breaker {
+    /// Whether `sender` may send a delivery at `now`. Then [`Breaker::answered`], [`Breaker::passed`] or
+    /// [`Breaker::failed`] must follow.
+    pub fn admits(&self, sender: Sender, now: Instant, limits: &Limits) -> Option<Admission> {
+        // The second is asked about those alone that were without an answer.
+        let is_concerned = self.answering.is_open() && self.unanswered.borrow().contains(&sender);
+        if is_concerned && !self.answering.has_place(now) || !self.connecting.has_place(now) {
+            return None;
+        }
+        Some(Admission {
+            sender,
+            begun: now,
+            probes_connecting: self.connecting.probe(now, limits),
+            probes_answering: is_concerned && self.answering.probe(now, limits),
+        })
+    }
+
+    /// What it lets through at `now`, for those whose deliveries it is open for.
+    pub fn state(&self, now: Instant) -> BreakerState {
+        let states = [self.connecting.state(now), self.answering.state(now)];
+        states
+            .into_iter()
+            .max_by_key(|state| *state as usize)
+            .unwrap_or(BreakerState::Closed)
+    }
+
+    /// Takes note of an answer.
+    pub fn answered(&self, now: Instant) {
+        self.answered_at.set(Some(now));
+        self.connecting.close();
+        if self.answering.close() {
+            self.unanswered.borrow_mut().clear();
+        }
+    }
+
+    /// Forgets whose deliveries had no answer, now that their names may mean others.
+    pub fn forget_senders(&self) {
+        self.unanswered.borrow_mut().clear();
+    }
+
+    /// Takes note of a delivery that says nothing about the upstream.
+    pub fn passed(&self, admission: Admission, now: Instant) {
+        if admission.probes_connecting {
+            self.connecting.pass(now);
+        }
+        if admission.probes_answering {
+            self.answering.pass(now);
+        }
+    }
+
+    /// Takes note of a delivery without an answer.
+    pub fn failed(&self, admission: Admission, how: Unanswered, now: Instant, limits: &Limits) {
+        if how == Unanswered::Unreachable {
+            self.connecting
+                .fail(admission.probes_connecting, now, limits);
+            if admission.probes_answering {
+                self.answering.pass(now);
+            }
+            return;
+        }
+        if admission.probes_connecting {
+            // It could be connected to.
+            self.connecting.close();
+        }
+        if self.nothing_is_answered(admission, how, now, limits) {
+            self.unanswered.borrow_mut().insert(admission.sender);
+            self.answering.fail(admission.probes_answering, now, limits);
+        } else if admission.probes_answering {
+            self.answering.pass(now);
+        }
+    }
+
+    /// Whether there was no other answer while one could have been there: while a silent upstream was
+    /// waited for, or for a while before a connection broke, which takes no time.
+    fn nothing_is_answered(
+        &self,
+        admission: Admission,
+        how: Unanswered,
+        now: Instant,
+        limits: &Limits,
+    ) -> bool {
+        let Some(answered_at) = self.answered_at.get() else {
+            return true;
+        };
+        match how {
+            Unanswered::Silent => answered_at < admission.begun,
+            _ => now.saturating_duration_since(answered_at) >= limits.breaker_pause_max,
+        }
+    }
+}
+
+/// Failures in a row, and what follows.
+#[derive(Default)]
+struct Circuit {
     failures_in_a_row: Cell<u32>,
     /// Until when nothing is sent; `None` while it is closed.
     open_until: Cell<Option<Instant>>,
@@ -26,24 +159,28 @@ pub struct Breaker {
     is_probing: Cell<bool>,
 }
 
-impl Breaker {
-    /// Whether a delivery may be sent at `now`. After `true`, [`Breaker::answered`] or
-    /// [`Breaker::failed`] must follow.
-    pub fn admits(&self, now: Instant, limits: &Limits) -> bool {
-        match self.open_until.get() {
-            None => true,
-            Some(until) if now < until => false,
-            Some(_) => {
-                self.is_probing.set(true);
-                // Whatever becomes of the probe, its time is over then.
-                self.open_until.set(Some(now + limits.exchange_timeout));
-                true
-            }
-        }
+impl Circuit {
+    fn is_open(&self) -> bool {
+        self.open_until.get().is_some()
     }
 
-    /// What it lets through at `now`.
-    pub fn state(&self, now: Instant) -> BreakerState {
+    /// Whether a delivery may be sent at `now`, as the probe where one is due.
+    fn has_place(&self, now: Instant) -> bool {
+        self.open_until.get().is_none_or(|until| now >= until)
+    }
+
+    /// Makes the delivery that is sent now the probe, where one is due.
+    fn probe(&self, now: Instant, limits: &Limits) -> bool {
+        if !self.is_open() {
+            return false;
+        }
+        self.is_probing.set(true);
+        // Whatever becomes of the probe, its time is over then.
+        self.open_until.set(Some(now + limits.exchange_timeout));
+        true
+    }
+
+    fn state(&self, now: Instant) -> BreakerState {
         match self.open_until.get() {
             None => BreakerState::Closed,
             Some(until) if until <= now => BreakerState::Due,
@@ -52,25 +189,23 @@ impl Breaker {
         }
     }
 
-    /// Takes note of an answer.
-    pub fn answered(&self) {
-        self.failures_in_a_row.set(0);
+    /// Forgets all failures; whether there were any.
+    fn close(&self) -> bool {
         self.open_until.set(None);
         self.is_probing.set(false);
+        self.failures_in_a_row.replace(0) > 0
     }
 
-    /// Takes note of a delivery that says nothing about the upstream.
-    pub fn passed(&self, now: Instant) {
+    /// The probe has said nothing: the next delivery is the probe.
+    fn pass(&self, now: Instant) {
         if self.is_probing.replace(false) {
-            // The next one is the probe.
             self.open_until.set(Some(now));
         }
     }
 
-    /// Takes note of a failure.
-    pub fn failed(&self, now: Instant, limits: &Limits) {
+    fn fail(&self, was_probe: bool, now: Instant, limits: &Limits) {
         // Of those that were sent before it opened, only the probe's outcome is news.
-        if self.open_until.get().is_some() && !self.is_probing.replace(false) {
+        if self.is_open() && !(was_probe && self.is_probing.replace(false)) {
             return;
         }
         let failures = self.failures_in_a_row.get().saturating_add(1);
@@ -95,6 +230,7 @@ fn shortened(pause: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Unanswered::{Broken, Silent, Unreachable};
 
     fn limits() -> Limits {
         Limits {
@@ -105,77 +241,166 @@ mod tests {
         }
     }
 
+    const ATTACKER: Sender = 1;
+    const HONEST: Sender = 2;
+
+    fn fail(breaker: &Breaker, how: Unanswered, now: Instant) {
+        let admission = breaker.admits(ATTACKER, now, &limits()).unwrap();
+        breaker.failed(admission, how, now, &limits());
+    }
+
+    fn admits(breaker: &Breaker, sender: Sender, now: Instant) -> bool {
+        breaker.admits(sender, now, &limits()).is_some()
+    }
+
     #[test]
     fn it_opens_after_failures_in_a_row_only() {
         let breaker = Breaker::default();
         let now = Instant::now();
         for _ in 0..10 {
             for _ in 0..2 {
-                assert!(breaker.admits(now, &limits()));
-                breaker.failed(now, &limits());
+                fail(&breaker, Unreachable, now);
             }
-            assert!(breaker.admits(now, &limits()));
-            breaker.answered();
+            assert!(admits(&breaker, ATTACKER, now));
+            breaker.answered(now);
         }
         for _ in 0..3 {
-            assert!(breaker.admits(now, &limits()));
-            breaker.failed(now, &limits());
+            fail(&breaker, Unreachable, now);
         }
         assert_eq!(breaker.state(now), BreakerState::Open);
-        assert!(!breaker.admits(now, &limits()));
+        assert!(!admits(&breaker, ATTACKER, now) && !admits(&breaker, HONEST, now));
     }
 
     #[test]
     fn without_traffic_it_does_not_look_open_for_ever() {
-        let breaker = Breaker::default();
-        let start = Instant::now();
-        for _ in 0..3 {
-            breaker.failed(start, &limits());
+        for how in [Unreachable, Broken, Silent] {
+            let breaker = Breaker::default();
+            let start = Instant::now();
+            for _ in 0..3 {
+                fail(&breaker, how, start);
+            }
+            let due = start + Duration::from_secs(1);
+            assert_eq!(breaker.state(due), BreakerState::Due);
+            assert!(admits(&breaker, ATTACKER, due));
+            assert_eq!(breaker.state(due), BreakerState::Probing);
+            // Nothing was heard of the probe.
+            let later = due + limits().exchange_timeout;
+            assert_eq!(breaker.state(later), BreakerState::Due);
+            assert!(admits(&breaker, ATTACKER, later));
         }
-        let due = start + Duration::from_secs(1);
-        assert_eq!(breaker.state(due), BreakerState::Due);
-        assert!(breaker.admits(due, &limits()));
-        assert_eq!(breaker.state(due), BreakerState::Probing);
-        // Nothing was heard of the probe.
-        let later = due + limits().exchange_timeout;
-        assert_eq!(breaker.state(later), BreakerState::Due);
-        assert!(breaker.admits(later, &limits()));
     }
 
     #[test]
     fn after_the_pause_one_probe_decides() {
-        let breaker = Breaker::default();
-        let start = Instant::now();
-        for _ in 0..3 {
-            breaker.failed(start, &limits());
+        for how in [Unreachable, Broken, Silent] {
+            let breaker = Breaker::default();
+            let start = Instant::now();
+            for _ in 0..2 {
+                fail(&breaker, how, start);
+            }
+            let earlier = breaker.admits(ATTACKER, start, &limits()).unwrap();
+            fail(&breaker, how, start);
+            assert!(!admits(
+                &breaker,
+                ATTACKER,
+                start + Duration::from_millis(499)
+            ));
+            let later = start + Duration::from_secs(1);
+            assert!(admits(&breaker, ATTACKER, later));
+            assert_eq!(breaker.state(later), BreakerState::Probing);
+            // The failure of one that was sent earlier says nothing about the probe.
+            breaker.failed(earlier, how, later, &limits());
+            assert_eq!(breaker.state(later), BreakerState::Probing);
+            assert!(!admits(&breaker, ATTACKER, later), "one probe at a time");
+            breaker.answered(later);
+            assert_eq!(breaker.state(later), BreakerState::Closed);
+            assert!(admits(&breaker, ATTACKER, later) && admits(&breaker, ATTACKER, later));
         }
-        assert!(!breaker.admits(start + Duration::from_millis(499), &limits()));
-        let later = start + Duration::from_secs(1);
-        assert!(breaker.admits(later, &limits()));
-        assert_eq!(breaker.state(later), BreakerState::Probing);
-        assert!(!breaker.admits(later, &limits()), "one probe at a time");
-        // The failure of one that was sent earlier says nothing about the probe.
-        breaker.answered();
-        assert_eq!(breaker.state(later), BreakerState::Closed);
-        assert!(breaker.admits(later, &limits()) && breaker.admits(later, &limits()));
     }
 
     #[test]
     fn pauses_double_up_to_the_longest_and_late_failures_do_not_count() {
         let breaker = Breaker::default();
         let mut now = Instant::now();
+        let late = breaker.admits(ATTACKER, now, &limits()).unwrap();
         for _ in 0..3 {
-            breaker.failed(now, &limits());
+            fail(&breaker, Unreachable, now);
         }
         for longest in [1, 2, 3, 3, 3] {
             let longest = Duration::from_secs(longest);
-            let until = breaker.open_until.get().unwrap();
+            let until = breaker.connecting.open_until.get().unwrap();
             assert!(until >= now + longest / 2 && until <= now + longest);
-            breaker.failed(now, &limits());
-            assert_eq!(breaker.open_until.get(), Some(until));
+            breaker.failed(late, Unreachable, now, &limits());
+            assert_eq!(breaker.connecting.open_until.get(), Some(until));
             now = until;
-            assert!(breaker.admits(now, &limits()));
-            breaker.failed(now, &limits());
+            fail(&breaker, Unreachable, now);
         }
+    }
+
+    #[test]
+    fn requests_that_break_their_connection_do_not_open_it_while_others_are_answered() {
+        let breaker = Breaker::default();
+        let start = Instant::now();
+        for second in 0..20 {
+            let now = start + Duration::from_secs(second);
+            if second % 2 == 0 {
+                breaker.answered(now);
+            }
+            for _ in 0..100 {
+                fail(&breaker, Broken, now);
+            }
+        }
+        assert_eq!(breaker.state(start), BreakerState::Closed);
+    }
+
+    #[test]
+    fn silence_counts_only_where_nothing_was_answered_meanwhile() {
+        let breaker = Breaker::default();
+        let begun = Instant::now();
+        let admissions = [(); 9].map(|()| breaker.admits(ATTACKER, begun, &limits()).unwrap());
+        let ended = begun + Duration::from_secs(30);
+        breaker.answered(begun + Duration::from_secs(1));
+        for admission in admissions {
+            breaker.failed(admission, Silent, ended, &limits());
+        }
+        assert_eq!(breaker.state(ended), BreakerState::Closed);
+        let admissions = [(); 3].map(|()| breaker.admits(ATTACKER, ended, &limits()).unwrap());
+        let later = ended + Duration::from_secs(30);
+        for admission in admissions {
+            breaker.failed(admission, Silent, later, &limits());
+        }
+        assert_eq!(breaker.state(later), BreakerState::Open);
+    }
+
+    #[test]
+    fn what_breaks_over_requests_concerns_the_routes_alone_that_it_happened_to() {
+        for how in [Broken, Silent] {
+            let breaker = Breaker::default();
+            let now = Instant::now();
+            for _ in 0..3 {
+                fail(&breaker, how, now);
+            }
+            assert!(!admits(&breaker, ATTACKER, now));
+            let admission = breaker.admits(HONEST, now, &limits()).unwrap();
+            // The upstream is down for that one too.
+            breaker.failed(admission, how, now, &limits());
+            assert!(!admits(&breaker, HONEST, now));
+            assert!(admits(&breaker, HONEST + 1, now));
+            breaker.answered(now);
+            assert!(admits(&breaker, HONEST, now) && admits(&breaker, ATTACKER, now));
+        }
+    }
+
+    #[test]
+    fn a_probe_that_breaks_over_its_request_shows_that_the_upstream_can_be_reached() {
+        let breaker = Breaker::default();
+        let now = Instant::now();
+        breaker.answered(now);
+        for _ in 0..3 {
+            fail(&breaker, Unreachable, now);
+        }
+        let due = now + Duration::from_secs(1);
+        fail(&breaker, Broken, due);
+        assert_eq!(breaker.state(due), BreakerState::Closed);
     }
 }

@@ -246,7 +246,7 @@ mod tests {
                 body: Bytes::new(),
                 tail: Vec::new(),
             };
-            let delivering = upstream.deliver(&mut request, Instant::now());
+            let delivering = upstream.deliver(&mut request, Instant::now(), 0);
             runtime.block_on(delivering).0.unwrap().body
         };
         keeper.ask();

@@ -19,6 +19,7 @@ use crate::http::head::{Field, FieldName, Method, Parsed};
 use crate::http::response::ResponseHead;
 use crate::limits::Limits;
 use crate::sentry::rate_limits;
+use crate::upstream::breaker::Unanswered;
 use crate::upstream::incoming::Incoming;
 use crate::upstream::probe::{Heard, Watch};
 use crate::upstream::response::Response;
@@ -93,13 +94,15 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether it says that the upstream is down: nothing came back, and neither the request nor
-    /// this process can be the reason.
-    pub fn is_outage(&self) -> bool {
+    /// In which way nothing came back, where something could have, as far as this process is concerned.
+    pub fn unanswered(&self) -> Option<Unanswered> {
         match self {
-            Failure::Dns | Failure::ConnectTimeout | Failure::Tls(_) | Failure::Timeout => true,
-            Failure::Connect(error) => !is_own_shortage(error),
-            Failure::Send(_) | Failure::Receive(_) | Failure::Closed => true,
+            Failure::Dns | Failure::ConnectTimeout | Failure::Tls(_) => {
+                Some(Unanswered::Unreachable)
+            }
+            Failure::Connect(error) => (!is_own_shortage(error)).then_some(Unanswered::Unreachable),
+            Failure::Send(_) | Failure::Receive(_) | Failure::Closed => Some(Unanswered::Broken),
+            Failure::Timeout => Some(Unanswered::Silent),
             Failure::CutShort(_)
             | Failure::Malformed(_)
             | Failure::TooLarge
@@ -108,7 +111,7 @@ impl Failure {
             | Failure::Filtered
             | Failure::Sampled
             | Failure::Withheld(_)
-            | Failure::Panicked => false,
+            | Failure::Panicked => None,
         }
     }
 }

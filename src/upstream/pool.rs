@@ -26,7 +26,7 @@ use tracing::debug;
 use crate::budget::{Admission, Budget};
 use crate::deadline::in_time;
 use crate::limits::Limits;
-use crate::upstream::breaker::Breaker;
+use crate::upstream::breaker::{Breaker, Sender};
 use crate::upstream::connect::connect;
 use crate::upstream::counters::{Dropped, OriginCounters};
 use crate::upstream::exchange::{Connection, Failure, Request};
@@ -116,6 +116,7 @@ impl Upstream {
     /// Goes on with other limits; deliveries under way end as they began.
     pub fn set_limits(&self, limits: Rc<Limits>) {
         *self.limits.borrow_mut() = limits;
+        self.breaker.forget_senders();
     }
 
     /// Changes its share of the worker's budget.
@@ -134,7 +135,8 @@ impl Upstream {
     }
 
     /// Delivers `request`, which was begun at `begun`, a moment ago: within `timeouts.exchange` from
-    /// then on. Says what came of it, and when.
+    /// then on. Says what came of it, and when. `sender` is the same for all requests that the upstream may
+    /// treat alike, and that may suffer for each other: those of a route.
     ///
     /// # Errors
     /// Why there is no answer. The request may have arrived all the same.
@@ -142,14 +144,15 @@ impl Upstream {
         &self,
         request: &mut Request,
         begun: Instant,
+        sender: Sender,
     ) -> (Result<Response, Failure>, Instant) {
         let limits = self.limits();
         let Some(_slot) = Slot::take(&self.in_flight, limits.in_flight) else {
             return (Err(Failure::Overloaded), begun);
         };
-        if !self.breaker.admits(begun, &limits) {
+        let Some(admission) = self.breaker.admits(sender, begun, &limits) else {
             return (Err(Failure::Paused), begun);
-        }
+        };
         // It has two kilobytes, and stays where it is.
         let attempt = pin!(self.attempt(request, begun, &limits));
         let deadline = begun + limits.exchange_timeout;
@@ -162,15 +165,16 @@ impl Upstream {
             }
             Err(failure) => Err(failure),
         };
-        match &result {
-            Err(failure) if failure.is_outage() => {
-                self.breaker.failed(ended, &limits);
+        let unanswered = result.as_ref().err().and_then(Failure::unanswered);
+        match (&result, unanswered) {
+            (Err(failure), Some(how)) => {
+                self.breaker.failed(admission, how, ended, &limits);
                 self.shared.failed(failure, ended);
             }
             // Our own shortage, of descriptors for example.
-            Err(Failure::Connect(_)) => self.breaker.passed(ended),
-            Ok(_) | Err(_) => {
-                self.breaker.answered();
+            (Err(Failure::Connect(_)), None) => self.breaker.passed(admission, ended),
+            (Ok(_) | Err(_), _) => {
+                self.breaker.answered(ended);
                 self.shared.answered(ended);
             }
         }

@@ -434,6 +434,60 @@ fn an_upstream_that_never_answers_is_left_alone_until_a_probe_is_answered() {
     assert!(totals.contains("delivered paused "), "{totals}");
 }
 
+/// An upstream with a firewall in front of it that resets what it takes offence at.
+fn guarded() -> Upstream {
+    Upstream::start(|_, request| match request.text().contains("EVIL") {
+        true => Action::Close,
+        false => Action::ok(),
+    })
+}
+
+fn offensive() -> Vec<u8> {
+    envelope_request(format!("{}EVIL\n", envelope(ID)).as_bytes())
+}
+
+#[test]
+fn requests_that_a_firewall_resets_open_no_breaker_for_those_that_are_answered() {
+    let upstream = guarded();
+    let mirror = mirror(&upstream, "workers: 1");
+    let mut client = mirror.client();
+    for _ in 0..4 {
+        assert_eq!(client.ask(&request()).status, 200);
+        for _ in 0..15 {
+            assert_eq!(client.ask(&offensive()).status, 503);
+        }
+    }
+    assert_eq!(client.ask(&request()).status, 200);
+    let sent = upstream.received();
+    let offending = sent.iter().filter(|sent| sent.text().contains("EVIL"));
+    assert!(offending.count() >= 60, "none was held back");
+}
+
+#[test]
+fn requests_that_a_firewall_resets_open_the_breaker_for_their_route_alone() {
+    let upstream = guarded();
+    let other = "fedcba9876543210fedcba9876543210";
+    let text = config(
+        &[upstream.dsn(KEY_A, 11)],
+        "workers: 1\nadmin: {port: 0}\nbreaker: {pause: 1h, pause_max: 1h}",
+    );
+    let route = format!(
+        "  - inbound: http://{other}@mirror.example.com/43\n    outbound: [{}]\n",
+        upstream.dsn(KEY_B, 12)
+    );
+    let mirror = Process::start(&(text + &route));
+    let mut client = mirror.client();
+    for _ in 0..20 {
+        assert_eq!(client.ask(&offensive()).status, 503);
+    }
+    assert_eq!(upstream.received().len(), 10);
+    let text = String::from_utf8(request()).unwrap();
+    let honest = text.replace(crate::support::IN_KEY, other);
+    assert_eq!(client.ask(honest.as_bytes()).status, 200);
+    // That was an answer, which closes it for all.
+    assert_eq!(client.ask(&request()).status, 200);
+}
+
 #[test]
 fn an_outbound_that_refuses_everything_is_told_once() {
     let a = Upstream::ok();
