@@ -34,7 +34,7 @@ fn check(limits: &[RateLimit]) {
     assert!(limits.len() <= 32);
     for limit in limits {
         assert!((1..=DAY_SECONDS).contains(&limit.seconds));
-        assert!(limit.categories.len() <= 64 && limit.namespaces.len() <= 64);
+        assert!(limit.words.scope.len() <= 128 && limit.words.reason.len() <= 128);
     }
     let header = rate_limits::header_value(limits);
     assert!(header.bytes().all(|byte| matches!(byte, b' '..=b'~')));

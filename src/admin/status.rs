@@ -137,7 +137,7 @@ impl View<'_> {
         let limits = outbound.limits.in_force(self.now);
         let limits = limits
             .iter()
-            .map(|limit| json!({"categories": limit.categories, "seconds": limit.seconds}));
+            .map(|limit| json!({"categories": limit.categories.iter().collect::<Vec<_>>(), "seconds": limit.seconds}));
         json!({
             "name": outbound.name,
             "is_primary": index == 0,

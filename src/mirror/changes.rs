@@ -72,9 +72,9 @@ pub fn tell_limits(outbound: &Outbound, now: Instant) {
         return;
     }
     let words = limits.iter().map(|limit| {
-        let what = match limit.categories.as_slice() {
-            [] => "everything".to_owned(),
-            categories => categories.join(", "),
+        let what = match limit.categories.is_empty() {
+            true => "everything".to_owned(),
+            false => limit.categories.join(", "),
         };
         format!("{what} for {} s", limit.seconds)
     });

@@ -4,7 +4,7 @@
 //! brought the request waits only until there is a verdict; what is still in flight then goes on in
 //! the background, whatever becomes of the connection.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use crate::mirror::access::Entry;
 use crate::mirror::changes;
 use crate::mirror::counters::OutcomeKind;
 use crate::mirror::lanes::{Job, Lanes};
-use crate::mirror::limited;
+use crate::mirror::limited::{self, withheld_seconds};
 use crate::mirror::reply::{Circumstances, Expected, Reply};
 use crate::mirror::rewrite::Original;
 use crate::mirror::routes::Route;
@@ -30,7 +30,7 @@ use crate::observe::label::Label;
 use crate::panics::caught;
 use crate::sentry::category::Category;
 use crate::sentry::endpoint::{Endpoint, Shape};
-use crate::sentry::rate_limits::{self, RateLimit};
+use crate::sentry::rate_limits::RateLimit;
 use crate::upstream::exchange::{Failure, Request};
 use crate::upstream::pool::{Room, Upstream};
 
@@ -71,15 +71,14 @@ pub struct FanOut<K> {
 
 impl<K: 'static> FanOut<K> {
     /// Starts the delivery of `original`, which is for `endpoint`, to the first `count` outbounds of
-    /// `route`. `items` tells what the request holds, and is asked only if some outbound has limits in
-    /// force. Outbounds with a handling are left to the caller, unless everything goes out `as_it_is`.
+    /// `route`. `items` are what the request holds, or none where no outbound has limits in force. Outbounds with a handling are left to the caller, unless everything goes out `as_it_is`.
     pub fn start(
         route: &Arc<Route>,
         endpoint: Endpoint,
         count: usize,
         original: &Original<'_>,
         as_it_is: bool,
-        items: impl Fn() -> Vec<Option<Category>>,
+        items: &[Option<Category>],
         means: Means<'_, K>,
     ) -> Rc<FanOut<K>> {
         let now = Instant::now();
@@ -98,16 +97,14 @@ impl<K: 'static> FanOut<K> {
         });
         let worker = fan_out.counters.worker;
         route.counters.of(worker).begun.count();
-        let known_items = OnceCell::new();
         for (index, outbound) in route.outbounds.iter().enumerate().take(count) {
             outbound.counters.of(worker).begun.count();
             if outbound.handling.is_some() && !as_it_is {
                 continue;
             }
-            let limits = outbound.limits.in_force(now);
-            let items = || known_items.get_or_init(&items);
-            if !limits.is_empty() && limited::forbid_all(&limits, items()) {
-                let pause = limited::longest_seconds(&limits);
+            let closed = outbound.limits.closed(now);
+            let withheld = closed.and_then(|closed| withheld_seconds(&closed, items, now));
+            if let Some(pause) = withheld {
                 fan_out.record(index, Err(Failure::Withheld(pause)));
                 continue;
             }
@@ -231,13 +228,12 @@ impl<K: 'static> FanOut<K> {
             if self.is_dead(index) {
                 continue;
             }
-            let limits = outbound.limits.in_force(now);
-            if limits.is_empty() {
+            let Some(closed) = outbound.limits.closed(now) else {
                 return Vec::new();
-            }
-            sets.push(limits);
+            };
+            sets.push(closed);
         }
-        rate_limits::intersection(&sets)
+        limited::common(&sets, now)
     }
 
     /// Whether an outbound answered that it will never take anything, so that it has no say in what

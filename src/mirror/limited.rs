@@ -1,14 +1,16 @@
 //! What each outbound has asked not to be sent, for as long as it asked.
 //!
 //! One memory per outbound for the whole process: a limit that one worker is told holds for all. In the
-//! common case nothing is limited, and finding that out costs one load; the lock is for the rest.
+//! common case nothing is limited, and finding that out costs one load; the lock is for the rest. What all
+//! limits together close is found out when one is added, so that a request has to look up only what it
+//! holds.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::sentry::category::{Category, limited_category};
-use crate::sentry::rate_limits::{self, RateLimit};
+use crate::sentry::category::Category;
+use crate::sentry::rate_limits::{self, Closed, RateLimit};
 use crate::upstream::response::Response;
 
 /// The pause that a 429 without further words asks for; the one that SDKs assume by themselves.
@@ -22,12 +24,14 @@ const REMEMBERED_MAX: usize = 32;
 pub struct LimitMemory {
     /// Whether `remembered` may hold anything.
     is_limited: AtomicBool,
-    remembered: Mutex<Vec<Remembered>>,
+    remembered: Mutex<Remembered>,
 }
 
+#[derive(Default)]
 struct Remembered {
-    limit: RateLimit,
-    ends_at: Instant,
+    limits: Vec<(RateLimit, Instant)>,
+    /// What they close together.
+    closed: Option<Arc<Closed<Instant>>>,
 }
 
 impl LimitMemory {
@@ -38,79 +42,87 @@ impl LimitMemory {
             return false;
         }
         let mut remembered = self.lock();
-        remembered.retain(|known| known.ends_at > now);
+        let limits = &mut remembered.limits;
+        limits.retain(|(_, until)| *until > now);
         for limit in announced {
-            let ends_at = now + Duration::from_secs(limit.seconds.into());
-            let is_same = |known: &Remembered| {
-                known.limit.categories == limit.categories
-                    && known.limit.namespaces == limit.namespaces
-                    && known.limit.scope == limit.scope
+            let until = now + Duration::from_secs(limit.seconds.into());
+            let is_same = |known: &RateLimit| {
+                known.categories == limit.categories
+                    && known.namespaces == limit.namespaces
+                    && known.words.scope == limit.words.scope
             };
             // Of two words on the same thing the longer one holds, as in SDKs and in Relay.
-            if let Some(known) = remembered.iter_mut().find(|known| is_same(known)) {
-                if known.ends_at < ends_at {
-                    *known = Remembered { limit, ends_at };
+            if let Some(known) = limits.iter_mut().find(|(known, _)| is_same(known)) {
+                if known.1 < until {
+                    *known = (limit, until);
                 }
-            } else if remembered.len() < REMEMBERED_MAX {
-                remembered.push(Remembered { limit, ends_at });
+            } else if limits.len() < REMEMBERED_MAX {
+                limits.push((limit, until));
             }
         }
+        let closed = Closed::by(limits.iter().map(|(limit, until)| (limit, *until)));
+        remembered.closed = Some(Arc::new(closed));
         self.is_limited.store(true, Ordering::Relaxed);
         true
     }
 
     /// Whether anything may be limited.
-    pub(super) fn may_limit(&self) -> bool {
+    pub fn may_limit(&self) -> bool {
         self.is_limited.load(Ordering::Relaxed)
+    }
+
+    /// What is limited at `now`; `None` where that is nothing.
+    pub fn closed(&self, now: Instant) -> Option<Arc<Closed<Instant>>> {
+        if !self.may_limit() {
+            return None;
+        }
+        let mut remembered = self.lock();
+        let closed = remembered.closed.clone();
+        let closed = closed.filter(|closed| closed.last().is_some_and(|until| until > now));
+        if closed.is_none() {
+            *remembered = Remembered::default();
+            self.is_limited.store(false, Ordering::Relaxed);
+        }
+        closed
     }
 
     /// The limits in force at `now`, each with the time that is left of it.
     pub fn in_force(&self, now: Instant) -> Vec<RateLimit> {
-        if !self.is_limited.load(Ordering::Relaxed) {
+        if self.closed(now).is_none() {
             return Vec::new();
         }
-        let mut remembered = self.lock();
-        remembered.retain(|known| known.ends_at > now);
-        if remembered.is_empty() {
-            self.is_limited.store(false, Ordering::Relaxed);
-        }
-        let left = |known: &Remembered| RateLimit {
-            seconds: seconds_up(known.ends_at - now),
-            ..known.limit.clone()
+        let remembered = self.lock();
+        let in_force = remembered.limits.iter().filter(|(_, until)| *until > now);
+        let left = |(limit, until): &(RateLimit, Instant)| RateLimit {
+            seconds: seconds_left(*until, now),
+            ..limit.clone()
         };
-        remembered.iter().map(left).collect()
+        in_force.map(left).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Remembered>> {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
         self.remembered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The longest that `limits` last.
-pub fn longest_seconds(limits: &[RateLimit]) -> u32 {
-    let longest = limits.iter().map(|limit| limit.seconds).max();
-    longest.unwrap_or(DEFAULT_PAUSE_SECONDS)
+/// For how many seconds a request need not be sent at all, since every item of it is limited. An item whose
+/// category is not known is limited only by a limit on everything.
+pub fn withheld_seconds(
+    closed: &Closed<Instant>,
+    items: &[Option<Category>],
+    now: Instant,
+) -> Option<u32> {
+    let is_closed = |item: &Option<Category>| closed.until(*item).is_some_and(|until| until > now);
+    let is_withheld = !items.is_empty() && items.iter().all(is_closed);
+    let last = closed.last().filter(|_| is_withheld)?;
+    Some(seconds_left(last, now))
 }
 
-/// Whether `limits` forbid every item of a request, so that it need not be sent at all. An item whose
-/// category is not known is forbidden only by a limit on everything.
-pub fn forbid_all(limits: &[RateLimit], items: &[Option<Category>]) -> bool {
-    let forbids = |limit: &RateLimit, item: &Option<Category>| {
-        let is_meant = match item {
-            Some(category) => limit
-                .categories
-                .iter()
-                .any(|name| limited_category(name) == category.name()),
-            None => false,
-        };
-        limit.namespaces.is_empty() && (limit.categories.is_empty() || is_meant)
-    };
-    !items.is_empty()
-        && items
-            .iter()
-            .all(|item| limits.iter().any(|limit| forbids(limit, item)))
+/// What is limited at every one of several outbounds.
+pub fn common(sets: &[Arc<Closed<Instant>>], now: Instant) -> Vec<RateLimit> {
+    rate_limits::common(sets, |until| seconds_left(until, now))
 }
 
 /// What a response announces. A 429 that names nothing means everything.
@@ -137,7 +149,9 @@ pub fn pause_seconds(response: &Response) -> u32 {
         .unwrap_or(DEFAULT_PAUSE_SECONDS)
 }
 
-fn seconds_up(left: Duration) -> u32 {
+/// The seconds until something, rounded up.
+fn seconds_left(until: Instant, now: Instant) -> u32 {
+    let left = until.saturating_duration_since(now);
     let whole = u32::try_from(left.as_secs()).unwrap_or(u32::MAX);
     whole.saturating_add(u32::from(left.subsec_nanos() > 0))
 }
@@ -154,6 +168,15 @@ mod tests {
         response.notices_mut().rate_limits = limits.map(bytes);
         response.notices_mut().retry_after_seconds = retry;
         response
+    }
+
+    fn forbid_all(limits: &[RateLimit], items: &[Option<Category>]) -> bool {
+        let now = Instant::now();
+        let limits = limits.iter().map(|limit| {
+            let until = now + Duration::from_secs(limit.seconds.into());
+            (limit, until)
+        });
+        withheld_seconds(&Closed::by(limits), items, now).is_some()
     }
 
     fn header(memory: &LimitMemory, now: Instant) -> String {

@@ -167,6 +167,14 @@ impl<'b> Survey<'b> {
         self.parts.capacity() * size_of::<Part>() + self.entries_bytes
     }
 
+    /// What each item counts as: an attachment as the event that it comes with. What could not be read,
+    /// unless it `is_whole`, counts as one more item, which is not known.
+    pub fn categories(self, is_whole: bool) -> Vec<Option<Category>> {
+        let parts = self.finish().parts;
+        let read = parts.iter().map(|part| part.category);
+        read.chain((!is_whole).then_some(None)).collect()
+    }
+
     /// The inventory of the items so far.
     pub fn finish(mut self) -> Inventory {
         if let Some((category, ticket)) = self.event.or(self.crash) {
@@ -184,20 +192,18 @@ impl<'b> Survey<'b> {
     }
 }
 
-/// What each item of `body` counts as, whose envelope header ends at `header_end`: an attachment as the
-/// event that it comes with. What cannot be read counts as one more item, which is not known.
+/// What each item of `body` counts as, whose envelope header ends at `header_end`, all at once; see
+/// [`Survey::categories`].
 pub fn categories(body: &[u8], header_end: usize) -> Vec<Option<Category>> {
     let mut survey = Survey::new(body, header_end, None);
-    let rest = loop {
+    let is_whole = loop {
         match survey.step() {
             Ok(Some(_)) => {}
-            Ok(None) => break None,
-            Err(_) => break Some(None),
+            Ok(None) => break true,
+            Err(_) => break false,
         }
     };
-    let parts = survey.finish().parts;
-    let read = parts.iter().map(|part| part.category);
-    read.chain(rest).collect()
+    survey.categories(is_whole)
 }
 
 /// Whether an item is of a kind that has entries, and short enough to be walked over.

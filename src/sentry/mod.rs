@@ -26,6 +26,7 @@ pub mod spelling;
 
 pub mod category;
 pub mod edit;
+pub mod limit_names;
 pub mod rate_limits;
 pub mod sampling;
 pub mod selection;

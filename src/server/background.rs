@@ -204,7 +204,7 @@ mod tests {
                 count,
                 &original,
                 false,
-                Vec::new,
+                &[],
                 means,
             );
             act(&fan_out, &|index| {

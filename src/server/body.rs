@@ -106,7 +106,7 @@ impl Arrived<'_> {
 fn is_untouched(route: &Route) -> bool {
     let now = Instant::now();
     let mut outbounds = route.outbounds.iter();
-    route.is_untouched && outbounds.all(|outbound| outbound.limits.in_force(now).is_empty())
+    route.is_untouched && outbounds.all(|outbound| outbound.limits.closed(now).is_none())
 }
 
 /// The beginning of an envelope: its header, and what happens to come with that.

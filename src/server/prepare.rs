@@ -17,7 +17,7 @@ use crate::http::head::{FieldName, Method};
 use crate::mirror::copies::{self, Template};
 use crate::mirror::deliver::FanOut;
 use crate::mirror::handling::{Form, Handling};
-use crate::mirror::limited;
+use crate::mirror::limited::withheld_seconds;
 use crate::mirror::portion::{self, Pieces, Portion};
 use crate::mirror::rewrite::{self, Original, Parcel};
 use crate::mirror::routes::Route;
@@ -74,13 +74,19 @@ pub(super) async fn deliver_handled(
             }
         };
         let now = Instant::now();
-        let items = OnceCell::new();
+        let mut items = None;
         let mut open = Vec::new();
         for (place, outbound) in route.handled(index) {
-            let limits = outbound.limits.in_force(now);
-            let items = || items.get_or_init(|| taken.items(sent));
-            if !limits.is_empty() && limited::forbid_all(&limits, items()) {
-                let pause = limited::longest_seconds(&limits);
+            let withheld = match outbound.limits.closed(now) {
+                Some(closed) => {
+                    if items.is_none() {
+                        items = Some(taken.items(sent).await);
+                    }
+                    withheld_seconds(&closed, items.as_deref().unwrap_or_default(), now)
+                }
+                None => None,
+            };
+            if let Some(pause) = withheld {
                 fan_out.record(place, Err(Failure::Withheld(pause)));
             } else if let Some(upstream) = routing.upstreams.get(outbound.origin) {
                 taken.count_left_out(worker);
@@ -155,10 +161,10 @@ struct Taken {
 
 impl Taken {
     /// What rate limits can be about.
-    fn items(&self, sent: &Sent<'_>) -> Vec<Option<Category>> {
+    async fn items(&self, sent: &Sent<'_>) -> Vec<Option<Category>> {
         match &self.categories {
             Some(categories) => categories.clone(),
-            None => sent.items(),
+            None => Box::pin(sent.items()).await,
         }
     }
 

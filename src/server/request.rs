@@ -29,13 +29,14 @@ use crate::sentry::category::Category;
 use crate::sentry::edit::EDITS_MAX;
 use crate::sentry::endpoint::{self, Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
-use crate::sentry::inventory;
+use crate::sentry::inventory::Survey;
 use crate::server::background::Background;
 use crate::server::body::{Arrived, Body};
 use crate::server::connection::{Ended, held_with_head};
 use crate::server::inbound::{BodyState, Course, Exchange};
 use crate::server::key::{envelope_key, find_route, refuse_without_key, route_in_head};
 use crate::server::plan::Plan;
+use crate::server::turns::Turns;
 use crate::server::worker::{Routing, Worker};
 use crate::span::Span;
 use crate::upstream::incoming::SMALL_BYTES;
@@ -192,6 +193,11 @@ impl Exchange {
         if !share.could_be(kept_bytes + rendered_bytes) || !share.resize(kept_bytes) {
             return Err(Rejection::Overloaded.into());
         }
+        let has_limits = route.outbounds.iter().any(|one| one.limits.may_limit());
+        let items = match has_limits {
+            true => Box::pin(sent.items()).await,
+            false => Vec::new(),
+        };
         let means = Means {
             upstreams: &routing.upstreams,
             counters: &worker.counters,
@@ -200,9 +206,8 @@ impl Exchange {
             kept: (share, worker.gate.enter()),
             kept_bytes,
         };
-        let items = || sent.items();
         let endpoint = sent.target.endpoint;
-        let fan_out = FanOut::start(route, endpoint, count, &original, is_dialog, items, means);
+        let fan_out = FanOut::start(route, endpoint, count, &original, is_dialog, &items, means);
         if !route.handlings.is_empty() && !is_dialog {
             let routes = (route, trace_route);
             Background::new(worker, routing, &fan_out, routes, &original, sent).start();
@@ -362,15 +367,25 @@ pub(super) struct Sent<'s> {
 }
 
 impl Sent<'_> {
-    /// What rate limits can be about: nothing where they do not count.
-    pub(super) fn items(&self) -> Vec<Option<Category>> {
+    /// What rate limits can be about: nothing where they do not count. The headers of items are walked
+    /// over in turns.
+    pub(super) async fn items(&self) -> Vec<Option<Category>> {
         if !self.target.endpoint.is_limited() {
             return Vec::new();
         }
         let Some(envelope) = self.envelope.filter(|_| self.body.is_whole) else {
             return vec![Category::of_endpoint(self.target.endpoint)];
         };
-        inventory::categories(&self.body.text, envelope.end)
+        let mut survey = Survey::new(&self.body.text, envelope.end, None);
+        let mut turns = Turns::of_walks();
+        let is_whole = loop {
+            match survey.step() {
+                Ok(Some(walked_bytes)) => turns.pass(walked_bytes).await,
+                Ok(None) => break true,
+                Err(_) => break false,
+            }
+        };
+        survey.categories(is_whole)
     }
 
     fn event_id(&self) -> Option<&[u8]> {
