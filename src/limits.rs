@@ -87,10 +87,10 @@ pub const DECODED_BYTES_FREE: usize = 16 * 1024 * 1024;
 impl Limits {
     /// The share of each of so many origins in `memory_bytes`. With a quarter, one that does not answer
     /// leaves most of it to the others, and a healthy one has room for hundreds of megabytes a second. One
-    /// alone takes from nobody.
+    /// alone takes from nobody, so that it has no bound of its own.
     pub fn origin_bytes(&self, origins: usize) -> usize {
         match origins {
-            0 | 1 => self.memory_bytes,
+            0 | 1 => usize::MAX,
             _ => self.memory_bytes / 4,
         }
     }

@@ -194,3 +194,17 @@ fn a_tunnel_to_an_origin_that_does_not_answer_leaves_other_tunnels_open() {
         assert_eq!(client.ask(&request).status, 200);
     }
 }
+
+#[test]
+fn an_origin_alone_has_the_whole_budget() {
+    let silent = Upstream::start(|_, _| Action::Hang);
+    let extra = format!("workers: 1\n{SMALL}");
+    let mirror = Process::start(&config(&[silent.dsn(KEY_A, 11)], &extra));
+    let mut client = mirror.client();
+    let mut body = envelope(ID).into_bytes();
+    body.resize(BODY_BYTES, b'x');
+    let request = envelope_request(&body);
+    while client.ask(&request).status == 200 {}
+    let delivered = silent.received().len();
+    assert!(delivered > 25, "{delivered}");
+}
