@@ -3,7 +3,8 @@
 //! A worker that waited for a full pipe would stop its core. So lines go to a thread of their own
 //! through a bounded queue. What does not fit, or cannot be written, is dropped and counted.
 
-use std::{io, panic};
+use std::io::{self, Write};
+use std::panic;
 
 use tracing::error;
 use tracing_subscriber::EnvFilter;
@@ -13,11 +14,15 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::causes;
 use crate::config::{Log, LogFormat};
 use crate::observe::lines::{Lines, LinesGuard};
+use crate::observe::words;
 use crate::panics;
 use crate::report::Reports;
 
 /// The bytes of lines that may wait to be written.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;
+
+/// How much is logged of what a panic says.
+const PANIC_BYTES_MAX: usize = 1000;
 
 /// Keeps the log alive; dropping it writes what is still queued.
 pub struct Logging {
@@ -40,12 +45,15 @@ pub fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, String> {
     // Where the log cannot be written there is no place to say so: the count has to do.
     let (lines, guard) = Lines::start("log", QUEUE_BYTES_MAX, io::stderr(), |_result| {})
         .map_err(|error| causes::of_thread(&error))?;
-    let writer = lines.clone();
+    let (writer, format) = (lines.clone(), log.format);
     let layers = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(false)
-        .with_writer(move || writer.clone());
+        .with_writer(move || OneLine {
+            lines: writer.clone(),
+            format,
+        });
     match log.format {
         LogFormat::Text => layers.finish().with(reports.map(Reports::layer)).init(),
         LogFormat::Json => {
@@ -57,7 +65,11 @@ pub fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, String> {
         let place = panic.location().map(ToString::to_string);
         error!(
             place = place.as_deref().unwrap_or("unknown"),
-            panic = panics::message(panic.payload()),
+            panic = words::shown(
+                panics::message(panic.payload()).as_bytes(),
+                PANIC_BYTES_MAX,
+                &[]
+            ),
             "internal error, please report it"
         );
     }));
@@ -65,6 +77,30 @@ pub fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, String> {
         _guard: guard,
         lines,
     })
+}
+
+/// Writes each entry of the log on one line, whatever is in it: nobody can add an entry to the log, or
+/// control the terminal that shows it.
+struct OneLine {
+    lines: Lines,
+    format: LogFormat,
+}
+
+/// Each call is one entry.
+impl Write for OneLine {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(entry.strip_suffix(b"\n").unwrap_or(entry));
+        let escaped = match self.format {
+            LogFormat::Text => words::escaped(&text),
+            LogFormat::Json => words::escaped_json(&text),
+        };
+        self.lines.push(format!("{escaped}\n").as_bytes());
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Logging {

@@ -155,10 +155,18 @@ fn decoded(coding: Encoding, coded: Bytes) -> io::Result<Bytes> {
     Ok(decoder.finish(&mut pool))
 }
 
-/// Text that is safe to print: what is not UTF-8 or would control the terminal is replaced.
+/// Text that is safe to print: what is not UTF-8 or would control the terminal or the direction of
+/// writing is replaced.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.replace(|character: char| character.is_control(), "·")
+    let is_unsafe = |character: char| {
+        character.is_control()
+            || matches!(
+                character,
+                '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            )
+    };
+    text.replace(is_unsafe, "·")
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! What the log is told of an outbound: that it begins or ceases to refuse, or to limit, what it is sent.
 
-use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -8,6 +7,7 @@ use tracing::{info, warn};
 
 use crate::mirror::counters::OutboundCounters;
 use crate::mirror::routes::{Outbound, Route};
+use crate::observe::words;
 use crate::upstream::response::Response;
 
 /// How much of the answer of an outbound that refuses is logged.
@@ -43,7 +43,7 @@ pub(super) fn tell_refusal(route: &Route, outbound: &Outbound, response: &Respon
         if !was_trouble {
             refused.store(refused_now, Ordering::Relaxed);
         }
-        let reason = reason(response);
+        let reason = reason(outbound, response);
         warn!(route = route.name, outbound = label, status, %reason, "outbound refuses what it is sent");
     }
 }
@@ -86,8 +86,9 @@ pub fn tell_limits(outbound: &Outbound, now: Instant) {
 }
 
 /// What an outbound said about what it did not take.
-pub(super) fn reason(response: &Response) -> Cow<'_, str> {
+pub(super) fn reason(outbound: &Outbound, response: &Response) -> String {
     let error = response.notices().sentry_error.as_ref();
     let reason = error.unwrap_or(&response.body);
-    String::from_utf8_lossy(reason.get(..REASON_BYTES_MAX).unwrap_or(reason))
+    let secret = outbound.secret.as_deref().unwrap_or_default();
+    words::shown(reason, REASON_BYTES_MAX, &[secret, &outbound.key])
 }

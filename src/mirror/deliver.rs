@@ -23,10 +23,11 @@ use crate::mirror::lanes::{Job, Lanes};
 use crate::mirror::limited::{self, withheld_seconds};
 use crate::mirror::reply::{Circumstances, Expected, Reply};
 use crate::mirror::rewrite::Original;
-use crate::mirror::routes::Route;
+use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::Counters;
 use crate::mirror::verdict::{Outcome, Verdict, decide, untold_limits};
 use crate::observe::label::Label;
+use crate::observe::words;
 use crate::panics::caught;
 use crate::sentry::category::Category;
 use crate::sentry::endpoint::{Endpoint, Shape};
@@ -297,7 +298,7 @@ impl<K: 'static> FanOut<K> {
             }
             let counters = outbound.counters.of(self.counters.worker);
             if kind.is_trouble() {
-                counters.trouble.note(now, || trouble(outcome));
+                counters.trouble.note(now, || trouble(outbound, outcome));
             }
             // Behind all that looks at what an upstream sent: what panics there counts as that alone.
             if kind.was_sent() {
@@ -367,14 +368,17 @@ impl<K: 'static> Delivery<K> {
     }
 }
 
+/// How much is told of what went wrong.
+const TROUBLE_BYTES_MAX: usize = 1000;
+
 /// What went wrong with a delivery, in words for an operator.
-fn trouble(outcome: &Outcome) -> String {
+fn trouble(outbound: &Outbound, outcome: &Outcome) -> String {
     match outcome {
         Ok(response) => format!(
             "answered {}: {}",
             response.status,
-            changes::reason(response)
+            changes::reason(outbound, response)
         ),
-        Err(failure) => failure.to_string(),
+        Err(failure) => words::shown(failure.to_string().as_bytes(), TROUBLE_BYTES_MAX, &[]),
     }
 }

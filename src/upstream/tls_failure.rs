@@ -7,8 +7,13 @@ use std::net::SocketAddr;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError};
 
+use crate::observe::words;
+
 /// How many of the names in a certificate are told; some have hundreds.
 const NAMES_MAX: usize = 5;
+
+/// How much of each; a name of DNS has 253.
+const NAME_BYTES_MAX: usize = 253;
 
 /// An error of a handshake in words about the server at `address`. What is no failure of TLS stays as it
 /// is.
@@ -148,6 +153,7 @@ fn names(presented: &[String]) -> String {
             .and_then(|(_, rest)| rest.strip_suffix(')'));
         let name = inner.unwrap_or(name).trim_matches('"');
         let separator = if index == 0 { "" } else { ", " };
+        let name = words::shown(name.as_bytes(), NAME_BYTES_MAX, &[]);
         let _ = write!(names, "{separator}{name}");
     }
     if presented.len() > NAMES_MAX {

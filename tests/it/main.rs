@@ -91,3 +91,4 @@ mod tidy;
 mod tls;
 mod unasked;
 mod upstreams;
+mod words;
