@@ -29,8 +29,11 @@ const ESCAPED_PATH: &[u8] = b"\\/api\\/embed\\/error-page\\/";
 /// script is counted as it came, and a client may take long to read what it becomes.
 const URL_BYTES_MAX: usize = 8 * 1024;
 
-/// How long an answer may be that is looked through for what it must not tell. Sentry's script has 16 KiB.
-const ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// How long a script may be that is looked through for what it must not tell. Sentry's has 16 KiB.
+const SCRIPT_BYTES_MAX: usize = 256 * 1024;
+
+/// The same of any other answer, which may be about every outbound of a route. Sentry's have a few words.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// How many URLs of a script are replaced; Sentry's has one. Each may become longer.
 const URLS_MAX: usize = 8;
@@ -66,7 +69,13 @@ pub fn passed_on(reply: Reply, route: &Route, post_to: Option<&[u8]>) -> Reply {
         None => route.outbounds.len(),
     };
     let asked = route.outbounds.get(..asked_count).unwrap_or_default();
-    let tells = |text: &[u8]| text.len() > ANSWER_BYTES_MAX || tells_of(text, asked);
+    let tells = |text: &[u8]| {
+        let bytes_max = match redirected {
+            Some(_) => SCRIPT_BYTES_MAX,
+            None => ANSWER_BYTES_MAX,
+        };
+        text.len() > bytes_max || tells_of(text, asked)
+    };
     let is_withheld = reply.is_coded()
         || match &redirected {
             Some(redirected) => redirected.url_count > URLS_MAX || tells(&redirected.kept),
