@@ -113,8 +113,10 @@ unsafe impl IoVecBuf for Gather {
 
 /// Whether an idle connection has something to read: bytes nobody asked for, its end, or an error.
 ///
-/// One system call (`recv` with `MSG_PEEK | MSG_DONTWAIT`, about 0.4 µs), made when a pooled
-/// connection is taken, because a server may have closed it meanwhile.
+/// One system call (`recv` with `MSG_PEEK | MSG_DONTWAIT`, 0.2 to 0.4 µs), made each time that a pooled
+/// connection is taken. Nothing cheaper is right: `poll` and `FIONREAD` take as long, a poll that is left
+/// pending on io_uring has to be taken back for each delivery, and what the driver knows of a socket on
+/// epoll is as old as its last wait.
 pub fn has_input(stream: &TcpStream) -> bool {
     let mut byte = [0_u8; 1];
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;

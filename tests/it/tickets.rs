@@ -112,6 +112,7 @@ fn server(config: ServerConfig, tickets: usize, ended: Sender<()>) -> SocketAddr
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
+            stream.set_nodelay(true).unwrap();
             let session = ServerConnection::new(Arc::clone(&config)).unwrap();
             let ended = ended.clone();
             thread::spawn(move || {
