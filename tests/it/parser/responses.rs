@@ -229,8 +229,8 @@ fn bodies() {
         row("9110 15.3.6: 205 is framed like any other", status("205", "Content-Length: 0\r\n\r\n"), Reused(205, "")),
         row("9110 15.3.6", status("205", "Content-Length: 2\r\n\r\nok"), Reused(205, "ok")),
         row("9110 15.3.6", status("205", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), Reused(205, "")),
-        row("9110 9.3.2: HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", Reused(200, "")).of_head(),
-        row("9110 9.3.2", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Reused(200, "")).of_head(),
+        row("9110 9.3.2: HEAD; a server that says so may well send it", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", Passed(200, "")).of_head(),
+        row("9110 9.3.2", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Passed(200, "")).of_head(),
         row("9110 9.3.2", "HTTP/1.1 200 OK\r\n\r\n", Reused(200, "")).of_head(),
         row("9110 9.3.2: so these bytes are none of it", OK, Passed(200, "")).of_head(),
         row("9110 9.3.2", chunked("2\r\nok\r\n0\r\n\r\n"), Passed(200, "")).of_head(),
@@ -263,11 +263,12 @@ fn assert_fates(rows: Vec<Row>) {
     });
     let dsn = format!("http://{KEY_A}@{}/11", sink.address);
     let extra = "workers: 1\nreply_policy: primary\nbreaker: {failures: 1000}\ntimeouts: {exchange: 5s}\nreply_timeout: 5s";
-    let mirror = Process::start(&config(&[dsn], extra));
+    let config = config(&[dsn], extra);
     let complaints: Vec<String> = rows
         .iter()
         .enumerate()
-        .filter_map(|(number, row)| complaint(&mirror, &sink, number, row))
+        // A mirror for each: what one row leaves behind its answer suspends the pool.
+        .filter_map(|(number, row)| complaint(&Process::start(&config), &sink, number, row))
         .collect();
     assert!(
         complaints.is_empty(),
