@@ -126,7 +126,7 @@ fn resident_bytes() -> Option<usize> {
     let length = statm.as_ref()?.read_at(&mut text, 0).ok()?;
     let text = std::str::from_utf8(text.get(..length)?).ok()?;
     let pages: usize = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * usize::try_from(procfs::page_size()).ok()?)
+    Some(pages * sys::page_bytes()?)
 }
 
 #[cfg(test)]

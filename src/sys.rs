@@ -1,10 +1,11 @@
 //! The only unsafe code of the program.
 //!
-//! Four things cannot be said in safe Rust: handing the kernel a list of pointers (`writev` of a head
+//! Five things cannot be said in safe Rust: handing the kernel a list of pointers (`writev` of a head
 //! and a body that live in two buffers), borrowing the descriptor of a monoio stream for a plain
 //! system call (monoio has no `AsFd`), taking over a descriptor that was open before the program
-//! began, and telling the allocator what to keep and when to give back. All are small and carry their proof; everything
-//! else forbids `unsafe` through the lint table in `Cargo.toml`.
+//! began, asking how large a page is, and telling the allocator what to keep and when to give back. All
+//! are small and carry their proof; everything else forbids `unsafe` through the lint table in
+//! `Cargo.toml`.
 
 #![allow(unsafe_code)]
 
@@ -221,6 +222,14 @@ pub fn keep_freed_memory() {
         // SAFETY: both parameters are numbers that the allocator looks at when it is called next.
         unsafe { libc::mallopt(parameter, bytes) };
     }
+}
+
+/// How many bytes the kernel hands out at a time. Crates that read it from the auxiliary vector end under
+/// valgrind, which shows them one that is not the process's.
+pub fn page_bytes() -> Option<usize> {
+    // SAFETY: it reads a number that the C library knows.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).ok()
 }
 
 /// Gives the system all pages that nothing uses, wherever they are between pages in use.

@@ -21,6 +21,7 @@ use socket2::{Domain, SockFilter, Socket, Type};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
+use crate::limits::Limits;
 use crate::server::memory;
 use crate::sys;
 
@@ -208,7 +209,8 @@ pub fn raise_descriptor_limit() {
 
 /// The same configuration with bounds that fit what the process has. There are no more connections than
 /// half of the descriptors allow: the other half is for upstreams, and clients that take all of them
-/// would keep what they send from being delivered. Requests take no more memory than there is.
+/// would keep what they send from being delivered. Requests, connections and deliveries take no more memory
+/// than there is.
 pub fn fitting(config: &Config, workers: usize) -> Config {
     let mut config = config.clone();
     if let Some(available) = memory::available(Path::new("/")) {
@@ -216,7 +218,20 @@ pub fn fitting(config: &Config, workers: usize) -> Config {
         if let Some(warning) = fitted.warning {
             warn!("{warning}");
         }
-        config.limits.memory_bytes = fitted.worker_bytes;
+        let Limits {
+            memory_bytes,
+            connections,
+            in_flight,
+            ..
+        } = &mut config.limits;
+        if fitted.connections < *connections || fitted.in_flight < *in_flight {
+            info!(
+                "limits.connections is lowered to {} and limits.in_flight to {} per worker, so that they fit the memory; set limits.memory_bytes to decide that yourself",
+                fitted.connections, fitted.in_flight
+            );
+        }
+        (*memory_bytes, *connections) = (fitted.worker_bytes, fitted.connections);
+        *in_flight = fitted.in_flight;
         info!(
             available_mib = available >> 20,
             worker_mib = fitted.worker_bytes >> 20,

@@ -14,7 +14,7 @@ use procfs::process::{MountInfo, MountInfos};
 use procfs::{FromBufRead, Meminfo, ProcessCGroups};
 
 use crate::config::Config;
-use crate::sentry::dsn::Origin;
+use crate::sentry::dsn::{Origin, Scheme};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -35,11 +35,20 @@ const TARGET_WORKER_BYTES: u64 = 2 * KIB;
 /// What each origin takes besides, with the thread that resolves its host.
 const ORIGIN_BYTES: u64 = 64 * KIB;
 
-/// The least that the requests of a worker get, whatever the limit.
-const WORKER_BUDGET_BYTES_MIN: u64 = 4 * MIB;
+/// What each connection of an SDK takes, and each delivery with its connection, or connection that waits.
+const CONNECTION_BYTES: u64 = 24 * KIB;
+const UPSTREAM_BYTES: u64 = 24 * KIB;
+const TLS_UPSTREAM_BYTES: u64 = 88 * KIB;
 
-/// How many thirds of the rest the requests get. The other third is for connections, for what the
-/// allocator loses, and for the kernel's socket buffers, which count as the process's in a control group.
+/// The least that the requests of a worker get, whatever the limit, and the least bounds of connections
+/// and of deliveries for each origin.
+const WORKER_BUDGET_BYTES_MIN: u64 = 4 * MIB;
+const CONNECTIONS_MIN: u64 = 64;
+const IN_FLIGHT_MIN: u64 = 16;
+
+/// How many thirds of the rest the requests get. Connections and deliveries share what is left. The
+/// kernel's socket buffers count as the process's in a control group; they are paid by what is not taken
+/// of all that.
 const BUDGET_THIRDS: u64 = 2;
 
 /// The files of a control group that limit its memory, in version 2 and 1. Over `memory.high` nothing
@@ -51,6 +60,10 @@ const LIMIT_FILES: [&str; 3] = ["memory.max", "memory.high", "memory.limit_in_by
 pub(super) struct Fitted {
     /// `limits.memory_bytes` of each worker.
     pub(super) worker_bytes: usize,
+    /// `limits.connections` of each worker.
+    pub(super) connections: usize,
+    /// `limits.in_flight` of each worker.
+    pub(super) in_flight: usize,
     /// What an operator should know, if the configured value cannot fit.
     pub(super) warning: Option<String>,
 }
@@ -91,21 +104,40 @@ pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
         });
         return Fitted {
             worker_bytes: configured,
+            connections: config.limits.connections,
+            in_flight: config.limits.in_flight,
             warning,
         };
     }
-    let share = available.saturating_sub(fixed) / 3 * BUDGET_THIRDS / workers;
+    let rest = available.saturating_sub(fixed);
+    let share = rest / 3 * BUDGET_THIRDS / workers;
     let worker_bytes = share.max(WORKER_BUDGET_BYTES_MIN).min(configured_bytes);
+    let half = (rest / workers).saturating_sub(worker_bytes) / 2;
+    let upstream_bytes = origins(config)
+        .into_iter()
+        .map(|origin| match origin.scheme {
+            Scheme::Http => UPSTREAM_BYTES,
+            Scheme::Https => TLS_UPSTREAM_BYTES,
+        });
+    let connections = (half / CONNECTION_BYTES).max(CONNECTIONS_MIN);
+    let in_flight = (half / upstream_bytes.sum::<u64>().max(1)).max(IN_FLIGHT_MIN);
+    let at_most = |limit: usize, bound: u64| limit.min(usize::try_from(bound).unwrap_or(limit));
     Fitted {
-        worker_bytes: usize::try_from(worker_bytes).unwrap_or(configured),
+        worker_bytes: at_most(configured, worker_bytes),
+        connections: at_most(config.limits.connections, connections),
+        in_flight: at_most(config.limits.in_flight, in_flight),
         warning: None,
     }
+}
+
+fn origins(config: &Config) -> HashSet<&Origin> {
+    let outbounds = config.routes.iter().flat_map(|route| &route.outbounds);
+    outbounds.map(|outbound| outbound.dsn.origin()).collect()
 }
 
 /// What the parts of a process take that `config` asks for.
 fn configured_parts(config: &Config, workers: u64) -> u64 {
     let outbounds = || config.routes.iter().flat_map(|route| &route.outbounds);
-    let origins: HashSet<&Origin> = outbounds().map(|outbound| outbound.dsn.origin()).collect();
     let bytes_of = |count: usize, bytes: u64| {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         count.saturating_mul(bytes)
@@ -115,7 +147,7 @@ fn configured_parts(config: &Config, workers: u64) -> u64 {
         .saturating_add(TARGET_BYTES);
     let log_bytes = config.access_log.map_or(0, |_| ACCESS_LOG_BYTES);
     bytes_of(config.routes.len() + outbounds().count(), target_bytes)
-        .saturating_add(bytes_of(origins.len(), ORIGIN_BYTES))
+        .saturating_add(bytes_of(origins(config).len(), ORIGIN_BYTES))
         .saturating_add(log_bytes)
 }
 
@@ -339,11 +371,37 @@ mod tests {
         let config = config("limits: {memory_bytes: 300MiB}\n");
         let kept = |warning| Fitted {
             worker_bytes: 300 << 20,
+            connections: 20_000,
+            in_flight: 2048,
             warning,
         };
         assert_eq!(fit(&config, 1, 400 * MIB), kept(None));
         let warning = "limits.memory_bytes is 300 MiB for each of 2 workers, which is 688 MiB with what the process takes besides; it may use 512 MiB, and the kernel kills it beyond that";
         assert_eq!(fit(&config, 2, 512 * MIB), kept(Some(warning.to_owned())));
+    }
+
+    #[test]
+    fn connections_and_deliveries_share_what_requests_leave() {
+        let fitted = |workers, mib| {
+            let fitted = fit(&config(""), workers, mib * MIB);
+            (fitted.connections, fitted.in_flight)
+        };
+        // One origin with TLS.
+        assert_eq!(fitted(1, 128), (511, 139));
+        assert_eq!(fitted(1, 256), (1421, 387));
+        assert_eq!(fitted(2, 512), (1507, 411));
+        assert_eq!(fitted(1, 4096), (20_000, 2048));
+        assert_eq!(fitted(4, 64), (64, 16));
+        let mut plain = config("limits: {connections: 1000}\n");
+        for outbound in plain
+            .routes
+            .iter_mut()
+            .flat_map(|route| &mut route.outbounds)
+        {
+            outbound.dsn = "http://a@b/1".parse().unwrap();
+        }
+        let plain = fit(&plain, 1, 256 * MIB);
+        assert_eq!((plain.connections, plain.in_flight), (1000, 1421));
     }
 
     #[test]

@@ -28,10 +28,13 @@ class Mirror:
     """A running mirror with one worker, unless `config` says otherwise. Use it in `with`.
 
     `config` is YAML that goes in front of `keys`; `routes` maps an inbound key to the DSNs of its
-    outbounds. Everything listens on 127.0.0.1, on free ports.
+    outbounds. Everything listens on 127.0.0.1, on free ports. `through` is a command that runs the one
+    behind it.
     """
 
-    def __init__(self, routes: dict[str, list[str]], config: str = "workers: 1\n") -> None:
+    def __init__(
+        self, routes: dict[str, list[str]], config: str = "workers: 1\n", through: list[str] | None = None
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="attack-")
         path = Path(self._folder.name) / "config.yml"
         keys = "".join(
@@ -43,7 +46,7 @@ class Mirror:
         self.port = self.admin_port = 0
         self._changed = threading.Condition()
         self._process = subprocess.Popen(
-            [BINARY, "-c", path],
+            [*(through or []), BINARY, "-c", path],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
