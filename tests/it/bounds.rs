@@ -52,10 +52,10 @@ fn a_connection_that_is_idle_for_too_long_is_closed_and_counted() {
 
 #[test]
 fn a_reply_that_is_not_taken_in_time_ends_the_connection() {
-    let script = "x".repeat(900_000);
+    let body = "x".repeat(900_000);
     let answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{script}",
-        script.len()
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
     );
     let upstream = Upstream::start(move |_, _| Action::Raw(answer.clone().into_bytes()));
     let mirror = mirror(upstream.dsn(KEY_A, 11), "timeouts: {write: 200ms}");
@@ -63,8 +63,7 @@ fn a_reply_that_is_not_taken_in_time_ends_the_connection() {
     SockRef::from(&stream)
         .set_recv_buffer_size(4096)
         .expect("a socket");
-    let request =
-        format!("GET /api/embed/error-page/?dsn=http://{IN_KEY}@m/42 HTTP/1.1\r\nHost: m\r\n\r\n");
+    let request = format!("GET /api/42/store/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n\r\n");
     // More than the kernel buffers on both sides.
     std::io::Write::write_all(&mut &stream, request.repeat(30).as_bytes()).expect("a connection");
     let metrics = mirror.wait_for_metrics(|metrics| of(metrics, CLOSED, "write") == 1.0);
