@@ -125,7 +125,9 @@ impl<'b> Items<'b> {
         let kind = unescape(header.kind.ok_or(EnvelopeError::Malformed)?.of(body));
         let payload_start = end_of_line(body, scanner.at)?;
         let rest = body.get(payload_start..).unwrap_or_default();
-        let length = match header.length {
+        let declared = header.length.checked()?;
+        let item_count = header.item_count.checked()?;
+        let length = match declared {
             Some((_, length)) if length > rest.len() => return Err(EnvelopeError::UnexpectedEnd),
             Some((_, length)) => length,
             None => memchr(b'\n', rest).unwrap_or(rest.len()),
@@ -140,8 +142,8 @@ impl<'b> Items<'b> {
             platform: header.platform,
             meta_length: header.meta_length,
             has_span_id: header.has_span_id,
-            length: header.length.map(|(digits, _)| digits),
-            item_count: header.item_count,
+            length: declared.map(|(digits, _)| digits),
+            item_count: item_count.map(|(digits, _)| digits),
             payload,
             // Where it ends wrongly the next step says so.
             whole: Span::new(start, self.next.unwrap_or(payload.end)),
@@ -159,8 +161,30 @@ struct ItemHeader {
     platform: Option<Span>,
     meta_length: Option<usize>,
     has_span_id: bool,
-    length: Option<(Span, usize)>,
-    item_count: Option<Span>,
+    length: Number,
+    item_count: Number,
+}
+
+/// The value of a member that has to be a number.
+#[derive(Clone, Copy, Default)]
+enum Number {
+    /// There is none, or `null`.
+    #[default]
+    Absent,
+    /// Its digits, and what they say.
+    Digits(Span, usize),
+    /// Something else, which is no fault where another member of this name follows.
+    Invalid,
+}
+
+impl Number {
+    fn checked(self) -> Result<Option<(Span, usize)>, EnvelopeError> {
+        match self {
+            Number::Absent => Ok(None),
+            Number::Digits(digits, number) => Ok(Some((digits, number))),
+            Number::Invalid => Err(EnvelopeError::Malformed),
+        }
+    }
 }
 
 impl ItemHeader {
@@ -187,9 +211,7 @@ impl ItemHeader {
                     scanner.skip_value(Scanner::NESTING_MAX - 1)?;
                 }
                 b"length" => header.length = number(scanner, value)?,
-                b"item_count" => {
-                    header.item_count = number(scanner, value)?.map(|(digits, _)| digits);
-                }
+                b"item_count" => header.item_count = number(scanner, value)?,
                 _ => scanner.skip_value(Scanner::NESTING_MAX - 1)?,
             }
             Ok(())
@@ -206,12 +228,20 @@ fn string(scanner: &mut Scanner<'_>, token: u8) -> Result<Option<Span>, Envelope
     }
 }
 
-/// A number in front of which the scanner stands, with its digits; `None` for `null`.
-fn number(scanner: &mut Scanner<'_>, token: u8) -> Result<Option<(Span, usize)>, EnvelopeError> {
+/// A number in front of which the scanner stands.
+fn number(scanner: &mut Scanner<'_>, token: u8) -> Result<Number, EnvelopeError> {
     match token {
-        b'0'..=b'9' => scanner.digits().map(Some),
-        b'n' => scanner.skip_scalar().map(|()| None),
-        _ => Err(EnvelopeError::Malformed),
+        b'0'..=b'9' => {
+            let read = scanner.digits();
+            Ok(read.map_or(Number::Invalid, |(digits, number)| {
+                Number::Digits(digits, number)
+            }))
+        }
+        b'n' => scanner.skip_scalar().map(|()| Number::Absent),
+        _ => {
+            scanner.skip_value(Scanner::NESTING_MAX - 1)?;
+            Ok(Number::Invalid)
+        }
     }
 }
 

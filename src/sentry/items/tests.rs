@@ -59,6 +59,21 @@ fn items_with_and_without_a_length() {
     }
 }
 
+/// As in a map: what was written over is not there.
+#[test]
+fn a_length_that_another_one_follows_may_be_anything() {
+    for first in ["\"x\"", "-1", "1.5", "[{}]", "true", "99999999999999999999"] {
+        let body = format!(
+            "{{}}\n{{\"type\":\"a\",\"length\":{first},\"item_count\":{first},\"length\":3,\"item_count\":1}}\nx\ny\n"
+        );
+        let item = ("a".to_owned(), "x\ny".to_owned());
+        assert_eq!(read(&body), (vec![item], None), "{body:?}");
+        let body = body.replace(",\"length\":3,", ",\"length\":3,\"length\":null,");
+        let item = ("a".to_owned(), "x".to_owned());
+        assert_eq!(read(&body).0.first(), Some(&item), "{body:?}");
+    }
+}
+
 #[test]
 fn an_error_ends_the_walk_after_the_items_before_it() {
     use EnvelopeError::{Malformed, UnexpectedEnd};
