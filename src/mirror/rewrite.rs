@@ -201,28 +201,52 @@ pub fn edit_strays(
     edits: &mut Vec<Edit>,
 ) -> Result<(), Stray> {
     let known = edits.len();
+    for field in &head.fields {
+        if field.name == FieldName::Authorization {
+            empty_coded(field.value, buffer, route, edits)?;
+        }
+    }
     if let Some(key) = &route.key {
         edit_spellings(head, buffer, key, Put::Key, edits)?;
-        for field in &head.fields {
-            if field.name == FieldName::Authorization
-                && !edits.iter().any(|edit| is_within(edit.span, field.line))
-                && auth::encodes(field.value.of(buffer), key)
-            {
-                // Without the line another one would be the first.
-                edits.push(Edit {
-                    span: field.value,
-                    put: Put::Nothing,
-                });
-            }
-        }
     }
     if let Some(secret) = &route.secret {
         edit_spellings(head, buffer, secret, Put::Nothing, edits)?;
     }
-    if edits.len() > known {
+    if edits.len() != known {
         edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
     }
     Ok(())
+}
+
+/// Leaves nothing of the `value` of an `Authorization` field that has the key or the secret of `route` in
+/// base64, unless that is replaced as a whole already. Without the line another one would be the first.
+fn empty_coded(
+    value: Span,
+    buffer: &[u8],
+    route: &Route,
+    edits: &mut Vec<Edit>,
+) -> Result<(), Stray> {
+    let mut credentials = route.key.iter().chain(&route.secret);
+    let mut own = edits.iter().filter(|edit| overlap(edit.span, value));
+    let is_replaced = own.clone().any(|edit| {
+        matches!(edit.put, Put::BasicCredentials { .. }) || is_within(value, edit.span)
+    });
+    if is_replaced || !credentials.any(|credential| auth::encodes(value.of(buffer), credential)) {
+        return Ok(());
+    }
+    if own.next().is_some() {
+        // A key is read in it, which has to go out.
+        return Err(Stray);
+    }
+    edits.push(Edit {
+        span: value,
+        put: Put::Nothing,
+    });
+    Ok(())
+}
+
+fn overlap(one: Span, other: Span) -> bool {
+    one.start < other.end && other.start < one.end
 }
 
 fn edit_spellings(
@@ -240,7 +264,7 @@ fn edit_spellings(
         let span = credential.with_password(text, span);
         let mut values = head.fields.iter().map(|field| field.value);
         let is_in_text = is_within(span, head.target) || values.any(|value| is_within(span, value));
-        let overlaps = |edit: &Edit| edit.span.start < span.end && span.start < edit.span.end;
+        let overlaps = |edit: &Edit| overlap(edit.span, span);
         if !is_in_text || edits.iter().any(overlaps) || edits.len() >= STRAY_EDITS_MAX {
             return Err(Stray);
         }

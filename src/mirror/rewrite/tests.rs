@@ -21,7 +21,7 @@ const VIA: &str = "Via: 1.1 sentry-mirror-26d52149\r\n";
 /// Three routes: to a plain DSN, the other service at the same origin, and one with a secret.
 fn routes() -> Routes {
     let text = format!(
-        "keys:\n  - inbound: http://{IN_KEY}@in/42\n    outbound: ['https://{OUT_KEY}@out.example:8443/p/7']\n  - inbound: http://{OTHER_KEY}@in/43\n    outbound: ['https://cccccccccccccccccccccccccccccccc@out.example:8443/p/8']\n  - inbound: http://eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee@in/44\n    outbound: ['https://{OUT_KEY}:newsecret@out.example/9']\n"
+        "keys:\n  - inbound: http://{IN_KEY}@in/42\n    outbound: ['https://{OUT_KEY}@out.example:8443/p/7']\n  - inbound: http://{OTHER_KEY}@in/43\n    outbound: ['https://cccccccccccccccccccccccccccccccc@out.example:8443/p/8']\n  - inbound: http://eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee:0123456789secret@in/44\n    outbound: ['https://{OUT_KEY}:newsecret@out.example/9']\n"
     );
     Routes::new(
         &Config::parse(&text, "test", std::iter::empty()).unwrap(),
@@ -268,6 +268,7 @@ fn no_inbound_key_leaves_in_any_spelling() {
         // `Basic` with two spaces, and in the alphabet of URLs without padding.
         ("Authorization: Basic  B64==", "Authorization: "),
         ("Authorization: Bearer B64", "Authorization: "),
+        ("Authorization: Bearer B64 KEY", "Authorization: "),
         ("Authorization: Bearer abc", "Authorization: Bearer abc"),
         (
             "X-Event: 0123456789abcdef0123456789abcdee",
@@ -295,6 +296,19 @@ fn no_inbound_key_leaves_in_any_spelling() {
             )
         );
     }
+}
+
+#[test]
+fn no_inbound_secret_leaves_in_base64_without_its_key() {
+    let key = "sentry_key=eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
+    check(
+        &format!(
+            "POST /api/44/store/?{key} HTTP/1.1\r\nAuthorization: Basic OjAxMjM0NTY3ODlzZWNyZXQ=\r\n\r\n"
+        ),
+        &format!(
+            "POST /api/9/store/?sentry_key={OUT_KEY} HTTP/1.1\r\nAuthorization: \r\nHost: out.example\r\nVia: 1.1 sentry-mirror-bf0de0b1\r\nContent-Length: 0\r\n\r\n"
+        ),
+    );
 }
 
 proptest! {
