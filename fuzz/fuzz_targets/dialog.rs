@@ -24,5 +24,10 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     // What it posts to is there now.
-    assert!(redirected.windows(safe.len().max(1)).any(|text| text == safe) || safe.is_empty());
+    assert!(
+        redirected
+            .windows(safe.len().max(1))
+            .any(|text| text == safe)
+            || safe.is_empty()
+    );
 });

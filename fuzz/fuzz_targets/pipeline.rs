@@ -1,32 +1,304 @@
-//! Requests one after the other on one connection: where each ends does not depend on the pieces in
-//! which they come, and no byte belongs to two of them. The first byte says into what pieces the rest is
-//! cut.
+//! Requests one after the other on one connection, framed in every way in which two readers could
+//! disagree. Where each ends does not depend on the pieces in which they come, a naive reader of RFC 9112
+//! finds the same ends and refuses the same requests, and what goes out of each is to that reader exactly
+//! one request with the same body.
+//!
+//! The first byte of an input says into what pieces the rest is cut. Each byte from 0x80 on stands for one
+//! of the texts below. All of these are tried in all kinds of requests before the fuzzing begins.
 
 #![no_main]
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::http::chunked::{Chunked, Progress};
+use sentry_mirror::http::due::Due;
 use sentry_mirror::http::framing::{self, Framing};
-use sentry_mirror::http::head::{FieldName, Parsed, RequestHead};
+use sentry_mirror::http::head::{Parsed, RequestHead};
 use sentry_mirror::limits::Limits;
+use sentry_mirror::mirror::rewrite::{self, Original, PassedOn};
+use sentry_mirror::sentry::endpoint;
+use sentry_mirror_fuzz::naive::http::{self, Bounds, End, Message};
+use sentry_mirror_fuzz::{expand, outbounds};
 
 const BODY_BYTES_MAX: usize = 1024;
 
-fuzz_target!(|data: &[u8]| {
-    let Some((piece_bytes, data)) = data.split_first() else {
-        return;
+const BOUNDS: Bounds = Bounds {
+    head_bytes: 2048,
+    fields: 64,
+    body_bytes: BODY_BYTES_MAX,
+};
+
+/// How a request begins. The first is the usual way.
+const STARTS: &[&str] = &[
+    "POST /api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    "\r\n\r\nPOST /api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    "\n\r\n\nPOST /api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    "\r\rPOST /api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    " POST /api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    "Content-Length: 5\r\nPOST /api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    "POST  /api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    "POST /api/42/store/  HTTP/1.1\r\nHost: m\r\n",
+    "POST\t/api/42/store/\tHTTP/1.1\r\nHost: m\r\n",
+    "POST /api/42/store/ HTTP/1.1 \r\nHost: m\r\n",
+    "POST /api/42/store/ HTTP/1.1\nHost: m\n",
+    "POST /api/42/store/ HTTP/1.1\rHost: m\r",
+    "POST /api/42/store/\r\nHost: m\r\n",
+    "POST /api/42/store/ HTTP/1.0\r\nHost: m\r\n",
+    "POST /api/42/store/ HTTP/2.0\r\nHost: m\r\n",
+    "POST /api/42/store/ HTTP/1.2\r\nHost: m\r\n",
+    "POST /api/42/store/ http/1.1\r\nHost: m\r\n",
+    "POST http://other/api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    "POST http:///api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    "POST ftp://other/api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    "POST /api/42/store/?a=GET\u{a0}/ HTTP/1.1\r\nHost: m\r\n",
+    "POST /api/42/store/#/ HTTP/1.1\r\nHost: m\r\n",
+    "GET /api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    "HEAD /api/42/store/ HTTP/1.1\r\nHost: m\r\n",
+    "DELETE /api/42/x/ HTTP/1.1\r\nHost: m\r\n",
+    "CONNECT m:443 HTTP/1.1\r\nHost: m\r\n",
+    "PRI * HTTP/2.0\r\n\r\nSM\r\n",
+    "OPTIONS * HTTP/1.1\r\nHost: m\r\n",
+];
+
+/// Header lines that could say how long the body is, to somebody.
+const LINES: &[&str] = &[
+    "Content-Length: 5\r\n",
+    "Content-Length: 5\r\nContent-Length: 5\r\n",
+    "Content-Length: 5\r\nContent-Length: 0\r\n",
+    "Content-Length: 5, 5\r\n",
+    "Content-Length: 5,\r\n",
+    "Content-Length: +5\r\n",
+    "Content-Length: -5\r\n",
+    "Content-Length: 5 \t\r\n",
+    "Content-Length: 5 5\r\n",
+    "Content-Length: 0x5\r\n",
+    "Content-Length: 5_0\r\n",
+    "Content-Length: 5.0\r\n",
+    "Content-Length: 00000000000000000000005\r\n",
+    "Content-Length: 18446744073709551621\r\n",
+    "Content-Length: \r\n",
+    "Content-Length: \"5\"\r\n",
+    "Content-Length: \u{665}\r\n",
+    "Content-Length : 5\r\n",
+    "Content-Length\t: 5\r\n",
+    " Content-Length: 5\r\n",
+    "X: y\r\n Content-Length: 5\r\n",
+    "X: y\r\n\tTransfer-Encoding: chunked\r\n",
+    "Content-Length:\r\n 5\r\n",
+    "Content_Length: 5\r\n",
+    "Content-Length\0: 5\r\n",
+    "Content-Length: 5\0\r\n",
+    "X: y\rContent-Length: 5\r\n",
+    "X: y\nContent-Length: 5\r\n",
+    "X: y\r\r\nContent-Length: 5\r\n",
+    "Content-Length: 5\n",
+    "Transfer-Encoding: chunked\r\n",
+    "transfer-encoding:CHUNKED\r\n",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: chunked, chunked\r\n",
+    "Transfer-Encoding: gzip, chunked\r\n",
+    "Transfer-Encoding: chunked, identity\r\n",
+    "Transfer-Encoding: identity\r\n",
+    "Transfer-Encoding: xchunked\r\n",
+    "Transfer-Encoding: \"chunked\"\r\n",
+    "Transfer-Encoding: chunked;q=1\r\n",
+    "Transfer-Encoding: ,chunked\r\n",
+    "Transfer-Encoding:\u{b}chunked\r\n",
+    "Transfer-Encoding: chunked\u{c}\r\n",
+    "Transfer-Encoding:\r\n chunked\r\n",
+    "Transfer-Encoding : chunked\r\n",
+    "Transfer_Encoding: chunked\r\n",
+    "Transfer-Encoding: \r\n",
+    "TE: trailers\r\nTrailer: Content-Length\r\n",
+    "Expect: 100-continue\r\n",
+    "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AA\r\n",
+    "Connection: Content-Length, Transfer-Encoding, Host, Via\r\n",
+    "Connection: close\r\nConnection: keep-alive\r\n",
+    "Proxy-Connection: Content-Length\r\n",
+    ": empty\r\n",
+    "\u{e4}: no token\r\n",
+    "no colon\r\n",
+    "Host: second\r\n",
+    "Content-Encoding: chunked\r\n",
+];
+
+/// Bodies, and what could be taken for some.
+const BODIES: &[&str] = &[
+    "",
+    "hello",
+    "5\r\nhello\r\n0\r\n\r\n",
+    "05\r\nhello\r\n00\r\n\r\n",
+    "+5\r\nhello\r\n0\r\n\r\n",
+    "0x5\r\nhello\r\n0\r\n\r\n",
+    "5 \r\nhello\r\n0\r\n\r\n",
+    " 5\r\nhello\r\n0\r\n\r\n",
+    "0_5\r\nhello\r\n0\r\n\r\n",
+    "5;a=\"b\"\r\nhello\r\n0;c\r\n\r\n",
+    "5 ;a\r\nhello\r\n0\r\n\r\n",
+    "5;a\nb\r\nhello\r\n0\r\n\r\n",
+    "5\nhello\n0\n\n",
+    "5\r\nhello0\r\n\r\n",
+    "4\r\nhello\r\n0\r\n\r\n",
+    "6\r\nhello\r\n0\r\n\r\n",
+    "\r\n0\r\n\r\n",
+    "ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+    "10000000000000005\r\nhello\r\n0\r\n\r\n",
+    "00000000000000000005\r\nhello\r\n0\r\n\r\n",
+    "5\r\nhello\r\n0\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\nHost: x\r\n\r\n",
+    "5\r\nhello\r\n0\r\nX : y\r\n\r\n",
+    "5\r\nhello\r\n0\r\n X: y\r\n\r\n",
+    "0\r\n\r\n",
+    "GET /api/42/store/ HTTP/1.1\r\nHost: m\r\n\r\n",
+    "\r\n",
+];
+
+/// What follows each of them: a whole request, which must not be taken for a part of it.
+const SECOND: &str =
+    "POST /api/7/store/ HTTP/1.1\r\nHost: second\r\nContent-Length: 6\r\n\r\nsecond";
+
+fuzz_target!(
+    init: try_all_kinds(),
+    |data: &[u8]| {
+        let Some((piece_bytes, data)) = data.split_first() else {
+            return;
+        };
+        let data = expand(data, [STARTS, LINES, BODIES]);
+        check(&data, usize::from(*piece_bytes).max(1));
+    }
+);
+
+fn try_all_kinds() {
+    let try_one = |start: &str, lines: &str, body: &str| {
+        let text = format!("{start}{lines}\r\n{body}{SECOND}");
+        check(text.as_bytes(), 7);
+        check(text.as_bytes(), text.len());
     };
+    for lines in LINES {
+        for start in STARTS {
+            for body in &BODIES[..3] {
+                try_one(start, lines, body);
+            }
+        }
+        for body in BODIES {
+            try_one(STARTS[0], lines, body);
+        }
+        for more in LINES {
+            for body in &BODIES[..3] {
+                try_one(STARTS[0], &format!("{lines}{more}"), body);
+            }
+        }
+    }
+}
+
+/// Asserts that all agree on what `data` consists of.
+fn check(data: &[u8], piece_bytes: usize) {
     let whole = Pipeline::read(data, data.len().max(1));
-    let in_pieces = Pipeline::read(data, usize::from(*piece_bytes).max(1));
-    assert_eq!(whole, in_pieces);
-    let known: usize = whole
-        .requests
+    let in_pieces = Pipeline::read(data, piece_bytes);
+    assert_eq!(whole.requests, in_pieces.requests);
+    let (expected, end) = http::read_all(data, BOUNDS);
+    let expected_requests = expected
         .iter()
-        .map(|request| request.head.len() + request.body.len())
-        .sum();
-    assert!(known <= data.len(), "a byte belongs to one request");
-});
+        .map(|message| (&message.head, &message.body));
+    let requests = whole.requests.iter().map(|it| (&it.head, &it.body));
+    assert!(
+        requests.eq(expected_requests),
+        "{whole:?}, but {expected:?}"
+    );
+    match end {
+        End::Clean => assert!(!whole.is_broken && !in_pieces.is_broken),
+        // It may be known already that it is none.
+        End::Incomplete => {}
+        End::Refused(reason) => {
+            assert!(
+                whole.is_broken && in_pieces.is_broken,
+                "not refused: {reason}"
+            );
+        }
+    }
+    for (request, message) in whole.requests.iter().zip(&expected) {
+        check_sent(request, message);
+    }
+}
+
+/// Asserts that what is made of a request is one request.
+fn check_sent(request: &Request, came: &Message) {
+    let limits = limits();
+    let (mut head, mut edits) = (RequestHead::default(), Vec::new());
+    assert_eq!(head.parse(&request.head, &limits), Ok(Parsed::Complete));
+    endpoint::parse_target(&request.head, head.target, &mut edits);
+    let passed_on = PassedOn {
+        client_address: true,
+        credentials: true,
+        conditions: true,
+    };
+    rewrite::edit_head(&head, &request.head, passed_on, &mut edits);
+    let original = Original {
+        head: &request.head,
+        parsed: &head,
+        head_edits: &edits,
+        body: &Bytes::copy_from_slice(&request.body),
+        body_edits: &[],
+        trace_route: None,
+        client: None,
+    };
+    for outbound in outbounds() {
+        let mut front = Vec::new();
+        let rest = original.render(outbound, &mut front);
+        let sent = [front.as_slice(), &rest].concat();
+        let (messages, end) = http::read_all(&sent, Bounds::NONE);
+        let [message] = messages.as_slice() else {
+            panic!("{} requests, {end:?}", messages.len());
+        };
+        assert_eq!(end, End::Clean);
+        assert_eq!(message.body, request.body);
+        assert_eq!(message.version, "HTTP/1.1");
+        assert_eq!(message.method, came.method);
+        assert_eq!(message.values("host"), [outbound.host.as_bytes()]);
+        check_lines(&message.head);
+        for dropped in [
+            "transfer-encoding",
+            "connection",
+            "te",
+            "trailer",
+            "upgrade",
+            "expect",
+        ] {
+            assert!(message.values(dropped).is_empty(), "{dropped}");
+        }
+        let lists = came.values("connection");
+        let listed = lists
+            .iter()
+            .flat_map(|list| list.split(|byte| *byte == b','));
+        for name in listed
+            .map(<[u8]>::trim_ascii)
+            .filter_map(|name| str::from_utf8(name).ok())
+        {
+            // These are the mirror's own.
+            let is_own = ["host", "via", "content-length"].contains(&&*name.to_lowercase());
+            assert!(is_own || message.values(name).is_empty(), "{name}");
+        }
+    }
+}
+
+/// Asserts that a head begins with its request line, and that all its lines end in CRLF.
+fn check_lines(head: &[u8]) {
+    assert!(!head.starts_with(b"\r") && !head.starts_with(b"\n"));
+    let count = |text: &[u8]| {
+        head.windows(text.len())
+            .filter(|window| *window == text)
+            .count()
+    };
+    assert_eq!(count(b"\n"), count(b"\r\n"));
+    assert_eq!(count(b"\r"), count(b"\r\n"));
+}
+
+fn limits() -> Limits {
+    Limits {
+        head_bytes: BOUNDS.head_bytes,
+        header_count: BOUNDS.fields,
+        ..Limits::default()
+    }
+}
 
 #[derive(Debug, PartialEq)]
 struct Request {
@@ -71,6 +343,7 @@ impl Pipeline {
 #[derive(Default)]
 struct Reader {
     buffer: BytesMut,
+    due: Due,
     /// A head whose body is still to come.
     awaiting: Option<(Vec<u8>, Framing, Chunked)>,
 }
@@ -97,6 +370,7 @@ impl Reader {
             Framing::Chunked => match chunked.decode(&mut self.buffer).map_err(|_| Broken)? {
                 Progress::More => return Ok(None),
                 Progress::Done { body, consumed } => {
+                    assert!(body.len() <= BODY_BYTES_MAX && body.end <= consumed);
                     let whole = self.buffer.split_to(consumed);
                     body.of(&whole).to_vec()
                 }
@@ -110,28 +384,16 @@ impl Reader {
 
     /// The next head, and what frames its body.
     fn head(&mut self) -> Result<Option<(Vec<u8>, Framing)>, Broken> {
-        let limits = Limits {
-            head_bytes: 1024,
-            header_count: 16,
-            ..Limits::default()
-        };
-        let mut head = RequestHead::default();
-        if head.parse(&self.buffer, &limits).map_err(|_| Broken)? == Parsed::Partial {
+        if !self.due.is_due(&self.buffer, BOUNDS.head_bytes) {
             return Ok(None);
         }
+        let mut head = RequestHead::default();
+        if head.parse(&self.buffer, &limits()).map_err(|_| Broken)? == Parsed::Partial {
+            return Ok(None);
+        }
+        self.due = Due::default();
         let text = self.buffer.split_to(head.len).to_vec();
         let framing = framing::of_request(&head, &text).map_err(|_| Broken)?;
-        let count = |name| head.values(name, &text).count();
-        let declared = (
-            count(FieldName::ContentLength),
-            count(FieldName::TransferEncoding),
-        );
-        let expected = match framing {
-            Framing::Empty => (0, 0),
-            Framing::Length(_) => (1, 0),
-            Framing::Chunked | Framing::UntilClose => (0, 1),
-        };
-        assert_eq!(declared, expected, "whatever frames it is said once");
         Ok(Some((text, framing)))
     }
 }

@@ -1,28 +1,158 @@
-//! The whole pure way of a request: whatever is accepted goes out as exactly one request, with the
-//! outbound's texts at every key site and every other field as it came.
+//! The whole pure way of a request: what is accepted goes out as exactly one request, made as a naive
+//! reader makes it out of the parts of the request, and neither the inbound key nor the inbound secret
+//! stands in it anywhere: not in the target, the header lines and the header of an envelope, after
+//! decoding twice.
+//!
+//! The first byte of an input says in which coding the body comes, the second how the request begins, in
+//! which version of HTTP, and whether its first header line names the key. What
+//! follows up to a NUL is the rest of its target, up to the next are its header lines, and behind that is
+//! its body. Each byte from 0x80 on stands for one of the texts below, most of which name the key or the
+//! secret in some way.
 
 #![no_main]
 
+use std::cell::RefCell;
+use std::io::Write;
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::http::framing::{self, Framing};
-use sentry_mirror::http::head::{Field, FieldName, Parsed, RequestHead, Version};
+use sentry_mirror::config::Config;
+use sentry_mirror::http::encoding::{Decoder, Decompressors, Encoding, Step};
+use sentry_mirror::http::framing;
+use sentry_mirror::http::head::{FieldName, Method, Parsed, RequestHead};
 use sentry_mirror::limits::Limits;
 use sentry_mirror::mirror::rewrite::{self, Original, PassedOn};
-use sentry_mirror::mirror::routes::Outbound;
-use sentry_mirror::sentry::auth::FoundKey;
-use sentry_mirror::sentry::edit::{Edit, Put};
+use sentry_mirror::mirror::routes::{Outbound, Route, Routes};
+use sentry_mirror::sentry::auth::{FoundKey, Source};
+use sentry_mirror::sentry::dsn;
+use sentry_mirror::sentry::edit::{EDITS_MAX, Edit};
 use sentry_mirror::sentry::endpoint::{self, Endpoint};
 use sentry_mirror::sentry::envelope;
-use sentry_mirror_fuzz::{check_edits, find_key, outbounds};
+use sentry_mirror_fuzz::naive::http::{self, Bounds, End, Message};
+use sentry_mirror_fuzz::naive::{envelope as naive_envelope, request as naive};
+use sentry_mirror_fuzz::{check_edits, expand, find_key};
+
+const INBOUND: naive::Inbound<'static> = naive::Inbound {
+    key: "0123456789abcdef0123456789abcdef",
+    secret: "5ecre75ecre75ecre75ecre75ecre750",
+};
+
+const CONFIG: &str = "
+keys:
+  - inbound: http://0123456789abcdef0123456789abcdef:5ecre75ecre75ecre75ecre75ecre750@mirror.example.com/42
+    outbound:
+      - https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@o1.ingest.example.com/1001
+      - http://bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb:s3cret@relay.internal:3000/a/b/7
+";
+
+/// How requests begin.
+const STARTS: &[&str] = &[
+    "POST /api/42/envelope/",
+    "POST /api/42/store/",
+    "GET /api/store/",
+    "POST /tunnel",
+    "POST ",
+    "GET ",
+    "PUT ",
+    "POST http://h:1/a/api/42/api//0/42/minidump/",
+    "POST /api/%34%32/unreal/0123456789abcdef0123456789abcdef/",
+    "POST /api/42/unreal/0123456789abcdef0123456789abcdef/x",
+    "POST /api/42/cron/nightly/%30123456789abcdef0123456789abcdef",
+    "HEAD /api/42/cron/nightly",
+    "POST /api/42/security/",
+    "PUT /api/42/0123456789abcdef0123456789abcdef/",
+    "GET /api/embed/error-page/?dsn=http://0123456789abcdef0123456789abcdef:5ecre75ecre75ecre75ecre75ecre750@m/42",
+    "POST /api/embed/error-page/?eventId=1&dsn=http://0123456789abcdef0123456789abcdef@m/42",
+    "POST /api/042//integration/otlp/v1/logs",
+    "POST /api/42/envelope/?sentry_key=0123456789abcdef0123456789abcdef",
+    "POST /api/42/store/?sentry_secret=5ecre75ecre75ecre75ecre75ecre750&sentry_key=0123456789abcdef0123456789abcdef",
+];
+
+/// Pieces of requests.
+const TEXTS: &[&str] = &[
+    "0123456789abcdef0123456789abcdef",
+    "5ecre75ecre75ecre75ecre75ecre750",
+    "sentry_key=0123456789abcdef0123456789abcdef",
+    "sentry_secret=5ecre75ecre75ecre75ecre75ecre750",
+    "sentr%79_key=0123456789abcdef0123456789abcdef",
+    "sentry%5Fsecret=5ecre75ecre75ecre75ecre75ecre750",
+    "sentr%2579_key=0123456789abcdef0123456789abcdef",
+    "sentry_key=%30%31%32%33%34%35%36%37%38%39%61%62%63%64%65%660123456789abcdef",
+    "SENTRY_SECRET=5ecre75ecre75ecre75ecre75ecre75%30",
+    "%2530123456789abcdef0123456789abcdef",
+    "%35ecre75ecre75ecre75ecre75ecre750",
+    "sentry_version=7",
+    "sentry_client=sentry.python/2.75.0",
+    ".no-cache",
+    "%2eflag",
+    "\r\nX-Sentry-Auth: Sentry ",
+    "\r\nX-Sentry-Auth: Sentry\t",
+    "\r\nX-Sentry-Auth: ",
+    "\r\nx-sentry-auth:sentry  ",
+    "\r\nAuthorization: Sentry ",
+    "\r\nAuthorization: ",
+    "\r\nAuthorization: Basic MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY6NWVjcmU3NWVjcmU3NWVjcmU3NWVjcmU3NWVjcmU3NTA=",
+    "\r\nAuthorization: Basic MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY6",
+    "\r\nAuthorization: Basic  MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY6",
+    "\r\nAuthorization: Basic MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY",
+    "\r\nAuthorization: Basic dXNlcjpwYXNzd29yZA==",
+    " MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY6",
+    "\r\nAuthorization: Basic OjVlY3JlNzVlY3JlNzVlY3JlNzVlY3JlNzVlY3JlNzUw",
+    "\r\nAuthorization: Bearer 0123456789abcdef0123456789abcdef",
+    "\r\nProxy-Authorization: Basic MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY6",
+    "\r\nCookie: k=0123456789abcdef0123456789abcdef",
+    "\r\nReferer: http://m/api/42/store/?sentry_key=0123456789abcdef0123456789abcdef",
+    "\r\nConnection: X-Sentry-Auth, Authorization, close",
+    "\r\nConnection: X-Other",
+    "\r\nX-Other: ",
+    "\r\nRange: bytes=0-1\r\nIf-None-Match: \"x\"",
+    "\r\nX-Forwarded-For: 10.0.0.1",
+    "\r\nHost: m",
+    "\r\nVia: 1.1 other",
+    "\r\nContent-Type: application/x-sentry-envelope",
+    "?",
+    "&",
+    ", ",
+    "&a=b",
+    "&dsn=http://0123456789abcdef0123456789abcdef:5ecre75ecre75ecre75ecre75ecre750@m/42",
+    "{\"dsn\":\"http://0123456789abcdef0123456789abcdef:5ecre75ecre75ecre75ecre75ecre750@m/42\"}\n",
+    "{\"dsn\":\"http:\\/\\/\\u0030123456789abcdef0123456789abcdef@m\\/42\",\"trace\":{\"public_key\":\"0123456789abcdef0123456789abcdef\"}}\n",
+    "{\"d\\u0073n\":\"http://%30123456789abcdef0123456789abcdef@m/42\"}\n",
+    "{\"trace\":{\"public_key\":\"0123456789abcdef012345678\\u0039abcdef\",\"trace_id\":\"1\"}}\n",
+    "{\"dsn\":\"http://0123456789abcdef0123456789abcdef@m/42\",\"dsn\":null,\"trace\":{},\"trace\":{\"public_key\":\"0123456789abcdef0123456789abcdef\"}}\n",
+    "{\"type\":\"event\"}\n{\"message\":\"hello\"}\n",
+];
+
+thread_local! {
+    static POOL: RefCell<Decompressors> = RefCell::default();
+}
+
+static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
+    let config = Config::parse(CONFIG, "fuzz", std::iter::empty());
+    Routes::new(&config.expect("it is valid"), None)
+});
 
 fuzz_target!(|data: &[u8]| {
-    let Some(request) = read(data) else {
+    let [coding, start, data @ ..] = data else {
+        return;
+    };
+    let text = whole(*start, data);
+    let mut head = RequestHead::default();
+    if head.parse(&text, &Limits::default()) != Ok(Parsed::Complete) {
+        return;
+    }
+    let body = decoded(&text[head.len..], *coding);
+    let text = &text[..head.len];
+    let Some(request) = read(head, text, body) else {
+        return;
+    };
+    let Ok(came) = http::parse_head(text) else {
         return;
     };
     check_edits(&request.head_edits, 0..request.head.len);
     let original = Original {
-        head: &data[..request.head.len],
+        head: text,
         parsed: &request.head,
         head_edits: &request.head_edits,
         body: &request.body,
@@ -30,184 +160,236 @@ fuzz_target!(|data: &[u8]| {
         trace_route: None,
         client: None,
     };
-    for outbound in outbounds() {
+    for outbound in &request.route.outbounds {
         let mut front = Vec::new();
         let rest = original.render(outbound, &mut front);
         let sent = [front.as_slice(), &rest].concat();
-        check(data, &request, &sent, outbound);
+        let (messages, end) = http::read_all(&sent, Bounds::NONE);
+        assert_eq!(end, End::Clean);
+        let [message] = messages.as_slice() else {
+            panic!("{} requests", messages.len());
+        };
+        check(&request, &came, message, outbound);
+        check_leaks(&request, message);
     }
 });
 
-/// A request that would be mirrored, if its key were known.
+/// The request that an input stands for, with its body uncoded.
+fn whole(start: u8, data: &[u8]) -> Vec<u8> {
+    let parts: Vec<&[u8]> = data.splitn(3, |byte| *byte == 0).collect();
+    let part = |at: usize| expand(parts.get(at).unwrap_or(&&b""[..]), [TEXTS]);
+    let version: &[u8] = match start & 0x80 {
+        0 => b" HTTP/1.1",
+        _ => b" HTTP/1.0",
+    };
+    let auth: &[u8] = match start & 0x40 {
+        0 => b"",
+        _ => b"\r\nX-Sentry-Auth: Sentry sentry_key=0123456789abcdef0123456789abcdef",
+    };
+    let start = STARTS[usize::from(start & 0x3f) % STARTS.len()];
+    [
+        start.as_bytes(),
+        &part(0),
+        version,
+        auth,
+        &part(1),
+        b"\r\n\r\n",
+        &part(2),
+    ]
+    .concat()
+}
+
+/// A body that came in one of five codings, decoded again.
+fn decoded(body: &[u8], coding: u8) -> Bytes {
+    let (encoding, coded) = match coding % 5 {
+        1 => {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(body).expect("there is room");
+            (Encoding::Gzip, encoder.finish().expect("there is room"))
+        }
+        2 => {
+            let mut encoder =
+                flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(body).expect("there is room");
+            (Encoding::Deflate, encoder.finish().expect("there is room"))
+        }
+        3 => {
+            let mut coded = Vec::new();
+            brotli::CompressorWriter::new(&mut coded, 4096, 1, 16)
+                .write_all(body)
+                .expect("there is room");
+            (Encoding::Brotli, coded)
+        }
+        4 => (
+            Encoding::Zstd,
+            zstd::encode_all(body, 1).expect("there is room"),
+        ),
+        _ => return Bytes::copy_from_slice(body),
+    };
+    let decoded = POOL.with_borrow_mut(|pool| {
+        let mut decoder = Decoder::new(encoding, Bytes::from(coded), usize::MAX, pool);
+        while decoder.step(4096).expect("it was coded well") != Step::Done {}
+        decoder.finish(pool)
+    });
+    assert_eq!(decoded, body);
+    decoded
+}
+
+/// A request that is mirrored.
 struct Request {
     head: RequestHead,
-    endpoint: Endpoint,
-    key: Option<FoundKey>,
+    route: &'static Route,
+    kind: naive::Kind,
+    is_envelope: bool,
     head_edits: Vec<Edit>,
     body: Bytes,
     body_edits: Vec<Edit>,
 }
 
-/// Reads a request as `server` does; all that follows the head is its body.
-fn read(data: &[u8]) -> Option<Request> {
-    let mut head = RequestHead::default();
-    if head.parse(data, &Limits::default()) != Ok(Parsed::Complete) {
-        return None;
-    }
-    framing::of_request(&head, data).ok()?;
+/// Reads a request as `server` does.
+fn read(head: RequestHead, text: &[u8], body: Bytes) -> Option<Request> {
+    framing::of_request(&head, text).ok()?;
     let (mut head_edits, mut body_edits) = (Vec::new(), Vec::new());
-    let target = endpoint::parse_target(data, head.target, &mut head_edits);
-    let endpoint = target.endpoint;
-    let is_refused = matches!(endpoint, Endpoint::Upload | Endpoint::ErrorPage);
-    if is_refused || !endpoint.allows(head.method_span.of(data)) {
+    let target = endpoint::parse_target(text, head.target, &mut head_edits);
+    let mut endpoint = target.endpoint;
+    if head_edits.len() >= EDITS_MAX || endpoint::has_dot_segment(text, head.target) {
         return None;
     }
-    let key = find_key(&head, data, &target, &mut head_edits).ok()?;
-    let body = Bytes::copy_from_slice(&data[head.len..]);
-    if matches!(endpoint, Endpoint::Envelope | Endpoint::Tunnel) {
-        envelope::scan(&body, &mut body_edits).ok()?;
+    if endpoint == Endpoint::Upload || !endpoint.allows(head.method_span.of(text)) {
+        return None;
+    }
+    let is_dialog = endpoint == Endpoint::ErrorPage;
+    let key = find_key(&head, text, &target, &mut head_edits).ok()?;
+    let is_meant = |key: &FoundKey| target.names_key || key.source != Source::Basic;
+    if target.lacks_project && (target.names_key || key.as_ref().is_some_and(is_meant)) {
+        return None;
+    }
+    let may_lack_key = matches!(endpoint, Endpoint::Envelope | Endpoint::Tunnel)
+        || (endpoint == Endpoint::Generic && head.method == Method::Post);
+    let route = match &key {
+        _ if endpoint == Endpoint::Tunnel => None,
+        None if may_lack_key => None,
+        None => return None,
+        Some(key) => match ROUTES.find(key.bytes(text)) {
+            None if may_lack_key && key.source == Source::Basic => None,
+            found => Some(found?),
+        },
+    };
+    let has_envelope_type = head
+        .values(FieldName::ContentType, text)
+        .any(|value| value.starts_with(b"application/x-sentry-envelope"));
+    let is_envelope = match endpoint {
+        Endpoint::Envelope | Endpoint::Tunnel => true,
+        Endpoint::Store | Endpoint::Generic => has_envelope_type || route.is_none(),
+        _ => false,
+    };
+    let envelope = match is_envelope {
+        true => match envelope::scan(&body, &mut body_edits) {
+            Ok(envelope) => Some(envelope),
+            Err(_) if endpoint == Endpoint::Generic && route.is_some() => None,
+            Err(_) => return None,
+        },
+        false => None,
+    };
+    let is_tunnelled = route.is_none();
+    let route = match route {
+        Some(route) => route,
+        None => {
+            let dsn = envelope::unescape(envelope?.dsn?.of(&body));
+            ROUTES.find(dsn::key_in_text(&dsn)?)?
+        }
+    };
+    if is_tunnelled && endpoint == Endpoint::Generic {
+        head_edits.retain(|edit| edit.span.start >= head.target.end);
+        endpoint::edit_tunnel(head.target, &mut head_edits);
+        endpoint = Endpoint::Tunnel;
     }
     let passed_on = PassedOn {
         client_address: false,
-        // The key in the head of a tunnel request routes nothing, so here the envelope does.
-        credentials: key.is_some() && endpoint != Endpoint::Tunnel,
-        conditions: true,
+        credentials: !is_tunnelled && !is_dialog,
+        conditions: !is_dialog,
     };
-    rewrite::edit_head(&head, data, passed_on, &mut head_edits);
+    rewrite::edit_head(&head, text, passed_on, &mut head_edits);
+    rewrite::edit_strays(&head, text, route, &mut head_edits).ok()?;
     Some(Request {
         head,
-        endpoint,
-        key,
+        route,
+        kind: naive::Kind {
+            is_tunnel: endpoint == Endpoint::Tunnel,
+            is_dialog,
+            is_sites: is_tunnelled || is_dialog,
+        },
+        is_envelope: envelope.is_some(),
         head_edits,
         body,
         body_edits,
     })
 }
 
-fn is_auth(field: &Field) -> bool {
-    matches!(
-        field.name,
-        FieldName::XSentryAuth | FieldName::Authorization
-    )
-}
-
-/// Asserts that `sent` is the request for `outbound` and nothing else.
-fn check(data: &[u8], request: &Request, sent: &[u8], outbound: &Outbound) {
-    let limits = Limits {
-        head_bytes: usize::MAX,
-        header_count: usize::MAX,
-        ..Limits::default()
+/// Asserts that what goes out is what the naive reader makes of what came.
+fn check(request: &Request, came: &Message, sent: &Message, outbound: &Outbound) {
+    let own = naive::Own {
+        key: &outbound.key,
+        secret: outbound.secret.as_deref(),
+        public_dsn: &outbound.public_dsn,
+        project: &outbound.project,
+        path_prefix: &outbound.path_prefix,
+        host: &outbound.host,
     };
-    let mut head = RequestHead::default();
-    assert_eq!(head.parse(sent, &limits), Ok(Parsed::Complete));
-    assert!(head.version == Version::Http11 && !head.bare_lf);
-    let body_bytes = match framing::of_request(&head, sent) {
-        Ok(Framing::Empty) => 0,
-        Ok(Framing::Length(bytes)) => bytes,
-        other => panic!("{other:?}"),
+    let expected = naive::rewritten(came, request.kind, INBOUND, own);
+    assert_eq!((&*sent.method, &*sent.version), (&*came.method, "HTTP/1.1"));
+    let target = sent.target.as_bytes();
+    assert!(
+        expected.target.allows(target),
+        "{:?}: {expected:?}",
+        sent.target
+    );
+    let mut lines = sent.lines.iter();
+    for expected in &expected.lines {
+        let line = lines.next().expect("a line is missing");
+        let text = String::from_utf8_lossy(line);
+        assert!(expected.allows(line), "{text:?}, not {expected:?}");
+    }
+    let mut own_lines = Vec::new();
+    if came.values("host").is_empty() {
+        own_lines.push(format!("Host: {}", outbound.host));
+    }
+    let version = &came.version[5..];
+    own_lines.push(format!("Via: {version} sentry-mirror-26d52149"));
+    if !sent.body.is_empty() || ["POST", "PUT", "PATCH"].contains(&&*came.method) {
+        own_lines.push(format!("Content-Length: {}", sent.body.len()));
+    }
+    assert!(
+        lines.eq(own_lines.iter().map(String::as_bytes)),
+        "{own_lines:?}"
+    );
+    let body = match request.is_envelope {
+        true => naive_envelope::rewritten(
+            &request.body,
+            naive_envelope::Own {
+                dsn: &outbound.dsn,
+                key: &outbound.key,
+            },
+        ),
+        false => Some(request.body.to_vec()),
     };
-    assert_eq!(head.len + body_bytes, sent.len(), "exactly one request");
-    check_kept_fields(data, request, sent, &head);
-
-    let mut sites = Vec::new();
-    let target = endpoint::parse_target(sent, head.target, &mut sites);
-    let expected = match request.endpoint {
-        Endpoint::Tunnel => Endpoint::Envelope,
-        other => other,
-    };
-    assert_eq!(target.endpoint, expected);
-    let key = find_key(&head, sent, &target, &mut sites).expect("the key sites can be read");
-    if !drops_auth(request) {
-        let source = |key: &FoundKey| key.source;
-        assert_eq!(key.as_ref().map(source), request.key.as_ref().map(source));
-    }
-    if let Some(key) = key {
-        assert_eq!(key.bytes(sent), outbound.key.as_bytes());
-    }
-    for site in sites {
-        check_site(site, sent, outbound);
-    }
-    check_envelope(request.endpoint, &sent[head.len..], outbound);
+    assert!(body.is_none_or(|body| body == sent.body));
 }
 
-/// Asserts that the fields which are not dropped come first, in order, and changed by edits only.
-fn check_kept_fields(data: &[u8], request: &Request, sent: &[u8], head: &RequestHead) {
-    let kept: Vec<&Field> = request
-        .head
-        .fields
-        .iter()
-        .filter(|field| !is_dropped(request, field))
-        .collect();
-    let has = |fields: &[Field], name| fields.iter().any(|field| field.name == name);
-    let own_host = !has(&request.head.fields, FieldName::Host);
-    let own_length = has(&head.fields, FieldName::ContentLength);
-    // What is always added is `Via`.
-    let own_count = 1 + usize::from(own_host) + usize::from(own_length);
-    assert_eq!(head.fields.len(), kept.len() + own_count);
-    for (before, after) in kept.iter().zip(&head.fields) {
-        assert_eq!(before.name_span.of(data), after.name_span.of(sent));
-        let is_edited = request
-            .head_edits
-            .iter()
-            .any(|edit| edit.span.start <= before.value.end && before.value.start <= edit.span.end);
-        assert!(is_edited || before.value.of(data) == after.value.of(sent));
+/// Asserts that no other server learns the inbound key or secret.
+fn check_leaks(request: &Request, sent: &Message) {
+    let shows = |text: &[u8], is_auth| naive::shows(text, is_auth, INBOUND);
+    assert!(!shows(sent.target.as_bytes(), false), "{:?}", sent.target);
+    for (name, value) in &sent.fields {
+        let lower = name.to_ascii_lowercase();
+        let is_auth = ["x-sentry-auth", "authorization"].contains(&&*lower);
+        let text = String::from_utf8_lossy(value);
+        assert!(!shows(value, is_auth), "{name}: {text:?}");
     }
-}
-
-fn is_dropped(request: &Request, field: &Field) -> bool {
-    let whole_line = |edit: &Edit| edit.span == field.line && edit.put == Put::Nothing;
-    request.head_edits.iter().any(whole_line)
-}
-
-/// Whether the client has declared a field with its key to be hop-by-hop.
-fn drops_auth(request: &Request) -> bool {
-    let mut fields = request.head.fields.iter();
-    fields.any(|field| is_auth(field) && is_dropped(request, field))
-}
-
-/// Asserts that a place which would be rewritten says what the outbound is to read there.
-fn check_site(site: Edit, sent: &[u8], outbound: &Outbound) {
-    let (span, expected) = match site.put {
-        Put::Key => (site.span, outbound.key.as_str()),
-        Put::Project => (site.span, outbound.project.as_str()),
-        Put::PathPrefix => (site.span, outbound.path_prefix.as_str()),
-        Put::BasicCredentials { with_secret: true } => {
-            (site.span, outbound.basic_with_secret.as_str())
+    if request.is_envelope {
+        for text in naive_envelope::credentials(&sent.body) {
+            assert!(!shows(text.as_bytes(), false), "{text:?}");
         }
-        Put::BasicCredentials { with_secret: false } => (site.span, outbound.basic.as_str()),
-        Put::SecretParameter { value } => {
-            let secret = outbound.secret.as_deref();
-            (
-                value,
-                secret.expect("an outbound without a secret is sent none"),
-            )
-        }
-        // What is left of an auth line that Relay does not read may be taken away again, but names no key,
-        // and is no repeated slash of the path.
-        Put::Nothing => {
-            let left = site.span.of(sent);
-            let has = |text: &[u8]| left.windows(text.len()).any(|window| window == text);
-            let is_slashes = !left.is_empty() && left.iter().all(|byte| *byte == b'/');
-            assert!(!is_slashes && !has(b"sentry_key") && !has(b"sentry_secret"));
-            return;
-        }
-        other => panic!("{other:?} is still to be done"),
-    };
-    assert_eq!(span.of(sent), expected.as_bytes());
-}
-
-fn check_envelope(endpoint: Endpoint, body: &[u8], outbound: &Outbound) {
-    if !matches!(endpoint, Endpoint::Envelope | Endpoint::Tunnel) {
-        return;
-    }
-    let mut sites = Vec::new();
-    envelope::scan(body, &mut sites).expect("it is still an envelope");
-    for site in sites {
-        let expected = match site.put {
-            Put::Dsn => &outbound.dsn,
-            Put::TraceKey => &outbound.key,
-            other => panic!("{other:?} in an envelope"),
-        };
-        assert_eq!(site.span.of(body), expected.as_bytes());
     }
 }

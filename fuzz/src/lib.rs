@@ -6,6 +6,7 @@
 
 #[path = "../../benches/fixtures/routes.rs"]
 mod fixture;
+pub mod naive;
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -14,7 +15,26 @@ use sentry_mirror::http::head::{Field, FieldName, RequestHead};
 use sentry_mirror::mirror::routes::{Outbound, Routes};
 use sentry_mirror::sentry::auth::{self, AuthError, AuthField, FoundKey};
 use sentry_mirror::sentry::edit::Edit;
-use sentry_mirror::sentry::endpoint::Target;
+use sentry_mirror::sentry::endpoint::{Endpoint, Target};
+
+/// How long the text may be that an input stands for: what is longer only takes longer.
+const EXPANDED_BYTES_MAX: usize = 4 * 1024;
+
+/// The text that an input stands for: each byte from 0x80 on is one of `texts`, as far as there are so many,
+/// and all others are themselves.
+pub fn expand<const GROUPS: usize>(data: &[u8], texts: [&[&str]; GROUPS]) -> Vec<u8> {
+    let texts = texts.concat();
+    let mut expanded = Vec::new();
+    for byte in data {
+        let place = usize::from(*byte).checked_sub(0x80);
+        match place.and_then(|place| texts.get(place)) {
+            Some(text) => expanded.extend_from_slice(text.as_bytes()),
+            None => expanded.push(*byte),
+        }
+    }
+    expanded.truncate(EXPANDED_BYTES_MAX);
+    expanded
+}
 
 /// Two outbounds, which differ in everything that rewriting can change.
 pub fn outbounds() -> &'static [Outbound] {
@@ -38,6 +58,12 @@ pub fn find_key(
         };
         Some((source, field.value))
     });
+    if target.endpoint == Endpoint::ErrorPage {
+        let query = target.query.unwrap_or_default();
+        let found = auth::find_in_dsn_parameter(buffer, query, edits);
+        auth::edit_unread_fields(buffer, fields, edits)?;
+        return Ok(found);
+    }
     auth::find(buffer, fields, target.query, target.path_key, edits)
 }
 

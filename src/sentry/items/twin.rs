@@ -1,7 +1,7 @@
 //! The items of an envelope as a JSON library finds them: slowly, and in the plainest way.
 //!
-//! It is what the walk over item headers is compared with, here and by fuzzing, so it shares no code with
-//! that. A header is a map, in which the last of several members with one name stays, as in Relay's.
+//! It is what the walk over item headers is compared with, so it shares no code with that. A header is a map,
+//! in which the last of several members with one name stays, as in Relay's.
 
 use std::ops::Range;
 
