@@ -383,7 +383,8 @@ fn check_leaks(request: &Request, sent: &Message) {
     assert!(!shows(sent.target.as_bytes(), false), "{:?}", sent.target);
     for (name, value) in &sent.fields {
         let lower = name.to_ascii_lowercase();
-        let is_auth = ["x-sentry-auth", "authorization"].contains(&&*lower);
+        // The schemes of the other field have no base64.
+        let is_auth = lower == "authorization";
         let text = String::from_utf8_lossy(value);
         assert!(!shows(value, is_auth), "{name}: {text:?}");
     }

@@ -425,16 +425,16 @@ fn read_basic(head: &[u8], value: Span, edits: &mut Vec<Edit>) -> Option<KeyText
     Some(KeyText::Decoded(credentials))
 }
 
-/// Whether the value of an `Authorization` field has `key` in some base64 text, which others than Relay
-/// may decode: in the alphabet of URLs, without padding, behind more than one space.
-pub fn encodes(value: &[u8], key: &Credential) -> bool {
-    let words = value.split(u8::is_ascii_whitespace);
-    words.skip(1).any(|word| {
-        let standard = word.iter().map_while(|byte| match byte {
-            b'-' => Some(b'+'),
-            b'_' => Some(b'/'),
-            b'+' | b'/' => Some(*byte),
-            byte => byte.is_ascii_alphanumeric().then_some(*byte),
+/// Whether the value of an `Authorization` field has `credential` in some base64 text, which others than
+/// Relay may decode: in the alphabet of URLs, without padding, behind more than one space or in a parameter.
+pub fn encodes(value: &[u8], credential: &Credential) -> bool {
+    let is_coded = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
+    let mut words = value.split(|byte| !is_coded(byte));
+    words.any(|word| {
+        let standard = word.iter().map(|byte| match byte {
+            b'-' => b'+',
+            b'_' => b'/',
+            byte => *byte,
         });
         let mut text: Vec<u8> = standard.collect();
         // One character alone is no byte.
@@ -442,7 +442,7 @@ pub fn encodes(value: &[u8], key: &Credential) -> bool {
             text.pop();
         }
         let decoded = LENIENT.decode(text);
-        decoded.is_ok_and(|credentials| key.is_in(&credentials))
+        decoded.is_ok_and(|text| credential.is_in(&text))
     })
 }
 

@@ -269,6 +269,7 @@ fn no_inbound_key_leaves_in_any_spelling() {
         ("Authorization: Basic  B64==", "Authorization: "),
         ("Authorization: Bearer B64", "Authorization: "),
         ("Authorization: Bearer B64 KEY", "Authorization: "),
+        ("Authorization: Digest a=B64", "Authorization: "),
         ("Authorization: Bearer abc", "Authorization: Bearer abc"),
         (
             "X-Event: 0123456789abcdef0123456789abcdee",
