@@ -14,7 +14,7 @@ use crate::http::encoding::Encoding;
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::routes::Route;
-use crate::sentry::envelope::{self, EnvelopeError};
+use crate::sentry::envelope::{self, EnvelopeError, EnvelopeHeader};
 use crate::server::decode::Decoding;
 use crate::server::plan::Plan;
 
@@ -47,7 +47,7 @@ impl Arrived<'_> {
         plan: &Plan,
         share: &mut Reservation,
         decoding: &Decoding,
-        is_routed: impl Fn(&[u8]) -> Result<(), Rejection>,
+        is_routed: impl Fn(&[u8], Option<EnvelopeHeader>) -> Result<(), Rejection>,
     ) -> Result<Body, Rejection> {
         let Arrived {
             bytes, encoding, ..
@@ -117,7 +117,7 @@ async fn front(
     share: &mut Reservation,
     decoding: &Decoding,
 ) -> Result<Bytes, Rejection> {
-    let is_enough = |decoded: &[u8]| has_header(decoded, header_bytes_max);
+    let is_enough = |decoded: &[u8]| is_decided(scan(decoded, header_bytes_max));
     let front = decoding.decode_front(encoding, body, header_bytes_max, share, is_enough);
     front.await
 }
@@ -129,19 +129,30 @@ async fn routed(
     limits: &Limits,
     share: &mut Reservation,
     decoding: &Decoding,
-    is_routed: impl Fn(&[u8]) -> Result<(), Rejection>,
+    is_routed: impl Fn(&[u8], Option<EnvelopeHeader>) -> Result<(), Rejection>,
 ) -> Result<Bytes, Rejection> {
     let header_bytes_max = limits.envelope_header_bytes;
     let mut work = decoding.begin_front(encoding, body, limits, share);
-    let is_enough = |decoded: &[u8]| has_header(decoded, header_bytes_max);
-    is_routed(work.front(header_bytes_max, share, is_enough).await?)?;
+    let mut header = None;
+    let is_enough = |decoded: &[u8]| {
+        let scanned = scan(decoded, header_bytes_max);
+        header = scanned.ok();
+        is_decided(scanned)
+    };
+    let front = work.front(header_bytes_max, share, is_enough).await?;
+    // A small body was not looked at.
+    let header = header.or_else(|| scan(front, header_bytes_max).ok());
+    is_routed(front, header)?;
     share.join_whole();
     work.rest(share).await
 }
 
-/// Whether the header of an envelope ends in what is `decoded` of it, or can be none.
-fn has_header(decoded: &[u8], header_bytes_max: usize) -> bool {
-    let scanned = envelope::scan_within(decoded, header_bytes_max, &mut Vec::new());
+fn scan(decoded: &[u8], header_bytes_max: usize) -> Result<EnvelopeHeader, EnvelopeError> {
+    envelope::scan_within(decoded, header_bytes_max, &mut Vec::new())
+}
+
+/// Whether the header of an envelope ends in what was scanned, or can be none.
+fn is_decided(scanned: Result<EnvelopeHeader, EnvelopeError>) -> bool {
     !matches!(
         scanned,
         Err(EnvelopeError::UnexpectedEnd | EnvelopeError::Empty)

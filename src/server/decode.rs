@@ -145,12 +145,12 @@ impl Work<'_> {
         share: &mut Reservation,
         mut is_enough: impl FnMut(&[u8]) -> bool,
     ) -> Result<&[u8], Rejection> {
-        // What was looked at is looked at again when it has doubled, so that a long beginning costs as
-        // much as it is long.
+        // What was looked at is looked at again when it is four times as long, so that a long beginning
+        // costs little more than it is long.
         let mut looked_at_bytes = 0;
         let is_enough = |decoded: &[u8]| {
             let is_long = decoded.len() > bytes_max;
-            let is_looked_at = is_long || decoded.len() >= 2 * looked_at_bytes;
+            let is_looked_at = is_long || decoded.len() >= 4 * looked_at_bytes;
             if is_looked_at {
                 looked_at_bytes = decoded.len();
             }

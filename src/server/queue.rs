@@ -19,7 +19,7 @@ const TIME_PER_WORK: u32 = 2;
 
 /// How much work counts at most. What takes longer than turns do is no work but somebody else's, who
 /// has the core.
-const WORK_MAX: Duration = Duration::from_micros(1500);
+const WORK_MAX: Duration = Duration::from_millis(4);
 
 /// Those who wait for a turn on one worker.
 #[derive(Default)]

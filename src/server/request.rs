@@ -83,10 +83,8 @@ impl Exchange {
             is_envelope,
             route,
         };
-        let is_routed = |front: &[u8]| {
-            let header_bytes_max = routing.plan.limits.envelope_header_bytes;
-            let scanned = envelope::scan_within(front, header_bytes_max, &mut Vec::new());
-            let key = envelope_key(scanned.ok().as_ref(), front)
+        let is_routed = |front: &[u8], header: Option<EnvelopeHeader>| {
+            let key = envelope_key(header.as_ref(), front)
                 .ok_or_else(|| refuse_without_key(head, &target, key.as_ref()))?;
             find_route(routing, &key).map(drop)
         };

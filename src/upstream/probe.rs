@@ -6,6 +6,7 @@
 //! 300 and above ends the sending: a server may say 100 or 103 at any time (RFC 9110 §15.2), and one
 //! that says 200 too early has to be sent the rest all the same.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -26,21 +27,35 @@ const STALL: Duration = Duration::from_millis(50);
 /// sending has ended.
 const EARLY_BYTES_MAX: usize = 16 * 1024;
 
+/// How many probes a worker has at a time: so many descriptors more than it has connections. Clients that send
+/// large bodies for an upstream that does not read on could otherwise take twice as many.
+const PROBES_MAX: usize = 256;
+
+thread_local! {
+    /// How many probes this worker has.
+    static PROBES: Cell<usize> = const { Cell::new(0) };
+}
+
 /// A look at a socket that is lent to a write.
 ///
 /// It is made only for a request that did not go out with one write, because it takes a descriptor.
 pub struct Probe {
-    /// `None` where the process has no descriptor left: nothing is noticed then, and the deadline of
-    /// the exchange has to end a stall.
+    /// `None` where the worker has enough of them, or the process no descriptor left: nothing is noticed
+    /// then, and the deadline of the exchange has to end a stall.
     socket: Option<OwnedFd>,
 }
 
 impl Probe {
     /// A probe for `stream`.
     fn new(stream: &TcpStream) -> Probe {
-        Probe {
-            socket: sys::duplicate(stream).ok(),
-        }
+        Probe::of(|| sys::duplicate(stream).ok())
+    }
+
+    fn of(duplicate: impl FnOnce() -> Option<OwnedFd>) -> Probe {
+        let may_be_one_more = PROBES.get() < PROBES_MAX;
+        let socket = may_be_one_more.then(duplicate).flatten();
+        PROBES.set(PROBES.get() + usize::from(socket.is_some()));
+        Probe { socket }
     }
 
     /// Takes the bytes that have arrived, as many as fit into `room`. The end of the stream is none:
@@ -53,6 +68,12 @@ impl Probe {
             Ok((count, _)) => count,
             Err(_) => 0,
         }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        PROBES.set(PROBES.get() - usize::from(self.socket.is_some()));
     }
 }
 
@@ -146,4 +167,29 @@ pub fn read_plain(probe: &Probe, buffer: &mut BytesMut) -> bool {
     let count = probe.take_bytes(buffer.get_mut(filled..).unwrap_or_default());
     buffer.truncate(filled + count);
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_has_a_bounded_number_of_second_descriptors() {
+        let duplicate = || File::open("/dev/null").ok().map(OwnedFd::from);
+        let count = |probes: &[Probe]| {
+            let taken = probes.iter().filter(|probe| probe.socket.is_some());
+            taken.count()
+        };
+        let mut probes: Vec<Probe> = (0..PROBES_MAX + 10).map(|_| Probe::of(duplicate)).collect();
+        assert_eq!(count(&probes), PROBES_MAX);
+        probes.truncate(PROBES_MAX - 1);
+        probes.push(Probe::of(|| None));
+        probes.push(Probe::of(duplicate));
+        probes.push(Probe::of(duplicate));
+        assert_eq!(count(&probes), PROBES_MAX);
+        drop(probes);
+        assert_eq!(PROBES.get(), 0);
+    }
 }
