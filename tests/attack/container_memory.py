@@ -283,6 +283,19 @@ def certificate(folder: str) -> ssl.SSLContext | None:
     return context
 
 
+def settle(mirror: Mirror) -> None:
+    """Waits until the mirror is up, and has let go of the wave before: deliveries end after 10 s."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not mirror.has_ended:
+        try:
+            limit = mirror.metric("sentry_mirror_request_memory_limit_bytes")
+            if limit and mirror.metric("sentry_mirror_request_memory_bytes") < MIB:
+                return
+        except OSError:
+            pass
+        time.sleep(0.2)
+
+
 def attack(
     name: str, group: Group, config: str, outbounds: list[Count], waves: list, tls: ssl.SSLContext | None = None
 ) -> bool:
@@ -293,10 +306,11 @@ def attack(
     missed, told = [], []
     with Mirror(routes, config, group.through()) as mirror:
         workers = int(re.search(r"workers: (\d+)", config)[1])
-        budget = mirror.metric("sentry_mirror_request_memory_limit_bytes") // workers
         for wave in waves:
+            settle(mirror)
+            budget = mirror.metric("sentry_mirror_request_memory_limit_bytes") // workers
             before = sum(one.requests for one in outbounds)
-            answers = wave(mirror)
+            answers = Counter() if mirror.has_ended else wave(mirror)
             if mirror.has_ended:
                 missed.append(f"alive after {wave.__name__}")
                 break
