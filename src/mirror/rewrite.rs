@@ -210,7 +210,8 @@ pub fn edit_strays(
         edit_spellings(head, buffer, key, Put::Key, edits)?;
     }
     if let Some(secret) = &route.secret {
-        edit_spellings(head, buffer, secret, Put::Nothing, edits)?;
+        // Left out, it could leave a key of what stands around it.
+        edit_spellings(head, buffer, secret, Put::Key, edits)?;
     }
     if edits.len() != known {
         edits.sort_by_key(|edit| (edit.span.start, edit.span.end));

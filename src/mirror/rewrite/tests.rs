@@ -300,6 +300,19 @@ fn no_inbound_key_leaves_in_any_spelling() {
 }
 
 #[test]
+fn no_key_is_put_together_where_a_secret_was() {
+    let half = "e".repeat(16);
+    check(
+        &format!(
+            "POST /api/44/store/?sentry_key={half}{half} HTTP/1.1\r\nX-A: {half}0123456789secret{half}\r\n\r\n"
+        ),
+        &format!(
+            "POST /api/9/store/?sentry_key={OUT_KEY} HTTP/1.1\r\nX-A: {half}{OUT_KEY}{half}\r\nHost: out.example\r\nVia: 1.1 sentry-mirror-bf0de0b1\r\nContent-Length: 0\r\n\r\n"
+        ),
+    );
+}
+
+#[test]
 fn no_inbound_secret_leaves_in_base64_without_its_key() {
     let key = "sentry_key=eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
     check(
