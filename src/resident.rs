@@ -118,6 +118,11 @@ fn process() -> MutexGuard<'static, Process> {
     PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Opens what is read later, when there may be no descriptor left.
+pub fn prepare() {
+    let _ = resident_bytes();
+}
+
 /// The memory that the process has, as the kernel counts it; `None` where there is no `/proc`.
 fn resident_bytes() -> Option<usize> {
     static STATM: OnceLock<Option<File>> = OnceLock::new();

@@ -26,6 +26,7 @@ use crate::config::{
 use crate::mirror::access::AccessLog;
 use crate::mirror::totals::{Counters, Totals};
 use crate::observe::lines::LinesGuard;
+use crate::resident;
 use crate::server::balance::Balance;
 use crate::server::driver::{self, DriverKind};
 use crate::server::listen::{self, Listener};
@@ -127,6 +128,7 @@ impl Mirror {
         is_stopping: Arc<AtomicBool>,
     ) -> Result<Mirror, StartError> {
         listen::raise_descriptor_limit();
+        resident::prepare();
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let count = worker_count(config.workers, cores.len());
         let config = &listen::fitting(config, count);

@@ -37,8 +37,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "span", "limits", "panics", "deadline", "budget", "sys", "causes", "sentry", "http",
-            "config", "observe", "upstream", "mirror",
+            "span", "limits", "panics", "deadline", "budget", "resident", "sys", "causes",
+            "sentry", "http", "config", "observe", "upstream", "mirror",
         ],
     ),
     (
