@@ -20,11 +20,12 @@ FACTOR_MAX = 20
 
 HALF = "decoding has half of a worker's time, the cheapest bodies first"
 TURNS = "turns of 0.5 ms with pauses of 1 ms between them"
+PACKETS = "`timeouts.head`, and each byte is a packet of its own"
 RATIO = "`limits.decoded_ratio`, and half of a worker's time"
 
 NAMES = "attachment default feedback log_byte log_item metric_bucket monitor profile profile_chunk replay session span"
 NAMES = ";".join([*NAMES.split(), *(f"category_{at}" for at in range(50))])
-quota = lambda number: f"{60 + number}:{NAMES}:organization"
+quota = lambda number: f"{60 + number}:{NAMES}:scope_{number}"
 LIMITS = ", ".join(quota(number) for number in range(32))
 
 
@@ -129,9 +130,9 @@ def attacks() -> list[Row]:
         Row("zstd, empty frames", [coded("zstd", crafted.zstd_empty_frames(MIB))], HALF),
         *(Row(f"{name}, a bomb of 255 MiB", [coded(name, crafted.bomb(name, 255))], RATIO) for name in ("gzip", "deflate", "br", "zstd")),
         Row("gzip, a bomb without a key", [coded("gzip", crafted.bomb("gzip", 255), None, "/tunnel")], RATIO),
-        Row("gzip, a header of 2 MiB", [coded("gzip", gzip.compress(header), None, "/tunnel")], "`limits.envelope_header_bytes`"),
-        Row("a head, byte by byte", [post(event())[:150]+b"\r\n\r\n"], pieces=1),
-        Row("blank lines before a head, byte by byte", [b"\r\n" * 200 + b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n"], pieces=1),
+        Row("gzip, a header of 2 MiB", [coded("gzip", gzip.compress(header), None, "/tunnel")], "`limits.envelope_header_bytes`: 12 ms at a time"),
+        Row("a head, byte by byte", [post(event())[:150] + b"\r\n\r\n"], PACKETS, pieces=1),
+        Row("blank lines before a head, byte by byte", [b"\r\n" * 200 + b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n"], PACKETS, pieces=1),
         Row("a head of 100 lines", [post(b"{}\n", KEY, "".join(f"X-{number}: {number}\r\n" for number in range(90)))]),
         Row("chunks of one byte", [chunked(event(100_000), 1)]),
         Row("a million tiny items, a share wanted", [post(tiny)], options=share),
