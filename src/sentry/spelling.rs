@@ -4,7 +4,8 @@
 //! credential is looked for as it is and percent-encoded, once or twice, also where only some of its
 //! characters are.
 //!
-//! The search is made for heads that hold nothing: it looks at one byte of 32 there.
+//! The search is made for heads that hold nothing. It is a plain one where nothing is encoded; otherwise it
+//! looks at one byte of 32.
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr2_iter};
@@ -53,6 +54,15 @@ impl Credential {
         mut found: impl FnMut(Span) -> Result<(), E>,
     ) -> Result<(), E> {
         let length = self.text.needle().len();
+        let rest = text.get(from..).unwrap_or_default();
+        // Without an escape there is one spelling.
+        if memchr(b'%', rest).is_none() {
+            let plain = |at| Span::new(from + at, from + at + length);
+            return self
+                .text
+                .find_iter(rest)
+                .try_for_each(|at| found(plain(at)));
+        }
         let mut run_start = from;
         let mut probe = from + length - 1;
         while let Some(byte) = text.get(probe) {
