@@ -2,8 +2,9 @@
 //!
 //! Decoding a body of many megabytes takes as long as a thousand requests, and crafted input of one
 //! megabyte may take a second. So it is done in turns that end by the clock, the cheapest bodies first
-//! (see `queue`), and within what is left of the memory budget. A body that cannot cost
-//! more than a request without one is done at once, and waits for nobody.
+//! (see `queue`), and within what is left of the memory budget. The first turn of a body waits for
+//! nobody: for those of most SDKs it is the only one, and it may not be that a worker whose clients all compress
+//! leaves half of its time unused.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -25,9 +26,6 @@ const FRONT_STEP_BYTES: usize = 8 * 1024;
 
 /// How long a turn takes, or the one step that takes longer.
 const TURN: Duration = Duration::from_micros(250);
-
-/// What costs less waits for no turn: about what it costs to read a request and to send it on.
-const CHEAP: Duration = Duration::from_micros(50);
 
 /// A body that is longer when decoded is a large one, of which only so many are decoded at a time. Others
 /// wait, in the order in which they came to be large.
@@ -117,6 +115,7 @@ impl Decoding {
             coded_bytes,
             reserved_bytes: share.bytes(),
             cost: Duration::ZERO,
+            has_begun: false,
             is_done: false,
             permit: None,
         }
@@ -132,6 +131,7 @@ pub struct Work<'d> {
     reserved_bytes: usize,
     /// What it has cost so far.
     cost: Duration,
+    has_begun: bool,
     is_done: bool,
     permit: Option<SemaphorePermit<'d>>,
 }
@@ -176,11 +176,15 @@ impl Work<'_> {
         share: &mut Reservation,
         mut is_enough: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), Rejection> {
+        if !self.has_begun && self.first_turn(step_bytes, share, &mut is_enough)? {
+            return Ok(());
+        }
         while !self.is_done {
-            let cost = self.cost + self.decoder.next_step_time();
-            if cost > CHEAP {
-                self.decoding.queue.turn(cost).await;
+            if self.permit.is_none() && self.decoder.output().len() > LARGE_BYTES {
+                self.permit = self.decoding.large.acquire().await.ok();
             }
+            let cost = self.cost + self.decoder.next_step_time();
+            self.decoding.queue.turn(cost).await;
             let begun = Instant::now();
             let worked = self.take_turn(begun, step_bytes, share, &mut is_enough);
             let now = Instant::now();
@@ -190,11 +194,21 @@ impl Work<'_> {
             if worked? {
                 break;
             }
-            if self.permit.is_none() && self.decoder.output().len() > LARGE_BYTES {
-                self.permit = self.decoding.large.acquire().await.ok();
-            }
         }
         Ok(())
+    }
+
+    /// Works as in any turn, but reads no clock for a body that is done in one step.
+    fn first_turn(
+        &mut self,
+        step_bytes: usize,
+        share: &mut Reservation,
+        is_enough: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Result<bool, Rejection> {
+        self.has_begun = true;
+        self.cost = TURN;
+        Ok(self.step(step_bytes, share, is_enough)?
+            || self.take_turn(Instant::now(), step_bytes, share, is_enough)?)
     }
 
     /// Works until the time is over; `true` where that was enough.
@@ -206,13 +220,7 @@ impl Work<'_> {
         is_enough: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, Rejection> {
         loop {
-            let step = self.decoder.step(step_bytes).map_err(Rejection::Decode)?;
-            let held_bytes = self.decoder.output_bytes() + self.decoder.state_bytes();
-            if !share.resize(self.reserved_bytes + held_bytes) {
-                return Err(Rejection::Overloaded);
-            }
-            self.is_done = step == Step::Done;
-            if self.is_done || is_enough(self.decoder.output()) {
+            if self.step(step_bytes, share, is_enough)? {
                 return Ok(true);
             }
             let is_large = self.permit.is_none() && self.decoder.output().len() > LARGE_BYTES;
@@ -220,6 +228,22 @@ impl Work<'_> {
                 return Ok(false);
             }
         }
+    }
+
+    /// Decodes a little more; `true` where that is all, or enough.
+    fn step(
+        &mut self,
+        step_bytes: usize,
+        share: &mut Reservation,
+        is_enough: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Result<bool, Rejection> {
+        let step = self.decoder.step(step_bytes).map_err(Rejection::Decode)?;
+        let held_bytes = self.decoder.output_bytes() + self.decoder.state_bytes();
+        if !share.resize(self.reserved_bytes + held_bytes) {
+            return Err(Rejection::Overloaded);
+        }
+        self.is_done = step == Step::Done;
+        Ok(self.is_done || is_enough(self.decoder.output()))
     }
 
     fn finish(self, share: &mut Reservation) -> Bytes {
