@@ -87,7 +87,7 @@ impl Way for Ours {
 
     async fn exchange(&self, parts: &Parts) -> Result<Answer, String> {
         let mut request = parts.instance();
-        let delivering = self.upstream.deliver(&mut request, Instant::now());
+        let delivering = self.upstream.deliver(&mut request, Instant::now(), 0);
         match delivering.await.0 {
             Ok(response) => Ok(Answer {
                 status: response.status,
