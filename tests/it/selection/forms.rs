@@ -306,10 +306,14 @@ fn without_modification_only_the_head_is_rewritten() {
         let got = all.wait_for(before + 2).remove(before + 1);
         assert_eq!(got.text(), named);
     }
-    let got = some.wait_for(2);
-    let bodies = [gunzip(&got[0].body), got[1].body.clone()];
-    let whole = envelope(ID);
-    assert!(bodies.contains(&whole.clone().into_bytes()) && bodies[0] == bodies[1]);
+    // In the order in which they arrive, which is not that of the requests.
+    for received in some.wait_for(2) {
+        let body = match received.field("Content-Encoding") {
+            Some("gzip") => gunzip(&received.body),
+            _ => received.body,
+        };
+        assert_eq!(body, envelope(ID).into_bytes());
+    }
 }
 
 /// In whatever form it came, and whoever gets it.
