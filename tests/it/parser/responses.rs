@@ -282,8 +282,7 @@ fn assert_fates(rows: Vec<Row>) {
 fn complaint(mirror: &Process, sink: &Sink, number: usize, row: &Row) -> Option<String> {
     let answer = ask(mirror, row.method, &format!("X-Row: {number}\r\n"));
     if row.late.is_some() || row.closes {
-        // What comes late is on its way; there is nothing that would tell when it is there.
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        sink.settle();
     }
     let next = ask(mirror, "POST", "");
     let seen = sink.take();

@@ -5,9 +5,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
+
+use crate::support::PATIENCE;
 
 /// A request as bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,6 +56,33 @@ type Script = dyn Fn(&Seen) -> Answer + Send + Sync;
 pub(super) struct Sink {
     pub(super) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    settled: Arc<Settled>,
+}
+
+/// The connections over which all has been sent that is late, or which have ended.
+#[derive(Default)]
+struct Settled {
+    connections: Mutex<Vec<usize>>,
+    changed: Condvar,
+}
+
+impl Settled {
+    fn add(&self, connection: usize) {
+        self.connections
+            .lock()
+            .expect("unpoisoned")
+            .push(connection);
+        self.changed.notify_all();
+    }
+
+    fn wait_for(&self, connection: usize) {
+        let connections = self.connections.lock().expect("unpoisoned");
+        let is_missing = |connections: &mut Vec<usize>| !connections.contains(&connection);
+        let waited = self
+            .changed
+            .wait_timeout_while(connections, PATIENCE, is_missing);
+        assert!(!waited.expect("unpoisoned").1.timed_out(), "it settles");
+    }
 }
 
 impl Sink {
@@ -62,14 +91,34 @@ impl Sink {
         let address = listener.local_addr().expect("an address");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let script: Arc<Script> = Arc::new(script);
-        let shared = Arc::clone(&seen);
+        let settled = Arc::new(Settled::default());
+        let shared = (Arc::clone(&seen), Arc::clone(&settled));
         thread::spawn(move || {
             for (connection, stream) in listener.incoming().map_while(Result::ok).enumerate() {
-                let (seen, script) = (Arc::clone(&shared), Arc::clone(&script));
-                thread::spawn(move || serve(&stream, connection, &seen, &*script));
+                let ((seen, settled), script) = (shared.clone(), Arc::clone(&script));
+                thread::spawn(move || {
+                    serve(&stream, connection, &seen, &settled, &*script);
+                    drop(stream);
+                    settled.add(connection);
+                });
             }
         });
-        Sink { address, seen }
+        Sink {
+            address,
+            seen,
+            settled,
+        }
+    }
+
+    /// Waits until all has been sent that belongs to the request that came last, or its connection has
+    /// ended. On the loopback it is there then.
+    pub(super) fn settle(&self) {
+        let seen = self.seen.lock().expect("unpoisoned");
+        let connection = seen.last().map(|last| last.connection);
+        drop(seen);
+        if let Some(connection) = connection {
+            self.settled.wait_for(connection);
+        }
     }
 
     /// What has come since it was asked last.
@@ -78,7 +127,13 @@ impl Sink {
     }
 }
 
-fn serve(stream: &TcpStream, connection: usize, seen: &Mutex<Vec<Seen>>, script: &Script) {
+fn serve(
+    stream: &TcpStream,
+    connection: usize,
+    seen: &Mutex<Vec<Seen>>,
+    settled: &Settled,
+    script: &Script,
+) {
     stream.set_nodelay(true).expect("no delay");
     let mut reader = BufReader::new(stream);
     while let Some(request) = read_request(&mut reader, connection) {
@@ -91,6 +146,7 @@ fn serve(stream: &TcpStream, connection: usize, seen: &Mutex<Vec<Seen>>, script:
             // Long enough for the answer to be taken for complete.
             thread::sleep(Duration::from_millis(30));
             let _ = (&mut &*stream).write_all(&late);
+            settled.add(connection);
         }
         if answer.closes {
             return;
