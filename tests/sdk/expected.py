@@ -107,9 +107,7 @@ def outgoing(request: Message, inbound: Dsn, outbound: Dsn) -> Outgoing:
         outbound.authority,
         body,
     )
-    # The baggage of a trace names the key of its root and is, like an event, the sender's own word.
-    lines = (line for line in result.lines if not line.lower().startswith("baggage:"))
-    head = "\n".join((result.start_line, *lines))
+    head = "\n".join((result.start_line, *result.lines))
     for ours in filter(None, (inbound.key, inbound.secret)):
         if ours in head:
             raise Malformed(f"a key in a place unknown to the suite: {result}")
@@ -158,7 +156,8 @@ def _path(path: str, inbound: Dsn, outbound: Dsn) -> str:
 
 def _line(line: str, inbound: Dsn, outbound: Dsn) -> str:
     if not re.match("(x-sentry-auth|authorization):", line, re.IGNORECASE):
-        return line
+        # The baggage of a trace names the key, for instance.
+        return line.replace(inbound.key, outbound.key)
     credentials = _basic_credentials(line)
     if credentials is None:
         return _auth(line, inbound, outbound)
@@ -177,8 +176,11 @@ def _basic_credentials(line: str) -> str | None:
 
 
 def _auth(text: str, inbound: Dsn, outbound: Dsn) -> str:
-    """A query or an auth header with the key replaced, and the secret replaced or removed."""
-    text = text.replace(f"dsn={inbound}", f"dsn={outbound}")
+    """A query or an auth header with the key replaced, and the secret replaced or removed.
+
+    The `dsn` of the crash-report dialog goes out without a secret.
+    """
+    text = text.replace(f"dsn={inbound}", f"dsn={replace(outbound, secret='')}")
     text = text.replace(f"sentry_key={inbound.key}", f"sentry_key={outbound.key}")
     secret = f"sentry_secret={inbound.secret}"
     if not inbound.secret or secret not in text:
