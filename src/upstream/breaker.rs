@@ -51,7 +51,7 @@ pub enum Unanswered {
 
 /// That a delivery may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admission {
+pub struct Permit {
     sender: Sender,
     begun: Instant,
     probes_connecting: bool,
@@ -61,13 +61,13 @@ pub struct Admission {
 impl Breaker {
     /// Whether `sender` may send a delivery at `now`. Then [`Breaker::answered`], [`Breaker::passed`] or
     /// [`Breaker::failed`] must follow.
-    pub fn admits(&self, sender: Sender, now: Instant, limits: &Limits) -> Option<Admission> {
+    pub fn admits(&self, sender: Sender, now: Instant, limits: &Limits) -> Option<Permit> {
         // The second is asked about those alone that were without an answer.
         let is_concerned = self.answering.is_open() && self.unanswered.borrow().contains(&sender);
         if is_concerned && !self.answering.has_place(now) || !self.connecting.has_place(now) {
             return None;
         }
-        Some(Admission {
+        Some(Permit {
             sender,
             begun: now,
             probes_connecting: self.connecting.probe(now, limits),
@@ -99,33 +99,32 @@ impl Breaker {
     }
 
     /// Takes note of a delivery that says nothing about the upstream.
-    pub fn passed(&self, admission: Admission, now: Instant) {
-        if admission.probes_connecting {
+    pub fn passed(&self, permit: Permit, now: Instant) {
+        if permit.probes_connecting {
             self.connecting.pass(now);
         }
-        if admission.probes_answering {
+        if permit.probes_answering {
             self.answering.pass(now);
         }
     }
 
     /// Takes note of a delivery without an answer.
-    pub fn failed(&self, admission: Admission, how: Unanswered, now: Instant, limits: &Limits) {
+    pub fn failed(&self, permit: Permit, how: Unanswered, now: Instant, limits: &Limits) {
         if how == Unanswered::Unreachable {
-            self.connecting
-                .fail(admission.probes_connecting, now, limits);
-            if admission.probes_answering {
+            self.connecting.fail(permit.probes_connecting, now, limits);
+            if permit.probes_answering {
                 self.answering.pass(now);
             }
             return;
         }
-        if admission.probes_connecting {
+        if permit.probes_connecting {
             // It could be connected to.
             self.connecting.close();
         }
-        if self.nothing_is_answered(admission, how, now, limits) {
-            self.unanswered.borrow_mut().insert(admission.sender);
-            self.answering.fail(admission.probes_answering, now, limits);
-        } else if admission.probes_answering {
+        if self.nothing_is_answered(permit, how, now, limits) {
+            self.unanswered.borrow_mut().insert(permit.sender);
+            self.answering.fail(permit.probes_answering, now, limits);
+        } else if permit.probes_answering {
             self.answering.pass(now);
         }
     }
@@ -134,7 +133,7 @@ impl Breaker {
     /// waited for, or for a while before a connection broke, which takes no time.
     fn nothing_is_answered(
         &self,
-        admission: Admission,
+        permit: Permit,
         how: Unanswered,
         now: Instant,
         limits: &Limits,
@@ -143,7 +142,7 @@ impl Breaker {
             return true;
         };
         match how {
-            Unanswered::Silent => answered_at < admission.begun,
+            Unanswered::Silent => answered_at < permit.begun,
             _ => now.saturating_duration_since(answered_at) >= limits.breaker_pause_max,
         }
     }
@@ -245,8 +244,8 @@ mod tests {
     const HONEST: Sender = 2;
 
     fn fail(breaker: &Breaker, how: Unanswered, now: Instant) {
-        let admission = breaker.admits(ATTACKER, now, &limits()).unwrap();
-        breaker.failed(admission, how, now, &limits());
+        let permit = breaker.admits(ATTACKER, now, &limits()).unwrap();
+        breaker.failed(permit, how, now, &limits());
     }
 
     fn admits(breaker: &Breaker, sender: Sender, now: Instant) -> bool {
@@ -357,17 +356,17 @@ mod tests {
     fn silence_counts_only_where_nothing_was_answered_meanwhile() {
         let breaker = Breaker::default();
         let begun = Instant::now();
-        let admissions = [(); 9].map(|()| breaker.admits(ATTACKER, begun, &limits()).unwrap());
+        let permits = [(); 9].map(|()| breaker.admits(ATTACKER, begun, &limits()).unwrap());
         let ended = begun + Duration::from_secs(30);
         breaker.answered(begun + Duration::from_secs(1));
-        for admission in admissions {
-            breaker.failed(admission, Silent, ended, &limits());
+        for permit in permits {
+            breaker.failed(permit, Silent, ended, &limits());
         }
         assert_eq!(breaker.state(ended), BreakerState::Closed);
-        let admissions = [(); 3].map(|()| breaker.admits(ATTACKER, ended, &limits()).unwrap());
+        let permits = [(); 3].map(|()| breaker.admits(ATTACKER, ended, &limits()).unwrap());
         let later = ended + Duration::from_secs(30);
-        for admission in admissions {
-            breaker.failed(admission, Silent, later, &limits());
+        for permit in permits {
+            breaker.failed(permit, Silent, later, &limits());
         }
         assert_eq!(breaker.state(later), BreakerState::Open);
     }
@@ -381,9 +380,9 @@ mod tests {
                 fail(&breaker, how, now);
             }
             assert!(!admits(&breaker, ATTACKER, now));
-            let admission = breaker.admits(HONEST, now, &limits()).unwrap();
+            let permit = breaker.admits(HONEST, now, &limits()).unwrap();
             // The upstream is down for that one too.
-            breaker.failed(admission, how, now, &limits());
+            breaker.failed(permit, how, now, &limits());
             assert!(!admits(&breaker, HONEST, now));
             assert!(admits(&breaker, HONEST + 1, now));
             breaker.answered(now);

@@ -6,9 +6,8 @@
 //! [`probe`] for early answers, [`connect`] opens it, [`exchange`] sends one request over it and reads
 //! one [`response`] from what is [`incoming`], and [`pool`] is a worker's own side of an origin: its
 //! pool, its cap on deliveries in flight, its [`breaker`] and the retry of a stale connection.
-//! [`pooling`] is whether connections to an
-//! origin may be used again at all. [`counters`] are what a worker can tell of it. [`turn`] keeps any of it from taking the core for
-//! itself.
+//! [`pooling`] is whether connections to an origin may be used again at all. [`counters`] are what a
+//! worker can tell of it. [`turn`] keeps any of it from taking the core for itself.
 
 pub mod breaker;
 mod certificate;

@@ -246,26 +246,12 @@ impl SharedOrigin {
 
 /// Bytes in words. Of what an upstream sends nothing is shown but a status: the rest may be somebody's.
 fn describe(bytes: &[u8]) -> String {
-    match bytes {
-        [
-            b'H',
-            b'T',
-            b'T',
-            b'P',
-            b'/',
-            b'1',
-            b'.',
-            _,
-            b' ',
-            status @ b'1'..=b'5',
-            tens @ b'0'..=b'9',
-            ones @ b'0'..=b'9',
-            ..,
-        ] => {
-            let [status, tens, ones] = [*status, *tens, *ones].map(char::from);
-            format!("a response with status {status}{tens}{ones}")
-        }
-        _ => "bytes that do not begin as a response does".to_owned(),
+    let status = bytes
+        .strip_prefix(b"HTTP/1.")
+        .and_then(|rest| rest.get(2..5));
+    match status.filter(|status| status.iter().all(u8::is_ascii_digit)) {
+        Some(status) => format!("a response with status {}", status.escape_ascii()),
+        None => "bytes that do not begin as a response does".to_owned(),
     }
 }
 

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use monoio::time::{sleep, timeout};
 use tracing::debug;
 
-use crate::budget::{Admission, Budget};
+use crate::budget::Budget;
 use crate::deadline::in_time;
 use crate::limits::Limits;
 use crate::upstream::breaker::{Breaker, Sender};
@@ -33,6 +33,8 @@ use crate::upstream::exchange::{Connection, Failure, Request};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
 use crate::upstream::stream::Found;
+
+pub use crate::budget::Admission as Room;
 
 /// How many deliveries may be in flight before another one waits for a connection to come back.
 const EAGER_CONNECTIONS: usize = 16;
@@ -65,9 +67,6 @@ pub struct Upstream {
     breaker: Breaker,
     worker: usize,
 }
-
-/// What a delivery takes of the memory budget, given back when dropped.
-pub struct Room(#[expect(dead_code, reason = "it is there to be dropped")] Admission);
 
 /// A delivery that waits for a connection.
 #[derive(Default)]
@@ -127,7 +126,7 @@ impl Upstream {
     /// Room for a delivery that takes `own` bytes, and keeps alive `kept` bytes that its request has
     /// reserved. `None` where there is none, or deliveries to this origin take its share.
     pub fn admit(&self, own: usize, kept: usize) -> Option<Room> {
-        self.budget.admit(own, kept).map(Room)
+        self.budget.admit(own, kept)
     }
 
     fn limits(&self) -> Rc<Limits> {
@@ -150,7 +149,7 @@ impl Upstream {
         let Some(_slot) = Slot::take(&self.in_flight, limits.in_flight) else {
             return (Err(Failure::Overloaded), begun);
         };
-        let Some(admission) = self.breaker.admits(sender, begun, &limits) else {
+        let Some(permit) = self.breaker.admits(sender, begun, &limits) else {
             return (Err(Failure::Paused), begun);
         };
         // It has two kilobytes, and stays where it is.
@@ -168,11 +167,11 @@ impl Upstream {
         let unanswered = result.as_ref().err().and_then(Failure::unanswered);
         match (&result, unanswered) {
             (Err(failure), Some(how)) => {
-                self.breaker.failed(admission, how, ended, &limits);
+                self.breaker.failed(permit, how, ended, &limits);
                 self.shared.failed(failure, ended);
             }
             // Our own shortage, of descriptors for example.
-            (Err(Failure::Connect(_)), None) => self.breaker.passed(admission, ended),
+            (Err(Failure::Connect(_)), None) => self.breaker.passed(permit, ended),
             (Ok(_) | Err(_), _) => {
                 self.breaker.answered(ended);
                 self.shared.answered(ended);
@@ -263,8 +262,8 @@ impl Upstream {
             idle_since: Instant::now(),
             opened,
         });
-        let result = kept.connection.exchange(request, limits).await;
-        result.map(|response| (response, kept))
+        let response = kept.connection.exchange(request, limits).await?;
+        Ok((response, kept))
     }
 
     /// How much older the next connection is taken for than it is: up to a quarter of `pool.max_age`. What
