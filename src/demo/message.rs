@@ -8,6 +8,7 @@ use std::io::{self, BufRead, Read};
 use bytes::Bytes;
 
 use crate::http::encoding::{Decoder, Decompressors, Encoding, Step};
+use crate::observe::words::is_unsafe;
 
 /// The longest line and the largest body that are read.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
@@ -158,15 +159,7 @@ fn decoded(coding: Encoding, coded: Bytes) -> io::Result<Bytes> {
 /// Text that is safe to print: what is not UTF-8 or would control the terminal or the direction of
 /// writing is replaced.
 pub(super) fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let is_unsafe = |character: char| {
-        character.is_control()
-            || matches!(
-                character,
-                '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-            )
-    };
-    text.replace(is_unsafe, "·")
+    String::from_utf8_lossy(bytes).replace(is_unsafe, "·")
 }
 
 #[cfg(test)]

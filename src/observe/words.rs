@@ -79,7 +79,7 @@ pub fn escaped_json(text: &str) -> Cow<'_, str> {
 }
 
 /// Controls, line ends, and what Unicode calls format characters as far as it changes how others look.
-fn is_unsafe(one: char) -> bool {
+pub fn is_unsafe(one: char) -> bool {
     match one {
         ' '..='~' => false,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' => true,

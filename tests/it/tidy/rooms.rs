@@ -49,7 +49,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "demo",
-        &["span", "causes", "sentry", "http", "config", "server"],
+        &[
+            "span", "causes", "sentry", "http", "config", "observe", "server",
+        ],
     ),
     ("cli", &[]),
     ("health", &["config", "cli"]),
