@@ -141,7 +141,7 @@ fn read(data: &[u8], piece_bytes: usize, method: Method) -> Result<Option<Answer
             },
         }
     };
-    let mut chunked = Chunked::new(BYTES_MAX);
+    let mut chunked = Chunked::of_response(BYTES_MAX);
     let body = loop {
         match framing {
             Framing::Empty => break Vec::new(),
