@@ -27,10 +27,10 @@ use std::time::{Duration, Instant};
 
 use counting::{Allocated, Counting};
 use fixtures::routes::INBOUND_KEY;
-use sentry_mirror::config::Config;
-use sentry_mirror::http::encoding::Encoding;
-use sentry_mirror::server::sight::Sight;
-use sentry_mirror::server::supervisor::Mirror;
+use sentry_mirror::internals::config::Config;
+use sentry_mirror::internals::http::encoding::Encoding;
+use sentry_mirror::internals::server::sight::Sight;
+use sentry_mirror::internals::server::supervisor::Mirror;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;

@@ -25,21 +25,21 @@ use criterion::measurement::WallTime;
 use criterion::{
     BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
 };
-use sentry_mirror::http::chunked::{Chunked, Progress};
-use sentry_mirror::http::compress::{Compressor, Compressors, Target as CodingTarget};
-use sentry_mirror::http::encoding::{Decoder, Decompressors, Encoding, Step};
-use sentry_mirror::http::head::{FieldName, Parsed, RequestHead};
-use sentry_mirror::http::response::ResponseHead;
-use sentry_mirror::limits::Limits;
-use sentry_mirror::mirror::portion;
-use sentry_mirror::mirror::rewrite::{self, Original, PassedOn};
-use sentry_mirror::mirror::routes::{Outbound, Routes};
-use sentry_mirror::sentry::auth::{self, AuthField, FoundKey, Source};
-use sentry_mirror::sentry::edit::Edit;
-use sentry_mirror::sentry::endpoint::{self, Endpoint, Target};
-use sentry_mirror::sentry::envelope;
-use sentry_mirror::sentry::inventory::Inventory;
-use sentry_mirror::sentry::sampling::Chance;
+use sentry_mirror::internals::http::chunked::{Chunked, Progress};
+use sentry_mirror::internals::http::compress::{Compressor, Compressors, Target as CodingTarget};
+use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding, Step};
+use sentry_mirror::internals::http::head::{FieldName, Parsed, RequestHead};
+use sentry_mirror::internals::http::response::ResponseHead;
+use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::mirror::portion;
+use sentry_mirror::internals::mirror::rewrite::{self, Original, PassedOn};
+use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
+use sentry_mirror::internals::sentry::auth::{self, AuthField, FoundKey, Source};
+use sentry_mirror::internals::sentry::edit::Edit;
+use sentry_mirror::internals::sentry::endpoint::{self, Endpoint, Target};
+use sentry_mirror::internals::sentry::envelope;
+use sentry_mirror::internals::sentry::inventory::Inventory;
+use sentry_mirror::internals::sentry::sampling::Chance;
 
 use fixtures::routes::{INBOUND_KEY, routes};
 

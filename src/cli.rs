@@ -10,7 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// The configuration file where none is named.
-pub const CONFIG_DEFAULT: &str = "config.yml";
+pub(crate) const CONFIG_DEFAULT: &str = "config.yml";
 
 /// Mirrors what Sentry SDKs send to one DSN to several others.
 #[derive(Debug, Parser)]

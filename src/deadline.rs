@@ -16,7 +16,7 @@ const LAST_LOOK: Duration = Duration::from_millis(5);
 
 /// The output of `future`, or `None` where it has none at `deadline`, nor after a last look. Then the
 /// caller drops it.
-pub async fn in_time<T>(
+pub(crate) async fn in_time<T>(
     deadline: Instant,
     mut future: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {

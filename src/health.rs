@@ -36,7 +36,7 @@ const WELL: &[u8] = b"HTTP/1.1 200 ";
 
 /// What was found out.
 #[derive(Debug)]
-pub struct Health {
+pub(crate) struct Health {
     /// What is wrong with the configuration as it is now, one line each.
     pub complaints: Vec<String>,
     /// How the running mirror is: what is wrong with it, or that there is none, in words for an operator.
@@ -45,7 +45,7 @@ pub struct Health {
 
 /// Asks the mirror that runs with the configuration at `path`. Without a path that is `config.yml`, or,
 /// where there is no such file, the configuration of the only mirror that runs here.
-pub fn ask(path: Option<&Path>, env: &[(String, String)]) -> Health {
+pub(crate) fn ask(path: Option<&Path>, env: &[(String, String)]) -> Health {
     let path = match path {
         Some(path) => path.to_owned(),
         None => usual_path(),

@@ -11,25 +11,31 @@
     )
 )]
 
-pub mod admin;
-pub mod budget;
-pub mod causes;
-pub mod cli;
-pub mod config;
-pub mod deadline;
-pub mod demo;
-pub mod health;
-pub mod http;
-pub mod limits;
-pub mod logging;
-pub mod mirror;
-pub mod observe;
-pub mod panics;
-pub mod reload;
-pub mod report;
-pub mod resident;
-pub mod sentry;
-pub mod server;
-pub mod span;
-pub mod sys;
-pub mod upstream;
+mod admin;
+mod budget;
+mod causes;
+mod cli;
+mod config;
+mod deadline;
+mod demo;
+mod health;
+mod http;
+#[doc(hidden)]
+pub mod internals;
+mod limits;
+mod logging;
+mod mirror;
+mod observe;
+mod panics;
+mod reload;
+mod report;
+mod resident;
+mod run;
+mod sentry;
+mod server;
+mod span;
+mod sys;
+mod upstream;
+
+pub use cli::Arguments;
+pub use run::{RunError, run};

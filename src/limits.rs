@@ -82,7 +82,7 @@ pub struct Limits {
 }
 
 /// How large a decoded body may be whatever its ratio.
-pub const DECODED_BYTES_FREE: usize = 16 * 1024 * 1024;
+pub(crate) const DECODED_BYTES_FREE: usize = 16 * 1024 * 1024;
 
 impl Limits {
     /// The share of each of so many origins in `memory_bytes`. With a quarter, one that does not answer

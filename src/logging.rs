@@ -25,7 +25,7 @@ const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 const PANIC_BYTES_MAX: usize = 1000;
 
 /// Keeps the log alive; dropping it writes what is still queued.
-pub struct Logging {
+pub(crate) struct Logging {
     _guard: LinesGuard,
     lines: Lines,
 }
@@ -35,7 +35,7 @@ pub struct Logging {
 ///
 /// # Errors
 /// What is wrong with the filter.
-pub fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, String> {
+pub(crate) fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| {
         format!(
             "log_filter: `{}` is not a filter ({error}); expected a level such as `info`, or directives such as `info,sentry_mirror=debug`",
@@ -105,7 +105,7 @@ impl Write for OneLine {
 
 impl Logging {
     /// The way to it, for those who look how much was dropped.
-    pub fn lines(&self) -> Lines {
+    pub(crate) fn lines(&self) -> Lines {
         self.lines.clone()
     }
 }

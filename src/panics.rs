@@ -11,14 +11,14 @@ use std::task::Poll;
 
 /// A task ended in a panic. The panic hook has logged where and why.
 #[derive(Debug)]
-pub struct Panicked;
+pub(crate) struct Panicked;
 
 /// The output of `task`, or that it panicked. It is pinned where it is, because a future that takes
 /// another one for an argument has room for it twice.
 ///
 /// # Errors
 /// [`Panicked`].
-pub async fn caught<T>(mut task: Pin<&mut impl Future<Output = T>>) -> Result<T, Panicked> {
+pub(crate) async fn caught<T>(mut task: Pin<&mut impl Future<Output = T>>) -> Result<T, Panicked> {
     poll_fn(|context| {
         // A task is not polled again after a panic, so nobody sees what state it was left in.
         let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context)));
@@ -33,14 +33,14 @@ pub async fn caught<T>(mut task: Pin<&mut impl Future<Output = T>>) -> Result<T,
 
 /// Panics where the head of a request asks for it, so that tests can see what a panic in `place` costs.
 #[cfg(test)]
-pub fn panic_if_asked(place: &str, head: &[u8]) {
+pub(crate) fn panic_if_asked(place: &str, head: &[u8]) {
     let wish = format!("X-Test-Panic: {place}\r\n");
     let is_asked = memchr::memmem::find(head, wish.as_bytes()).is_some();
     assert!(!is_asked, "asked to panic in the {place}");
 }
 
 /// What a panic said.
-pub fn message(payload: &dyn Any) -> &str {
+pub(crate) fn message(payload: &dyn Any) -> &str {
     if let Some(text) = payload.downcast_ref::<&str>() {
         text
     } else if let Some(text) = payload.downcast_ref::<String>() {

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::config::Changes;
 
 /// Tells in the log what the file at `path` has put in force, in a configuration with so many `routes`.
-pub fn tell(path: &Path, changes: &Changes, routes: usize) {
+pub(crate) fn tell(path: &Path, changes: &Changes, routes: usize) {
     if !changes.with_a_restart.is_empty() {
         warn!(
             "in {} there are other values of what can change only with a restart: {}",

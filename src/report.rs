@@ -38,7 +38,7 @@ const REPORTED_FIELDS: [&str; 2] = ["place", "worker"];
 
 /// The way to the thread that reports.
 #[derive(Clone)]
-pub struct Reports {
+pub(crate) struct Reports {
     queue: SyncSender<Errand>,
 }
 
@@ -60,7 +60,7 @@ impl Reports {
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn start(settings: &SelfReport) -> Result<Reports, String> {
+    pub(crate) fn start(settings: &SelfReport) -> Result<Reports, String> {
         let (queue, errands) = sync_channel(QUEUE_LENGTH);
         let dsn = settings.dsn.to_string();
         let environment = settings.environment.clone().map(Cow::Owned);
@@ -72,14 +72,14 @@ impl Reports {
     }
 
     /// The part of the log that hands errors on.
-    pub fn layer<S: Subscriber>(&self) -> impl Layer<S> + use<S> {
+    pub(crate) fn layer<S: Subscriber>(&self) -> impl Layer<S> + use<S> {
         ErrorLayer {
             queue: self.queue.clone(),
         }
     }
 
     /// Waits a while until the last reports are on their way.
-    pub fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let (done, flushed) = mpsc::channel();
         if self.queue.try_send(Errand::Flush(done)).is_ok() {
             let _ = flushed.recv_timeout(FLUSH_PATIENCE);

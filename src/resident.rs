@@ -56,14 +56,14 @@ impl Process {
 }
 
 /// What one budget has told about what it has granted.
-pub struct Granted {
+pub(crate) struct Granted {
     told_bytes: Cell<usize>,
     untold_bytes: Cell<usize>,
 }
 
 impl Granted {
     /// Tells of a budget that has granted nothing yet.
-    pub fn new() -> Granted {
+    pub(crate) fn new() -> Granted {
         process().budgets += 1;
         Granted {
             told_bytes: Cell::new(0),
@@ -74,7 +74,7 @@ impl Granted {
     /// Takes note of `bytes` more or fewer, with which the budget has granted `total_bytes`; now and then
     /// it looks.
     #[inline]
-    pub fn change(&self, bytes: usize, total_bytes: usize) {
+    pub(crate) fn change(&self, bytes: usize, total_bytes: usize) {
         let untold_bytes = self.untold_bytes.get() + bytes;
         self.untold_bytes.set(untold_bytes);
         if untold_bytes >= LOOK_BYTES {
@@ -85,7 +85,7 @@ impl Granted {
     /// Tells that the budget has granted `total_bytes`, and sees to it that the process has not much more
     /// memory than all budgets together.
     #[cold]
-    pub fn look(&self, total_bytes: usize) {
+    pub(crate) fn look(&self, total_bytes: usize) {
         // Where another worker is at it, this one has better things to do.
         let Ok(mut process) = PROCESS.try_lock() else {
             return;
@@ -119,7 +119,7 @@ fn process() -> MutexGuard<'static, Process> {
 }
 
 /// Opens what is read later, when there may be no descriptor left.
-pub fn prepare() {
+pub(crate) fn prepare() {
     let _ = resident_bytes();
 }
 

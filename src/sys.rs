@@ -21,14 +21,14 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
 /// How much one read or write moves at most: some 0.15 ms of copying by the kernel, while the core serves
 /// nobody else.
-pub const MOVED_BYTES_MAX: usize = 512 * 1024;
+pub(crate) const MOVED_BYTES_MAX: usize = 512 * 1024;
 
 /// A head and a body to be sent as one message, and how much of it is sent already.
 ///
 /// It owns both buffers, so a write whose future is dropped keeps them alive until the kernel is
 /// done: the operation owns the `Gather`. This is why monoio's `write_vectored_all` is banned here,
 /// which keeps only the pointers.
-pub struct Gather {
+pub(crate) struct Gather {
     /// What is left to send. Invariant: every entry lies inside `head` or `body`, whose heap memory
     /// neither moves nor changes while `self` lives: the fields are private and never handed out
     /// mutably before [`Gather::into_parts`].
@@ -40,7 +40,7 @@ pub struct Gather {
 
 impl Gather {
     /// A message of `head` followed by `body`.
-    pub fn new(head: Vec<u8>, body: Bytes) -> Gather {
+    pub(crate) fn new(head: Vec<u8>, body: Bytes) -> Gather {
         let empty = libc::iovec {
             iov_base: std::ptr::null_mut(),
             iov_len: 0,
@@ -66,18 +66,18 @@ impl Gather {
     }
 
     /// Whether all of it is sent.
-    pub fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         self.sent >= self.head.len() + self.body.len()
     }
 
     /// Takes note that `count` more bytes are sent.
-    pub fn advance(&mut self, count: usize) {
+    pub(crate) fn advance(&mut self, count: usize) {
         self.sent += count;
         self.point();
     }
 
     /// The two buffers again, to send them anew over another connection.
-    pub fn into_parts(self) -> (Vec<u8>, Bytes) {
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Bytes) {
         (self.head, self.body)
     }
 
@@ -118,7 +118,7 @@ unsafe impl IoVecBuf for Gather {
 /// connection is taken. Nothing cheaper is right: `poll` and `FIONREAD` take as long, a poll that is left
 /// pending on io_uring has to be taken back for each delivery, and what the driver knows of a socket on
 /// epoll is as old as its last wait.
-pub fn has_input(stream: &TcpStream) -> bool {
+pub(crate) fn has_input(stream: &TcpStream) -> bool {
     let mut byte = [0_u8; 1];
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     let peeked = rustix::net::recv(descriptor(stream), &mut byte, flags);
@@ -132,7 +132,7 @@ pub fn has_input(stream: &TcpStream) -> bool {
 ///
 /// # Errors
 /// Nothing is there, or the connection is broken.
-pub fn peek(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn peek(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     let (count, _) = rustix::net::recv(descriptor(stream), room, flags)?;
     Ok(count)
@@ -142,7 +142,7 @@ pub fn peek(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// The connection is broken.
-pub fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let mut nothing = SendAncillaryBuffer::default();
     match rustix::net::sendmsg(descriptor(stream), slices, &mut nothing, flags) {
@@ -152,7 +152,7 @@ pub fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize>
 }
 
 /// Lets closing `stream` reset the connection, so that the system keeps nothing of it.
-pub fn reset_on_close(stream: &TcpStream) {
+pub(crate) fn reset_on_close(stream: &TcpStream) {
     // Where it fails the connection ends in the usual way.
     let _ = rustix::net::sockopt::set_socket_linger(descriptor(stream), Some(Duration::ZERO));
 }
@@ -162,7 +162,7 @@ pub fn reset_on_close(stream: &TcpStream) {
 ///
 /// # Errors
 /// The system's, for example that the process has no descriptors left.
-pub fn duplicate(stream: &TcpStream) -> io::Result<OwnedFd> {
+pub(crate) fn duplicate(stream: &TcpStream) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(descriptor(stream), 0)?)
 }
 
@@ -182,7 +182,7 @@ const FIRST_INHERITED: RawFd = 3;
 ///
 /// # Errors
 /// There are more, or what is said to be open is not.
-pub fn inherited_descriptor() -> io::Result<Option<OwnedFd>> {
+pub(crate) fn inherited_descriptor() -> io::Result<Option<OwnedFd>> {
     static IS_TAKEN: AtomicBool = AtomicBool::new(false);
     let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
     if number("LISTEN_PID") != Some(std::process::id()) {
@@ -226,7 +226,7 @@ pub fn keep_freed_memory() {
 
 /// How many bytes the kernel hands out at a time. Crates that read it from the auxiliary vector end under
 /// valgrind, which shows them one that is not the process's.
-pub fn page_bytes() -> Option<usize> {
+pub(crate) fn page_bytes() -> Option<usize> {
     // SAFETY: it reads a number that the C library knows.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(bytes).ok()
@@ -236,7 +236,7 @@ pub fn page_bytes() -> Option<usize> {
 ///
 /// It takes 0.1 to 0.2 ms for each MiB that is given back, and some 0.5 µs for each hole. Meanwhile the
 /// allocator is locked for the thread that has used the memory.
-pub fn give_back_freed_memory() {
+pub(crate) fn give_back_freed_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it touches only what is free, and takes the allocator's own locks for that.
     unsafe {

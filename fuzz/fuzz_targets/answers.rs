@@ -16,15 +16,15 @@ use libfuzzer_sys::fuzz_target;
 use monoio::net::TcpStream;
 use monoio::time::TimeDriver;
 use monoio::{LegacyDriver, Runtime, RuntimeBuilder};
-use sentry_mirror::budget::Budget;
-use sentry_mirror::http::chunked::{Chunked, Progress};
-use sentry_mirror::http::framing::{self, Framing};
-use sentry_mirror::http::head::{Method, Parsed};
-use sentry_mirror::http::response::ResponseHead;
-use sentry_mirror::limits::Limits;
-use sentry_mirror::upstream::exchange::{Connection, Failure, Request};
-use sentry_mirror::upstream::response::Response;
-use sentry_mirror::upstream::stream::Stream;
+use sentry_mirror::internals::budget::Budget;
+use sentry_mirror::internals::http::chunked::{Chunked, Progress};
+use sentry_mirror::internals::http::framing::{self, Framing};
+use sentry_mirror::internals::http::head::{Method, Parsed};
+use sentry_mirror::internals::http::response::ResponseHead;
+use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::upstream::exchange::{Connection, Failure, Request};
+use sentry_mirror::internals::upstream::response::Response;
+use sentry_mirror::internals::upstream::stream::Stream;
 
 const BYTES_MAX: usize = 1024;
 

@@ -5,10 +5,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::sentry::auth::{self, AuthField};
-use sentry_mirror::sentry::edit::Put;
-use sentry_mirror::sentry::endpoint::{self, Endpoint};
-use sentry_mirror::span::Span;
+use sentry_mirror::internals::sentry::auth::{self, AuthField};
+use sentry_mirror::internals::sentry::edit::Put;
+use sentry_mirror::internals::sentry::endpoint::{self, Endpoint};
+use sentry_mirror::internals::span::Span;
 use sentry_mirror_fuzz::check_edits;
 
 fuzz_target!(|data: &[u8]| {

@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::config::Config;
-use sentry_mirror::mirror::routes::Routes;
+use sentry_mirror::internals::config::Config;
+use sentry_mirror::internals::mirror::routes::Routes;
 
 fuzz_target!(|data: &str| {
     let (text, variables) = data.split_once('\0').unwrap_or((data, ""));
@@ -13,7 +13,7 @@ fuzz_target!(|data: &str| {
     let variables = variables.map(|(name, value)| (format!("SENTRY_MIRROR_{name}"), value.into()));
     match Config::parse(text, "mirror.yml", variables) {
         Ok(config) => {
-            let routes = Routes::new(&config, None);
+            let routes = Routes::new(1, &config, None);
             assert!(!config.routes.is_empty());
             for route in &config.routes {
                 let made = routes.find(route.inbound.key().as_bytes());

@@ -6,7 +6,9 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::http::encoding::{DecodeError, Decoder, Decompressors, Encoding, Step};
+use sentry_mirror::internals::http::encoding::{
+    DecodeError, Decoder, Decompressors, Encoding, Step,
+};
 
 const LIMIT_BYTES: usize = 16 * 1024;
 

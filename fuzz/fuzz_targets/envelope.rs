@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::sentry::edit::{Edit, Put};
-use sentry_mirror::sentry::envelope::{self, EnvelopeError, EnvelopeHeader};
-use sentry_mirror::span::Span;
+use sentry_mirror::internals::sentry::edit::{Edit, Put};
+use sentry_mirror::internals::sentry::envelope::{self, EnvelopeError, EnvelopeHeader};
+use sentry_mirror::internals::span::Span;
 use sentry_mirror_fuzz::{check_edits, outbounds};
 use serde::Deserialize;
 use serde_json::Value;

@@ -4,9 +4,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::http::framing;
-use sentry_mirror::http::head::{Parsed, RequestHead};
-use sentry_mirror::limits::Limits;
+use sentry_mirror::internals::http::framing;
+use sentry_mirror::internals::http::head::{Parsed, RequestHead};
+use sentry_mirror::internals::limits::Limits;
 use sentry_mirror_fuzz::check_fields;
 
 fuzz_target!(|data: &[u8]| {

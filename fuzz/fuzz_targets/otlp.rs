@@ -4,9 +4,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::sentry::otlp::{Batch, Format, Signal};
-use sentry_mirror::sentry::sampling::{Chance, Ticket};
-use sentry_mirror::sentry::selection::Refused;
+use sentry_mirror::internals::sentry::otlp::{Batch, Format, Signal};
+use sentry_mirror::internals::sentry::sampling::{Chance, Ticket};
+use sentry_mirror::internals::sentry::selection::Refused;
 
 fuzz_target!(|data: &[u8]| {
     for format in [Format::Protobuf, Format::Json] {

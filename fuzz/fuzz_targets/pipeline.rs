@@ -10,13 +10,13 @@
 
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::http::chunked::{Chunked, Progress};
-use sentry_mirror::http::due::Due;
-use sentry_mirror::http::framing::{self, Framing};
-use sentry_mirror::http::head::{Parsed, RequestHead};
-use sentry_mirror::limits::Limits;
-use sentry_mirror::mirror::rewrite::{self, Original, PassedOn};
-use sentry_mirror::sentry::endpoint;
+use sentry_mirror::internals::http::chunked::{Chunked, Progress};
+use sentry_mirror::internals::http::due::Due;
+use sentry_mirror::internals::http::framing::{self, Framing};
+use sentry_mirror::internals::http::head::{Parsed, RequestHead};
+use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::mirror::rewrite::{self, Original, PassedOn};
+use sentry_mirror::internals::sentry::endpoint;
 use sentry_mirror_fuzz::naive::http::{self, Bounds, End, Message};
 use sentry_mirror_fuzz::{expand, outbounds};
 

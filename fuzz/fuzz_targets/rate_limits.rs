@@ -7,7 +7,7 @@
 use std::time::SystemTime;
 
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::sentry::rate_limits::{self, RateLimit};
+use sentry_mirror::internals::sentry::rate_limits::{self, RateLimit};
 
 const DAY_SECONDS: u32 = 24 * 60 * 60;
 

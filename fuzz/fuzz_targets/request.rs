@@ -17,18 +17,18 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::config::Config;
-use sentry_mirror::http::encoding::{Decoder, Decompressors, Encoding, Step};
-use sentry_mirror::http::framing;
-use sentry_mirror::http::head::{FieldName, Method, Parsed, RequestHead};
-use sentry_mirror::limits::Limits;
-use sentry_mirror::mirror::rewrite::{self, Original, PassedOn};
-use sentry_mirror::mirror::routes::{Outbound, Route, Routes};
-use sentry_mirror::sentry::auth::{FoundKey, Source};
-use sentry_mirror::sentry::dsn;
-use sentry_mirror::sentry::edit::{EDITS_MAX, Edit};
-use sentry_mirror::sentry::endpoint::{self, Endpoint};
-use sentry_mirror::sentry::envelope;
+use sentry_mirror::internals::config::Config;
+use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding, Step};
+use sentry_mirror::internals::http::framing;
+use sentry_mirror::internals::http::head::{FieldName, Method, Parsed, RequestHead};
+use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::mirror::rewrite::{self, Original, PassedOn};
+use sentry_mirror::internals::mirror::routes::{Outbound, Route, Routes};
+use sentry_mirror::internals::sentry::auth::{FoundKey, Source};
+use sentry_mirror::internals::sentry::dsn;
+use sentry_mirror::internals::sentry::edit::{EDITS_MAX, Edit};
+use sentry_mirror::internals::sentry::endpoint::{self, Endpoint};
+use sentry_mirror::internals::sentry::envelope;
 use sentry_mirror_fuzz::naive::http::{self, Bounds, End, Message};
 use sentry_mirror_fuzz::naive::{envelope as naive_envelope, request as naive};
 use sentry_mirror_fuzz::{check_edits, expand, find_key};
@@ -130,7 +130,7 @@ thread_local! {
 
 static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
     let config = Config::parse(CONFIG, "fuzz", std::iter::empty());
-    Routes::new(&config.expect("it is valid"), None)
+    Routes::new(1, &config.expect("it is valid"), None)
 });
 
 fuzz_target!(|data: &[u8]| {

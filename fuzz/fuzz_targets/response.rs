@@ -4,10 +4,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::http::framing::{self, Framing};
-use sentry_mirror::http::head::{Method, Parsed};
-use sentry_mirror::http::response::ResponseHead;
-use sentry_mirror::limits::Limits;
+use sentry_mirror::internals::http::framing::{self, Framing};
+use sentry_mirror::internals::http::head::{Method, Parsed};
+use sentry_mirror::internals::http::response::ResponseHead;
+use sentry_mirror::internals::limits::Limits;
 use sentry_mirror_fuzz::check_fields;
 
 fuzz_target!(|data: &[u8]| {

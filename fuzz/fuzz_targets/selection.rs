@@ -15,22 +15,22 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::config::Config;
-use sentry_mirror::http::compress::{Compressor, Compressors, Target};
-use sentry_mirror::http::encoding::Encoding;
-use sentry_mirror::http::head::RequestHead;
-use sentry_mirror::limits::Limits;
-use sentry_mirror::mirror::copies::{self, Template};
-use sentry_mirror::mirror::handling::{Form, Handling};
-use sentry_mirror::mirror::portion::{self, Portion};
-use sentry_mirror::mirror::rewrite::{Original, Parcel};
-use sentry_mirror::mirror::routes::{Outbound, Routes};
-use sentry_mirror::sentry::edit::Edit;
-use sentry_mirror::sentry::envelope;
-use sentry_mirror::sentry::inventory::Inventory;
-use sentry_mirror::sentry::items::items;
-use sentry_mirror::sentry::sampling::Chance;
-use sentry_mirror::sentry::selection::Refused;
+use sentry_mirror::internals::config::Config;
+use sentry_mirror::internals::http::compress::{Compressor, Compressors, Target};
+use sentry_mirror::internals::http::encoding::Encoding;
+use sentry_mirror::internals::http::head::RequestHead;
+use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::mirror::copies::{self, Template};
+use sentry_mirror::internals::mirror::handling::{Form, Handling};
+use sentry_mirror::internals::mirror::portion::{self, Portion};
+use sentry_mirror::internals::mirror::rewrite::{Original, Parcel};
+use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
+use sentry_mirror::internals::sentry::edit::Edit;
+use sentry_mirror::internals::sentry::envelope;
+use sentry_mirror::internals::sentry::inventory::Inventory;
+use sentry_mirror::internals::sentry::items::items;
+use sentry_mirror::internals::sentry::sampling::Chance;
+use sentry_mirror::internals::sentry::selection::Refused;
 use sentry_mirror_fuzz::naive::envelope::{self as naive, Nothing, Own, Wanted};
 use sentry_mirror_fuzz::naive::http::{self, Bounds, End};
 use sentry_mirror_fuzz::{check_edits, expand};
@@ -189,7 +189,7 @@ static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
         );
     }
     let config = Config::parse(&text, "fuzz", std::iter::empty()).expect("it is valid");
-    Routes::new(&config, None)
+    Routes::new(1, &config, None)
 });
 
 fuzz_target!(|data: &[u8]| {

@@ -11,11 +11,11 @@ pub mod naive;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use sentry_mirror::http::head::{Field, FieldName, RequestHead};
-use sentry_mirror::mirror::routes::{Outbound, Routes};
-use sentry_mirror::sentry::auth::{self, AuthError, AuthField, FoundKey};
-use sentry_mirror::sentry::edit::Edit;
-use sentry_mirror::sentry::endpoint::{Endpoint, Target};
+use sentry_mirror::internals::http::head::{Field, FieldName, RequestHead};
+use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
+use sentry_mirror::internals::sentry::auth::{self, AuthError, AuthField, FoundKey};
+use sentry_mirror::internals::sentry::edit::Edit;
+use sentry_mirror::internals::sentry::endpoint::{Endpoint, Target};
 
 /// How long the text may be that an input stands for: what is longer only takes longer.
 const EXPANDED_BYTES_MAX: usize = 4 * 1024;

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tracing::info;
 
-pub use self::push::Push;
+pub(crate) use self::push::Push;
 
 use self::history::History;
 use self::pages::Pages;
@@ -34,7 +34,7 @@ use crate::server::sight::Sight;
 const PORT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The running admin listener. It stays up until the process ends.
-pub struct Admin {
+pub(crate) struct Admin {
     pages: Arc<Pages>,
 }
 
@@ -44,7 +44,7 @@ impl Admin {
     ///
     /// # Errors
     /// Why not, in words for an operator.
-    pub fn start(address: SocketAddr, follows: bool) -> Result<Admin, String> {
+    pub(crate) fn start(address: SocketAddr, follows: bool) -> Result<Admin, String> {
         let listener = match TcpListener::bind(address) {
             Err(error) if follows && error.kind() == io::ErrorKind::AddrInUse => {
                 info!("metrics and status page wait until {address} is free");
@@ -74,7 +74,7 @@ impl Admin {
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn show(&self, sight: Arc<Sight>) -> io::Result<()> {
+    pub(crate) fn show(&self, sight: Arc<Sight>) -> io::Result<()> {
         self.pages.history.begin(sight.started);
         // A process starts one mirror.
         let _ = self.pages.sight.set(sight);

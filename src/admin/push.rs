@@ -27,7 +27,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The thread that pushes.
-pub struct Push {
+pub(crate) struct Push {
     stop: mpsc::Sender<()>,
     /// Closed by the thread when it ends.
     ended: mpsc::Receiver<()>,
@@ -38,7 +38,7 @@ impl Push {
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn start(target: StatsdTarget, sight: Arc<Sight>) -> io::Result<Push> {
+    pub(crate) fn start(target: StatsdTarget, sight: Arc<Sight>) -> io::Result<Push> {
         let (stop, stopped) = mpsc::channel();
         let (running, ended) = mpsc::channel::<()>();
         let mut pusher = Pusher::new(target, sight);
@@ -56,7 +56,7 @@ impl Push {
     }
 
     /// Pushes what is new and ends, or gives up after a while.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         self.finish_within(LAST_PATIENCE);
     }
 

@@ -40,9 +40,9 @@ use crate::limits::Limits;
 use crate::sentry::dsn::Dsn;
 use crate::sentry::selection::Selection;
 
-pub use self::changes::Changes;
-pub use self::report::ConfigErrors;
-pub use self::source::{STANDARD_INPUT, Source};
+pub(crate) use self::changes::Changes;
+pub(crate) use self::report::ConfigErrors;
+pub(crate) use self::source::{STANDARD_INPUT, Source};
 
 /// A valid configuration.
 #[derive(Clone, Debug, PartialEq)]

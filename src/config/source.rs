@@ -12,7 +12,7 @@ use super::report::ConfigErrors;
 use super::value;
 
 /// The path that stands for standard input.
-pub const STANDARD_INPUT: &str = "-";
+pub(crate) const STANDARD_INPUT: &str = "-";
 
 /// With what some editors begin a text in UTF-8.
 const BYTE_ORDER_MARK: char = '\u{feff}';

@@ -53,7 +53,7 @@ const SUMMARY: &str = "
 ///
 /// # Errors
 /// What could not be started, or what was not as it must be.
-pub fn run(once: bool) -> Result<(), String> {
+pub(crate) fn run(once: bool) -> Result<(), String> {
     let stage = Stage::start()?;
     let out = &mut io::stdout();
     write(out, &stage.introduction())?;
@@ -73,7 +73,7 @@ pub fn run(once: bool) -> Result<(), String> {
 ///
 /// # Errors
 /// The address cannot be had, or standard output cannot be written to.
-pub fn sink(listen: SocketAddr) -> Result<(), String> {
+pub(crate) fn sink(listen: SocketAddr) -> Result<(), String> {
     let signals = signals::listen()?;
     let (sender, arrivals) = mpsc::channel();
     let address = sink::start(listen, move |arrival| {

@@ -48,7 +48,11 @@ pub fn of_response(
 /// Whether a response that has no body, because of its status or of the request, declares one all the
 /// same. A server must not do that with a 204 (RFC 9110 §8.6, RFC 9112 §6.1), and may with a 304 and in an
 /// answer to HEAD; one that does may well send that body.
-pub fn declares_absent_body(head: &ResponseHead, buffer: &[u8], request_method: Method) -> bool {
+pub(crate) fn declares_absent_body(
+    head: &ResponseHead,
+    buffer: &[u8],
+    request_method: Method,
+) -> bool {
     let mut lengths = head.values(FieldName::ContentLength, buffer);
     (request_method == Method::Head || matches!(head.status, 204 | 304))
         && (lengths.any(|length| length != b"0")

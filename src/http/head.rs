@@ -12,7 +12,8 @@ use std::mem::{self, MaybeUninit};
 
 use memchr::memchr;
 
-pub use super::fields::{Field, FieldName, HeadError, Parsed, Version};
+pub use super::fields::{Field, FieldName, Parsed};
+pub(crate) use super::fields::{HeadError, Version};
 
 use super::fields::{self, FieldNames, Slots};
 use crate::limits::Limits;
@@ -124,11 +125,6 @@ impl RequestHead {
             && self
                 .values(FieldName::Expect, buffer)
                 .any(|value| value.eq_ignore_ascii_case(b"100-continue"))
-    }
-
-    /// Whether `Connection` lists the header `name`, which makes it hop-by-hop (RFC 9110 §7.6.1).
-    pub fn connection_lists(&self, name: &[u8], buffer: &[u8]) -> bool {
-        fields::connection_lists(self.lines_with(FieldName::Connection), name, buffer)
     }
 
     /// Takes over what httparse found in `head`.

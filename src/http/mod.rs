@@ -9,13 +9,13 @@
 //! such a request would be seen differently by us and by an upstream, and lenient on everything that
 //! SDKs are known to send. It never looks at what a request means to Sentry.
 
-pub mod chunked;
-pub mod compress;
-pub mod due;
-pub mod encoding;
-pub mod framing;
-pub mod head;
-pub mod line;
-pub mod response;
+pub(crate) mod chunked;
+pub(crate) mod compress;
+pub(crate) mod due;
+pub(crate) mod encoding;
+pub(crate) mod framing;
+pub(crate) mod head;
+pub(crate) mod line;
+pub(crate) mod response;
 
 mod fields;

@@ -50,7 +50,7 @@ pub(super) fn tell_refusal(route: &Route, outbound: &Outbound, response: &Respon
 
 /// Tells the log when an outbound begins or ceases to limit what it is sent. A limit ends when its time
 /// is over, so this has to be asked again and again.
-pub fn tell_limits(outbound: &Outbound, now: Instant) {
+pub(crate) fn tell_limits(outbound: &Outbound, now: Instant) {
     // In the common case there is nothing to tell, which costs two loads.
     if !outbound.limits.may_limit() && !outbound.limitation.is_trouble() {
         return;

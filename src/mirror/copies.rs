@@ -19,7 +19,7 @@ use crate::sentry::sampling::{id_of_copy, is_id, is_nil};
 use crate::span::Span;
 
 /// How many ids are renamed at a time: some 0.5 ms of work.
-pub const RENAMED_MAX: usize = 1024;
+pub(crate) const RENAMED_MAX: usize = 1024;
 
 /// What copies of a portion are made from.
 pub struct Template {

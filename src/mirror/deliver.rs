@@ -36,7 +36,7 @@ use crate::upstream::exchange::{Failure, Request};
 use crate::upstream::pool::{Room, Upstream};
 
 /// What a fan-out works with.
-pub struct Means<'m, K> {
+pub(crate) struct Means<'m, K> {
     /// The worker's upstreams, by origin.
     pub upstreams: &'m [Rc<Upstream>],
     /// Where outcomes are counted.
@@ -53,7 +53,7 @@ pub struct Means<'m, K> {
 }
 
 /// The deliveries of one request.
-pub struct FanOut<K> {
+pub(crate) struct FanOut<K> {
     route: Arc<Route>,
     endpoint: Endpoint,
     /// Of the first outbounds of the route, those that the request goes to.
@@ -73,7 +73,7 @@ pub struct FanOut<K> {
 impl<K: 'static> FanOut<K> {
     /// Starts the delivery of `original`, which is for `endpoint`, to the first `count` outbounds of
     /// `route`. `items` are what the request holds, or none where no outbound has limits in force. Outbounds with a handling are left to the caller, unless everything goes out `as_it_is`.
-    pub fn start(
+    pub(crate) fn start(
         route: &Arc<Route>,
         endpoint: Endpoint,
         count: usize,
@@ -142,7 +142,7 @@ impl<K: 'static> FanOut<K> {
 
     /// Starts a delivery to an outbound, which was admitted to its upstream, and whose outcome
     /// `is_decisive` for what the SDK is told; that of a further copy is not.
-    pub fn send(
+    pub(crate) fn send(
         self: &Rc<Self>,
         lanes: &Rc<Lanes<Delivery<K>>>,
         index: usize,
@@ -168,7 +168,7 @@ impl<K: 'static> FanOut<K> {
 
     /// Takes note that there will be no delivery to those outbounds that are `meant`, have no outcome and
     /// were not sent anything, because of a bug of this program.
-    pub fn give_up(&self, meant: impl Fn(usize) -> bool) {
+    pub(crate) fn give_up(&self, meant: impl Fn(usize) -> bool) {
         let count = self.outcomes.borrow().len();
         for index in (0..count).filter(|index| meant(*index)) {
             let is_open = matches!(self.outcomes.borrow().get(index), Some(None));
@@ -180,18 +180,18 @@ impl<K: 'static> FanOut<K> {
     }
 
     /// How many bytes of the memory budget its request takes, as long as a delivery is under way.
-    pub fn kept_bytes(&self) -> usize {
+    pub(crate) fn kept_bytes(&self) -> usize {
         self.kept_bytes
     }
 
     /// Keeps something for as long as a delivery is under way.
-    pub fn keep(&self, kept: K) {
+    pub(crate) fn keep(&self, kept: K) {
         *self.also_kept.borrow_mut() = Some(kept);
     }
 
     /// Waits until the SDK can be told something, at most for `patience` from the start of the fan-out,
     /// and says what. See [`Circumstances`] for the rest.
-    pub async fn reply(
+    pub(crate) async fn reply(
         &self,
         policy: ReplyPolicy,
         patience: Duration,
@@ -255,13 +255,13 @@ impl<K: 'static> FanOut<K> {
     }
 
     /// Takes note of how the delivery to an outbound ended that was not sent.
-    pub fn record(&self, index: usize, outcome: Outcome) {
+    pub(crate) fn record(&self, index: usize, outcome: Outcome) {
         self.count(index, &outcome, 0, Instant::now());
         self.settle(index, outcome);
     }
 
     /// The same for that of a further copy.
-    pub fn note(&self, index: usize, outcome: &Outcome) {
+    pub(crate) fn note(&self, index: usize, outcome: &Outcome) {
         self.begin_copy(index);
         self.count(index, outcome, 0, Instant::now());
     }
@@ -318,7 +318,7 @@ impl<K: 'static> FanOut<K> {
 }
 
 /// The request to one outbound.
-pub struct Delivery<K> {
+pub(crate) struct Delivery<K> {
     fan_out: Rc<FanOut<K>>,
     index: usize,
     upstream: Rc<Upstream>,

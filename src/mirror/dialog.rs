@@ -58,7 +58,7 @@ struct Redirected {
 /// The answer to a request of the dialog at `route`: what an outbound has answered in `reply`, unless
 /// that tells something about an outbound. A script, where one was asked for, posts to the URL that is
 /// written in it as `post_to`.
-pub fn passed_on(reply: Reply, route: &Route, post_to: Option<&[u8]>) -> Reply {
+pub(crate) fn passed_on(reply: Reply, route: &Route, post_to: Option<&[u8]>) -> Reply {
     let redirected = match (reply.script(), post_to) {
         (Some(script), Some(post_to)) => Some(redirected(script, post_to)),
         (None, _) | (_, None) => None,

@@ -17,13 +17,13 @@ const IDLE_MAX: usize = 256;
 const KEPT_BYTES_MAX: usize = 8 * 1024;
 
 /// What a lane does.
-pub trait Job: 'static {
+pub(crate) trait Job: 'static {
     /// Does it, and gives back memory to be used again. It must not panic: the worker would end.
     fn run(self) -> impl Future<Output = Vec<u8>>;
 }
 
 /// The lanes of a worker.
-pub struct Lanes<J> {
+pub(crate) struct Lanes<J> {
     idle: RefCell<Vec<Rc<Lane<J>>>>,
 }
 
@@ -36,14 +36,14 @@ struct Lane<J> {
 
 impl<J: Job> Lanes<J> {
     /// None yet.
-    pub fn new() -> Rc<Lanes<J>> {
+    pub(crate) fn new() -> Rc<Lanes<J>> {
         Rc::new(Lanes {
             idle: RefCell::default(),
         })
     }
 
     /// Gives the job that `make` makes, from memory to be used, to a lane.
-    pub fn start(self: &Rc<Lanes<J>>, make: impl FnOnce(Vec<u8>) -> J) {
+    pub(crate) fn start(self: &Rc<Lanes<J>>, make: impl FnOnce(Vec<u8>) -> J) {
         let idle = self.idle.borrow_mut().pop();
         let lane = idle.unwrap_or_else(|| {
             let lane = Rc::new(Lane::new());

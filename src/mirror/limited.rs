@@ -14,7 +14,7 @@ use crate::sentry::rate_limits::{self, Closed, RateLimit};
 use crate::upstream::response::Response;
 
 /// The pause that a 429 without further words asks for; the one that SDKs assume by themselves.
-pub const DEFAULT_PAUSE_SECONDS: u32 = 60;
+pub(crate) const DEFAULT_PAUSE_SECONDS: u32 = 60;
 
 /// How many limits are remembered; an upstream has one per quota and category at most.
 const REMEMBERED_MAX: usize = 32;
@@ -109,7 +109,7 @@ impl LimitMemory {
 
 /// For how many seconds a request need not be sent at all, since every item of it is limited. An item whose
 /// category is not known is limited only by a limit on everything.
-pub fn withheld_seconds(
+pub(crate) fn withheld_seconds(
     closed: &Closed<Instant>,
     items: &[Option<Category>],
     now: Instant,
@@ -121,7 +121,7 @@ pub fn withheld_seconds(
 }
 
 /// What is limited at every one of several outbounds.
-pub fn common(sets: &[Arc<Closed<Instant>>], now: Instant) -> Vec<RateLimit> {
+pub(crate) fn common(sets: &[Arc<Closed<Instant>>], now: Instant) -> Vec<RateLimit> {
     rate_limits::common(sets, |until| seconds_left(until, now))
 }
 
@@ -137,7 +137,7 @@ fn announced(response: &Response) -> Vec<RateLimit> {
 }
 
 /// How long a 429 asks to wait.
-pub fn pause_seconds(response: &Response) -> u32 {
+pub(crate) fn pause_seconds(response: &Response) -> u32 {
     let notices = response.notices();
     let longest = || {
         let limits = notices.rate_limits.as_deref().map(rate_limits::parse);

@@ -9,23 +9,23 @@
 //! does not run; [`dialog`] is the one script. [`via`] is how a loop is noticed,
 //! and [`changes`] what the log is told of an outbound.
 
-pub mod access;
-pub mod changes;
-pub mod copies;
-pub mod counters;
-pub mod deliver;
-pub mod dialog;
+pub(crate) mod access;
+pub(crate) mod changes;
+pub(crate) mod copies;
+pub(crate) mod counters;
+pub(crate) mod deliver;
+pub(crate) mod dialog;
 mod escapes;
-pub mod handling;
-pub mod lanes;
-pub mod limited;
+pub(crate) mod handling;
+pub(crate) mod lanes;
+pub(crate) mod limited;
 mod media;
 mod names;
-pub mod portion;
-pub mod rejection;
-pub mod reply;
-pub mod rewrite;
-pub mod routes;
-pub mod totals;
-pub mod verdict;
-pub mod via;
+pub(crate) mod portion;
+pub(crate) mod rejection;
+pub(crate) mod reply;
+pub(crate) mod rewrite;
+pub(crate) mod routes;
+pub(crate) mod totals;
+pub(crate) mod verdict;
+pub(crate) mod via;

@@ -147,7 +147,7 @@ mod tests {
             }
         }
         let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
-        Routes::for_workers(2, &config, previous)
+        Routes::new(2, &config, previous)
     }
 
     fn names(routes: &Routes) -> Vec<Vec<&str>> {

@@ -53,7 +53,7 @@ pub struct Pieces(Vec<Piece>);
 
 /// A part of it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Piece {
+pub(crate) enum Piece {
     /// Bytes of the body.
     Copy(Span),
     /// Other bytes.
@@ -114,7 +114,7 @@ impl Pieces {
 ///
 /// # Errors
 /// It takes nothing of it.
-pub fn cut_batch(
+pub(crate) fn cut_batch(
     selection: &Selection,
     category: Option<Category>,
     batch: &Batch,

@@ -17,7 +17,7 @@ use crate::sentry::envelope::EnvelopeError;
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rejection {
+pub(crate) enum Rejection {
     /// The request line or a header line is not HTTP.
     Head(HeadError),
     /// The length of the body is ambiguous or invalid (RFC 9112 section 6.3).
@@ -115,7 +115,7 @@ labels! {
 
 impl Rejection {
     /// The reason without its particulars, for logs and counters.
-    pub fn reason(&self) -> Reason {
+    pub(crate) fn reason(&self) -> Reason {
         match self {
             Rejection::Head(HeadError::TooLarge) => Reason::HeadTooLarge,
             Rejection::Head(HeadError::TooManyFields) => Reason::TooManyHeaders,
@@ -146,7 +146,7 @@ impl Rejection {
     }
 
     /// The status of the reply.
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         match self {
             Rejection::Head(HeadError::TooLarge | HeadError::TooManyFields) => 431,
             Rejection::Head(HeadError::Version) => 505,
@@ -177,7 +177,7 @@ impl Rejection {
 
     /// Whether the connection must be closed, because the place where the next request would begin
     /// is not known.
-    pub fn ends_connection(&self) -> bool {
+    pub(crate) fn ends_connection(&self) -> bool {
         match self {
             Rejection::Head(_)
             | Rejection::Framing(_)

@@ -34,7 +34,7 @@ const COPY_BYTES_MAX: usize = 16 * 1024;
 
 /// What a client asks to be answered, apart from the content.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub(crate) struct Manner {
     /// The answer goes without its body, as to HEAD.
     pub is_head: bool,
     /// The connection stays open.
@@ -44,7 +44,7 @@ pub struct Manner {
 }
 
 /// What a reply depends on besides the outcomes.
-pub struct Circumstances<F> {
+pub(crate) struct Circumstances<F> {
     /// What every live outbound has asked not to be sent.
     pub common_limits: Vec<RateLimit>,
     /// The primary's answer is passed on whatever it is.
@@ -57,7 +57,7 @@ pub struct Circumstances<F> {
 
 /// What a client understands of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
+pub(crate) enum Expected {
     /// Whatever an API answers with.
     Anything,
     /// SDKs take nothing but 200 with a JSON object for a success here: Java and Elixir send again what
@@ -69,7 +69,7 @@ pub enum Expected {
 
 /// A reply before it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reply {
+pub(crate) struct Reply {
     status: u16,
     content_type: Option<Bytes>,
     /// The other fields, which are rare in an answer to a delivery.
@@ -83,7 +83,7 @@ pub struct Reply {
 
 impl Reply {
     /// A reply without a body.
-    pub fn empty(status: u16) -> Reply {
+    pub(crate) fn empty(status: u16) -> Reply {
         Reply {
             status,
             ..Reply::default()
@@ -91,18 +91,18 @@ impl Reply {
     }
 
     /// The answer to a health check.
-    pub fn health() -> Reply {
+    pub(crate) fn health() -> Reply {
         Reply::empty(200).with_body("text/plain", Bytes::from_static(b"ok\n"))
     }
 
     /// The answer to a Relay that asks whether its upstream is alive.
-    pub fn alive() -> Reply {
+    pub(crate) fn alive() -> Reply {
         let body = Bytes::from_static(br#"{"is_healthy":true}"#);
         Reply::empty(200).with_body("application/json", body)
     }
 
     /// The answer to a preflight request for `endpoint`.
-    pub fn preflight(endpoint: Endpoint) -> Reply {
+    pub(crate) fn preflight(endpoint: Endpoint) -> Reply {
         Reply::empty(200)
             .with("Allow", endpoint.allow_header())
             .with("Access-Control-Allow-Methods", endpoint.allow_header())
@@ -111,7 +111,7 @@ impl Reply {
     }
 
     /// The answer to a refused request.
-    pub fn rejection(rejection: &Rejection) -> Reply {
+    pub(crate) fn rejection(rejection: &Rejection) -> Reply {
         let reply = Reply::empty(rejection.status()).with_detail(&rejection.to_string());
         match rejection {
             Rejection::Method(endpoint) => reply.with("Allow", endpoint.allow_header()),
@@ -138,7 +138,7 @@ impl Reply {
     }
 
     /// The answer that `verdict` on `outcomes` asks for.
-    pub fn verdict(
+    pub(crate) fn verdict(
         verdict: Verdict,
         outcomes: &[Option<Outcome>],
         circumstances: Circumstances<impl FnOnce() -> Shape>,
@@ -167,47 +167,47 @@ impl Reply {
     }
 
     /// The answer where an upstream's cannot be passed on.
-    pub fn withheld() -> Reply {
+    pub(crate) fn withheld() -> Reply {
         Reply::empty(502).with_detail("the answer of the upstream cannot be passed on")
     }
 
     /// The script in it, if it is one.
-    pub fn script(&self) -> Option<&[u8]> {
+    pub(crate) fn script(&self) -> Option<&[u8]> {
         let content_type = self.content_type.as_deref()?;
         (self.status == 200 && media::is_script(content_type)).then_some(&*self.body)
     }
 
     /// The same reply with another body.
-    pub fn with_script(mut self, script: Vec<u8>) -> Reply {
+    pub(crate) fn with_script(mut self, script: Vec<u8>) -> Reply {
         self.body = script.into();
         self
     }
 
     /// All in it that an upstream may have written.
-    pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &[u8]> {
         let fields = self.fields.iter().map(|(_, value)| &**value);
         let content_type = self.content_type.as_deref();
         fields.chain(content_type).chain([&*self.body])
     }
 
     /// Whether its body is in a coding, so that nobody has looked into it.
-    pub fn is_coded(&self) -> bool {
+    pub(crate) fn is_coded(&self) -> bool {
         let mut names = self.fields.iter().map(|(name, _)| *name);
         names.any(|name| name == "Content-Encoding")
     }
 
     /// Its status.
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.status
     }
 
     /// How many bytes its body has.
-    pub fn body_bytes(&self) -> usize {
+    pub(crate) fn body_bytes(&self) -> usize {
         self.body.len()
     }
 
     /// What it tells the SDK, where it is about deliveries.
-    pub fn answered(&self) -> Answered {
+    pub(crate) fn answered(&self) -> Answered {
         if self.is_assumed {
             Answered::Assumed
         } else {
@@ -217,7 +217,7 @@ impl Reply {
 
     /// Appends the reply to `out`, but for a large body, which is returned. A server with a clock says
     /// when it answered (RFC 9110 section 6.6.1).
-    pub fn write(&self, manner: Manner, date: &HttpDate, out: &mut Vec<u8>) -> Bytes {
+    pub(crate) fn write(&self, manner: Manner, date: &HttpDate, out: &mut Vec<u8>) -> Bytes {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
         out.push(b' ');

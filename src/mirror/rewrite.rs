@@ -494,7 +494,7 @@ impl Original<'_> {
 }
 
 /// The same for a request that was made of a parcel.
-pub fn held_bytes(outbound: &Outbound, request: &Request) -> usize {
+pub(crate) fn held_bytes(outbound: &Outbound, request: &Request) -> usize {
     let rendered = request.head.capacity() + request.tail.len();
     delivery_bytes(outbound, rendered, request.body.len())
 }

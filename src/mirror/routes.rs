@@ -117,14 +117,9 @@ pub struct Outbound {
 }
 
 impl Routes {
-    /// The table for `config`, for one worker to count in.
-    pub fn new(config: &Config, previous: Option<&Routes>) -> Routes {
-        Routes::for_workers(1, config, previous)
-    }
-
     /// The table for `config`. An outbound that the `previous` table has too keeps its rate limits, and
     /// what the workers have counted about it and its route.
-    pub fn for_workers(workers: usize, config: &Config, previous: Option<&Routes>) -> Routes {
+    pub fn new(workers: usize, config: &Config, previous: Option<&Routes>) -> Routes {
         let mut names = Names::new(workers, previous);
         let known_limits = previous.map(Routes::limits_by_dsn).unwrap_or_default();
         let mut origins = Distinct::default();
@@ -365,9 +360,9 @@ mod tests {
             }
         }
         let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
-        let first = Routes::new(&config, None);
+        let first = Routes::new(1, &config, None);
         LOOKS.set(0);
-        let second = Routes::new(&config, Some(&first));
+        let second = Routes::new(1, &config, Some(&first));
         assert_eq!(LOOKS.get(), 4 * ROUTES);
         let limits = |routes: &Routes| {
             let limits = routes.outbounds().map(|outbound| &outbound.limits);

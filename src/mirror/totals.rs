@@ -101,7 +101,7 @@ impl Counters {
 }
 
 /// The totals over all workers, for the log line at the end of the process.
-pub struct Totals<'c>(pub &'c [Arc<Counters>]);
+pub(crate) struct Totals<'c>(pub &'c [Arc<Counters>]);
 
 impl fmt::Display for Totals<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

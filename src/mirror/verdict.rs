@@ -10,11 +10,11 @@ use crate::upstream::exchange::Failure;
 use crate::upstream::response::Response;
 
 /// How a delivery ended.
-pub type Outcome = Result<Response, Failure>;
+pub(crate) type Outcome = Result<Response, Failure>;
 
 /// What the SDK is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The answer of the outbound with this index.
     Answer(usize),
     /// The endpoint's success, locally made, because nobody knows better yet.
@@ -45,7 +45,11 @@ enum Class {
 
 /// The verdict on `outcomes`, which stand in configuration order with `None` for what is still in
 /// flight; `is_late` says that `reply_timeout` is over. `None` means: wait.
-pub fn decide(policy: ReplyPolicy, outcomes: &[Option<Outcome>], is_late: bool) -> Option<Verdict> {
+pub(crate) fn decide(
+    policy: ReplyPolicy,
+    outcomes: &[Option<Outcome>],
+    is_late: bool,
+) -> Option<Verdict> {
     let primary = outcomes.first()?.as_ref();
     if policy == ReplyPolicy::Primary && matches!(primary, Some(Ok(_))) {
         return Some(Verdict::Answer(0));
@@ -67,7 +71,7 @@ pub fn decide(policy: ReplyPolicy, outcomes: &[Option<Outcome>], is_late: bool) 
 /// `verdict` at an endpoint where Relay never answers 429: it takes what is limited there, and drops it.
 /// Crashpad sends again what was answered otherwise. Where an upstream has itself answered 429, that is
 /// no answer of Relay's, and to send again is right.
-pub fn untold_limits(verdict: Verdict, outcomes: &[Option<Outcome>]) -> Verdict {
+pub(crate) fn untold_limits(verdict: Verdict, outcomes: &[Option<Outcome>]) -> Verdict {
     let is_answered = |outcome: &Outcome| outcome.as_ref().is_ok_and(|it| it.status == 429);
     match verdict {
         Verdict::RateLimited if !outcomes.iter().flatten().any(is_answered) => Verdict::Success,

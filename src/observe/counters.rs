@@ -109,14 +109,14 @@ impl<L: Label> Default for Tally<L> {
 
 /// What some tallies said together at one time.
 #[derive(Clone)]
-pub struct Tallied<L> {
+pub(crate) struct Tallied<L> {
     counts: [u64; LABELS_MAX],
     labels: PhantomData<L>,
 }
 
 impl<L: Label> Tallied<L> {
     /// The sum of `tallies`.
-    pub fn of_all<'t>(tallies: impl Iterator<Item = &'t Tally<L>>) -> Tallied<L>
+    pub(crate) fn of_all<'t>(tallies: impl Iterator<Item = &'t Tally<L>>) -> Tallied<L>
     where
         L: 't,
     {
@@ -130,17 +130,17 @@ impl<L: Label> Tallied<L> {
     }
 
     /// The number of `label`.
-    pub fn of(&self, label: L) -> u64 {
+    pub(crate) fn of(&self, label: L) -> u64 {
         self.counts.get(label.index()).copied().unwrap_or(0)
     }
 
     /// The sum over all labels.
-    pub fn sum(&self) -> u64 {
+    pub(crate) fn sum(&self) -> u64 {
         self.counts.iter().sum()
     }
 
     /// What came since `earlier`.
-    pub fn since(&self, earlier: &Tallied<L>) -> Tallied<L> {
+    pub(crate) fn since(&self, earlier: &Tallied<L>) -> Tallied<L> {
         let mut rest = self.clone();
         for (count, known) in rest.counts.iter_mut().zip(earlier.counts) {
             *count = count.saturating_sub(known);

@@ -7,10 +7,10 @@
 use super::histogram::Distribution;
 
 /// What begins the name of every metric.
-pub const PREFIX: &str = "sentry_mirror";
+pub(crate) const PREFIX: &str = "sentry_mirror";
 
 /// Metrics of one name.
-pub struct Family<'n> {
+pub(crate) struct Family<'n> {
     /// The name without [`PREFIX`] and, for a counter, without `_total`.
     pub name: &'static str,
     /// What it means, in one sentence.
@@ -20,13 +20,13 @@ pub struct Family<'n> {
 }
 
 /// The labels of a sample: names from the code, values from the configuration or closed sets.
-pub type Labels = Vec<(&'static str, String)>;
+pub(crate) type Labels = Vec<(&'static str, String)>;
 
 /// Values of one kind with their labels, made when they are asked for.
-pub type Values<'n, T> = Box<dyn Iterator<Item = (Labels, T)> + 'n>;
+pub(crate) type Values<'n, T> = Box<dyn Iterator<Item = (Labels, T)> + 'n>;
 
 /// The values of a family, by their labels.
-pub enum Samples<'n> {
+pub(crate) enum Samples<'n> {
     /// Numbers that only grow.
     Counter(Values<'n, u64>),
     /// Numbers that go up and down.
@@ -37,7 +37,7 @@ pub enum Samples<'n> {
 
 impl<'n> Family<'n> {
     /// A counter.
-    pub fn counter(
+    pub(crate) fn counter(
         name: &'static str,
         help: &'static str,
         samples: impl IntoIterator<Item = (Labels, u64), IntoIter: 'n>,
@@ -50,7 +50,7 @@ impl<'n> Family<'n> {
     }
 
     /// A gauge.
-    pub fn gauge(
+    pub(crate) fn gauge(
         name: &'static str,
         help: &'static str,
         samples: impl IntoIterator<Item = (Labels, f64), IntoIter: 'n>,
@@ -63,7 +63,7 @@ impl<'n> Family<'n> {
     }
 
     /// A histogram of durations.
-    pub fn histogram(
+    pub(crate) fn histogram(
         name: &'static str,
         help: &'static str,
         samples: impl IntoIterator<Item = (Labels, Distribution), IntoIter: 'n>,

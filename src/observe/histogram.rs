@@ -13,13 +13,13 @@ use super::counters::Count;
 /// What ends with the default of `reply_timeout` takes a little more than 1.5 s. A border there would put
 /// all of it into the bucket above, and quantiles, which lie somewhere inside their bucket, would say 2 s
 /// and more. So there is a narrow bucket around it.
-pub const BORDERS_US: [u64; 17] = [
+pub(crate) const BORDERS_US: [u64; 17] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     1_450_000, 1_550_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
 /// How many buckets there are.
-pub const BUCKETS: usize = BORDERS_US.len() + 1;
+pub(crate) const BUCKETS: usize = BORDERS_US.len() + 1;
 
 /// What one worker has measured.
 #[derive(Default)]
@@ -50,7 +50,7 @@ impl Histogram {
 
 /// What several workers have measured together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Distribution {
+pub(crate) struct Distribution {
     /// How many fell into each bucket; not cumulative.
     pub buckets: [u64; BUCKETS],
     /// The sum of all, in microseconds.
@@ -59,7 +59,7 @@ pub struct Distribution {
 
 impl Distribution {
     /// The sum of some histograms.
-    pub fn of<'h>(histograms: impl Iterator<Item = &'h Histogram>) -> Distribution {
+    pub(crate) fn of<'h>(histograms: impl Iterator<Item = &'h Histogram>) -> Distribution {
         let mut total = Distribution::default();
         for histogram in histograms {
             for (sum, count) in total.buckets.iter_mut().zip(&histogram.buckets) {
@@ -71,12 +71,12 @@ impl Distribution {
     }
 
     /// How many there are.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
     /// Adds what was measured elsewhere.
-    pub fn add(&mut self, other: &Distribution) {
+    pub(crate) fn add(&mut self, other: &Distribution) {
         for (sum, count) in self.buckets.iter_mut().zip(other.buckets) {
             *sum += count;
         }
@@ -84,7 +84,7 @@ impl Distribution {
     }
 
     /// What came since `earlier`.
-    pub fn since(&self, earlier: &Distribution) -> Distribution {
+    pub(crate) fn since(&self, earlier: &Distribution) -> Distribution {
         let mut rest = self.clone();
         for (bucket, known) in rest.buckets.iter_mut().zip(&earlier.buckets) {
             *bucket = bucket.saturating_sub(*known);
@@ -95,7 +95,7 @@ impl Distribution {
 
     /// The duration that `share` of all stayed below, in seconds: a position inside the bucket in which
     /// it must lie. `None` where nothing was measured.
-    pub fn quantile(&self, share: f64) -> Option<f64> {
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
         let count = self.count();
         if count == 0 {
             return None;

@@ -7,15 +7,15 @@
 //! shown with the [`words`] for that. The room
 //! knows nothing of what is counted, so that every other room can count.
 
-pub mod change;
-pub mod counters;
-pub mod family;
-pub mod histogram;
-pub mod label;
-pub mod lines;
-pub mod moment;
-pub mod prometheus;
-pub mod statsd;
-pub mod throttle;
-pub mod trouble;
-pub mod words;
+pub(crate) mod change;
+pub(crate) mod counters;
+pub(crate) mod family;
+pub(crate) mod histogram;
+pub(crate) mod label;
+pub(crate) mod lines;
+pub(crate) mod moment;
+pub(crate) mod prometheus;
+pub(crate) mod statsd;
+pub(crate) mod throttle;
+pub(crate) mod trouble;
+pub(crate) mod words;

@@ -7,7 +7,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// `at` as `2026-11-23T22:22:17.123Z`. What is before 1970 becomes its beginning.
-pub fn rfc3339(at: SystemTime) -> String {
+pub(crate) fn rfc3339(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = date(days);
@@ -17,13 +17,13 @@ pub fn rfc3339(at: SystemTime) -> String {
 }
 
 /// A date in the form that HTTP prefers (RFC 9110 section 5.6.7): `Mon, 23 Nov 2026 22:22:17 GMT`.
-pub type HttpDate = [u8; 29];
+pub(crate) type HttpDate = [u8; 29];
 
 /// The last moment of the year 9999: HTTP writes four digits.
 const HTTP_SECONDS_MAX: u64 = 253_402_300_799;
 
 /// `at` as HTTP writes it. What is before 1970 becomes its beginning, and what is after 9999 its end.
-pub fn http_date(at: SystemTime) -> HttpDate {
+pub(crate) fn http_date(at: SystemTime) -> HttpDate {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs().min(HTTP_SECONDS_MAX);
     let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));

@@ -11,7 +11,7 @@ use super::histogram::{BORDERS_US, Distribution};
 
 /// Which of the two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// The Prometheus text format 0.0.4.
     Plain,
     /// OpenMetrics 1.0.
@@ -20,7 +20,7 @@ pub enum Format {
 
 impl Format {
     /// The one that a client asks for with `Accept`.
-    pub fn accepted(accept: &str) -> Format {
+    pub(crate) fn accepted(accept: &str) -> Format {
         // Whoever reads OpenMetrics says so, and puts it first.
         if accept.contains("application/openmetrics-text") {
             Format::OpenMetrics
@@ -30,7 +30,7 @@ impl Format {
     }
 
     /// Its media type.
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Format::Plain => "text/plain; version=0.0.4; charset=utf-8",
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -45,7 +45,7 @@ const PIECE_BYTES: usize = 16 * 1024;
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write<'n>(
+pub(crate) fn write<'n>(
     families: impl IntoIterator<Item = Family<'n>>,
     format: Format,
     out: &mut dyn io::Write,

@@ -12,20 +12,20 @@ use super::family::{Family, Labels, Samples};
 use super::histogram::{BORDERS_US, Distribution};
 
 /// What begins the name of every metric; the prior art's prefix.
-pub const PREFIX: &str = "sentrymirror";
+pub(crate) const PREFIX: &str = "sentrymirror";
 
 /// The bytes of a datagram, so that it fits one packet on any usual network.
 const DATAGRAM_BYTES_MAX: usize = 1400;
 
 /// Makes datagrams of metrics.
-pub struct Statsd {
+pub(crate) struct Statsd {
     /// `,key:value` for each tag that goes with every metric.
     common_tags: String,
 }
 
 impl Statsd {
     /// `tags` go with every metric.
-    pub fn new<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> Statsd {
+    pub(crate) fn new<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> Statsd {
         let mut common_tags = String::new();
         for (name, value) in tags {
             push_tag(&mut common_tags, name, value);
@@ -37,7 +37,7 @@ impl Statsd {
     ///
     /// # Errors
     /// The first of `send`; what is left is not sent then.
-    pub fn send<'n>(
+    pub(crate) fn send<'n>(
         &self,
         families: impl IntoIterator<Item = Family<'n>>,
         send: &mut dyn FnMut(&[u8]) -> io::Result<()>,

@@ -20,7 +20,7 @@ const SHOWN_CHARS: usize = 4;
 
 /// What a peer wrote, as a person may see it: not more than `bytes_max` of it, on one line, and with what
 /// may be a credential cut short. `known` are credentials that are none by their looks.
-pub fn shown(text: &[u8], bytes_max: usize, known: &[&str]) -> String {
+pub(crate) fn shown(text: &[u8], bytes_max: usize, known: &[&str]) -> String {
     let text = String::from_utf8_lossy(text.get(..bytes_max).unwrap_or(text));
     let mut text = escaped(&text).into_owned();
     for credential in known.iter().filter(|known| known.len() > SHOWN_CHARS) {
@@ -45,7 +45,7 @@ pub fn shown(text: &[u8], bytes_max: usize, known: &[&str]) -> String {
 
 /// `text` with each character spelled out that would end a line, control a terminal, or change the order
 /// or the look of those around it.
-pub fn escaped(text: &str) -> Cow<'_, str> {
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return text.into();
     }
@@ -60,7 +60,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
 }
 
 /// The same inside JSON, whose own escapes stand for what is left out here.
-pub fn escaped_json(text: &str) -> Cow<'_, str> {
+pub(crate) fn escaped_json(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return text.into();
     }
@@ -79,7 +79,7 @@ pub fn escaped_json(text: &str) -> Cow<'_, str> {
 }
 
 /// Controls, line ends, and what Unicode calls format characters as far as it changes how others look.
-pub fn is_unsafe(one: char) -> bool {
+pub(crate) fn is_unsafe(one: char) -> bool {
     match one {
         ' '..='~' => false,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' => true,

@@ -162,7 +162,7 @@ pub fn find(
 }
 
 /// Whether a query counts as a source, whatever it says: Relay looks for this text in it.
-pub fn is_source(query: &[u8]) -> bool {
+pub(crate) fn is_source(query: &[u8]) -> bool {
     memmem::find(query, b"sentry_").is_some()
 }
 
@@ -226,7 +226,7 @@ pub fn edit_unread_fields(
 
 /// Whether Relay would take these bytes for a key at all. An unknown key that is not well formed is
 /// answered with 400 `bad sentry DSN public key` instead of 403.
-pub fn is_well_formed(key: &[u8]) -> bool {
+pub(crate) fn is_well_formed(key: &[u8]) -> bool {
     key.len() == 32 && key.is_ascii()
 }
 
@@ -427,7 +427,7 @@ fn read_basic(head: &[u8], value: Span, edits: &mut Vec<Edit>) -> Option<KeyText
 
 /// Whether the value of an `Authorization` field has `credential` in some base64 text, which others than
 /// Relay may decode: in the alphabet of URLs, without padding, behind more than one space or in a parameter.
-pub fn encodes(value: &[u8], credential: &Credential) -> bool {
+pub(crate) fn encodes(value: &[u8], credential: &Credential) -> bool {
     let is_coded = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
     let mut words = value.split(|byte| !is_coded(byte));
     words.any(|word| {
@@ -447,7 +447,7 @@ pub fn encodes(value: &[u8], credential: &Credential) -> bool {
 }
 
 /// Whether the value of an `Authorization` field is in Sentry's own scheme.
-pub fn has_sentry_scheme(value: &[u8]) -> bool {
+pub(crate) fn has_sentry_scheme(value: &[u8]) -> bool {
     after_scheme(value, Span::new(0, value.len()), b"sentry ").is_some()
 }
 

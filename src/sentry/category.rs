@@ -135,7 +135,7 @@ impl Category {
 /// The category whose items a limit on `name` is about: Sentry counts some of them twice, in bytes or
 /// milliseconds as well as in items, and a limit on either count means them (Relay 26.9, `DataCategory`,
 /// "SDK rate limiting behavior"). A name that is not known stands for itself.
-pub fn limited_category(name: &str) -> &str {
+pub(crate) fn limited_category(name: &str) -> &str {
     match name {
         "attachment_item" => "attachment",
         "log_byte" => "log_item",

@@ -169,7 +169,7 @@ impl fmt::Debug for Dsn {
 }
 
 /// A key as it may be logged: its first four characters.
-pub fn shorten_key(key: &str) -> String {
+pub(crate) fn shorten_key(key: &str) -> String {
     key.chars().take(4).chain(['…']).collect()
 }
 

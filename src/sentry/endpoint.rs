@@ -13,7 +13,7 @@
 
 mod answer;
 
-pub use answer::Shape;
+pub(crate) use answer::Shape;
 pub(super) use answer::is_json;
 use memchr::{memchr, memchr3, memmem};
 
@@ -197,7 +197,7 @@ pub fn has_dot_segment(head: &[u8], target: Span) -> bool {
 }
 
 /// The path of a target in any form, without the query. In absolute form it may be empty.
-pub fn path(head: &[u8], target: Span) -> Span {
+pub(crate) fn path(head: &[u8], target: Span) -> Span {
     let question = memchr(b'?', target.of(head)).map(|at| target.start + at);
     let end = question.unwrap_or(target.end);
     Span::new(path_start(head, target).min(end), end)

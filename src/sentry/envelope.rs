@@ -83,7 +83,7 @@ pub fn scan(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, Envelo
 
 /// The same with a header of `header_bytes_max` at most: to walk over it keeps the core from everything
 /// else.
-pub fn scan_within(
+pub(crate) fn scan_within(
     body: &[u8],
     header_bytes_max: usize,
     edits: &mut Vec<Edit>,

@@ -21,7 +21,7 @@ use crate::span::Span;
 
 /// How many entries of an envelope have tickets of their own. SDKs send 100 logs, or 1,000 metrics or
 /// spans, at a time. An item with which there would be more is not taken apart: it has one ticket.
-pub const ENTRIES_MAX: usize = 10_000;
+pub(crate) const ENTRIES_MAX: usize = 10_000;
 
 /// The parts of an envelope.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Inventory {
 
 /// An inventory that is being made, an item at a time: to walk over all payloads of a large envelope
 /// takes longer than a core should be kept from everything else.
-pub struct Survey<'b> {
+pub(crate) struct Survey<'b> {
     body: &'b [u8],
     items: Items<'b>,
     header: Header,
@@ -89,7 +89,7 @@ pub struct Survey<'b> {
 impl<'b> Survey<'b> {
     /// Begins the inventory of `body`, whose envelope header ends at `header_end`. Tickets are only found
     /// out where there is `sampling`, with the chance of the request.
-    pub fn new(body: &'b [u8], header_end: usize, sampling: Option<Chance>) -> Survey<'b> {
+    pub(crate) fn new(body: &'b [u8], header_end: usize, sampling: Option<Chance>) -> Survey<'b> {
         Survey {
             body,
             items: items(body, header_end),
@@ -112,7 +112,7 @@ impl<'b> Survey<'b> {
     ///
     /// # Errors
     /// The item is not well-formed, so that nobody knows where it ends.
-    pub fn step(&mut self) -> Result<Option<usize>, EnvelopeError> {
+    pub(crate) fn step(&mut self) -> Result<Option<usize>, EnvelopeError> {
         let Some(item) = self.items.next().transpose()? else {
             return Ok(None);
         };
@@ -163,20 +163,20 @@ impl<'b> Survey<'b> {
     }
 
     /// What the inventory takes in memory so far.
-    pub fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         self.parts.capacity() * size_of::<Part>() + self.entries_bytes
     }
 
     /// What each item counts as: an attachment as the event that it comes with. What could not be read,
     /// unless it `is_whole`, counts as one more item, which is not known.
-    pub fn categories(self, is_whole: bool) -> Vec<Option<Category>> {
+    pub(crate) fn categories(self, is_whole: bool) -> Vec<Option<Category>> {
         let parts = self.finish().parts;
         let read = parts.iter().map(|part| part.category);
         read.chain((!is_whole).then_some(None)).collect()
     }
 
     /// The inventory of the items so far.
-    pub fn finish(mut self) -> Inventory {
+    pub(crate) fn finish(mut self) -> Inventory {
         if let Some((category, ticket)) = self.event.or(self.crash) {
             for index in self.followers {
                 if let Some(part) = self.parts.get_mut(index) {
@@ -194,7 +194,8 @@ impl<'b> Survey<'b> {
 
 /// What each item of `body` counts as, whose envelope header ends at `header_end`, all at once; see
 /// [`Survey::categories`].
-pub fn categories(body: &[u8], header_end: usize) -> Vec<Option<Category>> {
+#[cfg(test)]
+fn categories(body: &[u8], header_end: usize) -> Vec<Option<Category>> {
     let mut survey = Survey::new(body, header_end, None);
     let is_whole = loop {
         match survey.step() {
@@ -362,7 +363,7 @@ impl Header {
 }
 
 /// What a body without an envelope around it belongs to: a JSON event, as the store endpoint takes it.
-pub fn ticket_of_event(body: &[u8], chance: Chance) -> Ticket {
+pub(crate) fn ticket_of_event(body: &[u8], chance: Chance) -> Ticket {
     let found = ids(body, Span::new(0, body.len()));
     let own = |meaning| ticket(body, &found, meaning);
     own(Meaning::TraceId)

@@ -15,7 +15,7 @@ use super::envelope::{EnvelopeError, Scanner, unescape};
 use crate::span::Span;
 
 /// How many items an envelope may have; Relay refuses one with more.
-pub const ITEMS_MAX: usize = 500;
+pub(crate) const ITEMS_MAX: usize = 500;
 
 /// How long the header of an item may be: fifty times what SDKs make it. A longer one would keep the
 /// core from everything else while it is walked over.

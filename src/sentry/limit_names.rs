@@ -66,16 +66,16 @@ const NAMESPACES: [&str; 7] = [
 ];
 
 /// How many categories there are.
-pub const CATEGORY_COUNT: usize = CATEGORIES.len();
+pub(crate) const CATEGORY_COUNT: usize = CATEGORIES.len();
 
 /// How many namespaces there are.
-pub const NAMESPACE_COUNT: usize = NAMESPACES.len();
+pub(crate) const NAMESPACE_COUNT: usize = NAMESPACES.len();
 
 /// Some categories; none stands for all.
-pub type Categories = Names<true>;
+pub(crate) type Categories = Names<true>;
 
 /// Some namespaces; none stands for all.
-pub type Namespaces = Names<false>;
+pub(crate) type Namespaces = Names<false>;
 
 /// Some of the names of a list, each once, in the order in which they were added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl<const ARE_CATEGORIES: bool> Names<ARE_CATEGORIES> {
 }
 
 /// The place of the category whose items a limit on the one at `index` is about.
-pub fn subject(index: usize) -> usize {
+pub(crate) fn subject(index: usize) -> usize {
     static SUBJECTS: LazyLock<[usize; CATEGORY_COUNT]> = LazyLock::new(|| {
         std::array::from_fn(|index| {
             let name = limited_category(Categories::name(index));
@@ -156,7 +156,7 @@ pub fn subject(index: usize) -> usize {
 }
 
 /// The place of a category that requests can be recognised as.
-pub fn place(category: Category) -> usize {
+pub(crate) fn place(category: Category) -> usize {
     static PLACES: LazyLock<[usize; Category::ALL.len()]> = LazyLock::new(|| {
         Category::ALL.map(|category| Categories::index(category.name()).unwrap_or(CATEGORY_COUNT))
     });

@@ -12,23 +12,23 @@
 //! the query, the path key and the header lines from [`auth`]. They never overlap, but the list has
 //! to be sorted by `span.start` before it is used. Where else a key may stand, [`spelling`] finds it.
 
-pub mod dsn;
+pub(crate) mod dsn;
 
-pub mod auth;
-pub mod endpoint;
-pub mod envelope;
-pub mod inventory;
-pub mod items;
-pub mod monitor;
-pub mod otlp;
-pub mod places;
-pub mod spelling;
+pub(crate) mod auth;
+pub(crate) mod endpoint;
+pub(crate) mod envelope;
+pub(crate) mod inventory;
+pub(crate) mod items;
+pub(crate) mod monitor;
+pub(crate) mod otlp;
+pub(crate) mod places;
+pub(crate) mod spelling;
 
-pub mod category;
-pub mod edit;
-pub mod limit_names;
-pub mod rate_limits;
-pub mod sampling;
-pub mod selection;
+pub(crate) mod category;
+pub(crate) mod edit;
+pub(crate) mod limit_names;
+pub(crate) mod rate_limits;
+pub(crate) mod sampling;
+pub(crate) mod selection;
 
 mod parameters;

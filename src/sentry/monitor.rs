@@ -12,7 +12,7 @@ use super::sampling::Ticket;
 const SLUG_LENGTH: usize = 50;
 
 /// The ticket of the monitor that a payload calls `name`.
-pub fn ticket(name: &[u8]) -> Ticket {
+pub(crate) fn ticket(name: &[u8]) -> Ticket {
     let slug = slugify(&String::from_utf8_lossy(name));
     match slug.as_str() {
         // Sentry takes no such check-in.
@@ -22,7 +22,7 @@ pub fn ticket(name: &[u8]) -> Ticket {
 }
 
 /// The ticket of the monitor that a `segment` of a path names.
-pub fn ticket_of_segment(segment: &[u8]) -> Ticket {
+pub(crate) fn ticket_of_segment(segment: &[u8]) -> Ticket {
     ticket(&percent_decode(segment))
 }
 

@@ -22,11 +22,11 @@ use crate::span::Span;
 
 /// How long a body may be to be taken apart. To walk over a longer one would keep the core from everything
 /// else.
-pub const BODY_BYTES_MAX: usize = SEARCHED_BYTES_MAX;
+pub(crate) const BODY_BYTES_MAX: usize = SEARCHED_BYTES_MAX;
 
 /// How many records, scopes and resources a body may have to be taken apart. Exporters send 512 records at
 /// a time, and collectors 8,192.
-pub const NODES_MAX: usize = ENTRIES_MAX;
+pub(crate) const NODES_MAX: usize = ENTRIES_MAX;
 
 /// What the records of a request are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

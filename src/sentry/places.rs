@@ -20,7 +20,7 @@ mod ends;
 
 /// How long a payload may be to be searched whole: twice what Relay takes of an event. To walk over a
 /// longer one would keep the core from everything else.
-pub const SEARCHED_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub(crate) const SEARCHED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// How many values are noted of one payload. That is more than there are ids of 32 digits in one that
 /// is searched whole, so that only what holds something else can have more.
@@ -28,7 +28,7 @@ const FOUND_MAX: usize = SEARCHED_BYTES_MAX / 32;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub(crate) enum Meaning {
     /// The id of the event itself, or of the one that is spoken of.
     EventId,
     /// The trace it belongs to.
@@ -53,7 +53,7 @@ pub enum Meaning {
 
 impl Meaning {
     /// Whether another occurrence of the same data must have another such value.
-    pub const fn is_unique(self) -> bool {
+    pub(crate) const fn is_unique(self) -> bool {
         match self {
             Meaning::EventId
             | Meaning::TraceId
@@ -69,7 +69,7 @@ impl Meaning {
 
 /// A value in a JSON text, or a part of the way to one.
 #[derive(Debug)]
-pub enum Place {
+pub(crate) enum Place {
     /// A string or a number.
     Value(Meaning),
     /// Members of an object.
@@ -80,7 +80,7 @@ pub enum Place {
 
 /// A value that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// What it is.
     pub meaning: Meaning,
     /// The content of the string, with its escapes, or the number.
@@ -88,7 +88,7 @@ pub struct Found {
 }
 
 /// In the header of an envelope.
-pub const HEADER: Place = Members(&[
+pub(crate) const HEADER: Place = Members(&[
     ("event_id", Value(EventId)),
     (
         "trace",
@@ -101,7 +101,7 @@ pub const HEADER: Place = Members(&[
 ]);
 
 /// In the payload of any item, and in the body of a store request.
-pub const PAYLOAD: Place = Members(&[
+pub(crate) const PAYLOAD: Place = Members(&[
     ("event_id", Value(EventId)),
     ("trace_id", Value(TraceId)),
     ("replay_id", Value(ReplayId)),
@@ -231,7 +231,7 @@ impl Place {
 
 /// Appends to `found` the ids in a payload, as far as it is JSON: all of them, or those in front of and
 /// behind its largest member where it is longer than [`SEARCHED_BYTES_MAX`].
-pub fn search(text: &[u8], payload: Span, found: &mut Vec<Found>) {
+pub(crate) fn search(text: &[u8], payload: Span, found: &mut Vec<Found>) {
     if payload.len() > SEARCHED_BYTES_MAX {
         ends::search(text, payload, &PAYLOAD, found);
     } else {
@@ -243,7 +243,7 @@ pub fn search(text: &[u8], payload: Span, found: &mut Vec<Found>) {
 
 /// Appends to `found` the ids in the JSON in front of the file of a trace attachment. What is longer than
 /// [`SEARCHED_BYTES_MAX`] is cut off there.
-pub fn search_meta(text: &[u8], meta: Span, found: &mut Vec<Found>) {
+pub(crate) fn search_meta(text: &[u8], meta: Span, found: &mut Vec<Found>) {
     let end = meta.start + meta.len().min(SEARCHED_BYTES_MAX);
     let text = text.get(..end).unwrap_or_default();
     // What stands before an error is there.
@@ -252,7 +252,7 @@ pub fn search_meta(text: &[u8], meta: Span, found: &mut Vec<Found>) {
 
 /// Appends to `found` what of `place` is in the JSON value that `text` begins with at `start`, in the
 /// order of the positions. After an error, what stands before it is there.
-pub fn find(
+pub(crate) fn find(
     text: &[u8],
     start: usize,
     place: &Place,
@@ -269,7 +269,7 @@ pub fn find(
 /// that are in it, and appends to `found` all ids in the payload, as [`search`] does. An error where the
 /// payload is not to be taken apart: it is not well-formed, or there are more than `entries_max`. The
 /// walk ends there, and what it has told of before is void.
-pub fn entries(
+pub(crate) fn entries(
     text: &[u8],
     payload: Span,
     entries_max: usize,

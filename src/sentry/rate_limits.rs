@@ -183,7 +183,7 @@ fn longer<T: Ord>(one: Option<(T, u8)>, other: Option<(T, u8)>) -> Option<(T, u8
 ///
 /// Scope and reason are those of the first set. Where several limits of one set meet, the longest
 /// counts, and what another limit of the result covers is left out.
-pub fn common<T: Copy + Ord>(
+pub(crate) fn common<T: Copy + Ord>(
     sets: &[impl AsRef<Closed<T>>],
     seconds: impl Fn(T) -> u32,
 ) -> Vec<RateLimit> {

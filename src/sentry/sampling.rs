@@ -56,7 +56,7 @@ impl Ticket {
 }
 
 /// A ticket of a long text, which is read a slice at a time.
-pub struct Digest(u64);
+pub(crate) struct Digest(u64);
 
 impl Default for Digest {
     fn default() -> Digest {
@@ -66,12 +66,12 @@ impl Default for Digest {
 
 impl Digest {
     /// Reads the next slice.
-    pub fn update(&mut self, slice: &[u8]) {
+    pub(crate) fn update(&mut self, slice: &[u8]) {
         self.0 = fnv1a_on(self.0, slice.iter().copied());
     }
 
     /// The ticket of what was read.
-    pub fn ticket(self) -> Ticket {
+    pub(crate) fn ticket(self) -> Ticket {
         Ticket(mix(self.0))
     }
 }
@@ -109,7 +109,7 @@ fn pcg32(id: u128) -> u64 {
 }
 
 /// Whether `text` is an id: 32 hexadecimal digits, with or without the dashes of a UUID.
-pub fn is_id(text: &[u8]) -> bool {
+pub(crate) fn is_id(text: &[u8]) -> bool {
     let is_dash_place = |at: usize| text.len() == 36 && matches!(at, 8 | 13 | 18 | 23);
     matches!(text.len(), 32 | 36)
         && text.iter().enumerate().all(|(at, byte)| {
@@ -122,14 +122,14 @@ pub fn is_id(text: &[u8]) -> bool {
 }
 
 /// Whether `text` is a UUID of zeros, which names nothing.
-pub fn is_nil(text: &[u8]) -> bool {
+pub(crate) fn is_nil(text: &[u8]) -> bool {
     Uuid::try_parse_ascii(text).is_ok_and(|uuid| uuid.is_nil())
 }
 
 /// The id that stands for `id` in copy number `copy` of a request. It is of the same form and a
 /// function of the two, so that what refers to each other in the original does so in the copy, in
 /// whichever requests it comes.
-pub fn id_of_copy(id: &[u8], copy: u32) -> Vec<u8> {
+pub(crate) fn id_of_copy(id: &[u8], copy: u32) -> Vec<u8> {
     let digits = id.iter().filter(|byte| **byte != b'-');
     let original = mix(fnv1a(digits.map(u8::to_ascii_lowercase)));
     let half = |lane: u8| {
@@ -147,7 +147,7 @@ pub fn id_of_copy(id: &[u8], copy: u32) -> Vec<u8> {
 }
 
 /// A number that looks random and follows from `text`: FNV-1a of 64 bits, mixed as a ticket is.
-pub fn hash(text: &[u8]) -> u64 {
+pub(crate) fn hash(text: &[u8]) -> u64 {
     mix(fnv1a(text.iter().copied()))
 }
 
@@ -172,7 +172,7 @@ fn mix(mut hash: u64) -> u64 {
 }
 
 /// A sample rate times `factor`, as a decimal number without an exponent; `None` where `rate` is none.
-pub fn multiplied(rate: &[u8], factor: f64) -> Option<String> {
+pub(crate) fn multiplied(rate: &[u8], factor: f64) -> Option<String> {
     let rate: f64 = str::from_utf8(rate).ok()?.parse().ok()?;
     if !(0.0..=1.0).contains(&rate) {
         return None;

@@ -20,14 +20,14 @@ const PAUSE: Duration = Duration::from_millis(1);
 const PAUSES_MAX: usize = 20;
 
 /// The numbers of open connections of all workers, seen by one of them.
-pub struct Balance {
+pub(crate) struct Balance {
     counts: Arc<[AtomicUsize]>,
     own: usize,
 }
 
 impl Balance {
     /// One for each of `count` workers.
-    pub fn for_workers(count: usize) -> Vec<Balance> {
+    pub(crate) fn for_workers(count: usize) -> Vec<Balance> {
         let counts: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
         let view = |own| Balance {
             counts: Arc::clone(&counts),
@@ -37,14 +37,14 @@ impl Balance {
     }
 
     /// Publishes how many connections this worker has open.
-    pub fn publish(&self, open: usize) {
+    pub(crate) fn publish(&self, open: usize) {
         if let Some(count) = self.counts.get(self.own) {
             count.store(open, Ordering::Relaxed);
         }
     }
 
     /// Leaves connections to the other workers while this one is ahead of them.
-    pub async fn let_others_catch_up(&self) {
+    pub(crate) async fn let_others_catch_up(&self) {
         for _ in 0..PAUSES_MAX {
             if !self.is_ahead() {
                 return;

@@ -53,7 +53,7 @@ const KEPT_BYTES_MAX: usize = READ_BYTES;
 const KEPT_OUTGOING_BYTES_MAX: usize = 1024;
 
 /// A connection of an SDK.
-pub struct Connection {
+pub(crate) struct Connection {
     /// Where it comes from.
     pub peer: SocketAddr,
     stream: TcpStream,
@@ -71,7 +71,7 @@ pub struct Connection {
 
 /// Whether the body of a refused request is worth reading to keep the connection. A chunked one does
 /// not say how long it is; it is given up where it turns out too long.
-pub fn is_discardable(framing: Framing) -> bool {
+pub(crate) fn is_discardable(framing: Framing) -> bool {
     match framing {
         Framing::Length(length) => length <= DISCARD_BYTES_MAX,
         Framing::Empty | Framing::Chunked => true,
@@ -81,7 +81,7 @@ pub fn is_discardable(framing: Framing) -> bool {
 
 /// Why a connection yields no request, or no body.
 #[derive(Debug)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// The client is gone, or the connection is broken: there is nobody to answer.
     Gone,
     /// The client is to be told.
@@ -96,7 +96,7 @@ impl From<Rejection> for Ended {
 
 impl Connection {
     /// Takes over an accepted connection.
-    pub fn new(stream: TcpStream, peer: SocketAddr, counters: &Arc<Counters>) -> Connection {
+    pub(crate) fn new(stream: TcpStream, peer: SocketAddr, counters: &Arc<Counters>) -> Connection {
         // Replies are written whole; waiting to merge them with later ones would only delay them.
         // Where the option cannot be set the connection is broken, which the first read will tell.
         let _ = stream.set_nodelay(true);
@@ -114,7 +114,7 @@ impl Connection {
 
     /// Waits for the first byte of a request. `false` where none will come: silence for too long, or
     /// the worker is stopping and nothing has arrived.
-    pub async fn await_request(&mut self, patience: Duration, stop: &Listener) -> bool {
+    pub(crate) async fn await_request(&mut self, patience: Duration, stop: &Listener) -> bool {
         if self.skip_empty_lines() {
             return true;
         }
@@ -168,7 +168,7 @@ impl Connection {
     /// Reads and parses a request head into `head`; its bytes stay at the front of the buffer. One that
     /// is larger than a read takes `share` of the memory budget. `false` where what came begins no
     /// request, so that the connection is as idle as it was.
-    pub async fn read_head(
+    pub(crate) async fn read_head(
         &mut self,
         head: &mut RequestHead,
         share: &mut Reservation,
@@ -219,7 +219,7 @@ impl Connection {
     }
 
     /// The first `length` bytes of the buffer, which are its own from now on.
-    pub fn take(&mut self, length: usize) -> Bytes {
+    pub(crate) fn take(&mut self, length: usize) -> Bytes {
         self.is_new = false;
         self.skipped_bytes = 0;
         let taken = self.buffer.split_to(length).freeze();
@@ -232,12 +232,12 @@ impl Connection {
     }
 
     /// Whether a byte of the body has arrived.
-    pub fn has_body_bytes(&self) -> bool {
+    pub(crate) fn has_body_bytes(&self) -> bool {
         !self.buffer.is_empty()
     }
 
     /// Tells the client to go on with the body it announced.
-    pub async fn write_continue(&mut self, limits: &Limits) -> Result<(), Ended> {
+    pub(crate) async fn write_continue(&mut self, limits: &Limits) -> Result<(), Ended> {
         self.write(limits, |outgoing| {
             outgoing.extend_from_slice(CONTINUE);
             Bytes::new()
@@ -247,7 +247,7 @@ impl Connection {
 
     /// Reads a body that begins at the front of the buffer, as large as `bytes_max`, within what
     /// `share` can grow by.
-    pub async fn read_body(
+    pub(crate) async fn read_body(
         &mut self,
         framing: Framing,
         bytes_max: usize,
@@ -357,7 +357,7 @@ impl Connection {
 
     /// Reads the body of a refused request and throws it away; `false` where that is too much to
     /// read, so that the connection has to be closed.
-    pub async fn discard_body(
+    pub(crate) async fn discard_body(
         &mut self,
         framing: Framing,
         share: &mut Reservation,
@@ -369,7 +369,7 @@ impl Connection {
     }
 
     /// Writes what `fill` appends to an empty buffer, and what it returns.
-    pub async fn write(
+    pub(crate) async fn write(
         &mut self,
         limits: &Limits,
         fill: impl FnOnce(&mut Vec<u8>) -> Bytes,
@@ -424,7 +424,7 @@ impl Connection {
 /// How many bytes a request takes of which nothing but the head has come: what `share` has for it, and as
 /// much as the buffer at least that the head came in, which is the connection's no more when the request is
 /// on its way.
-pub fn held_with_head(share: &Reservation) -> usize {
+pub(crate) fn held_with_head(share: &Reservation) -> usize {
     share.bytes().max(READ_BYTES)
 }
 

@@ -33,7 +33,7 @@ const LARGE_BYTES: usize = 512 * 1024;
 const LARGE_MAX: usize = 8;
 
 /// What a worker decodes with.
-pub struct Decoding {
+pub(crate) struct Decoding {
     decompressors: RefCell<Decompressors>,
     queue: Queue,
     large: Semaphore,
@@ -52,7 +52,7 @@ impl Default for Decoding {
 impl Decoding {
     /// The decoded form of `body`. `share` covers `body`, and the decoded form afterwards; in between it
     /// grows by what the decoder takes.
-    pub async fn decode(
+    pub(crate) async fn decode(
         &self,
         encoding: Encoding,
         body: Bytes,
@@ -69,7 +69,7 @@ impl Decoding {
 
     /// The beginning of the decoded form of `body` with which `is_enough` is content, as it has to be with
     /// more than `bytes_max`, or all of it. `share` covers `body`, and grows by the beginning.
-    pub async fn decode_front(
+    pub(crate) async fn decode_front(
         &self,
         encoding: Encoding,
         body: Bytes,
@@ -88,7 +88,7 @@ impl Decoding {
 
     /// Begins to decode `body`, which is not empty, for its beginning; whether its rest is wanted is to be
     /// seen from that. Nothing is done yet.
-    pub fn begin_front(
+    pub(crate) fn begin_front(
         &self,
         encoding: Encoding,
         body: Bytes,
@@ -123,7 +123,7 @@ impl Decoding {
 }
 
 /// A body that is being decoded.
-pub struct Work<'d> {
+pub(crate) struct Work<'d> {
     decoding: &'d Decoding,
     decoder: Decoder,
     coded_bytes: usize,
@@ -139,7 +139,7 @@ pub struct Work<'d> {
 impl Work<'_> {
     /// Decodes until `is_enough` is content with the beginning, as it has to be with more than
     /// `bytes_max`, or to the end. `share` grows by what that takes.
-    pub async fn front(
+    pub(crate) async fn front(
         &mut self,
         bytes_max: usize,
         share: &mut Reservation,
@@ -161,7 +161,7 @@ impl Work<'_> {
     }
 
     /// The whole body. `share` no longer covers what came, but the decoded form.
-    pub async fn rest(mut self, share: &mut Reservation) -> Result<Bytes, Rejection> {
+    pub(crate) async fn rest(mut self, share: &mut Reservation) -> Result<Bytes, Rejection> {
         self.decoder.expect_all();
         self.run(STEP_BYTES, share, |_| false).await?;
         let coded_bytes = self.coded_bytes;

@@ -76,13 +76,13 @@ impl fmt::Display for DriverKind {
 }
 
 /// Whether some workers have a ring and others have none.
-pub fn is_mixed(kinds: &[DriverKind]) -> bool {
+pub(crate) fn is_mixed(kinds: &[DriverKind]) -> bool {
     let rings = ring_count(kinds);
     rings > 0 && rings < kinds.len()
 }
 
 /// Why there are workers without a ring, although they wanted one, in words for an operator.
-pub fn refusal(kinds: &[DriverKind]) -> Option<String> {
+pub(crate) fn refusal(kinds: &[DriverKind]) -> Option<String> {
     let reason = kinds.iter().find_map(|kind| match kind {
         DriverKind::Epoll { refused } => refused.as_deref(),
         DriverKind::IoUring { .. } => None,

@@ -10,19 +10,19 @@ use std::task::{Poll, Waker};
 
 /// Counts the passes that are out.
 #[derive(Default)]
-pub struct Gate {
+pub(crate) struct Gate {
     inside: Cell<usize>,
     waiting: RefCell<Option<Waker>>,
 }
 
 /// Held by whatever the gate has to wait for.
-pub struct Pass {
+pub(crate) struct Pass {
     gate: Rc<Gate>,
 }
 
 impl Gate {
     /// Hands out a pass.
-    pub fn enter(self: &Rc<Gate>) -> Pass {
+    pub(crate) fn enter(self: &Rc<Gate>) -> Pass {
         self.inside.set(self.inside.get() + 1);
         Pass {
             gate: Rc::clone(self),
@@ -30,12 +30,12 @@ impl Gate {
     }
 
     /// How many passes are out.
-    pub fn inside(&self) -> usize {
+    pub(crate) fn inside(&self) -> usize {
         self.inside.get()
     }
 
     /// Waits until fewer passes are out than `count` says. One task may wait at a time.
-    pub async fn below(&self, count: impl Fn() -> usize) {
+    pub(crate) async fn below(&self, count: impl Fn() -> usize) {
         poll_fn(|context| {
             if self.inside.get() < count() {
                 return Poll::Ready(());
@@ -47,7 +47,7 @@ impl Gate {
     }
 
     /// Lets whoever waits count anew, because the number that it waits for has changed.
-    pub fn look_again(&self) {
+    pub(crate) fn look_again(&self) {
         if let Some(waker) = self.waiting.borrow_mut().take() {
             waker.wake();
         }

@@ -30,7 +30,7 @@ use crate::server::worker::{Routing, Worker};
 /// wants.
 ///
 /// What is rare has its state on the heap: every open connection carries the room for all the rest.
-pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, newcomer: Pass) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, newcomer: Pass) {
     let stop = worker.stop.listener();
     let mut exchange = Exchange {
         connection: Connection::new(stream, peer, &worker.counters),

@@ -35,7 +35,7 @@ const BIND_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a handshake that has begun may take to end before the socket is closed: a round trip
 /// to a client that is not on the other side of the world.
-pub const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(100);
+pub(crate) const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The instructions of a packet filter that begins at the TCP header and drops the segments which
 /// have SYN and not ACK: those with which a client opens a connection. Its kernel sends them again
@@ -55,7 +55,7 @@ const fn instruction(code: u32, pass_over: u8, value: u32) -> SockFilter {
 }
 
 /// The listening socket and who else has it.
-pub struct Listener {
+pub(crate) struct Listener {
     socket: Socket,
     owner: Owner,
 }
@@ -76,7 +76,7 @@ impl Listener {
     ///
     /// # Errors
     /// That of the last try to bind, or what was passed is no listening socket.
-    pub fn open(config: &Config) -> io::Result<Listener> {
+    pub(crate) fn open(config: &Config) -> io::Result<Listener> {
         if let Some(descriptor) = sys::inherited_descriptor()? {
             return Listener::inherited(Socket::from(descriptor), config);
         }
@@ -121,7 +121,7 @@ impl Listener {
     ///
     /// # Errors
     /// The system does not say.
-    pub fn address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         let address = self.socket.local_addr()?.as_socket();
         address.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
@@ -130,12 +130,12 @@ impl Listener {
     ///
     /// # Errors
     /// The system has no descriptor left.
-    pub fn handle(&self) -> io::Result<TcpListener> {
+    pub(crate) fn handle(&self) -> io::Result<TcpListener> {
         Ok(TcpListener::from(self.socket.try_clone()?))
     }
 
     /// Whether what waits to be accepted is lost unless this process accepts it.
-    pub fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.owner != Owner::Manager
     }
 
@@ -146,7 +146,7 @@ impl Listener {
     ///
     /// # Errors
     /// Another process was faster.
-    pub fn start(&self, on_epoll: bool) -> io::Result<()> {
+    pub(crate) fn start(&self, on_epoll: bool) -> io::Result<()> {
         self.socket.set_nonblocking(on_epoll || !self.is_own())?;
         if self.owner == Owner::Neighbours {
             // Not before: from now on a part of the connections comes here.
@@ -158,7 +158,7 @@ impl Listener {
     /// Keeps new connections from beginning; those whose handshake is under way still come, for
     /// [`HANDSHAKE_PATIENCE`]. A socket that stays with the service manager is left alone: connections
     /// wait in it for the next process.
-    pub fn turn_away(&self) {
+    pub(crate) fn turn_away(&self) {
         if self.is_own()
             && let Err(error) = self.socket.attach_filter(&TURN_AWAY)
         {
@@ -167,7 +167,7 @@ impl Listener {
     }
 
     /// Ends the listening.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         if self.is_own() {
             // An error means that it is shut down already.
             let _ = self.socket.shutdown(Shutdown::Read);
@@ -196,7 +196,7 @@ fn is_same_door(address: SocketAddr, (_, port): (IpAddr, u16)) -> bool {
 }
 
 /// Allows as many descriptors as the hard limit does; soft limits are often at 1,024.
-pub fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -211,7 +211,7 @@ pub fn raise_descriptor_limit() {
 /// half of the descriptors allow: the other half is for upstreams, and clients that take all of them
 /// would keep what they send from being delivered. Requests, connections and deliveries take no more memory
 /// than there is.
-pub fn fitting(config: &Config, workers: usize) -> Config {
+pub(crate) fn fitting(config: &Config, workers: usize) -> Config {
     let mut config = config.clone();
     if let Some(available) = memory::available(Path::new("/")) {
         let fitted = memory::fit(&config, workers, available);

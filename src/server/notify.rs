@@ -13,12 +13,12 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use tracing::debug;
 
 /// Says that the mirror listens.
-pub fn ready() {
+pub(crate) fn ready() {
     tell("READY=1");
 }
 
 /// Says that it takes no more connections and finishes what is in flight.
-pub fn stopping() {
+pub(crate) fn stopping() {
     tell("STOPPING=1");
 }
 

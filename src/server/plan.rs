@@ -46,7 +46,7 @@ impl Plan {
     /// What is wrong with the TLS settings, in words for an operator.
     pub fn new(config: &Config, workers: usize, previous: Option<&Plan>) -> Result<Plan, String> {
         let known_routes = previous.map(|previous| &previous.routes);
-        let routes = Routes::for_workers(workers, config, known_routes);
+        let routes = Routes::new(workers, config, known_routes);
         let is_https = |origin: &Origin| origin.scheme == Scheme::Https;
         let known_client = previous.and_then(|previous| previous.tls.as_ref());
         // A file that is named is read in any case, so that a mistake in it does not wait for its first use.

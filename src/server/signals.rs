@@ -20,7 +20,7 @@ const LOG_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub(crate) enum Request {
     /// To stop, and the name of the signal.
     Stop(&'static str),
     /// To read the configuration again.
@@ -28,7 +28,7 @@ pub enum Request {
 }
 
 /// The requests made by signals.
-pub struct Requests {
+pub(crate) struct Requests {
     arrived: mpsc::Receiver<Request>,
     is_stopping: Arc<AtomicBool>,
 }
@@ -37,7 +37,7 @@ pub struct Requests {
 ///
 /// # Errors
 /// The system refuses a handler or a thread.
-pub fn listen() -> Result<Requests, String> {
+pub(crate) fn listen() -> Result<Requests, String> {
     let named = |error: std::io::Error| format!("cannot listen for signals: {error}");
     let signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP]).map_err(named)?;
     let (sender, arrived) = mpsc::channel();
@@ -55,19 +55,19 @@ pub fn listen() -> Result<Requests, String> {
 
 impl Requests {
     /// Waits for the next one.
-    pub fn next(&self) -> Request {
+    pub(crate) fn next(&self) -> Request {
         let end = Request::Stop("the end of the signal thread");
         self.arrived.recv().unwrap_or(end)
     }
 
     /// Becomes true with the first request to stop, also while nobody waits for one.
-    pub fn is_stopping(&self) -> Arc<AtomicBool> {
+    pub(crate) fn is_stopping(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_stopping)
     }
 
     /// Waits for any of them, where there is no configuration to read: a terminal that is closed
     /// sends SIGHUP.
-    pub fn wait_for_stop(&self) {
+    pub(crate) fn wait_for_stop(&self) {
         self.next();
     }
 }

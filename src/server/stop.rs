@@ -11,21 +11,21 @@ use slab::Slab;
 
 /// The order to stop, given once, for everyone who listens, now or later.
 #[derive(Default)]
-pub struct Stop {
+pub(crate) struct Stop {
     is_ordered: Cell<bool>,
     /// The waker of each listener that waits.
     wakers: RefCell<Slab<Option<Waker>>>,
 }
 
 /// One who listens to a [`Stop`].
-pub struct Listener {
+pub(crate) struct Listener {
     stop: Rc<Stop>,
     key: usize,
 }
 
 impl Stop {
     /// Gives the order; later calls change nothing.
-    pub fn order(&self) {
+    pub(crate) fn order(&self) {
         self.is_ordered.set(true);
         for (_, waker) in self.wakers.borrow().iter() {
             if let Some(waker) = waker {
@@ -35,12 +35,12 @@ impl Stop {
     }
 
     /// Whether it was given.
-    pub fn is_ordered(&self) -> bool {
+    pub(crate) fn is_ordered(&self) -> bool {
         self.is_ordered.get()
     }
 
     /// A new listener.
-    pub fn listener(self: &Rc<Stop>) -> Listener {
+    pub(crate) fn listener(self: &Rc<Stop>) -> Listener {
         Listener {
             stop: Rc::clone(self),
             key: self.wakers.borrow_mut().insert(None),
@@ -50,7 +50,7 @@ impl Stop {
 
 impl Listener {
     /// Ready once the order was given.
-    pub fn poll_ordered(&self, context: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_ordered(&self, context: &Context<'_>) -> Poll<()> {
         if self.stop.is_ordered() {
             return Poll::Ready(());
         }

@@ -50,7 +50,7 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Everything a worker needs to start; made by the supervisor, sent to the thread.
-pub struct Assignment {
+pub(crate) struct Assignment {
     /// Which worker it is, from 0.
     pub index: usize,
     /// The core to run on, if it is to be bound to one.
@@ -81,7 +81,7 @@ pub struct Assignment {
 }
 
 /// How a worker that has a driver goes on.
-pub enum Start {
+pub(crate) enum Start {
     /// It begins to accept.
     Accept,
     /// It changes to epoll, because another worker could not have a ring, and reports again.
@@ -90,7 +90,7 @@ pub enum Start {
 
 /// What a worker tells the supervisor.
 #[derive(Debug)]
-pub enum Report {
+pub(crate) enum Report {
     /// It has a runtime.
     Ready(DriverKind),
     /// It cannot have one.
@@ -102,7 +102,7 @@ pub enum Report {
 }
 
 /// A worker's own view of the [`Plan`].
-pub struct Routing {
+pub(crate) struct Routing {
     /// What to route where.
     pub plan: Arc<Plan>,
     /// The worker's connections, by origin.
@@ -147,7 +147,7 @@ impl Routing {
 }
 
 /// What the connections of a worker share.
-pub struct Worker {
+pub(crate) struct Worker {
     /// The bytes it may hold for its requests.
     pub budget: Rc<Budget>,
     /// Those of them for requests that no configured key is known of.
@@ -187,7 +187,7 @@ impl Assignment {
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn start(self) -> io::Result<()> {
+    pub(crate) fn start(self) -> io::Result<()> {
         let name = format!("worker-{}", self.index);
         thread::Builder::new().name(name).spawn(move || {
             let _guard = AbortOnPanic(self.index);
@@ -293,12 +293,12 @@ impl Worker {
     }
 
     /// The routes as they are now; a request keeps to them until it has ended.
-    pub fn routing(&self) -> Rc<Routing> {
+    pub(crate) fn routing(&self) -> Rc<Routing> {
         Rc::clone(&self.routing.borrow())
     }
 
     /// An entry in the access log, if there is one, for a request that began at `started`.
-    pub fn access_entry(&self, peer: SocketAddr, started: Instant) -> Option<Rc<Entry>> {
+    pub(crate) fn access_entry(&self, peer: SocketAddr, started: Instant) -> Option<Rc<Entry>> {
         let log = self.access.as_ref()?;
         Some(log.entry(peer, started))
     }

@@ -25,7 +25,7 @@ use crate::upstream::counters::BreakerState;
 
 /// The state of one origin, as one worker sees it.
 #[derive(Default)]
-pub struct Breaker {
+pub(crate) struct Breaker {
     /// Whether connections can be opened.
     connecting: Circuit,
     /// Whether those that are open bring answers.
@@ -36,7 +36,7 @@ pub struct Breaker {
 }
 
 /// Whose deliveries these are: they share their fate.
-pub type Sender = usize;
+pub(crate) type Sender = usize;
 
 /// What became of a delivery that has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub enum Unanswered {
 
 /// That a delivery may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Permit {
+pub(crate) struct Permit {
     sender: Sender,
     begun: Instant,
     probes_connecting: bool,
@@ -61,7 +61,7 @@ pub struct Permit {
 impl Breaker {
     /// Whether `sender` may send a delivery at `now`. Then [`Breaker::answered`], [`Breaker::passed`] or
     /// [`Breaker::failed`] must follow.
-    pub fn admits(&self, sender: Sender, now: Instant, limits: &Limits) -> Option<Permit> {
+    pub(crate) fn admits(&self, sender: Sender, now: Instant, limits: &Limits) -> Option<Permit> {
         // The second is asked about those alone that were without an answer.
         let is_concerned = self.answering.is_open() && self.unanswered.borrow().contains(&sender);
         if is_concerned && !self.answering.has_place(now) || !self.connecting.has_place(now) {
@@ -76,7 +76,7 @@ impl Breaker {
     }
 
     /// What it lets through at `now`, for those whose deliveries it is open for.
-    pub fn state(&self, now: Instant) -> BreakerState {
+    pub(crate) fn state(&self, now: Instant) -> BreakerState {
         let states = [self.connecting.state(now), self.answering.state(now)];
         states
             .into_iter()
@@ -85,7 +85,7 @@ impl Breaker {
     }
 
     /// Takes note of an answer.
-    pub fn answered(&self, now: Instant) {
+    pub(crate) fn answered(&self, now: Instant) {
         self.answered_at.set(Some(now));
         self.connecting.close();
         if self.answering.close() {
@@ -94,12 +94,12 @@ impl Breaker {
     }
 
     /// Forgets whose deliveries had no answer, now that their names may mean others.
-    pub fn forget_senders(&self) {
+    pub(crate) fn forget_senders(&self) {
         self.unanswered.borrow_mut().clear();
     }
 
     /// Takes note of a delivery that says nothing about the upstream.
-    pub fn passed(&self, permit: Permit, now: Instant) {
+    pub(crate) fn passed(&self, permit: Permit, now: Instant) {
         if permit.probes_connecting {
             self.connecting.pass(now);
         }
@@ -109,7 +109,7 @@ impl Breaker {
     }
 
     /// Takes note of a delivery without an answer.
-    pub fn failed(&self, permit: Permit, how: Unanswered, now: Instant, limits: &Limits) {
+    pub(crate) fn failed(&self, permit: Permit, how: Unanswered, now: Instant, limits: &Limits) {
         if how == Unanswered::Unreachable {
             self.connecting.fail(permit.probes_connecting, now, limits);
             if permit.probes_answering {

@@ -21,7 +21,7 @@ use crate::upstream::tls::TlsStream;
 ///
 /// # Errors
 /// The failure of the last address tried, or [`Failure::Dns`] where none is known.
-pub async fn connect(shared: &SharedOrigin, patience: Duration) -> Result<Stream, Failure> {
+pub(crate) async fn connect(shared: &SharedOrigin, patience: Duration) -> Result<Stream, Failure> {
     let addresses = shared.addresses();
     let first = shared.first_address();
     let mut last_failure = Failure::Dns;

@@ -23,7 +23,7 @@ const LOOK_PERIOD: Duration = Duration::from_millis(50);
 
 /// Resolves every origin and keeps its addresses fresh. Returns when each was resolved once, failed
 /// once, `patience` is over, or the process `is_stopping`; the threads go on in any case.
-pub fn resolve(
+pub(crate) fn resolve(
     origins: &[Arc<SharedOrigin>],
     refresh: Duration,
     patience: Duration,

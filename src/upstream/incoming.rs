@@ -17,10 +17,10 @@ use crate::upstream::turn::Turn;
 
 /// Responses up to this size, head included, are not counted by themselves: each request has room for one
 /// from every outbound.
-pub const SMALL_BYTES: usize = 4 * 1024;
+pub(crate) const SMALL_BYTES: usize = 4 * 1024;
 
 /// The read side of a connection.
-pub struct Incoming {
+pub(crate) struct Incoming {
     buffer: BytesMut,
     /// Where small messages are copied to, many of them into one piece of memory.
     copies: BytesMut,
@@ -30,7 +30,7 @@ pub struct Incoming {
 
 impl Incoming {
     /// Nothing yet, with the share that large responses will take.
-    pub fn new(share: Reservation) -> Incoming {
+    pub(crate) fn new(share: Reservation) -> Incoming {
         Incoming {
             buffer: BytesMut::new(),
             copies: BytesMut::new(),
@@ -40,12 +40,12 @@ impl Incoming {
     }
 
     /// What has come and was not taken.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer
     }
 
     /// The same, to be decoded in place.
-    pub fn buffer(&mut self) -> &mut BytesMut {
+    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
@@ -54,7 +54,7 @@ impl Incoming {
     ///
     /// # Errors
     /// [`Failure::TooLarge`] where the memory budget has no room.
-    pub fn make_room(&mut self, length: usize) -> Result<(), Failure> {
+    pub(crate) fn make_room(&mut self, length: usize) -> Result<(), Failure> {
         let have = self.buffer.len();
         let missing = length.saturating_sub(have);
         if have < READ_BYTES / 2 || self.buffer.capacity() - have >= missing.min(READ_BYTES / 4) {
@@ -71,7 +71,7 @@ impl Incoming {
     ///
     /// # Errors
     /// [`Failure::TooLarge`] where the memory budget has no room.
-    pub fn count(&mut self, length: usize) -> Result<(), Failure> {
+    pub(crate) fn count(&mut self, length: usize) -> Result<(), Failure> {
         match length > SMALL_BYTES {
             true => self.cover(length),
             false => Ok(()),
@@ -82,7 +82,7 @@ impl Incoming {
     ///
     /// # Errors
     /// Why nothing came, or [`Failure::TooLarge`] where the memory budget has no room for it.
-    pub async fn read(&mut self, stream: &mut Stream) -> Result<(), Failure> {
+    pub(crate) async fn read(&mut self, stream: &mut Stream) -> Result<(), Failure> {
         let buffer = std::mem::take(&mut self.buffer);
         let receiving = pin!(stream.receive(buffer));
         let (result, buffer) = self.turn.take(receiving).await;
@@ -97,7 +97,7 @@ impl Incoming {
     }
 
     /// Throws the first `length` bytes away.
-    pub fn skip(&mut self, length: usize) {
+    pub(crate) fn skip(&mut self, length: usize) {
         self.buffer.advance(length.min(self.buffer.len()));
     }
 
@@ -105,7 +105,7 @@ impl Incoming {
     ///
     /// # Errors
     /// [`Failure::TooLarge`] where the memory budget has no room for them.
-    pub fn take(&mut self, length: usize) -> Result<Bytes, Failure> {
+    pub(crate) fn take(&mut self, length: usize) -> Result<Bytes, Failure> {
         if length > READ_BYTES {
             self.cover(length)?;
             return Ok(self.buffer.split_to(length).freeze());
@@ -119,7 +119,7 @@ impl Incoming {
     ///
     /// # Errors
     /// [`Failure::TooLarge`] where the memory budget has no room for all up to there.
-    pub fn copy(&mut self, span: Span) -> Result<Bytes, Failure> {
+    pub(crate) fn copy(&mut self, span: Span) -> Result<Bytes, Failure> {
         self.count(span.end)?;
         if self.copies.capacity() < span.len() {
             self.copies.reserve(SMALL_BYTES.max(span.len()));
@@ -129,7 +129,7 @@ impl Incoming {
     }
 
     /// The share that what was taken needs, for as long as that lives.
-    pub fn give_share(&mut self) -> Share {
+    pub(crate) fn give_share(&mut self) -> Share {
         if self.share.bytes() == 0 {
             return Share::default();
         }

@@ -9,19 +9,19 @@
 //! [`pooling`] is whether connections to an origin may be used again at all. [`counters`] are what a
 //! worker can tell of it. [`turn`] keeps any of it from taking the core for itself.
 
-pub mod breaker;
+pub(crate) mod breaker;
 mod certificate;
-pub mod connect;
-pub mod counters;
-pub mod dns;
-pub mod exchange;
-pub mod incoming;
-pub mod origin;
-pub mod pool;
-pub mod pooling;
-pub mod probe;
-pub mod response;
-pub mod stream;
-pub mod tls;
+pub(crate) mod connect;
+pub(crate) mod counters;
+pub(crate) mod dns;
+pub(crate) mod exchange;
+pub(crate) mod incoming;
+pub(crate) mod origin;
+pub(crate) mod pool;
+pub(crate) mod pooling;
+pub(crate) mod probe;
+pub(crate) mod response;
+pub(crate) mod stream;
+pub(crate) mod tls;
 mod tls_failure;
-pub mod turn;
+pub(crate) mod turn;

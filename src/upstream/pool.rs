@@ -34,7 +34,7 @@ use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
 use crate::upstream::stream::Found;
 
-pub use crate::budget::Admission as Room;
+pub(crate) use crate::budget::Admission as Room;
 
 /// How many deliveries may be in flight before another one waits for a connection to come back.
 const EAGER_CONNECTIONS: usize = 16;

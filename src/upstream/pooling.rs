@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the connections to an origin are not used again once an answer came that nobody had asked for.
-pub const SUSPENSION: Duration = Duration::from_secs(300);
+pub(crate) const SUSPENSION: Duration = Duration::from_secs(300);
 
 /// The state of one origin, for all workers.
-pub struct Pooling {
+pub(crate) struct Pooling {
     since: Instant,
     /// When it is allowed again, in milliseconds after `since`; 0 while it is allowed.
     suspended_until_ms: AtomicU64,
@@ -30,19 +30,19 @@ impl Default for Pooling {
 
 impl Pooling {
     /// Takes over how things stand with `other`, which is about the same origin.
-    pub fn follow(&mut self, other: &Pooling) {
+    pub(crate) fn follow(&mut self, other: &Pooling) {
         self.since = other.since;
         *self.suspended_until_ms.get_mut() = other.suspended_until_ms.load(Ordering::Relaxed);
     }
 
     /// Whether connections may be used again at `now`. In the common case this costs one load.
-    pub fn is_allowed(&self, now: Instant) -> bool {
+    pub(crate) fn is_allowed(&self, now: Instant) -> bool {
         let until_ms = self.suspended_until_ms.load(Ordering::Relaxed);
         until_ms == 0 || self.ms(now) >= until_ms
     }
 
     /// Suspends it from `now` on; whether it was allowed before.
-    pub fn suspend(&self, now: Instant) -> bool {
+    pub(crate) fn suspend(&self, now: Instant) -> bool {
         let was_allowed = self.is_allowed(now);
         let until_ms = self.ms(now + SUSPENSION);
         let before_ms = self.suspended_until_ms.swap(until_ms, Ordering::Relaxed);
@@ -51,7 +51,7 @@ impl Pooling {
     }
 
     /// Whether a suspension is over at `now`. It says so once.
-    pub fn has_resumed(&self, now: Instant) -> bool {
+    pub(crate) fn has_resumed(&self, now: Instant) -> bool {
         let until_ms = self.suspended_until_ms.load(Ordering::Relaxed);
         let (ok, other) = (Ordering::Relaxed, Ordering::Relaxed);
         until_ms != 0

@@ -89,7 +89,7 @@ pub enum Heard {
 }
 
 /// Judges what has arrived, and takes the interim responses out of it.
-pub type Judge<'c> = dyn FnMut(&mut BytesMut) -> Heard + 'c;
+pub(crate) type Judge<'c> = dyn FnMut(&mut BytesMut) -> Heard + 'c;
 
 /// What watches the upstream while it is sent one request.
 pub struct Watch<'c> {
@@ -161,7 +161,7 @@ impl<'c> Watch<'c> {
 }
 
 /// Appends what has arrived on a socket without TLS to `buffer`; its end will be told by the write.
-pub fn read_plain(probe: &Probe, buffer: &mut BytesMut) -> bool {
+pub(crate) fn read_plain(probe: &Probe, buffer: &mut BytesMut) -> bool {
     let filled = buffer.len();
     buffer.resize(EARLY_BYTES_MAX.max(filled), 0);
     let count = probe.take_bytes(buffer.get_mut(filled..).unwrap_or_default());

@@ -21,7 +21,7 @@ use crate::upstream::tls::TlsStream;
 use crate::upstream::turn::{PAUSE, Turn};
 
 /// How much room a read is given at least. Most messages of this protocol fit one such read.
-pub const READ_BYTES: usize = 16 * 1024;
+pub(crate) const READ_BYTES: usize = 16 * 1024;
 
 /// A connection to an upstream. What only TLS needs room for is on the heap, so that deliveries without
 /// it do not carry it.
@@ -144,7 +144,7 @@ pub async fn read_into(stream: &mut TcpStream, buffer: BytesMut) -> (io::Result<
 }
 
 /// The same, of `bytes_max` bytes at most.
-pub async fn read_some(
+pub(crate) async fn read_some(
     stream: &mut TcpStream,
     mut buffer: BytesMut,
     bytes_max: usize,
@@ -162,7 +162,10 @@ pub async fn read_some(
 }
 
 /// Writes all of `buffer`, which comes back to be used again.
-pub async fn write_all<B: IoBuf>(stream: &mut TcpStream, mut buffer: B) -> (io::Result<()>, B) {
+pub(crate) async fn write_all<B: IoBuf>(
+    stream: &mut TcpStream,
+    mut buffer: B,
+) -> (io::Result<()>, B) {
     let mut sent = 0;
     while sent < buffer.bytes_init() {
         let end = buffer.bytes_init().min(sent + MOVED_BYTES_MAX);
@@ -186,7 +189,7 @@ pub async fn write_all<B: IoBuf>(stream: &mut TcpStream, mut buffer: B) -> (io::
 /// The same, for what an upstream may not want to read to its end: `None`, with the rest given up,
 /// where the write stalls and the upstream has refused the request, see [`Watch::unless_refused`]. It
 /// is watched once the first write was not enough.
-pub async fn write_unless_refused(
+pub(crate) async fn write_unless_refused(
     stream: &mut TcpStream,
     mut buffer: Vec<u8>,
     watch: &mut Watch<'_>,

@@ -34,7 +34,7 @@ use crate::upstream::turn::Turn;
 const SLICE_BYTES: usize = 256 * 1024;
 
 /// The most memory that a connection takes while it sends: a slice, and its ciphertext.
-pub const SENDING_BYTES_MAX: usize = 2 * SLICE_BYTES;
+pub(crate) const SENDING_BYTES_MAX: usize = 2 * SLICE_BYTES;
 
 /// From how much plaintext on ciphertext is sent from where it is. A system call of its own costs less than a
 /// copy of 200 KB, and more than one of 2 KB.
@@ -59,7 +59,7 @@ const RESUMED_SESSIONS: usize = 1024;
 
 /// The TLS settings for all `https` origins, and the roots that they were made with.
 #[derive(Clone)]
-pub struct TlsClient {
+pub(crate) struct TlsClient {
     /// What a session is opened with.
     pub config: Arc<ClientConfig>,
     trusted: Arc<Trusted>,
@@ -70,7 +70,7 @@ pub struct TlsClient {
 ///
 /// # Errors
 /// What is wrong with `ca_file`, in words for an operator.
-pub fn client(
+pub(crate) fn client(
     ca_file: Option<&Path>,
     system_roots: bool,
     known: Option<&TlsClient>,

@@ -18,11 +18,11 @@ const READY_MAX: u32 = 64;
 
 /// How long others get their turn then. A task that only woke itself would starve them all the same
 /// on this runtime.
-pub const PAUSE: Duration = Duration::from_millis(1);
+pub(crate) const PAUSE: Duration = Duration::from_millis(1);
 
 /// Counts what one connection got done without waiting.
 #[derive(Default)]
-pub struct Turn {
+pub(crate) struct Turn {
     ready_in_a_row: u32,
     /// How much these have moved.
     moved_bytes: usize,
@@ -30,7 +30,7 @@ pub struct Turn {
 
 impl Turn {
     /// The output of `operation`, after a pause where it is one of too many.
-    pub async fn take<T>(&mut self, mut operation: Pin<&mut impl Future<Output = T>>) -> T {
+    pub(crate) async fn take<T>(&mut self, mut operation: Pin<&mut impl Future<Output = T>>) -> T {
         let mut has_waited = false;
         let output = poll_fn(|context| {
             let polled = operation.as_mut().poll(context);
@@ -51,7 +51,7 @@ impl Turn {
 
     /// A pause, unless the last operation had to wait anyway. For one that was done at once and was more
     /// work than most.
-    pub async fn give_way(&mut self) {
+    pub(crate) async fn give_way(&mut self) {
         if std::mem::take(self).ready_in_a_row > 0 {
             // On the heap because it is rare; every read and write would carry the room for it.
             Box::pin(sleep(PAUSE)).await;
@@ -60,7 +60,7 @@ impl Turn {
 
     /// Takes note of what the last operation has moved. Pauses where that, with those before it that
     /// did not wait, is as much as one may move.
-    pub async fn moved(&mut self, bytes: usize) {
+    pub(crate) async fn moved(&mut self, bytes: usize) {
         if self.ready_in_a_row > 0 {
             self.moved_bytes += bytes;
         }

@@ -15,8 +15,8 @@ use flate2::{Decompress, FlushDecompress};
 use monoio::buf::{IoBufMut, SliceMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
-use sentry_mirror::config::DriverChoice;
-use sentry_mirror::server::driver::Driver;
+use sentry_mirror::internals::config::DriverChoice;
+use sentry_mirror::internals::server::driver::Driver;
 
 use crate::sink::content_length;
 
@@ -48,7 +48,7 @@ struct Message {
 
 /// Serves until the process is ended.
 pub fn run(listen: SocketAddr, upstreams: Vec<SocketAddr>, inflate: bool) -> Result<(), String> {
-    sentry_mirror::sys::keep_freed_memory();
+    sentry_mirror::internals::sys::keep_freed_memory();
     let mut runtime = Driver::build(DriverChoice::Auto)?;
     let floor = Rc::new(Floor {
         idle: RefCell::new(upstreams.iter().map(|_| Vec::new()).collect()),

@@ -24,6 +24,7 @@ fn routes() -> Routes {
         "keys:\n  - inbound: http://{IN_KEY}@in/42\n    outbound: ['https://{OUT_KEY}@out.example:8443/p/7']\n  - inbound: http://{OTHER_KEY}@in/43\n    outbound: ['https://cccccccccccccccccccccccccccccccc@out.example:8443/p/8']\n  - inbound: http://eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee:0123456789secret@in/44\n    outbound: ['https://{OUT_KEY}:newsecret@out.example/9']\n"
     );
     Routes::new(
+        1,
         &Config::parse(&text, "test", std::iter::empty()).unwrap(),
         None,
     )

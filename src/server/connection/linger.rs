@@ -24,7 +24,7 @@ impl Connection {
     /// Closes so that the client can still read the reply: no more writing from our side, then
     /// reading for a while until the client has closed too. A worker that is stopping waits for that,
     /// so it takes less time then.
-    pub async fn linger(mut self, stop: &Stop) {
+    pub(crate) async fn linger(mut self, stop: &Stop) {
         if self.stream.shutdown().await.is_err() {
             return;
         }

@@ -9,10 +9,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use monoio::time::timeout;
-use sentry_mirror::budget::Budget;
-use sentry_mirror::limits::Limits;
-use sentry_mirror::upstream::exchange::Connection;
-use sentry_mirror::upstream::stream::Stream;
+use sentry_mirror::internals::budget::Budget;
+use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::upstream::exchange::Connection;
+use sentry_mirror::internals::upstream::stream::Stream;
 
 use super::ours::Parts;
 use super::{Answer, Message, Way};

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sentry_mirror::budget::Budget;
-use sentry_mirror::http::head::Method;
-use sentry_mirror::limits::Limits;
-use sentry_mirror::sentry::dsn::{Origin, Scheme};
-use sentry_mirror::upstream::exchange::Request;
-use sentry_mirror::upstream::origin::SharedOrigin;
-use sentry_mirror::upstream::pool::Upstream;
+use sentry_mirror::internals::budget::Budget;
+use sentry_mirror::internals::http::head::Method;
+use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::sentry::dsn::{Origin, Scheme};
+use sentry_mirror::internals::upstream::exchange::Request;
+use sentry_mirror::internals::upstream::origin::SharedOrigin;
+use sentry_mirror::internals::upstream::pool::Upstream;
 
 use super::{Answer, Message, Way};
 

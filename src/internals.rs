@@ -1,0 +1,139 @@
+//! What benches and fuzz targets reach into, by the paths that it has in the crate. It is no interface:
+//! it changes with the code.
+
+pub mod budget {
+    pub use crate::budget::Budget;
+}
+
+pub mod config {
+    pub use crate::config::{Config, DriverChoice};
+}
+
+pub mod http {
+    pub mod chunked {
+        pub use crate::http::chunked::{Chunked, Progress};
+    }
+    pub mod compress {
+        pub use crate::http::compress::{Compressor, Compressors, Target};
+    }
+    pub mod due {
+        pub use crate::http::due::Due;
+    }
+    pub mod encoding {
+        pub use crate::http::encoding::{DecodeError, Decoder, Decompressors, Encoding, Step};
+    }
+    pub mod framing {
+        pub use crate::http::framing::{Framing, of_request, of_response};
+    }
+    pub mod head {
+        pub use crate::http::head::{Field, FieldName, Method, Parsed, RequestHead};
+    }
+    pub mod response {
+        pub use crate::http::response::ResponseHead;
+    }
+}
+
+pub mod limits {
+    pub use crate::limits::Limits;
+}
+
+pub mod mirror {
+    pub mod copies {
+        pub use crate::mirror::copies::{Template, ids, rename};
+    }
+    pub mod dialog {
+        pub use crate::mirror::dialog::{external_url, literal, redirect};
+    }
+    pub mod handling {
+        pub use crate::mirror::handling::{Form, Handling};
+    }
+    pub mod portion {
+        pub use crate::mirror::portion::{Portion, cut};
+    }
+    pub mod rewrite {
+        pub use crate::mirror::rewrite::{Original, Parcel, PassedOn, edit_head, edit_strays};
+    }
+    pub mod routes {
+        pub use crate::mirror::routes::{Outbound, Route, Routes};
+    }
+}
+
+pub mod sentry {
+    pub mod auth {
+        pub use crate::sentry::auth::{
+            AuthError, AuthField, FoundKey, Source, edit_unread_fields, find, find_in_dsn_parameter,
+        };
+    }
+    pub mod dsn {
+        pub use crate::sentry::dsn::{Origin, Scheme, key_in_text};
+    }
+    pub mod edit {
+        pub use crate::sentry::edit::{EDITS_MAX, Edit, Put};
+    }
+    pub mod endpoint {
+        pub use crate::sentry::endpoint::{
+            Endpoint, Target, edit_tunnel, has_dot_segment, parse_target,
+        };
+    }
+    pub mod envelope {
+        pub use crate::sentry::envelope::{EnvelopeError, EnvelopeHeader, scan, unescape};
+    }
+    pub mod inventory {
+        pub use crate::sentry::inventory::Inventory;
+    }
+    pub mod items {
+        pub use crate::sentry::items::items;
+    }
+    pub mod otlp {
+        pub use crate::sentry::otlp::{Batch, Format, Signal};
+    }
+    pub mod rate_limits {
+        pub use crate::sentry::rate_limits::{
+            RateLimit, header_value, intersection, parse, parse_retry_after,
+        };
+    }
+    pub mod sampling {
+        pub use crate::sentry::sampling::{Chance, Ticket};
+    }
+    pub mod selection {
+        pub use crate::sentry::selection::{Refused, Selection};
+    }
+}
+
+pub mod server {
+    pub mod driver {
+        pub use crate::server::driver::{Driver, DriverKind};
+    }
+    pub mod sight {
+        pub use crate::server::sight::Sight;
+    }
+    pub mod supervisor {
+        pub use crate::server::supervisor::Mirror;
+    }
+}
+
+pub mod span {
+    pub use crate::span::Span;
+}
+
+pub mod sys {
+    pub use crate::sys::keep_freed_memory;
+}
+
+pub mod upstream {
+    pub mod exchange {
+        pub use crate::upstream::exchange::{Connection, Failure, Request};
+    }
+    pub mod origin {
+        pub use crate::upstream::origin::SharedOrigin;
+    }
+    pub mod pool {
+        pub use crate::upstream::pool::Upstream;
+    }
+    pub mod response {
+        pub use crate::upstream::response::Response;
+    }
+    pub mod stream {
+        pub use crate::upstream::stream::{Stream, read_into};
+    }
+}
