@@ -32,7 +32,7 @@ impl Span {
 
     /// The bytes it covers in `buffer`; none where `buffer` is not the buffer it was made for and is
     /// too short.
-    pub fn of(self, buffer: &[u8]) -> &[u8] {
+    pub fn slice(self, buffer: &[u8]) -> &[u8] {
         buffer.get(self.start..self.end).unwrap_or_default()
     }
 

@@ -153,7 +153,7 @@ fn read(data: &[u8], piece_bytes: usize, method: Method) -> Result<Option<Answer
             Framing::Chunked => {
                 let progress = chunked.decode(&mut buffer).map_err(|_| Malformed)?;
                 if let Progress::Done { body, consumed } = progress {
-                    break body.of(&buffer.split_to(consumed)).to_vec();
+                    break body.slice(&buffer.split_to(consumed)).to_vec();
                 }
             }
             Framing::UntilClose | Framing::Length(_) => {}

@@ -35,10 +35,10 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(edited[again.end..], data[header.end..]);
         assert_eq!(sites.len(), edits.len());
         for site in &sites {
-            assert_eq!(site.span.of(&edited), text(site.put).as_bytes());
+            assert_eq!(site.span.slice(&edited), text(site.put).as_bytes());
         }
         let event_id =
-            |header: EnvelopeHeader, body| header.event_id.map(|id| id.of(body).to_vec());
+            |header: EnvelopeHeader, body| header.event_id.map(|id| id.slice(body).to_vec());
         assert_eq!(event_id(header, data), event_id(again, &edited));
     }
 });
@@ -75,7 +75,7 @@ fn compare_with_serde(data: &[u8], scanned: &Result<EnvelopeHeader, EnvelopeErro
         (header.event_id, expected.event_id),
         (header.trace_key, trace_key),
     ] {
-        let found = span.map(|span| envelope::unescape(span.of(data)).into_owned());
+        let found = span.map(|span| envelope::unescape(span.slice(data)).into_owned());
         let text = value.as_ref().and_then(Value::as_str);
         assert_eq!(found.as_deref(), text.map(str::as_bytes));
     }
@@ -86,7 +86,7 @@ fn splice<'o>(source: &[u8], edits: &[Edit], text: impl Fn(Put) -> &'o str) -> V
     let mut out = Vec::new();
     let mut copied = 0;
     for Edit { span, put } in edits {
-        out.extend_from_slice(Span::new(copied, span.start).of(source));
+        out.extend_from_slice(Span::new(copied, span.start).slice(source));
         out.extend_from_slice(text(*put).as_bytes());
         copied = span.end;
     }

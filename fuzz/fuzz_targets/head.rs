@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(text.len() <= limits.head_bytes && head.fields.len() <= limits.header_count);
     assert_eq!(head.method_span.end + 1, head.target.start);
     assert_eq!(head.target.end + 1, head.version_span.start);
-    assert!(head.version_span.of(text).starts_with(b"HTTP/1."));
+    assert!(head.version_span.slice(text).starts_with(b"HTTP/1."));
     let line_end = if text[head.version_span.end] == b'\r' {
         2
     } else {

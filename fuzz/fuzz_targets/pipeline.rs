@@ -372,7 +372,7 @@ impl Reader {
                 Progress::Done { body, consumed } => {
                     assert!(body.len() <= BODY_BYTES_MAX && body.end <= consumed);
                     let whole = self.buffer.split_to(consumed);
-                    body.of(&whole).to_vec()
+                    body.slice(&whole).to_vec()
                 }
             },
             Framing::UntilClose => panic!("a request ends before its connection"),

@@ -256,7 +256,7 @@ fn read(head: RequestHead, text: &[u8], body: Bytes) -> Option<Request> {
     if head_edits.len() >= EDITS_MAX || endpoint::has_dot_segment(text, head.target) {
         return None;
     }
-    if endpoint == Endpoint::Upload || !endpoint.allows(head.method_span.of(text)) {
+    if endpoint == Endpoint::Upload || !endpoint.allows(head.method_span.slice(text)) {
         return None;
     }
     let is_dialog = endpoint == Endpoint::ErrorPage;
@@ -296,7 +296,7 @@ fn read(head: RequestHead, text: &[u8], body: Bytes) -> Option<Request> {
     let route = match route {
         Some(route) => route,
         None => {
-            let dsn = envelope::unescape(envelope?.dsn?.of(&body));
+            let dsn = envelope::unescape(envelope?.dsn?.slice(&body));
             ROUTES.find(dsn::key_in_text(&dsn)?)?
         }
     };

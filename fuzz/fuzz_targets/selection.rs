@@ -314,7 +314,7 @@ impl Request {
         let mut before = self.inventory.parts.iter();
         for item in &left {
             assert!(
-                before.any(|part| item.payload.of(whole) == part.payload.of(&self.body)
+                before.any(|part| item.payload.slice(whole) == part.payload.slice(&self.body)
                     || item.payload.len() < part.payload.len())
             );
         }

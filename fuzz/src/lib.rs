@@ -93,10 +93,10 @@ pub fn check_fields(fields: &[Field], head: &[u8], start: usize, padding: &[u8])
         // An empty value has no place of its own.
         assert!(colon < field.value.start || field.value.is_empty());
         assert!(field.name_span.end < field.value.start && field.value.end < field.line.end);
-        let value = field.value.of(head);
+        let value = field.value.slice(head);
         assert!(!value.iter().any(|byte| b"\r\n\0".contains(byte)));
         assert_eq!(value, value.trim_ascii(), "no white space around a value");
-        assert!(field.line.of(head).ends_with(b"\n"));
+        assert!(field.line.slice(head).ends_with(b"\n"));
         at = field.line.end;
     }
     assert!(matches!(&head[at..], b"\r\n" | b"\n"));

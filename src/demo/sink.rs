@@ -81,7 +81,7 @@ pub(super) fn endpoint(request: &Message) -> Endpoint {
 fn answer(request: &Message) -> Vec<u8> {
     let header = envelope::scan(&request.body, &mut Vec::new()).ok();
     let event_id = header.and_then(|header| header.event_id);
-    let event_id = event_id.map(|span| span.of(&request.body));
+    let event_id = event_id.map(|span| span.slice(&request.body));
     let content_type = request.field("content-type").map(str::as_bytes);
     let method = request.part(0);
     let shape = endpoint(request).success(method.as_bytes(), event_id, content_type);

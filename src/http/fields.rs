@@ -348,7 +348,7 @@ pub(super) fn values<'b>(
     buffer: &'b [u8],
 ) -> impl Iterator<Item = &'b [u8]> {
     let named = fields.iter().filter(move |field| field.name == name);
-    named.map(move |field| field.value.of(buffer))
+    named.map(move |field| field.value.slice(buffer))
 }
 
 /// Whether the sender means to use the connection again (RFC 9112 §9.3). `close` wins over

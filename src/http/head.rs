@@ -86,7 +86,7 @@ impl RequestHead {
             httparse::Status::Complete(len) if len > limits.head_bytes => Err(HeadError::TooLarge),
             httparse::Status::Complete(len) => {
                 self.fill(&request, buffer.get(..len).unwrap_or_default());
-                if !is_target(self.method, self.target.of(buffer)) {
+                if !is_target(self.method, self.target.slice(buffer)) {
                     return Err(HeadError::Malformed(BAD_TARGET));
                 }
                 if self.values(FieldName::Host, buffer).nth(1).is_some() {

@@ -86,14 +86,16 @@ impl ResponseHead {
         for Field { name, value, .. } in &self.fields {
             if *name == FieldName::Other {
                 let before = Span::new(compared, value.start);
-                if before.of(head) != before.of(&self.text) || !is_plain_value(value.of(head)) {
+                if before.slice(head) != before.slice(&self.text)
+                    || !is_plain_value(value.slice(head))
+                {
                     return false;
                 }
                 compared = value.end;
             }
         }
         let rest = Span::new(compared, head.len());
-        rest.of(head) == rest.of(&self.text)
+        rest.slice(head) == rest.slice(&self.text)
     }
 
     /// The values of all lines called `name`, in order.
@@ -163,7 +165,7 @@ mod tests {
         assert_eq!(limits, [&b"60:error:key"[..], b"2700::organization"]);
         let waits: Vec<_> = head.values(FieldName::RetryAfter, buffer).collect();
         assert_eq!(waits, [b"60"]);
-        assert_eq!(head.fields[1].line.of(buffer), b"retry-after: 60\r\n");
+        assert_eq!(head.fields[1].line.slice(buffer), b"retry-after: 60\r\n");
         assert!(head.keep_alive(buffer));
     }
 
@@ -183,7 +185,7 @@ mod tests {
             let parsed = head.parse(text.as_bytes(), &Limits::default());
             assert_eq!(parsed, Ok(Parsed::Complete), "{line:?}");
             assert_eq!(head.status, status);
-            assert_eq!(head.fields[0].line.of(text.as_bytes()), b"A: b\r\n");
+            assert_eq!(head.fields[0].line.slice(text.as_bytes()), b"A: b\r\n");
             assert_eq!(head.len, text.len());
         }
     }
@@ -199,7 +201,7 @@ mod tests {
             let value = |name| head.values(name, text).next();
             assert_eq!(value(FieldName::ContentLength), Some(&b"2"[..]));
             assert_eq!(value(FieldName::RetryAfter), Some(&b"60"[..]));
-            assert_eq!(head.fields[1].value.of(text), b"");
+            assert_eq!(head.fields[1].value.slice(text), b"");
         }
     }
 

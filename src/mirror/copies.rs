@@ -113,7 +113,7 @@ fn unique(text: &[u8], walked_bytes: usize, found: &[Found]) -> Ids {
     let unique = found.iter().filter(|found| found.meaning.is_unique());
     let spans = unique.map(|found| found.span);
     // Zeros are no id: they say that there is none, in a copy as in the original.
-    let is_renamed = |span: &Span| is_id(span.of(text)) && !is_nil(span.of(text));
+    let is_renamed = |span: &Span| is_id(span.slice(text)) && !is_nil(span.slice(text));
     Ids {
         walked_bytes,
         spans: spans.filter(is_renamed).collect(),
@@ -136,7 +136,7 @@ pub fn rename(text: &mut [u8], ids: &[Span], copy: u32) {
 /// values in binary; empty where it is none.
 fn replay_event(envelope: &[u8], payload: Span) -> Span {
     const NAME: &[u8] = b"replay_event";
-    let bytes = payload.of(envelope);
+    let bytes = payload.slice(envelope);
     let start = bytes.get(..NAME.len() + 8).and_then(|start| {
         let name = memmem::find(start, NAME)?;
         Some(name + NAME.len())

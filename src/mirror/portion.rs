@@ -104,7 +104,7 @@ impl Pieces {
     /// Its parts as slices, in order.
     pub fn slices<'p>(&'p self, body: &'p [u8]) -> impl Iterator<Item = &'p [u8]> {
         self.0.iter().map(|piece| match piece {
-            Piece::Copy(span) => span.of(body),
+            Piece::Copy(span) => span.slice(body),
             Piece::Text(text) => text,
         })
     }
@@ -172,7 +172,7 @@ pub fn cut(
         });
     }
     let (front, edits, is_same) = front(
-        Span::new(0, first.whole.start).of(body),
+        Span::new(0, first.whole.start).slice(body),
         edits,
         inventory.sample_rate,
         rate_of_trace(selection, &categories),
@@ -268,7 +268,7 @@ fn front(
     factor: f64,
 ) -> (Vec<u8>, Vec<Edit>, bool) {
     let changed = sample_rate.filter(|_| factor < 1.0).and_then(|place| {
-        let product = sampling::multiplied(place.of(line), factor)?;
+        let product = sampling::multiplied(place.slice(line), factor)?;
         Some((place, product))
     });
     let Some((place, product)) = changed else {

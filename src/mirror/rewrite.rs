@@ -115,7 +115,7 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
     }
     let listed = listed_by_connection(head, buffer);
     let is_listed = |field: &Field| {
-        let name = field.name_span.of(buffer);
+        let name = field.name_span.slice(buffer);
         listed
             .iter()
             .any(|listed| listed.eq_ignore_ascii_case(name))
@@ -149,7 +149,7 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
             FieldName::Authorization | FieldName::XSentryAuth => {
                 let is_sites = field.name == FieldName::Authorization
                     && !passed_on.credentials
-                    && !auth::has_sentry_scheme(field.value.of(buffer));
+                    && !auth::has_sentry_scheme(field.value.slice(buffer));
                 let is_dropped = is_sites || is_listed(field);
                 if is_dropped {
                     // The edits of its keys would overlap with the line that goes as a whole.
@@ -164,7 +164,7 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
             | FieldName::RetryAfter
             | FieldName::Other => {
                 let is_condition =
-                    !passed_on.conditions && asks_for_less(field.name_span.of(buffer));
+                    !passed_on.conditions && asks_for_less(field.name_span.slice(buffer));
                 is_condition || is_listed(field)
             }
             // Not even where `Connection` lists it: a loop could hide so.
@@ -232,7 +232,8 @@ fn empty_coded(
     let is_replaced = own.clone().any(|edit| {
         matches!(edit.put, Put::BasicCredentials { .. }) || is_within(value, edit.span)
     });
-    if is_replaced || !credentials.any(|credential| auth::encodes(value.of(buffer), credential)) {
+    if is_replaced || !credentials.any(|credential| auth::encodes(value.slice(buffer), credential))
+    {
         return Ok(());
     }
     if own.next().is_some() {
@@ -301,7 +302,7 @@ fn edit_line_ends(head: &RequestHead, buffer: &[u8], edits: &mut Vec<Edit>) {
         let is_dropped = edits
             .iter()
             .any(|edit| edit.span == line && edit.put == Put::Nothing);
-        if !is_dropped && !line.of(buffer).ends_with(b"\r\n") {
+        if !is_dropped && !line.slice(buffer).ends_with(b"\r\n") {
             edits.push(Edit {
                 span: Span::new(line.end - 1, line.end),
                 put: Put::LineEnd,
@@ -457,9 +458,11 @@ impl Original<'_> {
                 Put::Nothing => {}
                 Put::SecretParameter { value } => {
                     if let Some(secret) = &outbound.secret {
-                        out.extend_from_slice(Span::new(edit.span.start, value.start).of(source));
+                        out.extend_from_slice(
+                            Span::new(edit.span.start, value.start).slice(source),
+                        );
                         out.extend_from_slice(secret.as_bytes());
-                        out.extend_from_slice(Span::new(value.end, edit.span.end).of(source));
+                        out.extend_from_slice(Span::new(value.end, edit.span.end).slice(source));
                     }
                 }
                 put => out.extend_from_slice(self.replacement(put, outbound).as_bytes()),

@@ -73,7 +73,7 @@ impl FoundKey {
     /// The key itself, decoded and without its `.flag`; `head` is the buffer it was found in.
     pub fn bytes<'a>(&'a self, head: &'a [u8]) -> &'a [u8] {
         match &self.text {
-            KeyText::Written(span) => span.of(head),
+            KeyText::Written(span) => span.slice(head),
             KeyText::Decoded(key) => key,
         }
     }
@@ -126,13 +126,13 @@ pub fn find(
         // The first line of a name counts, even if it says nothing.
         let counts = !std::mem::replace(seen, true);
         if let Some(list) = after_scheme(head, value, b"sentry ") {
-            if counts && is_visible(value.of(head)) {
+            if counts && is_visible(value.slice(head)) {
                 let text = read_list(head, list, Syntax::Header, edits);
                 claim(&mut found, source, text?)?;
             } else {
                 edit_unread_list(head, value, list, edits);
             }
-        } else if field == AuthField::XSentryAuth || names_credential(value.of(head)) {
+        } else if field == AuthField::XSentryAuth || names_credential(value.slice(head)) {
             // For Relay there is nothing in it. Left out, it could make a second line the first.
             edits.push(emptied(value));
         } else if let Some(text) = read_basic(head, value, edits)
@@ -143,14 +143,14 @@ pub fn find(
     }
     check_count(edits)?;
     if let Some(query) = query {
-        if is_source(query.of(head)) {
+        if is_source(query.slice(head)) {
             let text = read_list(head, query, Syntax::Query, edits);
             // As in Relay, it counts as a source whatever it says.
             if found.is_some() {
                 return Err(AuthError::Multiple);
             }
             claim(&mut found, Source::Query, text?)?;
-        } else if names_credential(query.of(head)) {
+        } else if names_credential(query.slice(head)) {
             edit_unread_query(head, query, edits)?;
         }
     }
@@ -185,16 +185,16 @@ pub fn find_in_dsn_parameter(head: &[u8], query: Span, edits: &mut Vec<Edit>) ->
     for parameter in parameters(head, query, Syntax::Query) {
         let Parameter { name, value, .. } = parameter;
         check_count(edits).ok()?;
-        if !parameter.is_bare && *form_decode(name.of(head)) == *b"dsn" {
+        if !parameter.is_bare && *form_decode(name.slice(head)) == *b"dsn" {
             edits.push(Edit {
                 span: value,
                 put: Put::PublicDsn,
             });
-            found = dsn::key_in_text(&form_decode(value.of(head))).map(|key| FoundKey {
+            found = dsn::key_in_text(&form_decode(value.slice(head))).map(|key| FoundKey {
                 source: Source::Query,
                 text: KeyText::Decoded(key.to_owned()),
             });
-        } else if names_credential(parameter.whole.of(head)) {
+        } else if names_credential(parameter.whole.slice(head)) {
             edits.push(Edit {
                 span: removal(parameter, head, query, is_first_kept),
                 put: Put::Nothing,
@@ -217,7 +217,7 @@ pub fn edit_unread_fields(
         check_count(edits)?;
         if let Some(list) = after_scheme(head, value, b"sentry ") {
             edit_unread_list(head, value, list, edits);
-        } else if field == AuthField::XSentryAuth || names_credential(value.of(head)) {
+        } else if field == AuthField::XSentryAuth || names_credential(value.slice(head)) {
             edits.push(emptied(value));
         }
     }
@@ -257,7 +257,7 @@ fn read_list(
     let mut is_first_kept = false;
     for parameter in parameters(head, list, syntax) {
         check_count(edits)?;
-        let name = syntax.decode(parameter.name.of(head));
+        let name = syntax.decode(parameter.name.slice(head));
         match &*name {
             b"sentry_secret" if !parameter.is_bare => {
                 let span = removal(parameter, head, list, is_first_kept);
@@ -280,7 +280,7 @@ fn read_list(
             }
             _ if parameter.is_bare => continue,
             b"sentry_version" => {
-                let read = read_version(&syntax.decode(parameter.value.of(head)));
+                let read = read_version(&syntax.decode(parameter.value.slice(head)));
                 version = version.and(read);
             }
             _ => {}
@@ -311,14 +311,14 @@ fn hides_credential(head: &[u8], parameter: Parameter, name: &[u8]) -> bool {
         b"sentry_version" | b"sentry_client" | b"sentry_timestamp" => parameter.value,
         _ => parameter.whole,
     };
-    names_credential(text.of(head))
+    names_credential(text.slice(head))
 }
 
 /// Leaves out what names a key or a secret in a query that Relay does not read.
 fn edit_unread_query(head: &[u8], query: Span, edits: &mut Vec<Edit>) -> Result<(), AuthError> {
     let mut is_first_kept = false;
     for parameter in parameters(head, query, Syntax::Query) {
-        if !names_credential(parameter.whole.of(head)) {
+        if !names_credential(parameter.whole.slice(head)) {
             is_first_kept = true;
             continue;
         }
@@ -342,9 +342,9 @@ fn edit_unread_list(head: &[u8], value: Span, list: Span, edits: &mut Vec<Edit>)
     let starts = std::iter::once(value.start).chain(own.iter().map(|edit| edit.span.end));
     let ends = own.iter().map(|edit| edit.span.start);
     let kept = starts.zip(ends.chain(std::iter::once(value.end)));
-    let mut kept = kept.map(|(start, end)| Span::new(start, end).of(head));
-    let becomes_readable = !is_visible(value.of(head)) && kept.all(is_visible);
-    let count = |name| memmem::find_iter(list.of(head), name).count();
+    let mut kept = kept.map(|(start, end)| Span::new(start, end).slice(head));
+    let becomes_readable = !is_visible(value.slice(head)) && kept.all(is_visible);
+    let count = |name| memmem::find_iter(list.slice(head), name).count();
     let named = count(b"sentry_key".as_slice()) + count(b"sentry_secret".as_slice());
     let hides = own.iter().any(|edit| edit.put == Put::Nothing);
     if becomes_readable || hides || named != own.len() {
@@ -364,7 +364,7 @@ fn emptied(value: Span) -> Edit {
 /// Writes a percent-encoded `sentry_key` out. Relay looks for the text `sentry_` before it decodes a
 /// query, and a secret that is left out may have been the only place where it stood.
 fn spell_out(head: &[u8], parameter: Parameter, edits: &mut [Edit]) {
-    if parameter.name.of(head) == b"sentry_key" {
+    if parameter.name.slice(head) == b"sentry_key" {
         return;
     }
     if let Some(edit) = edits.last_mut() {
@@ -375,7 +375,7 @@ fn spell_out(head: &[u8], parameter: Parameter, edits: &mut [Edit]) {
 
 /// Reads a key and edits it. A suffix such as `.no-cache` is a flag for Relay: it stays, if it is one.
 fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> KeyText {
-    let written = value.of(head);
+    let written = value.slice(head);
     let dot = memchr(b'.', written);
     let encoded_dot = || {
         memchr_iter(b'%', written).find(|percent| {
@@ -388,7 +388,7 @@ fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> 
         Syntax::Query => dot.into_iter().chain(encoded_dot()).min(),
     };
     let span = Span::new(value.start, value.start + length.unwrap_or(written.len()));
-    let suffix = Span::new(span.end, value.end).of(head);
+    let suffix = Span::new(span.end, value.end).slice(head);
     edits.push(Edit {
         span: match names_credential(suffix) {
             true => value,
@@ -396,7 +396,7 @@ fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> 
         },
         put: Put::Key,
     });
-    match syntax.decode(span.of(head)) {
+    match syntax.decode(span.slice(head)) {
         Cow::Borrowed(_) => KeyText::Written(span),
         Cow::Owned(key) => KeyText::Decoded(key),
     }
@@ -412,7 +412,7 @@ fn read_version(value: &[u8]) -> Option<u16> {
 /// Reads `Basic base64(key:password)`. What does not decode, or has no user, is somebody else's.
 fn read_basic(head: &[u8], value: Span, edits: &mut Vec<Edit>) -> Option<KeyText> {
     let span = after_scheme(head, value, b"basic ")?;
-    let mut credentials = STANDARD.decode(span.of(head)).ok()?;
+    let mut credentials = STANDARD.decode(span.slice(head)).ok()?;
     str::from_utf8(&credentials).ok()?;
     let colon = memchr(b':', &credentials).filter(|colon| *colon > 0)?;
     let with_secret = colon + 1 < credentials.len();
@@ -453,7 +453,7 @@ pub(crate) fn has_sentry_scheme(value: &[u8]) -> bool {
 
 /// What follows `scheme` and its one space, whatever the case.
 fn after_scheme(head: &[u8], value: Span, scheme: &[u8]) -> Option<Span> {
-    let (start, _) = value.of(head).split_at_checked(scheme.len())?;
+    let (start, _) = value.slice(head).split_at_checked(scheme.len())?;
     start
         .eq_ignore_ascii_case(scheme)
         .then(|| Span::new(value.start + scheme.len(), value.end))

@@ -155,7 +155,7 @@ pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target 
             path_key: None,
             subject: None,
             lacks_project: meant.is_some(),
-            names_key: has_path_key || query.is_some_and(|query| is_source(query.of(head))),
+            names_key: has_path_key || query.is_some_and(|query| is_source(query.slice(head))),
         };
     };
     let tail = edit_path(api, target, path.end, edits);
@@ -177,7 +177,7 @@ pub fn edit_tunnel(target: Span, edits: &mut Vec<Edit>) {
 /// slashes or backslashes around it, and with parameters behind it. A server that resolves such segments
 /// would serve another path than the one that was looked at here.
 pub fn has_dot_segment(head: &[u8], target: Span) -> bool {
-    let target = target.of(head);
+    let target = target.slice(head);
     // Such a segment has a dot in it or a percent sign, and the paths of SDKs have neither.
     let first = memchr3(b'.', b'%', b'?', target).and_then(|at| target.get(at));
     if matches!(first, None | Some(b'?')) {
@@ -198,14 +198,14 @@ pub fn has_dot_segment(head: &[u8], target: Span) -> bool {
 
 /// The path of a target in any form, without the query. In absolute form it may be empty.
 pub(crate) fn path(head: &[u8], target: Span) -> Span {
-    let question = memchr(b'?', target.of(head)).map(|at| target.start + at);
+    let question = memchr(b'?', target.slice(head)).map(|at| target.start + at);
     let end = question.unwrap_or(target.end);
     Span::new(path_start(head, target).min(end), end)
 }
 
 /// Where the path begins: at the start of the target or, in absolute form, after the authority.
 fn path_start(head: &[u8], target: Span) -> usize {
-    let text = target.of(head);
+    let text = target.slice(head);
     if text.starts_with(b"/") {
         return target.start;
     }
@@ -230,17 +230,17 @@ fn find_api(head: &[u8], path: Span) -> Option<Api<impl Iterator<Item = Span>>> 
     let mut rest = segments(head, path);
     let mut found = None;
     while let Some(segment) = rest.next() {
-        if segment.of(head) != b"api" {
+        if segment.slice(head) != b"api" {
             continue;
         }
         let mut next = rest.clone();
         let Some(first) = next.next() else {
             break;
         };
-        let (counts, project) = match first.of(head) {
+        let (counts, project) = match first.slice(head) {
             b"store" => (true, None),
             b"embed" => {
-                let second = next.next().map(|segment| segment.of(head));
+                let second = next.next().map(|segment| segment.slice(head));
                 (second == Some(b"error-page"), None)
             }
             segment => {
@@ -264,7 +264,7 @@ fn find_endpoint_without_project(head: &[u8], path: Span) -> Option<Target> {
     let mut rest = segments(head, path);
     let mut found = None;
     while let Some(segment) = rest.next() {
-        if segment.of(head) == b"api" {
+        if segment.slice(head) == b"api" {
             let mut tail = Tail::default();
             tail.iter_mut()
                 .zip(rest.clone())
@@ -281,7 +281,7 @@ fn find_endpoint_without_project(head: &[u8], path: Span) -> Option<Target> {
 /// The segments of a path that are not empty. Each has a slash right before it.
 fn segments(head: &[u8], path: Span) -> impl Iterator<Item = Span> + Clone {
     let mut start = path.start;
-    path.of(head)
+    path.slice(head)
         .split(|byte| *byte == b'/')
         .map(move |segment| {
             let span = Span::new(start, start + segment.len());
@@ -340,7 +340,7 @@ fn edit_path(
 fn classify(head: &[u8], tail: Tail) -> Target {
     let [_, _, second, third, ..] = tail;
     let (mut path_key, mut subject) = (None, None);
-    let endpoint = match tail.map(|span| span.of(head)) {
+    let endpoint = match tail.map(|span| span.slice(head)) {
         [b"store", b"", ..] | [_, b"store", b"", ..] => Endpoint::Store,
         [b"embed", b"error-page", b"", ..] => Endpoint::ErrorPage,
         [_, b"envelope", b"", ..] => Endpoint::Envelope,

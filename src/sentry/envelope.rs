@@ -248,7 +248,7 @@ impl<'b> Scanner<'b> {
             let (name, is_plain) = self.content()?;
             self.expect(b':')?;
             self.at += 1;
-            let name = name.of(self.body);
+            let name = name.slice(self.body);
             if is_plain {
                 member(self, name)?;
             } else {
@@ -376,7 +376,7 @@ impl<'b> Scanner<'b> {
         let start = self.at;
         self.skip_scalar()?;
         let span = Span::new(start, self.at);
-        let digits = str::from_utf8(span.of(self.body));
+        let digits = str::from_utf8(span.slice(self.body));
         let number = digits.ok().and_then(|digits| digits.parse().ok());
         let number = number.ok_or(EnvelopeError::Malformed)?;
         Ok((span, number))

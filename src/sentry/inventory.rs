@@ -227,7 +227,7 @@ fn category(body: &[u8], item: &Item<'_>) -> Option<Category> {
         }),
         b"attachment" if becomes_event(body, item) => Some(Category::Error),
         kind if is_profile_chunk(kind) => {
-            let platform = item.platform.map(|platform| unescape(platform.of(body)));
+            let platform = item.platform.map(|platform| unescape(platform.slice(body)));
             Category::of_profile_chunk(platform.as_deref())
         }
         kind => Category::of_item(kind),
@@ -270,7 +270,7 @@ fn becomes_event(body: &[u8], item: &Item<'_>) -> bool {
         return false;
     }
     let is = |member: Option<Span>, names: &[&[u8]]| {
-        member.is_some_and(|text| names.contains(&&*unescape(text.of(body))))
+        member.is_some_and(|text| names.contains(&&*unescape(text.slice(body))))
     };
     let events: [&[u8]; 7] = [
         b"event.minidump",
@@ -283,7 +283,7 @@ fn becomes_event(body: &[u8], item: &Item<'_>) -> bool {
     ];
     is(item.attachment_type, &events)
         || (is(item.filename, &[b"dying_message.dat"])
-            && item.payload.of(body).starts_with(b"sntr"))
+            && item.payload.slice(body).starts_with(b"sntr"))
 }
 
 /// The ids in the header of an envelope.
@@ -396,7 +396,7 @@ fn ids(body: &[u8], payload: Span) -> Vec<Found> {
 /// The ticket of the first value with this meaning that is an id.
 fn ticket(text: &[u8], found: &[Found], meaning: Meaning) -> Option<Ticket> {
     let mut values = found.iter().filter(|found| found.meaning == meaning);
-    values.find_map(|value| match (meaning, unescape(value.span.of(text))) {
+    values.find_map(|value| match (meaning, unescape(value.span.slice(text))) {
         (Meaning::MonitorSlug, slug) => (!slug.is_empty()).then(|| monitor::ticket(&slug)),
         (_, id) => Ticket::of_id(&id),
     })

@@ -55,7 +55,7 @@ impl Item<'_> {
     /// Whether it is a file that belongs to a trace, and to no event: `body` is the envelope.
     pub fn is_trace_attachment(&self, body: &[u8]) -> bool {
         let is_of_trace = |content_type: Span| {
-            let name = unescape(content_type.of(body));
+            let name = unescape(content_type.slice(body));
             let start = name.get(..TRACE_ATTACHMENT.len());
             start.is_some_and(|start| start.eq_ignore_ascii_case(TRACE_ATTACHMENT))
         };
@@ -122,7 +122,7 @@ impl<'b> Items<'b> {
             EnvelopeError::UnexpectedEnd if header_end < body.len() => EnvelopeError::TooLong,
             error => error,
         })?;
-        let kind = unescape(header.kind.ok_or(EnvelopeError::Malformed)?.of(body));
+        let kind = unescape(header.kind.ok_or(EnvelopeError::Malformed)?.slice(body));
         let payload_start = end_of_line(body, scanner.at)?;
         let rest = body.get(payload_start..).unwrap_or_default();
         let declared = header.length.checked()?;

@@ -77,10 +77,10 @@ pub(super) fn parameters(
             return None;
         }
         let rest = Span::new(start, list.end);
-        let length = memchr(separator, rest.of(buffer)).unwrap_or(rest.len());
+        let length = memchr(separator, rest.slice(buffer)).unwrap_or(rest.len());
         let whole = Span::new(start, start + length);
         start = whole.end + 1;
-        let equals = memchr(b'=', whole.of(buffer)).map(|length| whole.start + length);
+        let equals = memchr(b'=', whole.slice(buffer)).map(|length| whole.start + length);
         let name_end = equals.unwrap_or(whole.end);
         let value_start = equals.map_or(whole.end, |equals| equals + 1);
         Some(Parameter {
@@ -94,7 +94,7 @@ pub(super) fn parameters(
 
 /// `span` without the white space at its ends; an empty one at its end if there is nothing else.
 fn trim(buffer: &[u8], span: Span) -> Span {
-    let text = span.of(buffer);
+    let text = span.slice(buffer);
     let start = span.end - text.trim_ascii_start().len();
     let end = span.start + text.trim_ascii_end().len();
     Span::new(start, end.max(start))

@@ -94,7 +94,7 @@ impl Credential {
     ) -> Result<(), E> {
         let length = self.text.needle().len();
         let plain = |at| Span::new(run.start + at, run.start + at + length);
-        let written = run.of(text);
+        let written = run.slice(text);
         if memchr(b'%', written).is_none() {
             return self
                 .text

@@ -217,7 +217,7 @@ impl Exchange {
         let route = course.route.map(Arc::as_ref);
         worker.counters.answered(answered, route);
         if let Some(access) = &course.access {
-            let method = self.head.method_span.of(head);
+            let method = self.head.method_span.slice(head);
             let endpoint = course.endpoint.map_or("unknown", Endpoint::label);
             let bytes = head.len() + course.body_bytes;
             access.request(method, endpoint, course.route, bytes);

@@ -109,7 +109,7 @@ pub(super) fn refuse_without_key(
 /// The key in the `dsn` of an envelope header.
 pub(super) fn envelope_key(envelope: Option<&EnvelopeHeader>, body: &[u8]) -> Option<Vec<u8>> {
     let dsn = envelope.and_then(|envelope| envelope.dsn);
-    let text = dsn.map(|dsn| envelope::unescape(dsn.of(body)));
+    let text = dsn.map(|dsn| envelope::unescape(dsn.slice(body)));
     text.as_deref()
         .and_then(dsn::key_in_text)
         .map(<[u8]>::to_vec)

@@ -27,7 +27,7 @@ pub(super) fn part(
         Endpoint::ErrorPage => Some(Category::Feedback),
         _ => Category::of_endpoint(endpoint),
     };
-    let subject = sent.target.subject.map(|subject| subject.of(sent.head));
+    let subject = sent.target.subject.map(|subject| subject.slice(sent.head));
     let named = match endpoint {
         // All check-ins of a monitor, those in envelopes included.
         Endpoint::Cron => subject.map(monitor::ticket_of_segment),
@@ -48,9 +48,9 @@ fn ticket_of_target(head: &[u8], target: Span, edits: &[Edit]) -> Ticket {
     let mut copied = target.start;
     let is_inside = |edit: &&Edit| edit.span.start >= target.start && edit.span.end <= target.end;
     for edit in edits.iter().filter(is_inside) {
-        text.extend_from_slice(Span::new(copied, edit.span.start).of(head));
+        text.extend_from_slice(Span::new(copied, edit.span.start).slice(head));
         copied = edit.span.end;
     }
-    text.extend_from_slice(Span::new(copied, target.end).of(head));
+    text.extend_from_slice(Span::new(copied, target.end).slice(head));
     Ticket::of(&text)
 }

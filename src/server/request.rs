@@ -165,7 +165,7 @@ impl Exchange {
         let trace_key = sent.envelope.and_then(|envelope| envelope.trace_key);
         let named_route = trace_key.and_then(|key| {
             plan.routes
-                .find(&envelope::unescape(key.of(&sent.body.text)))
+                .find(&envelope::unescape(key.slice(&sent.body.text)))
         });
         // The request's own route has nothing to look up: each outbound puts in its own key.
         let trace_route = named_route.filter(|named| !Arc::ptr_eq(named, route));
@@ -212,7 +212,7 @@ impl Exchange {
         }
         let success = || {
             let content_type = self.head.values(FieldName::ContentType, sent.head).next();
-            let method = self.head.method_span.of(sent.head);
+            let method = self.head.method_span.slice(sent.head);
             endpoint.success(method, sent.event_id(), content_type)
         };
         if is_dialog {
@@ -239,7 +239,7 @@ impl Exchange {
     fn answer_locally(&self, head: &[u8], target: &Target) -> Option<Result<Reply, Rejection>> {
         let is_read = matches!(self.head.method, Method::Get | Method::Head);
         let endpoint = target.endpoint;
-        let path = endpoint::path(head, self.head.target).of(head);
+        let path = endpoint::path(head, self.head.target).slice(head);
         match (endpoint, self.head.method) {
             (_, Method::Options) => Some(Ok(Reply::preflight(endpoint))),
             (Endpoint::Tunnel, Method::Post) => None,
@@ -253,7 +253,7 @@ impl Exchange {
             // The location of a resumable upload is signed by one upstream, so it cannot be
             // mirrored. 404 makes sentry-native drop the attachment and keep the event.
             (Endpoint::Upload, _) => Some(Err(Rejection::NotFound)),
-            _ if !endpoint.allows(self.head.method_span.of(head)) => {
+            _ if !endpoint.allows(self.head.method_span.slice(head)) => {
                 Some(Err(Rejection::Method(endpoint)))
             }
             _ => None,
@@ -342,7 +342,7 @@ impl Exchange {
     /// Where the browser that sent the request sees this URL.
     fn external_url(&self, plan: &Plan, head: &[u8]) -> Vec<u8> {
         let path = endpoint::path(head, self.head.target);
-        let target = Span::new(path.start, self.head.target.end).of(head);
+        let target = Span::new(path.start, self.head.target.end).slice(head);
         if let Some(base) = &plan.external_url {
             return [base.as_bytes(), target].concat();
         }
@@ -388,7 +388,7 @@ impl Sent<'_> {
 
     fn event_id(&self) -> Option<&[u8]> {
         let span = self.envelope?.event_id?;
-        Some(span.of(&self.body.text))
+        Some(span.slice(&self.body.text))
     }
 }
 

@@ -409,14 +409,14 @@ impl Connection {
                 _ => continue,
             };
             if slot.is_none() {
-                *slot = Some(match value.of(self.incoming.bytes()) {
+                *slot = Some(match value.slice(self.incoming.bytes()) {
                     // What nearly every response has takes no memory.
                     JSON => Bytes::from_static(JSON),
                     _ => self.incoming.copy(*value)?,
                 });
             } else if *name == FieldName::XSentryRateLimits {
                 // A list on several lines is one list (RFC 9110, section 5.3).
-                let line = value.of(self.incoming.bytes());
+                let line = value.slice(self.incoming.bytes());
                 let list = slot.take().unwrap_or_default();
                 *slot = Some([&list[..], line].join(&b", "[..]).into());
             }

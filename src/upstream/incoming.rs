@@ -124,7 +124,7 @@ impl Incoming {
         if self.copies.capacity() < span.len() {
             self.copies.reserve(SMALL_BYTES.max(span.len()));
         }
-        self.copies.extend_from_slice(span.of(&self.buffer));
+        self.copies.extend_from_slice(span.slice(&self.buffer));
         Ok(self.copies.split().freeze())
     }
 

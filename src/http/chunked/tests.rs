@@ -31,7 +31,7 @@ fn decode_by(
         match chunked.decode(&mut buffer)? {
             Progress::More => dropped_bytes += held_bytes - buffer.len(),
             Progress::Done { body, consumed } => {
-                let body = body.of(&buffer).to_vec();
+                let body = body.slice(&buffer).to_vec();
                 return Ok(Some((body, consumed + dropped_bytes, held_bytes_max)));
             }
         }

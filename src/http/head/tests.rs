@@ -14,7 +14,7 @@ fn parse(text: &[u8]) -> Result<RequestHead, HeadError> {
 
 /// A text of the head at `span`.
 fn at(span: Span, text: &[u8]) -> &str {
-    std::str::from_utf8(span.of(text)).unwrap()
+    std::str::from_utf8(span.slice(text)).unwrap()
 }
 
 /// What a head says about itself: name, value and line of each field.

@@ -30,7 +30,7 @@ fn taken(options: &str, body: &str) -> Result<(String, Vec<Edit>), Refused> {
             let rest: Vec<u8> = cut.pieces.slices(body).flatten().copied().collect();
             assert_eq!(rest.len(), cut.pieces.len());
             if let Some(span) = cut.pieces.as_span() {
-                assert_eq!(span.of(body), rest);
+                assert_eq!(span.slice(body), rest);
             }
             let text = [cut.front, rest].concat();
             (String::from_utf8(text).unwrap(), cut.edits)
@@ -105,7 +105,7 @@ fn an_envelope_that_is_not_cut_is_not_copied() {
     );
     let span = some.unwrap().unwrap().pieces.as_span().unwrap();
     assert_eq!(
-        span.of(body.as_bytes()),
+        span.slice(body.as_bytes()),
         [EVENT, ATTACHMENT].concat().as_bytes()
     );
 }

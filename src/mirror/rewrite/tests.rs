@@ -76,7 +76,7 @@ fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
         body_edits: &body_edits,
         trace_route: header
             .trace_key
-            .and_then(|key| routes.find(key.of(&body)))
+            .and_then(|key| routes.find(key.slice(&body)))
             .map(AsRef::as_ref),
         client: forward_client_ip.then(|| "192.0.2.1".parse().unwrap()),
     };

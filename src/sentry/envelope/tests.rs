@@ -71,14 +71,14 @@ fn headers_of_sdks() {
                 String::from_utf8(rewritten).unwrap(),
                 format!("{expected}{tail}")
             );
-            let event_id = header.event_id.map(|span| span.of(sent.as_bytes()));
+            let event_id = header.event_id.map(|span| span.slice(sent.as_bytes()));
             assert_eq!(event_id.is_some(), sent.contains("event_id"));
             if let Some(dsn) = header.dsn {
-                let dsn = unescape(dsn.of(sent.as_bytes()));
+                let dsn = unescape(dsn.slice(sent.as_bytes()));
                 assert_eq!(crate::sentry::dsn::key_in_text(&dsn), Some(KEY.as_bytes()));
             }
             if let Some(key) = header.trace_key {
-                assert_eq!(key.of(sent.as_bytes()), KEY.as_bytes());
+                assert_eq!(key.slice(sent.as_bytes()), KEY.as_bytes());
             }
         }
     }

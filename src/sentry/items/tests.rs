@@ -13,7 +13,7 @@ fn read(body: &str) -> (Vec<(String, String)>, Option<EnvelopeError>) {
         match item {
             Ok(item) => found.push((
                 String::from_utf8(item.kind.into_owned()).unwrap(),
-                String::from_utf8(item.payload.of(body.as_bytes()).to_vec()).unwrap(),
+                String::from_utf8(item.payload.slice(body.as_bytes()).to_vec()).unwrap(),
             )),
             Err(error) => return (found, Some(error)),
         }
@@ -133,7 +133,7 @@ fn a_header_that_never_ends_is_not_walked_over() {
 fn an_item_says_where_all_of_it_is() {
     let body = "{}\n{\"type\":\"log\",\"item_count\":2,\"length\":4,\"attachment_type\":\"x\"}\na\nbc\n{\"type\":\"b\"}\nq";
     let items: Vec<_> = items(body.as_bytes(), 2).map(Result::unwrap).collect();
-    let text = |span: Span| str::from_utf8(span.of(body.as_bytes())).unwrap();
+    let text = |span: Span| str::from_utf8(span.slice(body.as_bytes())).unwrap();
     assert_eq!(items[0].item_count.map(text), Some("2"));
     assert_eq!(items[0].length.map(text), Some("4"));
     assert_eq!(items[0].attachment_type.map(text), Some("x"));

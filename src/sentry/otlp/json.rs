@@ -89,6 +89,6 @@ fn record(
         scanner.skip_value(nesting_max)
     })?;
     let body = scanner.body;
-    let ticket = trace.and_then(|trace| Ticket::of_id(&unescape(trace.of(body))));
+    let ticket = trace.and_then(|trace| Ticket::of_id(&unescape(trace.slice(body))));
     finder.record(Span::new(start, scanner.at), ticket)
 }

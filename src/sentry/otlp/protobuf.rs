@@ -60,7 +60,7 @@ fn trace_of(body: &[u8], record: Span, signal: Signal) -> Result<Option<Ticket>,
     while let Some(field) = fields.field()? {
         if let Some((_, content)) = field.message(signal.trace_id())? {
             // Of several the last counts.
-            trace = <[u8; 16]>::try_from(content.of(body))
+            trace = <[u8; 16]>::try_from(content.slice(body))
                 .ok()
                 .and_then(|id| Ticket::of_number(u128::from_be_bytes(id)));
         }

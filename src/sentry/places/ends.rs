@@ -29,8 +29,8 @@ pub(super) fn search(text: &[u8], payload: Span, place: &Place, found: &mut Vec<
     }
     let back_start = front_end.max(payload.end.saturating_sub(END_BYTES));
     let back = Span::new(back_start, payload.end);
-    for (name, value) in last_members(back.of(text)).into_iter().rev() {
-        let name = unescape(name.of(back.of(text)));
+    for (name, value) in last_members(back.slice(text)).into_iter().rev() {
+        let name = unescape(name.slice(back.slice(text)));
         let start = back.start + value.start;
         let text = text.get(..back.start + value.end).unwrap_or_default();
         let token = text.get(start).copied().unwrap_or_default();
@@ -176,7 +176,11 @@ mod tests {
             Span::new(head.len(), text.len()),
             &mut found,
         );
-        let text = |span: Span| str::from_utf8(span.of(text.as_bytes())).unwrap().to_owned();
+        let text = |span: Span| {
+            str::from_utf8(span.slice(text.as_bytes()))
+                .unwrap()
+                .to_owned()
+        };
         found.iter().map(|f| (f.meaning, text(f.span))).collect()
     }
 

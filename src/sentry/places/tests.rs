@@ -3,7 +3,7 @@
 use super::*;
 
 fn texts<'t>(text: &'t str, found: &[Found]) -> Vec<(Meaning, &'t str)> {
-    let text = |span: Span| str::from_utf8(span.of(text.as_bytes())).unwrap();
+    let text = |span: Span| str::from_utf8(span.slice(text.as_bytes())).unwrap();
     found.iter().map(|f| (f.meaning, text(f.span))).collect()
 }
 
@@ -79,7 +79,7 @@ fn entries_are_those_of_a_container() {
     let found = taken_apart(text, 3).unwrap();
     let shown: Vec<_> = found
         .iter()
-        .map(|(span, found)| (span.of(text.as_bytes()).len(), texts(text, found)))
+        .map(|(span, found)| (span.slice(text.as_bytes()).len(), texts(text, found)))
         .collect();
     assert_eq!(
         shown,
