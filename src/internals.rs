@@ -68,7 +68,7 @@ pub mod sentry {
         pub use crate::sentry::dsn::{Origin, Scheme, key_in_text};
     }
     pub mod edit {
-        pub use crate::sentry::edit::{EDITS_MAX, Edit, Put};
+        pub use crate::sentry::edit::{EDITS_MAX, Edit, Replacement};
     }
     pub mod endpoint {
         pub use crate::sentry::endpoint::{

@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::sentry::auth::{self, AuthField};
-use sentry_mirror::internals::sentry::edit::Put;
+use sentry_mirror::internals::sentry::edit::Replacement;
 use sentry_mirror::internals::sentry::endpoint::{self, Endpoint};
 use sentry_mirror::internals::span::Span;
 use sentry_mirror_fuzz::check_edits;
@@ -41,12 +41,12 @@ fuzz_target!(|data: &[u8]| {
     edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
     if let Ok(found) = found {
         check_edits(&edits, 0..data.len());
-        let is_key = |put| {
+        let is_key = |replacement| {
             matches!(
-                put,
-                Put::Key | Put::KeyParameter | Put::BasicCredentials { .. }
+                replacement,
+                Replacement::Key | Replacement::KeyParameter | Replacement::BasicCredentials { .. }
             )
         };
-        assert!(found.is_none() || edits.iter().any(|edit| is_key(edit.put)));
+        assert!(found.is_none() || edits.iter().any(|edit| is_key(edit.replacement)));
     }
 });

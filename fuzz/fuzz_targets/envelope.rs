@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::internals::sentry::edit::{Edit, Put};
+use sentry_mirror::internals::sentry::edit::{Edit, Replacement};
 use sentry_mirror::internals::sentry::envelope::{self, EnvelopeError, EnvelopeHeader};
 use sentry_mirror::internals::span::Span;
 use sentry_mirror_fuzz::{check_edits, outbounds};
@@ -24,9 +24,9 @@ fuzz_target!(|data: &[u8]| {
     };
     check_edits(&edits, 0..header.end);
     for outbound in outbounds() {
-        let text = |put| match put {
-            Put::Dsn => outbound.dsn.as_str(),
-            Put::TraceKey => outbound.key.as_str(),
+        let text = |replacement| match replacement {
+            Replacement::Dsn => outbound.dsn.as_str(),
+            Replacement::TraceKey => outbound.key.as_str(),
             other => panic!("{other:?} in an envelope"),
         };
         let edited = splice(data, &edits, text);
@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(edited[again.end..], data[header.end..]);
         assert_eq!(sites.len(), edits.len());
         for site in &sites {
-            assert_eq!(site.span.slice(&edited), text(site.put).as_bytes());
+            assert_eq!(site.span.slice(&edited), text(site.replacement).as_bytes());
         }
         let event_id =
             |header: EnvelopeHeader, body| header.event_id.map(|id| id.slice(body).to_vec());
@@ -82,12 +82,12 @@ fn compare_with_serde(data: &[u8], scanned: &Result<EnvelopeHeader, EnvelopeErro
 }
 
 /// `source` with the text of each edit in its place.
-fn splice<'o>(source: &[u8], edits: &[Edit], text: impl Fn(Put) -> &'o str) -> Vec<u8> {
+fn splice<'o>(source: &[u8], edits: &[Edit], text: impl Fn(Replacement) -> &'o str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut copied = 0;
-    for Edit { span, put } in edits {
+    for Edit { span, replacement } in edits {
         out.extend_from_slice(Span::new(copied, span.start).slice(source));
-        out.extend_from_slice(text(*put).as_bytes());
+        out.extend_from_slice(text(*replacement).as_bytes());
         copied = span.end;
     }
     out.extend_from_slice(&source[copied..]);

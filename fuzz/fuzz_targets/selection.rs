@@ -313,10 +313,10 @@ impl Request {
         assert_eq!(left.len(), count);
         let mut before = self.inventory.parts.iter();
         for item in &left {
-            assert!(
-                before.any(|part| item.payload.slice(whole) == part.payload.slice(&self.body)
-                    || item.payload.len() < part.payload.len())
-            );
+            assert!(before.any(
+                |part| item.payload.slice(whole) == part.payload.slice(&self.body)
+                    || item.payload.len() < part.payload.len()
+            ));
         }
     }
 

@@ -17,7 +17,7 @@ use crate::http::line;
 use crate::mirror::portion::Portion;
 use crate::mirror::routes::{Outbound, Route};
 use crate::sentry::auth;
-use crate::sentry::edit::{EDITS_MAX, Edit, Put};
+use crate::sentry::edit::{EDITS_MAX, Edit, Replacement};
 use crate::sentry::spelling::Credential;
 use crate::span::Span;
 use crate::upstream::exchange::Request;
@@ -110,7 +110,7 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
     if head.version != Version::Http11 {
         edits.push(Edit {
             span: head.version_span,
-            put: Put::Version,
+            replacement: Replacement::Version,
         });
     }
     let listed = listed_by_connection(head, buffer);
@@ -141,7 +141,7 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
             FieldName::Host => {
                 edits.push(Edit {
                     span: field.value,
-                    put: Put::Host,
+                    replacement: Replacement::Host,
                 });
                 false
             }
@@ -173,7 +173,7 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
         if is_dropped {
             edits.push(Edit {
                 span: field.line,
-                put: Put::Nothing,
+                replacement: Replacement::Nothing,
             });
         }
     }
@@ -207,11 +207,11 @@ pub fn edit_strays(
         }
     }
     if let Some(key) = &route.key {
-        edit_spellings(head, buffer, key, Put::Key, edits)?;
+        edit_spellings(head, buffer, key, Replacement::Key, edits)?;
     }
     if let Some(secret) = &route.secret {
         // Left out, it could leave a key of what stands around it.
-        edit_spellings(head, buffer, secret, Put::Key, edits)?;
+        edit_spellings(head, buffer, secret, Replacement::Key, edits)?;
     }
     if edits.len() != known {
         edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
@@ -230,7 +230,8 @@ fn empty_coded(
     let mut credentials = route.key.iter().chain(&route.secret);
     let mut own = edits.iter().filter(|edit| overlap(edit.span, value));
     let is_replaced = own.clone().any(|edit| {
-        matches!(edit.put, Put::BasicCredentials { .. }) || is_within(value, edit.span)
+        matches!(edit.replacement, Replacement::BasicCredentials { .. })
+            || is_within(value, edit.span)
     });
     if is_replaced || !credentials.any(|credential| auth::encodes(value.slice(buffer), credential))
     {
@@ -242,7 +243,7 @@ fn empty_coded(
     }
     edits.push(Edit {
         span: value,
-        put: Put::Nothing,
+        replacement: Replacement::Nothing,
     });
     Ok(())
 }
@@ -255,7 +256,7 @@ fn edit_spellings(
     head: &RequestHead,
     buffer: &[u8],
     credential: &Credential,
-    put: Put,
+    replacement: Replacement,
     edits: &mut Vec<Edit>,
 ) -> Result<(), Stray> {
     let text = buffer.get(..head.len).unwrap_or(buffer);
@@ -270,7 +271,7 @@ fn edit_spellings(
         if !is_in_text || edits.iter().any(overlaps) || edits.len() >= STRAY_EDITS_MAX {
             return Err(Stray);
         }
-        edits.push(Edit { span, put });
+        edits.push(Edit { span, replacement });
         Ok(())
     })
 }
@@ -301,11 +302,11 @@ fn edit_line_ends(head: &RequestHead, buffer: &[u8], edits: &mut Vec<Edit>) {
     for line in lines {
         let is_dropped = edits
             .iter()
-            .any(|edit| edit.span == line && edit.put == Put::Nothing);
+            .any(|edit| edit.span == line && edit.replacement == Replacement::Nothing);
         if !is_dropped && !line.slice(buffer).ends_with(b"\r\n") {
             edits.push(Edit {
                 span: Span::new(line.end - 1, line.end),
-                put: Put::LineEnd,
+                replacement: Replacement::LineEnd,
             });
         }
     }
@@ -437,7 +438,7 @@ impl Original<'_> {
         self.body_edits
             .iter()
             .fold(self.body.len(), |length, edit| {
-                length - edit.span.len() + self.replacement(edit.put, outbound).len()
+                length - edit.span.len() + self.replacement_text(edit.replacement, outbound).len()
             })
     }
 
@@ -454,9 +455,9 @@ impl Original<'_> {
         for edit in edits {
             debug_assert!(edit.span.start >= copied, "edits overlap: {edits:?}");
             out.extend_from_slice(source.get(copied..edit.span.start).unwrap_or_default());
-            match edit.put {
-                Put::Nothing => {}
-                Put::SecretParameter { value } => {
+            match edit.replacement {
+                Replacement::Nothing => {}
+                Replacement::SecretParameter { value } => {
                     if let Some(secret) = &outbound.secret {
                         out.extend_from_slice(
                             Span::new(edit.span.start, value.start).slice(source),
@@ -465,33 +466,35 @@ impl Original<'_> {
                         out.extend_from_slice(Span::new(value.end, edit.span.end).slice(source));
                     }
                 }
-                put => out.extend_from_slice(self.replacement(put, outbound).as_bytes()),
+                replacement => {
+                    out.extend_from_slice(self.replacement_text(replacement, outbound).as_bytes())
+                }
             }
             copied = edit.span.end;
         }
         out.extend_from_slice(source.get(copied..range.end).unwrap_or_default());
     }
 
-    fn replacement<'o>(&'o self, put: Put, outbound: &'o Outbound) -> &'o str {
-        match put {
+    fn replacement_text<'o>(&'o self, replacement: Replacement, outbound: &'o Outbound) -> &'o str {
+        match replacement {
             // The secret needs the bytes around it; `splice` sees to it.
-            Put::Nothing | Put::SecretParameter { .. } => "",
-            Put::Key => &outbound.key,
-            Put::KeyParameter => &outbound.key_parameter,
-            Put::BasicCredentials { with_secret: true } => &outbound.basic_with_secret,
-            Put::BasicCredentials { with_secret: false } => &outbound.basic,
-            Put::Project => &outbound.project,
-            Put::PathPrefix => &outbound.path_prefix,
-            Put::EnvelopePath => &outbound.envelope_path,
-            Put::Host => &outbound.host,
-            Put::Dsn => &outbound.dsn,
-            Put::PublicDsn => &outbound.public_dsn,
-            Put::TraceKey => self
+            Replacement::Nothing | Replacement::SecretParameter { .. } => "",
+            Replacement::Key => &outbound.key,
+            Replacement::KeyParameter => &outbound.key_parameter,
+            Replacement::BasicCredentials { with_secret: true } => &outbound.basic_with_secret,
+            Replacement::BasicCredentials { with_secret: false } => &outbound.basic,
+            Replacement::Project => &outbound.project,
+            Replacement::PathPrefix => &outbound.path_prefix,
+            Replacement::EnvelopePath => &outbound.envelope_path,
+            Replacement::Host => &outbound.host,
+            Replacement::Dsn => &outbound.dsn,
+            Replacement::PublicDsn => &outbound.public_dsn,
+            Replacement::TraceKey => self
                 .trace_route
                 .and_then(|route| route.outbound_at(outbound.origin))
                 .map_or(&outbound.key, |other| &other.key),
-            Put::Version => "HTTP/1.1",
-            Put::LineEnd => "\r\n",
+            Replacement::Version => "HTTP/1.1",
+            Replacement::LineEnd => "\r\n",
         }
     }
 }

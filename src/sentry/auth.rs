@@ -21,7 +21,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use memchr::{memchr, memchr_iter, memmem};
 
 use super::dsn;
-use super::edit::{EDITS_MAX, Edit, Put};
+use super::edit::{EDITS_MAX, Edit, Replacement};
 use super::parameters::{Parameter, Syntax, decimal, form_decode, parameters};
 use super::spelling::{Credential, names_credential};
 use crate::span::Span;
@@ -188,7 +188,7 @@ pub fn find_in_dsn_parameter(head: &[u8], query: Span, edits: &mut Vec<Edit>) ->
         if !parameter.is_bare && *form_decode(name.slice(head)) == *b"dsn" {
             edits.push(Edit {
                 span: value,
-                put: Put::PublicDsn,
+                replacement: Replacement::PublicDsn,
             });
             found = dsn::key_in_text(&form_decode(value.slice(head))).map(|key| FoundKey {
                 source: Source::Query,
@@ -197,7 +197,7 @@ pub fn find_in_dsn_parameter(head: &[u8], query: Span, edits: &mut Vec<Edit>) ->
         } else if names_credential(parameter.whole.slice(head)) {
             edits.push(Edit {
                 span: removal(parameter, head, query, is_first_kept),
-                put: Put::Nothing,
+                replacement: Replacement::Nothing,
             });
             continue;
         }
@@ -262,8 +262,8 @@ fn read_list(
             b"sentry_secret" if !parameter.is_bare => {
                 let span = removal(parameter, head, list, is_first_kept);
                 let value = parameter.value;
-                let put = Put::SecretParameter { value };
-                edits.push(Edit { span, put });
+                let replacement = Replacement::SecretParameter { value };
+                edits.push(Edit { span, replacement });
                 continue;
             }
             b"sentry_key" if !parameter.is_bare => {
@@ -274,7 +274,7 @@ fn read_list(
             name if hides_credential(head, parameter, name) => {
                 edits.push(Edit {
                     span: removal(parameter, head, list, is_first_kept),
-                    put: Put::Nothing,
+                    replacement: Replacement::Nothing,
                 });
                 continue;
             }
@@ -325,7 +325,7 @@ fn edit_unread_query(head: &[u8], query: Span, edits: &mut Vec<Edit>) -> Result<
         check_count(edits)?;
         edits.push(Edit {
             span: removal(parameter, head, query, is_first_kept),
-            put: Put::Nothing,
+            replacement: Replacement::Nothing,
         });
     }
     Ok(())
@@ -346,7 +346,9 @@ fn edit_unread_list(head: &[u8], value: Span, list: Span, edits: &mut Vec<Edit>)
     let becomes_readable = !is_visible(value.slice(head)) && kept.all(is_visible);
     let count = |name| memmem::find_iter(list.slice(head), name).count();
     let named = count(b"sentry_key".as_slice()) + count(b"sentry_secret".as_slice());
-    let hides = own.iter().any(|edit| edit.put == Put::Nothing);
+    let hides = own
+        .iter()
+        .any(|edit| edit.replacement == Replacement::Nothing);
     if becomes_readable || hides || named != own.len() {
         edits.truncate(before);
         edits.push(emptied(value));
@@ -357,7 +359,7 @@ fn edit_unread_list(head: &[u8], value: Span, list: Span, edits: &mut Vec<Edit>)
 fn emptied(value: Span) -> Edit {
     Edit {
         span: value,
-        put: Put::Nothing,
+        replacement: Replacement::Nothing,
     }
 }
 
@@ -369,7 +371,7 @@ fn spell_out(head: &[u8], parameter: Parameter, edits: &mut [Edit]) {
     }
     if let Some(edit) = edits.last_mut() {
         edit.span.start = parameter.name.start;
-        edit.put = Put::KeyParameter;
+        edit.replacement = Replacement::KeyParameter;
     }
 }
 
@@ -394,7 +396,7 @@ fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> 
             true => value,
             false => span,
         },
-        put: Put::Key,
+        replacement: Replacement::Key,
     });
     match syntax.decode(span.slice(head)) {
         Cow::Borrowed(_) => KeyText::Written(span),
@@ -416,8 +418,8 @@ fn read_basic(head: &[u8], value: Span, edits: &mut Vec<Edit>) -> Option<KeyText
     str::from_utf8(&credentials).ok()?;
     let colon = memchr(b':', &credentials).filter(|colon| *colon > 0)?;
     let with_secret = colon + 1 < credentials.len();
-    let put = Put::BasicCredentials { with_secret };
-    edits.push(Edit { span, put });
+    let replacement = Replacement::BasicCredentials { with_secret };
+    edits.push(Edit { span, replacement });
     credentials.truncate(colon);
     if let Some(dot) = memchr(b'.', &credentials) {
         credentials.truncate(dot);

@@ -1,7 +1,7 @@
 //! What has to change in a request, without saying yet into what.
 //!
 //! A request is mirrored by copying its bytes with some places replaced. Each such place is an
-//! [`Edit`]: a span and a [`Put`], the meaning of what goes there. The same list of edits serves
+//! [`Edit`]: a span and a [`Replacement`], the meaning of what goes there. The same list of edits serves
 //! every outbound of a route; `mirror::rewrite` turns it into bytes for one of them.
 
 use crate::span::Span;
@@ -17,12 +17,12 @@ pub struct Edit {
     /// The bytes to replace; empty where something is inserted.
     pub span: Span,
     /// What goes in their place.
-    pub put: Put,
+    pub replacement: Replacement,
 }
 
 /// What replaces the bytes of an [`Edit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Put {
+pub enum Replacement {
     /// Nothing: the bytes are left out.
     Nothing,
     /// The outbound's public key.

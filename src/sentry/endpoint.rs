@@ -18,7 +18,7 @@ pub(super) use answer::is_json;
 use memchr::{memchr, memchr3, memmem};
 
 use super::auth::is_source;
-use super::edit::{EDITS_MAX, Edit, Put};
+use super::edit::{EDITS_MAX, Edit, Replacement};
 use super::parameters::{decimal, form_decode, percent_decode};
 use crate::span::Span;
 
@@ -137,9 +137,9 @@ pub struct Target {
 /// Reads a request target, in origin form or absolute form (RFC 9112 section 3.2), and pushes the
 /// edits of its path.
 ///
-/// These are, in order: [`Put::PathPrefix`] over all that stands before the `/api/` that counts,
-/// [`Put::Project`] over the project id, and [`Put::Nothing`] over repeated slashes in between; for
-/// a tunnel it is [`Put::EnvelopePath`] over the whole target. They end with the last that [`EDITS_MAX`]
+/// These are, in order: [`Replacement::PathPrefix`] over all that stands before the `/api/` that counts,
+/// [`Replacement::Project`] over the project id, and [`Replacement::Nothing`] over repeated slashes in between; for
+/// a tunnel it is [`Replacement::EnvelopePath`] over the whole target. They end with the last that [`EDITS_MAX`]
 /// allows.
 pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target {
     let path = path(head, target);
@@ -169,7 +169,7 @@ pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target 
 pub fn edit_tunnel(target: Span, edits: &mut Vec<Edit>) {
     edits.push(Edit {
         span: target,
-        put: Put::EnvelopePath,
+        replacement: Replacement::EnvelopePath,
     });
 }
 
@@ -307,13 +307,13 @@ fn edit_path(
 ) -> Tail {
     edits.push(Edit {
         span: Span::new(target.start, api.span.start.saturating_sub(1)),
-        put: Put::PathPrefix,
+        replacement: Replacement::PathPrefix,
     });
     let fold_slashes = |edits: &mut Vec<Edit>, from: usize, to: usize| {
         if to > from + 1 && edits.len() < EDITS_MAX {
             edits.push(Edit {
                 span: Span::new(from + 1, to),
-                put: Put::Nothing,
+                replacement: Replacement::Nothing,
             });
         }
     };
@@ -324,7 +324,7 @@ fn edit_path(
         if api.project == Some(segment) {
             edits.push(Edit {
                 span: segment,
-                put: Put::Project,
+                replacement: Replacement::Project,
             });
         }
         if let Some(slot) = tail.get_mut(index) {

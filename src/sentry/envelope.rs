@@ -15,7 +15,7 @@ use std::fmt;
 
 use memchr::{memchr, memchr2};
 
-use super::edit::{Edit, Put};
+use super::edit::{Edit, Replacement};
 use super::parameters::hex_digit;
 use crate::span::Span;
 
@@ -72,8 +72,8 @@ impl fmt::Display for EnvelopeError {
 
 impl std::error::Error for EnvelopeError {}
 
-/// Reads the header at the start of `body` and pushes a [`Put::Dsn`] for every `dsn` and a
-/// [`Put::TraceKey`] for every `public_key` of a `trace`, in the order of their positions.
+/// Reads the header at the start of `body` and pushes a [`Replacement::Dsn`] for every `dsn` and a
+/// [`Replacement::TraceKey`] for every `public_key` of a `trace`, in the order of their positions.
 ///
 /// Values that are not strings are left alone: `null` means that there is none, anything else is
 /// refused by every server. An error pushes nothing.
@@ -179,13 +179,14 @@ fn scan_header(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, Env
     scanner.object(|scanner, name| {
         let value = scanner.next_token()?;
         match (name, value) {
-            (b"dsn", b'"') => header.dsn = Some(scanner.string_to_edit(Put::Dsn, edits)?),
+            (b"dsn", b'"') => header.dsn = Some(scanner.string_to_edit(Replacement::Dsn, edits)?),
             (b"event_id", b'"') => header.event_id = Some(scanner.string()?),
             (b"trace", b'{') => scanner.members(|scanner, name| {
                 let value = scanner.next_token()?;
                 match (name, value) {
                     (b"public_key", b'"') => {
-                        header.trace_key = Some(scanner.string_to_edit(Put::TraceKey, edits)?);
+                        header.trace_key =
+                            Some(scanner.string_to_edit(Replacement::TraceKey, edits)?);
                         Ok(())
                     }
                     _ => scanner.skip_value(Scanner::NESTING_MAX - 2),
@@ -295,12 +296,16 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    fn string_to_edit(&mut self, put: Put, edits: &mut Vec<Edit>) -> Result<Span, EnvelopeError> {
+    fn string_to_edit(
+        &mut self,
+        replacement: Replacement,
+        edits: &mut Vec<Edit>,
+    ) -> Result<Span, EnvelopeError> {
         if edits.len() >= EDITS_MAX {
             return Err(EnvelopeError::TooMany);
         }
         let span = self.string()?;
-        edits.push(Edit { span, put });
+        edits.push(Edit { span, replacement });
         Ok(span)
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Config;
-use crate::sentry::edit::Put;
+use crate::sentry::edit::Replacement;
 use crate::sentry::envelope;
 use crate::sentry::sampling::Chance;
 
@@ -151,11 +151,14 @@ fn the_rate_of_the_trace_is_multiplied_and_the_edits_move_along() {
         assert_eq!(text, body(expected, items), "{options}");
         let replaced: Vec<_> = edits
             .iter()
-            .map(|edit| (edit.put, &text[edit.span.start..edit.span.end]))
+            .map(|edit| (edit.replacement, &text[edit.span.start..edit.span.end]))
             .collect();
         assert_eq!(
             replaced,
-            [(Put::Dsn, "http://a@m/1"), (Put::TraceKey, "a")],
+            [
+                (Replacement::Dsn, "http://a@m/1"),
+                (Replacement::TraceKey, "a")
+            ],
             "{options}"
         );
     }

@@ -66,21 +66,21 @@ fn rewrite(head: &[u8], edits: &[Edit], secret: Option<&str>) -> String {
     for edit in edits {
         assert!(at <= edit.span.start, "overlapping edits: {edits:?}");
         out.extend_from_slice(&head[at..edit.span.start]);
-        match (edit.put, secret) {
-            (Put::Key, _) => out.extend_from_slice(b"OUT"),
-            (Put::PublicDsn, _) => out.extend_from_slice(b"https://OUT@out/1"),
-            (Put::SecretParameter { value }, Some(secret)) => {
+        match (edit.replacement, secret) {
+            (Replacement::Key, _) => out.extend_from_slice(b"OUT"),
+            (Replacement::PublicDsn, _) => out.extend_from_slice(b"https://OUT@out/1"),
+            (Replacement::SecretParameter { value }, Some(secret)) => {
                 out.extend_from_slice(&head[edit.span.start..value.start]);
                 out.extend_from_slice(secret.as_bytes());
                 out.extend_from_slice(&head[value.end..edit.span.end]);
             }
-            (Put::SecretParameter { .. }, None) | (Put::Nothing, _) => {}
-            (Put::KeyParameter, _) => out.extend_from_slice(b"sentry_key=OUT"),
-            (Put::BasicCredentials { with_secret }, secret) => {
+            (Replacement::SecretParameter { .. }, None) | (Replacement::Nothing, _) => {}
+            (Replacement::KeyParameter, _) => out.extend_from_slice(b"sentry_key=OUT"),
+            (Replacement::BasicCredentials { with_secret }, secret) => {
                 let secret = secret.filter(|_| with_secret).unwrap_or_default();
                 out.extend_from_slice(STANDARD.encode(format!("OUT:{secret}")).as_bytes());
             }
-            (put, _) => panic!("unexpected {put:?}"),
+            (other, _) => panic!("unexpected {other:?}"),
         }
         at = edit.span.end;
     }
@@ -447,9 +447,9 @@ fn basic_credentials() {
         let request = Request::default().field(Authorization, &value);
         let (found, edits) = request.find();
         assert_eq!(found, Ok(key.map(|key| (Source::Basic, key.into()))));
-        let put = Put::BasicCredentials { with_secret };
+        let replacement = Replacement::BasicCredentials { with_secret };
         let span = Span::new("\nBasic ".len(), value.len() + 1);
-        let expected = key.map(|_| Edit { span, put });
+        let expected = key.map(|_| Edit { span, replacement });
         assert_eq!(edits, Vec::from_iter(expected), "{user_info}");
     }
     for value in [
@@ -603,7 +603,7 @@ proptest! {
         read_key(value.as_bytes(), span, Syntax::Query, &mut edits);
         let dots = [value.find('.'), value.to_lowercase().find("%2e")];
         let end = dots.into_iter().flatten().min().unwrap_or(value.len());
-        prop_assert_eq!(edits, [Edit { span: Span::new(0, end), put: Put::Key }]);
+        prop_assert_eq!(edits, [Edit { span: Span::new(0, end), replacement: Replacement::Key }]);
     }
 
     #[test]

@@ -15,12 +15,12 @@ fn read(target: &str) -> (Target, String, Span) {
         assert!(at <= edit.span.start, "out of order");
         assert!(edit.span.end <= span.end, "outside of the target");
         out.extend_from_slice(&head.as_bytes()[at..edit.span.start]);
-        out.extend_from_slice(match edit.put {
-            Put::PathPrefix => b"/out",
-            Put::Project => b"7",
-            Put::EnvelopePath => b"/out/api/7/envelope/",
-            Put::Nothing => b"",
-            put => panic!("unexpected {put:?}"),
+        out.extend_from_slice(match edit.replacement {
+            Replacement::PathPrefix => b"/out",
+            Replacement::Project => b"7",
+            Replacement::EnvelopePath => b"/out/api/7/envelope/",
+            Replacement::Nothing => b"",
+            other => panic!("unexpected {other:?}"),
         });
         at = edit.span.end;
     }

@@ -17,10 +17,10 @@ fn rewrite(body: &[u8]) -> Result<(EnvelopeHeader, Vec<u8>), EnvelopeError> {
         assert!(at <= edit.span.start, "out of order");
         assert!(edit.span.end < header.end, "outside of the header");
         out.extend_from_slice(&body[at..edit.span.start]);
-        out.extend_from_slice(match edit.put {
-            Put::Dsn => b"OUT_DSN",
-            Put::TraceKey => b"OUT_KEY",
-            put => panic!("unexpected {put:?}"),
+        out.extend_from_slice(match edit.replacement {
+            Replacement::Dsn => b"OUT_DSN",
+            Replacement::TraceKey => b"OUT_KEY",
+            other => panic!("unexpected {other:?}"),
         });
         at = edit.span.end;
     }
