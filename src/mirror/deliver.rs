@@ -30,7 +30,7 @@ use crate::observe::label::Label;
 use crate::observe::words;
 use crate::panics::caught;
 use crate::sentry::category::Category;
-use crate::sentry::endpoint::{Endpoint, Shape};
+use crate::sentry::endpoint::{CannedResponse, Endpoint};
 use crate::sentry::rate_limits::RateLimit;
 use crate::upstream::exchange::{Failure, Request};
 use crate::upstream::pool::{Room, Upstream};
@@ -196,7 +196,7 @@ impl<K: 'static> FanOut<K> {
         policy: ReplyPolicy,
         patience: Duration,
         expected: Expected,
-        success: impl FnOnce() -> Shape,
+        success: impl FnOnce() -> CannedResponse,
     ) -> Reply {
         let deadline = self.started + patience;
         let decided = pin!(poll_fn(|context| self.poll_decided(policy, context)));

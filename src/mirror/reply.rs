@@ -16,7 +16,7 @@ use crate::mirror::media;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::verdict::{Outcome, Verdict};
 use crate::observe::moment::HttpDate;
-use crate::sentry::endpoint::{Endpoint, Shape};
+use crate::sentry::endpoint::{CannedResponse, Endpoint};
 use crate::sentry::rate_limits::{self, RateLimit};
 use crate::upstream::exchange::Failure;
 use crate::upstream::response::{Response, Share};
@@ -141,7 +141,7 @@ impl Reply {
     pub(crate) fn verdict(
         verdict: Verdict,
         outcomes: &[Option<Outcome>],
-        circumstances: Circumstances<impl FnOnce() -> Shape>,
+        circumstances: Circumstances<impl FnOnce() -> CannedResponse>,
     ) -> Reply {
         let common_limits = &circumstances.common_limits;
         match verdict {
@@ -259,7 +259,7 @@ impl Reply {
     fn answer(
         response: &Response,
         is_strict: bool,
-        circumstances: Circumstances<impl FnOnce() -> Shape>,
+        circumstances: Circumstances<impl FnOnce() -> CannedResponse>,
     ) -> Reply {
         let is_accepted = (200..300).contains(&response.status);
         let is_misleading = response.status != 200 || !is_object(&response.body);
@@ -289,11 +289,11 @@ impl Reply {
         }
     }
 
-    fn success(shape: Shape) -> Reply {
-        let reply = Reply::empty(shape.status);
-        match shape.content_type {
+    fn success(canned: CannedResponse) -> Reply {
+        let reply = Reply::empty(canned.status);
+        match canned.content_type {
             Some(content_type) => {
-                reply.with_body(content_type, Bytes::from(shape.body.into_owned()))
+                reply.with_body(content_type, Bytes::from(canned.body.into_owned()))
             }
             None => reply,
         }

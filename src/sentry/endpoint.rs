@@ -13,7 +13,7 @@
 
 mod answer;
 
-pub(crate) use answer::Shape;
+pub(crate) use answer::CannedResponse;
 pub(super) use answer::is_json;
 use memchr::{memchr, memchr3, memmem};
 

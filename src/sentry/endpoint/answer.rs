@@ -11,7 +11,7 @@ use super::Endpoint;
 
 /// The parts of an answer that depend on the endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct CannedResponse {
     /// The status code.
     pub status: u16,
     /// The value of `Content-Type`, where there is a body.
@@ -20,34 +20,34 @@ pub struct Shape {
     pub body: Cow<'static, [u8]>,
 }
 
-impl Shape {
-    const fn new(status: u16, content_type: &'static str, body: &'static [u8]) -> Shape {
-        Shape {
+impl CannedResponse {
+    const fn new(status: u16, content_type: &'static str, body: &'static [u8]) -> CannedResponse {
+        CannedResponse {
             status,
             content_type: Some(content_type),
             body: Cow::Borrowed(body),
         }
     }
 
-    const fn empty(status: u16) -> Shape {
-        Shape {
+    const fn empty(status: u16) -> CannedResponse {
+        CannedResponse {
             status,
             content_type: None,
             body: Cow::Borrowed(b""),
         }
     }
 
-    fn json_id(event_id: Option<[u8; 32]>) -> Shape {
-        let mut shape = Shape::new(200, "application/json", b"{}");
+    fn json_id(event_id: Option<[u8; 32]>) -> CannedResponse {
+        let mut response = CannedResponse::new(200, "application/json", b"{}");
         if let Some(id) = event_id {
-            shape.body = [b"{\"id\":\"", &id[..], b"\"}"].concat().into();
+            response.body = [b"{\"id\":\"", &id[..], b"\"}"].concat().into();
         }
-        shape
+        response
     }
 
     /// A hyphenated UUID. Uploaders only log it; where the request names no event, only an upstream
     /// could know the id, so it is the nil UUID rather than one that leads nowhere.
-    fn text_id(event_id: Option<[u8; 32]>) -> Shape {
+    fn text_id(event_id: Option<[u8; 32]>) -> CannedResponse {
         let mut uuid = Vec::with_capacity(36);
         for (index, digit) in event_id.unwrap_or([b'0'; 32]).into_iter().enumerate() {
             if matches!(index, 8 | 12 | 16 | 20) {
@@ -55,9 +55,9 @@ impl Shape {
             }
             uuid.push(digit);
         }
-        Shape {
+        CannedResponse {
             body: uuid.into(),
-            ..Shape::new(200, "text/plain", b"")
+            ..CannedResponse::new(200, "text/plain", b"")
         }
     }
 }
@@ -103,24 +103,26 @@ impl Endpoint {
         method: &[u8],
         event_id: Option<&[u8]>,
         request_content_type: Option<&[u8]>,
-    ) -> Shape {
+    ) -> CannedResponse {
         let event_id = event_id.and_then(normalize);
         match self {
-            Endpoint::Store if method != b"POST" => Shape::new(200, "image/gif", PIXEL),
-            Endpoint::Envelope | Endpoint::Tunnel | Endpoint::Store => Shape::json_id(event_id),
-            Endpoint::Minidump | Endpoint::Unreal => Shape::text_id(event_id),
+            Endpoint::Store if method != b"POST" => CannedResponse::new(200, "image/gif", PIXEL),
+            Endpoint::Envelope | Endpoint::Tunnel | Endpoint::Store => {
+                CannedResponse::json_id(event_id)
+            }
+            Endpoint::Minidump | Endpoint::Unreal => CannedResponse::text_id(event_id),
             Endpoint::OtlpTraces | Endpoint::OtlpLogs => match request_content_type {
-                Some(value) if is_json(value) => Shape::json_id(None),
-                Some(_) | None => Shape::new(200, "application/x-protobuf", b""),
+                Some(value) if is_json(value) => CannedResponse::json_id(None),
+                Some(_) | None => CannedResponse::new(200, "application/x-protobuf", b""),
             },
             Endpoint::Security | Endpoint::Nel | Endpoint::Playstation | Endpoint::ErrorPage => {
-                Shape::empty(200)
+                CannedResponse::empty(200)
             }
-            Endpoint::Attachments => Shape::empty(201),
-            Endpoint::Cron | Endpoint::VercelLogs => Shape::empty(202),
-            Endpoint::Upload if method == b"POST" => Shape::empty(201),
-            Endpoint::Upload => Shape::empty(204),
-            Endpoint::Generic => Shape::json_id(None),
+            Endpoint::Attachments => CannedResponse::empty(201),
+            Endpoint::Cron | Endpoint::VercelLogs => CannedResponse::empty(202),
+            Endpoint::Upload if method == b"POST" => CannedResponse::empty(201),
+            Endpoint::Upload => CannedResponse::empty(204),
+            Endpoint::Generic => CannedResponse::json_id(None),
         }
     }
 }
@@ -164,33 +166,36 @@ mod tests {
                 (Some("f8f8b981960e448a87aefb58fc61541\""), "{}".to_owned()),
                 (None, "{}".to_owned()),
             ] {
-                let shape = endpoint.success(b"POST", id.map(str::as_bytes), None);
-                assert_eq!(shape.status, 200);
-                assert_eq!(shape.content_type, Some("application/json"));
-                assert_eq!(shape.body, body.as_bytes());
+                let response = endpoint.success(b"POST", id.map(str::as_bytes), None);
+                assert_eq!(response.status, 200);
+                assert_eq!(response.content_type, Some("application/json"));
+                assert_eq!(response.body, body.as_bytes());
             }
         }
     }
 
     #[test]
     fn store_by_get_is_an_image() {
-        let shape = Endpoint::Store.success(b"GET", None, None);
-        assert_eq!((shape.status, shape.content_type), (200, Some("image/gif")));
-        assert!(shape.body.starts_with(b"GIF89a\x01\0\x01\0"));
-        assert!(shape.body.ends_with(b";"));
+        let response = Endpoint::Store.success(b"GET", None, None);
+        assert_eq!(
+            (response.status, response.content_type),
+            (200, Some("image/gif"))
+        );
+        assert!(response.body.starts_with(b"GIF89a\x01\0\x01\0"));
+        assert!(response.body.ends_with(b";"));
     }
 
     #[test]
     fn crash_reports_answer_with_a_hyphenated_id() {
         for endpoint in [Endpoint::Minidump, Endpoint::Unreal] {
-            let shape = endpoint.success(b"POST", None, None);
+            let response = endpoint.success(b"POST", None, None);
             assert_eq!(
-                (shape.status, shape.content_type),
+                (response.status, response.content_type),
                 (200, Some("text/plain"))
             );
-            assert_eq!(&*shape.body, b"00000000-0000-0000-0000-000000000000");
-            let shape = endpoint.success(b"POST", Some(EVENT.as_bytes()), None);
-            assert_eq!(shape.body, HYPHENATED.to_lowercase().as_bytes());
+            assert_eq!(&*response.body, b"00000000-0000-0000-0000-000000000000");
+            let response = endpoint.success(b"POST", Some(EVENT.as_bytes()), None);
+            assert_eq!(response.body, HYPHENATED.to_lowercase().as_bytes());
         }
     }
 
@@ -207,32 +212,35 @@ mod tests {
                 (Some("application/x-protobuf"), "application/x-protobuf", ""),
                 (None, "application/x-protobuf", ""),
             ] {
-                let shape = endpoint.success(b"POST", None, sent.map(str::as_bytes));
-                assert_eq!(shape, Shape::new(200, content_type, body.as_bytes()));
+                let response = endpoint.success(b"POST", None, sent.map(str::as_bytes));
+                assert_eq!(
+                    response,
+                    CannedResponse::new(200, content_type, body.as_bytes())
+                );
             }
         }
     }
 
     #[test]
     fn the_other_endpoints() {
-        for (endpoint, method, shape) in [
-            (Endpoint::Security, "POST", Shape::empty(200)),
-            (Endpoint::Nel, "POST", Shape::empty(200)),
-            (Endpoint::Playstation, "POST", Shape::empty(200)),
-            (Endpoint::ErrorPage, "GET", Shape::empty(200)),
-            (Endpoint::Attachments, "POST", Shape::empty(201)),
-            (Endpoint::Cron, "GET", Shape::empty(202)),
-            (Endpoint::VercelLogs, "POST", Shape::empty(202)),
-            (Endpoint::Upload, "POST", Shape::empty(201)),
-            (Endpoint::Upload, "PATCH", Shape::empty(204)),
+        for (endpoint, method, response) in [
+            (Endpoint::Security, "POST", CannedResponse::empty(200)),
+            (Endpoint::Nel, "POST", CannedResponse::empty(200)),
+            (Endpoint::Playstation, "POST", CannedResponse::empty(200)),
+            (Endpoint::ErrorPage, "GET", CannedResponse::empty(200)),
+            (Endpoint::Attachments, "POST", CannedResponse::empty(201)),
+            (Endpoint::Cron, "GET", CannedResponse::empty(202)),
+            (Endpoint::VercelLogs, "POST", CannedResponse::empty(202)),
+            (Endpoint::Upload, "POST", CannedResponse::empty(201)),
+            (Endpoint::Upload, "PATCH", CannedResponse::empty(204)),
             (
                 Endpoint::Generic,
                 "PUT",
-                Shape::new(200, "application/json", b"{}"),
+                CannedResponse::new(200, "application/json", b"{}"),
             ),
         ] {
             let answer = endpoint.success(method.as_bytes(), Some(EVENT.as_bytes()), None);
-            assert_eq!(answer, shape, "{endpoint:?}");
+            assert_eq!(answer, response, "{endpoint:?}");
         }
     }
 }
