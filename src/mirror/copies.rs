@@ -14,7 +14,7 @@ use crate::mirror::portion::Portion;
 use crate::sentry::edit::Edit;
 use crate::sentry::envelope;
 use crate::sentry::items::{Item, items};
-use crate::sentry::places::{self, Found};
+use crate::sentry::places::{self, IdSpan};
 use crate::sentry::sampling::{id_of_copy, is_id, is_nil};
 use crate::span::Span;
 
@@ -109,8 +109,8 @@ fn search(text: &[u8], payload: Span) -> Ids {
 }
 
 /// What of `found` has to be another one in each copy.
-fn unique(text: &[u8], walked_bytes: usize, found: &[Found]) -> Ids {
-    let unique = found.iter().filter(|found| found.meaning.is_unique());
+fn unique(text: &[u8], walked_bytes: usize, found: &[IdSpan]) -> Ids {
+    let unique = found.iter().filter(|found| found.kind.is_unique());
     let spans = unique.map(|found| found.span);
     // Zeros are no id: they say that there is none, in a copy as in the original.
     let is_renamed = |span: &Span| is_id(span.slice(text)) && !is_nil(span.slice(text));

@@ -15,7 +15,7 @@ use super::category::Category;
 use super::envelope::{EnvelopeError, unescape};
 use super::items::{Item, Items, items};
 use super::monitor;
-use super::places::{self, Found, Meaning};
+use super::places::{self, IdKind, IdSpan};
 use super::sampling::{Chance, Ticket};
 use crate::span::Span;
 
@@ -147,7 +147,7 @@ impl<'b> Survey<'b> {
         if has_entries(item, part) {
             let (body, header) = (self.body, &self.header);
             let (mut ids, mut entries) = (Vec::new(), Vec::new());
-            let entry = |span, found: &[Found]| {
+            let entry = |span, found: &[IdSpan]| {
                 entries.push((span, header.ticket_of_entry(body, span, found)));
             };
             let walked = places::entries(body, part.payload, self.entries_left, &mut ids, entry);
@@ -302,12 +302,12 @@ impl Header {
         let mut found = Vec::new();
         // It was read once already; what could not be read has no ids.
         let _ = places::find(text, 0, &places::HEADER, &mut found);
-        let ticket = |meaning| ticket(text, &found, meaning);
-        let rate = found.iter().find(|f| f.meaning == Meaning::SampleRate);
+        let ticket = |kind| ticket(text, &found, kind);
+        let rate = found.iter().find(|f| f.kind == IdKind::SampleRate);
         Header {
-            trace: ticket(Meaning::TraceId),
-            replay: ticket(Meaning::ReplayId),
-            event: ticket(Meaning::EventId),
+            trace: ticket(IdKind::TraceId),
+            replay: ticket(IdKind::ReplayId),
+            event: ticket(IdKind::EventId),
             sample_rate: rate.map(|rate| rate.span),
             chance,
         }
@@ -320,43 +320,43 @@ impl Header {
         body: &[u8],
         item: &Item<'_>,
         category: Option<Category>,
-        found: &OnceCell<Vec<Found>>,
+        found: &OnceCell<Vec<IdSpan>>,
     ) -> Ticket {
-        let own = |meaning| {
+        let own = |kind| {
             let found = found.get_or_init(|| ids_of_item(body, item));
-            ticket(body, found, meaning)
+            ticket(body, found, kind)
         };
         let by_chance = || self.chance.ticket(item.payload.start);
         let special = match category {
-            Some(Category::Session) => own(Meaning::DistinctId)
-                .or_else(|| own(Meaning::SessionId))
+            Some(Category::Session) => own(IdKind::DistinctId)
+                .or_else(|| own(IdKind::SessionId))
                 .or_else(|| Some(by_chance())),
-            Some(Category::Monitor) => own(Meaning::MonitorSlug),
+            Some(Category::Monitor) => own(IdKind::MonitorSlug),
             // The recording itself names no replay, the envelope does.
-            Some(Category::Replay) => self.event.or_else(|| own(Meaning::ReplayId)),
+            Some(Category::Replay) => self.event.or_else(|| own(IdKind::ReplayId)),
             Some(Category::ClientReport | Category::MetricBucket) => Some(by_chance()),
-            _ if is_profile_chunk(&item.kind) => own(Meaning::ProfilerId),
+            _ if is_profile_chunk(&item.kind) => own(IdKind::ProfilerId),
             // As with the entries of a log: the envelope may have more than one trace.
-            _ if item.is_trace_attachment(body) => own(Meaning::TraceId),
+            _ if item.is_trace_attachment(body) => own(IdKind::TraceId),
             _ => None,
         };
         special
             .or(self.trace)
-            .or_else(|| own(Meaning::TraceId))
+            .or_else(|| own(IdKind::TraceId))
             .or(self.replay)
-            .or_else(|| own(Meaning::ReplayId))
+            .or_else(|| own(IdKind::ReplayId))
             .or(self.event)
-            .or_else(|| own(Meaning::EventId))
+            .or_else(|| own(IdKind::EventId))
             .unwrap_or_else(by_chance)
     }
 
     /// The ticket of an entry at `span`, in which the ids `found` are.
-    fn ticket_of_entry(&self, body: &[u8], span: Span, found: &[Found]) -> Ticket {
-        let own = |meaning| ticket(body, found, meaning);
-        own(Meaning::PartTraceId)
+    fn ticket_of_entry(&self, body: &[u8], span: Span, found: &[IdSpan]) -> Ticket {
+        let own = |kind| ticket(body, found, kind);
+        own(IdKind::PartTraceId)
             .or(self.trace)
             .or(self.replay)
-            .or_else(|| own(Meaning::ReplayId))
+            .or_else(|| own(IdKind::ReplayId))
             .or(self.event)
             .unwrap_or_else(|| self.chance.ticket(span.start))
     }
@@ -365,16 +365,16 @@ impl Header {
 /// What a body without an envelope around it belongs to: a JSON event, as the store endpoint takes it.
 pub(crate) fn ticket_of_event(body: &[u8], chance: Chance) -> Ticket {
     let found = ids(body, Span::new(0, body.len()));
-    let own = |meaning| ticket(body, &found, meaning);
-    own(Meaning::TraceId)
-        .or_else(|| own(Meaning::ReplayId))
-        .or_else(|| own(Meaning::EventId))
+    let own = |kind| ticket(body, &found, kind);
+    own(IdKind::TraceId)
+        .or_else(|| own(IdKind::ReplayId))
+        .or_else(|| own(IdKind::EventId))
         .unwrap_or_else(|| chance.ticket(0))
 }
 
 /// The ids in an item, as far as it is JSON. A file is somebody's, whatever it looks like: only in front of
 /// that of a trace attachment are some.
-fn ids_of_item(body: &[u8], item: &Item<'_>) -> Vec<Found> {
+fn ids_of_item(body: &[u8], item: &Item<'_>) -> Vec<IdSpan> {
     let mut found = Vec::new();
     match &*item.kind {
         b"attachment" if item.is_trace_attachment(body) => {
@@ -387,17 +387,17 @@ fn ids_of_item(body: &[u8], item: &Item<'_>) -> Vec<Found> {
 }
 
 /// The ids in a payload, as far as it is JSON.
-fn ids(body: &[u8], payload: Span) -> Vec<Found> {
+fn ids(body: &[u8], payload: Span) -> Vec<IdSpan> {
     let mut found = Vec::new();
     places::search(body, payload, &mut found);
     found
 }
 
 /// The ticket of the first value with this meaning that is an id.
-fn ticket(text: &[u8], found: &[Found], meaning: Meaning) -> Option<Ticket> {
-    let mut values = found.iter().filter(|found| found.meaning == meaning);
-    values.find_map(|value| match (meaning, unescape(value.span.slice(text))) {
-        (Meaning::MonitorSlug, slug) => (!slug.is_empty()).then(|| monitor::ticket(&slug)),
+fn ticket(text: &[u8], found: &[IdSpan], kind: IdKind) -> Option<Ticket> {
+    let mut values = found.iter().filter(|found| found.kind == kind);
+    values.find_map(|value| match (kind, unescape(value.span.slice(text))) {
+        (IdKind::MonitorSlug, slug) => (!slug.is_empty()).then(|| monitor::ticket(&slug)),
         (_, id) => Ticket::of_id(&id),
     })
 }

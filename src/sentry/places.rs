@@ -1,17 +1,17 @@
 //! Where ids and rates stand in the JSON of an envelope.
 //!
 //! Whoever samples or copies has to know to which trace, replay or session something belongs. A
-//! [`Place`] is a path of member names with a meaning at its end; [`find`] walks over a text once and
+//! [`JsonPath`] is a path of member names with a meaning at its end; [`find`] walks over a text once and
 //! notes the values at all paths that it was given. Only the places that Sentry reads are listed:
 //! the same names anywhere else are somebody's data.
 //!
 //! Of a payload that is too long to be walked over, [`search`] looks at both ends.
 
-use Meaning::{
+use IdKind::{
     DistinctId, EventId, MonitorSlug, OtherId, PartTraceId, ProfilerId, ReplayId, SampleRate,
     SessionId, TraceId,
 };
-use Place::{Elements, Members, Value};
+use JsonPath::{Elements, Members, Value};
 
 use super::envelope::{EnvelopeError, Scanner};
 use crate::span::Span;
@@ -28,7 +28,7 @@ const FOUND_MAX: usize = SEARCHED_BYTES_MAX / 32;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum IdKind {
     /// The id of the event itself, or of the one that is spoken of.
     EventId,
     /// The trace it belongs to.
@@ -51,44 +51,44 @@ pub(crate) enum Meaning {
     SampleRate,
 }
 
-impl Meaning {
+impl IdKind {
     /// Whether another occurrence of the same data must have another such value.
     pub(crate) const fn is_unique(self) -> bool {
         match self {
-            Meaning::EventId
-            | Meaning::TraceId
-            | Meaning::PartTraceId
-            | Meaning::ReplayId
-            | Meaning::ProfilerId
-            | Meaning::OtherId
-            | Meaning::SessionId => true,
-            Meaning::DistinctId | Meaning::MonitorSlug | Meaning::SampleRate => false,
+            IdKind::EventId
+            | IdKind::TraceId
+            | IdKind::PartTraceId
+            | IdKind::ReplayId
+            | IdKind::ProfilerId
+            | IdKind::OtherId
+            | IdKind::SessionId => true,
+            IdKind::DistinctId | IdKind::MonitorSlug | IdKind::SampleRate => false,
         }
     }
 }
 
 /// A value in a JSON text, or a part of the way to one.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum JsonPath {
     /// A string or a number.
-    Value(Meaning),
+    Value(IdKind),
     /// Members of an object.
-    Members(&'static [(&'static str, Place)]),
+    Members(&'static [(&'static str, JsonPath)]),
     /// All elements of an array.
-    Elements(&'static Place),
+    Elements(&'static JsonPath),
 }
 
 /// A value that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct IdSpan {
     /// What it is.
-    pub meaning: Meaning,
+    pub kind: IdKind,
     /// The content of the string, with its escapes, or the number.
     pub span: Span,
 }
 
 /// In the header of an envelope.
-pub(crate) const HEADER: Place = Members(&[
+pub(crate) const HEADER: JsonPath = Members(&[
     ("event_id", Value(EventId)),
     (
         "trace",
@@ -101,7 +101,7 @@ pub(crate) const HEADER: Place = Members(&[
 ]);
 
 /// In the payload of any item, and in the body of a store request.
-pub(crate) const PAYLOAD: Place = Members(&[
+pub(crate) const PAYLOAD: JsonPath = Members(&[
     ("event_id", Value(EventId)),
     ("trace_id", Value(TraceId)),
     ("replay_id", Value(ReplayId)),
@@ -131,13 +131,13 @@ pub(crate) const PAYLOAD: Place = Members(&[
 ]);
 
 /// In the JSON in front of the file of a trace attachment.
-const TRACE_ATTACHMENT: Place = Members(&[
+const TRACE_ATTACHMENT: JsonPath = Members(&[
     ("trace_id", Value(TraceId)),
     ("attachment_id", Value(OtherId)),
     ("attributes", ATTRIBUTES),
 ]);
 
-const CONTEXTS: Place = Members(&[
+const CONTEXTS: JsonPath = Members(&[
     (
         "trace",
         Members(&[
@@ -164,13 +164,13 @@ const CONTEXTS: Place = Members(&[
 ]);
 
 /// The event that a breadcrumb tells of.
-const BREADCRUMB: Place = Members(&[("event_id", Value(OtherId))]);
+const BREADCRUMB: JsonPath = Members(&[("event_id", Value(OtherId))]);
 
 /// The transaction that a profile is of.
-const PROFILED: Place = Members(&[("id", Value(OtherId)), ("trace_id", Value(TraceId))]);
+const PROFILED: JsonPath = Members(&[("id", Value(OtherId)), ("trace_id", Value(TraceId))]);
 
 /// In a span of a transaction.
-const SPAN: Place = Members(&[
+const SPAN: JsonPath = Members(&[
     ("trace_id", Value(PartTraceId)),
     ("profile_id", Value(OtherId)),
     ("data", SPAN_DATA),
@@ -178,10 +178,10 @@ const SPAN: Place = Members(&[
 ]);
 
 /// A span of another trace that is spoken of.
-const LINK: Place = Members(&[("trace_id", Value(OtherId))]);
+const LINK: JsonPath = Members(&[("trace_id", Value(OtherId))]);
 
 /// What is known of a span besides, under the names of today and of before.
-const SPAN_DATA: Place = Members(&[
+const SPAN_DATA: JsonPath = Members(&[
     ("replay_id", Value(ReplayId)),
     ("sentry.replay_id", Value(ReplayId)),
     ("sentry.replay.id", Value(ReplayId)),
@@ -192,14 +192,14 @@ const SPAN_DATA: Place = Members(&[
 ]);
 
 /// In a log, a metric or a span, which come many in one item.
-const ENTRY: Place = Members(&[
+const ENTRY: JsonPath = Members(&[
     ("trace_id", Value(PartTraceId)),
     ("links", Elements(&LINK)),
     ("attributes", ATTRIBUTES),
 ]);
 
 /// What is known of such an entry, or of a trace attachment, besides.
-const ATTRIBUTES: Place = Members(&[
+const ATTRIBUTES: JsonPath = Members(&[
     ("replay_id", Members(&[("value", Value(ReplayId))])),
     ("sentry.replay_id", Members(&[("value", Value(ReplayId))])),
     ("profile_id", Members(&[("value", Value(OtherId))])),
@@ -208,16 +208,16 @@ const ATTRIBUTES: Place = Members(&[
     ("sentry.profiler_id", Members(&[("value", Value(OtherId))])),
 ]);
 
-impl Place {
+impl JsonPath {
     /// What is known of the member `name` of an object here, if its value begins with `token`: some
     /// members are written in two ways.
-    fn member(&self, name: &[u8], token: u8) -> Option<&Place> {
+    fn member(&self, name: &[u8], token: u8) -> Option<&JsonPath> {
         let Members(known) = self else {
             return None;
         };
         let fits =
-            |(known, place): &&(&str, Place)| known.as_bytes() == name && place.begins_with(token);
-        known.iter().find(fits).map(|(_, place)| place)
+            |(known, path): &&(&str, JsonPath)| known.as_bytes() == name && path.begins_with(token);
+        known.iter().find(fits).map(|(_, path)| path)
     }
 
     fn begins_with(&self, token: u8) -> bool {
@@ -231,7 +231,7 @@ impl Place {
 
 /// Appends to `found` the ids in a payload, as far as it is JSON: all of them, or those in front of and
 /// behind its largest member where it is longer than [`SEARCHED_BYTES_MAX`].
-pub(crate) fn search(text: &[u8], payload: Span, found: &mut Vec<Found>) {
+pub(crate) fn search(text: &[u8], payload: Span, found: &mut Vec<IdSpan>) {
     if payload.len() > SEARCHED_BYTES_MAX {
         ends::search(text, payload, &PAYLOAD, found);
     } else {
@@ -243,7 +243,7 @@ pub(crate) fn search(text: &[u8], payload: Span, found: &mut Vec<Found>) {
 
 /// Appends to `found` the ids in the JSON in front of the file of a trace attachment. What is longer than
 /// [`SEARCHED_BYTES_MAX`] is cut off there.
-pub(crate) fn search_meta(text: &[u8], meta: Span, found: &mut Vec<Found>) {
+pub(crate) fn search_meta(text: &[u8], meta: Span, found: &mut Vec<IdSpan>) {
     let end = meta.start + meta.len().min(SEARCHED_BYTES_MAX);
     let text = text.get(..end).unwrap_or_default();
     // What stands before an error is there.
@@ -255,14 +255,14 @@ pub(crate) fn search_meta(text: &[u8], meta: Span, found: &mut Vec<Found>) {
 pub(crate) fn find(
     text: &[u8],
     start: usize,
-    place: &Place,
-    found: &mut Vec<Found>,
+    path: &JsonPath,
+    found: &mut Vec<IdSpan>,
 ) -> Result<(), EnvelopeError> {
     let mut scanner = Scanner {
         body: text,
         at: start,
     };
-    walk(&mut scanner, place, Scanner::NESTING_MAX, found)
+    walk(&mut scanner, path, Scanner::NESTING_MAX, found)
 }
 
 /// Tells `entry` of each entry of a payload that is an object with an array `items`, with the values
@@ -273,8 +273,8 @@ pub(crate) fn entries(
     text: &[u8],
     payload: Span,
     entries_max: usize,
-    found: &mut Vec<Found>,
-    mut entry: impl FnMut(Span, &[Found]),
+    found: &mut Vec<IdSpan>,
+    mut entry: impl FnMut(Span, &[IdSpan]),
 ) -> Result<(), EnvelopeError> {
     let mut scanner = Scanner {
         body: text.get(..payload.end).unwrap_or_default(),
@@ -298,13 +298,13 @@ pub(crate) fn entries(
             });
         }
         match PAYLOAD.member(name, token) {
-            Some(place) => walk(scanner, place, within, found),
+            Some(path) => walk(scanner, path, within, found),
             None => scanner.skip_value(within),
         }
     })
 }
 
-fn note(found: &mut Vec<Found>, value: Found) {
+fn note(found: &mut Vec<IdSpan>, value: IdSpan) {
     if found.len() < FOUND_MAX {
         found.push(value);
     }
@@ -313,32 +313,32 @@ fn note(found: &mut Vec<Found>, value: Found) {
 /// Walks over a value in which arrays and objects may be nested `nesting_max` deep.
 fn walk(
     scanner: &mut Scanner<'_>,
-    place: &Place,
+    path: &JsonPath,
     nesting_max: u32,
-    found: &mut Vec<Found>,
+    found: &mut Vec<IdSpan>,
 ) -> Result<(), EnvelopeError> {
     let within = nesting_max.saturating_sub(1);
-    match (place, scanner.next_token()?) {
-        (Value(meaning), b'"') => {
-            let (meaning, span) = (*meaning, scanner.string()?);
-            note(found, Found { meaning, span });
+    match (path, scanner.next_token()?) {
+        (Value(kind), b'"') => {
+            let (kind, span) = (*kind, scanner.string()?);
+            note(found, IdSpan { kind, span });
             Ok(())
         }
-        (Value(meaning), b'0'..=b'9') => {
+        (Value(kind), b'0'..=b'9') => {
             let start = scanner.at;
             scanner.skip_scalar()?;
-            let (meaning, span) = (*meaning, Span::new(start, scanner.at));
-            note(found, Found { meaning, span });
+            let (kind, span) = (*kind, Span::new(start, scanner.at));
+            note(found, IdSpan { kind, span });
             Ok(())
         }
         (Members(_), b'{') => scanner.members(|scanner, name| {
             let token = scanner.next_token()?;
-            match place.member(name, token) {
-                Some(place) => walk(scanner, place, within, found),
+            match path.member(name, token) {
+                Some(path) => walk(scanner, path, within, found),
                 None => scanner.skip_value(within),
             }
         }),
-        (Elements(place), b'[') => elements(scanner, |scanner| walk(scanner, place, within, found)),
+        (Elements(path), b'[') => elements(scanner, |scanner| walk(scanner, path, within, found)),
         _ => scanner.skip_value(nesting_max),
     }
 }

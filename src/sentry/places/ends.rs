@@ -8,7 +8,7 @@
 
 use memchr::memrchr;
 
-use super::{Found, Place, find};
+use super::{IdSpan, JsonPath, find};
 use crate::sentry::envelope::{EnvelopeError, unescape};
 use crate::span::Span;
 
@@ -17,7 +17,7 @@ use crate::span::Span;
 const END_BYTES: usize = 512 * 1024;
 
 /// Appends to `found` what of `place` is at the ends of a payload, in the order of the positions.
-pub(super) fn search(text: &[u8], payload: Span, place: &Place, found: &mut Vec<Found>) {
+pub(super) fn search(text: &[u8], payload: Span, place: &JsonPath, found: &mut Vec<IdSpan>) {
     let front_end = payload.end.min(payload.start + END_BYTES);
     let front = text.get(..front_end).unwrap_or_default();
     let mut bytes = front.iter().skip(payload.start);
@@ -160,12 +160,12 @@ impl Reverse<'_> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Meaning::{self, OtherId, ProfilerId, TraceId};
+    use super::super::IdKind::{self, OtherId, ProfilerId, TraceId};
     use super::super::SEARCHED_BYTES_MAX;
     use super::*;
 
     /// The ids in `before` and `after`, between which there are samples of that many bytes.
-    fn found(before: &str, after: &str, bytes: usize) -> Vec<(Meaning, String)> {
+    fn found(before: &str, after: &str, bytes: usize) -> Vec<(IdKind, String)> {
         let sample = r#"{"stack_id":1,"name":"a\\","text":"}],\"trace_id\":\"no"},"#;
         let samples = sample.repeat(bytes / sample.len() + 1);
         let head = "{}\n{}\n";
@@ -181,7 +181,7 @@ mod tests {
                 .unwrap()
                 .to_owned()
         };
-        found.iter().map(|f| (f.meaning, text(f.span))).collect()
+        found.iter().map(|f| (f.kind, text(f.span))).collect()
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
             (TraceId, "T"),
             (ProfilerId, "P"),
         ];
-        let all = all.map(|(meaning, id)| (meaning, id.to_owned()));
+        let all = all.map(|(kind, id)| (kind, id.to_owned()));
         for bytes in [10, SEARCHED_BYTES_MAX, 2 * SEARCHED_BYTES_MAX] {
             assert_eq!(found(before, after, bytes), all, "{bytes}");
         }

@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn texts<'t>(text: &'t str, found: &[Found]) -> Vec<(Meaning, &'t str)> {
+fn texts<'t>(text: &'t str, found: &[IdSpan]) -> Vec<(IdKind, &'t str)> {
     let text = |span: Span| str::from_utf8(span.slice(text.as_bytes())).unwrap();
-    found.iter().map(|f| (f.meaning, text(f.span))).collect()
+    found.iter().map(|f| (f.kind, text(f.span))).collect()
 }
 
-fn payload(text: &str) -> Vec<(Meaning, &str)> {
+fn payload(text: &str) -> Vec<(IdKind, &str)> {
     let mut found = Vec::new();
     find(text.as_bytes(), 0, &PAYLOAD, &mut found).unwrap();
     texts(text, &found)
@@ -103,10 +103,10 @@ fn entries_are_those_of_a_container() {
 }
 
 /// The entries of a payload, in which the same ids are found as by a search.
-fn taken_apart(text: &str, entries_max: usize) -> Result<Vec<(Span, Vec<Found>)>, EnvelopeError> {
+fn taken_apart(text: &str, entries_max: usize) -> Result<Vec<(Span, Vec<IdSpan>)>, EnvelopeError> {
     let payload = Span::new(0, text.len());
     let (mut found, mut searched, mut told) = (Vec::new(), Vec::new(), Vec::new());
-    let entry = |span, found: &[Found]| told.push((span, found.to_vec()));
+    let entry = |span, found: &[IdSpan]| told.push((span, found.to_vec()));
     let walked = entries(text.as_bytes(), payload, entries_max, &mut found, entry);
     search(text.as_bytes(), payload, &mut searched);
     assert!(searched.starts_with(&found), "{text}");
