@@ -128,7 +128,7 @@ pub mod upstream {
         pub use crate::upstream::origin::SharedOrigin;
     }
     pub mod pool {
-        pub use crate::upstream::pool::Upstream;
+        pub use crate::upstream::pool::Pool;
     }
     pub mod response {
         pub use crate::upstream::response::Response;

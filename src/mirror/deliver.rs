@@ -33,12 +33,12 @@ use crate::sentry::category::Category;
 use crate::sentry::endpoint::{CannedResponse, Endpoint};
 use crate::sentry::rate_limits::RateLimit;
 use crate::upstream::exchange::{Failure, Request};
-use crate::upstream::pool::{Room, Upstream};
+use crate::upstream::pool::{Admission, Pool};
 
 /// What a fan-out works with.
 pub(crate) struct Means<'m, K> {
     /// The worker's upstreams, by origin.
-    pub upstreams: &'m [Rc<Upstream>],
+    pub upstreams: &'m [Rc<Pool>],
     /// Where outcomes are counted.
     pub counters: &'m Arc<Counters>,
     /// What carries the deliveries.
@@ -146,8 +146,8 @@ impl<K: 'static> FanOut<K> {
         self: &Rc<Self>,
         lanes: &Rc<Lanes<Delivery<K>>>,
         index: usize,
-        upstream: &Rc<Upstream>,
-        (request, room): (Request, Room),
+        upstream: &Rc<Pool>,
+        (request, room): (Request, Admission),
         is_decisive: bool,
     ) {
         if is_decisive {
@@ -321,13 +321,13 @@ impl<K: 'static> FanOut<K> {
 pub(crate) struct Delivery<K> {
     fan_out: Rc<FanOut<K>>,
     index: usize,
-    upstream: Rc<Upstream>,
+    upstream: Rc<Pool>,
     request: Request,
     begun: Instant,
     /// Whether its outcome matters to the SDK; that of a further copy does not.
     is_decisive: bool,
     /// What it takes of its origin's share, until it has ended.
-    _room: Room,
+    _room: Admission,
 }
 
 impl<K: 'static> Job for Delivery<K> {

@@ -129,7 +129,7 @@ mod tests {
     use crate::sentry::endpoint::Endpoint;
     use crate::server::plan::Plan;
     use crate::upstream::exchange::Request;
-    use crate::upstream::pool::Upstream;
+    use crate::upstream::pool::Pool;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -169,7 +169,7 @@ mod tests {
         origin.set_addresses(vec![address]);
         let budget = Budget::new(1 << 20);
         let limits = Rc::new(Limits::clone(&plan.limits));
-        let upstream = Rc::new(Upstream::new(Arc::clone(origin), limits, &budget, worker));
+        let upstream = Rc::new(Pool::new(Arc::clone(origin), limits, &budget, worker));
         let head = Bytes::from_static(b"POST /api/1/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n");
         let mut parsed = RequestHead::default();
         let result = parsed.parse(&head, &Limits::default());

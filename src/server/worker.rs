@@ -40,7 +40,7 @@ use crate::server::peers::Peers;
 use crate::server::plan::Plan;
 use crate::server::stop::Stop;
 use crate::upstream::origin::SharedOrigin;
-use crate::upstream::pool::Upstream;
+use crate::upstream::pool::Pool;
 
 /// How often idle upstream connections are looked through.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
@@ -106,7 +106,7 @@ pub(crate) struct Routing {
     /// What to route where.
     pub plan: Arc<Plan>,
     /// The worker's connections, by origin.
-    pub upstreams: Vec<Rc<Upstream>>,
+    pub upstreams: Vec<Rc<Pool>>,
 }
 
 impl Routing {
@@ -124,7 +124,7 @@ impl Routing {
     fn adapted_to(&self, plan: Arc<Plan>, budget: &Rc<Budget>, worker: usize) -> Routing {
         let limits = Rc::new(Limits::clone(&plan.limits));
         let known = self.upstreams.iter();
-        let known: HashMap<*const SharedOrigin, &Rc<Upstream>> = known
+        let known: HashMap<*const SharedOrigin, &Rc<Pool>> = known
             .map(|upstream| (Arc::as_ptr(upstream.origin()), upstream))
             .collect();
         let share_bytes = limits.origin_bytes(plan.origins.len());
@@ -136,7 +136,7 @@ impl Routing {
                     known.set_limits(limits);
                     Rc::clone(known)
                 }
-                None => Rc::new(Upstream::new(Arc::clone(origin), limits, budget, worker)),
+                None => Rc::new(Pool::new(Arc::clone(origin), limits, budget, worker)),
             };
             upstream.set_share(share_bytes);
             upstream

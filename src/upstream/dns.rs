@@ -157,7 +157,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::sentry::dsn::Scheme;
     use crate::upstream::exchange::Request;
-    use crate::upstream::pool::Upstream;
+    use crate::upstream::pool::Pool;
 
     fn shared() -> Arc<SharedOrigin> {
         let origin = Origin {
@@ -234,7 +234,7 @@ mod tests {
             })
         };
         let long = limits(Duration::from_secs(60));
-        let upstream = Upstream::new(shared, long, &Budget::new(1 << 20), 0);
+        let upstream = Pool::new(shared, long, &Budget::new(1 << 20), 0);
         let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
             .enable_timer()
             .build()

@@ -34,7 +34,7 @@ use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
 use crate::upstream::stream::Found;
 
-pub(crate) use crate::budget::Admission as Room;
+pub(crate) use crate::budget::Admission;
 
 /// How many deliveries may be in flight before another one waits for a connection to come back.
 const EAGER_CONNECTIONS: usize = 16;
@@ -52,12 +52,12 @@ const CLOSED_AT_ONCE: usize = 16;
 const CLOSING_PAUSE: Duration = Duration::from_millis(1);
 
 /// One worker's connections to one origin.
-pub struct Upstream {
+pub struct Pool {
     shared: Arc<SharedOrigin>,
     limits: RefCell<Rc<Limits>>,
     /// The origin's part of the worker's budget.
     budget: Rc<Budget>,
-    idle: RefCell<VecDeque<Box<Kept>>>,
+    idle: RefCell<VecDeque<Box<PooledConnection>>>,
     /// Deliveries that wait for a connection, in order. One that is gone has left nothing behind.
     waiting: RefCell<VecDeque<Weak<Waiter>>>,
     in_flight: Cell<usize>,
@@ -71,34 +71,34 @@ pub struct Upstream {
 /// A delivery that waits for a connection.
 #[derive(Default)]
 struct Waiter {
-    given: RefCell<Option<Box<Kept>>>,
+    given: RefCell<Option<Box<PooledConnection>>>,
     waker: RefCell<Option<Waker>>,
 }
 
 /// A connection and what says how long it is kept. It is on the heap from its opening to its end: it goes
 /// from hand to hand with every delivery, and has some hundred bytes.
-struct Kept {
+struct PooledConnection {
     connection: Connection,
-    opened: Opened,
+    opened: OpenGuard,
     idle_since: Instant,
 }
 
 /// A connection counted as open, and when it is taken to be opened; counts itself out when dropped.
-struct Opened {
+struct OpenGuard {
     at: Instant,
     open: Rc<Cell<usize>>,
 }
 
-impl Upstream {
+impl Pool {
     /// An upstream without any connection yet, of the worker with this number. What it takes is a part of
-    /// `budget`, without a bound of its own until [`Upstream::set_share`].
+    /// `budget`, without a bound of its own until [`Pool::set_share`].
     pub fn new(
         shared: Arc<SharedOrigin>,
         limits: Rc<Limits>,
         budget: &Rc<Budget>,
         worker: usize,
-    ) -> Upstream {
-        Upstream {
+    ) -> Pool {
+        Pool {
             shared,
             limits: RefCell::new(limits),
             budget: budget.part(usize::MAX),
@@ -123,9 +123,9 @@ impl Upstream {
         self.budget.set_limit(bytes);
     }
 
-    /// Room for a delivery that takes `own` bytes, and keeps alive `kept` bytes that its request has
+    /// Admission for a delivery that takes `own` bytes, and keeps alive `kept` bytes that its request has
     /// reserved. `None` where there is none, or deliveries to this origin take its share.
-    pub fn admit(&self, own: usize, kept: usize) -> Option<Room> {
+    pub fn admit(&self, own: usize, kept: usize) -> Option<Admission> {
         self.budget.admit(own, kept)
     }
 
@@ -146,7 +146,7 @@ impl Upstream {
         sender: Sender,
     ) -> (Result<Response, Failure>, Instant) {
         let limits = self.limits();
-        let Some(_slot) = Slot::take(&self.in_flight, limits.in_flight) else {
+        let Some(_slot) = InFlightGuard::take(&self.in_flight, limits.in_flight) else {
             return (Err(Failure::Overloaded), begun);
         };
         let Some(permit) = self.breaker.admits(sender, begun, &limits) else {
@@ -199,7 +199,7 @@ impl Upstream {
     }
 
     /// Takes out the idle connections that may not be kept, and counts them.
-    fn take_expired(&self, now: Instant) -> VecDeque<Box<Kept>> {
+    fn take_expired(&self, now: Instant) -> VecDeque<Box<PooledConnection>> {
         let limits = self.limits();
         let mut idle = self.idle.borrow_mut();
         let mut expired = VecDeque::new();
@@ -239,7 +239,7 @@ impl Upstream {
         request: &mut Request,
         begun: Instant,
         limits: &Limits,
-    ) -> Result<(Response, Box<Kept>), Failure> {
+    ) -> Result<(Response, Box<PooledConnection>), Failure> {
         if let Some(mut kept) = self.reuse(begun, limits).await {
             self.counters().reused.count();
             let result = kept.connection.exchange(request, limits).await;
@@ -256,8 +256,8 @@ impl Upstream {
         let connecting = Box::pin(connect(&self.shared, limits.connect_timeout));
         let stream = connecting.await?;
         self.counters().opened.count();
-        let opened = Opened::new(&self.open, self.head_start(limits));
-        let mut kept = Box::new(Kept {
+        let opened = OpenGuard::new(&self.open, self.head_start(limits));
+        let mut kept = Box::new(PooledConnection {
             connection: Connection::new(stream, self.budget.reservation()),
             idle_since: Instant::now(),
             opened,
@@ -277,7 +277,7 @@ impl Upstream {
     }
 
     /// A connection that is open already, if there is one or one comes back soon.
-    async fn reuse(&self, now: Instant, limits: &Limits) -> Option<Box<Kept>> {
+    async fn reuse(&self, now: Instant, limits: &Limits) -> Option<Box<PooledConnection>> {
         if !self.shared.is_pooled(now) {
             return None;
         }
@@ -299,7 +299,7 @@ impl Upstream {
             .and_then(|given| self.quiet(given))
     }
 
-    fn take_idle(&self, now: Instant, limits: &Limits) -> Option<Box<Kept>> {
+    fn take_idle(&self, now: Instant, limits: &Limits) -> Option<Box<PooledConnection>> {
         let mut idle = self.idle.borrow_mut();
         for _ in 0..LOOKS_MAX {
             let waiting = idle.pop_back()?;
@@ -318,7 +318,7 @@ impl Upstream {
 
     /// The connection, where nothing has come over it since its last answer. It is closed, and counted,
     /// where something has.
-    fn quiet(&self, mut kept: Box<Kept>) -> Option<Box<Kept>> {
+    fn quiet(&self, mut kept: Box<PooledConnection>) -> Option<Box<PooledConnection>> {
         match kept.connection.look() {
             Found::Nothing => return Some(kept),
             Found::End => self.counters().stale.count(),
@@ -333,7 +333,7 @@ impl Upstream {
         self.shared.sent_unasked(bytes, now);
     }
 
-    fn put_back(&self, mut returned: Box<Kept>, now: Instant, limits: &Limits) {
+    fn put_back(&self, mut returned: Box<PooledConnection>, now: Instant, limits: &Limits) {
         returned.idle_since = now;
         if returned.connection.is_overfull() {
             return self.found_unasked(returned.connection.unread(), now);
@@ -357,7 +357,7 @@ impl Upstream {
     }
 
     /// Whether a connection may be kept; counts it where it may not.
-    fn is_fresh(&self, kept: &Kept, now: Instant, limits: &Limits) -> bool {
+    fn is_fresh(&self, kept: &PooledConnection, now: Instant, limits: &Limits) -> bool {
         let reason = kept.reason_to_drop(now, limits);
         if let Some(reason) = reason {
             self.counters().dropped.count(reason);
@@ -378,14 +378,14 @@ impl Upstream {
 }
 
 impl Waiter {
-    fn give(&self, connection: Box<Kept>) {
+    fn give(&self, connection: Box<PooledConnection>) {
         *self.given.borrow_mut() = Some(connection);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
     }
 
-    fn poll_given(&self, context: &Context<'_>) -> Poll<Box<Kept>> {
+    fn poll_given(&self, context: &Context<'_>) -> Poll<Box<PooledConnection>> {
         match self.given.borrow_mut().take() {
             Some(connection) => Poll::Ready(connection),
             None => {
@@ -396,7 +396,7 @@ impl Waiter {
     }
 }
 
-impl Kept {
+impl PooledConnection {
     fn reason_to_drop(&self, now: Instant, limits: &Limits) -> Option<Dropped> {
         if now.duration_since(self.opened.at) >= limits.pool_max_age {
             Some(Dropped::Old)
@@ -408,39 +408,39 @@ impl Kept {
     }
 }
 
-impl Opened {
-    fn new(open: &Rc<Cell<usize>>, head_start: Duration) -> Opened {
+impl OpenGuard {
+    fn new(open: &Rc<Cell<usize>>, head_start: Duration) -> OpenGuard {
         open.set(open.get() + 1);
         let now = Instant::now();
-        Opened {
+        OpenGuard {
             at: now.checked_sub(head_start).unwrap_or(now),
             open: Rc::clone(open),
         }
     }
 }
 
-impl Drop for Opened {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.open.set(self.open.get() - 1);
     }
 }
 
 /// One delivery in flight; counts itself out when dropped.
-struct Slot<'u> {
+struct InFlightGuard<'u> {
     in_flight: &'u Cell<usize>,
 }
 
-impl<'u> Slot<'u> {
-    fn take(in_flight: &'u Cell<usize>, limit: usize) -> Option<Slot<'u>> {
+impl<'u> InFlightGuard<'u> {
+    fn take(in_flight: &'u Cell<usize>, limit: usize) -> Option<InFlightGuard<'u>> {
         if in_flight.get() >= limit {
             return None;
         }
         in_flight.set(in_flight.get() + 1);
-        Some(Slot { in_flight })
+        Some(InFlightGuard { in_flight })
     }
 }
 
-impl Drop for Slot<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         self.in_flight.set(self.in_flight.get() - 1);
     }

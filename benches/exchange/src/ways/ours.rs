@@ -1,4 +1,4 @@
-//! The mirror's own: [`Upstream::deliver`], exactly as a worker calls it.
+//! The mirror's own: [`Pool::deliver`], exactly as a worker calls it.
 //!
 //! Pool, checks of a connection before it is used again, retry, deadline and the cap on deliveries in
 //! flight are all part of it.
@@ -15,7 +15,7 @@ use sentry_mirror::internals::limits::Limits;
 use sentry_mirror::internals::sentry::dsn::{Origin, Scheme};
 use sentry_mirror::internals::upstream::exchange::Request;
 use sentry_mirror::internals::upstream::origin::SharedOrigin;
-use sentry_mirror::internals::upstream::pool::Upstream;
+use sentry_mirror::internals::upstream::pool::Pool;
 
 use super::{Answer, Message, Way};
 
@@ -24,7 +24,7 @@ const COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// The upstream of one worker.
 pub struct Ours {
-    upstream: Upstream,
+    upstream: Pool,
 }
 
 /// What the mirror makes a request of.
@@ -72,7 +72,7 @@ impl Ours {
         };
         let budget = Budget::new(limits.memory_bytes);
         Ours {
-            upstream: Upstream::new(Arc::new(shared), Rc::new(limits), &budget, 0),
+            upstream: Pool::new(Arc::new(shared), Rc::new(limits), &budget, 0),
         }
     }
 }
