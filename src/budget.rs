@@ -139,7 +139,7 @@ impl Reservation {
     /// Makes it `bytes` large; `false`, and no change, where the budget does not allow it.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
-        if !self.could_be(bytes) {
+        if !self.can_resize(bytes) {
             return false;
         }
         match bytes.checked_sub(self.bytes) {
@@ -163,7 +163,7 @@ impl Reservation {
     }
 
     /// Whether it could be `bytes` large now.
-    pub fn could_be(&self, bytes: usize) -> bool {
+    pub fn can_resize(&self, bytes: usize) -> bool {
         match bytes.checked_sub(self.bytes) {
             None | Some(0) => true,
             Some(more) => self.budget.has_room(more),
@@ -176,7 +176,7 @@ impl Reservation {
     }
 
     /// Another one of the same budget, of no bytes yet.
-    pub fn sibling(&self) -> Reservation {
+    pub fn empty_sibling(&self) -> Reservation {
         self.budget.reservation()
     }
 
@@ -218,7 +218,7 @@ mod tests {
     fn reservations_together_never_exceed_the_limit_and_are_given_back() {
         let budget = Budget::new(100);
         let mut one = budget.reservation();
-        let mut other = one.sibling();
+        let mut other = one.empty_sibling();
         assert!(one.resize(60));
         assert!(!other.resize(41));
         assert_eq!(other.bytes(), 0);
@@ -257,7 +257,7 @@ mod tests {
         let (one, other) = (budget.part(25), budget.part(25));
         let mut of_one = one.reservation();
         assert!(of_one.resize(50));
-        assert!(!of_one.could_be(51) && !of_one.resize(51));
+        assert!(!of_one.can_resize(51) && !of_one.resize(51));
         // It hinders neither another part nor the whole.
         let mut of_other = other.reservation();
         assert!(of_other.resize(24));

@@ -276,7 +276,7 @@ impl Connection {
         let whole = head_bytes.saturating_add(length);
         // What is only announced takes no memory from others; but where it cannot fit now, there
         // is no use in beginning.
-        if !share.could_be(whole) {
+        if !share.can_resize(whole) {
             return Err(Rejection::Overloaded.into());
         }
         let mut pace = Pace::new(limits.body_timeout, Instant::now());

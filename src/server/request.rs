@@ -188,7 +188,7 @@ impl Exchange {
             .sum();
         // A small answer lives until the slowest delivery has ended; what is rendered does not.
         let kept_bytes = share.bytes() + count * SMALL_BYTES;
-        if !share.could_be(kept_bytes + rendered_bytes) || !share.resize(kept_bytes) {
+        if !share.can_resize(kept_bytes + rendered_bytes) || !share.resize(kept_bytes) {
             return Err(Rejection::Overloaded.into());
         }
         let has_limits = route.outbounds.iter().any(|one| one.limits.may_limit());

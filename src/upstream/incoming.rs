@@ -137,7 +137,7 @@ impl Incoming {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
-        let empty = self.share.sibling();
+        let empty = self.share.empty_sibling();
         Share::new(std::mem::replace(&mut self.share, empty))
     }
 
