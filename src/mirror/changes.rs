@@ -87,7 +87,7 @@ pub(crate) fn tell_limits(outbound: &Outbound, now: Instant) {
 
 /// What an outbound said about what it did not take.
 pub(super) fn reason(outbound: &Outbound, response: &Response) -> String {
-    let error = response.notices().sentry_error.as_ref();
+    let error = response.rare_headers().sentry_error.as_ref();
     let reason = error.unwrap_or(&response.body);
     let secret = outbound.secret.as_deref().unwrap_or_default();
     words::shown(reason, REASON_BYTES_MAX, &[secret, &outbound.key])

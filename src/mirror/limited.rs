@@ -127,7 +127,7 @@ pub(crate) fn common(sets: &[Arc<Closed<Instant>>], now: Instant) -> Vec<RateLim
 
 /// What a response announces. A 429 that names nothing means everything.
 fn announced(response: &Response) -> Vec<RateLimit> {
-    let named = response.notices().rate_limits.as_deref();
+    let named = response.rare_headers().rate_limits.as_deref();
     let named = named.map(rate_limits::parse).unwrap_or_default();
     if named.is_empty() && response.status == 429 {
         vec![RateLimit::on_everything(pause_seconds(response))]
@@ -138,12 +138,12 @@ fn announced(response: &Response) -> Vec<RateLimit> {
 
 /// How long a 429 asks to wait.
 pub(crate) fn pause_seconds(response: &Response) -> u32 {
-    let notices = response.notices();
+    let rare_headers = response.rare_headers();
     let longest = || {
-        let limits = notices.rate_limits.as_deref().map(rate_limits::parse);
+        let limits = rare_headers.rate_limits.as_deref().map(rate_limits::parse);
         limits?.iter().map(|limit| limit.seconds).max()
     };
-    notices
+    rare_headers
         .retry_after_seconds
         .or_else(longest)
         .unwrap_or(DEFAULT_PAUSE_SECONDS)
@@ -165,8 +165,8 @@ mod tests {
     fn response(status: u16, limits: Option<&'static str>, retry: Option<u32>) -> Response {
         let mut response = Response::with_status(status);
         let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
-        response.notices_mut().rate_limits = limits.map(bytes);
-        response.notices_mut().retry_after_seconds = retry;
+        response.rare_headers_mut().rate_limits = limits.map(bytes);
+        response.rare_headers_mut().retry_after_seconds = retry;
         response
     }
 

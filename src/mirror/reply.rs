@@ -19,7 +19,7 @@ use crate::observe::moment::HttpDate;
 use crate::sentry::endpoint::{CannedResponse, Endpoint};
 use crate::sentry::rate_limits::{self, RateLimit};
 use crate::upstream::exchange::Failure;
-use crate::upstream::response::{Response, Share};
+use crate::upstream::response::{MemoryPermit, Response};
 
 /// What Relay's CORS layer lets a browser send with a request.
 const ALLOWED_HEADERS: &str = "x-sentry-auth,x-requested-with,x-forwarded-for,origin,referer,accept,content-type,authentication,authorization,content-encoding,transfer-encoding";
@@ -68,7 +68,7 @@ pub(crate) enum Expected {
 }
 
 /// A reply before it is written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Reply {
     status: u16,
     content_type: Option<Bytes>,
@@ -76,7 +76,7 @@ pub(crate) struct Reply {
     fields: Vec<(&'static str, Bytes)>,
     body: Bytes,
     /// What the body takes of the memory budget, until it is written.
-    share: Share,
+    _memory: MemoryPermit,
     /// Whether it says that something was accepted which nobody knows yet.
     is_assumed: bool,
 }
@@ -268,24 +268,24 @@ impl Reply {
             let reply = Reply::success((circumstances.success)());
             return reply.with_limits(&circumstances.common_limits);
         }
-        let notices = response.notices();
+        let rare_headers = response.rare_headers();
         let mut reply = Reply::empty(response.status)
-            .with_field("Content-Encoding", &notices.content_encoding)
-            .with_field("X-Sentry-Error", &notices.sentry_error);
+            .with_field("Content-Encoding", &rare_headers.content_encoding)
+            .with_field("X-Sentry-Error", &rare_headers.sentry_error);
         if let Some(content_type) = &response.content_type {
             let may_be_script =
                 circumstances.expected == Expected::Script && response.status == 200;
             reply = reply.with_content_type(content_type, may_be_script);
         }
         reply.body = response.body.clone();
-        reply.share = response.share.clone();
+        reply._memory = response.memory.clone();
         match (is_accepted, is_strict) {
             // What one outbound asks for would silence the SDK for the others too.
             (_, false) => reply.with_limits(&circumstances.common_limits),
-            (true, true) => reply.with_field("X-Sentry-Rate-Limits", &notices.rate_limits),
+            (true, true) => reply.with_field("X-Sentry-Rate-Limits", &rare_headers.rate_limits),
             (false, true) => reply
-                .with_field("X-Sentry-Rate-Limits", &notices.rate_limits)
-                .with_field("Retry-After", &notices.retry_after),
+                .with_field("X-Sentry-Rate-Limits", &rare_headers.rate_limits)
+                .with_field("Retry-After", &rare_headers.retry_after),
         }
     }
 

@@ -387,7 +387,7 @@ impl Connection {
             Framing::Chunked => self.receive_chunked(limits).await?,
             Framing::UntilClose => self.receive_until_close(limits).await?,
         };
-        response.share = self.incoming.give_share();
+        response.memory = self.incoming.give_share();
         self.fitness = match (is_kept, self.incoming.bytes().is_empty()) {
             (true, true) => Fitness::Reusable,
             (true, false) => Fitness::Overfull,
@@ -402,10 +402,10 @@ impl Connection {
         for Field { name, value, .. } in &self.heads.head.fields {
             let slot = match name {
                 FieldName::ContentType => &mut response.content_type,
-                FieldName::ContentEncoding => &mut response.notices_mut().content_encoding,
-                FieldName::XSentryRateLimits => &mut response.notices_mut().rate_limits,
-                FieldName::RetryAfter => &mut response.notices_mut().retry_after,
-                FieldName::XSentryError => &mut response.notices_mut().sentry_error,
+                FieldName::ContentEncoding => &mut response.rare_headers_mut().content_encoding,
+                FieldName::XSentryRateLimits => &mut response.rare_headers_mut().rate_limits,
+                FieldName::RetryAfter => &mut response.rare_headers_mut().retry_after,
+                FieldName::XSentryError => &mut response.rare_headers_mut().sentry_error,
                 _ => continue,
             };
             if slot.is_none() {
@@ -421,9 +421,9 @@ impl Connection {
                 *slot = Some([&list[..], line].join(&b", "[..]).into());
             }
         }
-        if let Some(value) = &response.notices().retry_after {
+        if let Some(value) = &response.rare_headers().retry_after {
             let seconds = rate_limits::parse_retry_after(value, SystemTime::now());
-            response.notices_mut().retry_after_seconds = seconds;
+            response.rare_headers_mut().retry_after_seconds = seconds;
         }
         self.incoming.skip(self.heads.head.len);
         Ok(response)

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::budget::Reservation;
 use crate::span::Span;
 use crate::upstream::exchange::Failure;
-use crate::upstream::response::Share;
+use crate::upstream::response::MemoryPermit;
 use crate::upstream::stream::{READ_BYTES, Stream};
 use crate::upstream::turn::Turn;
 
@@ -129,16 +129,16 @@ impl Incoming {
     }
 
     /// The share that what was taken needs, for as long as that lives.
-    pub(crate) fn give_share(&mut self) -> Share {
+    pub(crate) fn give_share(&mut self) -> MemoryPermit {
         if self.share.bytes() == 0 {
-            return Share::default();
+            return MemoryPermit::default();
         }
         // The buffer goes with the response that made it large.
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
         let empty = self.share.empty_sibling();
-        Share::new(std::mem::replace(&mut self.share, empty))
+        MemoryPermit::new(std::mem::replace(&mut self.share, empty))
     }
 
     /// Makes sure that the memory budget covers `bytes`.

@@ -11,7 +11,7 @@ use crate::budget::Reservation;
 
 /// What an upstream answered, as far as it matters to the SDK. It passes through many hands, so it is
 /// kept small: what few responses have lies apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Response {
     /// The final status code.
     pub status: u16,
@@ -20,14 +20,14 @@ pub struct Response {
     /// The body, without any transfer coding.
     pub body: Bytes,
     /// What a large one takes of the memory budget.
-    pub share: Share,
-    notices: Option<Box<Notices>>,
+    pub memory: MemoryPermit,
+    rare_headers: Option<Box<RareHeaders>>,
 }
 
 /// The headers that few responses have. A value is that of the first line of its name, unless the name is
 /// that of a list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notices {
+#[derive(Clone, Debug, Default)]
+pub struct RareHeaders {
     /// `Content-Encoding`; none is asked for, so this is rare.
     pub content_encoding: Option<Bytes>,
     /// `X-Sentry-Rate-Limits`, all lines of it as one list.
@@ -41,7 +41,7 @@ pub struct Notices {
 }
 
 /// Those of a response with none.
-static NO_NOTICES: Notices = Notices {
+static NO_RARE_HEADERS: RareHeaders = RareHeaders {
     content_encoding: None,
     rate_limits: None,
     retry_after: None,
@@ -59,39 +59,31 @@ impl Response {
     }
 
     /// The headers that few responses have.
-    pub fn notices(&self) -> &Notices {
-        self.notices.as_deref().unwrap_or(&NO_NOTICES)
+    pub fn rare_headers(&self) -> &RareHeaders {
+        self.rare_headers.as_deref().unwrap_or(&NO_RARE_HEADERS)
     }
 
     /// The same, to be filled in.
-    pub fn notices_mut(&mut self) -> &mut Notices {
-        self.notices.get_or_insert_default()
+    pub fn rare_headers_mut(&mut self) -> &mut RareHeaders {
+        self.rare_headers.get_or_insert_default()
     }
 }
 
 /// A reservation in the memory budget that lives as long as any copy of a response. It says nothing about
 /// the response, so all are equal.
 #[derive(Clone, Default)]
-pub struct Share(Option<Rc<Reservation>>);
+pub struct MemoryPermit(Option<Rc<Reservation>>);
 
-impl Share {
+impl MemoryPermit {
     /// Keeps `reservation` for as long as the response.
-    pub fn new(reservation: Reservation) -> Share {
-        Share(Some(Rc::new(reservation)))
+    pub fn new(reservation: Reservation) -> MemoryPermit {
+        MemoryPermit(Some(Rc::new(reservation)))
     }
 }
 
-impl fmt::Debug for Share {
+impl fmt::Debug for MemoryPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0.as_ref().map_or(0, |share| share.bytes());
         write!(f, "{bytes} bytes")
     }
 }
-
-impl PartialEq for Share {
-    fn eq(&self, _other: &Share) -> bool {
-        true
-    }
-}
-
-impl Eq for Share {}
