@@ -38,7 +38,7 @@ use sentry_mirror::internals::sentry::auth::{self, AuthField, FoundKey, Source};
 use sentry_mirror::internals::sentry::edit::Edit;
 use sentry_mirror::internals::sentry::endpoint::{self, Endpoint, Target};
 use sentry_mirror::internals::sentry::envelope;
-use sentry_mirror::internals::sentry::inventory::Inventory;
+use sentry_mirror::internals::sentry::inventory::EnvelopeIndex;
 use sentry_mirror::internals::sentry::sampling::Chance;
 
 use fixtures::routes::{INBOUND_KEY, routes};
@@ -282,9 +282,9 @@ fn selection(criterion: &mut Criterion) {
         let mut edits = Vec::new();
         let header = envelope::scan(body, &mut edits).expect("it has a header");
         let take = || {
-            let inventory = Inventory::of(body, header.end, sampling);
-            let inventory = inventory.expect("it is well-formed");
-            portion::cut(&selection, &inventory, body, &edits)
+            let index = EnvelopeIndex::build(body, header.end, sampling);
+            let index = index.expect("it is well-formed");
+            portion::cut(&selection, &index, body, &edits)
         };
         let taken = take().expect("something is taken");
         assert_eq!(taken.is_some(), body.ends_with(session), "{name}");

@@ -79,7 +79,7 @@ pub mod sentry {
         pub use crate::sentry::envelope::{EnvelopeError, EnvelopeHeader, scan, unescape};
     }
     pub mod inventory {
-        pub use crate::sentry::inventory::Inventory;
+        pub use crate::sentry::inventory::EnvelopeIndex;
     }
     pub mod items {
         pub use crate::sentry::items::items;

@@ -27,7 +27,7 @@ use sentry_mirror::internals::mirror::rewrite::{Original, Parcel};
 use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
 use sentry_mirror::internals::sentry::edit::Edit;
 use sentry_mirror::internals::sentry::envelope;
-use sentry_mirror::internals::sentry::inventory::Inventory;
+use sentry_mirror::internals::sentry::inventory::EnvelopeIndex;
 use sentry_mirror::internals::sentry::items::items;
 use sentry_mirror::internals::sentry::sampling::Chance;
 use sentry_mirror::internals::sentry::selection::Refused;
@@ -216,15 +216,15 @@ fuzz_target!(|data: &[u8]| {
             it.payload.end
         ))));
     }
-    let inventory = Inventory::of(&data, header.end, Some(Chance::new((*chance).into())));
-    assert_eq!(inventory.is_ok(), found.is_ok());
-    let Ok(inventory) = inventory else {
+    let index = EnvelopeIndex::build(&data, header.end, Some(Chance::new((*chance).into())));
+    assert_eq!(index.is_ok(), found.is_ok());
+    let Ok(index) = index else {
         return;
     };
     let request = Request {
         body: Bytes::from(data),
         edits,
-        inventory,
+        index,
         chance: (*chance).into(),
         slice_bytes: 1 + 64 * usize::from(*slice),
     };
@@ -239,7 +239,7 @@ fuzz_target!(|data: &[u8]| {
 struct Request {
     body: Bytes,
     edits: Vec<Edit>,
-    inventory: Inventory,
+    index: EnvelopeIndex,
     chance: u128,
     slice_bytes: usize,
 }
@@ -281,7 +281,7 @@ impl Request {
     fn take(&self, handling: &Handling) -> Result<Portion, Refused> {
         let (body, edits) = (&self.body, &self.edits);
         if let Some(selection) = &handling.selection
-            && let Some(cut) = portion::cut(selection, &self.inventory, body, edits)?
+            && let Some(cut) = portion::cut(selection, &self.index, body, edits)?
         {
             check_edits(&cut.edits, 0..cut.front.len());
             let rest: Vec<u8> = cut.pieces.slices(body).flatten().copied().collect();
@@ -289,7 +289,7 @@ impl Request {
             let whole = [&cut.front[..], &rest].concat();
             self.check_items(&whole, cut.categories.len());
             let left_count = cut.categories.len() + cut.left_out.len();
-            assert_eq!(left_count, self.inventory.parts.len());
+            assert_eq!(left_count, self.index.items.len());
             return Ok(Portion {
                 front: Bytes::from(cut.front),
                 edits: cut.edits,
@@ -311,7 +311,7 @@ impl Request {
         let left: Result<Vec<_>, _> = items(whole, header.end).collect();
         let left = left.expect("still well-formed");
         assert_eq!(left.len(), count);
-        let mut before = self.inventory.parts.iter();
+        let mut before = self.index.items.iter();
         for item in &left {
             assert!(before.any(
                 |part| item.payload.slice(whole) == part.payload.slice(&self.body)

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use crate::sentry::category::Category;
 use crate::sentry::edit::Edit;
-use crate::sentry::inventory::{Inventory, Part};
+use crate::sentry::inventory::{EnvelopeIndex, IndexedItem};
 use crate::sentry::otlp::Batch;
 use crate::sentry::sampling;
 use crate::sentry::selection::{Refused, Selection};
@@ -144,11 +144,11 @@ pub(crate) fn cut_batch(
 /// It takes nothing of it.
 pub fn cut(
     selection: &Selection,
-    inventory: &Inventory,
+    inventory: &EnvelopeIndex,
     body: &[u8],
     edits: &[Edit],
 ) -> Result<Option<Cut>, Refused> {
-    let Some(first) = inventory.parts.first() else {
+    let Some(first) = inventory.items.first() else {
         return match selection.takes_unknown() {
             true => Ok(None),
             false => Err(Refused::Filtered),
@@ -157,7 +157,7 @@ pub fn cut(
     let mut pieces = Pieces::default();
     let mut categories = Vec::new();
     let mut left_out = Vec::new();
-    for part in &inventory.parts {
+    for part in &inventory.items {
         match take(selection, part, &mut pieces) {
             Ok(()) => categories.push(part.category),
             Err(refused) => left_out.push(refused),
@@ -191,7 +191,7 @@ pub fn cut(
 }
 
 /// Appends what is taken of an item.
-fn take(selection: &Selection, part: &Part, pieces: &mut Pieces) -> Result<(), Refused> {
+fn take(selection: &Selection, part: &IndexedItem, pieces: &mut Pieces) -> Result<(), Refused> {
     if part.entries.is_empty() {
         selection.take(part.category, part.ticket)?;
         pieces.copy(part.whole);
@@ -217,7 +217,7 @@ fn take(selection: &Selection, part: &Part, pieces: &mut Pieces) -> Result<(), R
 }
 
 /// Appends an item with some of its entries only.
-fn shorten(part: &Part, kept: &[usize], pieces: &mut Pieces) {
+fn shorten(part: &IndexedItem, kept: &[usize], pieces: &mut Pieces) {
     let entry = |index: &usize| part.entries.get(*index).map(|(span, _)| *span);
     let spans: Vec<Span> = kept.iter().filter_map(entry).collect();
     let (Some((first, _)), Some((last, _))) = (part.entries.first(), part.entries.last()) else {

@@ -25,16 +25,16 @@ pub(crate) const ENTRIES_MAX: usize = 10_000;
 
 /// The parts of an envelope.
 #[derive(Debug)]
-pub struct Inventory {
+pub struct EnvelopeIndex {
     /// The items, in their order.
-    pub parts: Vec<Part>,
+    pub items: Vec<IndexedItem>,
     /// The rate in the header that the trace was sampled with.
     pub sample_rate: Option<Span>,
 }
 
 /// An item.
 #[derive(Debug)]
-pub struct Part {
+pub struct IndexedItem {
     /// All of it, its line end included.
     pub whole: Span,
     /// Its payload.
@@ -51,30 +51,30 @@ pub struct Part {
     pub entries: Vec<(Span, Ticket)>,
 }
 
-impl Inventory {
-    /// The items of `body`, whose envelope header ends at `header_end`, all at once; see [`Survey`].
+impl EnvelopeIndex {
+    /// The items of `body`, whose envelope header ends at `header_end`, all at once; see [`Indexer`].
     ///
     /// # Errors
     /// An item is not well-formed, so that nobody knows where it ends.
-    pub fn of(
+    pub fn build(
         body: &[u8],
         header_end: usize,
         sampling: Option<Chance>,
-    ) -> Result<Inventory, EnvelopeError> {
-        let mut survey = Survey::new(body, header_end, sampling);
-        while survey.step()?.is_some() {}
-        Ok(survey.finish())
+    ) -> Result<EnvelopeIndex, EnvelopeError> {
+        let mut indexer = Indexer::new(body, header_end, sampling);
+        while indexer.step()?.is_some() {}
+        Ok(indexer.finish())
     }
 }
 
 /// An inventory that is being made, an item at a time: to walk over all payloads of a large envelope
 /// takes longer than a core should be kept from everything else.
-pub(crate) struct Survey<'b> {
+pub(crate) struct Indexer<'b> {
     body: &'b [u8],
-    items: Items<'b>,
+    unread: Items<'b>,
     header: Header,
     is_sampling: bool,
-    parts: Vec<Part>,
+    items: Vec<IndexedItem>,
     /// The parts that belong to the event.
     followers: Vec<usize>,
     /// The first event, and the first attachment that becomes one.
@@ -86,19 +86,19 @@ pub(crate) struct Survey<'b> {
     entries_bytes: usize,
 }
 
-impl<'b> Survey<'b> {
-    /// Begins the inventory of `body`, whose envelope header ends at `header_end`. Tickets are only found
+impl<'b> Indexer<'b> {
+    /// Begins the index of `body`, whose envelope header ends at `header_end`. Tickets are only found
     /// out where there is `sampling`, with the chance of the request.
-    pub(crate) fn new(body: &'b [u8], header_end: usize, sampling: Option<Chance>) -> Survey<'b> {
-        Survey {
+    pub(crate) fn new(body: &'b [u8], header_end: usize, sampling: Option<Chance>) -> Indexer<'b> {
+        Indexer {
             body,
-            items: items(body, header_end),
+            unread: items(body, header_end),
             header: Header::read(
                 body.get(..header_end).unwrap_or_default(),
                 sampling.unwrap_or_default(),
             ),
             is_sampling: sampling.is_some(),
-            parts: Vec::new(),
+            items: Vec::new(),
             followers: Vec::new(),
             event: None,
             crash: None,
@@ -113,10 +113,10 @@ impl<'b> Survey<'b> {
     /// # Errors
     /// The item is not well-formed, so that nobody knows where it ends.
     pub(crate) fn step(&mut self) -> Result<Option<usize>, EnvelopeError> {
-        let Some(item) = self.items.next().transpose()? else {
+        let Some(item) = self.unread.next().transpose()? else {
             return Ok(None);
         };
-        let mut part = Part {
+        let mut part = IndexedItem {
             whole: item.whole,
             payload: item.payload,
             length: item.length,
@@ -135,14 +135,14 @@ impl<'b> Survey<'b> {
             self.crash.get_or_insert(as_event);
         }
         if goes_along(self.body, &item) {
-            self.followers.push(self.parts.len());
+            self.followers.push(self.items.len());
         }
-        self.parts.push(part);
+        self.items.push(part);
         Ok(Some(item.whole.len().min(places::SEARCHED_BYTES_MAX)))
     }
 
     /// Finds out what decides on an item, in one walk over its payload.
-    fn decide(&mut self, item: &Item<'_>, part: &mut Part) {
+    fn decide(&mut self, item: &Item<'_>, part: &mut IndexedItem) {
         let found = OnceCell::new();
         if has_entries(item, part) {
             let (body, header) = (self.body, &self.header);
@@ -162,53 +162,53 @@ impl<'b> Survey<'b> {
         part.ticket = self.header.ticket(self.body, item, part.category, &found);
     }
 
-    /// What the inventory takes in memory so far.
+    /// What the index takes in memory so far.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.parts.capacity() * size_of::<Part>() + self.entries_bytes
+        self.items.capacity() * size_of::<IndexedItem>() + self.entries_bytes
     }
 
     /// What each item counts as: an attachment as the event that it comes with. What could not be read,
     /// unless it `is_whole`, counts as one more item, which is not known.
     pub(crate) fn categories(self, is_whole: bool) -> Vec<Option<Category>> {
-        let parts = self.finish().parts;
-        let read = parts.iter().map(|part| part.category);
+        let items = self.finish().items;
+        let read = items.iter().map(|item| item.category);
         read.chain((!is_whole).then_some(None)).collect()
     }
 
     /// The inventory of the items so far.
-    pub(crate) fn finish(mut self) -> Inventory {
+    pub(crate) fn finish(mut self) -> EnvelopeIndex {
         if let Some((category, ticket)) = self.event.or(self.crash) {
             for index in self.followers {
-                if let Some(part) = self.parts.get_mut(index) {
+                if let Some(part) = self.items.get_mut(index) {
                     part.category = category;
                     part.ticket = ticket;
                 }
             }
         }
-        Inventory {
-            parts: self.parts,
+        EnvelopeIndex {
+            items: self.items,
             sample_rate: self.header.sample_rate,
         }
     }
 }
 
 /// What each item of `body` counts as, whose envelope header ends at `header_end`, all at once; see
-/// [`Survey::categories`].
+/// [`Indexer::categories`].
 #[cfg(test)]
 fn categories(body: &[u8], header_end: usize) -> Vec<Option<Category>> {
-    let mut survey = Survey::new(body, header_end, None);
+    let mut indexer = Indexer::new(body, header_end, None);
     let is_whole = loop {
-        match survey.step() {
+        match indexer.step() {
             Ok(Some(_)) => {}
             Ok(None) => break true,
             Err(_) => break false,
         }
     };
-    survey.categories(is_whole)
+    indexer.categories(is_whole)
 }
 
 /// Whether an item is of a kind that has entries, and short enough to be walked over.
-fn has_entries(item: &Item<'_>, part: &Part) -> bool {
+fn has_entries(item: &Item<'_>, part: &IndexedItem) -> bool {
     let may_have_some = matches!(
         part.category,
         Some(Category::LogItem | Category::TraceMetric | Category::Span)

@@ -24,7 +24,7 @@ use crate::mirror::routes::Route;
 use crate::sentry::category::Category;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
-use crate::sentry::inventory::{Inventory, Survey};
+use crate::sentry::inventory::{EnvelopeIndex, Indexer};
 use crate::sentry::otlp::{Batch, Format, Signal};
 use crate::sentry::sampling::{Chance, Digest, Ticket};
 use crate::sentry::selection::{Refused, Selection};
@@ -192,7 +192,7 @@ struct Preparation<'p> {
     sampling: Option<Chance>,
     /// What it is where it is no envelope.
     part: OnceCell<(Option<Category>, Ticket)>,
-    inventory: Option<Result<Inventory, EnvelopeError>>,
+    inventory: Option<Result<EnvelopeIndex, EnvelopeError>>,
     /// The same of an OTLP request.
     records: Option<Records>,
     /// What the selections took that were asked already.
@@ -332,7 +332,7 @@ impl Preparation<'_> {
     async fn survey(
         &mut self,
         header_end: usize,
-    ) -> Result<Result<Inventory, EnvelopeError>, Missing> {
+    ) -> Result<Result<EnvelopeIndex, EnvelopeError>, Missing> {
         let reserved_bytes = self.share.bytes();
         let surveyed = self.walk(header_end).await;
         // Of a survey that did not come to its end nothing is left.
@@ -345,8 +345,8 @@ impl Preparation<'_> {
     async fn walk(
         &mut self,
         header_end: usize,
-    ) -> Result<Result<Inventory, EnvelopeError>, Missing> {
-        let mut survey = Survey::new(self.original.body, header_end, self.sampling);
+    ) -> Result<Result<EnvelopeIndex, EnvelopeError>, Missing> {
+        let mut survey = Indexer::new(self.original.body, header_end, self.sampling);
         let mut turns = Turns::of_walks();
         loop {
             let held_bytes = survey.held_bytes();

@@ -29,7 +29,7 @@ use crate::sentry::category::Category;
 use crate::sentry::edit::EDITS_MAX;
 use crate::sentry::endpoint::{self, Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
-use crate::sentry::inventory::Survey;
+use crate::sentry::inventory::Indexer;
 use crate::server::background::Background;
 use crate::server::body::{Arrived, Body};
 use crate::server::connection::{Ended, held_with_head};
@@ -374,7 +374,7 @@ impl Sent<'_> {
         let Some(envelope) = self.envelope.filter(|_| self.body.is_whole) else {
             return vec![Category::of_endpoint(self.target.endpoint)];
         };
-        let mut survey = Survey::new(&self.body.text, envelope.end, None);
+        let mut survey = Indexer::new(&self.body.text, envelope.end, None);
         let mut turns = Turns::of_walks();
         let is_whole = loop {
             match survey.step() {

@@ -23,7 +23,7 @@ fn taken(options: &str, body: &str) -> Result<(String, Vec<Edit>), Refused> {
     let mut edits = Vec::new();
     let header = envelope::scan(body, &mut edits).unwrap();
     let selection = selection(options);
-    let inventory = Inventory::of(body, header.end, Some(Chance::new(7))).unwrap();
+    let inventory = EnvelopeIndex::build(body, header.end, Some(Chance::new(7))).unwrap();
     Ok(match cut(&selection, &inventory, body, &edits)? {
         None => (String::from_utf8(body.to_vec()).unwrap(), edits),
         Some(cut) => {
@@ -87,7 +87,7 @@ fn what_stays_keeps_its_bytes_wherever_it_stands() {
 #[test]
 fn an_envelope_that_is_not_cut_is_not_copied() {
     let body = [HEADER, EVENT, ATTACHMENT].concat();
-    let inventory = Inventory::of(body.as_bytes(), HEADER.len() - 1, None).unwrap();
+    let inventory = EnvelopeIndex::build(body.as_bytes(), HEADER.len() - 1, None).unwrap();
     let all = cut(
         &selection("categories: [error]"),
         &inventory,
@@ -96,7 +96,7 @@ fn an_envelope_that_is_not_cut_is_not_copied() {
     );
     assert!(matches!(all, Ok(None)));
     let body = [HEADER, SESSION, EVENT, ATTACHMENT, REPORT].concat();
-    let inventory = Inventory::of(body.as_bytes(), HEADER.len() - 1, None).unwrap();
+    let inventory = EnvelopeIndex::build(body.as_bytes(), HEADER.len() - 1, None).unwrap();
     let some = cut(
         &selection("categories: [error]"),
         &inventory,

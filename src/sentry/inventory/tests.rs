@@ -24,11 +24,11 @@ fn what_has_no_id_is_decided_for_each_request_and_each_part_of_it() {
     let header = envelope::scan(body.as_bytes(), &mut Vec::new()).unwrap();
     let tickets = |number: u64| {
         let chance = Some(Chance::new(number));
-        let inventory = Inventory::of(body.as_bytes(), header.end, chance).unwrap();
-        let entries = inventory.parts.iter().flat_map(|part| part.entries.clone());
+        let index = EnvelopeIndex::build(body.as_bytes(), header.end, chance).unwrap();
+        let entries = index.items.iter().flat_map(|part| part.entries.clone());
         let entries: Vec<_> = entries.map(|(_, ticket)| ticket).collect();
-        let parts = inventory.parts.iter().take(4).map(|part| part.ticket);
-        [parts.collect(), entries].concat()
+        let items = index.items.iter().take(4).map(|part| part.ticket);
+        [items.collect(), entries].concat()
     };
     let (first, second) = (tickets(1), tickets(2));
     assert_eq!(first.len(), 6);
@@ -43,17 +43,13 @@ fn what_has_no_id_is_decided_for_each_request_and_each_part_of_it() {
     assert_ne!(store(1), store(2));
 }
 
-fn inventory(body: &str) -> Inventory {
+fn index(body: &str) -> EnvelopeIndex {
     let header = envelope::scan(body.as_bytes(), &mut Vec::new()).unwrap();
-    Inventory::of(body.as_bytes(), header.end, Some(CHANCE)).unwrap()
+    EnvelopeIndex::build(body.as_bytes(), header.end, Some(CHANCE)).unwrap()
 }
 
 fn tickets(body: &str) -> Vec<Ticket> {
-    inventory(body)
-        .parts
-        .iter()
-        .map(|part| part.ticket)
-        .collect()
+    index(body).items.iter().map(|part| part.ticket).collect()
 }
 
 #[test]
@@ -132,7 +128,7 @@ fn zeros_pass_the_decision_on_to_the_next_source() {
     }
     let log = format!(r#"{{"items":[{{"trace_id":"{dashed}"}}]}}"#);
     let body = format!("{traced}\n{{\"type\":\"log\"}}\n{log}\n");
-    let entries = &inventory(&body).parts[0].entries;
+    let entries = &index(&body).items[0].entries;
     assert_eq!(entries[0].1, Ticket::of(TRACE.as_bytes()));
 }
 
@@ -143,12 +139,12 @@ fn kinds_to_categories(kinds: &[&str]) -> Vec<Option<Category>> {
         .map(|kind| format!("{{\"type\":\"{kind}\",\"length\":2}}\nab\n"))
         .collect();
     let body = format!("{{\"event_id\":\"{EVENT}\"}}\n{items}");
-    let parts = inventory(&body).parts;
-    let all_alike = parts.iter().all(|part| {
+    let items = index(&body).items;
+    let all_alike = items.iter().all(|part| {
         part.category == Some(Category::Session) || part.ticket == Ticket::of(EVENT.as_bytes())
     });
     assert!(all_alike, "{body}");
-    parts.iter().map(|part| part.category).collect()
+    items.iter().map(|part| part.category).collect()
 }
 
 /// An attachment of this type, for [`kinds_to_categories`].
@@ -240,7 +236,7 @@ fn a_crash_report_of_a_switch_is_known_by_its_name_and_its_first_bytes() {
         let body = format!(
             "{{}}\n{{\"type\":\"attachment\",\"filename\":\"{name}\",\"length\":{length}}}\n{payload}\n{{\"type\":\"form_data\"}}\n\n"
         );
-        let found = inventory(&body).parts;
+        let found = index(&body).items;
         let expected = [category, category.filter(|known| *known == Category::Error)];
         let found: Vec<_> = found.iter().map(|part| part.category).collect();
         assert_eq!(found, expected, "{name} {payload:?}");
@@ -277,8 +273,8 @@ fn a_trace_attachment_belongs_to_its_trace_whatever_it_comes_with() {
                 &[(Error, TRACE), (category, other)],
             ),
         ] {
-            let parts = inventory(&format!("{header}{items}")).parts;
-            let found: Vec<_> = parts.iter().map(|p| (p.category, p.ticket)).collect();
+            let indexed = index(&format!("{header}{items}")).items;
+            let found: Vec<_> = indexed.iter().map(|p| (p.category, p.ticket)).collect();
             let expected: Vec<_> = expected
                 .iter()
                 .map(|(category, id)| (Some(*category), Ticket::of(id.as_bytes())))
@@ -316,9 +312,9 @@ fn chunks_of_a_profile_are_of_one_run_whatever_their_category() {
         let body = format!(
             "{{\"event_id\":\"{EVENT}\"}}\n{{\"type\":\"profile_chunk\"{platform}}}\n{{\"profiler_id\":\"P\"}}\n"
         );
-        let parts = inventory(&body).parts;
-        assert_eq!(parts[0].category, category, "{platform}");
-        assert_eq!(parts[0].ticket, Ticket::of(b"P"), "{platform}");
+        let items = index(&body).items;
+        assert_eq!(items[0].category, category, "{platform}");
+        assert_eq!(items[0].ticket, Ticket::of(b"P"), "{platform}");
     }
 }
 
@@ -348,11 +344,11 @@ fn every_entry_of_a_container_is_of_its_own_trace() {
     let body = format!(
         "{{\"sdk\":{{}}}}\n{{\"type\":\"log\",\"item_count\":5}}\n{{\"items\":[{{\"trace_id\":\"{TRACE}\"}},{{\"trace_id\":\"{EVENT}\"}},{linked},{replayed},{{\"body\":1}}]}}"
     );
-    let parts = inventory(&body).parts;
-    let tickets: Vec<_> = parts[0].entries.iter().map(|(_, ticket)| *ticket).collect();
+    let items = index(&body).items;
+    let tickets: Vec<_> = items[0].entries.iter().map(|(_, ticket)| *ticket).collect();
     let expected = [TRACE, EVENT, TRACE, "R"].map(|id| Ticket::of(id.as_bytes()));
     assert_eq!(tickets[..4], expected);
-    assert_eq!(tickets[4], CHANCE.ticket(parts[0].entries[4].0.start));
+    assert_eq!(tickets[4], CHANCE.ticket(items[0].entries[4].0.start));
 }
 
 /// The chunks of a profiler's run stay together, however long they are.
@@ -390,10 +386,10 @@ fn no_more_entries_than_allowed_have_tickets_of_their_own() {
         (&[ENTRIES_MAX - 1, 2, 1, 1], &[ENTRIES_MAX - 1, 0, 1, 0]),
     ] {
         let items: String = counts.iter().map(|count| logs(*count)).collect();
-        let parts = inventory(&format!("{traced}{items}")).parts;
-        let counted: Vec<usize> = parts.iter().map(|part| part.entries.len()).collect();
+        let indexed = index(&format!("{traced}{items}")).items;
+        let counted: Vec<usize> = indexed.iter().map(|part| part.entries.len()).collect();
         assert_eq!(counted, expected);
-        for part in parts.iter().filter(|part| part.entries.is_empty()) {
+        for part in indexed.iter().filter(|part| part.entries.is_empty()) {
             assert_eq!(part.ticket, Ticket::of(TRACE.as_bytes()));
         }
     }
@@ -409,15 +405,19 @@ fn what_an_inventory_holds_is_bounded() {
         "1,".repeat(500)
     );
     let body = format!("{{}}\n{}{}", many.repeat(3), few.repeat(400));
-    let mut survey = Survey::new(body.as_bytes(), 2, Some(CHANCE));
+    let mut indexer = Indexer::new(body.as_bytes(), 2, Some(CHANCE));
     let mut walked_bytes = 0;
-    while let Some(bytes) = survey.step().unwrap() {
+    while let Some(bytes) = indexer.step().unwrap() {
         assert!(bytes <= places::SEARCHED_BYTES_MAX);
         walked_bytes += bytes;
     }
     assert!(walked_bytes > 6_000_000, "{walked_bytes}");
-    assert!(survey.held_bytes() < 512 * 1024, "{}", survey.held_bytes());
-    let parts = survey.finish().parts;
-    let entries = parts.iter().map(|part| part.entries.len());
+    assert!(
+        indexer.held_bytes() < 512 * 1024,
+        "{}",
+        indexer.held_bytes()
+    );
+    let items = indexer.finish().items;
+    let entries = items.iter().map(|part| part.entries.len());
     assert_eq!(entries.sum::<usize>(), 501 * (ENTRIES_MAX / 501));
 }
