@@ -18,7 +18,7 @@ use crate::observe::label::Label;
 use crate::observe::moment::rfc3339;
 use crate::server::plan::Plan;
 use crate::server::sight::{Sight, Stage};
-use crate::upstream::counters::BreakerState;
+use crate::upstream::breaker::BreakerState;
 use crate::upstream::origin::SharedOrigin;
 
 /// Writes everything an operator may want to see at `now`, one outbound after the other: there may be

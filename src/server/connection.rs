@@ -30,7 +30,7 @@ use crate::server::pace::Pace;
 use crate::server::stop::Listener;
 use crate::sys;
 use crate::upstream::stream::{READ_BYTES, read_some, write_all};
-use crate::upstream::turn::Turn;
+use crate::upstream::turn::CoopBudget;
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 section 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -66,7 +66,7 @@ pub(crate) struct Connection {
     /// How much came since the last request that begins none.
     skipped_bytes: u32,
     is_new: bool,
-    turn: Turn,
+    coop: CoopBudget,
 }
 
 /// Whether the body of a refused request is worth reading to keep the connection. A chunked one does
@@ -108,7 +108,7 @@ impl Connection {
             outgoing: Vec::new(),
             skipped_bytes: 0,
             is_new: true,
-            turn: Turn::default(),
+            coop: CoopBudget::default(),
         }
     }
 
@@ -385,7 +385,7 @@ impl Connection {
             (write_all(stream, rest).await.0, outgoing)
         });
         let writing = in_time(Instant::now() + limits.write_timeout, writing);
-        let written = self.turn.take(pin!(writing)).await;
+        let written = self.coop.run(pin!(writing)).await;
         let mut outgoing = match written {
             Some((Ok(()), outgoing)) => outgoing,
             Some((Err(_), _)) => return Err(Ended::Gone),
@@ -405,7 +405,7 @@ impl Connection {
         let buffer = std::mem::take(&mut self.buffer);
         let reading = pin!(read_some(&mut self.stream, buffer, bytes_max));
         let reading = in_time(deadline, reading);
-        match self.turn.take(pin!(reading)).await {
+        match self.coop.run(pin!(reading)).await {
             None => Fill::Late,
             Some((result, buffer)) => {
                 self.buffer = buffer;
@@ -413,7 +413,7 @@ impl Connection {
                 let count = result.unwrap_or(0);
                 self.counters.received_bytes.add_bytes(count);
                 if count > READ_BYTES {
-                    self.turn.moved(count).await;
+                    self.coop.spend(count).await;
                 }
                 if count > 0 { Fill::Some } else { Fill::End }
             }

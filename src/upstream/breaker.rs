@@ -21,7 +21,7 @@ use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use crate::limits::Limits;
-use crate::upstream::counters::BreakerState;
+use crate::observe::label::labels;
 
 /// The state of one origin, as one worker sees it.
 #[derive(Default)]
@@ -33,6 +33,27 @@ pub(crate) struct Breaker {
     /// Which senders have had a request without an answer since the last answer.
     unanswered: RefCell<HashSet<Sender>>,
     answered_at: Cell<Option<Instant>>,
+}
+
+labels! {
+    /// What a breaker lets through, from the best to the worst.
+    pub enum BreakerState {
+        /// Everything.
+        Closed => "closed",
+        /// The next delivery, to find out: its pause is over.
+        Due => "due",
+        /// Nothing besides one delivery, which is on its way to find out.
+        Probing => "probing",
+        /// Nothing.
+        Open => "open",
+    }
+}
+
+impl BreakerState {
+    /// Whether the upstream is left alone.
+    pub fn is_open(self) -> bool {
+        matches!(self, BreakerState::Probing | BreakerState::Open)
+    }
 }
 
 /// Whose deliveries these are: they share their fate.

@@ -5,6 +5,7 @@
 
 use crate::observe::counters::{Count, Gauge, Tally};
 use crate::observe::label::{Label, labels};
+use crate::upstream::breaker::BreakerState;
 
 /// One worker's numbers about one origin.
 #[derive(Default)]
@@ -39,30 +40,9 @@ labels! {
         /// It was open for `pool.max_age`.
         Old => "max_age",
         /// Something came over it that nobody had asked for.
-        Unasked => "unasked_data",
+        Unsolicited => "unsolicited_data",
         /// That has happened to the origin a short while ago.
         Suspended => "not_pooled",
-    }
-}
-
-labels! {
-    /// What a breaker lets through, from the best to the worst.
-    pub enum BreakerState {
-        /// Everything.
-        Closed => "closed",
-        /// The next delivery, to find out: its pause is over.
-        Due => "due",
-        /// Nothing besides one delivery, which is on its way to find out.
-        Probing => "probing",
-        /// Nothing.
-        Open => "open",
-    }
-}
-
-impl BreakerState {
-    /// Whether the upstream is left alone.
-    pub fn is_open(self) -> bool {
-        matches!(self, BreakerState::Probing | BreakerState::Open)
     }
 }
 

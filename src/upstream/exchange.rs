@@ -20,10 +20,10 @@ use crate::http::response::ResponseHead;
 use crate::limits::Limits;
 use crate::sentry::rate_limits;
 use crate::upstream::breaker::Unanswered;
-use crate::upstream::incoming::Incoming;
-use crate::upstream::probe::{Heard, Watch};
+use crate::upstream::incoming::ReadBuffer;
+use crate::upstream::probe::{EarlyResponse, EarlyResponseWatch};
 use crate::upstream::response::Response;
-use crate::upstream::stream::{Found, READ_BYTES, Sent, Stream};
+use crate::upstream::stream::{IdleState, READ_BYTES, Sent, Stream};
 
 /// How many bytes the interim responses (1xx) to one request may have. A server that says every second
 /// that it is busy (102) needs 30 for each, and one that names what to load early (103) a few hundred.
@@ -166,7 +166,7 @@ fn is_own_shortage(error: &io::Error) -> bool {
 pub struct Connection {
     stream: Stream,
     /// Empty between exchanges.
-    incoming: Incoming,
+    read_buffer: ReadBuffer,
     heads: Heads,
     /// What the last exchange left it fit for.
     fitness: Fitness,
@@ -220,18 +220,18 @@ impl Heads {
     }
 
     /// What has been said before the request was sent whole. Takes interim responses out of `buffer`.
-    fn judge(&mut self, buffer: &mut BytesMut, limits: &Limits) -> Heard {
+    fn classify(&mut self, buffer: &mut BytesMut, limits: &Limits) -> EarlyResponse {
         loop {
             match self.head.parse(buffer, limits) {
-                Ok(Parsed::Partial) if buffer.len() < READ_BYTES => return Heard::Nothing,
+                Ok(Parsed::Partial) if buffer.len() < READ_BYTES => return EarlyResponse::NoneYet,
                 Ok(Parsed::Complete) => {}
-                Ok(Parsed::Partial) | Err(_) => return Heard::Refusal,
+                Ok(Parsed::Partial) | Err(_) => return EarlyResponse::Refusal,
             }
             match self.is_interim() {
                 Ok(true) => buffer.advance(self.head.len),
                 // It is read again when the response is.
-                Ok(false) if self.head.status < 300 => return Heard::Acceptance,
-                Ok(false) | Err(_) => return Heard::Refusal,
+                Ok(false) if self.head.status < 300 => return EarlyResponse::Success,
+                Ok(false) | Err(_) => return EarlyResponse::Refusal,
             }
         }
     }
@@ -242,7 +242,7 @@ impl Connection {
     pub fn new(stream: Stream, share: Reservation) -> Connection {
         Connection {
             stream,
-            incoming: Incoming::new(share),
+            read_buffer: ReadBuffer::new(share),
             heads: Heads::default(),
             fitness: Fitness::Reusable,
             saw_response: false,
@@ -262,7 +262,7 @@ impl Connection {
 
     /// What has come and belongs to no answer.
     pub fn unread(&self) -> &[u8] {
-        self.incoming.bytes()
+        self.read_buffer.bytes()
     }
 
     /// Whether `result`, what came of the last exchange, says that the connection was given up by the
@@ -280,7 +280,7 @@ impl Connection {
     }
 
     /// What has arrived since its last exchange.
-    pub fn look(&mut self) -> Found {
+    pub fn look(&mut self) -> IdleState {
         self.stream.look()
     }
 
@@ -304,7 +304,7 @@ impl Connection {
         self.heads.count = 0;
         self.heads.interim_bytes = 0;
         let sent = self.send(request, limits).await;
-        self.saw_response = self.heads.count > 0 || !self.incoming.bytes().is_empty();
+        self.saw_response = self.heads.count > 0 || !self.read_buffer.bytes().is_empty();
         let Err(error) = sent else {
             return self.receive(request.method, limits).await;
         };
@@ -332,8 +332,8 @@ impl Connection {
         limits: &Limits,
     ) -> Result<(), Option<io::Error>> {
         let heads = &mut self.heads;
-        let mut judge = |buffer: &mut BytesMut| heads.judge(buffer, limits);
-        let mut watch = Watch::new(self.incoming.buffer(), &mut judge);
+        let mut classify = |buffer: &mut BytesMut| heads.classify(buffer, limits);
+        let mut watch = EarlyResponseWatch::new(self.read_buffer.buffer(), &mut classify);
         let head = std::mem::take(&mut request.head);
         let body = std::mem::take(&mut request.body);
         let sent_bytes = head.len() + body.len();
@@ -373,7 +373,7 @@ impl Connection {
     async fn receive(&mut self, method: Method, limits: &Limits) -> Result<Response, Failure> {
         self.receive_head(limits).await?;
         let known = &self.heads.head;
-        let head = self.incoming.bytes().get(..known.len);
+        let head = self.read_buffer.bytes().get(..known.len);
         let head = head.unwrap_or_default();
         let framing = framing::of_response(known, head, method)
             .map_err(|error| Failure::Malformed(error.to_string()))?;
@@ -387,8 +387,8 @@ impl Connection {
             Framing::Chunked => self.receive_chunked(limits).await?,
             Framing::UntilClose => self.receive_until_close(limits).await?,
         };
-        response.memory = self.incoming.give_share();
-        self.fitness = match (is_kept, self.incoming.bytes().is_empty()) {
+        response.memory = self.read_buffer.give_share();
+        self.fitness = match (is_kept, self.read_buffer.bytes().is_empty()) {
             (true, true) => Fitness::Reusable,
             (true, false) => Fitness::Overfull,
             (false, _) => Fitness::Spent,
@@ -409,14 +409,14 @@ impl Connection {
                 _ => continue,
             };
             if slot.is_none() {
-                *slot = Some(match value.slice(self.incoming.bytes()) {
+                *slot = Some(match value.slice(self.read_buffer.bytes()) {
                     // What nearly every response has takes no memory.
                     JSON => Bytes::from_static(JSON),
-                    _ => self.incoming.copy(*value)?,
+                    _ => self.read_buffer.copy(*value)?,
                 });
             } else if *name == FieldName::XSentryRateLimits {
                 // A list on several lines is one list (RFC 9110, section 5.3).
-                let line = value.slice(self.incoming.bytes());
+                let line = value.slice(self.read_buffer.bytes());
                 let list = slot.take().unwrap_or_default();
                 *slot = Some([&list[..], line].join(&b", "[..]).into());
             }
@@ -425,7 +425,7 @@ impl Connection {
             let seconds = rate_limits::parse_retry_after(value, SystemTime::now());
             response.rare_headers_mut().retry_after_seconds = seconds;
         }
-        self.incoming.skip(self.heads.head.len);
+        self.read_buffer.skip(self.heads.head.len);
         Ok(response)
     }
 
@@ -436,14 +436,14 @@ impl Connection {
             if !self.heads.is_interim()? {
                 return Ok(());
             }
-            self.incoming.skip(self.heads.head.len);
+            self.read_buffer.skip(self.heads.head.len);
         }
     }
 
     async fn receive_one_head(&mut self, limits: &Limits) -> Result<(), Failure> {
         let mut due = Due::default();
         loop {
-            let bytes = self.incoming.bytes();
+            let bytes = self.read_buffer.bytes();
             if due.is_due(bytes, ResponseHead::bytes_max(limits)) {
                 let parsed = self.heads.head.parse(bytes, limits);
                 match parsed.map_err(|error| Failure::Malformed(error.to_string()))? {
@@ -459,19 +459,19 @@ impl Connection {
         if length > limits.response_bytes {
             return Err(Failure::TooLarge);
         }
-        while self.incoming.bytes().len() < length {
-            self.incoming.make_room(length)?;
+        while self.read_buffer.bytes().len() < length {
+            self.read_buffer.make_room(length)?;
             self.read().await?;
         }
         // What was copied of the head lives as long.
-        self.incoming.count(self.heads.head.len + length)?;
-        self.incoming.take(length)
+        self.read_buffer.count(self.heads.head.len + length)?;
+        self.read_buffer.take(length)
     }
 
     async fn receive_chunked(&mut self, limits: &Limits) -> Result<Bytes, Failure> {
         let mut chunked = Chunked::of_response(limits.response_bytes);
         loop {
-            let progress = chunked.decode(self.incoming.buffer());
+            let progress = chunked.decode(self.read_buffer.buffer());
             let progress = progress.map_err(|error| match error {
                 ChunkError::TooLarge => Failure::TooLarge,
                 ChunkError::Malformed(reason) => Failure::Malformed(reason.to_owned()),
@@ -479,7 +479,7 @@ impl Connection {
             match progress? {
                 Progress::More => self.read().await?,
                 Progress::Done { body, consumed } => {
-                    return Ok(self.incoming.take(consumed)?.slice(body.start..body.end));
+                    return Ok(self.read_buffer.take(consumed)?.slice(body.start..body.end));
                 }
             }
         }
@@ -488,14 +488,14 @@ impl Connection {
     async fn receive_until_close(&mut self, limits: &Limits) -> Result<Bytes, Failure> {
         loop {
             // Some of it may have come with the head.
-            if self.incoming.bytes().len() > limits.response_bytes {
+            if self.read_buffer.bytes().len() > limits.response_bytes {
                 return Err(Failure::TooLarge);
             }
             match self.read().await {
                 Ok(()) => {}
                 Err(Failure::Closed) => {
-                    let rest = self.incoming.bytes().len();
-                    return self.incoming.take(rest);
+                    let rest = self.read_buffer.bytes().len();
+                    return self.read_buffer.take(rest);
                 }
                 Err(failure) => return Err(failure),
             }
@@ -504,8 +504,8 @@ impl Connection {
 
     /// Reads once.
     async fn read(&mut self) -> Result<(), Failure> {
-        let read = self.incoming.read(&mut self.stream).await;
-        self.saw_response |= !self.incoming.bytes().is_empty();
+        let read = self.read_buffer.read(&mut self.stream).await;
+        self.saw_response |= !self.read_buffer.bytes().is_empty();
         read
     }
 }

@@ -13,29 +13,29 @@ use crate::span::Span;
 use crate::upstream::exchange::Failure;
 use crate::upstream::response::MemoryPermit;
 use crate::upstream::stream::{READ_BYTES, Stream};
-use crate::upstream::turn::Turn;
+use crate::upstream::turn::CoopBudget;
 
 /// Responses up to this size, head included, are not counted by themselves: each request has room for one
 /// from every outbound.
 pub(crate) const SMALL_BYTES: usize = 4 * 1024;
 
 /// The read side of a connection.
-pub(crate) struct Incoming {
+pub(crate) struct ReadBuffer {
     buffer: BytesMut,
     /// Where small messages are copied to, many of them into one piece of memory.
     copies: BytesMut,
     share: Reservation,
-    turn: Turn,
+    coop: CoopBudget,
 }
 
-impl Incoming {
+impl ReadBuffer {
     /// Nothing yet, with the share that large responses will take.
-    pub(crate) fn new(share: Reservation) -> Incoming {
-        Incoming {
+    pub(crate) fn new(share: Reservation) -> ReadBuffer {
+        ReadBuffer {
             buffer: BytesMut::new(),
             copies: BytesMut::new(),
             share,
-            turn: Turn::default(),
+            coop: CoopBudget::default(),
         }
     }
 
@@ -85,7 +85,7 @@ impl Incoming {
     pub(crate) async fn read(&mut self, stream: &mut Stream) -> Result<(), Failure> {
         let buffer = std::mem::take(&mut self.buffer);
         let receiving = pin!(stream.receive(buffer));
-        let (result, buffer) = self.turn.take(receiving).await;
+        let (result, buffer) = self.coop.run(receiving).await;
         self.buffer = buffer;
         match result {
             Ok(0) => Err(Failure::Closed),
@@ -158,27 +158,27 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_a_small_response_counts_as_a_whole() {
-        let mut incoming = Incoming::new(Budget::new(1 << 20).reservation());
-        incoming.count(SMALL_BYTES).unwrap();
-        assert_eq!(incoming.share.bytes(), 0);
-        incoming.count(SMALL_BYTES + 1).unwrap();
-        assert_eq!(incoming.share.bytes(), SMALL_BYTES + 1);
+        let mut buffer = ReadBuffer::new(Budget::new(1 << 20).reservation());
+        buffer.count(SMALL_BYTES).unwrap();
+        assert_eq!(buffer.share.bytes(), 0);
+        buffer.count(SMALL_BYTES + 1).unwrap();
+        assert_eq!(buffer.share.bytes(), SMALL_BYTES + 1);
     }
 
     #[test]
     fn what_is_declared_takes_nothing_and_what_has_come_is_doubled() {
         const MIB: usize = 1 << 20;
-        let mut incoming = Incoming::new(Budget::new(MIB + 1024).reservation());
-        incoming.make_room(MIB).unwrap();
-        assert_eq!(incoming.share.bytes(), 0);
+        let mut buffer = ReadBuffer::new(Budget::new(MIB + 1024).reservation());
+        buffer.make_room(MIB).unwrap();
+        assert_eq!(buffer.share.bytes(), 0);
         let text = vec![b'x'; MIB];
-        incoming.buffer = BytesMut::from(&text[..READ_BYTES]);
-        incoming.make_room(MIB).unwrap();
-        assert_eq!(incoming.share.bytes(), 2 * READ_BYTES);
-        incoming.buffer = BytesMut::from(&text[..MIB - 1]);
-        incoming.make_room(MIB).unwrap();
-        assert_eq!(incoming.share.bytes(), MIB);
-        incoming.buffer = BytesMut::from(&text[..]);
-        assert!(incoming.make_room(2 * MIB).is_err());
+        buffer.buffer = BytesMut::from(&text[..READ_BYTES]);
+        buffer.make_room(MIB).unwrap();
+        assert_eq!(buffer.share.bytes(), 2 * READ_BYTES);
+        buffer.buffer = BytesMut::from(&text[..MIB - 1]);
+        buffer.make_room(MIB).unwrap();
+        assert_eq!(buffer.share.bytes(), MIB);
+        buffer.buffer = BytesMut::from(&text[..]);
+        assert!(buffer.make_room(2 * MIB).is_err());
     }
 }

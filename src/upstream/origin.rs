@@ -187,13 +187,13 @@ impl SharedOrigin {
         is_pooled
     }
 
-    /// Takes note that the bytes `unasked` came over one of its connections although no request was under
+    /// Takes note that the bytes `unsolicited` came over one of its connections although no request was under
     /// way there.
-    pub fn sent_unasked(&self, unasked: &[u8], now: Instant) {
+    pub fn sent_unsolicited(&self, unsolicited: &[u8], now: Instant) {
         if self.pooling.suspend(now) {
             warn!(
                 origin = %self.origin,
-                seen = describe(unasked),
+                seen = describe(unsolicited),
                 seconds = SUSPENSION.as_secs(),
                 "upstream has sent more than it was asked for, so that an answer could go to another request; each of its connections is used once for now"
             );

@@ -32,7 +32,7 @@ use crate::upstream::counters::{Dropped, OriginCounters};
 use crate::upstream::exchange::{Connection, Failure, Request};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
-use crate::upstream::stream::Found;
+use crate::upstream::stream::IdleState;
 
 pub(crate) use crate::budget::Admission;
 
@@ -247,7 +247,7 @@ impl Pool {
                 return result.map(|response| (response, kept));
             }
             if let Err(Failure::Malformed(_)) = result {
-                self.found_unasked(kept.connection.unread(), Instant::now());
+                self.found_unsolicited(kept.connection.unread(), Instant::now());
             }
             self.counters().retries.count();
             debug!(origin = %self.shared.origin, "a reused connection was given up; trying a fresh one");
@@ -320,23 +320,23 @@ impl Pool {
     /// where something has.
     fn quiet(&self, mut kept: Box<PooledConnection>) -> Option<Box<PooledConnection>> {
         match kept.connection.look() {
-            Found::Nothing => return Some(kept),
-            Found::End => self.counters().stale.count(),
-            Found::Unasked(bytes) => self.found_unasked(&bytes, Instant::now()),
+            IdleState::Quiet => return Some(kept),
+            IdleState::Closed => self.counters().stale.count(),
+            IdleState::Unsolicited(bytes) => self.found_unsolicited(&bytes, Instant::now()),
         }
         None
     }
 
     /// Takes note of what came over a connection, which is closed now, and belongs to no request.
-    fn found_unasked(&self, bytes: &[u8], now: Instant) {
-        self.counters().dropped.count(Dropped::Unasked);
-        self.shared.sent_unasked(bytes, now);
+    fn found_unsolicited(&self, bytes: &[u8], now: Instant) {
+        self.counters().dropped.count(Dropped::Unsolicited);
+        self.shared.sent_unsolicited(bytes, now);
     }
 
     fn put_back(&self, mut returned: Box<PooledConnection>, now: Instant, limits: &Limits) {
         returned.idle_since = now;
         if returned.connection.is_overfull() {
-            return self.found_unasked(returned.connection.unread(), now);
+            return self.found_unsolicited(returned.connection.unread(), now);
         }
         if !returned.connection.is_reusable() || !self.is_fresh(&returned, now, limits) {
             return;

@@ -21,41 +21,41 @@ use rustix::net::RecvFlags;
 use crate::sys;
 
 /// How long a write makes no progress before one looks for an answer.
-const STALL: Duration = Duration::from_millis(50);
+const STALL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How much of an early answer is read before it is whole. A head that is longer is read only when
 /// sending has ended.
 const EARLY_BYTES_MAX: usize = 16 * 1024;
 
-/// How many probes a worker has at a time: so many descriptors more than it has connections. Clients that send
+/// How many readers a worker has at a time: so many descriptors more than it has connections. Clients that send
 /// large bodies for an upstream that does not read on could otherwise take twice as many.
-const PROBES_MAX: usize = 256;
+const READERS_MAX: usize = 256;
 
 thread_local! {
-    /// How many probes this worker has.
-    static PROBES: Cell<usize> = const { Cell::new(0) };
+    /// How many readers this worker has.
+    static READERS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// A look at a socket that is lent to a write.
 ///
 /// It is made only for a request that did not go out with one write, because it takes a descriptor.
-pub struct Probe {
+pub struct EarlyReader {
     /// `None` where the worker has enough of them, or the process no descriptor left: nothing is noticed
     /// then, and the deadline of the exchange has to end a stall.
     socket: Option<OwnedFd>,
 }
 
-impl Probe {
-    /// A probe for `stream`.
-    fn new(stream: &TcpStream) -> Probe {
-        Probe::of(|| sys::duplicate(stream).ok())
+impl EarlyReader {
+    /// A reader for `stream`.
+    fn new(stream: &TcpStream) -> EarlyReader {
+        EarlyReader::with_socket(|| sys::duplicate(stream).ok())
     }
 
-    fn of(duplicate: impl FnOnce() -> Option<OwnedFd>) -> Probe {
-        let may_be_one_more = PROBES.get() < PROBES_MAX;
+    fn with_socket(duplicate: impl FnOnce() -> Option<OwnedFd>) -> EarlyReader {
+        let may_be_one_more = READERS.get() < READERS_MAX;
         let socket = may_be_one_more.then(duplicate).flatten();
-        PROBES.set(PROBES.get() + usize::from(socket.is_some()));
-        Probe { socket }
+        READERS.set(READERS.get() + usize::from(socket.is_some()));
+        EarlyReader { socket }
     }
 
     /// Takes the bytes that have arrived, as many as fit into `room`. The end of the stream is none:
@@ -71,49 +71,49 @@ impl Probe {
     }
 }
 
-impl Drop for Probe {
+impl Drop for EarlyReader {
     fn drop(&mut self) {
-        PROBES.set(PROBES.get() - usize::from(self.socket.is_some()));
+        READERS.set(READERS.get() - usize::from(self.socket.is_some()));
     }
 }
 
 /// What an upstream has said so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum EarlyResponse {
     /// No final answer.
-    Nothing,
+    NoneYet,
     /// A final answer below 300: it has accepted what it does not have yet.
-    Acceptance,
+    Success,
     /// A final answer of 300 and above, or none that could be read: it needs nothing more.
     Refusal,
 }
 
 /// Judges what has arrived, and takes the interim responses out of it.
-pub(crate) type Judge<'c> = dyn FnMut(&mut BytesMut) -> Heard + 'c;
+pub(crate) type Classify<'c> = dyn FnMut(&mut BytesMut) -> EarlyResponse + 'c;
 
 /// What watches the upstream while it is sent one request.
-pub struct Watch<'c> {
-    probe: Option<Probe>,
+pub struct EarlyResponseWatch<'c> {
+    reader: Option<EarlyReader>,
     /// Where early bytes go: they are the first of the response.
     buffer: &'c mut BytesMut,
-    judge: &'c mut Judge<'c>,
+    classify: &'c mut Classify<'c>,
     is_accepted: bool,
 }
 
-impl<'c> Watch<'c> {
-    /// Nothing is watched before [`Watch::begin`].
-    pub fn new(buffer: &'c mut BytesMut, judge: &'c mut Judge<'c>) -> Watch<'c> {
-        Watch {
-            probe: None,
+impl<'c> EarlyResponseWatch<'c> {
+    /// Nothing is watched before [`EarlyResponseWatch::begin`].
+    pub fn new(buffer: &'c mut BytesMut, classify: &'c mut Classify<'c>) -> EarlyResponseWatch<'c> {
+        EarlyResponseWatch {
+            reader: None,
             buffer,
-            judge,
+            classify,
             is_accepted: false,
         }
     }
 
     /// Watches `stream` from now on.
     pub fn begin(&mut self, stream: &TcpStream) {
-        self.probe.get_or_insert_with(|| Probe::new(stream));
+        self.reader.get_or_insert_with(|| EarlyReader::new(stream));
     }
 
     /// The output of `writing`; or `None`, with the write given up, where it stalls and the upstream
@@ -122,13 +122,13 @@ impl<'c> Watch<'c> {
     pub async fn unless_refused<T>(
         &mut self,
         mut writing: Pin<&mut impl Future<Output = T>>,
-        mut read: impl FnMut(&Probe, &mut BytesMut) -> bool,
+        mut read: impl FnMut(&EarlyReader, &mut BytesMut) -> bool,
     ) -> Option<T> {
-        if self.probe.is_none() {
+        if self.reader.is_none() {
             return Some(writing.await);
         }
         loop {
-            let mut stall = Box::pin(sleep(STALL));
+            let mut stall = Box::pin(sleep(STALL_TIMEOUT));
             let written = poll_fn(|context| match writing.as_mut().poll(context) {
                 Poll::Ready(output) => Poll::Ready(Some(output)),
                 Poll::Pending => stall.as_mut().poll(context).map(|()| None),
@@ -141,30 +141,30 @@ impl<'c> Watch<'c> {
         }
     }
 
-    fn is_refused(&mut self, read: &mut impl FnMut(&Probe, &mut BytesMut) -> bool) -> bool {
-        let Some(probe) = &self.probe else {
+    fn is_refused(&mut self, read: &mut impl FnMut(&EarlyReader, &mut BytesMut) -> bool) -> bool {
+        let Some(reader) = &self.reader else {
             return false;
         };
         if self.is_accepted {
             return false;
         }
-        let has_ended = self.buffer.len() < EARLY_BYTES_MAX && read(probe, self.buffer);
-        match (self.judge)(self.buffer) {
-            Heard::Nothing => has_ended,
-            Heard::Acceptance => {
+        let has_ended = self.buffer.len() < EARLY_BYTES_MAX && read(reader, self.buffer);
+        match (self.classify)(self.buffer) {
+            EarlyResponse::NoneYet => has_ended,
+            EarlyResponse::Success => {
                 self.is_accepted = true;
                 false
             }
-            Heard::Refusal => true,
+            EarlyResponse::Refusal => true,
         }
     }
 }
 
 /// Appends what has arrived on a socket without TLS to `buffer`; its end will be told by the write.
-pub(crate) fn read_plain(probe: &Probe, buffer: &mut BytesMut) -> bool {
+pub(crate) fn read_plain(reader: &EarlyReader, buffer: &mut BytesMut) -> bool {
     let filled = buffer.len();
     buffer.resize(EARLY_BYTES_MAX.max(filled), 0);
-    let count = probe.take_bytes(buffer.get_mut(filled..).unwrap_or_default());
+    let count = reader.take_bytes(buffer.get_mut(filled..).unwrap_or_default());
     buffer.truncate(filled + count);
     false
 }
@@ -178,18 +178,20 @@ mod tests {
     #[test]
     fn a_worker_has_a_bounded_number_of_second_descriptors() {
         let duplicate = || File::open("/dev/null").ok().map(OwnedFd::from);
-        let count = |probes: &[Probe]| {
-            let taken = probes.iter().filter(|probe| probe.socket.is_some());
+        let count = |readers: &[EarlyReader]| {
+            let taken = readers.iter().filter(|reader| reader.socket.is_some());
             taken.count()
         };
-        let mut probes: Vec<Probe> = (0..PROBES_MAX + 10).map(|_| Probe::of(duplicate)).collect();
-        assert_eq!(count(&probes), PROBES_MAX);
-        probes.truncate(PROBES_MAX - 1);
-        probes.push(Probe::of(|| None));
-        probes.push(Probe::of(duplicate));
-        probes.push(Probe::of(duplicate));
-        assert_eq!(count(&probes), PROBES_MAX);
-        drop(probes);
-        assert_eq!(PROBES.get(), 0);
+        let mut readers: Vec<EarlyReader> = (0..READERS_MAX + 10)
+            .map(|_| EarlyReader::with_socket(duplicate))
+            .collect();
+        assert_eq!(count(&readers), READERS_MAX);
+        readers.truncate(READERS_MAX - 1);
+        readers.push(EarlyReader::with_socket(|| None));
+        readers.push(EarlyReader::with_socket(duplicate));
+        readers.push(EarlyReader::with_socket(duplicate));
+        assert_eq!(count(&readers), READERS_MAX);
+        drop(readers);
+        assert_eq!(READERS.get(), 0);
     }
 }

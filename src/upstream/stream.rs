@@ -16,9 +16,9 @@ use crate::http::head::Parsed;
 use crate::http::response::ResponseHead;
 use crate::limits::Limits;
 use crate::sys::{self, Gather, MOVED_BYTES_MAX};
-use crate::upstream::probe::{Probe, Watch, read_plain};
+use crate::upstream::probe::{EarlyReader, EarlyResponseWatch, read_plain};
 use crate::upstream::tls::TlsStream;
-use crate::upstream::turn::{PAUSE, Turn};
+use crate::upstream::turn::{CoopBudget, YIELD_INTERVAL};
 
 /// How much room a read is given at least. Most messages of this protocol fit one such read.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
@@ -45,7 +45,12 @@ pub enum Sent {
 
 impl Stream {
     /// Sends `head` and then `body`, and lets `watch` see what the upstream says meanwhile.
-    pub async fn send(&mut self, head: Vec<u8>, body: Bytes, watch: &mut Watch<'_>) -> Sent {
+    pub async fn send(
+        &mut self,
+        head: Vec<u8>,
+        body: Bytes,
+        watch: &mut EarlyResponseWatch<'_>,
+    ) -> Sent {
         match self {
             Stream::Plain(stream) if body.is_empty() => {
                 match write_unless_refused(stream, head, watch, read_plain).await {
@@ -79,13 +84,13 @@ impl Stream {
     }
 
     /// What has arrived on an idle connection.
-    pub fn look(&mut self) -> Found {
+    pub fn look(&mut self) -> IdleState {
         match self {
-            Stream::Plain(stream) if !sys::has_input(stream) => Found::Nothing,
+            Stream::Plain(stream) if !sys::has_input(stream) => IdleState::Quiet,
             Stream::Plain(stream) => {
-                let mut bytes = [0; FAREWELL_BYTES];
+                let mut bytes = [0; GOODBYE_BYTES];
                 let count = sys::peek(stream, &mut bytes).unwrap_or(0);
-                Found::of(bytes.get(..count).unwrap_or_default())
+                IdleState::from_bytes(bytes.get(..count).unwrap_or_default())
             }
             Stream::Tls(stream) => stream.look(),
         }
@@ -99,25 +104,25 @@ impl Stream {
 }
 
 /// How much is read of what came over an idle connection: enough for the head of a farewell.
-const FAREWELL_BYTES: usize = 1024;
+const GOODBYE_BYTES: usize = 1024;
 
 /// What has arrived on an idle connection.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum IdleState {
     /// Nothing: it may be used.
-    Nothing,
+    Quiet,
     /// Its end.
-    End,
+    Closed,
     /// Bytes that nobody has asked for, of which these are the first.
-    Unasked(Vec<u8>),
+    Unsolicited(Vec<u8>),
 }
 
-impl Found {
+impl IdleState {
     /// What an idle connection has brought with these bytes, or with none.
-    pub fn of(bytes: &[u8]) -> Found {
+    pub fn from_bytes(bytes: &[u8]) -> IdleState {
         match bytes.is_empty() || is_farewell(bytes) {
-            true => Found::End,
-            false => Found::Unasked(bytes.to_vec()),
+            true => IdleState::Closed,
+            false => IdleState::Unsolicited(bytes.to_vec()),
         }
     }
 }
@@ -180,20 +185,20 @@ pub(crate) async fn write_all<B: IoBuf>(
         if sent == end && sent < buffer.bytes_init() {
             // Where the kernel takes all at once, nobody else would have a turn. On the heap because
             // it is rare.
-            Box::pin(sleep(PAUSE)).await;
+            Box::pin(sleep(YIELD_INTERVAL)).await;
         }
     }
     (Ok(()), buffer)
 }
 
 /// The same, for what an upstream may not want to read to its end: `None`, with the rest given up,
-/// where the write stalls and the upstream has refused the request, see [`Watch::unless_refused`]. It
+/// where the write stalls and the upstream has refused the request, see [`EarlyResponseWatch::unless_refused`]. It
 /// is watched once the first write was not enough.
 pub(crate) async fn write_unless_refused(
     stream: &mut TcpStream,
     mut buffer: Vec<u8>,
-    watch: &mut Watch<'_>,
-    mut read: impl FnMut(&Probe, &mut BytesMut) -> bool,
+    watch: &mut EarlyResponseWatch<'_>,
+    mut read: impl FnMut(&EarlyReader, &mut BytesMut) -> bool,
 ) -> Option<(io::Result<()>, Vec<u8>)> {
     let mut sent = 0;
     while sent < buffer.len() {
@@ -214,14 +219,18 @@ pub(crate) async fn write_unless_refused(
 }
 
 /// Writes all of `gather`.
-async fn write_gather(stream: &mut TcpStream, mut gather: Gather, watch: &mut Watch<'_>) -> Sent {
+async fn write_gather(
+    stream: &mut TcpStream,
+    mut gather: Gather,
+    watch: &mut EarlyResponseWatch<'_>,
+) -> Sent {
     let mut result = Ok(());
-    let mut turn = Turn::default();
+    let mut coop = CoopBudget::default();
     while result.is_ok() && !gather.is_sent() {
         let written = {
             let writing = pin!(stream.writev(gather));
             let writing = pin!(watch.unless_refused(writing, read_plain));
-            turn.take(writing).await
+            coop.run(writing).await
         };
         let Some((count, rest)) = written else {
             return Sent::Refused;
@@ -233,7 +242,7 @@ async fn write_gather(stream: &mut TcpStream, mut gather: Gather, watch: &mut Wa
                 gather.advance(count);
                 if !gather.is_sent() {
                     watch.begin(stream);
-                    turn.moved(count).await;
+                    coop.spend(count).await;
                 }
             }
             Err(error) => result = Err(error),
@@ -260,7 +269,11 @@ mod tests {
             &format!("{closing}too slow"),
             "HTTP/1.0 408 X\r\n\r\n",
         ] {
-            assert_eq!(Found::of(end.as_bytes()), Found::End, "{end}");
+            assert_eq!(
+                IdleState::from_bytes(end.as_bytes()),
+                IdleState::Closed,
+                "{end}"
+            );
         }
         for unasked in [
             "x",
@@ -270,8 +283,8 @@ mod tests {
         ] {
             let bytes = unasked.as_bytes();
             assert_eq!(
-                Found::of(bytes),
-                Found::Unasked(bytes.to_vec()),
+                IdleState::from_bytes(bytes),
+                IdleState::Unsolicited(bytes.to_vec()),
                 "{unasked}"
             );
         }

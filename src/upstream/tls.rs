@@ -24,10 +24,10 @@ use tracing::warn;
 use crate::sys;
 use crate::upstream::certificate::{Named, Trusted, Verifier};
 use crate::upstream::origin::TlsIdentity;
-use crate::upstream::probe::{Probe, Watch};
-use crate::upstream::stream::{Found, READ_BYTES, read_into, write_all, write_unless_refused};
+use crate::upstream::probe::{EarlyReader, EarlyResponseWatch};
+use crate::upstream::stream::{IdleState, READ_BYTES, read_into, write_all, write_unless_refused};
 use crate::upstream::tls_failure;
-use crate::upstream::turn::Turn;
+use crate::upstream::turn::CoopBudget;
 
 /// How much plaintext is encrypted before it is sent. It bounds the memory of a connection that
 /// sends a large body; larger slices were not measurably faster.
@@ -151,7 +151,7 @@ pub struct TlsStream {
     outgoing: Vec<u8>,
     /// Ciphertext that came in; empty between uses, kept for its memory.
     incoming: BytesMut,
-    turn: Turn,
+    coop: CoopBudget,
     /// How many bytes have come for the current answer above twice its plaintext.
     silent_bytes: usize,
     /// How many reads in a row have brought no plaintext.
@@ -183,7 +183,7 @@ impl TlsStream {
             session,
             outgoing: Vec::new(),
             incoming: BytesMut::new(),
-            turn: Turn::default(),
+            coop: CoopBudget::default(),
             silent_bytes: 0,
             silent_reads: 0,
         };
@@ -203,10 +203,10 @@ impl TlsStream {
         &mut self,
         head: &[u8],
         body: &[u8],
-        watch: &mut Watch<'_>,
+        watch: &mut EarlyResponseWatch<'_>,
     ) -> io::Result<bool> {
         self.silent_bytes = 0;
-        let (mut sent, mut turn) = (0, Turn::default());
+        let (mut sent, mut coop) = (0, CoopBudget::default());
         while sent < head.len() + body.len() {
             let sent_before = sent;
             let slices = [
@@ -229,10 +229,11 @@ impl TlsStream {
             }
             let written = {
                 let (tcp, session) = (&mut self.tcp, &mut self.session);
-                let read =
-                    |probe: &Probe, buffer: &mut BytesMut| read_early(session, probe, buffer);
+                let read = |reader: &EarlyReader, buffer: &mut BytesMut| {
+                    read_early(session, reader, buffer)
+                };
                 let writing = pin!(write_unless_refused(tcp, outgoing, watch, read));
-                turn.take(writing).await
+                coop.run(writing).await
             };
             let Some((result, outgoing)) = written else {
                 return Ok(false);
@@ -240,7 +241,7 @@ impl TlsStream {
             self.put_back(outgoing);
             result?;
             if sent < head.len() + body.len() {
-                turn.moved(sent - sent_before).await;
+                coop.spend(sent - sent_before).await;
             }
         }
         Ok(true)
@@ -270,10 +271,10 @@ impl TlsStream {
     /// What has arrived on this idle session. A late session ticket is its end, as is anything that only
     /// TLS has a use for: giving up a connection now and then is cheaper than going on with a record of
     /// which a part is there.
-    pub fn look(&mut self) -> Found {
+    pub fn look(&mut self) -> IdleState {
         // It wants nothing where it has plaintext already, or was told that no more will come.
         if self.session.wants_read() && !sys::has_input(&self.tcp) {
-            return Found::Nothing;
+            return IdleState::Quiet;
         }
         // Room for the largest record.
         let mut ciphertext = vec![0; 2 * READ_BYTES];
@@ -281,7 +282,7 @@ impl TlsStream {
         let ciphertext = ciphertext.get(..count).unwrap_or_default();
         let mut plaintext = BytesMut::new();
         digest(&mut self.session, ciphertext, &mut plaintext);
-        Found::of(&plaintext)
+        IdleState::from_bytes(&plaintext)
     }
 
     fn take_plaintext(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
@@ -309,12 +310,12 @@ impl TlsStream {
     /// there is an end.
     async fn fill(&mut self) -> io::Result<()> {
         if self.silent_reads >= SILENT_READS_MAX {
-            self.turn.give_way().await;
+            self.coop.yield_now().await;
         }
         let incoming = std::mem::take(&mut self.incoming);
         let (result, mut incoming) = {
             let reading = pin!(read_into(&mut self.tcp, incoming));
-            self.turn.take(reading).await
+            self.coop.run(reading).await
         };
         let count = result?;
         self.silent_reads = self.silent_reads.saturating_add(1);
@@ -420,9 +421,9 @@ impl Write for Outlet<'_> {
 
 /// Lets `session` digest what has arrived and appends the plaintext to `buffer`. `true` where nothing more
 /// can come: after a closing or an error, which reading will tell.
-fn read_early(session: &mut ClientConnection, probe: &Probe, buffer: &mut BytesMut) -> bool {
+fn read_early(session: &mut ClientConnection, reader: &EarlyReader, buffer: &mut BytesMut) -> bool {
     let mut room = [0; 4096];
-    let count = probe.take_bytes(&mut room);
+    let count = reader.take_bytes(&mut room);
     count > 0 && digest(session, room.get(..count).unwrap_or_default(), buffer)
 }
 

@@ -18,19 +18,19 @@ const READY_MAX: u32 = 64;
 
 /// How long others get their turn then. A task that only woke itself would starve them all the same
 /// on this runtime.
-pub(crate) const PAUSE: Duration = Duration::from_millis(1);
+pub(crate) const YIELD_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Counts what one connection got done without waiting.
 #[derive(Default)]
-pub(crate) struct Turn {
+pub(crate) struct CoopBudget {
     ready_in_a_row: u32,
     /// How much these have moved.
     moved_bytes: usize,
 }
 
-impl Turn {
+impl CoopBudget {
     /// The output of `operation`, after a pause where it is one of too many.
-    pub(crate) async fn take<T>(&mut self, mut operation: Pin<&mut impl Future<Output = T>>) -> T {
+    pub(crate) async fn run<T>(&mut self, mut operation: Pin<&mut impl Future<Output = T>>) -> T {
         let mut has_waited = false;
         let output = poll_fn(|context| {
             let polled = operation.as_mut().poll(context);
@@ -39,33 +39,33 @@ impl Turn {
         })
         .await;
         if has_waited {
-            *self = Turn::default();
+            *self = CoopBudget::default();
         } else {
             self.ready_in_a_row += 1;
         }
         if self.ready_in_a_row >= READY_MAX {
-            self.give_way().await;
+            self.yield_now().await;
         }
         output
     }
 
     /// A pause, unless the last operation had to wait anyway. For one that was done at once and was more
     /// work than most.
-    pub(crate) async fn give_way(&mut self) {
+    pub(crate) async fn yield_now(&mut self) {
         if std::mem::take(self).ready_in_a_row > 0 {
             // On the heap because it is rare; every read and write would carry the room for it.
-            Box::pin(sleep(PAUSE)).await;
+            Box::pin(sleep(YIELD_INTERVAL)).await;
         }
     }
 
     /// Takes note of what the last operation has moved. Pauses where that, with those before it that
     /// did not wait, is as much as one may move.
-    pub(crate) async fn moved(&mut self, bytes: usize) {
+    pub(crate) async fn spend(&mut self, bytes: usize) {
         if self.ready_in_a_row > 0 {
             self.moved_bytes += bytes;
         }
         if self.moved_bytes >= MOVED_BYTES_MAX {
-            self.give_way().await;
+            self.yield_now().await;
         }
     }
 }
@@ -85,12 +85,13 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (mut turn, mut pauses) = (Turn::default(), 0);
+            let (mut coop, mut pauses) = (CoopBudget::default(), 0);
             for bytes in operations {
-                turn.take(pin!(ready(()))).await;
+                coop.run(pin!(ready(()))).await;
                 let before = Instant::now();
-                turn.moved(*bytes).await;
-                pauses += u32::from(before.elapsed() >= PAUSE / 2 && turn.moved_bytes == 0);
+                coop.spend(*bytes).await;
+                pauses +=
+                    u32::from(before.elapsed() >= YIELD_INTERVAL / 2 && coop.moved_bytes == 0);
             }
             pauses
         })

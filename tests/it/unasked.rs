@@ -210,7 +210,7 @@ fn what_nobody_asked_for_goes_to_nobody_and_the_upstream_gets_a_connection_for_e
                 let line = mirror.wait_for_line(WARNING);
                 assert!(line.contains(seen), "{line}");
                 let metrics = mirror.metrics();
-                let found = metrics.sum(DROPPED, &[r#"reason="unasked_data""#]);
+                let found = metrics.sum(DROPPED, &[r#"reason="unsolicited_data""#]);
                 let unpooled = metrics.sum(DROPPED, &[r#"reason="not_pooled""#]);
                 assert_eq!((found, unpooled), (1.0, 3.0), "{driver} {words:?}");
             }
