@@ -93,7 +93,7 @@ pub mod sentry {
         };
     }
     pub mod sampling {
-        pub use crate::sentry::sampling::{Chance, Ticket};
+        pub use crate::sentry::sampling::{Chance, SamplingKey};
     }
     pub mod selection {
         pub use crate::sentry::selection::{Refused, Selection};

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::sentry::otlp::{Batch, Format, Signal};
-use sentry_mirror::internals::sentry::sampling::{Chance, Ticket};
+use sentry_mirror::internals::sentry::sampling::{Chance, SamplingKey};
 use sentry_mirror::internals::sentry::selection::Refused;
 
 fuzz_target!(|data: &[u8]| {
@@ -20,7 +20,7 @@ fn check(data: &[u8], format: Format, signal: Signal) {
     let Some(batch) = Batch::of(data, format, signal, Chance::new(7)) else {
         return;
     };
-    let take = |ticket: Ticket| match ticket.is_within(0.5) {
+    let take = |key: SamplingKey| match key.is_within(0.5) {
         true => Ok(()),
         false => Err(Refused::Sampled),
     };

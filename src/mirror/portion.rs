@@ -120,7 +120,7 @@ pub(crate) fn cut_batch(
     batch: &Batch,
     body: &[u8],
 ) -> Result<Option<Pieces>, Refused> {
-    let changes = batch.cut(|ticket| selection.take(category, ticket))?;
+    let changes = batch.cut(|key| selection.take(category, key))?;
     if changes.is_empty() {
         return Ok(None);
     }
@@ -193,14 +193,14 @@ pub fn cut(
 /// Appends what is taken of an item.
 fn take(selection: &Selection, part: &IndexedItem, pieces: &mut Pieces) -> Result<(), Refused> {
     if part.entries.is_empty() {
-        selection.take(part.category, part.ticket)?;
+        selection.take(part.category, part.sampling_key)?;
         pieces.copy(part.whole);
         return Ok(());
     }
     let mut kept = Vec::new();
     let mut refused = Refused::Filtered;
-    for (index, (_, ticket)) in part.entries.iter().enumerate() {
-        match selection.take(part.category, *ticket) {
+    for (index, (_, key)) in part.entries.iter().enumerate() {
+        match selection.take(part.category, *key) {
             Ok(()) => kept.push(index),
             Err(reason) => refused = reason,
         }

@@ -2,10 +2,10 @@
 //! belongs to.
 //!
 //! An attachment goes where the event goes that it comes with, so it has that event's category and
-//! ticket. That event may be an attachment itself, of which Sentry makes one: a crash report. An
+//! sampling key. That event may be an attachment itself, of which Sentry makes one: a crash report. An
 //! attachment that comes without an event is one by itself, whatever else is in the envelope, and a
 //! trace attachment belongs to its trace, whatever it comes with. Logs, metrics and spans come many in one item and from several traces, so each of these entries has a
-//! ticket of its own. What else decides is chosen so that what only makes sense as a whole stays whole:
+//! sampling key of its own. What else decides is chosen so that what only makes sense as a whole stays whole:
 //! all parts of a replay, all updates of a session, all chunks of a profiler's run, all check-ins of a
 //! monitor, and of everything else a trace.
 
@@ -16,11 +16,11 @@ use super::envelope::{EnvelopeError, unescape};
 use super::items::{Item, Items, items};
 use super::monitor;
 use super::places::{self, IdKind, IdSpan};
-use super::sampling::{Chance, Ticket};
+use super::sampling::{Chance, SamplingKey};
 use crate::span::Span;
 
-/// How many entries of an envelope have tickets of their own. SDKs send 100 logs, or 1,000 metrics or
-/// spans, at a time. An item with which there would be more is not taken apart: it has one ticket.
+/// How many entries of an envelope have sampling keys of their own. SDKs send 100 logs, or 1,000 metrics or
+/// spans, at a time. An item with which there would be more is not taken apart: it has one sampling key.
 pub(crate) const ENTRIES_MAX: usize = 10_000;
 
 /// The parts of an envelope.
@@ -46,9 +46,9 @@ pub struct IndexedItem {
     /// What it counts as.
     pub category: Option<Category>,
     /// What decides on it.
-    pub ticket: Ticket,
+    pub sampling_key: SamplingKey,
     /// What decides on each of its entries, where it has some.
-    pub entries: Vec<(Span, Ticket)>,
+    pub entries: Vec<(Span, SamplingKey)>,
 }
 
 impl EnvelopeIndex {
@@ -78,16 +78,16 @@ pub(crate) struct Indexer<'b> {
     /// The parts that belong to the event.
     followers: Vec<usize>,
     /// The first event, and the first attachment that becomes one.
-    event: Option<(Option<Category>, Ticket)>,
-    crash: Option<(Option<Category>, Ticket)>,
-    /// How many more entries may have tickets of their own.
+    event: Option<(Option<Category>, SamplingKey)>,
+    crash: Option<(Option<Category>, SamplingKey)>,
+    /// How many more entries may have sampling keys of their own.
     entries_left: usize,
     /// What the entries so far take in memory.
     entries_bytes: usize,
 }
 
 impl<'b> Indexer<'b> {
-    /// Begins the index of `body`, whose envelope header ends at `header_end`. Tickets are only found
+    /// Begins the index of `body`, whose envelope header ends at `header_end`. Sampling keys are only found
     /// out where there is `sampling`, with the chance of the request.
     pub(crate) fn new(body: &'b [u8], header_end: usize, sampling: Option<Chance>) -> Indexer<'b> {
         Indexer {
@@ -122,13 +122,13 @@ impl<'b> Indexer<'b> {
             length: item.length,
             item_count: item.item_count,
             category: category(self.body, &item),
-            ticket: Ticket::of(b""),
+            sampling_key: SamplingKey::new(b""),
             entries: Vec::new(),
         };
         if self.is_sampling {
             self.decide(&item, &mut part);
         }
-        let as_event = (part.category, part.ticket);
+        let as_event = (part.category, part.sampling_key);
         if is_event(&item.kind) {
             self.event.get_or_insert(as_event);
         } else if becomes_event(self.body, &item) {
@@ -148,18 +148,20 @@ impl<'b> Indexer<'b> {
             let (body, header) = (self.body, &self.header);
             let (mut ids, mut entries) = (Vec::new(), Vec::new());
             let entry = |span, found: &[IdSpan]| {
-                entries.push((span, header.ticket_of_entry(body, span, found)));
+                entries.push((span, header.entry_sampling_key(body, span, found)));
             };
             let walked = places::entries(body, part.payload, self.entries_left, &mut ids, entry);
             if walked.is_ok() && !entries.is_empty() {
                 self.entries_left = self.entries_left.saturating_sub(entries.len());
-                self.entries_bytes += entries.capacity() * size_of::<(Span, Ticket)>();
+                self.entries_bytes += entries.capacity() * size_of::<(Span, SamplingKey)>();
                 part.entries = entries;
                 return;
             }
             let _ = found.set(ids);
         }
-        part.ticket = self.header.ticket(self.body, item, part.category, &found);
+        part.sampling_key = self
+            .header
+            .sampling_key(self.body, item, part.category, &found);
     }
 
     /// What the index takes in memory so far.
@@ -177,11 +179,11 @@ impl<'b> Indexer<'b> {
 
     /// The inventory of the items so far.
     pub(crate) fn finish(mut self) -> EnvelopeIndex {
-        if let Some((category, ticket)) = self.event.or(self.crash) {
+        if let Some((category, key)) = self.event.or(self.crash) {
             for index in self.followers {
                 if let Some(part) = self.items.get_mut(index) {
                     part.category = category;
-                    part.ticket = ticket;
+                    part.sampling_key = key;
                 }
             }
         }
@@ -289,9 +291,9 @@ fn becomes_event(body: &[u8], item: &Item<'_>) -> bool {
 /// The ids in the header of an envelope.
 #[derive(Default)]
 struct Header {
-    trace: Option<Ticket>,
-    replay: Option<Ticket>,
-    event: Option<Ticket>,
+    trace: Option<SamplingKey>,
+    replay: Option<SamplingKey>,
+    event: Option<SamplingKey>,
     sample_rate: Option<Span>,
     /// What decides where there is no id.
     chance: Chance,
@@ -302,31 +304,31 @@ impl Header {
         let mut found = Vec::new();
         // It was read once already; what could not be read has no ids.
         let _ = places::find(text, 0, &places::HEADER, &mut found);
-        let ticket = |kind| ticket(text, &found, kind);
+        let key = |kind| sampling_key(text, &found, kind);
         let rate = found.iter().find(|f| f.kind == IdKind::SampleRate);
         Header {
-            trace: ticket(IdKind::TraceId),
-            replay: ticket(IdKind::ReplayId),
-            event: ticket(IdKind::EventId),
+            trace: key(IdKind::TraceId),
+            replay: key(IdKind::ReplayId),
+            event: key(IdKind::EventId),
             sample_rate: rate.map(|rate| rate.span),
             chance,
         }
     }
 
-    /// The ticket of an item: that of what it is a part of, as far as that is told. The ids in its payload
+    /// The sampling key of an item: that of what it is a part of, as far as that is told. The ids in its payload
     /// are looked for if they are asked for and were not `found` before.
-    fn ticket(
+    fn sampling_key(
         &self,
         body: &[u8],
         item: &Item<'_>,
         category: Option<Category>,
         found: &OnceCell<Vec<IdSpan>>,
-    ) -> Ticket {
+    ) -> SamplingKey {
         let own = |kind| {
             let found = found.get_or_init(|| ids_of_item(body, item));
-            ticket(body, found, kind)
+            sampling_key(body, found, kind)
         };
-        let by_chance = || self.chance.ticket(item.payload.start);
+        let by_chance = || self.chance.sampling_key(item.payload.start);
         let special = match category {
             Some(Category::Session) => own(IdKind::DistinctId)
                 .or_else(|| own(IdKind::SessionId))
@@ -350,26 +352,26 @@ impl Header {
             .unwrap_or_else(by_chance)
     }
 
-    /// The ticket of an entry at `span`, in which the ids `found` are.
-    fn ticket_of_entry(&self, body: &[u8], span: Span, found: &[IdSpan]) -> Ticket {
-        let own = |kind| ticket(body, found, kind);
+    /// The sampling key of an entry at `span`, in which the ids `found` are.
+    fn entry_sampling_key(&self, body: &[u8], span: Span, found: &[IdSpan]) -> SamplingKey {
+        let own = |kind| sampling_key(body, found, kind);
         own(IdKind::PartTraceId)
             .or(self.trace)
             .or(self.replay)
             .or_else(|| own(IdKind::ReplayId))
             .or(self.event)
-            .unwrap_or_else(|| self.chance.ticket(span.start))
+            .unwrap_or_else(|| self.chance.sampling_key(span.start))
     }
 }
 
 /// What a body without an envelope around it belongs to: a JSON event, as the store endpoint takes it.
-pub(crate) fn ticket_of_event(body: &[u8], chance: Chance) -> Ticket {
+pub(crate) fn event_sampling_key(body: &[u8], chance: Chance) -> SamplingKey {
     let found = ids(body, Span::new(0, body.len()));
-    let own = |kind| ticket(body, &found, kind);
+    let own = |kind| sampling_key(body, &found, kind);
     own(IdKind::TraceId)
         .or_else(|| own(IdKind::ReplayId))
         .or_else(|| own(IdKind::EventId))
-        .unwrap_or_else(|| chance.ticket(0))
+        .unwrap_or_else(|| chance.sampling_key(0))
 }
 
 /// The ids in an item, as far as it is JSON. A file is somebody's, whatever it looks like: only in front of
@@ -393,12 +395,12 @@ fn ids(body: &[u8], payload: Span) -> Vec<IdSpan> {
     found
 }
 
-/// The ticket of the first value with this meaning that is an id.
-fn ticket(text: &[u8], found: &[IdSpan], kind: IdKind) -> Option<Ticket> {
+/// The sampling key of the first value with this meaning that is an id.
+fn sampling_key(text: &[u8], found: &[IdSpan], kind: IdKind) -> Option<SamplingKey> {
     let mut values = found.iter().filter(|found| found.kind == kind);
     values.find_map(|value| match (kind, unescape(value.span.slice(text))) {
-        (IdKind::MonitorSlug, slug) => (!slug.is_empty()).then(|| monitor::ticket(&slug)),
-        (_, id) => Ticket::of_id(&id),
+        (IdKind::MonitorSlug, slug) => (!slug.is_empty()).then(|| monitor::sampling_key(&slug)),
+        (_, id) => SamplingKey::from_id(&id),
     })
 }
 

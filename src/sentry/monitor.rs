@@ -6,24 +6,24 @@
 //! which takes for one all that Sentry's own `slugify` of today does.
 
 use super::parameters::percent_decode;
-use super::sampling::Ticket;
+use super::sampling::SamplingKey;
 
 /// How many characters of a slug count.
 const SLUG_LENGTH: usize = 50;
 
-/// The ticket of the monitor that a payload calls `name`.
-pub(crate) fn ticket(name: &[u8]) -> Ticket {
+/// The sampling key of the monitor that a payload calls `name`.
+pub(crate) fn sampling_key(name: &[u8]) -> SamplingKey {
     let slug = slugify(&String::from_utf8_lossy(name));
     match slug.as_str() {
         // Sentry takes no such check-in.
-        "" => Ticket::of(name),
-        slug => Ticket::of(slug.as_bytes()),
+        "" => SamplingKey::new(name),
+        slug => SamplingKey::new(slug.as_bytes()),
     }
 }
 
-/// The ticket of the monitor that a `segment` of a path names.
-pub(crate) fn ticket_of_segment(segment: &[u8]) -> Ticket {
-    ticket(&percent_decode(segment))
+/// The sampling key of the monitor that a `segment` of a path names.
+pub(crate) fn sampling_key_of_segment(segment: &[u8]) -> SamplingKey {
+    sampling_key(&percent_decode(segment))
 }
 
 /// Lower-case ASCII letters and digits, with a single hyphen for whatever separators are between them.
@@ -78,10 +78,10 @@ mod tests {
     }
 
     #[test]
-    fn a_monitor_has_one_ticket_however_it_is_written() {
-        let nightly = Ticket::of(b"nightly-job");
+    fn a_monitor_has_one_sampling_key_however_it_is_written() {
+        let nightly = SamplingKey::new(b"nightly-job");
         for name in ["nightly-job", "Nightly Job", "nightly_job"] {
-            assert_eq!(ticket(name.as_bytes()), nightly, "{name}");
+            assert_eq!(sampling_key(name.as_bytes()), nightly, "{name}");
         }
         for segment in [
             "nightly-job",
@@ -89,15 +89,22 @@ mod tests {
             "nightly%2Djob",
             "NIGHTLY%5fJOB",
         ] {
-            assert_eq!(ticket_of_segment(segment.as_bytes()), nightly, "{segment}");
+            assert_eq!(
+                sampling_key_of_segment(segment.as_bytes()),
+                nightly,
+                "{segment}"
+            );
         }
         // A plus is no space in a path, and no part of a slug.
-        assert_eq!(ticket_of_segment(b"nightly+job"), Ticket::of(b"nightlyjob"));
-        assert_ne!(ticket(b"nightly%20job"), nightly);
+        assert_eq!(
+            sampling_key_of_segment(b"nightly+job"),
+            SamplingKey::new(b"nightlyjob")
+        );
+        assert_ne!(sampling_key(b"nightly%20job"), nightly);
         // What Sentry takes for no slug is told apart all the same.
         assert_ne!(
-            ticket("\u{1f680}".as_bytes()),
-            ticket("\u{1f681}".as_bytes())
+            sampling_key("\u{1f680}".as_bytes()),
+            sampling_key("\u{1f681}".as_bytes())
         );
     }
 }

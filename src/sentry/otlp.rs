@@ -16,7 +16,7 @@ use super::endpoint::Endpoint;
 use super::envelope::EnvelopeError;
 use super::inventory::ENTRIES_MAX;
 use super::places::SEARCHED_BYTES_MAX;
-use super::sampling::{Chance, Ticket};
+use super::sampling::{Chance, SamplingKey};
 use super::selection::Refused;
 use crate::span::Span;
 
@@ -64,7 +64,7 @@ struct Node {
 
 #[derive(Debug)]
 enum Kind {
-    Record(Ticket),
+    Record(SamplingKey),
     Group {
         /// Its length, as protobuf has it in front of its content; empty in JSON.
         length: Span,
@@ -113,7 +113,7 @@ impl Format {
 }
 
 impl Batch {
-    /// Finds the records of `body`; those without a trace have tickets by `chance`. `None` where it is not
+    /// Finds the records of `body`; those without a trace have sampling keys by `chance`. `None` where it is not
     /// to be taken apart: it is not well-formed or too long, or it has too many records or none at all.
     pub fn of(body: &[u8], format: Format, signal: Signal, chance: Chance) -> Option<Batch> {
         if body.len() > BODY_BYTES_MAX {
@@ -144,7 +144,7 @@ impl Batch {
     /// It takes none of them.
     pub fn cut(
         &self,
-        take: impl Fn(Ticket) -> Result<(), Refused>,
+        take: impl Fn(SamplingKey) -> Result<(), Refused>,
     ) -> Result<Vec<Change>, Refused> {
         let mut cut = Cut {
             batch: self,
@@ -185,7 +185,7 @@ struct Cut<'b, T> {
     refused: Refused,
 }
 
-impl<T: Fn(Ticket) -> Result<(), Refused>> Cut<'_, T> {
+impl<T: Fn(SamplingKey) -> Result<(), Refused>> Cut<'_, T> {
     /// Cuts what stands side by side from `start` to `end`. A group in a group is the deepest there is.
     fn siblings(&mut self, start: usize, end: usize) -> Left {
         let mut left = Left::default();
@@ -228,8 +228,8 @@ impl<T: Fn(Ticket) -> Result<(), Refused>> Cut<'_, T> {
     /// Cuts what is in the node at `index`.
     fn node(&mut self, node: &Node, index: usize) -> Left {
         match node.kind {
-            Kind::Record(ticket) => {
-                let taken = (self.take)(ticket);
+            Kind::Record(key) => {
+                let taken = (self.take)(key);
                 if let Err(refused) = taken {
                     self.refused = refused;
                 }
@@ -287,11 +287,11 @@ struct Finder {
 
 impl Finder {
     /// Notes a record.
-    fn record(&mut self, whole: Span, ticket: Option<Ticket>) -> Result<(), EnvelopeError> {
-        let ticket = ticket.unwrap_or_else(|| self.chance.ticket(whole.start));
+    fn record(&mut self, whole: Span, key: Option<SamplingKey>) -> Result<(), EnvelopeError> {
+        let key = key.unwrap_or_else(|| self.chance.sampling_key(whole.start));
         self.push(Node {
             whole,
-            kind: Kind::Record(ticket),
+            kind: Kind::Record(key),
         })
     }
 

@@ -21,26 +21,26 @@ use uuid::Uuid;
 
 /// What a decision is taken by: the 64 bits that a draw is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
+pub struct SamplingKey(u64);
 
-impl Ticket {
-    /// The ticket of all that belongs to `id`.
-    pub fn of(id: &[u8]) -> Ticket {
+impl SamplingKey {
+    /// The sampling key of all that belongs to `id`.
+    pub fn new(id: &[u8]) -> SamplingKey {
         match Uuid::try_parse_ascii(id) {
-            Ok(uuid) => Ticket(pcg32(uuid.as_u128())),
-            Err(_) => Ticket(mix(fnv1a(id.iter().copied()))),
+            Ok(uuid) => SamplingKey(pcg32(uuid.as_u128())),
+            Err(_) => SamplingKey(mix(fnv1a(id.iter().copied()))),
         }
     }
 
-    /// The ticket of all that belongs to `id`; `None` where that is no id: it is empty, or a UUID of
+    /// The sampling key of all that belongs to `id`; `None` where that is no id: it is empty, or a UUID of
     /// zeros, which SDKs write where they have none.
-    pub fn of_id(id: &[u8]) -> Option<Ticket> {
-        (!id.is_empty() && !is_nil(id)).then(|| Ticket::of(id))
+    pub fn from_id(id: &[u8]) -> Option<SamplingKey> {
+        (!id.is_empty() && !is_nil(id)).then(|| SamplingKey::new(id))
     }
 
-    /// The ticket of all that belongs to the UUID of this number; `None` for zero.
-    pub fn of_number(id: u128) -> Option<Ticket> {
-        (id != 0).then(|| Ticket(pcg32(id)))
+    /// The sampling key of all that belongs to the UUID of this number; `None` for zero.
+    pub fn from_u128(id: u128) -> Option<SamplingKey> {
+        (id != 0).then(|| SamplingKey(pcg32(id)))
     }
 
     /// Whether it is among the share `rate`.
@@ -55,7 +55,7 @@ impl Ticket {
     }
 }
 
-/// A ticket of a long text, which is read a slice at a time.
+/// A sampling key of a long text, which is read a slice at a time.
 pub(crate) struct Digest(u64);
 
 impl Default for Digest {
@@ -70,9 +70,9 @@ impl Digest {
         self.0 = fnv1a_on(self.0, slice.iter().copied());
     }
 
-    /// The ticket of what was read.
-    pub(crate) fn ticket(self) -> Ticket {
-        Ticket(mix(self.0))
+    /// The sampling key of what was read.
+    pub(crate) fn finish(self) -> SamplingKey {
+        SamplingKey(mix(self.0))
     }
 }
 
@@ -87,10 +87,10 @@ impl Chance {
         Chance(number)
     }
 
-    /// The ticket of what stands at a position of the request.
-    pub fn ticket(self, position: usize) -> Ticket {
+    /// The sampling key of what stands at a position of the request.
+    pub fn sampling_key(self, position: usize) -> SamplingKey {
         let step = (position as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Ticket(mix(self.0.wrapping_add(step)))
+        SamplingKey(mix(self.0.wrapping_add(step)))
     }
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn id_of_copy(id: &[u8], copy: u32) -> Vec<u8> {
     replaced.collect()
 }
 
-/// A number that looks random and follows from `text`: FNV-1a of 64 bits, mixed as a ticket is.
+/// A number that looks random and follows from `text`: FNV-1a of 64 bits, mixed as a sampling key is.
 pub(crate) fn hash(text: &[u8]) -> u64 {
     mix(fnv1a(text.iter().copied()))
 }
@@ -200,13 +200,13 @@ mod tests {
     #[test]
     fn the_share_of_a_hundred_thousand_traces_that_is_kept_is_the_rate() {
         for rate in [0.0, 0.01, 0.1, 0.5, 0.9, 1.0] {
-            let kept = ids().filter(|id| Ticket::of(id.as_bytes()).is_within(rate));
+            let kept = ids().filter(|id| SamplingKey::new(id.as_bytes()).is_within(rate));
             let share = kept.count() as f64 / 100_000.0;
             assert!((share - rate).abs() <= 0.005, "{share} of {rate}");
         }
         // Counted ids are as good as random ones.
-        let counted =
-            (0..100_000).filter(|n| Ticket::of(format!("{n:032x}").as_bytes()).is_within(0.1));
+        let counted = (0..100_000)
+            .filter(|n| SamplingKey::new(format!("{n:032x}").as_bytes()).is_within(0.1));
         let share = counted.count() as f64 / 100_000.0;
         assert!((share - 0.1).abs() <= 0.005, "{share}");
     }
@@ -214,10 +214,10 @@ mod tests {
     #[test]
     fn what_is_kept_at_a_rate_is_kept_at_any_higher_one() {
         for id in ids().take(1000) {
-            let ticket = Ticket::of(id.as_bytes());
-            assert!(!ticket.is_within(0.1) || ticket.is_within(0.3));
-            assert!(ticket.is_within(1.0) && ticket.is_within(7.0));
-            assert!(!ticket.is_within(0.0) && !ticket.is_within(f64::NAN));
+            let key = SamplingKey::new(id.as_bytes());
+            assert!(!key.is_within(0.1) || key.is_within(0.3));
+            assert!(key.is_within(1.0) && key.is_within(7.0));
+            assert!(!key.is_within(0.0) && !key.is_within(f64::NAN));
         }
     }
 
@@ -226,43 +226,46 @@ mod tests {
     fn the_draws_are_those_that_the_documentation_describes() {
         assert_eq!(fnv1a(b"foobar".iter().copied()), 0x8594_4171_f739_67e8);
         let id = b"771a43a4192642f0b136d5159a501700";
-        let ticket = Ticket::of(id);
-        assert_eq!(ticket.draw(), 0.258_045_581_653_468_7);
+        let key = SamplingKey::new(id);
+        assert_eq!(key.draw(), 0.258_045_581_653_468_7);
         for same in [
             "771A43A4-1926-42f0-b136-d5159a501700",
             "{771a43a4-1926-42f0-b136-d5159a501700}",
             "urn:uuid:771a43a4-1926-42f0-b136-d5159a501700",
         ] {
-            assert_eq!(ticket, Ticket::of(same.as_bytes()), "{same}");
+            assert_eq!(key, SamplingKey::new(same.as_bytes()), "{same}");
         }
-        assert_ne!(ticket, Ticket::of(b"771a43a4192642f0b136d5159a501701"));
-        assert_ne!(Ticket::of(b"User-1"), Ticket::of(b"user1"));
+        assert_ne!(key, SamplingKey::new(b"771a43a4192642f0b136d5159a501701"));
+        assert_ne!(SamplingKey::new(b"User-1"), SamplingKey::new(b"user1"));
         assert_eq!(
-            Ticket::of(b"user1"),
-            Ticket(mix(fnv1a(b"user1".iter().copied())))
+            SamplingKey::new(b"user1"),
+            SamplingKey(mix(fnv1a(b"user1".iter().copied())))
         );
     }
 
     #[test]
     fn chance_keeps_the_rate_of_what_is_the_same_in_all_requests_and_of_what_comes_in_one() {
-        let requests = (0..100_000).map(|number| Chance::new(mix(number)).ticket(0));
-        let positions = (0..100_000).map(|position| Chance::new(7).ticket(position));
-        for tickets in [requests.collect::<Vec<_>>(), positions.collect()] {
-            let kept = tickets.iter().filter(|ticket| ticket.is_within(0.1));
+        let requests = (0..100_000).map(|number| Chance::new(mix(number)).sampling_key(0));
+        let positions = (0..100_000).map(|position| Chance::new(7).sampling_key(position));
+        for keys in [requests.collect::<Vec<_>>(), positions.collect()] {
+            let kept = keys.iter().filter(|key| key.is_within(0.1));
             let share = kept.count() as f64 / 100_000.0;
             assert!((share - 0.1).abs() <= 0.005, "{share}");
         }
-        assert_eq!(Chance::new(7).ticket(3), Chance::new(7).ticket(3));
+        assert_eq!(
+            Chance::new(7).sampling_key(3),
+            Chance::new(7).sampling_key(3)
+        );
     }
 
     #[test]
-    fn a_text_in_slices_has_the_ticket_that_it_has_in_one() {
+    fn a_text_in_slices_has_the_sampling_key_that_it_has_in_one() {
         let text = b"resource, scope, span";
         for at in 0..=text.len() {
             let mut digest = Digest::default();
             digest.update(&text[..at]);
             digest.update(&text[at..]);
-            assert_eq!(digest.ticket(), Ticket::of(text));
+            assert_eq!(digest.finish(), SamplingKey::new(text));
         }
     }
 
@@ -273,11 +276,11 @@ mod tests {
             "00000000000000000000000000000000",
             "00000000-0000-0000-0000-000000000000",
         ] {
-            assert_eq!(Ticket::of_id(nil.as_bytes()), None, "{nil}");
+            assert_eq!(SamplingKey::from_id(nil.as_bytes()), None, "{nil}");
         }
         for id in ["0", "0000000000000000", "00000000000000000000000000000001"] {
             let id = id.as_bytes();
-            assert_eq!(Ticket::of_id(id), Some(Ticket::of(id)));
+            assert_eq!(SamplingKey::from_id(id), Some(SamplingKey::new(id)));
         }
     }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::category::{Category, CategorySet};
-use super::sampling::Ticket;
+use super::sampling::SamplingKey;
 
 /// Which items an outbound takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,7 +87,7 @@ impl Selection {
         rates.filter(|(_, rate)| *rate < 1.0)
     }
 
-    /// Whether it takes a share only of anything, so that tickets are needed.
+    /// Whether it takes a share only of anything, so that sampling keys are needed.
     pub fn samples(&self) -> bool {
         self.rates != Rates::FULL
     }
@@ -102,14 +102,14 @@ impl Selection {
         self.rates.of(category)
     }
 
-    /// Whether it takes what is of `category` and has `ticket`.
-    pub fn take(&self, category: Option<Category>, ticket: Ticket) -> Result<(), Refused> {
+    /// Whether it takes what is of `category` and has `sampling key`.
+    pub fn take(&self, category: Option<Category>, key: SamplingKey) -> Result<(), Refused> {
         let is_wanted = self
             .categories
             .is_none_or(|wanted| category.is_some_and(|category| wanted.contains(category)));
         if !is_wanted {
             Err(Refused::Filtered)
-        } else if ticket.is_within(self.rate(category)) {
+        } else if key.is_within(self.rate(category)) {
             Ok(())
         } else {
             Err(Refused::Sampled)
@@ -151,9 +151,9 @@ mod tests {
         }
         let each = Selection::new(None, each).unwrap();
         for number in 0..100_000 {
-            let ticket = Ticket::of(format!("{number:032x}").as_bytes());
+            let key = SamplingKey::new(format!("{number:032x}").as_bytes());
             for category in Category::ALL.map(Some) {
-                assert_eq!(all.take(category, ticket), each.take(category, ticket));
+                assert_eq!(all.take(category, key), each.take(category, key));
             }
         }
         // What a map does not name is not sampled.
@@ -164,13 +164,13 @@ mod tests {
     fn a_filter_takes_what_it_names_and_nothing_unknown() {
         let errors = CategorySet::of(&[Category::Error]);
         let selection = Selection::new(Some(errors), Rates::FULL).unwrap();
-        let ticket = Ticket::of(b"");
-        assert_eq!(selection.take(Some(Category::Error), ticket), Ok(()));
+        let key = SamplingKey::new(b"");
+        assert_eq!(selection.take(Some(Category::Error), key), Ok(()));
         for other in [Some(Category::Session), None] {
-            assert_eq!(selection.take(other, ticket), Err(Refused::Filtered));
+            assert_eq!(selection.take(other, key), Err(Refused::Filtered));
         }
         let none = Selection::new(None, Rates::uniform(0.0)).unwrap();
-        assert_eq!(none.take(None, ticket), Err(Refused::Sampled));
+        assert_eq!(none.take(None, key), Err(Refused::Sampled));
         assert_eq!(Selection::new(None, Rates::FULL), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What a request that is no envelope is to a selection: one thing, with a category and a ticket.
+//! What a request that is no envelope is to a selection: one thing, with a category and a sampling key.
 //!
 //! What decides is the monitor or the event that its path names, the event in its body, or else chance:
 //! browsers send the same report many times. Without a body everything it says stands in its target. That
@@ -10,7 +10,7 @@ use crate::sentry::edit::Edit;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::inventory;
 use crate::sentry::monitor;
-use crate::sentry::sampling::{Chance, Ticket};
+use crate::sentry::sampling::{Chance, SamplingKey};
 use crate::server::request::Sent;
 use crate::span::Span;
 
@@ -20,7 +20,7 @@ pub(super) fn part(
     sent: &Sent<'_>,
     head_edits: &[Edit],
     chance: Chance,
-) -> (Option<Category>, Ticket) {
+) -> (Option<Category>, SamplingKey) {
     let body = &sent.body.text;
     let endpoint = sent.target.endpoint;
     let category = match endpoint {
@@ -30,20 +30,20 @@ pub(super) fn part(
     let subject = sent.target.subject.map(|subject| subject.slice(sent.head));
     let named = match endpoint {
         // All check-ins of a monitor, those in envelopes included.
-        Endpoint::Cron => subject.map(monitor::ticket_of_segment),
-        _ => subject.and_then(Ticket::of_id),
+        Endpoint::Cron => subject.map(monitor::sampling_key_of_segment),
+        _ => subject.and_then(SamplingKey::from_id),
     };
-    let ticket = match named {
-        Some(ticket) => ticket,
-        None if body.is_empty() => ticket_of_target(sent.head, sent.request_target, head_edits),
-        None if endpoint == Endpoint::Store => inventory::ticket_of_event(body, chance),
-        None => chance.ticket(0),
+    let key = match named {
+        Some(key) => key,
+        None if body.is_empty() => target_sampling_key(sent.head, sent.request_target, head_edits),
+        None if endpoint == Endpoint::Store => inventory::event_sampling_key(body, chance),
+        None => chance.sampling_key(0),
     };
-    (category, ticket)
+    (category, key)
 }
 
-/// The ticket of what stays of a request target in every outbound's request.
-fn ticket_of_target(head: &[u8], target: Span, edits: &[Edit]) -> Ticket {
+/// The sampling key of what stays of a request target in every outbound's request.
+fn target_sampling_key(head: &[u8], target: Span, edits: &[Edit]) -> SamplingKey {
     let mut text = Vec::with_capacity(target.len());
     let mut copied = target.start;
     let is_inside = |edit: &&Edit| edit.span.start >= target.start && edit.span.end <= target.end;
@@ -52,5 +52,5 @@ fn ticket_of_target(head: &[u8], target: Span, edits: &[Edit]) -> Ticket {
         copied = edit.span.end;
     }
     text.extend_from_slice(Span::new(copied, target.end).slice(head));
-    Ticket::of(&text)
+    SamplingKey::new(&text)
 }

@@ -26,7 +26,7 @@ use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
 use crate::sentry::inventory::{EnvelopeIndex, Indexer};
 use crate::sentry::otlp::{Batch, Format, Signal};
-use crate::sentry::sampling::{Chance, Digest, Ticket};
+use crate::sentry::sampling::{Chance, Digest, SamplingKey};
 use crate::sentry::selection::{Refused, Selection};
 use crate::server::compression::{Compressions, compress};
 use crate::server::gate::Pass;
@@ -180,7 +180,7 @@ enum Records {
     /// The trace of each.
     Apart(Batch),
     /// All of its bytes.
-    Whole(Ticket),
+    Whole(SamplingKey),
 }
 
 /// A request that is being prepared.
@@ -191,7 +191,7 @@ struct Preparation<'p> {
     /// What decides on that which has no id, where a share is wanted.
     sampling: Option<Chance>,
     /// What it is where it is no envelope.
-    part: OnceCell<(Option<Category>, Ticket)>,
+    part: OnceCell<(Option<Category>, SamplingKey)>,
     inventory: Option<Result<EnvelopeIndex, EnvelopeError>>,
     /// The same of an OTLP request.
     records: Option<Records>,
@@ -240,8 +240,8 @@ impl Preparation<'_> {
             }
             let chance = self.sampling.unwrap_or_default();
             let part = || part(self.sent, self.original.head_edits, chance);
-            let (category, ticket) = self.part.get_or_init(part);
-            let taken = selection.take(*category, *ticket);
+            let (category, key) = self.part.get_or_init(part);
+            let taken = selection.take(*category, *key);
             return taken.map(|()| self.everything()).map_err(Missing::Refused);
         };
         let body = self.original.body;
@@ -250,8 +250,8 @@ impl Preparation<'_> {
         }
         let Some(Ok(inventory)) = &self.inventory else {
             // What cannot be taken apart might hold anything.
-            let ticket = self.sampling.unwrap_or_default().ticket(0);
-            let taken = selection.take(None, ticket);
+            let key = self.sampling.unwrap_or_default().sampling_key(0);
+            let taken = selection.take(None, key);
             return taken.map(|()| self.everything()).map_err(Missing::Refused);
         };
         let cut = portion::cut(selection, inventory, body, self.original.body_edits);
@@ -280,7 +280,7 @@ impl Preparation<'_> {
         signal: Signal,
     ) -> Result<Taken, Missing> {
         let category = Category::of_endpoint(self.sent.target.endpoint);
-        let any = selection.take(category, Ticket::of(b""));
+        let any = selection.take(category, SamplingKey::new(b""));
         if any == Err(Refused::Filtered) || selection.rate(category) >= 1.0 {
             return any.map(|()| self.everything()).map_err(Missing::Refused);
         }
@@ -291,7 +291,7 @@ impl Preparation<'_> {
             Some(Records::Apart(batch)) => {
                 portion::cut_batch(selection, category, batch, self.original.body)
             }
-            Some(Records::Whole(ticket)) => selection.take(category, *ticket).map(|()| None),
+            Some(Records::Whole(key)) => selection.take(category, *key).map(|()| None),
             None => Ok(None),
         };
         match pieces.map_err(Missing::Refused)? {
@@ -325,7 +325,7 @@ impl Preparation<'_> {
             digest.update(slice);
             turns.pass(slice.len()).await;
         }
-        Ok(Records::Whole(digest.ticket()))
+        Ok(Records::Whole(digest.finish()))
     }
 
     /// The inventory of an envelope, whose header ends at `header_end`.

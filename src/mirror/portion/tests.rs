@@ -167,7 +167,7 @@ fn the_rate_of_the_trace_is_multiplied_and_the_edits_move_along() {
 #[test]
 fn a_container_keeps_the_entries_of_the_traces_that_are_kept() {
     let (kept, dropped) = {
-        let is_kept = |id: &str| sampling::Ticket::of(id.as_bytes()).is_within(0.5);
+        let is_kept = |id: &str| sampling::SamplingKey::new(id.as_bytes()).is_within(0.5);
         let ids = (1..100).map(|n| format!("{n:032x}"));
         let (kept, dropped): (Vec<_>, Vec<_>) = ids.partition(|id| is_kept(id));
         (kept[0].clone(), dropped[0].clone())

@@ -22,24 +22,24 @@ fn what_has_no_id_is_decided_for_each_request_and_each_part_of_it() {
     ]
     .concat();
     let header = envelope::scan(body.as_bytes(), &mut Vec::new()).unwrap();
-    let tickets = |number: u64| {
+    let keys = |number: u64| {
         let chance = Some(Chance::new(number));
         let index = EnvelopeIndex::build(body.as_bytes(), header.end, chance).unwrap();
         let entries = index.items.iter().flat_map(|part| part.entries.clone());
-        let entries: Vec<_> = entries.map(|(_, ticket)| ticket).collect();
-        let items = index.items.iter().take(4).map(|part| part.ticket);
+        let entries: Vec<_> = entries.map(|(_, key)| key).collect();
+        let items = index.items.iter().take(4).map(|part| part.sampling_key);
         [items.collect(), entries].concat()
     };
-    let (first, second) = (tickets(1), tickets(2));
+    let (first, second) = (keys(1), keys(2));
     assert_eq!(first.len(), 6);
-    let mut all: Vec<Ticket> = Vec::new();
-    for ticket in first.iter().chain(&second) {
-        assert!(!all.contains(ticket));
-        all.push(*ticket);
+    let mut all: Vec<SamplingKey> = Vec::new();
+    for key in first.iter().chain(&second) {
+        assert!(!all.contains(key));
+        all.push(*key);
     }
     // All outbounds with the same rate get the same of a request.
-    assert_eq!(tickets(1), first);
-    let store = |number: u64| ticket_of_event(br#"{"message":"x"}"#, Chance::new(number));
+    assert_eq!(keys(1), first);
+    let store = |number: u64| event_sampling_key(br#"{"message":"x"}"#, Chance::new(number));
     assert_ne!(store(1), store(2));
 }
 
@@ -48,8 +48,12 @@ fn index(body: &str) -> EnvelopeIndex {
     EnvelopeIndex::build(body.as_bytes(), header.end, Some(CHANCE)).unwrap()
 }
 
-fn tickets(body: &str) -> Vec<Ticket> {
-    index(body).items.iter().map(|part| part.ticket).collect()
+fn keys(body: &str) -> Vec<SamplingKey> {
+    index(body)
+        .items
+        .iter()
+        .map(|part| part.sampling_key)
+        .collect()
 }
 
 #[test]
@@ -85,7 +89,11 @@ fn what_decides_is_what_has_to_stay_whole() {
     ];
     for (header, kind, payload, decides) in cases {
         let body = format!("{header}\n{{\"type\":\"{kind}\"}}\n{payload}\n");
-        assert_eq!(tickets(&body), [Ticket::of(decides.as_bytes())], "{body}");
+        assert_eq!(
+            keys(&body),
+            [SamplingKey::new(decides.as_bytes())],
+            "{body}"
+        );
     }
 }
 
@@ -124,15 +132,19 @@ fn zeros_pass_the_decision_on_to_the_next_source() {
         ),
     ] {
         let body = format!("{header}\n{{\"type\":\"{kind}\"}}\n{payload}\n");
-        assert_eq!(tickets(&body), [Ticket::of(decides.as_bytes())], "{body}");
+        assert_eq!(
+            keys(&body),
+            [SamplingKey::new(decides.as_bytes())],
+            "{body}"
+        );
     }
     let log = format!(r#"{{"items":[{{"trace_id":"{dashed}"}}]}}"#);
     let body = format!("{traced}\n{{\"type\":\"log\"}}\n{log}\n");
     let entries = &index(&body).items[0].entries;
-    assert_eq!(entries[0].1, Ticket::of(TRACE.as_bytes()));
+    assert_eq!(entries[0].1, SamplingKey::new(TRACE.as_bytes()));
 }
 
-/// The categories of items of these types, all of which must have the ticket of the event.
+/// The categories of items of these types, all of which must have the sampling key of the event.
 fn kinds_to_categories(kinds: &[&str]) -> Vec<Option<Category>> {
     let items: String = kinds
         .iter()
@@ -141,7 +153,8 @@ fn kinds_to_categories(kinds: &[&str]) -> Vec<Option<Category>> {
     let body = format!("{{\"event_id\":\"{EVENT}\"}}\n{items}");
     let items = index(&body).items;
     let all_alike = items.iter().all(|part| {
-        part.category == Some(Category::Session) || part.ticket == Ticket::of(EVENT.as_bytes())
+        part.category == Some(Category::Session)
+            || part.sampling_key == SamplingKey::new(EVENT.as_bytes())
     });
     assert!(all_alike, "{body}");
     items.iter().map(|part| part.category).collect()
@@ -274,10 +287,13 @@ fn a_trace_attachment_belongs_to_its_trace_whatever_it_comes_with() {
             ),
         ] {
             let indexed = index(&format!("{header}{items}")).items;
-            let found: Vec<_> = indexed.iter().map(|p| (p.category, p.ticket)).collect();
+            let found: Vec<_> = indexed
+                .iter()
+                .map(|p| (p.category, p.sampling_key))
+                .collect();
             let expected: Vec<_> = expected
                 .iter()
-                .map(|(category, id)| (Some(*category), Ticket::of(id.as_bytes())))
+                .map(|(category, id)| (Some(*category), SamplingKey::new(id.as_bytes())))
                 .collect();
             assert_eq!(found, expected, "{items}");
         }
@@ -285,8 +301,8 @@ fn a_trace_attachment_belongs_to_its_trace_whatever_it_comes_with() {
     // Without a trace of its own it is of that of the envelope.
     let bare = "{\"type\":\"attachment\",\"content_type\":\"Application/vnd.sentry.trace-attachment\"}\n{\"trace_id\":\"x\"}\n";
     assert_eq!(
-        tickets(&format!("{header}{bare}")),
-        [Ticket::of(TRACE.as_bytes())]
+        keys(&format!("{header}{bare}")),
+        [SamplingKey::new(TRACE.as_bytes())]
     );
 }
 
@@ -295,7 +311,7 @@ fn an_attachment_without_its_event_is_not_decided_by_what_is_in_the_file() {
     let body = format!(
         "{{\"event_id\":\"{EVENT}\"}}\n{{\"type\":\"attachment\"}}\n{{\"trace_id\":\"{TRACE}\"}}\n"
     );
-    assert_eq!(tickets(&body), [Ticket::of(EVENT.as_bytes())]);
+    assert_eq!(keys(&body), [SamplingKey::new(EVENT.as_bytes())]);
 }
 
 #[test]
@@ -314,7 +330,7 @@ fn chunks_of_a_profile_are_of_one_run_whatever_their_category() {
         );
         let items = index(&body).items;
         assert_eq!(items[0].category, category, "{platform}");
-        assert_eq!(items[0].ticket, Ticket::of(b"P"), "{platform}");
+        assert_eq!(items[0].sampling_key, SamplingKey::new(b"P"), "{platform}");
     }
 }
 
@@ -345,10 +361,10 @@ fn every_entry_of_a_container_is_of_its_own_trace() {
         "{{\"sdk\":{{}}}}\n{{\"type\":\"log\",\"item_count\":5}}\n{{\"items\":[{{\"trace_id\":\"{TRACE}\"}},{{\"trace_id\":\"{EVENT}\"}},{linked},{replayed},{{\"body\":1}}]}}"
     );
     let items = index(&body).items;
-    let tickets: Vec<_> = items[0].entries.iter().map(|(_, ticket)| *ticket).collect();
-    let expected = [TRACE, EVENT, TRACE, "R"].map(|id| Ticket::of(id.as_bytes()));
-    assert_eq!(tickets[..4], expected);
-    assert_eq!(tickets[4], CHANCE.ticket(items[0].entries[4].0.start));
+    let keys: Vec<_> = items[0].entries.iter().map(|(_, key)| *key).collect();
+    let expected = [TRACE, EVENT, TRACE, "R"].map(|id| SamplingKey::new(id.as_bytes()));
+    assert_eq!(keys[..4], expected);
+    assert_eq!(keys[4], CHANCE.sampling_key(items[0].entries[4].0.start));
 }
 
 /// The chunks of a profiler's run stay together, however long they are.
@@ -361,7 +377,7 @@ fn a_long_profile_goes_by_the_same_id_as_a_short_one() {
             "{{\"chunk_id\":\"C\",\"profile\":[{samples}0],\"profiler_id\":\"P\",\"version\":\"2\"}}"
         );
         let body = format!("{plain}\n{{\"type\":\"profile_chunk\"}}\n{payload}\n");
-        assert_eq!(tickets(&body), [Ticket::of(b"P")], "{length}");
+        assert_eq!(keys(&body), [SamplingKey::new(b"P")], "{length}");
     }
 }
 
@@ -377,7 +393,7 @@ fn logs(count: usize) -> String {
 }
 
 #[test]
-fn no_more_entries_than_allowed_have_tickets_of_their_own() {
+fn no_more_entries_than_allowed_have_sampling_keys_of_their_own() {
     let traced = format!("{{\"trace\":{{\"trace_id\":\"{TRACE}\"}}}}\n");
     for (counts, expected) in [
         (&[ENTRIES_MAX][..], &[ENTRIES_MAX][..]),
@@ -390,7 +406,7 @@ fn no_more_entries_than_allowed_have_tickets_of_their_own() {
         let counted: Vec<usize> = indexed.iter().map(|part| part.entries.len()).collect();
         assert_eq!(counted, expected);
         for part in indexed.iter().filter(|part| part.entries.is_empty()) {
-            assert_eq!(part.ticket, Ticket::of(TRACE.as_bytes()));
+            assert_eq!(part.sampling_key, SamplingKey::new(TRACE.as_bytes()));
         }
     }
 }

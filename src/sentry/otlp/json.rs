@@ -9,7 +9,7 @@ use super::{Finder, Signal};
 use crate::sentry::envelope::EnvelopeError::{self, Malformed};
 use crate::sentry::envelope::{Scanner, unescape};
 use crate::sentry::places::elements;
-use crate::sentry::sampling::Ticket;
+use crate::sentry::sampling::SamplingKey;
 use crate::span::Span;
 
 impl Signal {
@@ -89,6 +89,6 @@ fn record(
         scanner.skip_value(nesting_max)
     })?;
     let body = scanner.body;
-    let ticket = trace.and_then(|trace| Ticket::of_id(&unescape(trace.slice(body))));
-    finder.record(Span::new(start, scanner.at), ticket)
+    let key = trace.and_then(|trace| SamplingKey::from_id(&unescape(trace.slice(body))));
+    finder.record(Span::new(start, scanner.at), key)
 }

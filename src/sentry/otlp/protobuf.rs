@@ -5,7 +5,7 @@
 
 use super::{Finder, Signal};
 use crate::sentry::envelope::EnvelopeError::{self, Malformed, UnexpectedEnd};
-use crate::sentry::sampling::Ticket;
+use crate::sentry::sampling::SamplingKey;
 use crate::span::Span;
 
 /// `resource_spans` and `resource_logs` of a request.
@@ -53,8 +53,12 @@ pub(super) fn find(body: &[u8], signal: Signal, finder: &mut Finder) -> Result<(
     Ok(())
 }
 
-/// The ticket of the trace that a record names: sixteen bytes, not all of them zeros.
-fn trace_of(body: &[u8], record: Span, signal: Signal) -> Result<Option<Ticket>, EnvelopeError> {
+/// The sampling key of the trace that a record names: sixteen bytes, not all of them zeros.
+fn trace_of(
+    body: &[u8],
+    record: Span,
+    signal: Signal,
+) -> Result<Option<SamplingKey>, EnvelopeError> {
     let mut trace = None;
     let mut fields = Reader::new(body, record);
     while let Some(field) = fields.field()? {
@@ -62,7 +66,7 @@ fn trace_of(body: &[u8], record: Span, signal: Signal) -> Result<Option<Ticket>,
             // Of several the last counts.
             trace = <[u8; 16]>::try_from(content.slice(body))
                 .ok()
-                .and_then(|id| Ticket::of_number(u128::from_be_bytes(id)));
+                .and_then(|id| SamplingKey::from_u128(u128::from_be_bytes(id)));
         }
     }
     Ok(trace)

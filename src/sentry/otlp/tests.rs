@@ -9,15 +9,15 @@ const CHANCE: Chance = Chance::new(7);
 /// Records of these traces in scopes in resources; 0 for a record without a trace.
 type Tree = Vec<Vec<Vec<u128>>>;
 
-fn ticket(trace: u128) -> Option<Ticket> {
-    Ticket::of_number(trace)
+fn key(trace: u128) -> Option<SamplingKey> {
+    SamplingKey::from_u128(trace)
 }
 
 /// Takes what belongs to an even trace, and what has none.
-fn take_even(traces: &Tree) -> impl Fn(Ticket) -> Result<(), Refused> {
+fn take_even(traces: &Tree) -> impl Fn(SamplingKey) -> Result<(), Refused> {
     let odd = traces.iter().flatten().flatten().filter(|t| *t % 2 == 1);
-    let odd: Vec<Ticket> = odd.filter_map(|trace| ticket(*trace)).collect();
-    move |ticket| match odd.contains(&ticket) {
+    let odd: Vec<SamplingKey> = odd.filter_map(|trace| key(*trace)).collect();
+    move |key| match odd.contains(&key) {
         true => Err(Refused::Sampled),
         false => Ok(()),
     }
@@ -157,36 +157,36 @@ fn a_record_without_a_trace_is_decided_by_chance() {
     let short = field(1, b"12345678");
     let spans = [zeros, short, Vec::new()].map(|span| field(2, &span));
     let body = field(1, &field(2, &spans.concat()));
-    let tickets = |body: &[u8], format, chance| -> Vec<Ticket> {
+    let keys = |body: &[u8], format, chance| -> Vec<SamplingKey> {
         let batch = Batch::of(body, format, Signal::Traces, chance).unwrap();
         let nodes = batch.nodes.iter();
-        let tickets = nodes.filter_map(|node| match node.kind {
-            Kind::Record(ticket) => Some(ticket),
+        let keys = nodes.filter_map(|node| match node.kind {
+            Kind::Record(key) => Some(key),
             Kind::Group { .. } => None,
         });
-        tickets.collect()
+        keys.collect()
     };
     let other = Chance::new(8);
-    let first = tickets(&body, Format::Protobuf, CHANCE);
+    let first = keys(&body, Format::Protobuf, CHANCE);
     assert_eq!(first.len(), 3);
-    for ticket in tickets(&body, Format::Protobuf, other) {
-        assert!(!first.contains(&ticket));
+    for key in keys(&body, Format::Protobuf, other) {
+        assert!(!first.contains(&key));
     }
     let nil = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"00000000000000000000000000000000"},{"traceId":""},{"traceId":null},{"traceId":"771a43a4192642f0b136d5159a501700"}]}]}]}"#;
-    let with = |chance| tickets(nil.as_bytes(), Format::Json, chance);
+    let with = |chance| keys(nil.as_bytes(), Format::Json, chance);
     let (first, second) = (with(CHANCE), with(other));
     for (index, (first, second)) in first.into_iter().zip(second).enumerate() {
         assert_eq!(first == second, index == 3);
     }
 }
 
-/// A trace has the same ticket in an envelope, in protobuf and in JSON.
+/// A trace has the same sampling key in an envelope, in protobuf and in JSON.
 #[test]
 fn a_trace_is_the_same_in_every_form() {
     let trace = 0x771a_43a4_1926_42f0_b136_d515_9a50_1700;
     assert_eq!(
-        ticket(trace),
-        Some(Ticket::of(b"771a43a4192642f0b136d5159a501700"))
+        key(trace),
+        Some(SamplingKey::new(b"771a43a4192642f0b136d5159a501700"))
     );
     let tree = vec![vec![vec![trace]]];
     for (format, body) in [
@@ -194,7 +194,7 @@ fn a_trace_is_the_same_in_every_form() {
         (Format::Json, json(&tree, Signal::Logs)),
     ] {
         let batch = Batch::of(&body, format, Signal::Logs, CHANCE).unwrap();
-        let found = batch.cut(|found| match Some(found) == ticket(trace) {
+        let found = batch.cut(|found| match Some(found) == key(trace) {
             true => Ok(()),
             false => Err(Refused::Filtered),
         });
@@ -363,7 +363,7 @@ proptest! {
             for format in [Format::Protobuf, Format::Json] {
                 for signal in [Signal::Traces, Signal::Logs] {
                     let Some(batch) = Batch::of(&body, format, signal, CHANCE) else { continue };
-                    let take = |ticket: Ticket| match ticket.is_within(0.5) {
+                    let take = |key: SamplingKey| match key.is_within(0.5) {
                         true => Ok(()),
                         false => Err(Refused::Sampled),
                     };
