@@ -23,8 +23,8 @@ pub(super) fn tell_refusal(route: &Route, outbound: &Outbound, response: &Respon
         400 | 405..=499 => return,
         _ => u32::from(status),
     };
-    let was_trouble = outbound.refusal.is_trouble();
-    if !outbound.refusal.is_news(state, now) {
+    let was_trouble = outbound.refusal.is_failing();
+    if !outbound.refusal.should_log(state, now) {
         return;
     }
     let (label, refused) = (&outbound.label, &outbound.refused_before);
@@ -52,13 +52,13 @@ pub(super) fn tell_refusal(route: &Route, outbound: &Outbound, response: &Respon
 /// is over, so this has to be asked again and again.
 pub(crate) fn tell_limits(outbound: &Outbound, now: Instant) {
     // In the common case there is nothing to tell, which costs two loads.
-    if !outbound.limits.may_limit() && !outbound.limitation.is_trouble() {
+    if !outbound.limits.may_limit() && !outbound.limitation.is_failing() {
         return;
     }
     let limits = outbound.limits.in_force(now);
     if !outbound
         .limitation
-        .is_news(u32::from(!limits.is_empty()), now)
+        .should_log(u32::from(!limits.is_empty()), now)
     {
         return;
     }

@@ -18,7 +18,7 @@ use crate::mirror::handling::Handling;
 use crate::mirror::limited::LimitMemory;
 use crate::mirror::names::Names;
 use crate::mirror::via::Via;
-use crate::observe::change::Change;
+use crate::observe::change::LogOnChange;
 use crate::observe::counters::PerWorker;
 use crate::observe::throttle::Throttle;
 use crate::sentry::dsn::{Dsn, Origin, Scheme};
@@ -107,11 +107,11 @@ pub struct Outbound {
     pub limits: Arc<LimitMemory>,
     /// How it took what it was sent, as the log was told last: 0 well, else the status of its
     /// refusals.
-    pub refusal: Change,
+    pub refusal: LogOnChange,
     /// What it had refused when that began.
     pub refused_before: AtomicU64,
     /// Whether it limits what it is sent, as the log was told last: 0 for no.
-    pub limitation: Change,
+    pub limitation: LogOnChange,
     /// What the workers count about it.
     pub counters: PerWorker<OutboundCounters>,
 }
@@ -325,9 +325,9 @@ impl Outbound {
             basic,
             basic_with_secret,
             limits: Arc::default(),
-            refusal: Change::new(),
+            refusal: LogOnChange::new(),
             refused_before: AtomicU64::new(0),
-            limitation: Change::new(),
+            limitation: LogOnChange::new(),
             counters: PerWorker::new(1),
         }
     }

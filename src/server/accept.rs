@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::mirror::counters::Answered;
 use crate::mirror::totals::{Closing, Pause};
-use crate::observe::change::Change;
+use crate::observe::change::LogOnChange;
 use crate::panics::caught;
 use crate::server::inbound;
 use crate::server::worker::Worker;
@@ -33,7 +33,7 @@ impl Worker {
     pub(super) async fn accept(self: &Rc<Worker>, listener: &TcpListener) {
         let mut pause = ACCEPT_PAUSE;
         // At the limit every connection that ends lets one in before the next fails.
-        let shortage = Change::new();
+        let shortage = LogOnChange::new();
         while !self.closing.is_ordered() {
             if !self.await_room().await {
                 return;
@@ -48,7 +48,7 @@ impl Worker {
             match listener.cancelable_accept(handle).await {
                 Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE;
-                    if shortage.is_news(0, Instant::now()) {
+                    if shortage.should_log(0, Instant::now()) {
                         info!(worker = self.index, "accepting without pauses again");
                     }
                     self.welcome(stream, peer);
@@ -64,7 +64,7 @@ impl Worker {
                 Err(error) => {
                     self.counters.pauses.count(Pause::Error);
                     sleep(pause).await;
-                    if !self.stop.is_ordered() && shortage.is_news(1, Instant::now()) {
+                    if !self.stop.is_ordered() && shortage.should_log(1, Instant::now()) {
                         warn!(worker = self.index, %error, "cannot accept; trying on with pauses");
                     }
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);

@@ -13,7 +13,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tracing::{info, warn};
 
-use crate::observe::change::Change;
+use crate::observe::change::LogOnChange;
 use crate::observe::counters::PerWorker;
 use crate::sentry::dsn::Origin;
 use crate::upstream::counters::OriginCounters;
@@ -33,7 +33,7 @@ pub struct SharedOrigin {
     /// How often the resolver is asked, in milliseconds; 0 for never.
     dns_refresh_ms: AtomicU64,
     /// 1 while it is down.
-    down: Change,
+    down: LogOnChange,
     /// Who loses deliveries while it is down.
     dependents: RwLock<Arc<[Dependent]>>,
     /// The same for the outage that was told last, with what each had lost before.
@@ -81,7 +81,7 @@ impl SharedOrigin {
             resolved_at_ms: AtomicU64::new(0),
             since: Instant::now(),
             dns_refresh_ms: AtomicU64::new(0),
-            down: Change::new(),
+            down: LogOnChange::new(),
             dependents: RwLock::new(Arc::new([])),
             outage: Mutex::default(),
             pooling: Pooling::default(),
@@ -202,7 +202,7 @@ impl SharedOrigin {
 
     /// Takes note that a delivery got an answer.
     pub fn answered(&self, now: Instant) {
-        if self.down.is_news(0, now) {
+        if self.down.should_log(0, now) {
             let outage = std::mem::take(&mut *self.outage());
             let mut lost: Vec<(Arc<str>, u64)> = Vec::new();
             for (dependent, before) in outage {
@@ -224,7 +224,7 @@ impl SharedOrigin {
 
     /// Takes note that a delivery failed without an answer.
     pub fn failed(&self, failure: &dyn std::fmt::Display, now: Instant) {
-        if self.down.is_news(1, now) {
+        if self.down.should_log(1, now) {
             warn!(origin = %self.origin, %failure, "upstream does not answer");
             let dependents = Arc::clone(
                 &self
