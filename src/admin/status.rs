@@ -130,10 +130,10 @@ impl View<'_> {
         let recent = self.history.recent_of_outbound(self.now, counters);
         let [delivered, withheld, lost] = recent.counts;
         let all = delivered + withheld + lost;
-        let troubles = counters
+        let errors = counters
             .iter()
-            .filter_map(|counters| counters.trouble.last());
-        let last = troubles.max_by_key(|note| note.at);
+            .filter_map(|counters| counters.last_error.get());
+        let last = errors.max_by_key(|error| error.at);
         let limits = outbound.limits.in_force(self.now);
         let limits = limits
             .iter()
@@ -152,7 +152,7 @@ impl View<'_> {
             "latency_seconds": latency(&recent.time),
             "steps": self.history.steps(counters),
             "rate_limits": limits.collect::<Vec<_>>(),
-            "last_error": last.map(|note| json!({"at": rfc3339(note.at), "what": note.what})),
+            "last_error": last.map(|error| json!({"at": rfc3339(error.at), "what": error.message})),
             "upstream": self.plan.origins.get(outbound.origin).map(|shared| self.upstream(shared)),
         })
     }

@@ -23,7 +23,7 @@ pub(super) fn tell_refusal(route: &Route, outbound: &Outbound, response: &Respon
         400 | 405..=499 => return,
         _ => u32::from(status),
     };
-    let was_trouble = outbound.refusal.is_failing();
+    let was_failing = outbound.refusal.is_failing();
     if !outbound.refusal.should_log(state, now) {
         return;
     }
@@ -40,7 +40,7 @@ pub(super) fn tell_refusal(route: &Route, outbound: &Outbound, response: &Respon
             "outbound accepts again"
         );
     } else {
-        if !was_trouble {
+        if !was_failing {
             refused.store(refused_now, Ordering::Relaxed);
         }
         let reason = reason(outbound, response);

@@ -8,7 +8,7 @@ use crate::mirror::verdict::Outcome;
 use crate::observe::counters::{Count, Tally};
 use crate::observe::histogram::Histogram;
 use crate::observe::label::{Label, labels};
-use crate::observe::trouble::Trouble;
+use crate::observe::last_error::LastError;
 use crate::sentry::selection::Refused;
 use crate::upstream::exchange::Failure;
 
@@ -36,8 +36,8 @@ pub struct OutboundCounters {
     pub bytes: Count,
     /// How long the deliveries took that were sent or were to be sent.
     pub time: Histogram,
-    /// The last outcome that was none to be glad of.
-    pub trouble: Trouble,
+    /// The most recent failed outcome.
+    pub last_error: LastError,
 }
 
 labels! {
@@ -203,8 +203,8 @@ impl OutcomeKind {
         self.was_tried() && !has_no_connection
     }
 
-    /// Whether it is worth a note: something went wrong, and this is not what followed from it.
-    pub fn is_trouble(self) -> bool {
+    /// Whether to record it as the last error: it failed, and not merely because an earlier delivery did.
+    pub fn is_recorded_as_error(self) -> bool {
         let is_consequence = matches!(self, OutcomeKind::Paused | OutcomeKind::RateLimited);
         matches!(self.meaning(), Meaning::Withheld | Meaning::Lost) && !is_consequence
     }

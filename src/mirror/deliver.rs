@@ -297,8 +297,10 @@ impl<K: 'static> FanOut<K> {
                 changes::tell_refusal(&self.route, outbound, response, now);
             }
             let counters = outbound.counters.of(self.counters.worker);
-            if kind.is_trouble() {
-                counters.trouble.note(now, || trouble(outbound, outcome));
+            if kind.is_recorded_as_error() {
+                counters
+                    .last_error
+                    .record(now, || describe_error(outbound, outcome));
             }
             // Behind all that looks at what an upstream sent: what panics there counts as that alone.
             if kind.was_sent() {
@@ -368,17 +370,17 @@ impl<K: 'static> Delivery<K> {
     }
 }
 
-/// How much is told of what went wrong.
-const TROUBLE_BYTES_MAX: usize = 1000;
+/// The maximum length of a recorded error.
+const ERROR_BYTES_MAX: usize = 1000;
 
-/// What went wrong with a delivery, in words for an operator.
-fn trouble(outbound: &Outbound, outcome: &Outcome) -> String {
+/// Describes a failed delivery to an operator.
+fn describe_error(outbound: &Outbound, outcome: &Outcome) -> String {
     match outcome {
         Ok(response) => format!(
             "answered {}: {}",
             response.status,
             changes::reason(outbound, response)
         ),
-        Err(failure) => words::shown(failure.to_string().as_bytes(), TROUBLE_BYTES_MAX, &[]),
+        Err(failure) => words::shown(failure.to_string().as_bytes(), ERROR_BYTES_MAX, &[]),
     }
 }

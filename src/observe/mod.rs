@@ -1,21 +1,20 @@
-//! What the process can tell about itself.
+//! What the process reports about itself: metrics, the status and the log.
 //!
-//! [`counters`] with closed sets of [`label`]s, latencies in a [`histogram`], [`change`]s that are
-//! worth a log line, a [`throttle`] for lines that could be many and the last [`trouble`] are written where
-//! things happen, and [`lines`] of a log on a thread of their own. [`family`] is what the numbers look like
-//! to those who collect them, as [`prometheus`] text or pushed as [`statsd`] lines. What a peer wrote is
-//! shown with the [`words`] for that. The room
-//! knows nothing of what is counted, so that every other room can count.
+//! Workers write to [`counters`] with closed sets of [`label`]s, to [`histogram`]s of durations, and to
+//! [`last_error`]. [`change`] and [`throttle`] limit how often something is logged, [`lines`] writes log
+//! lines on a thread of its own, and [`words`] escapes text from peers. [`family`] holds metrics in the
+//! form in which [`prometheus`] and [`statsd`] export them. Nothing here depends on what is counted, so
+//! every other module can use it.
 
 pub(crate) mod change;
 pub(crate) mod counters;
 pub(crate) mod family;
 pub(crate) mod histogram;
 pub(crate) mod label;
+pub(crate) mod last_error;
 pub(crate) mod lines;
 pub(crate) mod moment;
 pub(crate) mod prometheus;
 pub(crate) mod statsd;
 pub(crate) mod throttle;
-pub(crate) mod trouble;
 pub(crate) mod words;
