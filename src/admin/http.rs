@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::pages::{Body, Page, Pages};
 use crate::causes;
-use crate::observe::moment::http_date;
+use crate::observe::timestamp::http_date;
 
 /// How many connections are served at a time. A collector, a probe and some browsers need a handful.
 const CONNECTIONS_MAX: usize = 32;

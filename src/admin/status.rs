@@ -15,7 +15,7 @@ use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::Counters;
 use crate::observe::histogram::Distribution;
 use crate::observe::label::Label;
-use crate::observe::moment::rfc3339;
+use crate::observe::timestamp::rfc3339;
 use crate::server::plan::Plan;
 use crate::server::sight::{Sight, Stage};
 use crate::upstream::breaker::BreakerState;

@@ -22,7 +22,7 @@ use crate::mirror::rejection::Reason;
 use crate::mirror::routes::Route;
 use crate::observe::label::Label;
 use crate::observe::lines::{DropReason, Lines, LinesGuard};
-use crate::observe::moment::rfc3339;
+use crate::observe::timestamp::rfc3339;
 
 /// The longest method that is told in full; those of HTTP are shorter.
 const METHOD_BYTES_MAX: usize = 16;

@@ -15,7 +15,7 @@ use crate::mirror::limited::{DEFAULT_PAUSE_SECONDS, pause_seconds};
 use crate::mirror::media;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::verdict::{Outcome, Verdict};
-use crate::observe::moment::HttpDate;
+use crate::observe::timestamp::HttpDate;
 use crate::sentry::endpoint::{CannedResponse, Endpoint};
 use crate::sentry::rate_limits::{self, RateLimit};
 use crate::upstream::exchange::Failure;

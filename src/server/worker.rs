@@ -29,7 +29,7 @@ use crate::mirror::changes::tell_limits;
 use crate::mirror::deliver::Delivery;
 use crate::mirror::lanes::Lanes;
 use crate::mirror::totals::Counters;
-use crate::observe::moment::{HttpDate, http_date};
+use crate::observe::timestamp::{HttpDate, http_date};
 use crate::panics::caught;
 use crate::server::balance::Balance;
 use crate::server::decode::Decoding;

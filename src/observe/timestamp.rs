@@ -1,12 +1,11 @@
-//! A point in time as people and machines read it: RFC 3339, in UTC, with milliseconds; and in a field of
-//! HTTP.
+//! Timestamps as text: RFC 3339 in UTC with milliseconds, and the date of an HTTP header.
 //!
-//! Dates follow from the number of days since 1970 by the arithmetic of the Gregorian calendar, counted
-//! in years that begin in March, so that the leap day is the last of its year.
+//! Dates are computed from the number of days since 1970 in the Gregorian calendar. Years are counted
+//! from March, so that the leap day is the last day of its year.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// `at` as `2026-11-23T22:22:17.123Z`. What is before 1970 becomes its beginning.
+/// `at` as `2026-11-23T22:22:17.123Z`. A time before 1970 is written as the start of 1970.
 pub(crate) fn rfc3339(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
@@ -16,18 +15,18 @@ pub(crate) fn rfc3339(at: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// A date in the form that HTTP prefers (RFC 9110 section 5.6.7): `Mon, 23 Nov 2026 22:22:17 GMT`.
+/// An IMF-fixdate (RFC 9110 section 5.6.7): `Mon, 23 Nov 2026 22:22:17 GMT`.
 pub(crate) type HttpDate = [u8; 29];
 
-/// The last moment of the year 9999: HTTP writes four digits.
+/// The last second of the year 9999: an HTTP date has a four-digit year.
 const HTTP_SECONDS_MAX: u64 = 253_402_300_799;
 
-/// `at` as HTTP writes it. What is before 1970 becomes its beginning, and what is after 9999 its end.
+/// `at` as an HTTP date, limited to the years 1970 to 9999.
 pub(crate) fn http_date(at: SystemTime) -> HttpDate {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs().min(HTTP_SECONDS_MAX);
     let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
-    // Every date that is written like this has this length.
+    // Every IMF-fixdate has 29 bytes.
     text.as_bytes().try_into().unwrap_or([b' '; 29])
 }
 
@@ -41,7 +40,7 @@ fn date(days: u64) -> (u64, u64, u64) {
     let leap_days = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
     let year_of_era = (day_of_era - leap_days) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March on have 31, 30, 31, 30, 31 days, again and again: 153 days to five.
+    // From March on, the lengths of months repeat every five: 31, 30, 31, 30, 31 days, 153 in all.
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 {
@@ -58,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn http_dates_have_one_form() {
+    fn http_dates_are_limited_to_four_digit_years() {
         for (seconds, expected) in [
             (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
             (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
@@ -74,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn rfc3339_follows_the_gregorian_calendar() {
         for (seconds, expected) in [
             (0, "1970-01-01T00:00:00.250Z"),
             (951_782_399, "2000-02-28T23:59:59.250Z"),
