@@ -144,7 +144,7 @@ fn await_deliveries(sight: &Arc<Sight>, count: usize) {
         sight
             .counters
             .iter()
-            .map(|of| of.deliveries.sum())
+            .map(|of| of.deliveries.total())
             .sum::<u64>()
     };
     while ended() < count as u64 {

@@ -230,11 +230,11 @@ fn counts(counters: &PerWorker<OutboundCounters>) -> [u64; 3] {
 }
 
 fn times_of_outbound(counters: &PerWorker<OutboundCounters>) -> Distribution {
-    Distribution::of(counters.iter().map(|counters| &counters.time))
+    Distribution::from_histograms(counters.iter().map(|counters| &counters.time))
 }
 
 fn times_of_route(counters: &PerWorker<RouteCounters>) -> Distribution {
-    Distribution::of(counters.iter().map(|counters| &counters.request_time))
+    Distribution::from_histograms(counters.iter().map(|counters| &counters.request_time))
 }
 
 fn since(mut counts: [u64; 3], earlier: [u64; 3]) -> [u64; 3] {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn deliver(plan: &Plan, count: u64) {
-        let counters = counters(plan).of(0);
+        let counters = counters(plan).for_worker(0);
         counters.outcomes.add(OutcomeKind::Success, count);
         for _ in 0..count {
             counters.time.record(Duration::from_millis(3));

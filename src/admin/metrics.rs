@@ -112,30 +112,30 @@ fn requests<'n>(sight: &Sight, numbers: &'n Numbers) -> Vec<Family<'n>> {
     };
     let counted = &numbers.process;
     let unrouted = UNROUTED.map(|answered| {
-        let count = counted.unrouted.of(answered);
+        let count = counted.unrouted.get(answered);
         (answer_labels(NO_ROUTE, answered), count)
     });
     let routed = numbers.routes().flat_map(|(route, numbers)| {
         let of = |answered| {
-            let count = numbers.answers.of(answered);
+            let count = numbers.answers.get(answered);
             (answer_labels(&route.name, answered), count)
         };
         ROUTED.map(of)
     });
     let items = LeftOut::ALL.iter().map(|reason| {
-        let count = counted.items.of(*reason);
+        let count = counted.items.get(*reason);
         (vec![("reason", reason.word().to_owned())], count)
     });
     let closings = Closing::ALL.iter().map(|reason| {
-        let count = counted.closings.of(*reason);
+        let count = counted.closings.get(*reason);
         (vec![("reason", reason.word().to_owned())], count)
     });
     let pauses = Pause::ALL.iter().map(|reason| {
-        let count = counted.pauses.of(*reason);
+        let count = counted.pauses.get(*reason);
         (vec![("reason", reason.word().to_owned())], count)
     });
     let rejections = Reason::ALL.iter().map(|reason| {
-        let count = counted.rejections.of(*reason);
+        let count = counted.rejections.get(*reason);
         (vec![("reason", reason.word().to_owned())], count)
     });
     vec![
@@ -147,7 +147,7 @@ fn requests<'n>(sight: &Sight, numbers: &'n Numbers) -> Vec<Family<'n>> {
         gauge(
             "sdk_connections_open",
             "Connections of SDKs open now.",
-            &|counters| counters.open_connections.read(),
+            &|counters| counters.open_connections.get(),
         ),
         Family::counter(
             "sdk_connections_closed",
@@ -182,12 +182,12 @@ fn requests<'n>(sight: &Sight, numbers: &'n Numbers) -> Vec<Family<'n>> {
         gauge(
             "request_memory_bytes",
             "Bytes held for requests now.",
-            &|counters| counters.budget_used.read(),
+            &|counters| counters.budget_used.get(),
         ),
         gauge(
             "request_memory_limit_bytes",
             "Bytes that may be held for requests, over all workers.",
-            &|counters| counters.budget_limit.read(),
+            &|counters| counters.budget_limit.get(),
         ),
         of_routes(
             numbers,
@@ -210,7 +210,7 @@ fn deliveries(numbers: &Numbers) -> Vec<Family<'_>> {
         OutcomeKind::ALL.iter().map(move |kind| {
             let mut labels = outbound_labels(route, outbound);
             labels.push(("outcome", kind.word().to_owned()));
-            (labels, numbers.outcomes.of(*kind))
+            (labels, numbers.outcomes.get(*kind))
         })
     });
     let bytes = numbers.outbounds();
@@ -278,17 +278,17 @@ fn upstreams(numbers: &Numbers) -> Vec<Family<'_>> {
         (
             "upstream_connections_open",
             "Connections to an upstream open now.",
-            |counters| counters.open.read(),
+            |counters| counters.open.get(),
         ),
         (
             "upstream_connections_idle",
             "Those of them that wait to be used.",
-            |counters| counters.idle.read(),
+            |counters| counters.idle.get(),
         ),
         (
             "deliveries_in_flight",
             "Deliveries under way now.",
-            |counters| counters.in_flight.read(),
+            |counters| counters.in_flight.get(),
         ),
         (
             "breakers_open",
@@ -314,7 +314,7 @@ fn upstreams(numbers: &Numbers) -> Vec<Family<'_>> {
         Dropped::ALL.iter().map(move |reason| {
             let mut labels = origin(&shared.origin);
             labels.push(("reason", reason.word().to_owned()));
-            (labels, numbers.dropped.of(*reason))
+            (labels, numbers.dropped.get(*reason))
         })
     });
     families.push(Family::counter(

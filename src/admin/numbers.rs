@@ -13,7 +13,7 @@ use crate::mirror::counters::{Answered, LeftOut, OutcomeKind};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::{Closing, Counters, Pause};
-use crate::observe::counters::{PerWorker, Tallied};
+use crate::observe::counters::{CounterVecSnapshot, PerWorker};
 use crate::observe::histogram::Distribution;
 use crate::observe::label::Label;
 use crate::observe::lines::DropReason;
@@ -46,12 +46,12 @@ pub(super) struct ProcessNumbers {
     pub(super) connections: u64,
     pub(super) received_bytes: u64,
     /// Of all routes and of none.
-    pub(super) answers: Tallied<Answered>,
-    pub(super) unrouted: Tallied<Answered>,
-    pub(super) rejections: Tallied<Reason>,
-    pub(super) items: Tallied<LeftOut>,
-    pub(super) closings: Tallied<Closing>,
-    pub(super) pauses: Tallied<Pause>,
+    pub(super) answers: CounterVecSnapshot<Answered>,
+    pub(super) unrouted: CounterVecSnapshot<Answered>,
+    pub(super) rejections: CounterVecSnapshot<Reason>,
+    pub(super) items: CounterVecSnapshot<LeftOut>,
+    pub(super) closings: CounterVecSnapshot<Closing>,
+    pub(super) pauses: CounterVecSnapshot<Pause>,
     /// By [`DropReason`], in its order.
     pub(super) dropped_access_lines: [u64; DropReason::ALL.len()],
     pub(super) dropped_log_lines: [u64; DropReason::ALL.len()],
@@ -62,7 +62,7 @@ pub(super) struct ProcessNumbers {
 /// What is counted of a route.
 #[derive(Clone, Default)]
 pub(super) struct RouteNumbers {
-    pub(super) answers: Tallied<Answered>,
+    pub(super) answers: CounterVecSnapshot<Answered>,
     pub(super) request_time: Distribution,
     pub(super) reply_time: Distribution,
 }
@@ -70,7 +70,7 @@ pub(super) struct RouteNumbers {
 /// What is counted of an outbound.
 #[derive(Clone, Default)]
 pub(super) struct OutboundNumbers {
-    pub(super) outcomes: Tallied<OutcomeKind>,
+    pub(super) outcomes: CounterVecSnapshot<OutcomeKind>,
     pub(super) bytes: u64,
     pub(super) time: Distribution,
 }
@@ -82,7 +82,7 @@ pub(super) struct OriginNumbers {
     pub(super) reused: u64,
     pub(super) stale: u64,
     pub(super) retries: u64,
-    pub(super) dropped: Tallied<Dropped>,
+    pub(super) dropped: CounterVecSnapshot<Dropped>,
     pub(super) dns_failures: u64,
 }
 
@@ -230,14 +230,22 @@ impl ProcessNumbers {
             |read: &dyn Fn(DropReason) -> u64| [DropReason::Queue, DropReason::Write].map(read);
         let (reloads, failed_reloads) = sight.reloads();
         ProcessNumbers {
-            connections: sum(|counters| counters.connections.read()),
-            received_bytes: sum(|counters| counters.received_bytes.read()),
-            answers: Tallied::of_all(counters().map(|counters| &counters.answers)),
-            unrouted: Tallied::of_all(counters().map(|counters| &counters.unrouted)),
-            rejections: Tallied::of_all(counters().map(|counters| &counters.rejections)),
-            items: Tallied::of_all(counters().map(|counters| &counters.items)),
-            closings: Tallied::of_all(counters().map(|counters| &counters.closings)),
-            pauses: Tallied::of_all(counters().map(|counters| &counters.pauses)),
+            connections: sum(|counters| counters.connections.get()),
+            received_bytes: sum(|counters| counters.received_bytes.get()),
+            answers: CounterVecSnapshot::from_counters(
+                counters().map(|counters| &counters.answers),
+            ),
+            unrouted: CounterVecSnapshot::from_counters(
+                counters().map(|counters| &counters.unrouted),
+            ),
+            rejections: CounterVecSnapshot::from_counters(
+                counters().map(|counters| &counters.rejections),
+            ),
+            items: CounterVecSnapshot::from_counters(counters().map(|counters| &counters.items)),
+            closings: CounterVecSnapshot::from_counters(
+                counters().map(|counters| &counters.closings),
+            ),
+            pauses: CounterVecSnapshot::from_counters(counters().map(|counters| &counters.pauses)),
             dropped_access_lines: dropped(&|reason| access.map_or(0, |log| log.dropped(reason))),
             dropped_log_lines: dropped(&|reason| sight.dropped_log_lines(reason)),
             reloads,
@@ -270,9 +278,15 @@ impl RouteNumbers {
     fn of(route: &Route) -> RouteNumbers {
         let counters = || route.counters.iter();
         RouteNumbers {
-            answers: Tallied::of_all(counters().map(|counters| &counters.answers)),
-            request_time: Distribution::of(counters().map(|counters| &counters.request_time)),
-            reply_time: Distribution::of(counters().map(|counters| &counters.reply_time)),
+            answers: CounterVecSnapshot::from_counters(
+                counters().map(|counters| &counters.answers),
+            ),
+            request_time: Distribution::from_histograms(
+                counters().map(|counters| &counters.request_time),
+            ),
+            reply_time: Distribution::from_histograms(
+                counters().map(|counters| &counters.reply_time),
+            ),
         }
     }
 
@@ -289,9 +303,11 @@ impl OutboundNumbers {
     fn of(outbound: &Outbound) -> OutboundNumbers {
         let counters = || outbound.counters.iter();
         OutboundNumbers {
-            outcomes: Tallied::of_all(counters().map(|counters| &counters.outcomes)),
-            bytes: outbound.counters.sum(|counters| counters.bytes.read()),
-            time: Distribution::of(counters().map(|counters| &counters.time)),
+            outcomes: CounterVecSnapshot::from_counters(
+                counters().map(|counters| &counters.outcomes),
+            ),
+            bytes: outbound.counters.sum(|counters| counters.bytes.get()),
+            time: Distribution::from_histograms(counters().map(|counters| &counters.time)),
         }
     }
 
@@ -308,11 +324,13 @@ impl OriginNumbers {
     fn of(shared: &SharedOrigin) -> OriginNumbers {
         let counters = &shared.counters;
         OriginNumbers {
-            opened: counters.sum(|counters| counters.opened.read()),
-            reused: counters.sum(|counters| counters.reused.read()),
-            stale: counters.sum(|counters| counters.stale.read()),
-            retries: counters.sum(|counters| counters.retries.read()),
-            dropped: Tallied::of_all(counters.iter().map(|counters| &counters.dropped)),
+            opened: counters.sum(|counters| counters.opened.get()),
+            reused: counters.sum(|counters| counters.reused.get()),
+            stale: counters.sum(|counters| counters.stale.get()),
+            retries: counters.sum(|counters| counters.retries.get()),
+            dropped: CounterVecSnapshot::from_counters(
+                counters.iter().map(|counters| &counters.dropped),
+            ),
             dns_failures: shared.dns_failures.load(Ordering::Relaxed),
         }
     }
@@ -347,11 +365,11 @@ mod tests {
     /// The requests of each route by its name, and the deliveries over all.
     fn told(numbers: &Numbers) -> (Vec<(&str, u64)>, u64) {
         let routes = numbers.routes();
-        let routes = routes.map(|(route, numbers)| (&*route.name, numbers.answers.sum()));
+        let routes = routes.map(|(route, numbers)| (&*route.name, numbers.answers.total()));
         let deliveries = numbers.outbounds();
         (
             routes.collect(),
-            deliveries.map(|(_, _, told)| told.outcomes.sum()).sum(),
+            deliveries.map(|(_, _, told)| told.outcomes.total()).sum(),
         )
     }
 
@@ -368,9 +386,9 @@ mod tests {
         let sight = Sight::new(address, vec![], None, current);
         let count = |plan: &Plan, index: usize| {
             let route: &Route = &plan.routes.all()[index];
-            route.counters.of(1).answers.count(Answered::Accepted);
+            route.counters.for_worker(1).answers.inc(Answered::Accepted);
             let outbound = &route.outbounds[0].counters;
-            outbound.of(0).outcomes.count(OutcomeKind::Success);
+            outbound.for_worker(0).outcomes.inc(OutcomeKind::Success);
         };
         for index in [0, 0, 0, 1, 1] {
             count(&first, index);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::numbers::Numbers;
 use crate::mirror::counters::{Answered, OutcomeKind};
 use crate::mirror::rejection::Reason;
-use crate::observe::counters::Tallied;
+use crate::observe::counters::CounterVecSnapshot;
 use crate::observe::family::{Family, Labels};
 use crate::observe::histogram::Distribution;
 use crate::observe::label::Label;
@@ -27,12 +27,12 @@ const ANSWERED: [OutcomeKind; 5] = [
 pub(super) fn families(numbers: &Numbers) -> Vec<Family<'_>> {
     let counted = &numbers.process;
     let rejected = |reasons: &[Reason]| {
-        let of = |reason: &Reason| counted.rejections.of(*reason);
+        let of = |reason: &Reason| counted.rejections.get(*reason);
         reasons.iter().map(of).sum::<u64>()
     };
     let one = |name, count| Family::counter(name, "", [(vec![], count)]);
     let mut families = vec![
-        one("handle_request.request", counted.answers.sum()),
+        one("handle_request.request", counted.answers.total()),
         one("handle_proxy.incorrect_method", rejected(&[Reason::Method])),
         one(
             "handle_proxy.no_dsn",
@@ -118,9 +118,9 @@ fn outbound_requests(numbers: &Numbers) -> Vec<Family<'_>> {
 }
 
 /// How many of `tallied` have a label that `is_meant`.
-fn sum<L: Label>(tallied: &Tallied<L>, is_meant: impl Fn(L) -> bool) -> u64 {
+fn sum<L: Label>(tallied: &CounterVecSnapshot<L>, is_meant: impl Fn(L) -> bool) -> u64 {
     let labels = L::ALL.iter().filter(|label| is_meant(**label));
-    labels.map(|label| tallied.of(*label)).sum()
+    labels.map(|label| tallied.get(*label)).sum()
 }
 
 fn labels(host: &str) -> Labels {

@@ -92,14 +92,14 @@ fn process(sight: &Sight, now: Instant) -> Value {
         "workers": sight.counters.len(),
         "step_seconds": history::PERIOD.as_secs(),
         "connections": {
-            "open": sum(&|counters| counters.open_connections.read()),
-            "accepted": sum(&|counters| counters.connections.read()),
+            "open": sum(&|counters| counters.open_connections.get()),
+            "accepted": sum(&|counters| counters.connections.get()),
         },
-        "request_memory_bytes": sum(&|counters| counters.budget_used.read()),
-        "request_memory_limit_bytes": sum(&|counters| counters.budget_limit.read()),
-        "received_bytes": sum(&|counters| counters.received_bytes.read()),
-        "answers": tally(|answered: Answered| sum(&|counters| counters.answers.of(answered))),
-        "rejections": tally(|reason: Reason| sum(&|counters| counters.rejections.of(reason))),
+        "request_memory_bytes": sum(&|counters| counters.budget_used.get()),
+        "request_memory_limit_bytes": sum(&|counters| counters.budget_limit.get()),
+        "received_bytes": sum(&|counters| counters.received_bytes.get()),
+        "answers": tally(|answered: Answered| sum(&|counters| counters.answers.get(answered))),
+        "rejections": tally(|reason: Reason| sum(&|counters| counters.rejections.get(reason))),
         "reloads": { "done": reloads, "refused": failed_reloads },
     })
 }
@@ -114,10 +114,14 @@ struct View<'v> {
 impl View<'_> {
     fn route(&self, route: &Route) -> Value {
         let (seconds, recent) = self.history.recent_of_route(self.now, &route.counters);
-        let answer = |answered| route.counters.sum(|counters| counters.answers.of(answered));
+        let answer = |answered| {
+            route
+                .counters
+                .sum(|counters| counters.answers.get(answered))
+        };
         json!({
             "name": route.name,
-            "requests": route.counters.sum(|counters| counters.answers.sum()),
+            "requests": route.counters.sum(|counters| counters.answers.total()),
             "answers": tally(answer),
             "per_second": rate(recent.count(), seconds),
             "latency_seconds": latency(&recent),
@@ -145,8 +149,8 @@ impl View<'_> {
             "unwanted": of(Meaning::Unwanted),
             "withheld": of(Meaning::Withheld),
             "lost": of(Meaning::Lost),
-            "outcomes": tally(|kind: OutcomeKind| counters.sum(|counters| counters.outcomes.of(kind))),
-            "bytes": counters.sum(|counters| counters.bytes.read()),
+            "outcomes": tally(|kind: OutcomeKind| counters.sum(|counters| counters.outcomes.get(kind))),
+            "bytes": counters.sum(|counters| counters.bytes.get()),
             "per_second": rate(all, recent.seconds),
             "success": (all > 0).then(|| delivered as f64 / all as f64),
             "latency_seconds": latency(&recent.time),
@@ -172,9 +176,9 @@ impl View<'_> {
             // By the number of workers.
             "breakers": tally(in_state),
             "breakers_open": states().filter(|state| state.is_open()).count(),
-            "in_flight": sum(|counters| counters.in_flight.read()),
-            "connections_open": sum(|counters| counters.open.read()),
-            "connections_idle": sum(|counters| counters.idle.read()),
+            "in_flight": sum(|counters| counters.in_flight.get()),
+            "connections_open": sum(|counters| counters.open.get()),
+            "connections_idle": sum(|counters| counters.idle.get()),
             "addresses": shared.addresses().len(),
             "dns_age_seconds": shared.dns_age(self.now).map(|age| age.as_secs()),
         })

@@ -5,7 +5,7 @@
 //! which is what was begun and has no other end, ends as given up.
 
 use crate::mirror::verdict::Outcome;
-use crate::observe::counters::{Count, Tally};
+use crate::observe::counters::{Counter, CounterVec};
 use crate::observe::histogram::Histogram;
 use crate::observe::label::{Label, labels};
 use crate::observe::last_error::LastError;
@@ -16,9 +16,9 @@ use crate::upstream::exchange::Failure;
 #[derive(Default)]
 pub struct RouteCounters {
     /// Requests that deliveries were begun for.
-    pub begun: Count,
+    pub begun: Counter,
     /// Requests, by what the SDK was told.
-    pub answers: Tally<Answered>,
+    pub answers: CounterVec<Answered>,
     /// From the end of a request's head to that of its reply.
     pub request_time: Histogram,
     /// From the start of the deliveries to the decision on the reply.
@@ -29,11 +29,11 @@ pub struct RouteCounters {
 #[derive(Default)]
 pub struct OutboundCounters {
     /// Deliveries begun.
-    pub begun: Count,
+    pub begun: Counter,
     /// Deliveries, by how they ended.
-    pub outcomes: Tally<OutcomeKind>,
+    pub outcomes: CounterVec<OutcomeKind>,
     /// Bytes of the requests of which anything was sent.
-    pub bytes: Count,
+    pub bytes: Counter,
     /// How long the deliveries took that were sent or were to be sent.
     pub time: Histogram,
     /// The most recent failed outcome.
@@ -296,8 +296,8 @@ impl RouteCounters {
     /// Counts the requests that were not answered as given up, and tells how many they are.
     pub(super) fn give_up(&self) -> u64 {
         let ends = Answered::ALL.iter().filter(|end| end.ends_deliveries());
-        let ended: u64 = ends.map(|end| self.answers.of(*end)).sum();
-        let left = self.begun.read().saturating_sub(ended);
+        let ended: u64 = ends.map(|end| self.answers.get(*end)).sum();
+        let left = self.begun.get().saturating_sub(ended);
         self.answers.add(Answered::GivenUp, left);
         left
     }
@@ -306,7 +306,7 @@ impl RouteCounters {
 impl OutboundCounters {
     /// Counts the deliveries that have not ended as given up, and tells how many they are.
     pub(super) fn give_up(&self) -> u64 {
-        let left = self.begun.read().saturating_sub(self.outcomes.sum());
+        let left = self.begun.get().saturating_sub(self.outcomes.total());
         self.outcomes.add(OutcomeKind::GivenUp, left);
         left
     }
@@ -316,13 +316,13 @@ impl OutboundCounters {
         let kinds = OutcomeKind::ALL.iter();
         kinds
             .filter(|kind| kind.is_unanswered())
-            .map(|kind| self.outcomes.of(*kind))
+            .map(|kind| self.outcomes.get(*kind))
             .sum()
     }
 
     /// How many deliveries the outbound refused.
     pub fn refused(&self) -> u64 {
-        let of = |kind| self.outcomes.of(kind);
+        let of = |kind| self.outcomes.get(kind);
         of(OutcomeKind::ClientError) + of(OutcomeKind::ServerError) + of(OutcomeKind::OtherStatus)
     }
 
@@ -331,7 +331,7 @@ impl OutboundCounters {
         let kinds = OutcomeKind::ALL.iter();
         kinds
             .filter(|kind| kind.meaning() == meaning)
-            .map(|kind| self.outcomes.of(*kind))
+            .map(|kind| self.outcomes.get(*kind))
             .sum()
     }
 }

@@ -97,9 +97,9 @@ impl<K: 'static> FanOut<K> {
             also_kept: RefCell::new(None),
         });
         let worker = fan_out.counters.worker;
-        route.counters.of(worker).begun.count();
+        route.counters.for_worker(worker).begun.inc();
         for (index, outbound) in route.outbounds.iter().enumerate().take(count) {
-            outbound.counters.of(worker).begun.count();
+            outbound.counters.for_worker(worker).begun.inc();
             if outbound.handling.is_some() && !as_it_is {
                 continue;
             }
@@ -210,7 +210,7 @@ impl<K: 'static> FanOut<K> {
             true => verdict,
             false => untold_limits(verdict, &self.outcomes.borrow()),
         };
-        let counters = self.route.counters.of(self.counters.worker);
+        let counters = self.route.counters.for_worker(self.counters.worker);
         let now = Instant::now();
         counters.reply_time.record(now.duration_since(self.started));
         let circumstances = Circumstances {
@@ -268,8 +268,8 @@ impl<K: 'static> FanOut<K> {
 
     fn begin_copy(&self, index: usize) {
         if let Some(outbound) = self.route.outbounds.get(index) {
-            let counters = outbound.counters.of(self.counters.worker);
-            counters.begun.count();
+            let counters = outbound.counters.for_worker(self.counters.worker);
+            counters.begun.inc();
         }
     }
 
@@ -296,7 +296,7 @@ impl<K: 'static> FanOut<K> {
                 }
                 changes::tell_refusal(&self.route, outbound, response, now);
             }
-            let counters = outbound.counters.of(self.counters.worker);
+            let counters = outbound.counters.for_worker(self.counters.worker);
             if kind.is_recorded_as_error() {
                 counters
                     .last_error
@@ -306,7 +306,7 @@ impl<K: 'static> FanOut<K> {
             if kind.was_sent() {
                 counters.bytes.add_bytes(bytes);
             }
-            counters.outcomes.count(kind);
+            counters.outcomes.inc(kind);
             let after = now.duration_since(self.started);
             if kind.was_tried() {
                 counters.time.record(after);
@@ -315,7 +315,7 @@ impl<K: 'static> FanOut<K> {
                 access.delivered(index, kind, after);
             }
         }
-        self.counters.deliveries.count(kind);
+        self.counters.deliveries.inc(kind);
     }
 }
 

@@ -194,15 +194,15 @@ mod tests {
         );
         first.all()[1]
             .counters
-            .of(1)
+            .for_worker(1)
             .answers
-            .count(Answered::Accepted);
+            .inc(Answered::Accepted);
         let second_outbound = &first.all()[1].outbounds[1];
         second_outbound
             .counters
-            .of(0)
+            .for_worker(0)
             .outcomes
-            .count(OutcomeKind::Timeout);
+            .inc(OutcomeKind::Timeout);
         let later = routes(
             &[("aaaa2", &["bbbb2", "bbbb3"]), ("aaaa3", &["bbbb1"])],
             Some(&first),
@@ -219,8 +219,8 @@ mod tests {
             ]
         );
         let route = &later.all()[0];
-        assert_eq!(route.counters.sum(|counters| counters.answers.sum()), 1);
-        let sum = |outbound: &Outbound| outbound.counters.sum(|counters| counters.outcomes.sum());
+        assert_eq!(route.counters.sum(|counters| counters.answers.total()), 1);
+        let sum = |outbound: &Outbound| outbound.counters.sum(|counters| counters.outcomes.total());
         assert_eq!(route.outbounds.iter().map(sum).collect::<Vec<_>>(), [1, 0]);
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::mirror::counters::{Answered, LeftOut, OutcomeKind};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::Route;
-use crate::observe::counters::{Count, Gauge, Tally};
+use crate::observe::counters::{Counter, CounterVec, Gauge};
 use crate::observe::label::{Label, labels};
 
 /// What one worker has counted since its start.
@@ -20,26 +20,26 @@ pub struct Counters {
     /// The number of the worker, by which it finds its part of what is counted elsewhere.
     pub worker: usize,
     /// Connections accepted.
-    pub connections: Count,
+    pub connections: Counter,
     /// SDK connections open now.
     pub open_connections: Gauge,
     /// SDK connections closed because they took too long.
-    pub closings: Tally<Closing>,
+    pub closings: CounterVec<Closing>,
     /// How often no connection was accepted for a while.
-    pub pauses: Tally<Pause>,
+    pub pauses: CounterVec<Pause>,
     /// Requests of all routes and of none, by what the SDK was told.
-    pub answers: Tally<Answered>,
+    pub answers: CounterVec<Answered>,
     /// Those of them that have no route.
-    pub unrouted: Tally<Answered>,
+    pub unrouted: CounterVec<Answered>,
     /// Requests refused, by reason.
-    pub rejections: Tally<Reason>,
+    pub rejections: CounterVec<Reason>,
     /// Deliveries ended, over all outbounds, by outcome.
-    pub deliveries: Tally<OutcomeKind>,
+    pub deliveries: CounterVec<OutcomeKind>,
     /// Items of envelopes left out of deliveries, by reason.
-    pub items: Tally<LeftOut>,
+    pub items: CounterVec<LeftOut>,
     /// Bytes read from SDKs: heads and bodies as they were sent, those that were refused or broke off
     /// included.
-    pub received_bytes: Count,
+    pub received_bytes: Counter,
     /// Bytes held for requests now.
     pub budget_used: Gauge,
     /// The bytes that may be held for requests.
@@ -79,10 +79,10 @@ impl Counters {
 
     /// Counts a request that has ended; `route` is where it went.
     pub fn answered(&self, answered: Answered, route: Option<&Route>) {
-        self.answers.count(answered);
+        self.answers.inc(answered);
         match route {
-            Some(route) => route.counters.of(self.worker).answers.count(answered),
-            None => self.unrouted.count(answered),
+            Some(route) => route.counters.for_worker(self.worker).answers.inc(answered),
+            None => self.unrouted.inc(answered),
         }
     }
 
@@ -90,10 +90,10 @@ impl Counters {
     /// by a route that a reload has removed is told no more.
     pub fn give_up(&self, routes: &[Arc<Route>]) {
         for route in routes {
-            let requests = route.counters.of(self.worker).give_up();
+            let requests = route.counters.for_worker(self.worker).give_up();
             self.answers.add(Answered::GivenUp, requests);
             for outbound in &route.outbounds {
-                let deliveries = outbound.counters.of(self.worker).give_up();
+                let deliveries = outbound.counters.for_worker(self.worker).give_up();
                 self.deliveries.add(OutcomeKind::GivenUp, deliveries);
             }
         }
@@ -111,22 +111,22 @@ impl fmt::Display for Totals<'_> {
         write!(
             f,
             "connections {}, requests {}",
-            sum(&|counters| counters.connections.read()),
-            sum(&|counters| counters.answers.sum())
+            sum(&|counters| counters.connections.get()),
+            sum(&|counters| counters.answers.total())
         )?;
         for reason in Reason::ALL {
-            let count = sum(&|counters| counters.rejections.of(*reason));
+            let count = sum(&|counters| counters.rejections.get(*reason));
             write_if_any(f, "rejected", reason.word(), count)?;
         }
         for outcome in OutcomeKind::ALL {
-            let count = sum(&|counters| counters.deliveries.of(*outcome));
+            let count = sum(&|counters| counters.deliveries.get(*outcome));
             write_if_any(f, "delivered", outcome.word(), count)?;
         }
         for reason in LeftOut::ALL {
-            let count = sum(&|counters| counters.items.of(*reason));
+            let count = sum(&|counters| counters.items.get(*reason));
             write_if_any(f, "items", reason.word(), count)?;
         }
-        let panics = sum(&|counters| counters.answers.of(Answered::Panicked));
+        let panics = sum(&|counters| counters.answers.get(Answered::Panicked));
         write!(f, ", panics {panics}")
     }
 }

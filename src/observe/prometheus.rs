@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use std::io;
 
 use super::family::{Family, Labels, PREFIX, Samples};
-use super::histogram::{BORDERS_US, Distribution};
+use super::histogram::{BOUNDS_US, Distribution};
 
 /// Which of the two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ fn write_histogram(
     let mut below = 0;
     for (index, count) in distribution.buckets.iter().enumerate() {
         below += count;
-        let border = match BORDERS_US.get(index) {
+        let border = match BOUNDS_US.get(index) {
             // With a fraction in any case: OpenMetrics wants `1.0`.
             Some(micros) => format!("{:?}", *micros as f64 / 1e6),
             None => "+Inf".to_owned(),
@@ -222,7 +222,7 @@ mod tests {
         let label = |value: &str| vec![("route", value.to_owned())];
         let mut distribution = Distribution::default();
         distribution.buckets[1] = 2;
-        distribution.buckets[BORDERS_US.len()] = 1;
+        distribution.buckets[BOUNDS_US.len()] = 1;
         distribution.sum_us = 1_500_000;
         let families = || {
             [

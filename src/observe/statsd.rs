@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::io;
 
 use super::family::{Family, Labels, Samples};
-use super::histogram::{BORDERS_US, Distribution};
+use super::histogram::{BOUNDS_US, Distribution};
 
 /// What begins the name of every metric; the prior art's prefix.
 pub(crate) const PREFIX: &str = "sentrymirror";
@@ -99,7 +99,7 @@ impl Statsd {
         let tags = self.tags(labels);
         let mut lower = 0;
         for (index, count) in fresh.buckets.iter().enumerate() {
-            let upper = BORDERS_US.get(index).copied().unwrap_or(lower);
+            let upper = BOUNDS_US.get(index).copied().unwrap_or(lower);
             if *count > 0 {
                 let middle = (lower + upper) as f64 / 2e6;
                 let rate = 1.0 / *count as f64;
@@ -211,7 +211,7 @@ mod tests {
         for millis in [3, 3, 4, 4, 60_000] {
             histogram.record(Duration::from_millis(millis));
         }
-        let total = Distribution::of([&histogram].into_iter());
+        let total = Distribution::from_histograms([&histogram].into_iter());
         let family = [Family::histogram(
             "time_seconds",
             "Long.",

@@ -62,7 +62,7 @@ impl Worker {
                     self.await_queue(listener).await;
                 }
                 Err(error) => {
-                    self.counters.pauses.count(Pause::Error);
+                    self.counters.pauses.inc(Pause::Error);
                     sleep(pause).await;
                     if !self.stop.is_ordered() && shortage.should_log(1, Instant::now()) {
                         warn!(worker = self.index, %error, "cannot accept; trying on with pauses");
@@ -99,11 +99,11 @@ impl Worker {
     /// Serves a connection in a task of its own.
     fn welcome(self: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         let peer = canonical(peer);
-        self.counters.connections.count();
+        self.counters.connections.inc();
         let limit = self.routing().plan.limits.connections_per_peer;
         let place = limit.map(|limit| self.peers.enter(peer.ip(), limit));
         if matches!(place, Some(None)) {
-            self.counters.closings.count(Closing::Peer);
+            self.counters.closings.inc(Closing::Peer);
             debug!(worker = self.index, %peer, "connection closed: limits.connections_per_peer");
             return;
         }
@@ -141,7 +141,7 @@ impl Worker {
     async fn await_room(&self) -> bool {
         let limit = || self.routing().plan.limits.connections;
         if self.connections.inside() >= limit() {
-            self.counters.pauses.count(Pause::Connections);
+            self.counters.pauses.inc(Pause::Connections);
         }
         let closing = self.closing.listener();
         let mut below = pin!(self.connections.below(limit));

@@ -228,7 +228,8 @@ mod tests {
         });
         let ends = route.outbounds.iter().map(|outbound| {
             let kinds = OutcomeKind::ALL.iter();
-            let counts = kinds.map(|kind| (*kind, outbound.counters.of(0).outcomes.of(*kind)));
+            let counts =
+                kinds.map(|kind| (*kind, outbound.counters.for_worker(0).outcomes.get(*kind)));
             counts.filter(|(_, count)| *count > 0).collect()
         });
         (reply.status(), ends.collect())

@@ -129,7 +129,7 @@ impl Connection {
         match input {
             Input::Some => true,
             Input::Late => {
-                self.counters.closings.count(Closing::Idle);
+                self.counters.closings.inc(Closing::Idle);
                 false
             }
             Input::Broken => false,
@@ -390,7 +390,7 @@ impl Connection {
             Some((Ok(()), outgoing)) => outgoing,
             Some((Err(_), _)) => return Err(Ended::Gone),
             None => {
-                self.counters.closings.count(Closing::Write);
+                self.counters.closings.inc(Closing::Write);
                 return Err(Ended::Gone);
             }
         };

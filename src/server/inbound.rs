@@ -186,7 +186,7 @@ impl Exchange {
             })
             .await;
         if let Some(route) = route {
-            let counters = route.counters.of(worker.counters.worker);
+            let counters = route.counters.for_worker(worker.counters.worker);
             counters.request_time.record_since(started);
         }
         match (written, rest) {
@@ -267,7 +267,7 @@ impl Exchange {
 }
 
 fn log_rejection(worker: &Worker, connection: &Connection, rejection: &Rejection) {
-    worker.counters.rejections.count(rejection.reason());
+    worker.counters.rejections.inc(rejection.reason());
     debug!(peer = %connection.peer, status = rejection.status(), reason = %rejection, "request refused");
 }
 

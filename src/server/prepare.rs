@@ -170,7 +170,7 @@ impl Taken {
 
     fn count_left_out(&self, worker: &Worker) {
         for refused in &self.left_out {
-            worker.counters.items.count((*refused).into());
+            worker.counters.items.inc((*refused).into());
         }
     }
 }

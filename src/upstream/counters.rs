@@ -3,7 +3,7 @@
 //! The numbers that go up and down are published once a second, by the task that looks through the idle
 //! connections anyway, so that a delivery pays nothing for them.
 
-use crate::observe::counters::{Count, Gauge, Tally};
+use crate::observe::counters::{Counter, CounterVec, Gauge};
 use crate::observe::label::{Label, labels};
 use crate::upstream::breaker::BreakerState;
 
@@ -11,15 +11,15 @@ use crate::upstream::breaker::BreakerState;
 #[derive(Default)]
 pub struct OriginCounters {
     /// Connections opened, TLS handshake included.
-    pub opened: Count,
+    pub opened: Counter,
     /// Deliveries that went over a connection which was open already.
-    pub reused: Count,
+    pub reused: Counter,
     /// Idle connections found closed by the upstream when they were to be used.
-    pub stale: Count,
+    pub stale: Counter,
     /// Deliveries sent once more because the reused connection failed.
-    pub retries: Count,
+    pub retries: Counter,
     /// Connections that could have been used again, and were closed.
-    pub dropped: Tally<Dropped>,
+    pub dropped: CounterVec<Dropped>,
     /// Connections open now.
     pub open: Gauge,
     /// Those of them that wait to be used.
@@ -49,7 +49,7 @@ labels! {
 impl OriginCounters {
     /// The state of the breaker, as published last.
     pub fn breaker(&self) -> BreakerState {
-        let is_published = |state: &&BreakerState| **state as u64 == self.breaker.read();
+        let is_published = |state: &&BreakerState| **state as u64 == self.breaker.get();
         let found = BreakerState::ALL.iter().find(is_published);
         found.copied().unwrap_or(BreakerState::Closed)
     }

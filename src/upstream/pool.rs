@@ -217,14 +217,14 @@ impl Pool {
             }
         }
         while idle.len() > limits.pool_idle_connections {
-            self.counters().dropped.count(Dropped::Surplus);
+            self.counters().dropped.inc(Dropped::Surplus);
             expired.extend(idle.pop_front());
         }
         expired
     }
 
     fn counters(&self) -> &OriginCounters {
-        self.shared.counters.of(self.worker)
+        self.shared.counters.for_worker(self.worker)
     }
 
     /// The origin that these are connections to.
@@ -241,7 +241,7 @@ impl Pool {
         limits: &Limits,
     ) -> Result<(Response, Box<PooledConnection>), Failure> {
         if let Some(mut kept) = self.reuse(begun, limits).await {
-            self.counters().reused.count();
+            self.counters().reused.inc();
             let result = kept.connection.exchange(request, limits).await;
             if !kept.connection.was_stale(&result) {
                 return result.map(|response| (response, kept));
@@ -249,13 +249,13 @@ impl Pool {
             if let Err(Failure::Malformed(_)) = result {
                 self.found_unsolicited(kept.connection.unread(), Instant::now());
             }
-            self.counters().retries.count();
+            self.counters().retries.inc();
             debug!(origin = %self.shared.origin, "a reused connection was given up; trying a fresh one");
         }
         // Apart from the rest, because it is rare and large: every delivery would carry the room for it.
         let connecting = Box::pin(connect(&self.shared, limits.connect_timeout));
         let stream = connecting.await?;
-        self.counters().opened.count();
+        self.counters().opened.inc();
         let opened = OpenGuard::new(&self.open, self.head_start(limits));
         let mut kept = Box::new(PooledConnection {
             connection: Connection::new(stream, self.budget.reservation()),
@@ -321,7 +321,7 @@ impl Pool {
     fn quiet(&self, mut kept: Box<PooledConnection>) -> Option<Box<PooledConnection>> {
         match kept.connection.look() {
             IdleState::Quiet => return Some(kept),
-            IdleState::Closed => self.counters().stale.count(),
+            IdleState::Closed => self.counters().stale.inc(),
             IdleState::Unsolicited(bytes) => self.found_unsolicited(&bytes, Instant::now()),
         }
         None
@@ -329,7 +329,7 @@ impl Pool {
 
     /// Takes note of what came over a connection, which is closed now, and belongs to no request.
     fn found_unsolicited(&self, bytes: &[u8], now: Instant) {
-        self.counters().dropped.count(Dropped::Unsolicited);
+        self.counters().dropped.inc(Dropped::Unsolicited);
         self.shared.sent_unsolicited(bytes, now);
     }
 
@@ -342,7 +342,7 @@ impl Pool {
             return;
         }
         if !self.shared.is_pooled(now) {
-            self.counters().dropped.count(Dropped::Suspended);
+            self.counters().dropped.inc(Dropped::Suspended);
             return returned.connection.end();
         }
         if let Some(waiter) = self.next_waiter() {
@@ -352,7 +352,7 @@ impl Pool {
         if idle.len() < limits.pool_idle_connections {
             idle.push_back(returned);
         } else {
-            self.counters().dropped.count(Dropped::Surplus);
+            self.counters().dropped.inc(Dropped::Surplus);
         }
     }
 
@@ -360,7 +360,7 @@ impl Pool {
     fn is_fresh(&self, kept: &PooledConnection, now: Instant, limits: &Limits) -> bool {
         let reason = kept.reason_to_drop(now, limits);
         if let Some(reason) = reason {
-            self.counters().dropped.count(reason);
+            self.counters().dropped.inc(reason);
         }
         reason.is_none()
     }

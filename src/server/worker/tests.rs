@@ -95,9 +95,9 @@ fn a_panic_in_a_request_costs_its_connection_and_is_counted() {
     let is_200 = |client: &Client| client.ask("nowhere").unwrap().starts_with("HTTP/1.1 200");
     assert!(is_200(&victim) && is_200(&other));
     assert_eq!(victim.ask("request"), None);
-    wait_until(|| counters.answers.of(Answered::Panicked) == 1);
+    wait_until(|| counters.answers.get(Answered::Panicked) == 1);
     assert!(is_200(&other) && is_200(&Client::new(&mirror)));
-    assert_eq!(counters.deliveries.of(OutcomeKind::Panicked), 0);
+    assert_eq!(counters.deliveries.get(OutcomeKind::Panicked), 0);
     assert_eq!(mirror.stop(), 0);
 }
 
@@ -110,8 +110,8 @@ fn a_panic_in_a_delivery_costs_it_alone_and_is_counted_once() {
     for (number, place) in (1..).zip(["delivery", "outcome"]) {
         let status = client.ask(place).unwrap();
         assert!(status.starts_with("HTTP/1.1 503"), "{place}: {status}");
-        assert_eq!(deliveries.of(OutcomeKind::Panicked), number);
-        assert_eq!(deliveries.sum(), 2 * number - 1);
+        assert_eq!(deliveries.get(OutcomeKind::Panicked), number);
+        assert_eq!(deliveries.total(), 2 * number - 1);
         let status = client.ask("nowhere").unwrap();
         assert!(status.starts_with("HTTP/1.1 200"), "{place}: {status}");
     }
