@@ -39,7 +39,7 @@
 //! - `access_log`: one line for each request.
 //! - `report`: the mirror's own errors, reported.
 //! - `deployed`: the dashboard and the alerts.
-//! - `tidy`: which folder may import which, and crates with known advisories.
+//! - `tidy`: the layers, no circles of imports, and crates with known advisories.
 
 #![allow(
     clippy::expect_used,

@@ -1,4 +1,6 @@
 //! Rules about the source tree that no tool of Rust checks.
 
 mod advisories;
-mod rooms;
+mod circles;
+mod imports;
+mod layers;

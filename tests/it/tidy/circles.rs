@@ -1,0 +1,119 @@
+//! No file uses a file that uses it, directly or through others.
+//!
+//! Code that only tests compile does not count.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::imports::{Import, imports_of_src};
+
+/// The circles that are left. A new one is a failure, and so is one that is gone or smaller: take it
+/// from the list.
+const LEFT: &[&[&str]] = &[
+    &["admin/http.rs", "admin/pages.rs"],
+    &[
+        "config/changes.rs",
+        "config/mod.rs",
+        "config/outbound.rs",
+        "config/routes.rs",
+        "config/schema.rs",
+        "config/telemetry.rs",
+    ],
+    &[
+        "config/environment.rs",
+        "config/locate.rs",
+        "config/node.rs",
+        "config/report.rs",
+    ],
+    &[
+        "http/encoding/brotli.rs",
+        "http/encoding/gzip.rs",
+        "http/encoding/mod.rs",
+        "http/encoding/zlib.rs",
+        "http/encoding/zstd.rs",
+    ],
+    &["mirror/names.rs", "mirror/routes.rs"],
+    &["sentry/endpoint.rs", "sentry/endpoint/answer.rs"],
+    &[
+        "sentry/otlp.rs",
+        "sentry/otlp/json.rs",
+        "sentry/otlp/protobuf.rs",
+    ],
+    &["sentry/places.rs", "sentry/places/ends.rs"],
+    &[
+        "server/background.rs",
+        "server/part.rs",
+        "server/prepare.rs",
+        "server/request.rs",
+    ],
+    &["upstream/exchange.rs", "upstream/incoming.rs"],
+    &["upstream/stream.rs", "upstream/tls.rs"],
+];
+
+#[test]
+fn the_only_circles_of_imports_are_those_that_are_left() {
+    let imports = imports_of_src();
+    let found = circles(&imports);
+    if found == LEFT {
+        return;
+    }
+    let mut report = String::new();
+    for circle in &found {
+        let quoted: Vec<String> = circle.iter().map(|file| format!("{file:?}")).collect();
+        report += &format!("    &[{}],\n", quoted.join(", "));
+        for Import { from, to, .. } in imports.iter().filter(|import| !import.is_in_tests) {
+            if circle.contains(&from.as_str()) && circle.contains(&to.as_str()) {
+                report += &format!("    // {from} uses {to}\n");
+            }
+        }
+    }
+    panic!("the circles of imports have changed; cut the new ones and list the others:\n{report}");
+}
+
+/// Groups of files that all reach each other, in the order of their names.
+fn circles(imports: &BTreeSet<Import>) -> Vec<Vec<&str>> {
+    let mut used: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for import in imports.iter().filter(|import| !import.is_in_tests) {
+        used.entry(&import.from).or_default().push(&import.to);
+    }
+    let reached: BTreeMap<&str, BTreeSet<&str>> = used
+        .keys()
+        .map(|from| {
+            let mut reached = BTreeSet::new();
+            let mut next = vec![*from];
+            while let Some(file) = next.pop() {
+                let targets = used.get(file).into_iter().flatten();
+                next.extend(targets.filter(|to| reached.insert(**to)));
+            }
+            (*from, reached)
+        })
+        .collect();
+    let mut circles: Vec<Vec<&str>> = Vec::new();
+    for (from, targets) in &reached {
+        let is_known = circles.iter().any(|circle| circle.contains(from));
+        if targets.contains(from) && !is_known {
+            let back = targets
+                .iter()
+                .filter(|to| reached.get(*to).is_some_and(|r| r.contains(from)));
+            circles.push(back.copied().collect());
+        }
+    }
+    circles
+}
+
+#[test]
+fn files_that_reach_each_other_are_a_circle() {
+    let import = |from: &str, to: &str, is_in_tests| Import {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        is_in_tests,
+    };
+    let imports = BTreeSet::from([
+        import("a", "b", false),
+        import("b", "c", false),
+        import("c", "a", false),
+        import("c", "d", false),
+        import("d", "e", false),
+        import("e", "d", true),
+    ]);
+    assert_eq!(circles(&imports), [["a", "b", "c"]]);
+}
