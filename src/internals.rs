@@ -17,7 +17,7 @@ pub mod http {
         pub use crate::http::compress::{Compressor, Compressors, Target};
     }
     pub mod due {
-        pub use crate::http::due::Due;
+        pub use crate::http::due::ReparseGate;
     }
     pub mod encoding {
         pub use crate::http::encoding::{DecodeError, Decoder, Decompressors, Encoding, Step};

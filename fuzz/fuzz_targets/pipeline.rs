@@ -11,7 +11,7 @@
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::http::chunked::{Chunked, Progress};
-use sentry_mirror::internals::http::due::Due;
+use sentry_mirror::internals::http::due::ReparseGate;
 use sentry_mirror::internals::http::framing::{self, Framing};
 use sentry_mirror::internals::http::head::{Parsed, RequestHead};
 use sentry_mirror::internals::limits::Limits;
@@ -343,7 +343,7 @@ impl Pipeline {
 #[derive(Default)]
 struct Reader {
     buffer: BytesMut,
-    due: Due,
+    gate: ReparseGate,
     /// A head whose body is still to come.
     awaiting: Option<(Vec<u8>, Framing, Chunked)>,
 }
@@ -384,14 +384,14 @@ impl Reader {
 
     /// The next head, and what frames its body.
     fn head(&mut self) -> Result<Option<(Vec<u8>, Framing)>, Broken> {
-        if !self.due.is_due(&self.buffer, BOUNDS.head_bytes) {
+        if !self.gate.should_parse(&self.buffer, BOUNDS.head_bytes) {
             return Ok(None);
         }
         let mut head = RequestHead::default();
         if head.parse(&self.buffer, &limits()).map_err(|_| Broken)? == Parsed::Partial {
             return Ok(None);
         }
-        self.due = Due::default();
+        self.due = ReparseGate::default();
         let text = self.buffer.split_to(head.len).to_vec();
         let framing = framing::of_request(&head, &text).map_err(|_| Broken)?;
         Ok(Some((text, framing)))

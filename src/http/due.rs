@@ -8,23 +8,23 @@ use memchr::memchr;
 
 /// How much of a head was seen and parsed so far.
 #[derive(Default)]
-pub struct Due {
+pub struct ReparseGate {
     seen_bytes: usize,
     parsed_bytes: usize,
 }
 
-impl Due {
+impl ReparseGate {
     /// Whether what is in `buffer` now is to be parsed; from `bytes_max` on it always is.
-    pub fn is_due(&mut self, buffer: &[u8], bytes_max: usize) -> bool {
+    pub fn should_parse(&mut self, buffer: &[u8], bytes_max: usize) -> bool {
         let new = buffer.get(self.seen_bytes..).unwrap_or_default();
         let has_line_end = memchr(b'\n', new).is_some();
         let has_doubled = buffer.len() / 2 >= self.parsed_bytes && !new.is_empty();
         self.seen_bytes = buffer.len();
-        let is_due = has_line_end || has_doubled || buffer.len() >= bytes_max;
-        if is_due {
+        let should_parse = has_line_end || has_doubled || buffer.len() >= bytes_max;
+        if should_parse {
             self.parsed_bytes = buffer.len();
         }
-        is_due
+        should_parse
     }
 }
 
@@ -34,23 +34,23 @@ mod tests {
 
     #[test]
     fn a_head_is_parsed_when_a_line_has_ended_and_seldom_else() {
-        let mut due = Due::default();
-        assert!(!due.is_due(b"", 100));
-        assert!(due.is_due(b"G", 100));
-        assert!(due.is_due(b"GE", 100));
-        assert!(!due.is_due(b"GET", 100));
-        assert!(due.is_due(b"GET ", 100));
-        assert!(!due.is_due(b"GET /", 100));
-        assert!(due.is_due(b"GET /\n", 100));
-        assert!(!due.is_due(b"GET /\nA", 100));
-        assert!(due.is_due(b"GET /\nAB", 8));
+        let mut gate = ReparseGate::default();
+        assert!(!gate.should_parse(b"", 100));
+        assert!(gate.should_parse(b"G", 100));
+        assert!(gate.should_parse(b"GE", 100));
+        assert!(!gate.should_parse(b"GET", 100));
+        assert!(gate.should_parse(b"GET ", 100));
+        assert!(!gate.should_parse(b"GET /", 100));
+        assert!(gate.should_parse(b"GET /\n", 100));
+        assert!(!gate.should_parse(b"GET /\nA", 100));
+        assert!(gate.should_parse(b"GET /\nAB", 8));
     }
 
     #[test]
     fn a_long_line_byte_by_byte_is_parsed_a_few_times() {
-        let mut due = Due::default();
+        let mut gate = ReparseGate::default();
         let line = [b'x'; 64 * 1024];
-        let parsed = (0..line.len()).filter(|end| due.is_due(&line[..*end], line.len()));
+        let parsed = (0..line.len()).filter(|end| gate.should_parse(&line[..*end], line.len()));
         assert_eq!(parsed.count(), 16);
     }
 }

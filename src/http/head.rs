@@ -5,7 +5,7 @@
 //! and the rule on `Host`. A [`RequestHead`] lives as long as its connection and is refilled per
 //! request, so parsing allocates nothing once its list has grown.
 //!
-//! A growing buffer is parsed from its start each time, and [`Due`](super::due::Due) says when. Nearly
+//! A growing buffer is parsed from its start each time, and [`ReparseGate`](super::due::ReparseGate) says when. Nearly
 //! every head of an SDK comes in one read.
 
 use std::mem::{self, MaybeUninit};

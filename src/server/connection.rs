@@ -20,7 +20,7 @@ use monoio::time::timeout;
 use crate::budget::Reservation;
 use crate::deadline::in_time;
 use crate::http::chunked::{Chunked, Progress};
-use crate::http::due::Due;
+use crate::http::due::ReparseGate;
 use crate::http::framing::Framing;
 use crate::http::head::{HeadError, Parsed, RequestHead};
 use crate::limits::Limits;
@@ -175,9 +175,9 @@ impl Connection {
         limits: &Limits,
     ) -> Result<bool, Ended> {
         let deadline = Instant::now() + limits.head_timeout;
-        let mut due = Due::default();
+        let mut gate = ReparseGate::default();
         loop {
-            if due.is_due(&self.buffer, limits.head_bytes) {
+            if gate.should_parse(&self.buffer, limits.head_bytes) {
                 match head.parse(&self.buffer, limits) {
                     Ok(Parsed::Complete) => return Ok(true),
                     Ok(Parsed::Partial) => {}

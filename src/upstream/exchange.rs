@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::budget::Reservation;
 use crate::http::chunked::{ChunkError, Chunked, Progress};
-use crate::http::due::Due;
+use crate::http::due::ReparseGate;
 use crate::http::framing::{self, Framing};
 use crate::http::head::{Field, FieldName, Method, Parsed};
 use crate::http::response::ResponseHead;
@@ -441,10 +441,10 @@ impl Connection {
     }
 
     async fn receive_one_head(&mut self, limits: &Limits) -> Result<(), Failure> {
-        let mut due = Due::default();
+        let mut gate = ReparseGate::default();
         loop {
             let bytes = self.read_buffer.bytes();
-            if due.is_due(bytes, ResponseHead::bytes_max(limits)) {
+            if gate.should_parse(bytes, ResponseHead::bytes_max(limits)) {
                 let parsed = self.heads.head.parse(bytes, limits);
                 match parsed.map_err(|error| Failure::Malformed(error.to_string()))? {
                     Parsed::Partial => {}
