@@ -12,7 +12,7 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::mirror::counters::{Meaning, OutboundCounters, RouteCounters};
+use crate::mirror::counters::{DeliveryResult, OutboundCounters, RouteCounters};
 use crate::observe::counters::PerWorker;
 use crate::observe::histogram::Distribution;
 use crate::server::plan::Plan;
@@ -226,7 +226,12 @@ fn known<K: Eq + Hash, V>(looks: &mut HashMap<K, V>, key: &K, new: impl FnOnce()
 
 fn counts(counters: &PerWorker<OutboundCounters>) -> [u64; 3] {
     let count = |meaning| counters.sum(|counters| counters.meaning(meaning));
-    [Meaning::Delivered, Meaning::Withheld, Meaning::Lost].map(count)
+    [
+        DeliveryResult::Delivered,
+        DeliveryResult::RateLimited,
+        DeliveryResult::Lost,
+    ]
+    .map(count)
 }
 
 fn times_of_outbound(counters: &PerWorker<OutboundCounters>) -> Distribution {

@@ -7,7 +7,7 @@
 use std::time::{Instant, UNIX_EPOCH};
 
 use super::numbers::{Numbers, OriginNumbers, RouteNumbers};
-use crate::mirror::counters::{Answered, LeftOut, OutcomeKind};
+use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::{Closing, Counters, Pause};
@@ -22,23 +22,23 @@ use crate::upstream::counters::{Dropped, OriginCounters};
 const NO_ROUTE: &str = "none";
 
 /// The answers that a request can get without a route.
-const UNROUTED: [Answered; 4] = [
-    Answered::Local,
-    Answered::Rejected,
-    Answered::Abandoned,
-    Answered::Panicked,
+const UNROUTED: [RequestResult; 4] = [
+    RequestResult::Local,
+    RequestResult::Rejected,
+    RequestResult::Abandoned,
+    RequestResult::Panicked,
 ];
 
 /// The answers that a request of a route can get.
-const ROUTED: [Answered; 8] = [
-    Answered::Accepted,
-    Answered::Assumed,
-    Answered::RateLimited,
-    Answered::Refused,
-    Answered::Failed,
-    Answered::Rejected,
-    Answered::Abandoned,
-    Answered::GivenUp,
+const ROUTED: [RequestResult; 8] = [
+    RequestResult::Accepted,
+    RequestResult::Unconfirmed,
+    RequestResult::RateLimited,
+    RequestResult::Refused,
+    RequestResult::Failed,
+    RequestResult::Rejected,
+    RequestResult::Abandoned,
+    RequestResult::GivenUp,
 ];
 
 /// Everything there is to tell of a mirror, whose counters say `numbers`.
@@ -373,7 +373,7 @@ fn outbound_labels(route: &Route, outbound: &Outbound) -> Labels {
     ]
 }
 
-fn answer_labels(route: &str, answered: Answered) -> Labels {
+fn answer_labels(route: &str, answered: RequestResult) -> Labels {
     vec![
         ("route", route.to_owned()),
         ("result", answered.word().to_owned()),

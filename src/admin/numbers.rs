@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::mirror::counters::{Answered, LeftOut, OutcomeKind};
+use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::{Closing, Counters, Pause};
@@ -46,8 +46,8 @@ pub(super) struct ProcessNumbers {
     pub(super) connections: u64,
     pub(super) received_bytes: u64,
     /// Of all routes and of none.
-    pub(super) answers: CounterVecSnapshot<Answered>,
-    pub(super) unrouted: CounterVecSnapshot<Answered>,
+    pub(super) answers: CounterVecSnapshot<RequestResult>,
+    pub(super) unrouted: CounterVecSnapshot<RequestResult>,
     pub(super) rejections: CounterVecSnapshot<Reason>,
     pub(super) items: CounterVecSnapshot<LeftOut>,
     pub(super) closings: CounterVecSnapshot<Closing>,
@@ -62,7 +62,7 @@ pub(super) struct ProcessNumbers {
 /// What is counted of a route.
 #[derive(Clone, Default)]
 pub(super) struct RouteNumbers {
-    pub(super) answers: CounterVecSnapshot<Answered>,
+    pub(super) answers: CounterVecSnapshot<RequestResult>,
     pub(super) request_time: Distribution,
     pub(super) reply_time: Distribution,
 }
@@ -386,7 +386,11 @@ mod tests {
         let sight = Sight::new(address, vec![], None, current);
         let count = |plan: &Plan, index: usize| {
             let route: &Route = &plan.routes.all()[index];
-            route.counters.for_worker(1).answers.inc(Answered::Accepted);
+            route
+                .counters
+                .for_worker(1)
+                .answers
+                .inc(RequestResult::Accepted);
             let outbound = &route.outbounds[0].counters;
             outbound.for_worker(0).outcomes.inc(OutcomeKind::Success);
         };

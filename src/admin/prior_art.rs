@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::numbers::Numbers;
-use crate::mirror::counters::{Answered, OutcomeKind};
+use crate::mirror::counters::{OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::observe::counters::CounterVecSnapshot;
 use crate::observe::family::{Family, Labels};
@@ -58,10 +58,13 @@ pub(super) fn families(numbers: &Numbers) -> Vec<Family<'_>> {
 }
 
 fn responses(numbers: &Numbers) -> Family<'_> {
-    let has_response = |answered: Answered| {
+    let has_response = |answered: RequestResult| {
         !matches!(
             answered,
-            Answered::Rejected | Answered::Abandoned | Answered::Panicked | Answered::GivenUp
+            RequestResult::Rejected
+                | RequestResult::Abandoned
+                | RequestResult::Panicked
+                | RequestResult::GivenUp
         )
     };
     let samples = numbers.routes().map(move |(route, numbers)| {

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::history::{self, History};
-use crate::mirror::counters::{Answered, Meaning, OutcomeKind};
+use crate::mirror::counters::{DeliveryResult, OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::Counters;
@@ -98,7 +98,7 @@ fn process(sight: &Sight, now: Instant) -> Value {
         "request_memory_bytes": sum(&|counters| counters.budget_used.get()),
         "request_memory_limit_bytes": sum(&|counters| counters.budget_limit.get()),
         "received_bytes": sum(&|counters| counters.received_bytes.get()),
-        "answers": tally(|answered: Answered| sum(&|counters| counters.answers.get(answered))),
+        "answers": tally(|answered: RequestResult| sum(&|counters| counters.answers.get(answered))),
         "rejections": tally(|reason: Reason| sum(&|counters| counters.rejections.get(reason))),
         "reloads": { "done": reloads, "refused": failed_reloads },
     })
@@ -132,8 +132,8 @@ impl View<'_> {
         let counters = &outbound.counters;
         let of = |meaning| counters.sum(|counters| counters.meaning(meaning));
         let recent = self.history.recent_of_outbound(self.now, counters);
-        let [delivered, withheld, lost] = recent.counts;
-        let all = delivered + withheld + lost;
+        let [delivered, rate_limited, lost] = recent.counts;
+        let all = delivered + rate_limited + lost;
         let errors = counters
             .iter()
             .filter_map(|counters| counters.last_error.get());
@@ -145,10 +145,10 @@ impl View<'_> {
         json!({
             "name": outbound.name,
             "is_primary": index == 0,
-            "delivered": of(Meaning::Delivered),
-            "unwanted": of(Meaning::Unwanted),
-            "withheld": of(Meaning::Withheld),
-            "lost": of(Meaning::Lost),
+            "delivered": of(DeliveryResult::Delivered),
+            "unwanted": of(DeliveryResult::Unwanted),
+            "rate_limited": of(DeliveryResult::RateLimited),
+            "lost": of(DeliveryResult::Lost),
             "outcomes": tally(|kind: OutcomeKind| counters.sum(|counters| counters.outcomes.get(kind))),
             "bytes": counters.sum(|counters| counters.bytes.get()),
             "per_second": rate(all, recent.seconds),
@@ -156,7 +156,7 @@ impl View<'_> {
             "latency_seconds": latency(&recent.time),
             "steps": self.history.steps(counters),
             "rate_limits": limits.collect::<Vec<_>>(),
-            "last_error": last.map(|error| json!({"at": rfc3339(error.at), "what": error.message})),
+            "last_error": last.map(|error| json!({"at": rfc3339(error.at), "message": error.message})),
             "upstream": self.plan.origins.get(outbound.origin).map(|shared| self.upstream(shared)),
         })
     }

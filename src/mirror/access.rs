@@ -17,7 +17,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use crate::config::LogFormat;
-use crate::mirror::counters::{Answered, OutcomeKind};
+use crate::mirror::counters::{OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::Route;
 use crate::observe::label::Label;
@@ -96,7 +96,7 @@ struct Request {
 /// What the SDK was told.
 pub struct Told {
     /// In a word.
-    pub answered: Answered,
+    pub answered: RequestResult,
     /// Why it was refused.
     pub reason: Option<Reason>,
     /// The status; `None` where nobody was there to be told.

@@ -1,6 +1,6 @@
 //! What is counted about routes and their outbounds.
 //!
-//! Every request that reaches a route ends in one [`Answered`], and every outbound it was for in one
+//! Every request that reaches a route ends in one [`RequestResult`], and every outbound it was for in one
 //! [`OutcomeKind`], so that the sums of both agree. What is still under way when a worker has to stop,
 //! which is what was begun and has no other end, ends as given up.
 
@@ -18,7 +18,7 @@ pub struct RouteCounters {
     /// Requests that deliveries were begun for.
     pub begun: Counter,
     /// Requests, by what the SDK was told.
-    pub answers: CounterVec<Answered>,
+    pub answers: CounterVec<RequestResult>,
     /// From the end of a request's head to that of its reply.
     pub request_time: Histogram,
     /// From the start of the deliveries to the decision on the reply.
@@ -42,11 +42,11 @@ pub struct OutboundCounters {
 
 labels! {
     /// What an SDK was told, as far as it matters to an operator.
-    pub enum Answered {
+    pub enum RequestResult {
         /// The success of an outbound.
         Accepted => "accepted",
-        /// A success of our own, because no outbound had answered in time.
-        Assumed => "assumed",
+        /// 200 from the mirror itself, because no outbound had answered within `reply_timeout`.
+        Unconfirmed => "unconfirmed",
         /// 429, because every live outbound is rate limited.
         RateLimited => "rate_limited",
         /// A 4xx of an outbound.
@@ -137,13 +137,13 @@ impl From<Refused> for LeftOut {
 
 /// What an outcome means to an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub enum DeliveryResult {
     /// The outbound has it.
     Delivered,
     /// It was not sent because the outbound does not want it: that is how it is configured.
     Unwanted,
     /// It was not sent, or not taken, because of a rate limit.
-    Withheld,
+    RateLimited,
     /// It is lost to this outbound.
     Lost,
 }
@@ -188,7 +188,7 @@ impl OutcomeKind {
     pub fn was_tried(self) -> bool {
         let was_dropped = matches!(self, OutcomeKind::Overloaded | OutcomeKind::Paused);
         let was_withheld = self == OutcomeKind::RateLimited;
-        !was_dropped && !was_withheld && self.meaning() != Meaning::Unwanted
+        !was_dropped && !was_withheld && self.result() != DeliveryResult::Unwanted
     }
 
     /// Whether anything was sent, as far as that is known: there was a connection to send it over.
@@ -206,7 +206,10 @@ impl OutcomeKind {
     /// Whether to record it as the last error: it failed, and not merely because an earlier delivery did.
     pub fn is_recorded_as_error(self) -> bool {
         let is_consequence = matches!(self, OutcomeKind::Paused | OutcomeKind::RateLimited);
-        matches!(self.meaning(), Meaning::Withheld | Meaning::Lost) && !is_consequence
+        matches!(
+            self.result(),
+            DeliveryResult::RateLimited | DeliveryResult::Lost
+        ) && !is_consequence
     }
 
     /// Whether it is lost for want of an answer: there was none, or nothing was sent because there had
@@ -239,11 +242,11 @@ impl OutcomeKind {
     }
 
     /// What it means to an operator.
-    pub fn meaning(self) -> Meaning {
+    pub fn result(self) -> DeliveryResult {
         match self {
-            OutcomeKind::Success => Meaning::Delivered,
-            OutcomeKind::Filtered | OutcomeKind::Sampled => Meaning::Unwanted,
-            OutcomeKind::TooManyRequests | OutcomeKind::RateLimited => Meaning::Withheld,
+            OutcomeKind::Success => DeliveryResult::Delivered,
+            OutcomeKind::Filtered | OutcomeKind::Sampled => DeliveryResult::Unwanted,
+            OutcomeKind::TooManyRequests | OutcomeKind::RateLimited => DeliveryResult::RateLimited,
             OutcomeKind::ClientError
             | OutcomeKind::ServerError
             | OutcomeKind::OtherStatus
@@ -260,34 +263,35 @@ impl OutcomeKind {
             | OutcomeKind::Overloaded
             | OutcomeKind::Paused
             | OutcomeKind::Panicked
-            | OutcomeKind::GivenUp => Meaning::Lost,
+            | OutcomeKind::GivenUp => DeliveryResult::Lost,
         }
     }
 }
 
-impl Answered {
+impl RequestResult {
     /// Whether it is the end of a request that deliveries were begun for.
     fn ends_deliveries(self) -> bool {
         match self {
-            Answered::Accepted
-            | Answered::Assumed
-            | Answered::RateLimited
-            | Answered::Refused
-            | Answered::Failed
-            | Answered::GivenUp => true,
-            Answered::Local | Answered::Rejected | Answered::Abandoned | Answered::Panicked => {
-                false
-            }
+            RequestResult::Accepted
+            | RequestResult::Unconfirmed
+            | RequestResult::RateLimited
+            | RequestResult::Refused
+            | RequestResult::Failed
+            | RequestResult::GivenUp => true,
+            RequestResult::Local
+            | RequestResult::Rejected
+            | RequestResult::Abandoned
+            | RequestResult::Panicked => false,
         }
     }
 
     /// By the status of a reply that an outbound's answer, or the lack of one, has led to.
-    pub fn of_status(status: u16) -> Answered {
+    pub fn from_status(status: u16) -> RequestResult {
         match status {
-            200..=299 => Answered::Accepted,
-            429 => Answered::RateLimited,
-            400..=499 => Answered::Refused,
-            _ => Answered::Failed,
+            200..=299 => RequestResult::Accepted,
+            429 => RequestResult::RateLimited,
+            400..=499 => RequestResult::Refused,
+            _ => RequestResult::Failed,
         }
     }
 }
@@ -295,10 +299,12 @@ impl Answered {
 impl RouteCounters {
     /// Counts the requests that were not answered as given up, and tells how many they are.
     pub(super) fn give_up(&self) -> u64 {
-        let ends = Answered::ALL.iter().filter(|end| end.ends_deliveries());
+        let ends = RequestResult::ALL
+            .iter()
+            .filter(|end| end.ends_deliveries());
         let ended: u64 = ends.map(|end| self.answers.get(*end)).sum();
         let left = self.begun.get().saturating_sub(ended);
-        self.answers.add(Answered::GivenUp, left);
+        self.answers.add(RequestResult::GivenUp, left);
         left
     }
 }
@@ -327,10 +333,10 @@ impl OutboundCounters {
     }
 
     /// How many deliveries ended so that they mean `meaning`.
-    pub fn meaning(&self, meaning: Meaning) -> u64 {
+    pub fn meaning(&self, meaning: DeliveryResult) -> u64 {
         let kinds = OutcomeKind::ALL.iter();
         kinds
-            .filter(|kind| kind.meaning() == meaning)
+            .filter(|kind| kind.result() == meaning)
             .map(|kind| self.outcomes.get(*kind))
             .sum()
     }

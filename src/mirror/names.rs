@@ -136,7 +136,7 @@ impl Taken {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::mirror::counters::{Answered, OutcomeKind};
+    use crate::mirror::counters::{OutcomeKind, RequestResult};
 
     fn routes(keys: &[(&str, &[&str])], previous: Option<&Routes>) -> Routes {
         let mut text = "keys:\n".to_owned();
@@ -196,7 +196,7 @@ mod tests {
             .counters
             .for_worker(1)
             .answers
-            .inc(Answered::Accepted);
+            .inc(RequestResult::Accepted);
         let second_outbound = &first.all()[1].outbounds[1];
         second_outbound
             .counters

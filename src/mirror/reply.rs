@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 
 use crate::http::line;
-use crate::mirror::counters::Answered;
+use crate::mirror::counters::RequestResult;
 use crate::mirror::limited::{DEFAULT_PAUSE_SECONDS, pause_seconds};
 use crate::mirror::media;
 use crate::mirror::rejection::Rejection;
@@ -78,7 +78,7 @@ pub(crate) struct Reply {
     /// What the body takes of the memory budget, until it is written.
     _memory: MemoryPermit,
     /// Whether it says that something was accepted which nobody knows yet.
-    is_assumed: bool,
+    is_unconfirmed: bool,
 }
 
 impl Reply {
@@ -155,7 +155,7 @@ impl Reply {
             Verdict::Success => {
                 let mut reply = Reply::success((circumstances.success)());
                 // Otherwise nobody wanted it, and all is as it should be.
-                reply.is_assumed = outcomes.iter().any(Option::is_none);
+                reply.is_unconfirmed = outcomes.iter().any(Option::is_none);
                 reply.with_limits(common_limits)
             }
             Verdict::RateLimited => Reply::rate_limited(outcomes, common_limits),
@@ -207,11 +207,11 @@ impl Reply {
     }
 
     /// What it tells the SDK, where it is about deliveries.
-    pub(crate) fn answered(&self) -> Answered {
-        if self.is_assumed {
-            Answered::Assumed
+    pub(crate) fn answered(&self) -> RequestResult {
+        if self.is_unconfirmed {
+            RequestResult::Unconfirmed
         } else {
-            Answered::of_status(self.status)
+            RequestResult::from_status(self.status)
         }
     }
 

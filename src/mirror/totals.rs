@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::mirror::counters::{Answered, LeftOut, OutcomeKind};
+use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::Route;
 use crate::observe::counters::{Counter, CounterVec, Gauge};
@@ -28,9 +28,9 @@ pub struct Counters {
     /// How often no connection was accepted for a while.
     pub pauses: CounterVec<Pause>,
     /// Requests of all routes and of none, by what the SDK was told.
-    pub answers: CounterVec<Answered>,
+    pub answers: CounterVec<RequestResult>,
     /// Those of them that have no route.
-    pub unrouted: CounterVec<Answered>,
+    pub unrouted: CounterVec<RequestResult>,
     /// Requests refused, by reason.
     pub rejections: CounterVec<Reason>,
     /// Deliveries ended, over all outbounds, by outcome.
@@ -78,7 +78,7 @@ impl Counters {
     }
 
     /// Counts a request that has ended; `route` is where it went.
-    pub fn answered(&self, answered: Answered, route: Option<&Route>) {
+    pub fn answered(&self, answered: RequestResult, route: Option<&Route>) {
         self.answers.inc(answered);
         match route {
             Some(route) => route.counters.for_worker(self.worker).answers.inc(answered),
@@ -91,7 +91,7 @@ impl Counters {
     pub fn give_up(&self, routes: &[Arc<Route>]) {
         for route in routes {
             let requests = route.counters.for_worker(self.worker).give_up();
-            self.answers.add(Answered::GivenUp, requests);
+            self.answers.add(RequestResult::GivenUp, requests);
             for outbound in &route.outbounds {
                 let deliveries = outbound.counters.for_worker(self.worker).give_up();
                 self.deliveries.add(OutcomeKind::GivenUp, deliveries);
@@ -126,7 +126,7 @@ impl fmt::Display for Totals<'_> {
             let count = sum(&|counters| counters.items.get(*reason));
             write_if_any(f, "items", reason.word(), count)?;
         }
-        let panics = sum(&|counters| counters.answers.get(Answered::Panicked));
+        let panics = sum(&|counters| counters.answers.get(RequestResult::Panicked));
         write!(f, ", panics {panics}")
     }
 }

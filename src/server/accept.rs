@@ -16,7 +16,7 @@ use monoio::net::{TcpListener, TcpStream};
 use monoio::time::sleep;
 use tracing::{debug, info, warn};
 
-use crate::mirror::counters::Answered;
+use crate::mirror::counters::RequestResult;
 use crate::mirror::totals::{Closing, Pause};
 use crate::observe::change::LogOnChange;
 use crate::panics::caught;
@@ -116,7 +116,7 @@ impl Worker {
         monoio::spawn(async move {
             let serving = pin!(inbound::serve(Rc::clone(&worker), stream, peer, newcomer));
             if caught(serving).await.is_err() {
-                worker.counters.answered(Answered::Panicked, None);
+                worker.counters.answered(RequestResult::Panicked, None);
             }
             drop((pass, place));
             worker.balance.publish(worker.connections.inside());

@@ -15,7 +15,7 @@ use tracing::debug;
 use crate::http::framing::Framing;
 use crate::http::head::{Method, RequestHead, Version};
 use crate::mirror::access::{Entry, Told};
-use crate::mirror::counters::Answered;
+use crate::mirror::counters::RequestResult;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::{Manner, Reply};
 use crate::mirror::routes::Route;
@@ -92,12 +92,12 @@ pub(super) struct Course<'r> {
 }
 
 impl Course<'_> {
-    fn answered(&self, answer: &Result<Reply, Ended>) -> Answered {
+    fn answered(&self, answer: &Result<Reply, Ended>) -> RequestResult {
         match answer {
-            Ok(_) if self.is_local => Answered::Local,
+            Ok(_) if self.is_local => RequestResult::Local,
             Ok(reply) => reply.answered(),
-            Err(Ended::Gone) => Answered::Abandoned,
-            Err(Ended::Rejected(_)) => Answered::Rejected,
+            Err(Ended::Gone) => RequestResult::Abandoned,
+            Err(Ended::Rejected(_)) => RequestResult::Rejected,
         }
     }
 }
@@ -246,7 +246,7 @@ impl Exchange {
         rejection: &Rejection,
     ) -> Next {
         log_rejection(worker, &self.connection, rejection);
-        worker.counters.answered(Answered::Rejected, None);
+        worker.counters.answered(RequestResult::Rejected, None);
         if let Some(access) = worker.access_entry(self.connection.peer, Instant::now()) {
             access.told(told_rejection(rejection));
         }
@@ -273,7 +273,7 @@ fn log_rejection(worker: &Worker, connection: &Connection, rejection: &Rejection
 
 fn told_rejection(rejection: &Rejection) -> Told {
     Told {
-        answered: Answered::Rejected,
+        answered: RequestResult::Rejected,
         reason: Some(rejection.reason()),
         status: Some(rejection.status()),
         body_bytes: Reply::rejection(rejection).body_bytes(),

@@ -48,7 +48,7 @@ def faults(text: str) -> set[str]:
 def words(outbound: dict) -> str:
     """What the status page shows of it that is the upstream's, where a line end is one more control character."""
     categories = [name for limit in outbound["rate_limits"] for name in limit["categories"]]
-    return "".join([(outbound["last_error"] or {}).get("what", ""), *categories]).replace("\n", "\x00")
+    return "".join([(outbound["last_error"] or {}).get("message", ""), *categories]).replace("\n", "\x00")
 
 
 verdict = Verdict()

@@ -96,7 +96,7 @@ fn the_status_tells_of_each_outbound_and_of_its_trouble() {
     assert_eq!(bad["outcomes"], serde_json::json!({"4xx": 1}));
     assert_eq!(bad["success"], 0.0);
     assert_eq!(
-        bad["last_error"]["what"],
+        bad["last_error"]["message"],
         r#"answered 403: {"detail":"ProjectId"}"#
     );
     let steps = bad["steps"].as_array().unwrap();

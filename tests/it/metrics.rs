@@ -350,7 +350,7 @@ fn each_result_of_a_request_is_counted_once() {
     let health = b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n".to_vec();
     let table = [
         ("accepted", Action::ok(), whole(good()), 200),
-        ("assumed", Action::Hang, whole(good()), 200),
+        ("unconfirmed", Action::Hang, whole(good()), 200),
         (
             "rate_limited",
             Action::Answer(429, "{}"),

@@ -127,9 +127,12 @@ fn an_origin_that_does_not_answer_takes_no_other_route_down() {
     let request = other_request(&other_envelope(BODY_BYTES));
     let statuses: Vec<u16> = (0..60).map(|_| client.ask(&request).status).collect();
     // Its own are dropped once they hold half of the budget.
-    let (assumed, refused) = statuses.split_at(silent.received().len());
-    assert!((10..20).contains(&assumed.len()), "{statuses:?}");
-    assert!(assumed.iter().all(|status| *status == 200), "{statuses:?}");
+    let (unconfirmed, refused) = statuses.split_at(silent.received().len());
+    assert!((10..20).contains(&unconfirmed.len()), "{statuses:?}");
+    assert!(
+        unconfirmed.iter().all(|status| *status == 200),
+        "{statuses:?}"
+    );
     assert!(refused.iter().all(|status| *status == 503), "{statuses:?}");
     assert_eq!(overloaded(&mirror, 43), refused.len() as f64);
     // What others send is served, also what is large.

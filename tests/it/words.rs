@@ -69,7 +69,7 @@ fn words_of_peers_add_no_line_to_a_log_control_no_terminal_and_show_no_key() {
         let parsed: Value = serde_json::from_str(&status()).expect("JSON");
         let outbound = &parsed["routes"][0]["outbounds"][0];
         assert_harmless(
-            outbound["last_error"]["what"].as_str().unwrap(),
+            outbound["last_error"]["message"].as_str().unwrap(),
             "last_error",
         );
         for name in outbound["rate_limits"][0]["categories"].as_array().unwrap() {

@@ -108,7 +108,7 @@ function shown(page) {
         state: text(card, ".state"),
         more: text(card, ".more"),
         bars: card.querySelectorAll("rect").length,
-        trouble: card.querySelector(".trouble").hidden ? null : text(card, ".trouble"),
+        error: card.querySelector(".error").hidden ? null : text(card, ".error"),
         ...fields(card),
       })),
     };
@@ -175,7 +175,7 @@ function compareOutbound(card, outbound) {
     p50: latency.p50,
     p99: latency.p99,
     delivered: outbound.delivered,
-    withheld: outbound.withheld,
+    rate_limited: outbound.rate_limited,
     lost: outbound.lost,
   };
   for (const [field, value] of Object.entries(values)) assertShows(card[field], value, of(field));
@@ -202,11 +202,11 @@ function compareOutbound(card, outbound) {
     assert.ok(limits[index].endsWith(` ${Math.floor(limit.seconds / 60)} minutes`), limits[index]);
   }
 
-  const trouble = outbound.last_error;
-  assert.equal(card.trouble === null, trouble === null, of("trouble"));
-  if (trouble) {
-    assert.ok(card.trouble.includes(trouble.what.trim()), `${card.trouble} is not ${trouble.what}`);
-    assert.match(card.trouble, /\(\d+ (second|minute)s? ago\)/);
+  const error = outbound.last_error;
+  assert.equal(card.error === null, error === null, of("error"));
+  if (error) {
+    assert.ok(card.error.includes(error.message.trim()), `${card.error} is not ${error.message}`);
+    assert.match(card.error, /\(\d+ (second|minute)s? ago\)/);
   }
 }
 
@@ -315,7 +315,7 @@ async function main() {
     assert.equal(requests, answered);
     for (const route of status.routes) {
       for (const outbound of route.outbounds) {
-        assert.equal(outbound.delivered + outbound.withheld + outbound.lost, route.requests, outbound.name);
+        assert.equal(outbound.delivered + outbound.rate_limited + outbound.lost, route.requests, outbound.name);
       }
     }
     const late = await frozen(page);
@@ -323,8 +323,8 @@ async function main() {
     compare(said, late);
     const { outbounds: cards } = said;
     assert.match(cards[2].more, /^breaker due/, "nothing comes, so that no probe is on its way");
-    assert.match(cards[2].trouble, /cannot connect: Connection refused/);
-    assert.ok(cards[1].trouble.includes('answered 503: {"detail":"no room <b>here</b>"}'));
+    assert.match(cards[2].error, /cannot connect: Connection refused/);
+    assert.ok(cards[1].error.includes('answered 503: {"detail":"no room <b>here</b>"}'));
     console.log(execFileSync(path.join(installed, "python/bin/python"), [metrics, mirror.admin]).toString().trim());
     assert.deepEqual(wrong, []);
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::mirror::counters::{Answered, OutcomeKind};
+use crate::mirror::counters::{OutcomeKind, RequestResult};
 use crate::server::supervisor::Mirror;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -95,7 +95,7 @@ fn a_panic_in_a_request_costs_its_connection_and_is_counted() {
     let is_200 = |client: &Client| client.ask("nowhere").unwrap().starts_with("HTTP/1.1 200");
     assert!(is_200(&victim) && is_200(&other));
     assert_eq!(victim.ask("request"), None);
-    wait_until(|| counters.answers.get(Answered::Panicked) == 1);
+    wait_until(|| counters.answers.get(RequestResult::Panicked) == 1);
     assert!(is_200(&other) && is_200(&Client::new(&mirror)));
     assert_eq!(counters.deliveries.get(OutcomeKind::Panicked), 0);
     assert_eq!(mirror.stop(), 0);
