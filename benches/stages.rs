@@ -28,13 +28,13 @@ use criterion::{
 use sentry_mirror::internals::http::chunked::{Chunked, Progress};
 use sentry_mirror::internals::http::compress::{Compressor, Compressors, Target as CodingTarget};
 use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding, Step};
-use sentry_mirror::internals::http::head::{FieldName, Parsed, RequestHead};
+use sentry_mirror::internals::http::head::{HeaderName, Parsed, RequestHead};
 use sentry_mirror::internals::http::response::ResponseHead;
 use sentry_mirror::internals::limits::Limits;
 use sentry_mirror::internals::mirror::portion;
 use sentry_mirror::internals::mirror::rewrite::{self, Original, PassedOn};
 use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
-use sentry_mirror::internals::sentry::auth::{self, AuthField, FoundKey, Source};
+use sentry_mirror::internals::sentry::auth::{self, AuthHeader, FoundKey, Source};
 use sentry_mirror::internals::sentry::edit::Edit;
 use sentry_mirror::internals::sentry::endpoint::{self, Endpoint, Target};
 use sentry_mirror::internals::sentry::envelope;
@@ -74,7 +74,7 @@ fn request_head(criterion: &mut Criterion) {
         let (limits, mut head) = (Limits::default(), RequestHead::default());
         let parsed = head.parse(text.as_bytes(), &limits);
         assert_eq!(parsed, Ok(Parsed::Complete), "{name}");
-        assert_eq!(head.fields.len(), field_count, "{name}");
+        assert_eq!(head.headers.len(), field_count, "{name}");
         bench(&mut group, name, text.len(), || {
             head.parse(black_box(text.as_bytes()), &limits)
         });
@@ -369,10 +369,10 @@ impl Request {
     }
 
     fn find_key(&mut self, target: Target) -> Option<FoundKey> {
-        let fields = self.head.fields.iter().filter_map(|field| {
+        let fields = self.head.headers.iter().filter_map(|field| {
             let source = match field.name {
-                FieldName::XSentryAuth => AuthField::XSentryAuth,
-                FieldName::Authorization => AuthField::Authorization,
+                HeaderName::XSentryAuth => AuthHeader::XSentryAuth,
+                HeaderName::Authorization => AuthHeader::Authorization,
                 _ => return None,
             };
             Some((source, field.value))

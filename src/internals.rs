@@ -26,7 +26,7 @@ pub mod http {
         pub use crate::http::framing::{Framing, of_request, of_response};
     }
     pub mod head {
-        pub use crate::http::head::{Field, FieldName, Method, Parsed, RequestHead};
+        pub use crate::http::head::{Header, HeaderName, Method, Parsed, RequestHead};
     }
     pub mod response {
         pub use crate::http::response::ResponseHead;
@@ -61,7 +61,8 @@ pub mod mirror {
 pub mod sentry {
     pub mod auth {
         pub use crate::sentry::auth::{
-            AuthError, AuthField, FoundKey, Source, edit_unread_fields, find, find_in_dsn_parameter,
+            AuthError, AuthHeader, FoundKey, Source, edit_unread_headers, find,
+            find_in_dsn_parameter,
         };
     }
     pub mod dsn {

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sentry_mirror::internals::sentry::auth::{self, AuthField};
+use sentry_mirror::internals::sentry::auth::{self, AuthHeader};
 use sentry_mirror::internals::sentry::edit::Replacement;
 use sentry_mirror::internals::sentry::endpoint::{self, Endpoint};
 use sentry_mirror::internals::span::Span;
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         span
     });
     let target = lines.next().unwrap_or_default();
-    let names = [AuthField::XSentryAuth, AuthField::Authorization];
+    let names = [AuthHeader::XSentryAuth, AuthHeader::Authorization];
     let fields: Vec<_> = names.into_iter().cycle().take(4).zip(lines).collect();
 
     let mut edits = Vec::new();

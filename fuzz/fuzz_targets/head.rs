@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     }
     let text = &data[..head.len];
-    assert!(text.len() <= limits.head_bytes && head.fields.len() <= limits.header_count);
+    assert!(text.len() <= limits.head_bytes && head.headers.len() <= limits.header_count);
     assert_eq!(head.method_span.end + 1, head.target.start);
     assert_eq!(head.target.end + 1, head.version_span.start);
     assert!(head.version_span.slice(text).starts_with(b"HTTP/1."));
@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
     } else {
         1
     };
-    check_fields(&head.fields, text, head.version_span.end + line_end, b"");
+    check_fields(&head.headers, text, head.version_span.end + line_end, b"");
     let lines = &text[head.method_span.start..];
     let bare_lf = lines
         .windows(2)
@@ -42,7 +42,7 @@ fuzz_target!(|data: &[u8]| {
         Ok(Parsed::Partial)
     );
     assert_eq!(again.parse(text, &limits), Ok(Parsed::Complete));
-    assert_eq!((again.len, &again.fields), (head.len, &head.fields));
+    assert_eq!((again.len, &again.headers), (head.len, &head.headers));
     let _ = framing::of_request(&head, data);
     let _ = (head.keep_alive(data), head.expects_continue(data));
 });

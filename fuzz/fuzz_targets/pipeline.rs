@@ -391,7 +391,7 @@ impl Reader {
         if head.parse(&self.buffer, &limits()).map_err(|_| Broken)? == Parsed::Partial {
             return Ok(None);
         }
-        self.due = ReparseGate::default();
+        self.gate = ReparseGate::default();
         let text = self.buffer.split_to(head.len).to_vec();
         let framing = framing::of_request(&head, &text).map_err(|_| Broken)?;
         Ok(Some((text, framing)))

@@ -20,7 +20,7 @@ use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::config::Config;
 use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding, Step};
 use sentry_mirror::internals::http::framing;
-use sentry_mirror::internals::http::head::{FieldName, Method, Parsed, RequestHead};
+use sentry_mirror::internals::http::head::{HeaderName, Method, Parsed, RequestHead};
 use sentry_mirror::internals::limits::Limits;
 use sentry_mirror::internals::mirror::rewrite::{self, Original, PassedOn};
 use sentry_mirror::internals::mirror::routes::{Outbound, Route, Routes};
@@ -277,7 +277,7 @@ fn read(head: RequestHead, text: &[u8], body: Bytes) -> Option<Request> {
         },
     };
     let has_envelope_type = head
-        .values(FieldName::ContentType, text)
+        .values(HeaderName::ContentType, text)
         .any(|value| value.starts_with(b"application/x-sentry-envelope"));
     let is_envelope = match endpoint {
         Endpoint::Envelope | Endpoint::Tunnel => true,

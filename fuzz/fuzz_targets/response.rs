@@ -22,8 +22,8 @@ fuzz_target!(|data: &[u8]| {
     let text = &data[..head.len];
     assert!(text.len() <= limits.response_bytes);
     assert!((100..=999).contains(&head.status));
-    if let Some(first) = head.fields.first() {
-        check_fields(&head.fields, text, first.line.start, b" \t");
+    if let Some(first) = head.headers.first() {
+        check_fields(&head.headers, text, first.line.start, b" \t");
     }
     let partial = ResponseHead::default().parse(&text[..text.len() - 1], &limits);
     assert_eq!(partial, Ok(Parsed::Partial));
@@ -45,6 +45,6 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(head.status, fresh.status);
         assert_eq!(head.version, fresh.version);
         assert_eq!(head.len, fresh.len);
-        assert_eq!(head.fields, fresh.fields);
+        assert_eq!(head.headers, fresh.headers);
     }
 });

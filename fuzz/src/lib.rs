@@ -11,9 +11,9 @@ pub mod naive;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use sentry_mirror::internals::http::head::{Field, FieldName, RequestHead};
+use sentry_mirror::internals::http::head::{Header, HeaderName, RequestHead};
 use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
-use sentry_mirror::internals::sentry::auth::{self, AuthError, AuthField, FoundKey};
+use sentry_mirror::internals::sentry::auth::{self, AuthError, AuthHeader, FoundKey};
 use sentry_mirror::internals::sentry::edit::Edit;
 use sentry_mirror::internals::sentry::endpoint::{Endpoint, Target};
 
@@ -50,10 +50,10 @@ pub fn find_key(
     target: &Target,
     edits: &mut Vec<Edit>,
 ) -> Result<Option<FoundKey>, AuthError> {
-    let fields = head.fields.iter().filter_map(|field| {
+    let fields = head.headers.iter().filter_map(|field| {
         let source = match field.name {
-            FieldName::XSentryAuth => AuthField::XSentryAuth,
-            FieldName::Authorization => AuthField::Authorization,
+            HeaderName::XSentryAuth => AuthHeader::XSentryAuth,
+            HeaderName::Authorization => AuthHeader::Authorization,
             _ => return None,
         };
         Some((source, field.value))
@@ -61,7 +61,7 @@ pub fn find_key(
     if target.endpoint == Endpoint::ErrorPage {
         let query = target.query.unwrap_or_default();
         let found = auth::find_in_dsn_parameter(buffer, query, edits);
-        auth::edit_unread_fields(buffer, fields, edits)?;
+        auth::edit_unread_headers(buffer, fields, edits)?;
         return Ok(found);
     }
     auth::find(buffer, fields, target.query, target.path_key, edits)
@@ -80,7 +80,7 @@ pub fn check_edits(edits: &[Edit], range: Range<usize>) {
 /// Asserts that `fields` are the lines of `head` from `start` on, up to its blank line. Between a name and
 /// its colon stands nothing but `padding`: responses may have white space there, requests may not (RFC 9112
 /// section 5.1).
-pub fn check_fields(fields: &[Field], head: &[u8], start: usize, padding: &[u8]) {
+pub fn check_fields(fields: &[Header], head: &[u8], start: usize, padding: &[u8]) {
     let mut at = start;
     for field in fields {
         assert_eq!(field.line.start, at, "lines follow each other");

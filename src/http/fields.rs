@@ -1,35 +1,32 @@
-//! What the heads of requests and responses have in common: header lines, their names, their faults.
+//! Header lines, which requests and responses have in common.
 //!
-//! httparse checks the syntax and tells names from values; it hands out slices, though, and keeps
-//! nothing of the line around them. Where they begin says where the lines are, which gives every place
-//! as a [`Span`]. A name is classified here, once, so that nobody compares header names a second time; a
-//! name this program has no use for is [`FieldName::Other`] and can still be read through its span.
+//! httparse checks the syntax and returns slices of names and values. From where those begin follows the
+//! [`Span`] of each name, value and line. Each name is classified once, here; one that this program has no
+//! use for is [`HeaderName::Other`] and can still be read through its span.
 
 use std::fmt;
 use std::mem::MaybeUninit;
 
 use crate::span::Span;
 
-/// The header lines that fit at most, whatever the configuration allows. A slot is 32 bytes of the
-/// stack; 256 is beyond what any SDK, browser or CDN sends, and beyond Relay's own limit of 100.
-pub(super) const FIELD_COUNT_MAX: usize = 256;
+/// The maximum number of header lines, whatever the configuration allows. A slot takes 32 bytes of stack.
+/// No SDK, browser or CDN sends 256; Relay's own limit is 100.
+pub(super) const HEADER_COUNT_MAX: usize = 256;
 
-/// Room for httparse's headers, left uninitialised: clearing it would cost more than parsing.
-pub(super) type Slots<'b> = [MaybeUninit<httparse::Header<'b>>; FIELD_COUNT_MAX];
+/// Where httparse writes its headers. Uninitialised, since clearing it would cost more than parsing.
+pub(super) type Slots<'b> = [MaybeUninit<httparse::Header<'b>>; HEADER_COUNT_MAX];
 
-/// A version of HTTP this program speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0: a connection ends with its request, unless `Connection: keep-alive` says otherwise.
+    /// The connection closes after the exchange, unless `Connection: keep-alive` says otherwise.
     Http10,
-    /// HTTP/1.1: a connection is kept, unless `Connection: close` says otherwise.
+    /// The connection stays open, unless `Connection: close` says otherwise.
     #[default]
     Http11,
 }
 
 impl Version {
-    /// The version for httparse's minor version number.
-    pub(super) fn of_minor(minor: Option<u8>) -> Version {
+    pub(super) fn from_minor(minor: Option<u8>) -> Version {
         if minor == Some(0) {
             Version::Http10
         } else {
@@ -40,51 +37,47 @@ impl Version {
 
 /// A header line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field {
-    /// Which header it is.
-    pub name: FieldName,
-    /// The name as it is written.
+pub struct Header {
+    pub name: HeaderName,
+    /// The name as the sender wrote it.
     pub name_span: Span,
-    /// The value without the white space around it; it may be empty.
+    /// The value, without surrounding white space.
     pub value: Span,
-    /// The whole line with its line end, which is CRLF or a bare LF.
+    /// The whole line including its line end, CRLF or a bare LF.
     pub line: Span,
 }
 
-/// Which headers a message has, a bit for each name.
+/// The set of header names in a message: one bit for each name.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct FieldNames(u32);
+pub(super) struct HeaderNames(u32);
 
-impl FieldNames {
-    /// The names of these lines.
-    pub(super) fn of(fields: &[Field]) -> FieldNames {
-        let bits = fields.iter().map(|field| FieldNames::bit(field.name));
-        FieldNames(bits.fold(0, |names, bit| names | bit))
+impl HeaderNames {
+    pub(super) fn from_headers(headers: &[Header]) -> HeaderNames {
+        let bits = headers.iter().map(|header| HeaderNames::bit(header.name));
+        HeaderNames(bits.fold(0, |names, bit| names | bit))
     }
 
-    /// Whether there is a line called so.
-    pub(super) const fn contain(self, name: FieldName) -> bool {
-        self.0 & FieldNames::bit(name) != 0
+    pub(super) const fn contains(self, name: HeaderName) -> bool {
+        self.0 & HeaderNames::bit(name) != 0
     }
 
-    /// The lines of `fields`, whose names these are, among which those called `name` are: none if there
-    /// are no such lines. That is most of what is asked for, a dozen times for each request.
-    pub(super) fn lines_with(self, name: FieldName, fields: &[Field]) -> &[Field] {
-        match self.contain(name) {
-            true => fields,
+    /// The lines to search for `name`: all `headers`, or none if the set does not contain `name`. Each request
+    /// is searched for a dozen names, and has few of them.
+    pub(super) fn candidates(self, name: HeaderName, headers: &[Header]) -> &[Header] {
+        match self.contains(name) {
+            true => headers,
             false => &[],
         }
     }
 
-    const fn bit(name: FieldName) -> u32 {
+    const fn bit(name: HeaderName) -> u32 {
         1 << name as u32
     }
 }
 
-/// The header names that mean something to this program.
+/// The header names that this program acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // Each other variant is the header of its name.
-pub enum FieldName {
+pub enum HeaderName {
     Authorization,
     XSentryAuth,
     Cookie,
@@ -104,134 +97,106 @@ pub enum FieldName {
     Expect,
     AcceptEncoding,
     XForwardedFor,
-    /// Another header in which proxies tell the address of the client: those that Relay looks at
-    /// before `X-Forwarded-For`, and the usual ones of other servers.
+    /// Any other header in which proxies pass the client's address: those that Relay reads before
+    /// `X-Forwarded-For`, and the usual ones of other servers.
     ClientAddress,
     XForwardedProto,
     XSentryRateLimits,
     XSentryError,
     RetryAfter,
     Via,
-    /// Any other header.
     Other,
 }
 
-impl FieldName {
+impl HeaderName {
     /// Classifies a name, ignoring case (RFC 9110 §5.1).
-    pub fn of(name: &[u8]) -> FieldName {
+    pub fn parse(name: &[u8]) -> HeaderName {
+        use HeaderName::*;
         // The length leaves at most three candidates, and none for most headers of a browser.
         match name.len() {
-            2 => find(name, [(b"te", FieldName::Te)]),
-            3 => find(name, [(b"via", FieldName::Via)]),
-            4 => find(name, [(b"host", FieldName::Host)]),
-            6 => find(
-                name,
-                [
-                    (b"cookie", FieldName::Cookie),
-                    (b"expect", FieldName::Expect),
-                ],
-            ),
-            7 => find(
-                name,
-                [
-                    (b"trailer", FieldName::Trailer),
-                    (b"upgrade", FieldName::Upgrade),
-                ],
-            ),
+            2 => find(name, [(b"te", Te)]),
+            3 => find(name, [(b"via", Via)]),
+            4 => find(name, [(b"host", Host)]),
+            6 => find(name, [(b"cookie", Cookie), (b"expect", Expect)]),
+            7 => find(name, [(b"trailer", Trailer), (b"upgrade", Upgrade)]),
             9 => find(
                 name,
-                [
-                    (b"forwarded", FieldName::ClientAddress),
-                    (b"x-real-ip", FieldName::ClientAddress),
-                ],
+                [(b"forwarded", ClientAddress), (b"x-real-ip", ClientAddress)],
             ),
             10 => find(
                 name,
-                [
-                    (b"connection", FieldName::Connection),
-                    (b"keep-alive", FieldName::KeepAlive),
-                ],
+                [(b"connection", Connection), (b"keep-alive", KeepAlive)],
             ),
-            11 => find(name, [(b"retry-after", FieldName::RetryAfter)]),
-            12 => find(name, [(b"content-type", FieldName::ContentType)]),
+            11 => find(name, [(b"retry-after", RetryAfter)]),
+            12 => find(name, [(b"content-type", ContentType)]),
             13 => find(
                 name,
                 [
-                    (b"x-sentry-auth", FieldName::XSentryAuth),
-                    (b"authorization", FieldName::Authorization),
+                    (b"x-sentry-auth", XSentryAuth),
+                    (b"authorization", Authorization),
                 ],
             ),
             14 => find(
                 name,
                 [
-                    (b"content-length", FieldName::ContentLength),
-                    (b"x-sentry-error", FieldName::XSentryError),
-                    (b"true-client-ip", FieldName::ClientAddress),
+                    (b"content-length", ContentLength),
+                    (b"x-sentry-error", XSentryError),
+                    (b"true-client-ip", ClientAddress),
                 ],
             ),
             15 => find(
                 name,
                 [
-                    (b"accept-encoding", FieldName::AcceptEncoding),
-                    (b"x-forwarded-for", FieldName::XForwardedFor),
+                    (b"accept-encoding", AcceptEncoding),
+                    (b"x-forwarded-for", XForwardedFor),
                 ],
             ),
             16 => find(
                 name,
                 [
-                    (b"content-encoding", FieldName::ContentEncoding),
-                    (b"proxy-connection", FieldName::ProxyConnection),
-                    (b"cf-connecting-ip", FieldName::ClientAddress),
+                    (b"content-encoding", ContentEncoding),
+                    (b"proxy-connection", ProxyConnection),
+                    (b"cf-connecting-ip", ClientAddress),
                 ],
             ),
             17 => find(
                 name,
                 [
-                    (b"transfer-encoding", FieldName::TransferEncoding),
-                    (b"x-forwarded-proto", FieldName::XForwardedProto),
+                    (b"transfer-encoding", TransferEncoding),
+                    (b"x-forwarded-proto", XForwardedProto),
                 ],
             ),
-            18 => find(
-                name,
-                [(b"proxy-authenticate", FieldName::ProxyAuthenticate)],
-            ),
-            19 => find(
-                name,
-                [(b"proxy-authorization", FieldName::ProxyAuthorization)],
-            ),
-            20 => find(
-                name,
-                [(b"x-sentry-rate-limits", FieldName::XSentryRateLimits)],
-            ),
+            18 => find(name, [(b"proxy-authenticate", ProxyAuthenticate)]),
+            19 => find(name, [(b"proxy-authorization", ProxyAuthorization)]),
+            20 => find(name, [(b"x-sentry-rate-limits", XSentryRateLimits)]),
             22 => find(
                 name,
                 [
-                    (b"x-sentry-forwarded-for", FieldName::ClientAddress),
-                    (b"x-vercel-forwarded-for", FieldName::ClientAddress),
+                    (b"x-sentry-forwarded-for", ClientAddress),
+                    (b"x-vercel-forwarded-for", ClientAddress),
                 ],
             ),
-            _ => FieldName::Other,
+            _ => Other,
         }
     }
 }
 
-/// The field of the one of `candidates` that `name` is. Names of a known length are compared as a whole,
-/// without a branch per byte.
+/// Compares `name` with each of `candidates`. Since their length is known, each comparison takes the name as
+/// a whole, without a branch per byte.
 fn find<const LEN: usize, const COUNT: usize>(
     name: &[u8],
-    candidates: [(&[u8; LEN], FieldName); COUNT],
-) -> FieldName {
+    candidates: [(&[u8; LEN], HeaderName); COUNT],
+) -> HeaderName {
     let Ok(name) = <&[u8; LEN]>::try_from(name) else {
-        return FieldName::Other;
+        return HeaderName::Other;
     };
     let mut lower = padded(name);
     lower.make_ascii_lowercase();
     let known = candidates.iter().find(|(known, _)| padded(known) == lower);
-    known.map_or(FieldName::Other, |(_, field)| *field)
+    known.map_or(HeaderName::Other, |(_, header)| *header)
 }
 
-/// A name with zeros behind it. Of this length it fills vectors, where one of 13 bytes would be taken
-/// byte by byte.
+/// Pads a name with zeros to the width of a vector register; 13 bytes would be compared one by one.
 fn padded<const LEN: usize>(name: &[u8; LEN]) -> [u8; 32] {
     let mut padded = [0; 32];
     if let Some(start) = padded.first_chunk_mut() {
@@ -240,25 +205,23 @@ fn padded<const LEN: usize>(name: &[u8; LEN]) -> [u8; 32] {
     padded
 }
 
-/// How far a head got.
+/// How much of a head is in the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// It is all there.
     Complete,
-    /// Its end is not in the buffer yet.
     Partial,
 }
 
-/// What is wrong with a head. The connection cannot be used any more.
+/// A malformed or oversized head. The connection cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadError {
-    /// It breaks the syntax of RFC 9112; the text says where.
+    /// A syntax error by RFC 9112, and where it is.
     Malformed(&'static str),
-    /// It is longer than allowed: `limits.head_bytes` for a request.
+    /// Over `limits.head_bytes`, for a request.
     TooLarge,
-    /// It has more header lines than allowed: `limits.header_count` for a request.
-    TooManyFields,
-    /// It is neither HTTP/1.0 nor HTTP/1.1.
+    /// Over `limits.header_count`, for a request.
+    TooManyHeaders,
+    /// Neither HTTP/1.0 nor HTTP/1.1.
     Version,
 }
 
@@ -267,7 +230,7 @@ impl fmt::Display for HeadError {
         f.write_str(match self {
             HeadError::Malformed(text) => text,
             HeadError::TooLarge => "the message head is too long",
-            HeadError::TooManyFields => "too many header lines",
+            HeadError::TooManyHeaders => "too many header lines",
             HeadError::Version => "neither HTTP/1.0 nor HTTP/1.1",
         })
     }
@@ -287,14 +250,13 @@ impl From<httparse::Error> for HeadError {
             httparse::Error::NewLine => HeadError::Malformed("invalid line end: a bare CR"),
             httparse::Error::Status => HeadError::Malformed("invalid status line"),
             httparse::Error::Token => HeadError::Malformed("invalid request line"),
-            httparse::Error::TooManyHeaders => HeadError::TooManyFields,
+            httparse::Error::TooManyHeaders => HeadError::TooManyHeaders,
             httparse::Error::Version => HeadError::Version,
         }
     }
 }
 
-/// The position of the first byte that is no line end: empty lines in front of a message are skipped
-/// (RFC 9112 §2.2).
+/// Where the first line begins. Empty lines before a message are skipped (RFC 9112 §2.2).
 pub(super) fn first_line(buffer: &[u8]) -> usize {
     buffer
         .iter()
@@ -302,21 +264,21 @@ pub(super) fn first_line(buffer: &[u8]) -> usize {
         .unwrap_or(buffer.len())
 }
 
-/// Appends the places in `head` of the headers that httparse found there. Each begins a line, which ends
-/// where the next begins, the last at the blank line: httparse knows no folded lines.
-pub(super) fn locate(headers: &[httparse::Header<'_>], head: &[u8], fields: &mut Vec<Field>) {
+/// Appends the spans of the headers that httparse `parsed` in `head`. A line ends where the next one begins,
+/// the last at the blank line: httparse rejects folded lines.
+pub(super) fn locate(parsed: &[httparse::Header<'_>], head: &[u8], headers: &mut Vec<Header>) {
     let start_of = |header: &httparse::Header<'_>| offset(header.name.as_bytes(), head);
     let blank_line = blank_line(head);
-    fields.extend(headers.iter().enumerate().map(|(index, header)| {
+    headers.extend(parsed.iter().enumerate().map(|(index, header)| {
         let start = start_of(header);
-        let end = headers.get(index + 1).map_or(blank_line, start_of);
+        let end = parsed.get(index + 1).map_or(blank_line, start_of);
         let name_span = Span::new(start, start + header.name.len());
         let value_start = match header.value {
             [] => after_padding(name_span.end + 1, head),
             value => offset(value, head),
         };
-        Field {
-            name: FieldName::of(header.name.as_bytes()),
+        Header {
+            name: HeaderName::parse(header.name.as_bytes()),
             name_span,
             value: Span::new(value_start, value_start + header.value.len()),
             line: Span::new(start, end),
@@ -324,17 +286,17 @@ pub(super) fn locate(headers: &[httparse::Header<'_>], head: &[u8], fields: &mut
     }));
 }
 
-/// Where the blank line begins that ends `head`: with CRLF, or with a bare LF.
+/// Where the blank line begins that ends `head`, CRLF or a bare LF.
 pub(super) fn blank_line(head: &[u8]) -> usize {
     head.len() - if head.ends_with(b"\r\n") { 2 } else { 1 }
 }
 
-/// Where `part` of `head` begins.
+/// The position of `part`, a slice of `head`.
 fn offset(part: &[u8], head: &[u8]) -> usize {
     part.as_ptr().addr() - head.as_ptr().addr()
 }
 
-/// The position of the first byte from `start` on that is neither a space nor a tab.
+/// The position of the first byte at or after `start` that is neither a space nor a tab.
 fn after_padding(start: usize, head: &[u8]) -> usize {
     let rest = head.get(start..).unwrap_or_default();
     let is_padding = |byte: &&u8| matches!(byte, b' ' | b'\t');
@@ -343,27 +305,26 @@ fn after_padding(start: usize, head: &[u8]) -> usize {
 
 /// The values of all lines called `name`, in order.
 pub(super) fn values<'b>(
-    fields: &[Field],
-    name: FieldName,
+    headers: &[Header],
+    name: HeaderName,
     buffer: &'b [u8],
 ) -> impl Iterator<Item = &'b [u8]> {
-    let named = fields.iter().filter(move |field| field.name == name);
-    named.map(move |field| field.value.slice(buffer))
+    let named = headers.iter().filter(move |header| header.name == name);
+    named.map(move |header| header.value.slice(buffer))
 }
 
-/// Whether the sender means to use the connection again (RFC 9112 §9.3). `close` wins over
-/// `keep-alive` where both are said.
-pub(super) fn keep_alive(version: Version, fields: &[Field], buffer: &[u8]) -> bool {
-    !connection_lists(fields, b"close", buffer)
+/// Whether the sender keeps the connection open (RFC 9112 §9.3). `close` wins over `keep-alive`.
+pub(super) fn keep_alive(version: Version, headers: &[Header], buffer: &[u8]) -> bool {
+    !connection_lists(headers, b"close", buffer)
         && match version {
             Version::Http11 => true,
-            Version::Http10 => connection_lists(fields, b"keep-alive", buffer),
+            Version::Http10 => connection_lists(headers, b"keep-alive", buffer),
         }
 }
 
 /// Whether a `Connection` header lists `token`, ignoring case (RFC 9110 §7.6.1).
-pub(super) fn connection_lists(fields: &[Field], token: &[u8], buffer: &[u8]) -> bool {
-    values(fields, FieldName::Connection, buffer)
+pub(super) fn connection_lists(headers: &[Header], token: &[u8], buffer: &[u8]) -> bool {
+    values(headers, HeaderName::Connection, buffer)
         .flat_map(|value| value.split(|byte| *byte == b','))
         .any(|listed| listed.trim_ascii().eq_ignore_ascii_case(token))
 }
@@ -375,48 +336,52 @@ mod tests {
     #[test]
     fn every_known_name_is_classified_in_any_case() {
         let known = [
-            ("Authorization", FieldName::Authorization),
-            ("X-Sentry-Auth", FieldName::XSentryAuth),
-            ("Cookie", FieldName::Cookie),
-            ("Host", FieldName::Host),
-            ("Content-Length", FieldName::ContentLength),
-            ("Content-Encoding", FieldName::ContentEncoding),
-            ("Content-Type", FieldName::ContentType),
-            ("Transfer-Encoding", FieldName::TransferEncoding),
-            ("Connection", FieldName::Connection),
-            ("Keep-Alive", FieldName::KeepAlive),
-            ("Proxy-Connection", FieldName::ProxyConnection),
-            ("Proxy-Authorization", FieldName::ProxyAuthorization),
-            ("Proxy-Authenticate", FieldName::ProxyAuthenticate),
-            ("TE", FieldName::Te),
-            ("Trailer", FieldName::Trailer),
-            ("Upgrade", FieldName::Upgrade),
-            ("Expect", FieldName::Expect),
-            ("Accept-Encoding", FieldName::AcceptEncoding),
-            ("X-Forwarded-For", FieldName::XForwardedFor),
-            ("Forwarded", FieldName::ClientAddress),
-            ("X-Real-IP", FieldName::ClientAddress),
-            ("True-Client-IP", FieldName::ClientAddress),
-            ("CF-Connecting-IP", FieldName::ClientAddress),
-            ("X-Sentry-Forwarded-For", FieldName::ClientAddress),
-            ("X-Vercel-Forwarded-For", FieldName::ClientAddress),
-            ("X-Forwarded-Proto", FieldName::XForwardedProto),
-            ("X-Sentry-Rate-Limits", FieldName::XSentryRateLimits),
-            ("X-Sentry-Error", FieldName::XSentryError),
-            ("Retry-After", FieldName::RetryAfter),
-            ("Via", FieldName::Via),
+            ("Authorization", HeaderName::Authorization),
+            ("X-Sentry-Auth", HeaderName::XSentryAuth),
+            ("Cookie", HeaderName::Cookie),
+            ("Host", HeaderName::Host),
+            ("Content-Length", HeaderName::ContentLength),
+            ("Content-Encoding", HeaderName::ContentEncoding),
+            ("Content-Type", HeaderName::ContentType),
+            ("Transfer-Encoding", HeaderName::TransferEncoding),
+            ("Connection", HeaderName::Connection),
+            ("Keep-Alive", HeaderName::KeepAlive),
+            ("Proxy-Connection", HeaderName::ProxyConnection),
+            ("Proxy-Authorization", HeaderName::ProxyAuthorization),
+            ("Proxy-Authenticate", HeaderName::ProxyAuthenticate),
+            ("TE", HeaderName::Te),
+            ("Trailer", HeaderName::Trailer),
+            ("Upgrade", HeaderName::Upgrade),
+            ("Expect", HeaderName::Expect),
+            ("Accept-Encoding", HeaderName::AcceptEncoding),
+            ("X-Forwarded-For", HeaderName::XForwardedFor),
+            ("Forwarded", HeaderName::ClientAddress),
+            ("X-Real-IP", HeaderName::ClientAddress),
+            ("True-Client-IP", HeaderName::ClientAddress),
+            ("CF-Connecting-IP", HeaderName::ClientAddress),
+            ("X-Sentry-Forwarded-For", HeaderName::ClientAddress),
+            ("X-Vercel-Forwarded-For", HeaderName::ClientAddress),
+            ("X-Forwarded-Proto", HeaderName::XForwardedProto),
+            ("X-Sentry-Rate-Limits", HeaderName::XSentryRateLimits),
+            ("X-Sentry-Error", HeaderName::XSentryError),
+            ("Retry-After", HeaderName::RetryAfter),
+            ("Via", HeaderName::Via),
         ];
-        for (name, field) in known {
-            assert_eq!(FieldName::of(name.as_bytes()), field, "{name}");
-            assert_eq!(FieldName::of(name.to_lowercase().as_bytes()), field);
-            assert_eq!(FieldName::of(name.to_uppercase().as_bytes()), field);
+        for (name, header) in known {
+            assert_eq!(HeaderName::parse(name.as_bytes()), header, "{name}");
+            assert_eq!(HeaderName::parse(name.to_lowercase().as_bytes()), header);
+            assert_eq!(HeaderName::parse(name.to_uppercase().as_bytes()), header);
             let underscored = name.replace('-', "_");
             if underscored != name {
-                assert_eq!(FieldName::of(underscored.as_bytes()), FieldName::Other);
+                assert_eq!(HeaderName::parse(underscored.as_bytes()), HeaderName::Other);
             }
         }
         for name in ["", "x", "hosts", "user-agent", "x-sentry-auth2", "origin"] {
-            assert_eq!(FieldName::of(name.as_bytes()), FieldName::Other, "{name}");
+            assert_eq!(
+                HeaderName::parse(name.as_bytes()),
+                HeaderName::Other,
+                "{name}"
+            );
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use super::fields::{FieldName, Version};
+use super::fields::{HeaderName, Version};
 use super::head::{Method, RequestHead};
 use super::response::ResponseHead;
 
@@ -53,11 +53,11 @@ pub(crate) fn declares_absent_body(
     buffer: &[u8],
     request_method: Method,
 ) -> bool {
-    let mut lengths = head.values(FieldName::ContentLength, buffer);
+    let mut lengths = head.values(HeaderName::ContentLength, buffer);
     (request_method == Method::Head || matches!(head.status, 204 | 304))
         && (lengths.any(|length| length != b"0")
             || head
-                .values(FieldName::TransferEncoding, buffer)
+                .values(HeaderName::TransferEncoding, buffer)
                 .next()
                 .is_some())
 }
@@ -65,11 +65,11 @@ pub(crate) fn declares_absent_body(
 /// What the headers of a message say about its body, where they say anything.
 fn declared<'b, V: Iterator<Item = &'b [u8]>>(
     version: Version,
-    values: impl Fn(FieldName) -> V,
+    values: impl Fn(HeaderName) -> V,
 ) -> Result<Option<Framing>, FramingError> {
     let length =
-        sole(values(FieldName::ContentLength)).map_err(|Repeated| FramingError::RepeatedLength)?;
-    let coding = sole(values(FieldName::TransferEncoding))
+        sole(values(HeaderName::ContentLength)).map_err(|Repeated| FramingError::RepeatedLength)?;
+    let coding = sole(values(HeaderName::TransferEncoding))
         .map_err(|Repeated| FramingError::TransferEncoding)?;
     match (length, coding) {
         (None, None) => Ok(None),

@@ -12,10 +12,10 @@ use std::mem::{self, MaybeUninit};
 
 use memchr::memchr;
 
-pub use super::fields::{Field, FieldName, Parsed};
 pub(crate) use super::fields::{HeadError, Version};
+pub use super::fields::{Header, HeaderName, Parsed};
 
-use super::fields::{self, FieldNames, Slots};
+use super::fields::{self, HeaderNames, Slots};
 use crate::limits::Limits;
 use crate::span::Span;
 
@@ -53,23 +53,23 @@ pub struct RequestHead {
     /// Where the version is written.
     pub version_span: Span,
     /// The header lines, in order.
-    pub fields: Vec<Field>,
+    pub headers: Vec<Header>,
     /// The bytes of the head, the blank line included: the body begins there.
     pub len: usize,
     /// Whether any of its lines ends in a bare LF.
     pub bare_lf: bool,
     /// What the lines are called.
-    names: FieldNames,
+    names: HeaderNames,
 }
 
 impl RequestHead {
     /// Parses the head at the start of `buffer` into this one, which keeps nothing of the last. It
     /// has meaningful contents only after [`Parsed::Complete`].
     pub fn parse(&mut self, buffer: &[u8], limits: &Limits) -> Result<Parsed, HeadError> {
-        let mut fields = mem::take(&mut self.fields);
-        fields.clear();
+        let mut headers = mem::take(&mut self.headers);
+        headers.clear();
         *self = RequestHead {
-            fields,
+            headers,
             ..RequestHead::default()
         };
 
@@ -89,7 +89,7 @@ impl RequestHead {
                 if !is_target(self.method, self.target.slice(buffer)) {
                     return Err(HeadError::Malformed(BAD_TARGET));
                 }
-                if self.values(FieldName::Host, buffer).nth(1).is_some() {
+                if self.values(HeaderName::Host, buffer).nth(1).is_some() {
                     // RFC 9112 §3.2. A missing one is fine: Relay takes it, nothing is routed by it.
                     return Err(HeadError::Malformed("more than one Host header"));
                 }
@@ -99,22 +99,22 @@ impl RequestHead {
     }
 
     /// Whether there is a line called `name`.
-    pub fn has(&self, name: FieldName) -> bool {
-        self.names.contain(name)
+    pub fn has(&self, name: HeaderName) -> bool {
+        self.names.contains(name)
     }
 
-    fn lines_with(&self, name: FieldName) -> &[Field] {
-        self.names.lines_with(name, &self.fields)
+    fn lines_with(&self, name: HeaderName) -> &[Header] {
+        self.names.candidates(name, &self.headers)
     }
 
     /// The values of all lines called `name`, in order.
-    pub fn values<'b>(&self, name: FieldName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
+    pub fn values<'b>(&self, name: HeaderName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
         fields::values(self.lines_with(name), name, buffer)
     }
 
     /// Whether the client means to use the connection again (RFC 9112 §9.3).
     pub fn keep_alive(&self, buffer: &[u8]) -> bool {
-        let lines = self.lines_with(FieldName::Connection);
+        let lines = self.lines_with(HeaderName::Connection);
         fields::keep_alive(self.version, lines, buffer)
     }
 
@@ -123,7 +123,7 @@ impl RequestHead {
     pub fn expects_continue(&self, buffer: &[u8]) -> bool {
         self.version == Version::Http11
             && self
-                .values(FieldName::Expect, buffer)
+                .values(HeaderName::Expect, buffer)
                 .any(|value| value.eq_ignore_ascii_case(b"100-continue"))
     }
 
@@ -136,17 +136,17 @@ impl RequestHead {
         self.method = method_of(method);
         self.method_span = Span::new(start, start + method.len());
         self.target = Span::new(0, target.len()).shifted(self.method_span.end + 1);
-        self.version = Version::of_minor(request.version);
+        self.version = Version::from_minor(request.version);
         self.version_span = Span::new(0, "HTTP/1.1".len()).shifted(self.target.end + 1);
         self.len = head.len();
 
-        fields::locate(request.headers, head, &mut self.fields);
-        self.names = FieldNames::of(&self.fields);
+        fields::locate(request.headers, head, &mut self.headers);
+        self.names = HeaderNames::from_headers(&self.headers);
         let is_bare = |end: usize| !head.get(..end).unwrap_or_default().ends_with(b"\r\n");
-        let first_line_end = self.fields.first().map(|field| field.line.start);
+        let first_line_end = self.headers.first().map(|header| header.line.start);
         self.bare_lf = is_bare(head.len())
             || is_bare(first_line_end.unwrap_or_else(|| fields::blank_line(head)))
-            || self.fields.iter().any(|field| is_bare(field.line.end));
+            || self.headers.iter().any(|header| is_bare(header.line.end));
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::fields::{self, Field, FieldName, FieldNames, HeadError, Parsed, Slots, Version};
+use super::fields::{self, HeadError, Header, HeaderName, HeaderNames, Parsed, Slots, Version};
 use crate::limits::Limits;
 use crate::span::Span;
 
@@ -29,11 +29,11 @@ pub struct ResponseHead {
     /// The version.
     pub version: Version,
     /// The header lines, in order.
-    pub fields: Vec<Field>,
+    pub headers: Vec<Header>,
     /// The bytes of the head, the blank line included: the body begins there.
     pub len: usize,
     /// What the lines are called.
-    names: FieldNames,
+    names: HeaderNames,
     /// What all this was found in; empty where that is not known any more.
     text: Vec<u8>,
 }
@@ -83,8 +83,8 @@ impl ResponseHead {
             return !self.text.is_empty();
         }
         let mut compared = 0;
-        for Field { name, value, .. } in &self.fields {
-            if *name == FieldName::Other {
+        for Header { name, value, .. } in &self.headers {
+            if *name == HeaderName::Other {
                 let before = Span::new(compared, value.start);
                 if before.slice(head) != before.slice(&self.text)
                     || !is_plain_value(value.slice(head))
@@ -99,28 +99,28 @@ impl ResponseHead {
     }
 
     /// The values of all lines called `name`, in order.
-    pub fn values<'b>(&self, name: FieldName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
+    pub fn values<'b>(&self, name: HeaderName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
         fields::values(self.lines_with(name), name, buffer)
     }
 
     /// Whether the upstream means to keep the connection (RFC 9112 §9.3).
     pub fn keep_alive(&self, buffer: &[u8]) -> bool {
-        let lines = self.lines_with(FieldName::Connection);
+        let lines = self.lines_with(HeaderName::Connection);
         fields::keep_alive(self.version, lines, buffer)
     }
 
-    fn lines_with(&self, name: FieldName) -> &[Field] {
-        self.names.lines_with(name, &self.fields)
+    fn lines_with(&self, name: HeaderName) -> &[Header] {
+        self.names.candidates(name, &self.headers)
     }
 
     /// Takes over what httparse found in `head`.
     fn fill(&mut self, response: &httparse::Response<'_, '_>, head: &[u8]) {
         self.status = response.code.unwrap_or_default();
-        self.version = Version::of_minor(response.version);
+        self.version = Version::from_minor(response.version);
         self.len = head.len();
-        self.fields.clear();
-        fields::locate(response.headers, head, &mut self.fields);
-        self.names = FieldNames::of(&self.fields);
+        self.headers.clear();
+        fields::locate(response.headers, head, &mut self.headers);
+        self.names = HeaderNames::from_headers(&self.headers);
         self.text.clear();
         if head.len() <= KEPT_BYTES_MAX {
             self.text.extend_from_slice(head);
@@ -161,11 +161,11 @@ mod tests {
         assert_eq!(head.status, 429);
         assert_eq!(head.version, Version::Http11);
         assert_eq!(&buffer[head.len..], b"{}");
-        let limits: Vec<_> = head.values(FieldName::XSentryRateLimits, buffer).collect();
+        let limits: Vec<_> = head.values(HeaderName::XSentryRateLimits, buffer).collect();
         assert_eq!(limits, [&b"60:error:key"[..], b"2700::organization"]);
-        let waits: Vec<_> = head.values(FieldName::RetryAfter, buffer).collect();
+        let waits: Vec<_> = head.values(HeaderName::RetryAfter, buffer).collect();
         assert_eq!(waits, [b"60"]);
-        assert_eq!(head.fields[1].line.slice(buffer), b"retry-after: 60\r\n");
+        assert_eq!(head.headers[1].line.slice(buffer), b"retry-after: 60\r\n");
         assert!(head.keep_alive(buffer));
     }
 
@@ -185,7 +185,7 @@ mod tests {
             let parsed = head.parse(text.as_bytes(), &Limits::default());
             assert_eq!(parsed, Ok(Parsed::Complete), "{line:?}");
             assert_eq!(head.status, status);
-            assert_eq!(head.fields[0].line.slice(text.as_bytes()), b"A: b\r\n");
+            assert_eq!(head.headers[0].line.slice(text.as_bytes()), b"A: b\r\n");
             assert_eq!(head.len, text.len());
         }
     }
@@ -199,9 +199,9 @@ mod tests {
             let parsed = head.parse(text, &Limits::default());
             assert_eq!(parsed, Ok(Parsed::Complete));
             let value = |name| head.values(name, text).next();
-            assert_eq!(value(FieldName::ContentLength), Some(&b"2"[..]));
-            assert_eq!(value(FieldName::RetryAfter), Some(&b"60"[..]));
-            assert_eq!(head.fields[1].value.slice(text), b"");
+            assert_eq!(value(HeaderName::ContentLength), Some(&b"2"[..]));
+            assert_eq!(value(HeaderName::RetryAfter), Some(&b"60"[..]));
+            assert_eq!(head.headers[1].value.slice(text), b"");
         }
     }
 
@@ -267,7 +267,7 @@ mod tests {
         let endless = format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(HEAD_BYTES_MAX));
         assert_eq!(parse(&endless), Err(HeadError::TooLarge));
         let lines = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(257));
-        assert_eq!(parse(&lines), Err(HeadError::TooManyFields));
+        assert_eq!(parse(&lines), Err(HeadError::TooManyHeaders));
     }
 
     #[test]
@@ -293,9 +293,9 @@ mod tests {
                     assert_eq!(parsed, Ok(Parsed::Complete), "{position} {byte}");
                     assert_eq!(fresh.status, known.status, "{position} {byte}");
                     assert_eq!(fresh.version, known.version, "{position} {byte}");
-                    assert_eq!(fresh.fields, known.fields, "{position} {byte}");
+                    assert_eq!(fresh.headers, known.headers, "{position} {byte}");
                     assert_eq!(fresh.len, known.len, "{position} {byte}");
-                    let length = fresh.values(FieldName::ContentLength, &other).next();
+                    let length = fresh.values(HeaderName::ContentLength, &other).next();
                     assert_eq!(length, Some(&b"41"[..]), "{position} {byte}");
                 }
             }

@@ -118,7 +118,7 @@ impl Rejection {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Rejection::Head(HeadError::TooLarge) => Reason::HeadTooLarge,
-            Rejection::Head(HeadError::TooManyFields) => Reason::TooManyHeaders,
+            Rejection::Head(HeadError::TooManyHeaders) => Reason::TooManyHeaders,
             Rejection::Head(HeadError::Malformed(_) | HeadError::Version) => Reason::Head,
             Rejection::Framing(_) => Reason::Framing,
             Rejection::Chunk(ChunkError::Malformed(_)) => Reason::Chunk,
@@ -148,7 +148,7 @@ impl Rejection {
     /// The status of the reply.
     pub(crate) fn status(&self) -> u16 {
         match self {
-            Rejection::Head(HeadError::TooLarge | HeadError::TooManyFields) => 431,
+            Rejection::Head(HeadError::TooLarge | HeadError::TooManyHeaders) => 431,
             Rejection::Head(HeadError::Version) => 505,
             Rejection::Chunk(ChunkError::TooLarge)
             | Rejection::Decode(DecodeError::TooLarge)

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::http::compress::Compressed;
-use crate::http::head::{Field, FieldName, Method, RequestHead, Version};
+use crate::http::head::{Header, HeaderName, Method, RequestHead, Version};
 use crate::http::line;
 use crate::mirror::portion::Portion;
 use crate::mirror::routes::{Outbound, Route};
@@ -114,40 +114,40 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
         });
     }
     let listed = listed_by_connection(head, buffer);
-    let is_listed = |field: &Field| {
+    let is_listed = |field: &Header| {
         let name = field.name_span.slice(buffer);
         listed
             .iter()
             .any(|listed| listed.eq_ignore_ascii_case(name))
     };
-    for field in &head.fields {
+    for field in &head.headers {
         let is_dropped = match field.name {
-            FieldName::ContentLength
-            | FieldName::ContentEncoding
-            | FieldName::TransferEncoding
-            | FieldName::Connection
-            | FieldName::KeepAlive
-            | FieldName::ProxyConnection
-            | FieldName::ProxyAuthorization
-            | FieldName::ProxyAuthenticate
-            | FieldName::Te
-            | FieldName::Trailer
-            | FieldName::Upgrade
-            | FieldName::Expect
-            | FieldName::AcceptEncoding => true,
-            FieldName::XForwardedFor | FieldName::ClientAddress => {
+            HeaderName::ContentLength
+            | HeaderName::ContentEncoding
+            | HeaderName::TransferEncoding
+            | HeaderName::Connection
+            | HeaderName::KeepAlive
+            | HeaderName::ProxyConnection
+            | HeaderName::ProxyAuthorization
+            | HeaderName::ProxyAuthenticate
+            | HeaderName::Te
+            | HeaderName::Trailer
+            | HeaderName::Upgrade
+            | HeaderName::Expect
+            | HeaderName::AcceptEncoding => true,
+            HeaderName::XForwardedFor | HeaderName::ClientAddress => {
                 !passed_on.client_address || is_listed(field)
             }
-            FieldName::Host => {
+            HeaderName::Host => {
                 edits.push(Edit {
                     span: field.value,
                     replacement: Replacement::Host,
                 });
                 false
             }
-            FieldName::Cookie => !passed_on.credentials || is_listed(field),
-            FieldName::Authorization | FieldName::XSentryAuth => {
-                let is_sites = field.name == FieldName::Authorization
+            HeaderName::Cookie => !passed_on.credentials || is_listed(field),
+            HeaderName::Authorization | HeaderName::XSentryAuth => {
+                let is_sites = field.name == HeaderName::Authorization
                     && !passed_on.credentials
                     && !auth::has_sentry_scheme(field.value.slice(buffer));
                 let is_dropped = is_sites || is_listed(field);
@@ -157,18 +157,18 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
                 }
                 is_dropped
             }
-            FieldName::ContentType
-            | FieldName::XForwardedProto
-            | FieldName::XSentryRateLimits
-            | FieldName::XSentryError
-            | FieldName::RetryAfter
-            | FieldName::Other => {
+            HeaderName::ContentType
+            | HeaderName::XForwardedProto
+            | HeaderName::XSentryRateLimits
+            | HeaderName::XSentryError
+            | HeaderName::RetryAfter
+            | HeaderName::Other => {
                 let is_condition =
                     !passed_on.conditions && asks_for_less(field.name_span.slice(buffer));
                 is_condition || is_listed(field)
             }
             // Not even where `Connection` lists it: a loop could hide so.
-            FieldName::Via => false,
+            HeaderName::Via => false,
         };
         if is_dropped {
             edits.push(Edit {
@@ -201,8 +201,8 @@ pub fn edit_strays(
     edits: &mut Vec<Edit>,
 ) -> Result<(), Stray> {
     let known = edits.len();
-    for field in &head.fields {
-        if field.name == FieldName::Authorization {
+    for field in &head.headers {
+        if field.name == HeaderName::Authorization {
             empty_coded(field.value, buffer, route, edits)?;
         }
     }
@@ -265,7 +265,7 @@ fn edit_spellings(
             return Ok(());
         }
         let span = credential.with_password(text, span);
-        let mut values = head.fields.iter().map(|field| field.value);
+        let mut values = head.headers.iter().map(|field| field.value);
         let is_in_text = is_within(span, head.target) || values.any(|value| is_within(span, value));
         let overlaps = |edit: &Edit| overlap(edit.span, span);
         if !is_in_text || edits.iter().any(overlaps) || edits.len() >= STRAY_EDITS_MAX {
@@ -280,7 +280,7 @@ fn edit_spellings(
 /// not looked at: to find each of them among all fields is quadratic.
 fn listed_by_connection<'b>(head: &RequestHead, buffer: &'b [u8]) -> Vec<&'b [u8]> {
     let options: [&[u8]; 3] = [b"", b"close", b"keep-alive"];
-    head.values(FieldName::Connection, buffer)
+    head.values(HeaderName::Connection, buffer)
         .flat_map(|value| value.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|name| {
@@ -294,11 +294,11 @@ fn listed_by_connection<'b>(head: &RequestHead, buffer: &'b [u8]) -> Vec<&'b [u8
 
 /// Gives every kept line that ended in a bare line feed the line end that RFC 9112 asks of a sender.
 fn edit_line_ends(head: &RequestHead, buffer: &[u8], edits: &mut Vec<Edit>) {
-    let Some(first) = head.fields.first() else {
+    let Some(first) = head.headers.first() else {
         return;
     };
     let request_line = Span::new(head.method_span.start, first.line.start);
-    let lines = std::iter::once(request_line).chain(head.fields.iter().map(|field| field.line));
+    let lines = std::iter::once(request_line).chain(head.headers.iter().map(|field| field.line));
     for line in lines {
         let is_dropped = edits
             .iter()
@@ -382,7 +382,7 @@ impl Original<'_> {
     /// Appends the request line and the header lines that came, for one outbound.
     fn render_lines(&self, outbound: &Outbound, body_bytes: usize, out: &mut Vec<u8>) {
         out.reserve(self.head.len() + body_bytes + RENDERED_BYTES);
-        let last_line = self.parsed.fields.last();
+        let last_line = self.parsed.headers.last();
         let lines_end = last_line.map_or(self.parsed.version_span.end, |field| field.line.end);
         let lines = Span::new(self.parsed.method_span.start, lines_end);
         self.splice(self.head, lines, self.head_edits, outbound, out);
@@ -399,7 +399,7 @@ impl Original<'_> {
         coding: Option<&str>,
         out: &mut Vec<u8>,
     ) {
-        if !self.parsed.has(FieldName::Host) {
+        if !self.parsed.has(HeaderName::Host) {
             line::append(out, "Host", outbound.host.as_bytes());
         }
         out.extend_from_slice(outbound.via.line(self.parsed.version));

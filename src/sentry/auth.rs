@@ -37,9 +37,9 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireNone),
 );
 
-/// A header field that can carry a key.
+/// A header header that can carry a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthField {
+pub enum AuthHeader {
     /// `X-Sentry-Auth`.
     XSentryAuth,
     /// `Authorization`.
@@ -104,23 +104,23 @@ impl std::error::Error for AuthError {}
 
 /// Finds the key of a request in its head and pushes an edit for every key site.
 ///
-/// `fields` are the auth header lines in their order, each with the span of its value; `query` is
+/// `headers` are the auth header lines in their order, each with the span of its value; `query` is
 /// the query without `?`; `path_key` is the path segment that is a key. `Ok(None)` means that there
 /// is no source at all. The edits come source by source, not in the order of their positions; after
 /// an error they are of no use.
 pub fn find(
     head: &[u8],
-    fields: impl Iterator<Item = (AuthField, Span)>,
+    headers: impl Iterator<Item = (AuthHeader, Span)>,
     query: Option<Span>,
     path_key: Option<Span>,
     edits: &mut Vec<Edit>,
 ) -> Result<Option<FoundKey>, AuthError> {
     let mut found = None;
     let (mut x_sentry_auth_seen, mut authorization_seen) = (false, false);
-    for (field, value) in fields {
-        let (seen, source) = match field {
-            AuthField::XSentryAuth => (&mut x_sentry_auth_seen, Source::XSentryAuth),
-            AuthField::Authorization => (&mut authorization_seen, Source::Authorization),
+    for (header, value) in headers {
+        let (seen, source) = match header {
+            AuthHeader::XSentryAuth => (&mut x_sentry_auth_seen, Source::XSentryAuth),
+            AuthHeader::Authorization => (&mut authorization_seen, Source::Authorization),
         };
         check_count(edits)?;
         // The first line of a name counts, even if it says nothing.
@@ -132,7 +132,7 @@ pub fn find(
             } else {
                 edit_unread_list(head, value, list, edits);
             }
-        } else if field == AuthField::XSentryAuth || names_credential(value.slice(head)) {
+        } else if header == AuthHeader::XSentryAuth || names_credential(value.slice(head)) {
             // For Relay there is nothing in it. Left out, it could make a second line the first.
             edits.push(emptied(value));
         } else if let Some(text) = read_basic(head, value, edits)
@@ -208,16 +208,16 @@ pub fn find_in_dsn_parameter(head: &[u8], query: Span, edits: &mut Vec<Edit>) ->
 
 /// Pushes the edits of auth header lines where Sentry does not look for a key in them, as at the
 /// crash-report dialog: the keys in them become the outbound's all the same.
-pub fn edit_unread_fields(
+pub fn edit_unread_headers(
     head: &[u8],
-    fields: impl Iterator<Item = (AuthField, Span)>,
+    headers: impl Iterator<Item = (AuthHeader, Span)>,
     edits: &mut Vec<Edit>,
 ) -> Result<(), AuthError> {
-    for (field, value) in fields {
+    for (header, value) in headers {
         check_count(edits)?;
         if let Some(list) = after_scheme(head, value, b"sentry ") {
             edit_unread_list(head, value, list, edits);
-        } else if field == AuthField::XSentryAuth || names_credential(value.slice(head)) {
+        } else if header == AuthHeader::XSentryAuth || names_credential(value.slice(head)) {
             edits.push(emptied(value));
         }
     }
@@ -427,7 +427,7 @@ fn read_basic(head: &[u8], value: Span, edits: &mut Vec<Edit>) -> Option<KeyText
     Some(KeyText::Decoded(credentials))
 }
 
-/// Whether the value of an `Authorization` field has `credential` in some base64 text, which others than
+/// Whether the value of an `Authorization` header has `credential` in some base64 text, which others than
 /// Relay may decode: in the alphabet of URLs, without padding, behind more than one space or in a parameter.
 pub(crate) fn encodes(value: &[u8], credential: &Credential) -> bool {
     let is_coded = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
@@ -448,7 +448,7 @@ pub(crate) fn encodes(value: &[u8], credential: &Credential) -> bool {
     })
 }
 
-/// Whether the value of an `Authorization` field is in Sentry's own scheme.
+/// Whether the value of an `Authorization` header is in Sentry's own scheme.
 pub(crate) fn has_sentry_scheme(value: &[u8]) -> bool {
     after_scheme(value, Span::new(0, value.len()), b"sentry ").is_some()
 }

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use crate::http::head::{FieldName, Method};
+use crate::http::head::{HeaderName, Method};
 use crate::mirror::rejection::Rejection;
 use crate::mirror::routes::Route;
-use crate::sentry::auth::{self, AuthField, FoundKey, Source};
+use crate::sentry::auth::{self, AuthHeader, FoundKey, Source};
 use crate::sentry::dsn;
 use crate::sentry::endpoint::{Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
@@ -23,10 +23,10 @@ impl Exchange {
         target: &Target,
     ) -> Result<Option<FoundKey>, Rejection> {
         let edits = &mut self.head_edits;
-        let fields = self.head.fields.iter().filter_map(|field| {
+        let fields = self.head.headers.iter().filter_map(|field| {
             let source = match field.name {
-                FieldName::XSentryAuth => AuthField::XSentryAuth,
-                FieldName::Authorization => AuthField::Authorization,
+                HeaderName::XSentryAuth => AuthHeader::XSentryAuth,
+                HeaderName::Authorization => AuthHeader::Authorization,
                 _ => return None,
             };
             Some((source, field.value))
@@ -34,7 +34,7 @@ impl Exchange {
         if target.endpoint == Endpoint::ErrorPage {
             let query = target.query.ok_or(Rejection::NoKey)?;
             let found = auth::find_in_dsn_parameter(head, query, edits);
-            auth::edit_unread_fields(head, fields, edits).map_err(Rejection::Auth)?;
+            auth::edit_unread_headers(head, fields, edits).map_err(Rejection::Auth)?;
             return Ok(found);
         }
         let (query, path_key) = (target.query, target.path_key);

@@ -13,7 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::budget::Reservation;
-use crate::http::head::{FieldName, Method};
+use crate::http::head::{HeaderName, Method};
 use crate::mirror::copies::{self, Template};
 use crate::mirror::deliver::FanOut;
 use crate::mirror::handling::{Form, Handling};
@@ -313,7 +313,7 @@ impl Preparation<'_> {
             head, parsed, body, ..
         } = self.original;
         let chance = self.sampling.unwrap_or_default();
-        let format = Format::of(parsed.values(FieldName::ContentType, head).next());
+        let format = Format::of(parsed.values(HeaderName::ContentType, head).next());
         let mut turns = Turns::of_walks();
         if let Some(batch) = Batch::of(body, format, signal, chance) {
             self.reserve(batch.held_bytes())?;

@@ -16,7 +16,7 @@ use crate::budget::Reservation;
 use crate::config::ReplyPolicy;
 use crate::http::encoding::Encoding;
 use crate::http::framing::{self, Framing};
-use crate::http::head::{FieldName, Method};
+use crate::http::head::{HeaderName, Method};
 use crate::mirror::access::Entry;
 use crate::mirror::deliver::{FanOut, Means};
 use crate::mirror::dialog;
@@ -74,7 +74,7 @@ impl Exchange {
             self.refuse_loop(route, head)?;
             share.join_whole();
         }
-        let encoding = Encoding::of(self.head.values(FieldName::ContentEncoding, head))
+        let encoding = Encoding::of(self.head.values(HeaderName::ContentEncoding, head))
             .map_err(|_| Rejection::Encoding)?;
         let is_envelope = route.is_none() || self.is_envelope(head, target.endpoint);
         let arrived = Arrived {
@@ -211,7 +211,7 @@ impl Exchange {
             Background::new(worker, routing, &fan_out, routes, &original, sent).start();
         }
         let success = || {
-            let content_type = self.head.values(FieldName::ContentType, sent.head).next();
+            let content_type = self.head.values(HeaderName::ContentType, sent.head).next();
             let method = self.head.method_span.slice(sent.head);
             endpoint.success(method, sent.event_id(), content_type)
         };
@@ -262,8 +262,8 @@ impl Exchange {
 
     /// Refuses what has been through `route` before: some outbound leads back to it.
     fn refuse_loop(&self, route: &Route, head: &[u8]) -> Result<(), Rejection> {
-        if !self.head.has(FieldName::Via)
-            || !route.via.is_among(self.head.values(FieldName::Via, head))
+        if !self.head.has(HeaderName::Via)
+            || !route.via.is_among(self.head.values(HeaderName::Via, head))
         {
             return Ok(());
         }
@@ -311,7 +311,7 @@ impl Exchange {
             Endpoint::Envelope | Endpoint::Tunnel => true,
             Endpoint::Store | Endpoint::Generic => self
                 .head
-                .values(FieldName::ContentType, head)
+                .values(HeaderName::ContentType, head)
                 .any(|value| value.starts_with(b"application/x-sentry-envelope")),
             _ => false,
         }
@@ -348,8 +348,8 @@ impl Exchange {
         }
         let value = |name| self.head.values(name, head).next();
         dialog::external_url(
-            value(FieldName::Host).unwrap_or_default(),
-            value(FieldName::XForwardedProto),
+            value(HeaderName::Host).unwrap_or_default(),
+            value(HeaderName::XForwardedProto),
             target,
         )
     }

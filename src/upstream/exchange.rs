@@ -15,7 +15,7 @@ use crate::budget::Reservation;
 use crate::http::chunked::{ChunkError, Chunked, Progress};
 use crate::http::due::ReparseGate;
 use crate::http::framing::{self, Framing};
-use crate::http::head::{Field, FieldName, Method, Parsed};
+use crate::http::head::{Header, HeaderName, Method, Parsed};
 use crate::http::response::ResponseHead;
 use crate::limits::Limits;
 use crate::sentry::rate_limits;
@@ -399,13 +399,13 @@ impl Connection {
     /// The response without its body, which is at the front of the buffer then.
     fn take_head(&mut self) -> Result<Response, Failure> {
         let mut response = Response::with_status(self.heads.head.status);
-        for Field { name, value, .. } in &self.heads.head.fields {
+        for Header { name, value, .. } in &self.heads.head.headers {
             let slot = match name {
-                FieldName::ContentType => &mut response.content_type,
-                FieldName::ContentEncoding => &mut response.rare_headers_mut().content_encoding,
-                FieldName::XSentryRateLimits => &mut response.rare_headers_mut().rate_limits,
-                FieldName::RetryAfter => &mut response.rare_headers_mut().retry_after,
-                FieldName::XSentryError => &mut response.rare_headers_mut().sentry_error,
+                HeaderName::ContentType => &mut response.content_type,
+                HeaderName::ContentEncoding => &mut response.rare_headers_mut().content_encoding,
+                HeaderName::XSentryRateLimits => &mut response.rare_headers_mut().rate_limits,
+                HeaderName::RetryAfter => &mut response.rare_headers_mut().retry_after,
+                HeaderName::XSentryError => &mut response.rare_headers_mut().sentry_error,
                 _ => continue,
             };
             if slot.is_none() {
@@ -414,7 +414,7 @@ impl Connection {
                     JSON => Bytes::from_static(JSON),
                     _ => self.read_buffer.copy(*value)?,
                 });
-            } else if *name == FieldName::XSentryRateLimits {
+            } else if *name == HeaderName::XSentryRateLimits {
                 // A list on several lines is one list (RFC 9110, section 5.3).
                 let line = value.slice(self.read_buffer.bytes());
                 let list = slot.take().unwrap_or_default();

@@ -17,13 +17,13 @@ fn at(span: Span, text: &[u8]) -> &str {
     std::str::from_utf8(span.slice(text)).unwrap()
 }
 
-/// What a head says about itself: name, value and line of each field.
-fn fields<'t>(head: &RequestHead, text: &'t [u8]) -> Vec<(&'t str, &'t str, &'t str)> {
-    let texts = |field: &Field| {
-        let spans = [field.name_span, field.value, field.line];
+/// What a head says about itself: name, value and line of each header.
+fn headers<'t>(head: &RequestHead, text: &'t [u8]) -> Vec<(&'t str, &'t str, &'t str)> {
+    let texts = |header: &Header| {
+        let spans = [header.name_span, header.value, header.line];
         spans.map(|span| at(span, text)).into()
     };
-    head.fields.iter().map(texts).collect()
+    head.headers.iter().map(texts).collect()
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn every_part_is_found_where_it_is_written() {
     assert_eq!(head.len, text.len() - 2);
     assert!(!head.bare_lf);
     assert_eq!(
-        fields(&head, text),
+        headers(&head, text),
         [
             ("Host", "mirror.example.com", "Host: mirror.example.com\r\n"),
             (
@@ -57,15 +57,15 @@ fn every_part_is_found_where_it_is_written() {
             ("X-Twice", "a: b é", "X-Twice:\ta: b é \t\r\n"),
         ]
     );
-    let names: Vec<_> = head.fields.iter().map(|field| field.name).collect();
-    use FieldName::{ContentEncoding, Host, Other, XSentryAuth};
+    let names: Vec<_> = head.headers.iter().map(|header| header.name).collect();
+    use HeaderName::{ContentEncoding, Host, Other, XSentryAuth};
     assert_eq!(
         names,
         [Host, XSentryAuth, ContentEncoding, ContentEncoding, Other]
     );
     let encodings: Vec<_> = head.values(ContentEncoding, text).collect();
     assert_eq!(encodings, [b"", b""]);
-    assert_eq!(head.values(FieldName::Te, text).count(), 0);
+    assert_eq!(head.values(HeaderName::Te, text).count(), 0);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn empty_lines_in_front_are_in_no_span() {
         assert_eq!(at(head.target, text), "/");
         assert_eq!(at(head.version_span, text), "HTTP/1.0");
         assert_eq!(head.version, Version::Http10);
-        assert_eq!(fields(&head, text), [("A", "b", "A: b\r\n")]);
+        assert_eq!(headers(&head, text), [("A", "b", "A: b\r\n")]);
         assert_eq!(&text[head.len..], b"rest");
         assert!(!head.bare_lf);
     }
@@ -94,14 +94,14 @@ fn bare_line_feeds_are_accepted_and_told() {
         let head = parse(text.as_bytes()).unwrap();
         assert!(head.bare_lf, "line {bare}");
         assert_eq!(head.len, text.len());
-        let values: Vec<_> = fields(&head, text.as_bytes());
+        let values: Vec<_> = headers(&head, text.as_bytes());
         assert_eq!((values[0].0, values[0].1), ("A", "b"));
         assert_eq!((values[1].0, values[1].1), ("C", ""));
     }
     let text = b"GET / HTTP/1.1\nA: b\nC: \n\n";
     let head = parse(text).unwrap();
     assert_eq!(
-        fields(&head, text),
+        headers(&head, text),
         [("A", "b", "A: b\n"), ("C", "", "C: \n")]
     );
     assert!(head.bare_lf);
@@ -330,7 +330,7 @@ fn headers_named_by_connection_are_hop_by_hop() {
         (b"x-three", false),
         (b"", false),
     ] {
-        let lines = head.lines_with(FieldName::Connection);
+        let lines = head.lines_with(HeaderName::Connection);
         assert_eq!(fields::connection_lists(lines, name, text), listed);
     }
 }
@@ -394,17 +394,17 @@ fn the_header_lines_of_a_head_are_bounded() {
         head.parse(head_of(100).as_bytes(), &limits),
         Ok(Parsed::Complete)
     );
-    assert_eq!(head.fields.len(), 100);
+    assert_eq!(head.headers.len(), 100);
     let too_many = head.parse(head_of(101).as_bytes(), &limits);
-    assert_eq!(too_many, Err(HeadError::TooManyFields));
+    assert_eq!(too_many, Err(HeadError::TooManyHeaders));
     let limits = Limits {
         header_count: usize::MAX,
         ..limits
     };
-    let most = head_of(fields::FIELD_COUNT_MAX);
+    let most = head_of(fields::HEADER_COUNT_MAX);
     assert_eq!(head.parse(most.as_bytes(), &limits), Ok(Parsed::Complete));
-    let too_many = head.parse(head_of(fields::FIELD_COUNT_MAX + 1).as_bytes(), &limits);
-    assert_eq!(too_many, Err(HeadError::TooManyFields));
+    let too_many = head.parse(head_of(fields::HEADER_COUNT_MAX + 1).as_bytes(), &limits);
+    assert_eq!(too_many, Err(HeadError::TooManyHeaders));
 }
 
 #[test]
@@ -413,17 +413,17 @@ fn a_head_is_refilled_without_allocating() {
     let mut head = RequestHead::default();
     let text = b"\nPUT /a HTTP/1.0\nA: b\nC: d\n\n";
     assert_eq!(head.parse(text, &limits), Ok(Parsed::Complete));
-    let list = head.fields.as_ptr();
+    let list = head.headers.as_ptr();
     assert_eq!(
         head.parse(b"GET / HTTP/1.1\r\nA: b\r\n", &limits),
         Ok(Parsed::Partial)
     );
-    assert!(head.fields.is_empty());
+    assert!(head.headers.is_empty());
     assert_eq!(
         head.parse(b"GET / HTTP/1.1\r\nE: f\r\n\r\n", &limits),
         Ok(Parsed::Complete)
     );
-    assert_eq!((head.fields.len(), head.fields.as_ptr()), (1, list));
+    assert_eq!((head.headers.len(), head.headers.as_ptr()), (1, list));
     assert_eq!((head.method, head.version), (Method::Get, Version::Http11));
     assert!(!head.bare_lf);
 }
@@ -459,14 +459,14 @@ proptest! {
         let head = parse(text.as_bytes()).unwrap();
 
         let mut end = head.version_span.end + 2;
-        for (field, ((name, _, value, _), line)) in head.fields.iter().zip(lines.iter().zip(&line_texts)) {
-            prop_assert_eq!(field.line.start, end);
-            prop_assert_eq!(at(field.line, text.as_bytes()), line);
-            prop_assert_eq!(at(field.name_span, text.as_bytes()), format!("X{name}"));
-            prop_assert_eq!(at(field.value, text.as_bytes()), value);
-            end = field.line.end;
+        for (header, ((name, _, value, _), line)) in head.headers.iter().zip(lines.iter().zip(&line_texts)) {
+            prop_assert_eq!(header.line.start, end);
+            prop_assert_eq!(at(header.line, text.as_bytes()), line);
+            prop_assert_eq!(at(header.name_span, text.as_bytes()), format!("X{name}"));
+            prop_assert_eq!(at(header.value, text.as_bytes()), value);
+            end = header.line.end;
         }
-        prop_assert_eq!(head.fields.len(), lines.len());
+        prop_assert_eq!(head.headers.len(), lines.len());
         prop_assert_eq!(head.len, end + 2);
         prop_assert_eq!(head.bare_lf, lines.iter().any(|(.., after)| !after.ends_with("\r\n")));
     }
@@ -486,9 +486,9 @@ proptest! {
         prop_assert_eq!(head.parse(text.as_bytes(), &Limits::default()).is_err(), has_two_hosts);
         for name in ["Host", "TE", "Retry-After", "Expect", "Connection", "X-Other", "Trailer"] {
             let expected: Vec<_> = names.iter().filter(|known| known.eq_ignore_ascii_case(name)).collect();
-            let field = FieldName::of(name.as_bytes());
-            let values: Vec<_> = head.values(field, text.as_bytes()).collect();
-            prop_assert_eq!(head.has(field), !expected.is_empty());
+            let header = HeaderName::parse(name.as_bytes());
+            let values: Vec<_> = head.values(header, text.as_bytes()).collect();
+            prop_assert_eq!(head.has(header), !expected.is_empty());
             prop_assert_eq!(values, expected.iter().map(|name| name.as_bytes()).collect::<Vec<_>>());
         }
     }
@@ -506,10 +506,10 @@ proptest! {
         let mut head = RequestHead::default();
         if head.parse(&text, &Limits::default()) == Ok(Parsed::Complete) {
             prop_assert!(head.len <= text.len());
-            for field in &head.fields {
-                prop_assert!(field.name_span.end < field.value.start + 1);
-                prop_assert!(field.value.end < field.line.end);
-                prop_assert!(field.line.end < head.len);
+            for header in &head.headers {
+                prop_assert!(header.name_span.end < header.value.start + 1);
+                prop_assert!(header.value.end < header.line.end);
+                prop_assert!(header.line.end < head.len);
             }
         }
     }

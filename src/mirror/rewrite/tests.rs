@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::http::head::Parsed;
 use crate::limits::Limits;
 use crate::mirror::routes::Routes;
-use crate::sentry::auth::AuthField;
+use crate::sentry::auth::AuthHeader;
 use crate::sentry::{endpoint, envelope};
 
 const IN_KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -43,11 +43,11 @@ fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
     let mut body_edits = Vec::new();
     let target = endpoint::parse_target(request, head.target, &mut head_edits);
     let fields: Vec<_> = head
-        .fields
+        .headers
         .iter()
         .filter_map(|field| match field.name {
-            FieldName::XSentryAuth => Some((AuthField::XSentryAuth, field.value)),
-            FieldName::Authorization => Some((AuthField::Authorization, field.value)),
+            HeaderName::XSentryAuth => Some((AuthHeader::XSentryAuth, field.value)),
+            HeaderName::Authorization => Some((AuthHeader::Authorization, field.value)),
             _ => None,
         })
         .collect();

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::AuthField::{Authorization, XSentryAuth};
+use super::AuthHeader::{Authorization, XSentryAuth};
 use super::*;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -11,7 +11,7 @@ type Found = Result<Option<(Source, String)>, AuthError>;
 #[derive(Default)]
 struct Request {
     head: Vec<u8>,
-    fields: Vec<(AuthField, Span)>,
+    headers: Vec<(AuthHeader, Span)>,
     query: Option<Span>,
     path_key: Option<Span>,
 }
@@ -24,9 +24,9 @@ impl Request {
         Span::new(start, self.head.len())
     }
 
-    fn field(mut self, field: AuthField, value: impl AsRef<[u8]>) -> Request {
+    fn header(mut self, header: AuthHeader, value: impl AsRef<[u8]>) -> Request {
         let span = self.append(value);
-        self.fields.push((field, span));
+        self.headers.push((header, span));
         self
     }
 
@@ -42,8 +42,8 @@ impl Request {
 
     fn find(&self) -> (Found, Vec<Edit>) {
         let mut edits = Vec::new();
-        let fields = self.fields.iter().copied();
-        let found = find(&self.head, fields, self.query, self.path_key, &mut edits);
+        let headers = self.headers.iter().copied();
+        let found = find(&self.head, headers, self.query, self.path_key, &mut edits);
         let found = found.map(|found| {
             found.map(|found| {
                 let key = String::from_utf8_lossy(found.bytes(&self.head)).into_owned();
@@ -94,7 +94,7 @@ fn with_key(text: &str) -> String {
 }
 
 fn x_sentry_auth(value: &str) -> Request {
-    Request::default().field(XSentryAuth, with_key(value))
+    Request::default().header(XSentryAuth, with_key(value))
 }
 
 #[test]
@@ -141,11 +141,11 @@ fn headers_of_sdks_and_what_becomes_of_them() {
             "Sentry sentry_key=OUT.no-cache, sentry_version=7.1",
         ),
     ] {
-        for (field, source) in [
+        for (header, source) in [
             (XSentryAuth, Source::XSentryAuth),
             (Authorization, Source::Authorization),
         ] {
-            let request = Request::default().field(field, with_key(value));
+            let request = Request::default().header(header, with_key(value));
             assert_eq!(request.find().0, Ok(Some((source, KEY.into()))), "{value}");
             assert_eq!(request.rewritten(None), format!("\n{without_secret}"));
             assert_eq!(request.rewritten(Some("NEW")), format!("\n{with_secret}"));
@@ -167,7 +167,7 @@ fn auth_values_that_count_as_absent() {
     ] {
         assert_eq!(x_sentry_auth(value).find().0, Ok(None), "{value}");
     }
-    let bearer = Request::default().field(Authorization, "Bearer abc");
+    let bearer = Request::default().header(Authorization, "Bearer abc");
     assert_eq!(bearer.find(), (Ok(None), vec![]));
     assert_eq!(Request::default().find(), (Ok(None), vec![]));
 }
@@ -231,7 +231,7 @@ fn there_is_no_quoting() {
 #[test]
 fn the_first_line_counts_and_all_are_rewritten() {
     let request = x_sentry_auth("Sentry sentry_key=KEY")
-        .field(XSentryAuth, "Sentry sentry_secret=in, sentry_key=second");
+        .header(XSentryAuth, "Sentry sentry_secret=in, sentry_key=second");
     assert_eq!(
         request.find().0,
         Ok(Some((Source::XSentryAuth, KEY.into())))
@@ -242,13 +242,13 @@ fn the_first_line_counts_and_all_are_rewritten() {
     );
 
     let request = x_sentry_auth("Sentry sentry_key=KEY")
-        .field(XSentryAuth, "Sentry sentry_version=x,sentry_key=second");
+        .header(XSentryAuth, "Sentry sentry_version=x,sentry_key=second");
     assert_eq!(
         request.rewritten(None),
         "\nSentry sentry_key=OUT\nSentry sentry_version=x,sentry_key=OUT"
     );
 
-    let request = x_sentry_auth("").field(XSentryAuth, "Sentry sentry_key=second");
+    let request = x_sentry_auth("").header(XSentryAuth, "Sentry sentry_key=second");
     assert_eq!(request.find().0, Ok(None));
 }
 
@@ -285,7 +285,7 @@ fn a_line_that_counts_as_absent_leaks_nothing_and_stays_absent() {
             "{value}"
         );
     }
-    // The field is not Sentry's alone.
+    // The header is not Sentry's alone.
     for (value, rewritten) in [
         ("Bearer é", "Bearer é"),
         ("Bearer KEY", "Bearer KEY"),
@@ -294,7 +294,9 @@ fn a_line_that_counts_as_absent_leaks_nothing_and_stays_absent() {
         ("Sentry,sentry_secre%74=in", ""),
         ("", ""),
     ] {
-        let request = Request::default().field(Authorization, value).path_key(KEY);
+        let request = Request::default()
+            .header(Authorization, value)
+            .path_key(KEY);
         let expected = format!("\n{rewritten}\nOUT");
         assert_eq!(request.rewritten(None), expected, "{value}");
     }
@@ -353,7 +355,7 @@ fn a_line_after_the_first_leaks_nothing() {
         ("Sentry sentry_version=7 sentry_key=in", ""),
         ("sentry_key=in", ""),
     ] {
-        let request = x_sentry_auth("Sentry sentry_key=KEY").field(XSentryAuth, value);
+        let request = x_sentry_auth("Sentry sentry_key=KEY").header(XSentryAuth, value);
         let expected = format!("\nSentry sentry_key=OUT\n{rewritten}");
         assert_eq!(request.rewritten(None), expected, "{value}");
     }
@@ -444,7 +446,7 @@ fn basic_credentials() {
         ("", false, None),
     ] {
         let value = format!("bASIC {}", STANDARD.encode(with_key(user_info)));
-        let request = Request::default().field(Authorization, &value);
+        let request = Request::default().header(Authorization, &value);
         let (found, edits) = request.find();
         assert_eq!(found, Ok(key.map(|key| (Source::Basic, key.into()))));
         let replacement = Replacement::BasicCredentials { with_secret };
@@ -460,7 +462,7 @@ fn basic_credentials() {
         "Basic S0VZOg",
         "Basic /zo=",
     ] {
-        let request = Request::default().field(Authorization, value);
+        let request = Request::default().header(Authorization, value);
         assert_eq!(request.find(), (Ok(None), vec![]), "{value}");
     }
     let request = x_sentry_auth("Basic S0VZOg==");
@@ -484,15 +486,15 @@ fn path_keys() {
 #[test]
 fn more_than_one_source_is_refused() {
     let sources: [fn(Request) -> Request; 5] = [
-        |request| request.field(XSentryAuth, "Sentry sentry_key=a"),
-        |request| request.field(Authorization, "Sentry sentry_key=a"),
-        |request| request.field(Authorization, "Basic YTo="),
+        |request| request.header(XSentryAuth, "Sentry sentry_key=a"),
+        |request| request.header(Authorization, "Sentry sentry_key=a"),
+        |request| request.header(Authorization, "Basic YTo="),
         |request| request.query("sentry_key=a"),
         |request| request.path_key("a"),
     ];
     for (i, first) in sources.iter().enumerate() {
         for (j, second) in sources.iter().enumerate() {
-            // Two lines of one field are one source, and so are two queries.
+            // Two lines of one header are one source, and so are two queries.
             if i == j || (i, j) == (1, 2) || (i, j) == (2, 1) {
                 continue;
             }
@@ -623,8 +625,8 @@ proptest! {
         let mut request = Request::default();
         for (x_sentry_auth, mut value) in lines {
             value.splice(0..0, b"sentry sentry_key=".iter().copied());
-            let field = if x_sentry_auth { XSentryAuth } else { Authorization };
-            request = request.field(field, value);
+            let header = if x_sentry_auth { XSentryAuth } else { Authorization };
+            request = request.header(header, value);
         }
         request = request.query(&String::from_utf8_lossy(&tail));
         request.rewritten(None);
