@@ -7,7 +7,7 @@
 //! - `answers`: the whole reply table, for both policies.
 //! - `limited`: what an outbound is not sent while it is rate limited.
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
-//! - `bounds`: bounds that no answer tells of.
+//! - `limits`: bounds that no answer tells of.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
 //! - `unasked`: upstreams that send more than they were asked for.
 //! - `early`: what upstreams say before they have the whole request.
@@ -53,7 +53,7 @@
 mod access_log;
 mod admin;
 mod answers;
-mod bounds;
+mod limits;
 mod causes;
 mod changes;
 mod chaos;
