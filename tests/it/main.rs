@@ -33,7 +33,7 @@
 //! - `health`: the sub-command that asks a running mirror.
 //! - `deploy`: what deploys it says what it should.
 //! - `metrics`: every counter moves when it should, and by how much.
-//! - `counted`: connections to upstreams and items, counted.
+//! - `connection_metrics`: connections to upstreams and items, counted.
 //! - `admin`: the pages for operators, and that they can be left running.
 //! - `statsd`: what a statsd server receives.
 //! - `access_log`: one line for each request.
@@ -58,7 +58,7 @@ mod causes;
 mod changes;
 mod chaos;
 mod command_line;
-mod counted;
+mod connection_metrics;
 mod departures;
 mod deploy;
 mod deployed;
