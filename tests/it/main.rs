@@ -16,7 +16,7 @@
 //! - `paused`: a process that is stopped and goes on.
 //! - `shares`: who may take how much of the memory budget.
 //! - `shortage`: no file descriptors left.
-//! - `departures`: clients that vanish, and a mirror that stops under load.
+//! - `client_disconnects`: clients that vanish, and a mirror that stops under load.
 //! - `tls`: private certificate authorities.
 //! - `tickets`: servers that send messages of TLS without end.
 //! - `load`: many requests, many connections, many workers.
@@ -59,7 +59,7 @@ mod changes;
 mod chaos;
 mod command_line;
 mod connection_metrics;
-mod departures;
+mod client_disconnects;
 mod deploy;
 mod deployed;
 mod dialog;
