@@ -38,7 +38,7 @@
 //! - `statsd`: what a statsd server receives.
 //! - `access_log`: one line for each request.
 //! - `report`: the mirror's own errors, reported.
-//! - `deployed`: the dashboard and the alerts.
+//! - `dashboards`: the dashboard and the alerts.
 //! - `tidy`: the layers, no circles of imports, and crates with known advisories.
 
 #![allow(
@@ -61,7 +61,7 @@ mod command_line;
 mod connection_metrics;
 mod client_disconnects;
 mod deploy;
-mod deployed;
+mod dashboards;
 mod dialog;
 mod early;
 mod endpoints;
