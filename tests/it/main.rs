@@ -23,7 +23,7 @@
 //! - `loops`: a mirror that would feed itself.
 //! - `endpoints`: every endpoint, method and place of the key.
 //! - `selection`: categories, shares, copies and forms of an outbound.
-//! - `laborious`: small requests that are a lot of work for outbounds with options.
+//! - `cpu_exhaustion`: small requests that are a lot of work for outbounds with options.
 //! - `dialog`: the crash-report dialog.
 //! - `minidump`: the largest request that has to pass.
 //! - `command_line`: configurations good and bad, exit codes, signals.
@@ -67,7 +67,7 @@ mod early;
 mod endpoints;
 mod handover;
 mod health;
-mod laborious;
+mod cpu_exhaustion;
 mod limited;
 mod load;
 mod loops;
