@@ -15,7 +15,7 @@
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
 //! - `paused`: a process that is stopped and goes on.
 //! - `shares`: who may take how much of the memory budget.
-//! - `shortage`: no file descriptors left.
+//! - `fd_exhaustion`: no file descriptors left.
 //! - `client_disconnects`: clients that vanish, and a mirror that stops under load.
 //! - `tls`: private certificate authorities.
 //! - `tickets`: servers that send messages of TLS without end.
@@ -82,7 +82,7 @@ mod report;
 mod requests;
 mod selection;
 mod shares;
-mod shortage;
+mod fd_exhaustion;
 mod signals;
 mod statsd;
 mod support;
