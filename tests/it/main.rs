@@ -9,7 +9,7 @@
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
 //! - `limits`: bounds that no answer tells of.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
-//! - `unasked`: upstreams that send more than they were asked for.
+//! - `unsolicited_responses`: upstreams that send more than they were asked for.
 //! - `early`: what upstreams say before they have the whole request.
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
@@ -89,6 +89,6 @@ mod support;
 mod tickets;
 mod tidy;
 mod tls;
-mod unasked;
+mod unsolicited_responses;
 mod upstreams;
 mod words;
