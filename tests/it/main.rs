@@ -13,7 +13,7 @@
 //! - `early`: what upstreams say before they have the whole request.
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
-//! - `paused`: a process that is stopped and goes on.
+//! - `process_pause`: a process that is stopped and goes on.
 //! - `shares`: who may take how much of the memory budget.
 //! - `fd_exhaustion`: no file descriptors left.
 //! - `client_disconnects`: clients that vanish, and a mirror that stops under load.
@@ -76,7 +76,7 @@ mod metrics;
 mod minidump;
 mod mirroring;
 mod parser;
-mod paused;
+mod process_pause;
 mod replies;
 mod report;
 mod requests;
