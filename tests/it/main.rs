@@ -18,7 +18,7 @@
 //! - `fd_exhaustion`: no file descriptors left.
 //! - `client_disconnects`: clients that vanish, and a mirror that stops under load.
 //! - `tls`: private certificate authorities.
-//! - `tickets`: servers that send messages of TLS without end.
+//! - `tls_flood`: servers that send messages of TLS without end.
 //! - `load`: many requests, many connections, many workers.
 //! - `loops`: a mirror that would feed itself.
 //! - `endpoints`: every endpoint, method and place of the key.
@@ -86,7 +86,7 @@ mod fd_exhaustion;
 mod signals;
 mod statsd;
 mod support;
-mod tickets;
+mod tls_flood;
 mod tidy;
 mod tls;
 mod unsolicited_responses;
