@@ -4,7 +4,7 @@
 //!
 //! - `mirroring`: a request arrives, rewritten and whole, at every outbound.
 //! - `replies`: what the SDK is told, and when.
-//! - `answers`: the whole reply table, for both policies.
+//! - `reply_table`: the whole reply table, for both policies.
 //! - `limited`: what an outbound is not sent while it is rate limited.
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
 //! - `limits`: bounds that no answer tells of.
@@ -52,7 +52,7 @@
 
 mod access_log;
 mod admin;
-mod answers;
+mod reply_table;
 mod limits;
 mod causes;
 mod changes;
