@@ -55,7 +55,7 @@ mod admin;
 mod reply_table;
 mod limits;
 mod causes;
-mod changes;
+mod state_log;
 mod chaos;
 mod command_line;
 mod connection_metrics;
