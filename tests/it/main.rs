@@ -10,7 +10,7 @@
 //! - `limits`: bounds that no answer tells of.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
 //! - `unsolicited_responses`: upstreams that send more than they were asked for.
-//! - `early`: what upstreams say before they have the whole request.
+//! - `early_responses`: what upstreams say before they have the whole request.
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
 //! - `process_pause`: a process that is stopped and goes on.
@@ -63,7 +63,7 @@ mod client_disconnects;
 mod deploy;
 mod dashboards;
 mod dialog;
-mod early;
+mod early_responses;
 mod endpoints;
 mod handover;
 mod health;
