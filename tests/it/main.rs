@@ -5,7 +5,7 @@
 //! - `mirroring`: a request arrives, rewritten and whole, at every outbound.
 //! - `replies`: what the SDK is told, and when.
 //! - `reply_table`: the whole reply table, for both policies.
-//! - `limited`: what an outbound is not sent while it is rate limited.
+//! - `rate_limits`: what an outbound is not sent while it is rate limited.
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
 //! - `limits`: bounds that no answer tells of.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
@@ -68,7 +68,7 @@ mod endpoints;
 mod handover;
 mod health;
 mod cpu_exhaustion;
-mod limited;
+mod rate_limits;
 mod load;
 mod loops;
 mod memory;
