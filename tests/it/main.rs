@@ -91,4 +91,4 @@ mod tidy;
 mod tls;
 mod unsolicited_responses;
 mod upstreams;
-mod words;
+mod log_injection;
