@@ -14,7 +14,7 @@
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
 //! - `process_pause`: a process that is stopped and goes on.
-//! - `shares`: who may take how much of the memory budget.
+//! - `memory_fairness`: who may take how much of the memory budget.
 //! - `fd_exhaustion`: no file descriptors left.
 //! - `client_disconnects`: clients that vanish, and a mirror that stops under load.
 //! - `tls`: private certificate authorities.
@@ -81,7 +81,7 @@ mod replies;
 mod report;
 mod requests;
 mod selection;
-mod shares;
+mod memory_fairness;
 mod fd_exhaustion;
 mod signals;
 mod statsd;
