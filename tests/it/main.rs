@@ -27,7 +27,7 @@
 //! - `dialog`: the crash-report dialog.
 //! - `minidump`: the largest request that has to pass.
 //! - `command_line`: configurations good and bad, exit codes, signals.
-//! - `causes`: errors of the system, with the cause that holds.
+//! - `os_errors`: errors of the system, with the cause that holds.
 //! - `signals`: signals while the mirror reads, resolves, starts.
 //! - `handover`: one process follows on another without losing a request.
 //! - `health`: the sub-command that asks a running mirror.
@@ -54,7 +54,7 @@ mod access_log;
 mod admin;
 mod reply_table;
 mod limits;
-mod causes;
+mod os_errors;
 mod state_log;
 mod chaos;
 mod command_line;
