@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 mod examples;
-mod forms;
+mod transforms;
 mod ids;
 mod otlp;
 mod sdks;
