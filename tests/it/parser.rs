@@ -18,7 +18,7 @@ mod lines;
 mod octets;
 mod responses;
 mod sink;
-mod smuggled;
+mod smuggling;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
