@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::support::stated::*;
+use crate::support::documented_limits::*;
 use crate::support::{IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config};
 
 /// The limits of this test.

@@ -10,7 +10,7 @@ pub(crate) mod ledger;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod reloadable;
-pub(crate) mod stated;
+pub(crate) mod documented_limits;
 pub(crate) mod tls;
 pub(crate) mod upstream;
 
