@@ -5,7 +5,7 @@
 //! [`PATIENCE`].
 
 pub(crate) mod client;
-pub(crate) mod gauges;
+pub(crate) mod proc;
 pub(crate) mod ledger;
 pub(crate) mod metrics;
 pub(crate) mod process;
@@ -17,7 +17,7 @@ pub(crate) mod upstream;
 use std::time::Duration;
 
 pub(crate) use client::{Client, Response};
-pub(crate) use gauges::wait_until;
+pub(crate) use proc::wait_until;
 pub(crate) use metrics::Metrics;
 pub(crate) use process::Process;
 pub(crate) use reloadable::Reloadable;
