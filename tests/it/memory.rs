@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConnection;
 
-use crate::support::metrics::Metrics;
 use crate::support::documented_limits::*;
+use crate::support::metrics::Metrics;
 use crate::support::tls::Authority;
 use crate::support::{
     Action, Client, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope,

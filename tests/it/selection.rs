@@ -14,11 +14,11 @@ use crate::support::{
 };
 
 mod examples;
-mod transforms;
 mod ids;
 mod otlp;
-mod sdks;
 mod sampling;
+mod sdks;
+mod transforms;
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 const TRACE: &str = "771a43a4192642f0b136d5159a501700";

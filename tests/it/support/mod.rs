@@ -5,20 +5,20 @@
 //! [`PATIENCE`].
 
 pub(crate) mod client;
-pub(crate) mod proc;
+pub(crate) mod documented_limits;
 pub(crate) mod ledger;
 pub(crate) mod metrics;
+pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod reloadable;
-pub(crate) mod documented_limits;
 pub(crate) mod tls;
 pub(crate) mod upstream;
 
 use std::time::Duration;
 
 pub(crate) use client::{Client, Response};
-pub(crate) use proc::wait_until;
 pub(crate) use metrics::Metrics;
+pub(crate) use proc::wait_until;
 pub(crate) use process::Process;
 pub(crate) use reloadable::Reloadable;
 pub(crate) use upstream::{Action, Upstream};
