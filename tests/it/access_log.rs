@@ -72,7 +72,7 @@ fn next_json(lines: &Receiver<String>) -> Value {
 }
 
 #[test]
-fn a_line_comes_when_the_last_delivery_has_ended() {
+fn a_line_is_written_when_the_last_delivery_has_ended() {
     let late = Upstream::start(|_, _| Action::Late(Duration::from_millis(300), 500, "{}"));
     let a = Upstream::ok();
     let outbounds = [a.dsn(KEY_A, 11), late.dsn(KEY_B, 22)];
@@ -134,7 +134,7 @@ fn lines_can_be_text() {
 }
 
 #[test]
-fn it_is_off_unless_asked_for() {
+fn the_access_log_is_off_by_default() {
     let a = Upstream::ok();
     let (mirror, lines) = start(&[a.dsn(KEY_A, 11)], "");
     assert_eq!(
@@ -153,7 +153,7 @@ fn it_is_off_unless_asked_for() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_holds_nothing_up_and_what_is_lost_is_counted() {
+fn a_full_pipe_delays_no_request_and_dropped_lines_are_counted() {
     // More than the queue and the pipe take.
     const REQUESTS: usize = 132_000;
     let a = Upstream::ok();
@@ -184,7 +184,7 @@ fn a_pipe_that_nobody_reads_holds_nothing_up_and_what_is_lost_is_counted() {
 }
 
 #[test]
-fn a_client_of_ipv4_has_its_ipv4_address_on_a_port_for_both_families() {
+fn an_ipv4_client_of_a_dual_stack_port_is_logged_with_its_ipv4_address() {
     if std::net::TcpListener::bind("[::]:0").is_err() {
         eprintln!("SKIPPED: this machine has no IPv6");
         return;
@@ -222,7 +222,7 @@ fn a_client_of_ipv4_has_its_ipv4_address_on_a_port_for_both_families() {
 }
 
 #[test]
-fn what_waits_for_a_reader_is_bounded_in_bytes() {
+fn the_queue_of_lines_is_bounded_in_bytes() {
     // A line holds the name of its route, which may be long.
     const NAME_BYTES: usize = 8 * KIB;
     const REQUESTS: usize = 16_000;
@@ -264,7 +264,7 @@ fn what_waits_for_a_reader_is_bounded_in_bytes() {
 }
 
 #[test]
-fn lines_that_cannot_be_written_are_counted_and_told_once() {
+fn lines_that_cannot_be_written_are_counted_and_logged_once() {
     let a = Upstream::ok();
     let text = config(
         &[a.dsn(KEY_A, 11)],

@@ -19,7 +19,7 @@ fn good() -> Vec<u8> {
 }
 
 #[test]
-fn every_page_is_what_it_says() {
+fn every_page_has_its_content_type() {
     let upstream = Upstream::ok();
     let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
     for (path, content_type, begin) in [
@@ -73,7 +73,7 @@ fn every_page_is_what_it_says() {
 }
 
 #[test]
-fn the_status_tells_of_each_outbound_and_of_its_trouble() {
+fn the_status_shows_each_outbound_and_its_last_error() {
     let (a, b) = (
         Upstream::ok(),
         Upstream::start(|_, _| Action::Answer(403, r#"{"detail":"ProjectId"}"#)),
@@ -121,7 +121,7 @@ fn no_page_shows_a_key() {
 }
 
 #[test]
-fn while_draining_it_is_not_ready_but_can_be_seen() {
+fn a_draining_mirror_is_not_ready_but_serves_its_pages() {
     let upstream = Upstream::start(|_, _| Action::Late(Duration::from_secs(2), 200, "{}"));
     let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
     assert_eq!(mirror.page("/ready").status, 200);
@@ -146,7 +146,7 @@ fn while_draining_it_is_not_ready_but_can_be_seen() {
 }
 
 #[test]
-fn a_port_in_use_is_told_with_what_to_do() {
+fn an_admin_port_in_use_is_an_error_with_a_hint() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let dsn = format!("http://{KEY_A}@127.0.0.1:9/1");
@@ -159,7 +159,7 @@ fn a_port_in_use_is_told_with_what_to_do() {
 }
 
 #[test]
-fn more_silent_clients_than_there_are_places_keep_no_probe_waiting() {
+fn more_silent_clients_than_slots_do_not_delay_health_checks() {
     let upstream = Upstream::ok();
     let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
     let mut silent = Vec::new();
@@ -185,7 +185,7 @@ fn more_silent_clients_than_there_are_places_keep_no_probe_waiting() {
 }
 
 #[test]
-fn a_page_of_somebody_else_cannot_read_it_under_a_name_of_its_own() {
+fn dns_rebinding_cannot_read_the_pages() {
     let upstream = Upstream::ok();
     let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
     let ask = |fields: &str| {
@@ -199,7 +199,7 @@ fn a_page_of_somebody_else_cannot_read_it_under_a_name_of_its_own() {
 }
 
 #[test]
-fn the_configuration_in_force_is_told_after_a_reload() {
+fn the_config_page_shows_the_configuration_in_force_after_a_reload() {
     let upstream = Upstream::ok();
     let text = |extra: &str| config(&[upstream.dsn(KEY_A, 11)], extra);
     let path = file(
@@ -227,7 +227,7 @@ fn the_configuration_in_force_is_told_after_a_reload() {
 }
 
 #[test]
-fn a_breaker_of_one_worker_is_told_as_such_and_is_due_once_its_pause_is_over() {
+fn a_breaker_open_on_one_worker_is_shown_and_becomes_due_after_its_pause() {
     let dsn = {
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{KEY_A}@{}/11", nobody.local_addr().unwrap())
@@ -258,7 +258,7 @@ fn a_breaker_of_one_worker_is_told_as_such_and_is_due_once_its_pause_is_over() {
 }
 
 #[test]
-fn clients_that_say_nothing_keep_nobody_from_looking() {
+fn silent_clients_are_closed_and_do_not_block_the_pages() {
     let upstream = Upstream::ok();
     let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
     let address = mirror.admin_address();

@@ -35,7 +35,7 @@ fn duration() -> Duration {
 }
 
 #[test]
-fn the_healthy_get_everything_once_and_nothing_is_left_behind() {
+fn healthy_outbounds_get_every_event_once_and_nothing_leaks() {
     for driver in ["auto", "epoll"] {
         survive(driver);
     }

@@ -63,7 +63,7 @@ fn chunked_request() -> Vec<u8> {
 }
 
 #[test]
-fn whoever_goes_before_the_end_of_the_request_sends_nothing() {
+fn a_disconnect_before_the_end_of_the_request_delivers_nothing() {
     let upstream = Upstream::ok();
     let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], "workers: 1"));
     let descriptors = mirror.descriptors();
@@ -89,7 +89,7 @@ fn whoever_goes_before_the_end_of_the_request_sends_nothing() {
 }
 
 #[test]
-fn whoever_goes_behind_the_end_of_the_request_has_sent_it() {
+fn a_disconnect_after_the_whole_request_still_delivers_it() {
     // So slow that every client is gone when it answers.
     let slow = || Upstream::start(|_, _| Action::Late(Duration::from_millis(200), 200, "{}"));
     let (a, b) = (slow(), slow());
@@ -134,7 +134,7 @@ fn whoever_goes_behind_the_end_of_the_request_has_sent_it() {
 }
 
 #[test]
-fn a_mirror_that_stops_under_load_keeps_what_it_promised_and_did_nothing_else() {
+fn a_shutdown_under_load_delivers_exactly_the_acknowledged_requests() {
     for driver in ["auto", "epoll", "auto"] {
         let (a, b) = (Sink::start(), Sink::start());
         let dsn = |key, sink: &Sink| format!("http://{key}@{}/1", sink.address);

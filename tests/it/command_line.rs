@@ -20,7 +20,7 @@ keys:
 ";
 
 #[test]
-fn a_bad_configuration_is_told_with_its_place_and_what_would_be_right() {
+fn a_configuration_error_has_its_position_and_a_suggestion() {
     #[rustfmt::skip]
     let cases: [(String, &[&str]); 8] = [
         (GOOD.replace("port: 0", "prot: 0"), &["config.yml:1:1", "prot: unknown key", "did you mean port?"]),
@@ -57,7 +57,7 @@ fn keys(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn a_missing_file_is_named_in_the_error() {
     let ended = run(&["-c", "does/not/exist.yml"]);
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("does/not/exist.yml"), "{ended:?}");
@@ -137,7 +137,7 @@ fn strict_makes_warnings_errors() {
 }
 
 #[test]
-fn check_reads_the_ca_file_whether_or_not_an_outbound_needs_it() {
+fn check_always_reads_the_ca_file() {
     let pem = file("ca.pem", "nothing\n");
     for (path, told) in [
         (pem.to_str().unwrap(), "holds no certificate"),
@@ -152,7 +152,7 @@ fn check_reads_the_ca_file_whether_or_not_an_outbound_needs_it() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_standard_output_is_not_a_failure() {
     let routes: String = (0..2_000)
         .map(|n| format!("  - inbound: http://{n:032x}@m/1\n    outbound: [http://{KEY_A}@h/2]\n"))
         .collect();
@@ -171,7 +171,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[test]
-fn a_file_is_meant_where_it_stands_without_its_option() {
+fn a_path_without_its_option_gets_a_hint() {
     for arguments in [&["config.yml"][..], &["--check", "config.yml"]] {
         let ended = run(arguments);
         assert_eq!(ended.code, Some(2), "{ended:?}");
@@ -239,7 +239,7 @@ fn the_example_configuration_is_accepted() {
 }
 
 #[test]
-fn version_and_help_say_what_they_should() {
+fn version_and_help_are_printed() {
     let version = run(&["--version"]).stdout;
     let plain = format!("sentry-mirror {}", env!("CARGO_PKG_VERSION"));
     let rest = version.trim_end().strip_prefix(&plain).unwrap();
@@ -281,7 +281,7 @@ fn the_environment_overrides_the_file() {
 }
 
 #[test]
-fn log_lines_can_be_json_and_hold_no_key() {
+fn json_log_lines_hold_no_key() {
     let upstream = Upstream::ok();
     let text = config(
         &[upstream.dsn(KEY_A, 11), upstream.dsn(KEY_B, 22)],
@@ -306,7 +306,7 @@ fn log_lines_can_be_json_and_hold_no_key() {
 }
 
 #[test]
-fn asked_to_stop_it_finishes_what_is_in_flight_and_exits_with_0() {
+fn sigterm_finishes_deliveries_in_flight_and_exits_with_0() {
     for signal in ["TERM", "INT", "QUIT"] {
         let slow = || {
             Upstream::start(|_, _| {
@@ -336,7 +336,7 @@ fn asked_to_stop_it_finishes_what_is_in_flight_and_exits_with_0() {
 }
 
 #[test]
-fn what_cannot_be_finished_in_time_is_given_up_and_told() {
+fn deliveries_over_the_drain_timeout_are_abandoned_and_logged() {
     let hanging = Upstream::start(|_, _| Action::Hang);
     let mirror = Process::start(&config(
         &[hanging.dsn(KEY_A, 11)],
@@ -354,7 +354,7 @@ fn what_cannot_be_finished_in_time_is_given_up_and_told() {
 }
 
 #[test]
-fn epoll_serves_as_well() {
+fn requests_are_served_on_epoll() {
     let upstream = Upstream::ok();
     let mirror = Process::start(&config(
         &[upstream.dsn(KEY_A, 11)],
@@ -407,7 +407,7 @@ fn refuses_rings_without_locked_memory() -> bool {
 }
 
 #[test]
-fn where_io_uring_is_refused_it_runs_on_epoll_and_says_why_and_what_to_do() {
+fn without_io_uring_the_mirror_runs_on_epoll_and_explains_why() {
     if !refuses_rings_without_locked_memory() {
         eprintln!(
             "SKIPPED: this kernel (before 6.14) grants rings without locked memory, or setpriv is missing"
@@ -438,7 +438,7 @@ fn where_io_uring_is_refused_it_runs_on_epoll_and_says_why_and_what_to_do() {
 const ONE_RING: u64 = 124 << 10;
 
 #[test]
-fn where_memory_is_short_for_some_rings_all_workers_run_on_epoll() {
+fn without_locked_memory_for_all_rings_every_worker_runs_on_epoll() {
     if !refuses_rings_without_locked_memory() {
         eprintln!(
             "SKIPPED: this kernel (before 6.14) grants rings without locked memory, or setpriv is missing"
@@ -474,7 +474,7 @@ fn where_memory_is_short_for_some_rings_all_workers_run_on_epoll() {
 }
 
 #[test]
-fn a_connection_that_was_accepted_is_served_even_if_the_order_to_stop_comes_first() {
+fn an_accepted_connection_is_served_although_sigterm_comes_first() {
     let upstream = Upstream::ok();
     let mirror = Process::start_with(&config(&[upstream.dsn(KEY_A, 11)], ""), |command| {
         command.arg("-v");
@@ -540,7 +540,7 @@ fn a_reload_swaps_the_routes_between_requests_and_loses_none() {
 }
 
 #[test]
-fn a_bad_file_changes_nothing_and_is_told() {
+fn a_reload_of_a_bad_file_changes_nothing_and_is_logged() {
     let a = Upstream::ok();
     let (path, mirror) = running_with_file(&config(&[a.dsn(KEY_A, 11)], ""));
     std::fs::write(&path, "keys: [nonsense]\n").unwrap();
@@ -570,7 +570,7 @@ fn a_bad_file_changes_nothing_and_is_told() {
 }
 
 #[test]
-fn a_reload_says_what_has_changed_and_which_keys_take_a_restart() {
+fn a_reload_logs_the_changes_and_the_keys_that_need_a_restart() {
     let (a, b) = (Upstream::ok(), Upstream::ok());
     let text = |extra: &str| config(&[a.dsn(KEY_A, 11)], extra);
     let mut mirror = Reloadable::start(&text(""));
@@ -602,7 +602,7 @@ fn a_reload_says_what_has_changed_and_which_keys_take_a_restart() {
 }
 
 #[test]
-fn a_reload_that_changes_nothing_says_so() {
+fn a_reload_without_changes_is_logged_as_such() {
     let upstream = Upstream::ok();
     let (path, mirror) = running_with_file(&config(&[upstream.dsn(KEY_A, 11)], ""));
     mirror.signal("HUP");
@@ -613,7 +613,7 @@ fn a_reload_that_changes_nothing_says_so() {
 }
 
 #[test]
-fn where_the_file_is_a_mount_point_of_its_own_a_reload_says_why_nothing_has_changed() {
+fn a_reload_of_a_bind_mounted_file_explains_why_nothing_changed() {
     const SCRIPT: &str = r#"mount --bind "$1" "$2" && exec "$0" -c "$2""#;
     let alone = ["--mount", "--map-root-user", "--propagation=private"];
     let can = Command::new("unshare").args(alone).arg("true").output();
@@ -643,7 +643,7 @@ fn where_the_file_is_a_mount_point_of_its_own_a_reload_says_why_nothing_has_chan
 }
 
 #[test]
-fn the_order_to_stop_is_heard_while_all_connections_are_taken() {
+fn sigterm_stops_the_mirror_at_its_connection_limit() {
     let upstream = Upstream::ok();
     let mirror = Process::start_with(
         &config(

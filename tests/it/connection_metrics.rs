@@ -15,7 +15,7 @@ fn start(outbounds: &[String]) -> Process {
 }
 
 #[test]
-fn an_idle_connection_that_the_upstream_has_closed_is_stale() {
+fn an_idle_connection_that_the_upstream_closed_is_counted_as_stale() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let dsn = format!("http://{KEY_A}@{}/11", listener.local_addr().unwrap());
     let (close, closed) = mpsc::channel();
@@ -53,7 +53,7 @@ fn an_idle_connection_that_the_upstream_has_closed_is_stale() {
 }
 
 #[test]
-fn what_a_reused_connection_has_lost_is_sent_again_and_counted() {
+fn a_retry_after_a_lost_reused_connection_is_counted() {
     let upstream = Upstream::start(|number, _| match number {
         1 => Action::Close,
         _ => Action::ok(),
@@ -73,7 +73,7 @@ fn what_a_reused_connection_has_lost_is_sent_again_and_counted() {
 }
 
 #[test]
-fn items_that_an_outbound_does_not_want_are_counted_by_reason() {
+fn dropped_items_are_counted_by_reason() {
     let upstream = Upstream::ok();
     let outbounds = [
         format!("{{dsn: {}, categories: [error]}}", upstream.dsn(KEY_A, 11)),

@@ -106,7 +106,7 @@ fn worked(id: u32) -> Duration {
 }
 
 #[test]
-fn what_is_made_of_a_small_request_is_bounded_and_lets_others_have_their_turn() {
+fn work_on_a_small_request_is_bounded_and_leaves_time_for_others() {
     let upstreams = [(); 4].map(|()| Upstream::ok());
     let [all, sampled, copied, logged] = &upstreams;
     let outbounds = [
@@ -186,7 +186,7 @@ fn what_is_made_of_a_small_request_is_bounded_and_lets_others_have_their_turn() 
 }
 
 #[test]
-fn a_body_may_not_stand_for_hundreds_of_times_its_size() {
+fn a_body_with_an_extreme_compression_ratio_is_refused() {
     let upstream = Upstream::ok();
     let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], "workers: 1\n"));
     let member = |payload: &[u8]| {
@@ -221,7 +221,7 @@ fn a_body_may_not_stand_for_hundreds_of_times_its_size() {
 }
 
 #[test]
-fn a_body_whose_first_line_names_no_route_is_refused_for_that_whatever_follows() {
+fn a_body_whose_header_names_no_route_is_refused_before_the_rest_is_decoded() {
     let upstream = Upstream::ok();
     let mirror = Process::start(&config(
         &[upstream.dsn(KEY_A, 11)],

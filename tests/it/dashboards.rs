@@ -82,7 +82,7 @@ fn metrics(expression: &str) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn dashboard_and_alerts_name_only_what_there_is() {
+fn the_dashboard_and_the_alerts_use_only_metrics_that_exist() {
     let upstream = Upstream::ok();
     // A name that has to be resolved, so that there is something to tell about that.
     let outbounds = [

@@ -29,7 +29,7 @@ fn names(rule: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_profile_is_dockers_default_and_exactly_the_calls_of_io_uring() {
+fn the_seccomp_profile_is_dockers_default_plus_io_uring() {
     let default = profile("deploy/seccomp/docker-default.json");
     let mut ours = profile("deploy/seccomp-io_uring.json");
     let all: Vec<&str> = default["syscalls"]
@@ -78,7 +78,7 @@ fn decisions(profile: &Value, architecture: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_profile_for_kubernetes_decides_as_the_one_for_docker() {
+fn the_kubernetes_profile_equals_the_docker_profile() {
     let ours = profile("deploy/seccomp-io_uring.json");
     let flat = profile("deploy/seccomp/kubernetes.json");
     for key in ["defaultAction", "defaultErrnoRet"] {
@@ -111,7 +111,7 @@ fn the_profile_for_kubernetes_decides_as_the_one_for_docker() {
 }
 
 #[test]
-fn the_same_numbers_stand_wherever_they_are_told() {
+fn documents_and_manifests_state_the_same_numbers() {
     let dockerfile = text("Dockerfile");
     let rust = env!("CARGO_PKG_RUST_VERSION");
     assert!(dockerfile.contains(&format!("RUST_IMAGE=rust:{rust}-")));
@@ -128,7 +128,7 @@ fn the_same_numbers_stand_wherever_they_are_told() {
 }
 
 #[test]
-fn whoever_starts_the_mirror_goes_on_trying_and_makes_no_configuration_up() {
+fn every_deployment_restarts_the_mirror_and_needs_a_configuration() {
     let unit = text("deploy/sentry-mirror.service");
     // A socket that is passed stays in the mode that all who have it need.
     for line in [
@@ -179,7 +179,7 @@ fn copied(instruction: &str) -> Vec<&str> {
 }
 
 #[test]
-fn what_the_image_is_built_from_is_not_ignored() {
+fn the_sources_of_the_image_are_not_ignored() {
     let ignored = text(".dockerignore");
     let instructions = instructions();
     let sources: Vec<&str> = instructions.iter().flat_map(|line| copied(line)).collect();
@@ -191,7 +191,7 @@ fn what_the_image_is_built_from_is_not_ignored() {
 }
 
 #[test]
-fn the_image_finds_its_dependencies_without_the_sources() {
+fn the_image_builds_its_dependencies_without_the_sources() {
     const BUILD: &str = "cargo build --release --locked";
     let instructions = instructions();
     let is_build = |line: &String| line.starts_with("RUN ") && line.contains(BUILD);

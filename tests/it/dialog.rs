@@ -34,7 +34,7 @@ fn script(mirror: &Process, fields: &str) -> Response {
 }
 
 #[test]
-fn the_script_posts_back_to_the_mirror_and_the_report_goes_to_all() {
+fn the_dialog_script_posts_to_the_mirror_and_the_report_goes_to_all() {
     let (a, b) = (upstream(), upstream());
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
     let response = script(
@@ -127,7 +127,7 @@ fn assert_tells_nothing(response: &Response, upstream: &Upstream, what: &str) {
 }
 
 #[test]
-fn a_url_too_long_for_the_script_is_refused_before_anybody_is_asked() {
+fn a_url_too_long_for_the_script_is_refused_without_a_delivery() {
     let a = saying(|url| answer("200 OK", "text/javascript", &sentrys_script(url)));
     let mirror = Process::start(&config(&[with_secret(&a)], ""));
     let mut client = mirror.client();
@@ -149,7 +149,7 @@ fn with_secret(upstream: &Upstream) -> String {
 }
 
 #[test]
-fn every_url_of_a_script_is_the_mirrors_and_one_that_still_names_an_outbound_is_not_passed_on() {
+fn a_dialog_script_never_names_an_outbound() {
     type Say = fn(&str) -> String;
     let rows: [(&str, u16, Say); 13] = [
         ("two URLs", 200, |url| {
@@ -232,7 +232,7 @@ fn every_url_of_a_script_is_the_mirrors_and_one_that_still_names_an_outbound_is_
 }
 
 #[test]
-fn the_answer_to_a_report_names_no_outbound() {
+fn the_reply_to_a_report_names_no_outbound() {
     let a = saying(|url| {
         answer(
             "400 Bad Request",
@@ -256,7 +256,7 @@ fn the_answer_to_a_report_names_no_outbound() {
 }
 
 #[test]
-fn what_is_the_pages_and_what_names_the_inbound_leaves_with_no_request_of_the_dialog() {
+fn dialog_requests_carry_no_data_of_the_page_and_no_inbound_key() {
     let (a, b) = (upstream(), upstream());
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
     // `KEY:pw`, with KEY the inbound's.
@@ -319,7 +319,7 @@ fn the_configured_url_comes_first() {
 }
 
 #[test]
-fn a_failing_primary_is_passed_on_and_unknown_or_missing_dsns_are_refused() {
+fn the_dialog_passes_on_a_failing_primary_and_refuses_unknown_dsns() {
     let a = Upstream::start(|_, _| Action::Answer(404, "{}"));
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], ""));
     assert_eq!(script(&mirror, "").status, 404);
@@ -345,7 +345,7 @@ fn a_failing_primary_is_passed_on_and_unknown_or_missing_dsns_are_refused() {
 }
 
 #[test]
-fn limits_on_ingest_do_not_hold_for_the_dialog_nor_its_own_for_ingest() {
+fn rate_limits_of_ingest_and_of_the_dialog_are_separate() {
     let limited = |_, request: &Received| {
         match &*request.line {
         line if line.starts_with("GET ") => Action::Raw(SCRIPT.as_bytes().to_vec()),

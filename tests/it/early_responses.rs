@@ -142,7 +142,7 @@ fn assert_arrives_whole(script: impl Fn() -> Script) {
 }
 
 #[test]
-fn interim_responses_do_not_end_the_sending_of_a_body() {
+fn interim_responses_do_not_stop_a_request_body() {
     assert_arrives_whole(|| {
         Script {
         early: vec![
@@ -156,7 +156,7 @@ fn interim_responses_do_not_end_the_sending_of_a_body() {
 }
 
 #[test]
-fn an_early_acceptance_does_not_end_the_sending_of_a_body() {
+fn an_early_success_does_not_stop_a_request_body() {
     assert_arrives_whole(|| Script {
         early: vec![b"HTTP/1.1 200 OK\r\nContent-Le", b"ngth: 2\r\n\r\n{}"],
         then: Then::Reads(b""),
@@ -164,7 +164,7 @@ fn an_early_acceptance_does_not_end_the_sending_of_a_body() {
 }
 
 #[test]
-fn an_early_acceptance_that_is_to_close_does_not_end_the_sending_of_a_body() {
+fn an_early_success_with_connection_close_does_not_stop_a_request_body() {
     assert_arrives_whole(|| Script {
         early: vec![CLOSING_OK],
         then: Then::Reads(b""),
@@ -172,7 +172,7 @@ fn an_early_acceptance_that_is_to_close_does_not_end_the_sending_of_a_body() {
 }
 
 #[test]
-fn what_was_accepted_but_not_sent_whole_is_not_delivered() {
+fn an_early_success_without_the_whole_request_is_not_a_delivery() {
     let script = || Script {
         early: vec![OK],
         then: Then::Closes,
@@ -185,7 +185,7 @@ fn what_was_accepted_but_not_sent_whole_is_not_delivered() {
 }
 
 #[test]
-fn a_refusal_behind_interim_responses_is_heard_while_the_body_is_stuck() {
+fn a_refusal_after_interim_responses_is_read_while_the_body_is_blocked() {
     let script = || Script {
         early: vec![
             b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n",

@@ -374,7 +374,7 @@ fn ask(client: &mut Client, method: &str, request: &[u8]) -> Response {
 }
 
 #[test]
-fn every_endpoint_takes_its_methods_with_the_key_in_every_place() {
+fn every_endpoint_accepts_its_methods_with_the_key_at_every_site() {
     let mut pair = Pair::start();
     let mut client = pair.mirror.client();
     let inbound = Side::inbound();
@@ -405,7 +405,7 @@ fn allows(row: &Endpoint, method: &str) -> bool {
 }
 
 #[test]
-fn other_methods_are_refused_and_options_answered_with_the_list() {
+fn other_methods_are_refused_and_options_lists_the_allowed() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     let inbound = Side::inbound();
@@ -466,7 +466,7 @@ fn an_envelope_at_any_other_path_is_a_tunnel_to_every_outbound() {
 }
 
 #[test]
-fn an_envelope_without_another_key_is_a_tunnel_even_where_something_new_might_be() {
+fn an_envelope_without_another_key_is_a_tunnel_even_at_an_unknown_api_path() {
     let mut pair = Pair::start();
     let mut client = pair.mirror.client();
     let inbound = Side::inbound();
@@ -503,7 +503,7 @@ fn an_envelope_without_another_key_is_a_tunnel_even_where_something_new_might_be
 }
 
 #[test]
-fn what_says_that_it_is_an_envelope_is_rewritten_as_one_at_endpoints_that_do_not_exist_yet() {
+fn a_declared_envelope_is_rewritten_at_an_unknown_endpoint() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     let post = |content_type: &str, body: &str| {
@@ -537,7 +537,7 @@ fn what_says_that_it_is_an_envelope_is_rewritten_as_one_at_endpoints_that_do_not
 }
 
 #[test]
-fn uploads_are_not_offered() {
+fn uploads_are_refused() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     for (method, target) in [

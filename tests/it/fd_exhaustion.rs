@@ -46,7 +46,7 @@ fn mirror(outbound: String, driver: &str) -> Process {
 const DRIVERS: [&str; 2] = ["auto", "epoll"];
 
 #[test]
-fn accepting_waits_for_descriptors_and_says_so_once() {
+fn accept_waits_for_descriptors_and_logs_it_once() {
     for driver in DRIVERS {
         let upstream = Upstream::ok();
         let mirror = mirror(upstream.dsn(KEY_A, 11), driver);
@@ -87,7 +87,7 @@ const CLIENTS: usize = 24;
 const IDLE: usize = 8;
 
 #[test]
-fn under_load_nothing_that_was_accepted_is_lost() {
+fn without_descriptors_under_load_no_accepted_connection_is_lost() {
     for driver in DRIVERS {
         let sink = Sink::start();
         let mirror = mirror(format!("http://{KEY_A}@{}/1", sink.address), driver);
@@ -141,7 +141,7 @@ fn under_load_nothing_that_was_accepted_is_lost() {
 }
 
 #[test]
-fn clients_that_are_gone_before_they_are_accepted_harm_nobody() {
+fn clients_that_leave_before_accept_do_no_harm() {
     for driver in DRIVERS {
         let upstream = Upstream::ok();
         let mirror = mirror(upstream.dsn(KEY_A, 11), driver);

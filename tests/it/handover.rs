@@ -132,7 +132,7 @@ fn processes_that_are_passed_one_socket_hand_over_without_losing_a_request() {
 /// The mode of a socket is one for all processes that have it: if accepting could wait in it, a worker
 /// on epoll that loses the race for a connection would stand still until the next one.
 #[test]
-fn accepting_never_waits_in_a_passed_socket_whatever_runs_on_it() {
+fn accept_never_blocks_on_a_passed_socket() {
     let upstream = Upstream::ok();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -156,7 +156,7 @@ fn accepting_never_waits_in_a_passed_socket_whatever_runs_on_it() {
 }
 
 #[test]
-fn connections_wait_in_a_passed_socket_while_no_process_runs() {
+fn connections_queue_in_a_passed_socket_while_no_process_runs() {
     let upstream = Upstream::ok();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -172,7 +172,7 @@ fn connections_wait_in_a_passed_socket_while_no_process_runs() {
 }
 
 #[test]
-fn a_passed_socket_that_does_not_fit_is_told() {
+fn a_passed_socket_of_the_wrong_kind_is_an_error() {
     let upstream = Upstream::ok();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let elsewhere = on_port(&upstream, ([127, 0, 0, 1], 1).into(), "");
@@ -194,7 +194,7 @@ fn a_passed_socket_that_does_not_fit_is_told() {
 }
 
 #[test]
-fn a_port_is_shared_only_if_both_agree() {
+fn a_port_is_shared_only_if_both_processes_ask_for_it() {
     for (holder, newcomer) in [(true, false), (false, true)] {
         let upstream = Upstream::ok();
         let extra = |shares: bool| format!("reuse_port: {shares}");
@@ -210,7 +210,7 @@ fn a_port_is_shared_only_if_both_agree() {
 }
 
 #[test]
-fn the_admin_port_changes_hands_when_the_old_process_has_ended() {
+fn the_new_process_takes_the_admin_port_when_the_old_one_has_ended() {
     let upstream = Upstream::ok();
     let shared = |port: u16, admin: u16| {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -229,7 +229,7 @@ fn the_admin_port_changes_hands_when_the_old_process_has_ended() {
 }
 
 #[test]
-fn what_waits_to_be_accepted_at_the_end_is_served() {
+fn connections_in_the_accept_queue_are_served_at_shutdown() {
     for driver in ["auto", "epoll"] {
         let upstream = Upstream::ok();
         let mirror = Process::start_with(
@@ -258,7 +258,7 @@ fn what_waits_to_be_accepted_at_the_end_is_served() {
 }
 
 #[test]
-fn the_service_manager_is_told_of_start_and_end() {
+fn the_service_manager_is_notified_of_start_and_stop() {
     let upstream = Upstream::ok();
     let place = file("notify", "");
     std::fs::remove_file(&place).unwrap();

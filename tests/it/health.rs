@@ -19,7 +19,7 @@ fn outcome(output: Output) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_running_mirror_is_found_by_its_configuration() {
+fn health_finds_the_running_mirror_by_its_configuration() {
     let upstream = Upstream::ok();
     let text = config(&[upstream.dsn(KEY_A, 11)], "");
     let mirror = Process::start(&text);
@@ -42,7 +42,7 @@ fn a_running_mirror_is_found_by_its_configuration() {
 }
 
 #[test]
-fn what_is_not_well_is_told_with_exit_code_1() {
+fn an_unhealthy_mirror_gives_exit_code_1_and_the_reason() {
     // Nobody listens there: only root may, and nobody does.
     let upstream = Upstream::start(|_, _| crate::support::Action::Answer(503, "{}"));
     let at = |port: u16| {
@@ -75,7 +75,7 @@ fn on_a_named_port(upstream: &Upstream) -> (Reloadable, String) {
 }
 
 #[test]
-fn a_mirror_is_well_whatever_became_of_its_file() {
+fn a_mirror_is_healthy_after_its_file_was_changed_or_removed() {
     let upstream = Upstream::ok();
     let (mirror, good) = on_a_named_port(&upstream);
     let path = mirror.path.as_path();
@@ -100,7 +100,7 @@ fn a_mirror_is_well_whatever_became_of_its_file() {
 }
 
 #[test]
-fn a_mirror_is_asked_where_it_listens_and_not_where_its_next_start_would() {
+fn health_asks_the_port_in_use_instead_of_the_port_in_the_changed_file() {
     let upstream = Upstream::ok();
     let (mirror, good) = on_a_named_port(&upstream);
     let port = mirror.process.address.port().to_string();
@@ -121,7 +121,7 @@ fn a_mirror_is_asked_where_it_listens_and_not_where_its_next_start_would() {
 }
 
 #[test]
-fn a_mirror_is_well_whatever_the_variables_of_the_asker_say() {
+fn a_mirror_is_healthy_whatever_the_environment_of_the_health_command() {
     let upstream = Upstream::ok();
     let (mirror, _) = on_a_named_port(&upstream);
     for (variable, value) in [
@@ -137,7 +137,7 @@ fn a_mirror_is_well_whatever_the_variables_of_the_asker_say() {
 }
 
 #[test]
-fn a_mirror_that_has_ended_is_not_well_whatever_became_of_its_file() {
+fn a_mirror_that_has_ended_is_unhealthy() {
     let upstream = Upstream::ok();
     let text = config(&[upstream.dsn(KEY_A, 11)], "");
     let mirror = Reloadable::start(&text);
@@ -154,7 +154,7 @@ fn a_mirror_that_has_ended_is_not_well_whatever_became_of_its_file() {
 }
 
 #[test]
-fn without_a_file_the_only_mirror_is_asked() {
+fn without_a_configuration_health_asks_the_only_mirror() {
     let upstream = Upstream::ok();
     let text = config(&[upstream.dsn(KEY_A, 11)], "");
     let path = file("elsewhere.yml", &text);

@@ -37,7 +37,7 @@ fn of(metrics: &Metrics, name: &str, reason: &str) -> f64 {
 }
 
 #[test]
-fn a_connection_that_is_idle_for_too_long_is_closed_and_counted() {
+fn an_idle_connection_is_closed_after_the_timeout_and_counted() {
     let upstream = Upstream::ok();
     let mirror = mirror(upstream.dsn(KEY_A, 11), "timeouts: {idle: 200ms}");
     let mut client = mirror.client();
@@ -51,7 +51,7 @@ fn a_connection_that_is_idle_for_too_long_is_closed_and_counted() {
 }
 
 #[test]
-fn a_reply_that_is_not_taken_in_time_ends_the_connection() {
+fn a_reply_that_the_client_does_not_read_in_time_closes_the_connection() {
     let body = "x".repeat(900_000);
     let answer = format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
@@ -76,7 +76,7 @@ fn a_reply_that_is_not_taken_in_time_ends_the_connection() {
 }
 
 #[test]
-fn more_connections_are_accepted_as_soon_as_the_limit_allows_it() {
+fn a_raised_connection_limit_takes_effect_at_once() {
     let upstream = Upstream::ok();
     let outbound = [upstream.dsn(KEY_A, 11)];
     let limited_to = |count: u32| text(&outbound, &format!("limits: {{connections: {count}}}"));
@@ -99,7 +99,7 @@ fn more_connections_are_accepted_as_soon_as_the_limit_allows_it() {
 }
 
 #[test]
-fn a_client_with_too_many_connections_loses_those_that_are_too_many() {
+fn connections_of_a_client_over_its_limit_are_closed() {
     let upstream = Upstream::ok();
     let outbound = [upstream.dsn(KEY_A, 11)];
     let limited_to = |count: &str| {
@@ -139,7 +139,7 @@ fn a_client_with_too_many_connections_loses_those_that_are_too_many() {
 }
 
 #[test]
-fn a_reload_does_not_forget_what_is_in_flight() {
+fn a_reload_keeps_the_count_of_deliveries_in_flight() {
     let slow = Upstream::start(|_, _| Action::Hang);
     let ok = Upstream::ok();
     let outbounds = [slow.dsn(KEY_A, 11), ok.dsn(KEY_B, 22)];
@@ -162,7 +162,7 @@ fn a_reload_does_not_forget_what_is_in_flight() {
 }
 
 #[test]
-fn connections_to_upstreams_are_given_up_by_age_idleness_and_number() {
+fn upstream_connections_are_closed_by_age_idle_time_and_number() {
     let upstream = Upstream::ok();
     let aged = mirror(upstream.dsn(KEY_A, 11), "pool: {max_age: 1s}");
     let mut client = aged.client();
@@ -207,7 +207,7 @@ fn connections_to_upstreams_are_given_up_by_age_idleness_and_number() {
 const FAR_AWAY: usize = 500;
 
 #[test]
-fn bursts_to_an_upstream_far_away_open_no_connection_after_the_first() {
+fn bursts_to_a_distant_upstream_reuse_the_connections_of_the_first() {
     allow_descriptors(4 * FAR_AWAY);
     // It answers none before it has all, which takes as many connections as a long way does.
     let barrier = Barrier::new(FAR_AWAY);
@@ -238,7 +238,7 @@ fn bursts_to_an_upstream_far_away_open_no_connection_after_the_first() {
 }
 
 #[test]
-fn connections_to_an_upstream_are_no_more_than_deliveries_may_be_in_flight() {
+fn an_upstream_has_at_most_as_many_connections_as_deliveries_in_flight() {
     const IN_FLIGHT: usize = 20;
     const CLIENTS: usize = 60;
     let upstream = Upstream::ok();
@@ -261,7 +261,7 @@ fn connections_to_an_upstream_are_no_more_than_deliveries_may_be_in_flight() {
 }
 
 #[test]
-fn many_connections_that_nobody_needs_any_more_are_closed_while_others_are_served() {
+fn many_idle_upstream_connections_are_closed_while_requests_are_served() {
     const COUNT: usize = 300;
     allow_descriptors(4 * FAR_AWAY);
     let barrier = Barrier::new(COUNT);
@@ -352,7 +352,7 @@ fn a_head_that_needs_too_many_edits_is_refused() {
 }
 
 #[test]
-fn a_client_that_goes_on_sending_after_a_refusal_does_not_hold_up_the_end() {
+fn a_client_that_keeps_sending_after_a_rejection_does_not_delay_shutdown() {
     let upstream = Upstream::ok();
     let mirror = mirror(upstream.dsn(KEY_A, 11), "limits: {body_bytes: 1MiB}");
     let mut client = mirror.client();

@@ -14,7 +14,7 @@ const CLIENTS: usize = 64;
 const CONNECTIONS_MAX: [usize; 2] = [CLIENTS, EVENTS / 100];
 
 #[test]
-fn twenty_thousand_events_arrive_exactly_once_at_both_over_few_connections() {
+fn twenty_thousand_events_arrive_exactly_once_over_few_connections() {
     let (a, b) = (Upstream::ok(), Upstream::ok());
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
     thread::scope(|scope| {

@@ -34,7 +34,7 @@ fn assert_harmless(text: &str, what: &str) {
 }
 
 #[test]
-fn words_of_peers_add_no_line_to_a_log_control_no_terminal_and_show_no_key() {
+fn text_of_peers_cannot_forge_log_lines_control_a_terminal_or_show_a_key() {
     for format in ["text", "json"] {
         let body = evil();
         let upstream = Upstream::start(move |_, _| {

@@ -56,7 +56,7 @@ fn an_event_sent_to_two_mirrors_that_name_each_other_is_delivered_once_by_each()
 }
 
 #[test]
-fn a_loop_of_one_mirror_ends_for_every_kind_of_request() {
+fn a_mirror_that_sends_to_itself_refuses_every_kind_of_request() {
     let a = Upstream::ok();
     let text = |outbounds: &[String]| config(outbounds, "admin: {port: 0}");
     let mut mirror = Reloadable::start(&text(&[a.dsn(KEY_A, 11)]));
@@ -111,7 +111,7 @@ fn a_loop_of_one_mirror_ends_for_every_kind_of_request() {
 }
 
 #[test]
-fn a_delivery_says_in_via_which_mirrors_it_has_been_through() {
+fn via_names_the_mirrors_that_a_delivery_has_passed() {
     let a = Upstream::ok();
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], ""));
     let mut number = 0;
@@ -142,7 +142,7 @@ fn a_delivery_says_in_via_which_mirrors_it_has_been_through() {
 }
 
 #[test]
-fn check_refuses_an_outbound_that_leads_back_and_warns_of_one_that_may() {
+fn check_refuses_a_certain_loop_and_warns_of_a_possible_one() {
     let check = |outbound: &str| {
         let path = file("config.yml", &config(&[outbound.to_owned()], ""));
         run(&["-c", path.to_str().unwrap(), "--check"])

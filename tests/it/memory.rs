@@ -106,7 +106,7 @@ fn brotli_bomb() -> Vec<u8> {
 }
 
 #[test]
-fn the_worst_case_is_what_the_readme_states() {
+fn the_worst_case_of_memory_stays_within_the_documented_bound() {
     let slow = Upstream::start(|_, _| Action::Hang);
     let ok = Upstream::ok();
     let url = "\"http://h/api/embed/error-page/\"";
@@ -239,7 +239,7 @@ impl Uploads<'_> {
 }
 
 #[test]
-fn uploads_of_growing_sizes_of_which_every_other_one_is_closed_stay_within_the_stated_sum() {
+fn fragmented_uploads_stay_within_the_documented_bound() {
     const BUDGET_BYTES: usize = 64 * MIB;
     const CONNECTIONS: usize = 1000;
     let bound = PROCESS_BYTES
@@ -269,7 +269,7 @@ fn uploads_of_growing_sizes_of_which_every_other_one_is_closed_stay_within_the_s
 }
 
 #[test]
-fn thousands_of_outbounds_are_looked_at_within_the_stated_sum() {
+fn thousands_of_outbounds_stay_within_the_documented_bound() {
     const ROUTES: usize = 300;
     const OUTBOUNDS: usize = 10;
     const BUDGET_BYTES: usize = 8 * MIB;

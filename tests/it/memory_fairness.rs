@@ -54,7 +54,7 @@ fn assert_served(mirror: &Process) {
 }
 
 #[test]
-fn connections_that_only_announce_bodies_leave_the_whole_budget_to_others() {
+fn announced_bodies_leave_the_whole_budget_to_others() {
     let upstream = Upstream::ok();
     let mirror = mirror(
         &upstream,
@@ -79,7 +79,7 @@ fn connections_that_only_announce_bodies_leave_the_whole_budget_to_others() {
 }
 
 #[test]
-fn answers_that_are_only_declared_leave_the_budget_to_others() {
+fn announced_response_bodies_leave_the_whole_budget_to_others() {
     let upstream = Upstream::ok();
     let declared = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n".to_vec();
     let hostile = Upstream::start(move |_, _| Action::Raw(declared.clone()));
@@ -120,7 +120,7 @@ fn overloaded(mirror: &Process, route: u32) -> f64 {
 }
 
 #[test]
-fn an_origin_that_does_not_answer_takes_no_other_route_down() {
+fn an_origin_that_does_not_answer_does_not_harm_other_routes() {
     let (upstream, silent) = (Upstream::ok(), Upstream::start(|_, _| Action::Hang));
     let mirror = mirror(&upstream, &[silent.dsn(KEY_B, 22)], SMALL);
     let mut client = mirror.client();
@@ -161,7 +161,7 @@ fn an_outbound_that_does_not_answer_loses_its_own_deliveries_alone() {
 }
 
 #[test]
-fn requests_without_a_key_leave_room_for_those_with_one() {
+fn requests_without_a_key_leave_memory_for_requests_with_a_key() {
     let upstream = Upstream::ok();
     let mirror = mirror(&upstream, &[upstream.dsn(KEY_B, 22)], SMALL);
     let hogs: Vec<Client> = (0..60)
@@ -185,7 +185,7 @@ fn requests_without_a_key_leave_room_for_those_with_one() {
 }
 
 #[test]
-fn a_tunnel_to_an_origin_that_does_not_answer_leaves_other_tunnels_open() {
+fn a_tunnel_to_an_origin_that_does_not_answer_does_not_block_other_tunnels() {
     let (upstream, silent) = (Upstream::ok(), Upstream::start(|_, _| Action::Hang));
     let mirror = mirror(&upstream, &[silent.dsn(KEY_B, 22)], SMALL);
     let mut client = mirror.client();
@@ -199,7 +199,7 @@ fn a_tunnel_to_an_origin_that_does_not_answer_leaves_other_tunnels_open() {
 }
 
 #[test]
-fn an_origin_alone_has_the_whole_budget() {
+fn a_single_origin_may_use_the_whole_budget() {
     let silent = Upstream::start(|_, _| Action::Hang);
     let extra = format!("workers: 1\n{SMALL}");
     let mirror = Process::start(&config(&[silent.dsn(KEY_A, 11)], &extra));

@@ -403,7 +403,7 @@ fn each_result_of_a_request_is_counted_once() {
 }
 
 #[test]
-fn what_sdks_send_is_counted_to_the_byte_whatever_becomes_of_it() {
+fn received_bytes_are_counted_exactly_whatever_the_result() {
     let upstream = Upstream::ok();
     let extra = "admin: {port: 0}\nworkers: 1\ntimeouts: {head: 300ms, body: 300ms}";
     let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], extra));
@@ -449,7 +449,7 @@ fn what_sdks_send_is_counted_to_the_byte_whatever_becomes_of_it() {
 }
 
 #[test]
-fn what_was_not_sent_is_not_counted_as_delivered_bytes() {
+fn unsent_bytes_are_not_counted_as_delivered() {
     let (a, limited) = (
         Upstream::ok(),
         Upstream::start(|_, _| Action::Answer(429, "{}")),
@@ -489,7 +489,7 @@ fn size(request: &Received) -> usize {
 }
 
 #[test]
-fn requests_times_outbounds_are_deliveries_and_times_are_taken() {
+fn deliveries_are_requests_times_outbounds_and_have_latencies() {
     let (a, b) = (
         Upstream::ok(),
         Upstream::start(|number, _| match number % 3 {
@@ -554,7 +554,7 @@ fn requests_times_outbounds_are_deliveries_and_times_are_taken() {
 }
 
 #[test]
-fn states_are_told_within_seconds() {
+fn gauges_follow_the_state_within_seconds() {
     let a = Upstream::start(|number, _| match number {
         0 => Action::ok(),
         _ => Action::Hang,
@@ -597,7 +597,7 @@ fn states_are_told_within_seconds() {
 }
 
 #[test]
-fn what_stays_in_a_reload_goes_on_counting_and_what_goes_is_gone() {
+fn a_reload_keeps_counters_of_kept_outbounds_and_removes_the_others() {
     let (a, b) = (Upstream::ok(), Upstream::ok());
     let text = |outbounds: &[String], limits: &str| {
         config(

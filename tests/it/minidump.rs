@@ -84,7 +84,7 @@ fn take(form: &Arc<Form>) -> (SocketAddr, JoinHandle<Vec<String>>) {
 }
 
 #[test]
-fn a_minidump_of_200_mib_arrives_whole_at_both() {
+fn a_minidump_of_200_mib_arrives_whole_at_both_outbounds() {
     let form = Arc::new(Form::new());
     let [(a, at_a), (b, at_b)] = [take(&form), take(&form)];
     let outbounds = [

@@ -67,7 +67,7 @@ fn an_envelope_arrives_at_every_outbound_with_only_its_own_key_in_it() {
 }
 
 #[test]
-fn a_body_in_every_coding_goes_out_decoded_and_with_its_length() {
+fn a_body_in_any_coding_is_sent_decoded_with_its_length() {
     let pair = Pair::start();
     let body = envelope(ID);
     let plain = body.as_bytes();
@@ -114,7 +114,7 @@ fn a_body_in_every_coding_goes_out_decoded_and_with_its_length() {
 }
 
 #[test]
-fn a_chunked_body_arrives_whole_however_it_is_cut() {
+fn a_chunked_body_arrives_whole_in_any_chunks() {
     let pair = Pair::start();
     let body = envelope(ID);
     let head = format!(
@@ -137,7 +137,7 @@ fn a_chunked_body_arrives_whole_however_it_is_cut() {
 }
 
 #[test]
-fn every_place_of_the_key_is_rewritten_and_no_other_is_added() {
+fn every_key_site_is_rewritten_and_none_is_added() {
     let pair = Pair::start();
     let basic = |text: &str| {
         use base64::Engine;
@@ -209,7 +209,7 @@ fn a_path_outside_the_api_is_routed_by_the_envelope_alone() {
 }
 
 #[test]
-fn what_a_tunnel_request_carries_for_its_site_goes_to_no_outbound() {
+fn cookies_and_credentials_of_a_tunnel_request_go_to_no_outbound() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     let body = envelope(ID);
@@ -280,7 +280,7 @@ fn the_trace_key_of_another_route_becomes_its_key_at_the_same_origin() {
 }
 
 #[test]
-fn a_trace_key_that_is_no_inbound_key_becomes_each_outbounds_own() {
+fn an_unknown_trace_key_becomes_the_key_of_each_outbound() {
     let pair = Pair::start();
     let stranger = "dddddddddddddddddddddddddddddddd";
     let body = format!(
@@ -295,7 +295,7 @@ fn a_trace_key_that_is_no_inbound_key_becomes_each_outbounds_own() {
 }
 
 #[test]
-fn an_inbound_key_in_capitals_is_another_key_and_is_rewritten() {
+fn an_inbound_key_in_capitals_is_a_different_key_and_is_rewritten() {
     let a = Upstream::ok();
     let key = IN_KEY.to_uppercase();
     let config = format!(
@@ -342,7 +342,7 @@ fn two_outbounds_at_one_origin_each_get_their_own_trace_key() {
 }
 
 #[test]
-fn fields_of_the_connection_stay_behind_and_all_others_pass_byte_for_byte() {
+fn hop_by_hop_fields_are_removed_and_all_others_pass_unchanged() {
     let pair = Pair::start();
     let request = format!(
         "POST /api/42/envelope/ HTTP/1.1\r\nhost: m\r\nX-sentry-AUTH:Sentry sentry_key={IN_KEY}\r\nAccept-Encoding: gzip\r\nConnection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nProxy-Authorization: Basic x\r\nX-Forwarded-For: 1.2.3.4\r\n{CLIENT_ADDRESSES}User-Agent: \u{2603} sentry/1\r\nX-Twice: 1\r\nX-Empty:\r\nX-Twice:  2\r\nOrigin: https://app.example.com\r\nContent-Length: 3\r\n\r\n{{}}\n"
@@ -374,7 +374,7 @@ fn fields_of_the_connection_stay_behind_and_all_others_pass_byte_for_byte() {
 const CLIENT_ADDRESSES: &str = "CF-Connecting-IP: 203.0.113.1\r\nForwarded: for=203.0.113.2\r\ntrue-client-ip: 203.0.113.3\r\nX-Real-IP:203.0.113.4\r\nX-Sentry-Forwarded-For: 203.0.113.5\r\nX-Vercel-Forwarded-For: 203.0.113.6\r\n";
 
 #[test]
-fn the_client_address_is_forwarded_only_where_asked_for() {
+fn the_client_address_is_forwarded_only_if_configured() {
     let a = Upstream::ok();
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], "forward_client_ip: true"));
     let request = format!(
@@ -405,7 +405,7 @@ fn the_client_address_is_forwarded_only_where_asked_for() {
 }
 
 #[test]
-fn methods_other_than_post_are_passed_on() {
+fn methods_other_than_post_are_forwarded() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     let target = format!("/api/42/cron/nightly/{IN_KEY}/?status=ok");
@@ -424,7 +424,7 @@ fn methods_other_than_post_are_passed_on() {
 }
 
 #[test]
-fn a_body_that_is_no_envelope_is_not_touched_even_if_it_looks_like_one() {
+fn a_body_that_only_looks_like_an_envelope_is_unchanged() {
     let pair = Pair::start();
     let body = format!("{{\"dsn\":\"http://{IN_KEY}@m/42\"}}\nrest");
     for endpoint in ["store", "minidump"] {
@@ -440,7 +440,7 @@ fn a_body_that_is_no_envelope_is_not_touched_even_if_it_looks_like_one() {
 }
 
 #[test]
-fn an_ipv6_outbound_is_reached_and_written_with_brackets() {
+fn an_ipv6_outbound_is_reached_and_its_host_has_brackets() {
     let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else {
         eprintln!("SKIPPED: this machine has no IPv6 loopback");
         return;
@@ -461,7 +461,7 @@ fn an_ipv6_outbound_is_reached_and_written_with_brackets() {
 }
 
 #[test]
-fn a_large_body_arrives_whole_at_both() {
+fn a_large_body_arrives_whole_at_both_outbounds() {
     let pair = Pair::start();
     let mut body = envelope(ID).into_bytes();
     let tail: Vec<u8> = (0..5_000_000_u32).flat_map(|i| i.to_le_bytes()).collect();
@@ -479,7 +479,7 @@ fn a_large_body_arrives_whole_at_both() {
 }
 
 #[test]
-fn a_line_that_relay_does_not_read_leaks_no_key_and_what_is_beyond_ascii_arrives() {
+fn unread_auth_lines_leak_no_key_and_non_ascii_bytes_arrive() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     #[rustfmt::skip]

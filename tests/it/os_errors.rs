@@ -45,7 +45,7 @@ fn behind(before: &[&str], text: &str) -> Command {
 }
 
 #[test]
-fn a_port_that_needs_a_permission_is_not_said_to_be_in_use() {
+fn a_privileged_port_is_not_reported_as_in_use() {
     let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first: u16 = start.unwrap().trim().parse().unwrap();
     if first <= PRIVILEGED_PORT {
@@ -76,7 +76,7 @@ fn a_port_that_needs_a_permission_is_not_said_to_be_in_use() {
 }
 
 #[test]
-fn an_address_of_another_host_is_not_said_to_be_in_use() {
+fn an_address_of_another_host_is_not_reported_as_in_use() {
     let text = CONFIG.replace("ip: 127.0.0.1", "ip: 192.0.2.1");
     let ended = run(&["-c", file("config.yml", &text).to_str().unwrap()]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -88,7 +88,7 @@ fn an_address_of_another_host_is_not_said_to_be_in_use() {
 }
 
 #[test]
-fn a_limit_of_processes_is_named_where_a_thread_cannot_start() {
+fn a_process_limit_is_named_if_a_thread_cannot_start() {
     let as_other = ["setpriv", "--reuid", NOBODY_ELSE, "--clear-groups"];
     let before: &[&str] = if is_root() { &as_other } else { &[] };
     let text = CONFIG.replace("admin: off", "admin: {port: 0}\nworkers: 2");
@@ -217,7 +217,7 @@ fn a_default_admin_port_in_use_is_a_warning_and_a_configured_one_an_error() {
 }
 
 #[test]
-fn quotes_that_an_environment_file_keeps_are_told() {
+fn quotes_from_an_environment_file_are_explained() {
     let path = file("config.yml", CONFIG);
     let ended = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"))
         .args(["--check", "-c"])

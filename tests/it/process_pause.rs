@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 const STOPPED: Duration = Duration::from_secs(5);
 
 #[test]
-fn what_came_while_the_process_was_stopped_is_in_time() {
+fn data_that_arrived_while_the_process_was_stopped_is_in_time() {
     for driver in ["auto", "epoll"] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -127,7 +127,7 @@ fn is_what_is_left(told: &str, limits: &str) -> bool {
 }
 
 #[test]
-fn all_lines_of_the_field_count() {
+fn all_lines_of_x_sentry_rate_limits_count() {
     let two = "X-Sentry-Rate-Limits: 60:error:key\r\nX-Sentry-Rate-Limits: 50:session:key\r\nRetry-After: 60\r\n";
     let told = "60:error:key, 50:session:key";
     let empty =
@@ -150,7 +150,7 @@ fn all_lines_of_the_field_count() {
 }
 
 #[test]
-fn the_longer_of_two_limits_on_the_same_holds() {
+fn the_longer_of_two_limits_on_a_category_holds() {
     const LONG: &str = "X-Sentry-Rate-Limits: 300:error:key\r\n";
     const SHORT: &str = "X-Sentry-Rate-Limits: 30:error:key\r\n";
     let still = Withheld("300:error:key");
@@ -220,7 +220,7 @@ fn retry_after_is_a_number_or_a_date() {
 }
 
 #[test]
-fn a_limit_is_about_the_items_that_its_category_is_counted_of() {
+fn a_limit_applies_to_the_items_of_its_category() {
     const CHUNK: &str = "\"type\":\"profile_chunk\"";
     let of = |members: &str| format!("{{}}\n{}", item(members, "{}"));
     let chunk = |platform: &str| of(&format!("{CHUNK},\"platform\":\"{platform}\""));
@@ -257,7 +257,7 @@ fn a_limit_is_about_the_items_that_its_category_is_counted_of() {
 }
 
 #[test]
-fn an_attachment_is_withheld_with_its_event_and_with_nothing_else() {
+fn an_attachment_is_rate_limited_with_its_event_alone() {
     let attachment = item("\"type\":\"attachment\",\"filename\":\"f\"", "data");
     let meta = format!("{{\"trace_id\":\"{TRACE}\"}}");
     let of_trace = |member: &str| {
@@ -285,7 +285,7 @@ fn an_attachment_is_withheld_with_its_event_and_with_nothing_else() {
 }
 
 #[test]
-fn what_cannot_be_read_may_be_anything() {
+fn an_unreadable_body_counts_as_every_category() {
     let error = one("event");
     let rest = |rest: &str| format!("{error}{rest}");
     check_limits(&[

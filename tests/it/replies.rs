@@ -26,7 +26,7 @@ fn always(action: Action) -> Upstream {
 }
 
 #[test]
-fn outbounds_are_asked_at_the_same_time() {
+fn outbounds_receive_a_request_concurrently() {
     // Neither answers before both have the request.
     let both = Arc::new(Barrier::new(2));
     let waiting = || {
@@ -44,7 +44,7 @@ fn outbounds_are_asked_at_the_same_time() {
 }
 
 #[test]
-fn a_first_outbound_that_never_answers_delays_neither_the_second_nor_the_sdk_for_ever() {
+fn a_primary_that_never_answers_delays_the_sdk_by_no_more_than_the_reply_timeout() {
     let (a, b) = (always(Action::Hang), Upstream::ok());
     let extra = "reply_timeout: 700ms\ntimeouts: {exchange: 120s}";
     let (response, elapsed) = ask(&a, &b, extra);
@@ -55,7 +55,7 @@ fn a_first_outbound_that_never_answers_delays_neither_the_second_nor_the_sdk_for
 }
 
 #[test]
-fn with_nobody_answering_in_time_the_sdk_is_told_what_relay_would_say() {
+fn without_a_response_in_time_the_sdk_gets_the_answer_of_relay() {
     let (a, b) = (always(Action::Hang), always(Action::Hang));
     let (response, _) = ask(&a, &b, "reply_timeout: 100ms");
     assert_eq!(response.status, 200);
@@ -64,7 +64,7 @@ fn with_nobody_answering_in_time_the_sdk_is_told_what_relay_would_say() {
 }
 
 #[test]
-fn a_primary_that_fails_is_covered_by_the_second() {
+fn if_the_primary_fails_the_second_outbound_answers() {
     for action in [
         Action::Answer(500, "{}"),
         Action::Answer(429, "{}"),
@@ -92,7 +92,7 @@ fn a_rate_limit_of_one_outbound_does_not_silence_the_sdk_for_the_other() {
 }
 
 #[test]
-fn limits_that_all_outbounds_have_are_passed_on_at_their_shortest() {
+fn rate_limits_of_all_outbounds_reach_the_sdk_with_the_shortest_time() {
     let limited = |fields: &str| {
         always(Action::Raw(
             format!("HTTP/1.1 429 X\r\n{fields}\r\nContent-Length: 0\r\n\r\n").into_bytes(),
@@ -112,7 +112,7 @@ fn limits_that_all_outbounds_have_are_passed_on_at_their_shortest() {
 }
 
 #[test]
-fn when_nobody_accepts_the_answer_says_whose_fault_it_is() {
+fn without_a_success_the_reply_tells_a_bad_request_from_a_failed_upstream() {
     let answers = |a: u16, b: u16| {
         let upstream = |status| always(Action::Answer(status, r#"{"detail":"no"}"#));
         ask(&upstream(a), &upstream(b), "").0
@@ -130,7 +130,7 @@ fn when_nobody_accepts_the_answer_says_whose_fault_it_is() {
 }
 
 #[test]
-fn under_the_primary_policy_the_primary_is_passed_on_strictly() {
+fn under_the_primary_policy_the_response_of_the_primary_is_the_reply() {
     let a = always(Action::Raw(
         b"HTTP/1.1 429 X\r\nRetry-After: 7\r\nX-Sentry-Rate-Limits: 7:error:key\r\nX-Sentry-Error: quota\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nbusy"
             .to_vec(),
@@ -182,7 +182,7 @@ fn every_reply_has_the_cors_headers() {
 }
 
 #[test]
-fn a_browser_never_takes_an_answer_of_an_outbound_for_a_page_or_a_script() {
+fn a_browser_never_runs_a_response_of_an_outbound_as_a_page_or_a_script() {
     const PLAIN: &str = "text/plain; charset=utf-8";
     #[rustfmt::skip]
     let rows = [
@@ -226,7 +226,7 @@ fn a_browser_never_takes_an_answer_of_an_outbound_for_a_page_or_a_script() {
 }
 
 #[test]
-fn what_an_outbound_asked_not_to_be_sent_is_not_sent_until_the_time_is_over() {
+fn a_rate_limited_outbound_gets_no_events_until_the_limit_expires() {
     let a = Upstream::start(|number, _| match number {
         0 => Action::Raw(
             b"HTTP/1.1 200 OK\r\nX-Sentry-Rate-Limits: 1:error:key\r\nContent-Length: 2\r\n\r\n{}"
@@ -262,7 +262,7 @@ fn what_an_outbound_asked_not_to_be_sent_is_not_sent_until_the_time_is_over() {
 }
 
 #[test]
-fn a_success_announces_what_is_limited_everywhere() {
+fn a_success_announces_the_rate_limits_of_every_outbound() {
     let limited = |limits: &'static str| {
         always(Action::Raw(
             format!(
@@ -323,7 +323,7 @@ fn a_limit_on_attachments_lets_crashes_pass() {
 }
 
 #[test]
-fn a_relay_that_lost_us_finds_us_alive() {
+fn the_network_check_of_relay_succeeds() {
     let a = Upstream::ok();
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], ""));
     let response = mirror

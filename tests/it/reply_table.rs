@@ -266,22 +266,22 @@ enum Policy {
 }
 
 #[test]
-fn an_envelope_is_answered_as_the_first_success_table_says() {
+fn envelopes_get_the_replies_of_the_first_success_table() {
     every_row_is_answered(Policy::FirstSuccess, "envelope");
 }
 
 #[test]
-fn a_store_event_is_answered_as_the_first_success_table_says() {
+fn store_events_get_the_replies_of_the_first_success_table() {
     every_row_is_answered(Policy::FirstSuccess, "store");
 }
 
 #[test]
-fn an_envelope_is_answered_as_the_primary_table_says() {
+fn envelopes_get_the_replies_of_the_primary_table() {
     every_row_is_answered(Policy::Primary, "envelope");
 }
 
 #[test]
-fn a_store_event_is_answered_as_the_primary_table_says() {
+fn store_events_get_the_replies_of_the_primary_table() {
     every_row_is_answered(Policy::Primary, "store");
 }
 
@@ -494,7 +494,7 @@ const ROWS_OF_TWO: &[RowOfTwo] = &[
 ];
 
 #[test]
-fn remembered_limits_are_told_only_where_they_hold_everywhere() {
+fn only_rate_limits_of_every_outbound_reach_the_sdk_later() {
     let after_the_first = |number, does| if number == 0 { does } else { OK };
     let routes: Vec<Route> = ROWS_OF_TWO
         .iter()

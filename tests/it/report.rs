@@ -18,7 +18,7 @@ fn reporting(outbound: &Upstream, dsn: &str) -> (std::path::PathBuf, Process) {
 }
 
 #[test]
-fn an_error_is_reported_with_the_release_and_without_what_it_was_about() {
+fn a_self_report_has_the_release_and_no_request_data() {
     let (outbound, own) = (Upstream::ok(), Upstream::ok());
     let (path, mirror) = reporting(&outbound, &own.dsn(KEY_B, 7));
     assert_eq!(
@@ -65,7 +65,7 @@ fn an_error_is_reported_with_the_release_and_without_what_it_was_about() {
 }
 
 #[test]
-fn where_reports_cannot_be_delivered_nothing_else_changes() {
+fn undeliverable_self_reports_change_nothing_else() {
     let outbound = Upstream::ok();
     let refusing = Upstream::start(|_, _| Action::Close);
     let (path, mirror) = reporting(&outbound, &refusing.dsn(KEY_B, 7));

@@ -16,7 +16,7 @@ fn mirror(extra: &str) -> (Upstream, Process) {
 }
 
 #[test]
-fn requests_on_one_connection_are_answered_in_order_even_if_sent_at_once() {
+fn pipelined_requests_are_answered_in_order() {
     let (upstream, mirror) = mirror("");
     let mut client = mirror.client();
     let mut bytes = envelope_request(envelope(ID).as_bytes());
@@ -32,7 +32,7 @@ fn requests_on_one_connection_are_answered_in_order_even_if_sent_at_once() {
 }
 
 #[test]
-fn a_request_arrives_however_small_the_pieces_it_comes_in() {
+fn a_request_arrives_in_pieces_of_any_size() {
     let (upstream, mirror) = mirror("");
     let mut client = mirror.client();
     for byte in envelope_request(envelope(ID).as_bytes()) {
@@ -43,7 +43,7 @@ fn a_request_arrives_however_small_the_pieces_it_comes_in() {
 }
 
 #[test]
-fn expect_is_answered_once_the_request_is_routed() {
+fn a_100_continue_is_sent_once_the_request_is_routed() {
     let (upstream, mirror) = mirror("");
     let head = |key: &str| {
         format!(
@@ -65,7 +65,7 @@ fn expect_is_answered_once_the_request_is_routed() {
 }
 
 #[test]
-fn every_rejection_has_relays_status_and_shape() {
+fn every_rejection_has_the_status_and_body_of_relay() {
     let (upstream, mirror) = mirror("");
     let post = |target: &str, fields: &str, body: &str| {
         format!(
@@ -110,7 +110,7 @@ fn every_rejection_has_relays_status_and_shape() {
 }
 
 #[test]
-fn a_request_whose_end_is_doubtful_is_refused_closed_and_never_forwarded() {
+fn a_request_with_doubtful_framing_is_refused_and_never_forwarded() {
     let (upstream, mirror) = mirror("");
     let keyed = format!("POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n");
     let smuggled = envelope_request(b"{}\n");
@@ -146,7 +146,7 @@ fn a_request_whose_end_is_doubtful_is_refused_closed_and_never_forwarded() {
 }
 
 #[test]
-fn limits_are_kept() {
+fn heads_and_bodies_over_the_limits_are_refused() {
     let (upstream, mirror) = mirror(
         "limits: {head_bytes: 2KiB, header_count: 10, body_bytes: 1KiB, decoded_bytes: 2KiB, memory_bytes: 1MiB}",
     );
@@ -201,7 +201,7 @@ fn a_body_that_does_not_fit_the_memory_budget_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn a_client_that_sends_nothing_more_is_told_so_and_closed() {
+fn a_client_that_stops_sending_gets_408_and_is_closed() {
     let (upstream, mirror) = mirror("timeouts: {head: 100ms, body: 100ms, idle: 100ms}");
     let mut silent = mirror.client();
     assert!(silent.is_closed());
@@ -219,7 +219,7 @@ fn a_client_that_sends_nothing_more_is_told_so_and_closed() {
 }
 
 #[test]
-fn a_client_that_vanishes_in_the_body_sends_nothing_and_one_after_it_everything() {
+fn an_incomplete_body_is_dropped_and_a_complete_one_is_delivered_without_its_client() {
     let (upstream, mirror) = mirror("");
     let whole = envelope_request(envelope(ID).as_bytes());
     let mut client = mirror.client();
@@ -261,7 +261,7 @@ fn keep_alive_follows_the_version_and_the_connection_field() {
 }
 
 #[test]
-fn preflights_get_relays_allow_lists() {
+fn preflights_get_the_allow_lists_of_relay() {
     let (_upstream, mirror) = mirror("");
     let mut client = mirror.client();
     for (target, methods) in [
@@ -303,7 +303,7 @@ fn health_is_answered_to_get_and_head() {
 }
 
 #[test]
-fn health_checks_are_answered_whatever_the_query_and_the_form_of_the_target() {
+fn health_ignores_the_query_and_the_form_of_the_target() {
     let (upstream, mirror) = mirror("");
     let mut client = mirror.client();
     let alive = r#"{"is_healthy":true}"#;
@@ -341,7 +341,7 @@ fn health_checks_are_answered_whatever_the_query_and_the_form_of_the_target() {
 }
 
 #[test]
-fn a_request_line_in_absolute_form_is_understood() {
+fn a_target_in_absolute_form_is_accepted() {
     let (upstream, mirror) = mirror("");
     let request = format!(
         "POST http://elsewhere/api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Length: 3\r\n\r\n{{}}\n"
@@ -354,7 +354,7 @@ fn a_request_line_in_absolute_form_is_understood() {
 }
 
 #[test]
-fn lines_that_end_in_a_bare_line_feed_go_out_with_a_proper_end() {
+fn bare_line_feeds_are_forwarded_as_crlf() {
     let (upstream, mirror) = mirror("");
     let request = format!(
         "POST /api/42/envelope/ HTTP/1.1\nHost: m\nX-Sentry-Auth: Sentry sentry_key={IN_KEY}\nContent-Length: 3\n\n{{}}\n"
@@ -368,7 +368,7 @@ fn lines_that_end_in_a_bare_line_feed_go_out_with_a_proper_end() {
 }
 
 #[test]
-fn bodies_that_are_only_announced_take_no_memory_from_others() {
+fn announced_bodies_reserve_no_memory() {
     let (upstream, mirror) =
         mirror("workers: 1\nlimits: {memory_bytes: 4MiB, body_bytes: 3MiB, decoded_bytes: 3MiB}");
     // Nobody needs a key to announce a body to a tunnel.
@@ -389,7 +389,7 @@ fn bodies_that_are_only_announced_take_no_memory_from_others() {
 }
 
 #[test]
-fn a_body_that_trickles_is_given_up() {
+fn a_body_below_the_minimum_data_rate_is_refused() {
     let (upstream, mirror) = mirror("timeouts: {body: 300ms}");
     let mut client = mirror.client();
     client.send(
@@ -416,7 +416,7 @@ fn a_body_that_trickles_is_given_up() {
 }
 
 #[test]
-fn a_body_that_began_fast_may_not_trickle_either() {
+fn a_fast_start_does_not_excuse_a_slow_body() {
     let (upstream, mirror) = mirror("admin: {port: 0}\ntimeouts: {body: 300ms}");
     let mut client = mirror.client();
     let announced = 64 * 1024 * 1024;
@@ -441,7 +441,7 @@ fn a_body_that_began_fast_may_not_trickle_either() {
 }
 
 #[test]
-fn a_refusal_says_whether_the_connection_goes_on() {
+fn a_rejection_says_whether_the_connection_stays_open() {
     let (_upstream, mirror) = mirror("");
     let refused = |length: usize| {
         format!(
@@ -461,7 +461,7 @@ fn a_refusal_says_whether_the_connection_goes_on() {
 }
 
 #[test]
-fn a_path_that_points_out_of_the_api_is_refused() {
+fn a_path_that_leaves_the_api_is_refused() {
     let (upstream, mirror) = mirror("");
     let mut client = mirror.client();
     for path in [
@@ -488,7 +488,7 @@ fn an_envelope_header_with_many_dsns_is_refused() {
 
 /// Relay has no bound of its own for it.
 #[test]
-fn an_envelope_header_is_as_long_as_it_likes_below_a_bound_that_can_be_set() {
+fn an_envelope_header_may_be_as_long_as_its_limit() {
     let long = |bytes: usize| {
         let text = envelope(ID);
         let (start, rest) = text.split_at(1);
@@ -523,7 +523,7 @@ fn an_envelope_header_is_as_long_as_it_likes_below_a_bound_that_can_be_set() {
 }
 
 #[test]
-fn nobody_can_keep_a_worker_to_himself_on_epoll() {
+fn no_client_can_monopolise_a_worker_on_epoll() {
     let (_upstream, mirror) = mirror("driver: epoll\nworkers: 1");
     let is_done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -563,7 +563,7 @@ fn mirror_with_a_held_answer(extra: &str) -> (Upstream, Process, Sender<()>) {
 }
 
 #[test]
-fn a_connection_that_ends_with_its_reply_ends_without_a_reset_whatever_is_behind_the_request() {
+fn a_connection_that_closes_after_its_reply_is_not_reset_by_unread_bytes() {
     let request = |version: &str, field: &str| {
         format!(
             "POST /api/42/store/?sentry_key={IN_KEY} HTTP/{version}\r\nHost: m\r\n{field}Content-Length: 2\r\n\r\n{{}}"
@@ -595,7 +595,7 @@ fn a_connection_that_ends_with_its_reply_ends_without_a_reset_whatever_is_behind
 }
 
 #[test]
-fn a_mirror_that_stops_ends_a_connection_without_a_reset_whatever_is_behind_the_request() {
+fn a_connection_closed_at_shutdown_is_not_reset_by_unread_bytes() {
     for driver in ["io_uring", "epoll"] {
         let (upstream, mirror, answer) = mirror_with_a_held_answer(&format!("driver: {driver}"));
         let mut client = mirror.client();
@@ -615,7 +615,7 @@ fn a_mirror_that_stops_ends_a_connection_without_a_reset_whatever_is_behind_the_
 }
 
 #[test]
-fn an_empty_line_begins_no_request() {
+fn empty_lines_before_a_request_are_ignored() {
     for driver in ["io_uring", "epoll"] {
         let (upstream, mirror) = mirror(&format!(
             "driver: {driver}\ntimeouts: {{head: 200ms, idle: 60s}}"
@@ -642,7 +642,7 @@ fn an_empty_line_begins_no_request() {
 }
 
 #[test]
-fn a_connection_with_an_empty_line_on_it_is_idle() {
+fn a_connection_with_only_an_empty_line_is_idle() {
     let (_upstream, mirror) = mirror("timeouts: {head: 100ms, idle: 300ms}");
     let mut client = mirror.client();
     let request = [&envelope_request(b"{}\n")[..], b"\r\n"].concat();

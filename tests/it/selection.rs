@@ -84,7 +84,7 @@ fn header() -> String {
 }
 
 #[test]
-fn items_of_other_categories_are_cut_out_and_nothing_else_is_touched() {
+fn items_of_other_categories_are_removed_and_the_rest_is_unchanged() {
     let event = "{\"type\":\"event\",\"length\":6}\n{\"a\n\":1\n";
     let session = "{\"type\":\"session\"}\n{\"sid\":\"s\"}\n";
     let attachment = "{\"type\":\"attachment\",\"length\":3,\"filename\":\"x\"}\na\nb\n";
@@ -125,7 +125,7 @@ fn items_of_other_categories_are_cut_out_and_nothing_else_is_touched() {
 
 /// The reply table where some of the outbounds want nothing of a request.
 #[test]
-fn the_sdk_is_told_success_where_nobody_wants_it_and_the_truth_where_somebody_does() {
+fn a_request_that_no_outbound_wants_is_a_success_for_the_sdk() {
     let a = Upstream::start(|_, _| Action::Answer(503, "{}"));
     let b = Upstream::ok();
     let only_errors = mapping(&a, KEY_A, "categories: [error]");
@@ -177,7 +177,7 @@ fn a_limited_outbound_does_not_silence_the_sdk_for_one_that_wanted_something_els
 
 /// What is limited at an outbound is compared with what it would get, not with what came.
 #[test]
-fn limits_are_about_what_is_left_of_a_request() {
+fn rate_limits_apply_to_the_items_left_after_filtering() {
     let some = Upstream::start(|_, _| {
         Action::Raw(
             b"HTTP/1.1 200 OK\r\nX-Sentry-Rate-Limits: 60:error:key\r\nContent-Length: 2\r\n\r\n{}"
@@ -205,7 +205,7 @@ fn limits_are_about_what_is_left_of_a_request() {
 }
 
 #[test]
-fn what_cannot_be_taken_apart_goes_only_where_everything_goes() {
+fn an_unparsable_body_goes_only_to_outbounds_that_take_everything() {
     for (options, counted) in [
         ("categories: [error]", "delivered filtered 1"),
         ("sample_rate: 0", "delivered sampled 1"),
@@ -300,7 +300,7 @@ fn trace_of(received: &Received) -> String {
 }
 
 #[test]
-fn a_trace_is_kept_whole_by_two_mirrors_that_know_nothing_of_each_other() {
+fn two_independent_mirrors_sample_a_trace_alike() {
     let kinds = ["event", "transaction", "profile", "span"];
     let traces: Vec<String> = (1..=60).map(|number| format!("{number:032x}")).collect();
     let mut bodies = Vec::new();
@@ -337,7 +337,7 @@ fn a_trace_is_kept_whole_by_two_mirrors_that_know_nothing_of_each_other() {
 
 /// Both ways to send check-ins, and updates of sessions.
 #[test]
-fn what_belongs_together_without_a_trace_is_kept_together() {
+fn related_items_without_a_trace_are_sampled_together() {
     let pair = Pair::start("sample_rate: 0.5");
     let mut client = pair.mirror.client();
     let mut count = 0;
@@ -376,7 +376,7 @@ fn what_belongs_together_without_a_trace_is_kept_together() {
 
 /// The same are kept whatever the inbound DSN is.
 #[test]
-fn what_has_no_body_is_told_apart_by_what_was_asked_for() {
+fn requests_without_a_body_are_sampled_by_their_target() {
     const COUNT: usize = 200;
     let mut kept = Vec::new();
     for (key, prefix, project) in [(IN_KEY, "", 42), (KEY_A, "/prefix", 7)] {
@@ -406,7 +406,7 @@ fn what_has_no_body_is_told_apart_by_what_was_asked_for() {
 }
 
 #[test]
-fn copies_have_ids_of_their_own_that_agree_across_requests() {
+fn copies_have_new_ids_that_agree_across_requests() {
     let pair = Pair::start("multiplier: 3");
     let event = |kind: &str, trace: &str| {
         let payload = format!(
@@ -452,7 +452,7 @@ fn copies_have_ids_of_their_own_that_agree_across_requests() {
 
 /// Only the original speaks for the outbound.
 #[test]
-fn the_outcomes_of_further_copies_do_not_matter_to_the_sdk() {
+fn outcomes_of_further_copies_do_not_affect_the_reply() {
     let upstream = Upstream::start(|_, received| match received.text().contains(ID) {
         true => Action::ok(),
         false => Action::Answer(500, "{}"),
@@ -467,7 +467,7 @@ fn the_outcomes_of_further_copies_do_not_matter_to_the_sdk() {
 }
 
 #[test]
-fn bodies_whose_ids_are_not_known_are_not_copied() {
+fn bodies_with_unknown_ids_are_not_copied() {
     let pair = Pair::start("multiplier: 3");
     let mut client = pair.mirror.client();
     let store = format!("{{\"event_id\":\"{ID}\"}}");

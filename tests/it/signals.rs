@@ -13,7 +13,7 @@ use crate::support::{KEY_A, KEY_B, PATIENCE, Process, Upstream, config};
 const AT_ONCE: Duration = Duration::from_secs(4);
 
 #[test]
-fn a_hangup_while_the_configuration_is_read_is_a_reload_and_no_end() {
+fn sighup_during_the_start_is_a_reload() {
     let upstream = Upstream::ok();
     let text = config(&[upstream.dsn(KEY_A, 11)], "admin: off");
     let path = file("config.yml", "");
@@ -101,7 +101,7 @@ fn with_a_name(address: SocketAddr) -> String {
 }
 
 #[test]
-fn the_order_to_stop_is_heard_while_a_reload_waits_for_a_resolver() {
+fn sigterm_stops_the_mirror_while_a_reload_waits_for_dns() {
     let Some(silence) = Silence::new("127.0.53.1") else {
         return;
     };
@@ -128,7 +128,7 @@ impl Drop for Killed {
 }
 
 #[test]
-fn the_order_to_stop_is_heard_while_the_start_waits_for_a_resolver() {
+fn sigterm_stops_the_mirror_while_the_start_waits_for_dns() {
     let Some(silence) = Silence::new("127.0.53.2") else {
         return;
     };

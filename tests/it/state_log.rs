@@ -11,7 +11,7 @@ fn request() -> Vec<u8> {
 }
 
 #[test]
-fn the_end_of_an_outage_says_what_it_has_cost_which_routes() {
+fn the_end_of_an_outage_is_logged_with_the_losses_of_each_route() {
     const OTHER_KEY: &str = "fedcba9876543210fedcba9876543210";
     // Each delivery has a connection of its own, so that none is sent twice.
     let upstream = Upstream::start(|number, _| match number {
@@ -49,7 +49,7 @@ fn the_end_of_an_outage_says_what_it_has_cost_which_routes() {
 }
 
 #[test]
-fn an_outbound_that_accepts_again_is_told_at_once_with_what_it_had_refused() {
+fn an_outbound_that_accepts_again_is_logged_at_once_with_its_losses() {
     let upstream = Upstream::start(|number, _| match number {
         0..3 => Action::Answer(403, "{}"),
         _ => Action::ok(),
@@ -71,7 +71,7 @@ fn an_outbound_that_accepts_again_is_told_at_once_with_what_it_had_refused() {
 }
 
 #[test]
-fn the_beginning_and_the_end_of_a_rate_limit_are_told() {
+fn the_start_and_the_end_of_a_rate_limit_are_logged() {
     let limits = "HTTP/1.1 429 X\r\nX-Sentry-Rate-Limits: 1:error;transaction:key\r\nContent-Length: 0\r\n\r\n";
     let upstream = Upstream::start(move |_, _| Action::Raw(limits.as_bytes().to_vec()));
     let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], "workers: 2"));
@@ -87,7 +87,7 @@ fn the_beginning_and_the_end_of_a_rate_limit_are_told() {
 }
 
 #[test]
-fn the_start_line_says_what_has_started() {
+fn the_start_line_names_version_workers_driver_and_configuration() {
     let upstream = Upstream::ok();
     let mirror = Process::start(&config(
         &[upstream.dsn(KEY_A, 11)],

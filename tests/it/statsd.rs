@@ -23,7 +23,7 @@ fn received(socket: &UdpSocket, is_last: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 #[test]
-fn old_and_new_names_arrive_with_what_was_counted() {
+fn legacy_and_new_metrics_arrive_with_the_counts() {
     let (upstream, server) = (Upstream::ok(), UdpSocket::bind("127.0.0.1:0").unwrap());
     let extra = format!(
         "statsd_addr: {}\ndefault_metrics_tags: {{region: eu, tier: '1'}}",
@@ -108,7 +108,7 @@ fn is_end(line: &str) -> bool {
 }
 
 #[test]
-fn the_old_names_that_the_readme_keeps_are_sent() {
+fn the_documented_legacy_metrics_are_sent() {
     let (upstream, server) = (Upstream::ok(), UdpSocket::bind("127.0.0.1:0").unwrap());
     let outbounds = [
         upstream.dsn(KEY_A, 11),
@@ -146,7 +146,7 @@ fn the_old_names_that_the_readme_keeps_are_sent() {
 }
 
 #[test]
-fn every_ten_seconds_what_is_new_is_pushed_and_a_reload_is_nothing_new() {
+fn increments_are_pushed_every_ten_seconds_and_a_reload_adds_none() {
     let (upstream, server) = (Upstream::ok(), UdpSocket::bind("127.0.0.1:0").unwrap());
     let statsd = format!("statsd_addr: {}", server.local_addr().unwrap());
     let one = |project| {
@@ -214,7 +214,7 @@ fn every_ten_seconds_what_is_new_is_pushed_and_a_reload_is_nothing_new() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_told_once_and_changes_nothing() {
+fn a_missing_statsd_server_is_logged_once_and_changes_nothing() {
     let upstream = Upstream::ok();
     let extra = "statsd_addr: nowhere.invalid:8125";
     let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], extra));

@@ -82,7 +82,7 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, handshakes: &AtomicUsize)
 }
 
 #[test]
-fn a_private_authority_is_trusted_where_it_is_named() {
+fn a_configured_private_authority_is_trusted() {
     let authority = Authority::new();
     for name in ["localhost", "127.0.0.1"] {
         let server = Server::start(&authority, name);
@@ -168,7 +168,7 @@ fn another_authority_or_another_name_is_refused() {
 }
 
 #[test]
-fn an_answer_is_heard_although_the_upstream_neither_reads_on_nor_closes() {
+fn a_response_over_tls_is_read_although_the_upstream_neither_reads_on_nor_closes() {
     let authority = Authority::new();
     let tls = Arc::new(authority.server_config("localhost"));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -224,7 +224,7 @@ fn assert_refused(config: &str, words: &str) {
 }
 
 #[test]
-fn a_certificate_that_is_named_itself_is_trusted_without_a_chain() {
+fn a_configured_end_entity_certificate_is_trusted_without_a_chain() {
     let authority = made_by_openssl(&["localhost", "127.0.0.1"]);
     let mut server = authority.clone();
     server.is_ca = IsCa::ExplicitNoCa;
@@ -253,7 +253,7 @@ fn a_certificate_that_is_named_itself_is_trusted_without_a_chain() {
 }
 
 #[test]
-fn a_certificate_that_is_named_itself_is_trusted_for_its_names_and_times_alone() {
+fn a_configured_end_entity_certificate_is_trusted_only_for_its_names_and_validity() {
     let mut expired = made_by_openssl(&["localhost"]);
     expired.not_after = date_time_ymd(2020, 1, 1);
     let mut early = made_by_openssl(&["localhost"]);
@@ -339,7 +339,7 @@ fn raw_server(bytes: &'static [u8]) -> SocketAddr {
 }
 
 #[test]
-fn what_is_wrong_with_tls_is_told_in_words_for_an_operator() {
+fn tls_failures_are_explained_to_the_operator() {
     // A record of TLS with a fatal alert in it (RFC 8446 section 6).
     for (bytes, words) in [
         (

@@ -170,7 +170,7 @@ fn request() -> Vec<u8> {
 }
 
 #[test]
-fn tickets_without_end_end_the_connection_and_hold_up_no_other_route() {
+fn endless_session_tickets_close_the_connection_and_delay_no_other_route() {
     for driver in ["auto", "epoll"] {
         let authority = Authority::new();
         let config = authority.server_config_with("localhost", provider());
@@ -196,7 +196,7 @@ fn tickets_without_end_end_the_connection_and_hold_up_no_other_route() {
 }
 
 #[test]
-fn some_tickets_before_each_answer_are_no_harm() {
+fn a_few_session_tickets_before_a_response_are_accepted() {
     for driver in ["auto", "epoll"] {
         let authority = Authority::new();
         let config = authority.server_config_with("localhost", provider());

@@ -192,7 +192,7 @@ fn ask_each(mirror: &Process, told: &Told, orders: &[Then]) {
 }
 
 #[test]
-fn what_nobody_asked_for_goes_to_nobody_and_the_upstream_gets_a_connection_for_each_request() {
+fn unsolicited_responses_answer_no_request_and_suspend_connection_reuse() {
     for driver in ["auto", "epoll"] {
         for has_tls in [false, true] {
             for (words, seen) in [
@@ -219,7 +219,7 @@ fn what_nobody_asked_for_goes_to_nobody_and_the_upstream_gets_a_connection_for_e
 }
 
 #[test]
-fn the_end_of_a_connection_and_what_only_tls_has_a_use_for_are_no_data() {
+fn connection_ends_and_tls_messages_are_not_unsolicited_data() {
     for driver in ["auto", "epoll"] {
         for (has_tls, order) in [
             (false, Then::Leave("")),
@@ -242,7 +242,7 @@ fn the_end_of_a_connection_and_what_only_tls_has_a_use_for_are_no_data() {
 }
 
 #[test]
-fn bytes_behind_an_answer_suspend_the_pool() {
+fn bytes_after_a_response_suspend_the_pool() {
     for rest in ["left over", ANOTHER] {
         let upstream = Upstream::start(move |number, _| match number {
             0 => Action::Raw(format!("{ANOTHER}{rest}").into_bytes()),
@@ -261,7 +261,7 @@ fn bytes_behind_an_answer_suspend_the_pool() {
 }
 
 #[test]
-fn an_answer_that_came_too_late_to_be_seen_misleads_one_request_and_no_more() {
+fn an_undetectable_late_response_misleads_at_most_one_request() {
     // What nobody asked for comes when the connection is in use again, in front of the answer.
     let upstream = Upstream::start(|number, _| match number % 2 {
         0 => Action::ok(),

@@ -20,7 +20,7 @@ fn raw(text: &str) -> Action {
 }
 
 #[test]
-fn a_connection_is_used_again_and_again() {
+fn a_connection_is_reused() {
     let upstream = Upstream::ok();
     let mirror = mirror(&upstream, "workers: 1");
     let mut client = mirror.client();
@@ -31,7 +31,7 @@ fn a_connection_is_used_again_and_again() {
 }
 
 #[test]
-fn a_connection_is_not_used_again_where_the_response_leaves_doubt() {
+fn a_connection_with_a_doubtful_response_is_not_reused() {
     for response in [
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
@@ -49,7 +49,7 @@ fn a_connection_is_not_used_again_where_the_response_leaves_doubt() {
 }
 
 #[test]
-fn a_connection_that_the_upstream_closed_is_replaced_and_nothing_is_lost() {
+fn a_connection_that_the_upstream_closed_is_replaced_without_loss() {
     // Announces nothing and closes after each response, as a server does whose idle timeout is over.
     let upstream = Upstream::start(|_, _| {
         Action::RawAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec())
@@ -80,7 +80,7 @@ const GIVES_UP: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 #[test]
-fn a_request_that_crosses_the_end_of_an_idle_connection_is_sent_again() {
+fn a_request_that_races_the_close_of_an_idle_connection_is_sent_again() {
     let upstream = Upstream::start(|number, _| match number {
         1 => Action::RawAndClose(GIVES_UP.to_vec()),
         _ => Action::ok(),
@@ -98,7 +98,7 @@ fn a_request_that_crosses_the_end_of_an_idle_connection_is_sent_again() {
 }
 
 #[test]
-fn a_408_is_an_answer_on_a_fresh_connection_the_second_time_and_where_it_keeps_the_connection() {
+fn a_408_is_retried_once_and_only_when_it_closes_a_reused_connection() {
     let keeps = || raw("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n");
     let upstream = Upstream::start(move |number, _| match number {
         // The first, on a fresh connection.
@@ -119,7 +119,7 @@ fn a_408_is_an_answer_on_a_fresh_connection_the_second_time_and_where_it_keeps_t
 }
 
 #[test]
-fn the_rest_of_an_earlier_response_costs_no_later_request() {
+fn the_rest_of_an_earlier_response_does_not_harm_a_later_request() {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -157,7 +157,7 @@ fn a_fresh_connection_that_dies_is_not_retried() {
 }
 
 #[test]
-fn an_answer_that_broke_off_is_not_retried() {
+fn a_truncated_response_is_not_retried() {
     let upstream = Upstream::start(|number, _| match number {
         0 => Action::ok(),
         _ => Action::RawAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf".to_vec()),
@@ -170,7 +170,7 @@ fn an_answer_that_broke_off_is_not_retried() {
 }
 
 #[test]
-fn every_form_of_a_response_is_understood() {
+fn every_form_of_a_response_is_parsed() {
     let cases = [
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=1\r\n{\"\r\n5\r\na\":1}\r\n0\r\nT: 1\r\n\r\n",
@@ -198,7 +198,7 @@ fn every_form_of_a_response_is_understood() {
 }
 
 #[test]
-fn a_response_that_makes_no_sense_counts_as_no_answer() {
+fn an_invalid_response_counts_as_no_response() {
     let too_large = format!(
         "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
         100 * 1024 * 1024
@@ -239,7 +239,7 @@ fn a_response_that_makes_no_sense_counts_as_no_answer() {
 }
 
 #[test]
-fn the_answer_of_one_request_never_reaches_another_after_a_timeout() {
+fn after_a_timeout_a_late_response_never_answers_another_request() {
     // The first request is answered only after the mirror has given it up.
     let released = Arc::new(AtomicBool::new(false));
     let upstream = Upstream::start(|number, _| match number {
@@ -260,7 +260,7 @@ fn the_answer_of_one_request_never_reaches_another_after_a_timeout() {
 }
 
 #[test]
-fn a_refused_connection_is_told_apart_in_the_log_and_only_once() {
+fn a_refused_connection_is_logged_once_as_refused() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = gone.local_addr().unwrap();
     drop(gone);
@@ -306,7 +306,7 @@ fn an_upstream_that_comes_back_is_logged_and_used() {
 }
 
 #[test]
-fn an_upstream_that_answers_before_the_body_is_there_is_heard() {
+fn a_response_before_the_end_of_the_body_is_read() {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -329,7 +329,7 @@ fn an_upstream_that_answers_before_the_body_is_there_is_heard() {
 }
 
 #[test]
-fn an_upstream_that_answers_but_neither_reads_on_nor_closes_is_heard() {
+fn a_response_is_read_although_the_upstream_neither_reads_on_nor_closes() {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -360,7 +360,7 @@ fn an_upstream_that_answers_but_neither_reads_on_nor_closes_is_heard() {
 }
 
 #[test]
-fn a_host_name_is_resolved_and_its_failure_is_told() {
+fn a_host_name_is_resolved_and_a_failure_is_logged() {
     let upstream = Upstream::ok();
     let port = upstream.address.port();
     let mirror = Process::start(&config(
@@ -377,7 +377,7 @@ fn a_host_name_is_resolved_and_its_failure_is_told() {
 }
 
 #[test]
-fn more_deliveries_than_allowed_are_dropped_and_counted_and_harm_nobody_else() {
+fn deliveries_over_the_limit_are_dropped_and_counted_without_harm_to_other_outbounds() {
     let a = Upstream::start(|_, _| Action::Hang);
     let b = Upstream::ok();
     let mirror = Process::start(&config(
@@ -399,7 +399,7 @@ fn more_deliveries_than_allowed_are_dropped_and_counted_and_harm_nobody_else() {
 }
 
 #[test]
-fn an_upstream_that_never_answers_is_left_alone_until_a_probe_is_answered() {
+fn the_breaker_stays_open_until_a_trial_request_succeeds() {
     let is_healthy = Arc::new(AtomicBool::new(false));
     let healthy = Arc::clone(&is_healthy);
     let a = Upstream::start(move |_, _| {
@@ -447,7 +447,7 @@ fn offensive() -> Vec<u8> {
 }
 
 #[test]
-fn requests_that_a_firewall_resets_open_no_breaker_for_those_that_are_answered() {
+fn resets_of_some_requests_do_not_open_the_breaker_for_the_others() {
     let upstream = guarded();
     let mirror = mirror(&upstream, "workers: 1");
     let mut client = mirror.client();
@@ -464,7 +464,7 @@ fn requests_that_a_firewall_resets_open_no_breaker_for_those_that_are_answered()
 }
 
 #[test]
-fn requests_that_a_firewall_resets_open_the_breaker_for_their_route_alone() {
+fn resets_of_all_requests_of_a_route_open_the_breaker_of_that_route_alone() {
     let upstream = guarded();
     let other = "fedcba9876543210fedcba9876543210";
     let text = config(
@@ -489,7 +489,7 @@ fn requests_that_a_firewall_resets_open_the_breaker_for_their_route_alone() {
 }
 
 #[test]
-fn an_outbound_that_refuses_everything_is_told_once() {
+fn an_outbound_that_refuses_everything_is_logged_once() {
     let a = Upstream::ok();
     let b = Upstream::start(|_, _| {
         Action::Raw(

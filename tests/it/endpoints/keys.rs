@@ -11,7 +11,7 @@ const ENVELOPES: &str = "/api/42/envelope/";
 const CRON: &str = "/api/PID/cron/nightly/KEY/?status=ok";
 
 #[test]
-fn a_key_in_two_places_is_refused_even_if_it_is_the_same() {
+fn two_keys_are_refused_even_if_they_are_equal() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     let inbound = Side::inbound();
@@ -50,7 +50,7 @@ fn a_key_in_two_places_is_refused_even_if_it_is_the_same() {
 }
 
 #[test]
-fn without_a_key_every_endpoint_refuses_and_an_unknown_key_is_refused_in_every_place() {
+fn missing_and_unknown_keys_are_refused_at_every_endpoint_and_site() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     let stranger = Side {
@@ -102,7 +102,7 @@ fn expect_rejection(response: &Response, status: u16, detail: &str, what: &str) 
 }
 
 #[test]
-fn the_grammar_of_the_key_is_relays() {
+fn keys_follow_the_grammar_of_relay() {
     let mut pair = Pair::start();
     let mut client = pair.mirror.client();
     let missing = Err((401, "missing authorization information"));
@@ -200,7 +200,7 @@ fn the_grammar_of_the_key_is_relays() {
 }
 
 #[test]
-fn no_inbound_key_or_secret_leaves_in_a_head_in_any_spelling() {
+fn no_head_leaks_an_inbound_key_or_secret_in_any_spelling() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     let inbound = Side::inbound();
@@ -289,7 +289,7 @@ fn percent_decoded(text: &str) -> String {
 }
 
 #[test]
-fn a_path_with_dot_segments_is_refused_however_they_are_written() {
+fn a_path_with_dot_segments_is_refused_in_any_spelling() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     let inbound = Side::inbound();
@@ -360,7 +360,7 @@ fn the_dsn_of_an_envelope_without_other_auth_must_name_a_key() {
 }
 
 #[test]
-fn a_path_without_a_project_id_is_refused_where_a_key_shows_that_it_is_no_tunnel() {
+fn a_path_without_a_project_id_is_refused_if_a_key_rules_out_a_tunnel() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     let inbound = Side::inbound();
@@ -397,7 +397,7 @@ fn a_path_without_a_project_id_is_refused_where_a_key_shows_that_it_is_no_tunnel
 }
 
 #[test]
-fn a_basic_user_who_is_no_configured_key_is_the_sites_and_the_envelope_names_the_key() {
+fn basic_credentials_that_are_not_a_key_leave_the_key_to_the_envelope() {
     let mut pair = Pair::start();
     let mut client = pair.mirror.client();
     let inbound = Side::inbound();

@@ -102,7 +102,7 @@ impl Success {
 }
 
 #[test]
-fn the_success_of_the_primary_comes_back_as_it_is() {
+fn a_success_of_the_primary_is_passed_on_unchanged() {
     let answer = |row: &Success| match row.answer_type {
         // What SDKs read has to be JSON.
         Some(JSON) => r#"{"by":"the primary"}"#,
@@ -134,7 +134,7 @@ fn the_success_of_the_primary_comes_back_as_it_is() {
 }
 
 #[test]
-fn with_nobody_answering_every_endpoint_says_what_relay_would_say() {
+fn without_a_response_every_endpoint_answers_as_relay() {
     let silent = || Upstream::start(|_, _| Action::Hang);
     let (a, b) = (silent(), silent());
     let mirror = Process::start(&config(
@@ -162,7 +162,7 @@ fn with_nobody_answering_every_endpoint_says_what_relay_would_say() {
 }
 
 #[test]
-fn what_every_outbound_has_limited_is_answered_as_relay_answers_it() {
+fn a_request_limited_at_every_outbound_is_answered_as_by_relay() {
     let limited = || {
         Upstream::start(|number, _| {
             match number {

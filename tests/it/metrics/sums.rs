@@ -46,7 +46,7 @@ fn received(socket: &UdpSocket) -> Vec<String> {
 }
 
 #[test]
-fn requests_times_outbounds_are_deliveries_whatever_becomes_of_either() {
+fn deliveries_are_requests_times_outbounds_whatever_their_results() {
     let statsd = UdpSocket::bind("127.0.0.1:0").unwrap();
     let ok = || Upstream::ok();
     let (first, zipped, other) = (ok(), ok(), ok());

@@ -18,7 +18,7 @@ fn coding(section: &'static str, value: &[u8], verdict: super::Verdict) -> Shape
 
 #[test]
 #[rustfmt::skip]
-fn transfer_codings() {
+fn transfer_codings_follow_rfc_9112() {
     let chunked = |method: &str, version: &str| format!("{method} {} {version}\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNKS}", super::target());
     let both = |fields: &str| post(fields, CHUNKS);
     assert_verdicts(&[

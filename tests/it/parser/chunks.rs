@@ -22,7 +22,7 @@ fn size(section: &'static str, size: impl AsRef<[u8]>, verdict: super::Verdict) 
 
 #[test]
 #[rustfmt::skip]
-fn chunk_sizes() {
+fn chunk_sizes_follow_rfc_9112() {
     assert_verdicts(&[
         size("9112 7.1", "3", Forwarded("abc")),
         size("9112 7.1: leading zeros", "03", Forwarded("abc")),
@@ -81,7 +81,7 @@ fn chunk_sizes() {
 
 #[test]
 #[rustfmt::skip]
-fn chunk_lines() {
+fn chunk_lines_follow_rfc_9112() {
     assert_verdicts(&[
         // Extensions are ignored, whatever they say.
         size("9112 7.1.1", "3;a", Forwarded("abc")),

@@ -29,7 +29,7 @@ fn kept(section: &'static str, line: &[u8]) -> Shape {
 
 #[test]
 #[rustfmt::skip]
-fn names_and_values() {
+fn field_names_and_values_follow_rfc_9110() {
     assert_verdicts(&[
         // What is fine goes through byte for byte.
         kept("9110 5.5", b"X-A: value"),
@@ -132,7 +132,7 @@ fn many(count: usize) -> String {
 
 #[test]
 #[rustfmt::skip]
-fn fields_with_a_meaning() {
+fn framing_and_connection_fields_follow_rfc_9112() {
     let host = |host: &str| format!("POST {} HTTP/1.1\r\n{host}Content-Length: 3\r\n\r\nabc", super::target());
     assert_verdicts(&[
         // Host is replaced for each outbound, so that nothing depends on it; two are refused.

@@ -13,7 +13,7 @@ fn length(section: &'static str, value: &[u8], verdict: super::Verdict) -> Shape
 
 #[test]
 #[rustfmt::skip]
-fn content_lengths() {
+fn content_lengths_follow_rfc_9110() {
     let two = |one: &str, other: &str| post(format!("Content-Length: {one}\r\ncontent-length: {other}\r\n"), "abc");
     assert_verdicts(&[
         length("9110 8.6", b" 3", Forwarded("abc")),

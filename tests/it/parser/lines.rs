@@ -14,7 +14,7 @@ const NOTHING_THERE: super::Verdict = Answered(&[400, 401, 404, 405]);
 
 #[test]
 #[rustfmt::skip]
-fn request_lines() {
+fn request_lines_follow_rfc_9112() {
     assert_verdicts(&[
         // Methods.
         shape("9110 9.3.3", line("POST @ HTTP/1.1"), Forwarded("abc")),
@@ -112,7 +112,7 @@ fn request_lines() {
 
 #[test]
 #[rustfmt::skip]
-fn request_targets() {
+fn request_targets_follow_rfc_9112() {
     let key = super::IN_KEY;
     let absolute = |start: &str| line(format!("POST {start}{} HTTP/1.1", super::target()));
     let long = |length: usize| line(format!("POST @&x={} HTTP/1.1", "x".repeat(length)));

@@ -15,7 +15,7 @@ fn for_every_byte(make: fn(u8) -> Shape) {
 }
 
 #[test]
-fn in_a_method() {
+fn every_byte_in_a_method_follows_rfc_9110() {
     for_every_byte(|byte| {
         let text = [b"PO", &[byte][..], b"ST @ HTTP/1.1"].concat();
         let verdict = match byte {
@@ -29,7 +29,7 @@ fn in_a_method() {
 }
 
 #[test]
-fn in_a_target() {
+fn every_byte_in_a_target_follows_rfc_9112() {
     for_every_byte(|byte| {
         let text = [b"POST @&a=", &[byte][..], b"b HTTP/1.1"].concat();
         let verdict = match byte {
@@ -50,7 +50,7 @@ fn in_a_target() {
 }
 
 #[test]
-fn in_the_name_of_a_field() {
+fn every_byte_in_a_field_name_follows_rfc_9110() {
     for_every_byte(|byte| {
         let text = [b"X", &[byte][..], b"A: 1"].concat();
         let is_fine = is_token(byte) || byte == b':';
@@ -66,7 +66,7 @@ fn in_the_name_of_a_field() {
 }
 
 #[test]
-fn in_the_value_of_a_field() {
+fn every_byte_in_a_field_value_follows_rfc_9110() {
     for_every_byte(|byte| {
         let text = [b"X-A: a", &[byte][..], b"b"].concat();
         let is_fine = matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
@@ -82,7 +82,7 @@ fn in_the_value_of_a_field() {
 }
 
 #[test]
-fn in_a_length() {
+fn every_byte_in_a_content_length_follows_rfc_9110() {
     for_every_byte(|byte| {
         let text = [b"Content-Length: ", &[byte][..], b"3\r\n"].concat();
         let (body, verdict) = match byte {
@@ -102,7 +102,7 @@ fn in_a_length() {
 }
 
 #[test]
-fn in_a_chunk_size() {
+fn every_byte_in_a_chunk_size_follows_rfc_9112() {
     for_every_byte(|byte| {
         let fields = "Transfer-Encoding: chunked\r\n";
         let rest = [&[byte][..], b"3\r\nabc\r\n0\r\n\r\n"].concat();

@@ -84,7 +84,7 @@ const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
 
 #[test]
 #[rustfmt::skip]
-fn heads_and_lengths() {
+fn response_heads_and_lengths_follow_rfc_9112() {
     let interim = |count: usize| [b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n".repeat(count), OK.to_vec()].concat();
     assert_fates(vec![
         row("9112 6.3", OK, Reused(200, "ok")),
@@ -166,7 +166,7 @@ fn heads_and_lengths() {
 
 #[test]
 #[rustfmt::skip]
-fn bodies() {
+fn response_bodies_follow_rfc_9112() {
     let status = |status: &str, rest: &str| format!("HTTP/1.1 {status} X\r\n{rest}").into_bytes();
     assert_fates(vec![
         // Chunks.

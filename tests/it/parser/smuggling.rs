@@ -30,7 +30,7 @@ fn around_in_chunks(line: &str, fields: &str) -> Vec<u8> {
 
 #[test]
 #[rustfmt::skip]
-fn lengths_that_lie() {
+fn a_false_length_smuggles_no_request() {
     let hidden = hidden();
     let length = hidden.len();
     let te = "Transfer-Encoding: chunked\r\n";
@@ -90,7 +90,7 @@ fn lengths_that_lie() {
 
 #[test]
 #[rustfmt::skip]
-fn bodies_that_look_like_requests() {
+fn a_body_that_looks_like_a_request_is_not_one() {
     let store = format!("POST {}", super::target());
     let unknown = "POST /api/42/store/?sentry_key=ffffffffffffffffffffffffffffffff";
     let body = leak(&hidden());

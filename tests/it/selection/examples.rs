@@ -161,7 +161,7 @@ fn some_categories_are_forwarded_and_multiplied() {
 /// “Sample all categories at 0.5”, and “sample spans at 0.05 and all other categories at 1.0”;
 /// “trace.sample_rate is recalculated if sample_rate is defined”.
 #[test]
-fn shares_of_everything_and_of_one_category() {
+fn sample_rates_apply_to_everything_or_to_one_category() {
     let example = Example::start(&[
         "      - dsn: DSN\n        sample_rate: 0.5\n",
         "      - dsn: DSN\n        sample_rate:\n            span: 0.05\n",
@@ -197,7 +197,7 @@ fn shares_of_everything_and_of_one_category() {
 /// boundary”, and “combining multiplier and sample_rate is a configuration error, that should cause the
 /// mirror to log an error and ignore the multiplier value”.
 #[test]
-fn what_has_no_effect_is_told_at_the_start() {
+fn options_without_effect_are_warned_about_at_the_start() {
     let example = Example::start(&[
         "      - dsn: DSN\n        sample_rate: 1\n",
         "      - dsn: DSN\n        sample_rate: {error: 0}\n",

@@ -39,7 +39,7 @@ fn assert_shared(name: &str, path: &str, make: impl Fn(usize) -> String) {
 }
 
 #[test]
-fn ids_of_zeros_decide_nothing() {
+fn ids_of_zeros_are_ignored_for_sampling() {
     let entry = |number: usize, nil: &str| {
         format!("{{\"items\":[{{\"trace_id\":\"{nil}\",\"body\":\"{number}\"}}]}}")
     };
@@ -84,7 +84,7 @@ fn ids_of_zeros_decide_nothing() {
 }
 
 #[test]
-fn reports_that_are_all_the_same_are_shared() {
+fn identical_reports_are_sampled_by_chance() {
     let report = "{\"csp-report\":{\"document-uri\":\"https://shop.example.com/\"}}";
     assert_shared("security", "/api/42/security/", |_| report.to_owned());
     assert_shared("raw_security", "/api/42/envelope/", |_| {
@@ -100,7 +100,7 @@ fn reports_that_are_all_the_same_are_shared() {
 
 /// The trace draws 0.2580455816534687 in getsentry/sentry-mirror.
 #[test]
-fn a_trace_is_kept_at_the_rates_at_which_the_prior_art_keeps_it() {
+fn a_trace_is_sampled_as_by_getsentry_sentry_mirror() {
     let header = "{\"trace\":{\"trace_id\":\"771a43a4192642f0b136d5159a501700\"}}";
     for (rate, count) in [("0.2580455816534686", 0), ("0.2580455816534688", 1)] {
         let pair = Pair::start(&format!("sample_rate: {rate}"));
@@ -111,7 +111,7 @@ fn a_trace_is_kept_at_the_rates_at_which_the_prior_art_keeps_it() {
 }
 
 #[test]
-fn a_monitor_is_kept_or_dropped_whole_however_its_slug_is_written() {
+fn a_monitor_is_sampled_whole_in_any_spelling_of_its_slug() {
     const MONITORS: usize = 40;
     let some = Upstream::ok();
     let outbounds = [super::mapping(&some, super::KEY_B, "sample_rate: 0.5")];

@@ -93,7 +93,7 @@ fn kept_events(traces: &[u128]) -> BTreeSet<u128> {
 }
 
 #[test]
-fn a_trace_is_kept_in_otlp_where_it_is_kept_in_envelopes() {
+fn otlp_and_envelopes_sample_a_trace_alike() {
     let traces = traces(60);
     let kept = kept_events(&traces);
     assert!((15..45).contains(&kept.len()), "{}", kept.len());
@@ -136,7 +136,7 @@ fn a_trace_is_kept_in_otlp_where_it_is_kept_in_envelopes() {
 
 /// They begin and end alike, as those of one service do.
 #[test]
-fn bodies_that_are_too_long_to_be_taken_apart_go_by_all_of_their_bytes() {
+fn bodies_too_long_to_parse_are_sampled_by_all_their_bytes() {
     const COUNT: usize = 16;
     let body = |number: usize| {
         let mut body = vec![b'x'; APART_BYTES + 1];

@@ -60,7 +60,7 @@ fn kept(received: &[Received], kind: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_tenth_of_a_hundred_thousand_traces_is_the_same_tenth_in_every_process_and_form() {
+fn a_sample_of_a_tenth_is_the_same_in_every_process_and_encoding() {
     let traces = traces();
     assert_eq!(traces.iter().collect::<BTreeSet<_>>().len(), TRACES);
     let mut bodies = containers("log", &traces);

@@ -434,7 +434,7 @@ fn check(samples: &[Sample], options: &str, expected: impl Fn(&Sample) -> Option
 }
 
 #[test]
-fn each_category_gets_its_items_of_what_sdks_send() {
+fn each_category_gets_its_items_of_captured_sdk_envelopes() {
     let samples = Sample::all();
     let categories: BTreeSet<&str> = samples
         .iter()
@@ -452,7 +452,7 @@ fn each_category_gets_its_items_of_what_sdks_send() {
 
 /// Of 0.999 of something all is kept that is here, but everything is looked at.
 #[test]
-fn what_is_in_the_share_is_whole() {
+fn a_sampled_envelope_is_whole() {
     let samples = Sample::all();
     check(&samples, "sample_rate: {attachment: 0.999}", |sample| {
         Some(sample.whole())

@@ -33,7 +33,7 @@ fn after_first_line(body: &[u8]) -> &[u8] {
 }
 
 #[test]
-fn a_body_is_compressed_once_and_readable_for_each() {
+fn a_body_is_compressed_once_for_all_outbounds() {
     let upstreams: Vec<Upstream> = (0..4).map(|_| Upstream::ok()).collect();
     let options = [
         "compression: gzip",
@@ -91,7 +91,7 @@ fn a_body_is_compressed_once_and_readable_for_each() {
 }
 
 #[test]
-fn bodies_that_are_no_envelopes_are_compressed_too() {
+fn bodies_other_than_envelopes_are_compressed() {
     let pair = Pair::start("compression: gzip");
     let mut client = pair.mirror.client();
     let body =
@@ -115,7 +115,7 @@ fn bodies_that_are_no_envelopes_are_compressed_too() {
 }
 
 #[test]
-fn preserve_passes_the_bytes_that_came_if_nothing_changes_in_them() {
+fn preserve_forwards_the_original_bytes_if_nothing_changes() {
     let plain = b"{}\n{\"type\":\"session\"}\n{}\n";
     let mut brotli = Vec::new();
     brotli::BrotliCompress(&mut &plain[..], &mut brotli, &Default::default()).unwrap();
@@ -172,7 +172,7 @@ fn preserve_passes_the_bytes_that_came_if_nothing_changes_in_them() {
 
 /// What follows the first slice is not even looked at: it is not there.
 #[test]
-fn an_envelope_without_anything_to_rewrite_is_inflated_no_further_than_needed() {
+fn an_envelope_without_edits_is_decoded_only_as_far_as_needed() {
     let upstream = Upstream::ok();
     let mirror = Process::start(&config(
         &[mapping(&upstream, KEY_A, "compression: preserve")],
@@ -200,7 +200,7 @@ fn an_envelope_without_anything_to_rewrite_is_inflated_no_further_than_needed() 
 }
 
 #[test]
-fn nobody_waits_for_what_is_prepared_for_another() {
+fn an_outbound_does_not_wait_for_the_transform_of_another() {
     let (plain, compressed) = (Upstream::ok(), Upstream::ok());
     let outbounds = [
         plain.dsn(KEY_A, 11),
@@ -222,7 +222,7 @@ fn nobody_waits_for_what_is_prepared_for_another() {
 
 /// What is decoded of it grows in steps of which the bound is none.
 #[test]
-fn a_coded_header_is_read_up_to_the_bound_and_no_further() {
+fn an_encoded_envelope_header_is_decoded_up_to_its_limit() {
     let sdk = "integration,".repeat(30_000);
     let plain = format!("{{\"sdk\":\"{sdk}\"}}\n{{\"type\":\"session\"}}\n{{}}");
     let request = coded_request("/api/42/envelope/", "gzip", &gzip(plain.as_bytes()));
@@ -241,7 +241,7 @@ fn a_coded_header_is_read_up_to_the_bound_and_no_further() {
 }
 
 #[test]
-fn a_header_that_is_longer_than_a_slice_is_read_to_its_end() {
+fn an_envelope_header_longer_than_a_slice_is_read_to_its_end() {
     let upstream = Upstream::ok();
     let mirror = Process::start(&config(
         &[mapping(&upstream, KEY_A, "compression: preserve")],
@@ -318,7 +318,7 @@ fn without_modification_only_the_head_is_rewritten() {
 
 /// In whatever form it came, and whoever gets it.
 #[test]
-fn what_is_not_modified_need_not_be_an_envelope() {
+fn an_unmodified_body_may_be_anything() {
     let (all, some) = (Upstream::ok(), Upstream::ok());
     let outbounds = [
         all.dsn(KEY_A, 11),
@@ -356,7 +356,7 @@ fn what_is_not_modified_need_not_be_an_envelope() {
 
 /// With a memory budget that allows the body and one more of its size, but not two.
 #[test]
-fn what_differs_in_other_options_is_still_compressed_once() {
+fn outbounds_with_different_options_share_a_compressed_body() {
     let upstreams: Vec<Upstream> = (0..3).map(|_| Upstream::ok()).collect();
     let options = [
         "",
@@ -389,7 +389,7 @@ fn what_differs_in_other_options_is_still_compressed_once() {
 
 /// With a memory budget that allows the body but no second one, the plain delivery goes on.
 #[test]
-fn what_there_is_no_memory_for_is_not_delivered_and_harms_no_other() {
+fn a_body_without_memory_for_its_transform_is_dropped_without_harm_to_others() {
     let pair = Pair::start_with(
         "multiplier: 50",
         "limits: {memory_bytes: 4MiB, body_bytes: 2MiB, decoded_bytes: 2MiB}",
