@@ -135,8 +135,8 @@ fn push(row: &mut VecDeque<Instant>, max: usize, at: Instant) {
 }
 
 impl History {
-    /// Takes note that there was nothing at `now`.
-    pub(super) fn begin(&self, now: Instant) {
+    /// Records that all counters were zero at `now`.
+    pub(super) fn start(&self, now: Instant) {
         self.lock().add(now);
     }
 

@@ -1,10 +1,9 @@
-//! The smallest HTTP server that is still safe to leave running.
+//! A small HTTP server for the admin pages, safe to leave running.
 //!
-//! One short-lived thread per connection, one request per connection. Their number, the bytes of a
-//! request and the time for reading it and for writing the answer are bounded, so that a client which
-//! does nothing, or everything, costs a thread for some seconds at most. Where all places are taken, whoever
-//! has kept one for the longest without asking for anything makes room, so that a probe, which asks at
-//! once, is answered however many others only connect.
+//! One short-lived thread per connection, one request per connection. The number of connections, the size
+//! of a request, and the time to read it and to write the response are bounded, so a client costs a
+//! thread for a few seconds at most. If all slots are taken, a new connection evicts the oldest one that
+//! has not sent a request: a health probe is answered at once, however many idle connections there are.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -14,151 +13,198 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::warn;
 
-use super::pages::{Body, Page, Pages};
 use crate::causes;
 use crate::observe::timestamp::http_date;
 
-/// How many connections are served at a time. A collector, a probe and some browsers need a handful.
+/// Concurrent connections. A collector, a probe and some browsers need a handful.
 const CONNECTIONS_MAX: usize = 32;
 
-/// The bytes of a request's head.
+/// The size of a request head.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// The header lines of a request.
-const FIELDS_MAX: usize = 64;
+const HEADERS_MAX: usize = 64;
 
-/// The time for a request to come, and that for an answer to be taken.
-const READ_TIME: Duration = Duration::from_secs(3);
-const WRITE_TIME: Duration = Duration::from_secs(10);
+/// How long a client may take to send its request, and to read the response.
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The bytes of a body from which on it leaves in parts.
-const WHOLE_BYTES_MAX: usize = 64 * 1024;
+/// Longer bodies are sent in chunks.
+const BUFFER_BYTES: usize = 64 * 1024;
 
-/// How long a client may take to close once it has its answer.
-const CLOSE_TIME: Duration = Duration::from_millis(500);
+/// How long a client may take to close the connection after the response.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What a request is told that names another host.
+/// The body of a 421, see [`is_allowed_host`].
 const MISDIRECTED: &str =
-    "over the loopback this answers only to an address, to localhost and to names without a dot\n";
+    "on a loopback address, Host must be an IP address, localhost, or a name without a dot\n";
 
-/// The pause after a failed accept, for example for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a failed accept, for example because no file descriptor is left.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Serves `pages` to all who connect, for ever.
-pub(super) fn serve(listener: &TcpListener, pages: &Arc<Pages>) {
-    let places = Arc::new(Places::default());
-    for stream in listener.incoming() {
-        let Ok(stream) = stream else {
-            thread::sleep(ACCEPT_PAUSE);
-            continue;
-        };
-        let place = Places::take(&places, stream);
-        let pages = Arc::clone(pages);
-        let spawned = thread::Builder::new()
-            .name("admin-connection".to_owned())
-            .spawn(move || {
-                // A client that is gone needs no answer.
-                let _ = answer(&place, &pages);
-            });
-        if let Err(error) = spawned {
-            let error = causes::of_thread(&error);
-            warn!("a connection to the admin pages is not served: {error}");
+/// What answers the requests.
+pub(super) trait Handler: Send + Sync + 'static {
+    fn handle(&self, request: &Request) -> Response<'_>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    pub(super) method: String,
+    /// Without the query.
+    pub(super) path: String,
+    pub(super) accept: String,
+    /// The `Host` header, or empty.
+    pub(super) host: String,
+    /// Whether the client understands chunks (HTTP/1.1).
+    pub(super) takes_chunks: bool,
+}
+
+pub(super) struct Response<'p> {
+    pub(super) status: u16,
+    pub(super) content_type: &'static str,
+    pub(super) body: Body<'p>,
+}
+
+pub(super) enum Body<'p> {
+    Static(&'static str),
+    Shared(Arc<str>),
+    /// A body that is written piece by piece because it can be long.
+    Streamed(BodyWriter<'p>),
+}
+
+pub(super) type BodyWriter<'p> = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + 'p>;
+
+impl<'p> Response<'p> {
+    pub(super) fn ok(content_type: &'static str, body: Body<'p>) -> Response<'p> {
+        Response {
+            status: 200,
+            content_type,
+            body,
+        }
+    }
+
+    pub(super) fn text(status: u16, text: &'static str) -> Response<'p> {
+        Response {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: Body::Static(text),
         }
     }
 }
 
-/// The connections being served, oldest first.
-#[derive(Default)]
-struct Places(Mutex<Vec<Taken>>);
-
-/// A connection as all can see it.
-struct Taken {
-    stream: Arc<TcpStream>,
-    has_asked: bool,
-}
-
-/// A connection being served; gives its place back when dropped.
-struct Place {
-    places: Arc<Places>,
-    stream: Arc<TcpStream>,
-}
-
-impl Places {
-    /// A place for `stream`, where necessary that of another.
-    fn take(places: &Arc<Places>, stream: TcpStream) -> Place {
-        let stream = Arc::new(stream);
-        let mut taken = places.lock();
-        if taken.len() >= CONNECTIONS_MAX {
-            // Without anybody who has not asked, the oldest is most likely one that takes no answer.
-            let silent = taken.iter().position(|taken| !taken.has_asked);
-            let ended = taken.remove(silent.unwrap_or(0));
-            // Its thread wakes up and finds it at its end.
-            let _ = ended.stream.shutdown(Shutdown::Both);
+/// Serves all connections to `listener`, forever.
+pub(super) fn serve(listener: &TcpListener, handler: &Arc<impl Handler>) {
+    let slots = Arc::new(ConnectionSlots::default());
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            thread::sleep(ACCEPT_BACKOFF);
+            continue;
+        };
+        let slot = ConnectionSlots::acquire(&slots, stream);
+        let handler = Arc::clone(handler);
+        let spawned = thread::Builder::new()
+            .name("admin-connection".to_owned())
+            .spawn(move || {
+                // An error means that the client is gone.
+                let _ = serve_connection(&slot, &*handler);
+            });
+        if let Err(error) = spawned {
+            let error = causes::of_thread(&error);
+            warn!("cannot serve a connection to the admin port: {error}");
         }
-        taken.push(Taken {
+    }
+}
+
+/// The open connections, oldest first.
+#[derive(Default)]
+struct ConnectionSlots(Mutex<Vec<OpenConnection>>);
+
+struct OpenConnection {
+    stream: Arc<TcpStream>,
+    has_request: bool,
+}
+
+/// The slot of a connection; dropping it frees the slot.
+struct Slot {
+    slots: Arc<ConnectionSlots>,
+    stream: Arc<TcpStream>,
+}
+
+impl ConnectionSlots {
+    /// Gives `stream` a slot. If none is free, closes another connection.
+    fn acquire(slots: &Arc<ConnectionSlots>, stream: TcpStream) -> Slot {
+        let stream = Arc::new(stream);
+        let mut open = slots.lock();
+        if open.len() >= CONNECTIONS_MAX {
+            // If all have sent a request, the oldest is most likely one that does not read its response.
+            let silent = open.iter().position(|open| !open.has_request);
+            let evicted = open.remove(silent.unwrap_or(0));
+            // This wakes its thread with an end of file.
+            let _ = evicted.stream.shutdown(Shutdown::Both);
+        }
+        open.push(OpenConnection {
             stream: Arc::clone(&stream),
-            has_asked: false,
+            has_request: false,
         });
-        Place {
-            places: Arc::clone(places),
+        Slot {
+            slots: Arc::clone(slots),
             stream,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Taken>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<OpenConnection>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Place {
-    /// Takes note that the request is there.
-    fn has_asked(&self) {
-        let mut taken = self.places.lock();
-        let own = taken.iter_mut().find(|taken| self.is_at(taken));
+impl Slot {
+    fn mark_request(&self) {
+        let mut open = self.slots.lock();
+        let own = open.iter_mut().find(|open| self.is_slot_of(open));
         if let Some(own) = own {
-            own.has_asked = true;
+            own.has_request = true;
         }
     }
 
-    fn is_at(&self, taken: &Taken) -> bool {
-        Arc::ptr_eq(&taken.stream, &self.stream)
+    fn is_slot_of(&self, open: &OpenConnection) -> bool {
+        Arc::ptr_eq(&open.stream, &self.stream)
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.places.lock().retain(|taken| !self.is_at(taken));
+        self.slots.lock().retain(|open| !self.is_slot_of(open));
     }
 }
 
-fn answer(place: &Place, pages: &Pages) -> io::Result<()> {
-    let mut stream = &*place.stream;
+fn serve_connection(slot: &Slot, handler: &impl Handler) -> io::Result<()> {
+    let mut stream = &*slot.stream;
     let request = read_request(stream)?;
-    place.has_asked();
-    let (page, is_head) = match &request {
-        Some(request) if !is_meant_for_us(request, stream.local_addr()?.ip()) => {
-            (Page::text(421, MISDIRECTED), request.method == "HEAD")
+    slot.mark_request();
+    let response = match &request {
+        Some(request) if !is_allowed_host(&request.host, stream.local_addr()?.ip()) => {
+            Response::text(421, MISDIRECTED)
         }
-        Some(request) => (pages.page(request), request.method == "HEAD"),
-        None => (
-            Page::text(400, "this is no request that is understood\n"),
-            false,
-        ),
+        Some(request) => handler.handle(request),
+        None => Response::text(400, "malformed or too large request\n"),
     };
+    let is_head = request
+        .as_ref()
+        .is_some_and(|request| request.method == "HEAD");
     let takes_chunks = request.is_some_and(|request| request.takes_chunks);
-    let mut reply = Reply::new(stream, &page, is_head, takes_chunks);
-    match page.body {
-        Body::Text(text) => reply.whole(text.as_bytes())?,
-        Body::Shared(text) => reply.whole(text.as_bytes())?,
-        Body::Pieces(_) if is_head => reply.finish()?,
-        Body::Pieces(write) => {
-            write(&mut reply)?;
-            reply.finish()?;
+    let mut writer = ResponseWriter::new(stream, &response, is_head, takes_chunks);
+    match response.body {
+        Body::Static(text) => writer.write_whole(text.as_bytes())?,
+        Body::Shared(text) => writer.write_whole(text.as_bytes())?,
+        Body::Streamed(_) if is_head => writer.finish()?,
+        Body::Streamed(write) => {
+            write(&mut writer)?;
+            writer.finish()?;
         }
     }
     stream.shutdown(Shutdown::Write)?;
-    // What is still unread would make the kernel reset the connection, and the answer with it.
-    let deadline = Instant::now() + CLOSE_TIME;
+    // Lingering close: closing with unread bytes would make the kernel send a reset, which can destroy
+    // the response.
+    let deadline = Instant::now() + CLOSE_TIMEOUT;
     let mut rest = [0; 1024];
     loop {
         stream.set_read_timeout(Some(left(deadline)?))?;
@@ -168,17 +214,16 @@ fn answer(place: &Place, pages: &Pages) -> io::Result<()> {
     }
 }
 
-/// Whether a request that came in at the address `own` may be meant for this port.
+/// Whether to answer a request for `host` that arrived at the local address `local`.
 ///
-/// A page from elsewhere in an operator's browser cannot read what is here, unless its owner lets the
-/// name of that page lead to this host (DNS rebinding). Over the loopback, where browsers reach what
-/// nobody else can, only hosts are accepted that no stranger can own: addresses, `localhost`, names
-/// without a dot. Elsewhere it could be any name that operators have given it.
-fn is_meant_for_us(request: &Request, own: IpAddr) -> bool {
-    if !own.to_canonical().is_loopback() {
+/// This prevents DNS rebinding: a website in an operator's browser could read these pages if its owner
+/// pointed the website's name at this host. On a loopback address, which only local browsers reach, the
+/// server accepts only hosts that no stranger can own: IP addresses, `localhost`, and names without a
+/// dot. On other addresses it cannot know which names operators have given it.
+fn is_allowed_host(host: &str, local: IpAddr) -> bool {
+    if !local.to_canonical().is_loopback() {
         return true;
     }
-    let host = request.host.as_str();
     let has_port = |(_, port): &(&str, &str)| port.bytes().all(|byte| byte.is_ascii_digit());
     let name = host.rsplit_once(':').filter(has_port);
     let name = name.map_or(host, |(name, _)| name).trim_end_matches('.');
@@ -186,33 +231,18 @@ fn is_meant_for_us(request: &Request, own: IpAddr) -> bool {
     is_address || !name.contains('.') || name.to_ascii_lowercase().ends_with(".localhost")
 }
 
-/// A request as far as it matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Request {
-    /// Its method.
-    pub(super) method: String,
-    /// Its path, without the query.
-    pub(super) path: String,
-    /// What it would like to have.
-    pub(super) accept: String,
-    /// Whom it was sent to, with the port if it was told; empty if it does not say.
-    pub(super) host: String,
-    /// Whether it understands a body in chunks, which came with HTTP/1.1.
-    pub(super) takes_chunks: bool,
-}
-
-/// Reads a request; `None` where it is malformed or too large.
+/// Reads a request. Returns `None` if it is malformed or too large.
 fn read_request(mut stream: &TcpStream) -> io::Result<Option<Request>> {
-    let deadline = Instant::now() + READ_TIME;
+    let deadline = Instant::now() + READ_TIMEOUT;
     let mut head = Vec::new();
-    let mut room = [0; 2048];
+    let mut buffer = [0; 2048];
     while head.len() < HEAD_BYTES_MAX {
         stream.set_read_timeout(Some(left(deadline)?))?;
-        let count = stream.read(&mut room)?;
+        let count = stream.read(&mut buffer)?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        head.extend_from_slice(room.get(..count).unwrap_or_default());
+        head.extend_from_slice(buffer.get(..count).unwrap_or_default());
         match parse(&head) {
             Ok(None) => {}
             Ok(request) => return Ok(request),
@@ -222,10 +252,10 @@ fn read_request(mut stream: &TcpStream) -> io::Result<Option<Request>> {
     Ok(None)
 }
 
-/// The request that `head` holds, if it is complete.
+/// Parses `head`. Returns `None` if it is incomplete.
 fn parse(head: &[u8]) -> Result<Option<Request>, httparse::Error> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut parsed = httparse::Request::new(&mut fields);
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut headers);
     if parsed.parse(head)?.is_partial() {
         return Ok(None);
     }
@@ -237,52 +267,57 @@ fn parse(head: &[u8]) -> Result<Option<Request>, httparse::Error> {
         Some(_) | None => Some(target),
     };
     let path = origin_form.and_then(|target| target.split(['?', '#']).next());
-    let field = |name: &str| {
-        let mut fields = parsed.headers.iter();
-        let found = fields.find(|field| field.name.eq_ignore_ascii_case(name));
-        let value = found.map_or(&[][..], |field| field.value);
+    let header = |name: &str| {
+        let mut headers = parsed.headers.iter();
+        let found = headers.find(|header| header.name.eq_ignore_ascii_case(name));
+        let value = found.map_or(&[][..], |header| header.value);
         String::from_utf8_lossy(value).into_owned()
     };
     Ok(Some(Request {
         method: parsed.method.unwrap_or_default().to_owned(),
         path: path.unwrap_or("/").to_owned(),
-        accept: field("accept"),
-        host: field("host"),
+        accept: header("accept"),
+        host: header("host"),
         takes_chunks: parsed.version == Some(1),
     }))
 }
 
-/// A reply on its way. A short body goes out as a whole; what is longer leaves in chunks while it is made,
-/// so that a long page is never held as a whole.
-struct Reply<'c> {
+/// Writes a response. A body of up to [`BUFFER_BYTES`] is sent with its `Content-Length`. A longer one is
+/// sent in chunks while it is generated, so that it is never in memory as a whole.
+struct ResponseWriter<'c> {
     stream: &'c TcpStream,
     status: u16,
     content_type: &'static str,
     is_head: bool,
-    /// Whether the client understands chunks; to others the end of the connection is that of the body.
+    /// Whether the client understands chunks. For others, the body ends with the connection.
     takes_chunks: bool,
-    has_begun: bool,
-    waiting: Vec<u8>,
-    /// What is left of the time for the answer to be taken.
+    has_sent_head: bool,
+    buffer: Vec<u8>,
+    /// What is left of [`WRITE_TIMEOUT`].
     time_left: Duration,
 }
 
-impl<'c> Reply<'c> {
-    fn new(stream: &'c TcpStream, page: &Page<'_>, is_head: bool, takes_chunks: bool) -> Reply<'c> {
-        Reply {
+impl<'c> ResponseWriter<'c> {
+    fn new(
+        stream: &'c TcpStream,
+        response: &Response<'_>,
+        is_head: bool,
+        takes_chunks: bool,
+    ) -> ResponseWriter<'c> {
+        ResponseWriter {
             stream,
-            status: page.status,
-            content_type: page.content_type,
+            status: response.status,
+            content_type: response.content_type,
             is_head,
             takes_chunks,
-            has_begun: false,
-            waiting: Vec::new(),
-            time_left: WRITE_TIME,
+            has_sent_head: false,
+            buffer: Vec::new(),
+            time_left: WRITE_TIMEOUT,
         }
     }
 
-    /// Sends `body`, which is all of it.
-    fn whole(&mut self, body: &[u8]) -> io::Result<()> {
+    /// Sends a response whose whole body is `body`.
+    fn write_whole(&mut self, body: &[u8]) -> io::Result<()> {
         let head = self.head(&format!("Content-Length: {}\r\n", body.len()));
         self.send(head.as_bytes())?;
         if self.is_head {
@@ -291,11 +326,11 @@ impl<'c> Reply<'c> {
         self.send(body)
     }
 
-    /// Sends what is waiting as a part of a longer body.
-    fn part(&mut self) -> io::Result<()> {
-        let waiting = std::mem::take(&mut self.waiting);
-        if !self.has_begun {
-            self.has_begun = true;
+    /// Sends the buffer as a part of a longer body.
+    fn write_part(&mut self) -> io::Result<()> {
+        let buffer = std::mem::take(&mut self.buffer);
+        if !self.has_sent_head {
+            self.has_sent_head = true;
             let framing = match self.takes_chunks {
                 true => "Transfer-Encoding: chunked\r\n",
                 false => "",
@@ -303,29 +338,29 @@ impl<'c> Reply<'c> {
             self.send(self.head(framing).as_bytes())?;
         }
         if self.takes_chunks {
-            self.send(format!("{:x}\r\n", waiting.len()).as_bytes())?;
+            self.send(format!("{:x}\r\n", buffer.len()).as_bytes())?;
         }
-        self.send(&waiting)?;
+        self.send(&buffer)?;
         if self.takes_chunks {
             self.send(b"\r\n")?;
         }
-        self.waiting = waiting;
-        self.waiting.clear();
+        self.buffer = buffer;
+        self.buffer.clear();
         Ok(())
     }
 
-    /// Sends what is left.
+    /// Sends the rest of a streamed body.
     fn finish(mut self) -> io::Result<()> {
         if self.is_head {
-            // How long it would be is not known.
+            // The length is unknown, so there is no Content-Length.
             return self.send(self.head("").as_bytes());
         }
-        if !self.has_begun {
-            let body = std::mem::take(&mut self.waiting);
-            return self.whole(&body);
+        if !self.has_sent_head {
+            let body = std::mem::take(&mut self.buffer);
+            return self.write_whole(&body);
         }
-        if !self.waiting.is_empty() {
-            self.part()?;
+        if !self.buffer.is_empty() {
+            self.write_part()?;
         }
         match self.takes_chunks {
             true => self.send(b"0\r\n\r\n"),
@@ -355,8 +390,8 @@ impl<'c> Reply<'c> {
         )
     }
 
-    /// Sends all of `bytes` within the time that is left. The time in which the page is made is not the
-    /// client's.
+    /// Sends all of `bytes` within the time left. Only time spent on writing counts, not that spent on
+    /// generating the body.
     fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let started = Instant::now();
         let deadline = started + self.time_left;
@@ -374,11 +409,11 @@ impl<'c> Reply<'c> {
     }
 }
 
-impl Write for Reply<'_> {
+impl Write for ResponseWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.waiting.extend_from_slice(bytes);
-        if self.waiting.len() >= WHOLE_BYTES_MAX {
-            self.part()?;
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.write_part()?;
         }
         Ok(bytes.len())
     }
@@ -388,7 +423,7 @@ impl Write for Reply<'_> {
     }
 }
 
-/// The time until `deadline`, which is never zero: to the system that would mean for ever.
+/// The time until `deadline`. Never zero, which a socket would take for "no timeout".
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -403,7 +438,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_what_matters_of_it() {
+    fn a_request_is_parsed_once_it_is_complete() {
         let head = b"GET /metrics?x=1 HTTP/1.1\r\nHost: m\r\naccept: text/plain\r\n\r\n";
         let expected = Request {
             method: "GET".to_owned(),
@@ -420,12 +455,8 @@ mod tests {
     }
 
     #[test]
-    fn over_the_loopback_no_name_is_taken_that_strangers_can_own() {
-        let is_taken = |host: &str, own: &str| {
-            let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
-            let request = parse(head.as_bytes()).unwrap().unwrap();
-            is_meant_for_us(&request, own.parse().unwrap())
-        };
+    fn on_a_loopback_address_only_hosts_that_no_stranger_can_own_are_allowed() {
+        let is_allowed = |host: &str, local: &str| is_allowed_host(host, local.parse().unwrap());
         for host in [
             "",
             "127.0.0.1",
@@ -438,7 +469,7 @@ mod tests {
             "mirror.localhost:3001",
             "sentry-mirror:3001",
         ] {
-            assert!(is_taken(host, "127.0.0.1"), "{host}");
+            assert!(is_allowed(host, "127.0.0.1"), "{host}");
         }
         for host in [
             "evil.example",
@@ -447,11 +478,11 @@ mod tests {
             "localhost.evil.example",
             "127.0.0.1.evil.example:3001",
         ] {
-            assert!(!is_taken(host, "127.0.0.1"), "{host}");
-            assert!(!is_taken(host, "::1"), "{host}");
-            assert!(!is_taken(host, "::ffff:127.0.0.1"), "{host}");
+            assert!(!is_allowed(host, "127.0.0.1"), "{host}");
+            assert!(!is_allowed(host, "::1"), "{host}");
+            assert!(!is_allowed(host, "::ffff:127.0.0.1"), "{host}");
         }
         let service = "sentry-mirror.default.svc.cluster.local:3001";
-        assert!(is_taken(service, "10.0.0.7"));
+        assert!(is_allowed(service, "10.0.0.7"));
     }
 }

@@ -1,10 +1,10 @@
-//! The pages for operators, on a port of their own: metrics, status, health, configuration.
+//! The admin port, with pages for operators: metrics, status, health, configuration.
 //!
-//! They are served by plain threads, so that no worker has to do with them: `http` reads a request and
-//! writes an answer, bounded in connections, bytes and time; `pages` knows what is where. `metrics` tells
-//! what the `numbers` say and `status` how things are going, with what `history` remembers of the last
-//! minutes; `push` sends the first to a statsd server. The listener is there before the mirror starts and until
-//! the process ends, so that `/ready` can say no.
+//! Plain threads serve it, so it takes no time from workers. `http` is the server and `pages` are its
+//! handlers. `metrics` is the catalogue of metrics, read from a snapshot of the counters (`numbers`);
+//! `push` sends the same metrics to a statsd server. `status` is the state as JSON, with rates of the
+//! last minutes from `history`. The port opens before the mirror starts and stays open until the process
+//! ends, so that `/ready` can answer 503.
 
 mod history;
 mod http;
@@ -30,8 +30,8 @@ use self::pages::Pages;
 use crate::causes;
 use crate::server::sight::Sight;
 
-/// How often a port is tried that another mirror still has.
-const PORT_PAUSE: Duration = Duration::from_millis(200);
+/// How often to retry a port that the previous process still uses.
+const BIND_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The running admin listener. It stays up until the process ends.
 pub(crate) struct Admin {
@@ -39,18 +39,18 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Listens on `address`; until [`Admin::show`] there is no mirror to tell of. Where it `follows` on
-    /// a mirror that still has the port, it listens as soon as that one has ended.
+    /// Listens on `address`. Until [`Admin::show`] the pages say that the mirror is starting. If this
+    /// process `replaces` one that still uses the port, it listens as soon as that one has ended.
     ///
     /// # Errors
-    /// Why not, in words for an operator.
-    pub(crate) fn start(address: SocketAddr, follows: bool) -> Result<Admin, String> {
+    /// Why it cannot listen, for an operator.
+    pub(crate) fn start(address: SocketAddr, replaces: bool) -> Result<Admin, String> {
         let listener = match TcpListener::bind(address) {
-            Err(error) if follows && error.kind() == io::ErrorKind::AddrInUse => {
-                info!("metrics and status page wait until {address} is free");
+            Err(error) if replaces && error.kind() == io::ErrorKind::AddrInUse => {
+                info!("the admin port waits until {address} is free");
                 None
             }
-            bound => Some(bound.map_err(|error| refusal(address, &error))?),
+            bound => Some(bound.map_err(|error| bind_error(address, &error))?),
         };
         let pages = Arc::new(Pages {
             sight: OnceLock::new(),
@@ -70,35 +70,35 @@ impl Admin {
         Ok(Admin { pages })
     }
 
-    /// Tells of `sight` from now on.
+    /// Shows the running mirror from now on.
     ///
     /// # Errors
-    /// The system refuses a thread.
+    /// If no thread can be created.
     pub(crate) fn show(&self, sight: Arc<Sight>) -> io::Result<()> {
-        self.pages.history.begin(sight.started);
-        // A process starts one mirror.
+        self.pages.history.start(sight.started);
+        // Cannot fail: a process starts one mirror.
         let _ = self.pages.sight.set(sight);
         let pages = Arc::clone(&self.pages);
         thread::Builder::new()
             .name("history".to_owned())
-            .spawn(move || pages.remember())?;
+            .spawn(move || pages.record_history())?;
         Ok(())
     }
 }
 
-/// Listens on `address` once that is possible.
+/// Retries until it can listen on `address`.
 fn await_port(address: SocketAddr) -> TcpListener {
     loop {
-        thread::sleep(PORT_PAUSE);
+        thread::sleep(BIND_RETRY_INTERVAL);
         if let Ok(listener) = TcpListener::bind(address) {
             return listener;
         }
     }
 }
 
-fn refusal(address: SocketAddr, error: &io::Error) -> String {
+fn bind_error(address: SocketAddr, error: &io::Error) -> String {
     format!(
-        "cannot listen on {address} for metrics and the status page: {}; `admin.port` names another port, and `admin: off` does without",
+        "cannot listen on {address} for metrics and the status page: {}; set another `admin.port`, or turn the admin port off with `admin: off`",
         causes::why_not_listening(address, "admin.ip", error)
     )
 }
