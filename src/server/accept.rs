@@ -4,6 +4,7 @@
 //! connection, or with all of them for a while, never ends the accepting: only the order to stop does,
 //! after which the rest of the queue is taken over.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
@@ -12,6 +13,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use monoio::io::Canceller;
 use monoio::net::{TcpListener, TcpStream};
 use monoio::time::sleep;
 use tracing::{debug, info, warn};
@@ -20,17 +22,62 @@ use crate::mirror::counters::RequestResult;
 use crate::mirror::totals::{Closing, Pause};
 use crate::observe::change::LogOnChange;
 use crate::panics::caught;
+use crate::server::balance::Balance;
+use crate::server::core::Core;
+use crate::server::gate::Gate;
 use crate::server::inbound;
-use crate::server::worker::Worker;
+use crate::server::peers::Peers;
+use crate::server::stop::Stop;
 
 /// The pause after a failed accept, which doubles up to the longest one. Without it, running out of
 /// file descriptors makes accept fail 400,000 times a second.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(200);
 
-impl Worker {
+/// What accepts the connections of one core.
+pub(super) struct Acceptor {
+    core: Rc<Core>,
+    /// The order to accept no more, a moment after the one to stop.
+    closing: Rc<Stop>,
+    /// Ends the accept that is waited for.
+    accepting: RefCell<Canceller>,
+    balance: Balance,
+    /// Connections that are open.
+    connections: Rc<Gate>,
+    /// Where they come from, if that is bounded.
+    peers: Rc<Peers>,
+}
+
+impl Acceptor {
+    pub(super) fn new(core: Rc<Core>, balance: Balance) -> Acceptor {
+        Acceptor {
+            core,
+            closing: Rc::default(),
+            accepting: RefCell::new(Canceller::new()),
+            balance,
+            connections: Rc::default(),
+            peers: Rc::default(),
+        }
+    }
+
+    /// How many connections are open.
+    pub(super) fn open_connections(&self) -> usize {
+        self.connections.inside()
+    }
+
+    /// Accepts no more.
+    pub(super) fn close(&self) {
+        self.closing.order();
+        self.accepting.replace(Canceller::new()).cancel();
+    }
+
+    /// Looks again whether there is room for another connection.
+    pub(super) fn limits_changed(&self) {
+        self.connections.look_again();
+    }
+
     /// Accepts until told to accept no more.
-    pub(super) async fn accept(self: &Rc<Worker>, listener: &TcpListener) {
+    pub(super) async fn accept(self: &Rc<Acceptor>, listener: &TcpListener) {
         let mut pause = ACCEPT_PAUSE;
         // At the limit every connection that ends lets one in before the next fails.
         let shortage = LogOnChange::new();
@@ -49,7 +96,10 @@ impl Worker {
                 Ok((stream, peer)) => {
                     pause = ACCEPT_PAUSE;
                     if shortage.should_log(0, Instant::now()) {
-                        info!(worker = self.index, "accepting without pauses again");
+                        info!(
+                            worker = self.core.counters.worker,
+                            "accepting without pauses again"
+                        );
                     }
                     self.welcome(stream, peer);
                 }
@@ -62,10 +112,10 @@ impl Worker {
                     self.await_queue(listener).await;
                 }
                 Err(error) => {
-                    self.counters.pauses.inc(Pause::Error);
+                    self.core.counters.pauses.inc(Pause::Error);
                     sleep(pause).await;
-                    if !self.stop.is_ordered() && shortage.should_log(1, Instant::now()) {
-                        warn!(worker = self.index, %error, "cannot accept; trying on with pauses");
+                    if !self.core.stop.is_ordered() && shortage.should_log(1, Instant::now()) {
+                        warn!(worker = self.core.counters.worker, %error, "cannot accept; trying on with pauses");
                     }
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                 }
@@ -76,7 +126,7 @@ impl Worker {
     /// Accepts what is waiting in a listener that is about to be closed. Their number is that of its
     /// queue at most, so `limits.connections` does not matter any more: what they have sent would be
     /// lost.
-    pub(super) fn accept_the_rest(self: &Rc<Worker>, listener: &StdListener) {
+    pub(super) fn accept_the_rest(self: &Rc<Acceptor>, listener: &StdListener) {
         if listener.set_nonblocking(true).is_err() {
             return;
         }
@@ -97,29 +147,31 @@ impl Worker {
     }
 
     /// Serves a connection in a task of its own.
-    fn welcome(self: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    fn welcome(self: &Rc<Acceptor>, stream: TcpStream, peer: SocketAddr) {
         let peer = canonical(peer);
-        self.counters.connections.inc();
-        let limit = self.routing().plan.limits.connections_per_peer;
+        self.core.counters.connections.inc();
+        let limit = self.core.routing().plan.limits.connections_per_peer;
         let place = limit.map(|limit| self.peers.enter(peer.ip(), limit));
         if matches!(place, Some(None)) {
-            self.counters.closings.inc(Closing::Peer);
-            debug!(worker = self.index, %peer, "connection closed: limits.connections_per_peer");
+            self.core.counters.closings.inc(Closing::Peer);
+            debug!(worker = self.core.counters.worker, %peer, "connection closed: limits.connections_per_peer");
             return;
         }
-        debug!(worker = self.index, %peer, "connection accepted");
+        debug!(worker = self.core.counters.worker, %peer, "connection accepted");
         let pass = self.connections.enter();
         self.balance.publish(self.connections.inside());
         // Here and not in the task, which a worker that is stopping might not wait for otherwise.
-        let newcomer = self.gate.enter();
-        let worker = Rc::clone(self);
+        let newcomer = self.core.gate.enter();
+        let acceptor = Rc::clone(self);
         monoio::spawn(async move {
-            let serving = pin!(inbound::serve(Rc::clone(&worker), stream, peer, newcomer));
+            let core = Rc::clone(&acceptor.core);
+            let serving = pin!(inbound::serve(core, stream, peer, newcomer));
             if caught(serving).await.is_err() {
-                worker.counters.answered(RequestResult::Panicked, None);
+                let counters = &acceptor.core.counters;
+                counters.answered(RequestResult::Panicked, None);
             }
             drop((pass, place));
-            worker.balance.publish(worker.connections.inside());
+            acceptor.balance.publish(acceptor.connections.inside());
         });
     }
 
@@ -139,9 +191,9 @@ impl Worker {
     /// Waits until fewer connections are open than `limits.connections`; `false` where the order to
     /// accept no more comes first.
     async fn await_room(&self) -> bool {
-        let limit = || self.routing().plan.limits.connections;
+        let limit = || self.core.routing().plan.limits.connections;
         if self.connections.inside() >= limit() {
-            self.counters.pauses.inc(Pause::Connections);
+            self.core.counters.pauses.inc(Pause::Connections);
         }
         let closing = self.closing.listener();
         let mut below = pin!(self.connections.below(limit));

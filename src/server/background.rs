@@ -22,15 +22,15 @@ use crate::sentry::edit::Edit;
 use crate::sentry::endpoint::Target;
 use crate::sentry::envelope::EnvelopeHeader;
 use crate::server::body::Body;
+use crate::server::core::{Core, Routing};
 use crate::server::gate::Pass;
 use crate::server::prepare;
 use crate::server::request::Sent;
-use crate::server::worker::{Routing, Worker};
 use crate::span::Span;
 
 /// A request, as its connection has to let go of it.
 pub(super) struct Background {
-    worker: Rc<Worker>,
+    core: Rc<Core>,
     routing: Rc<Routing>,
     fan_out: Rc<FanOut<(Reservation, Pass)>>,
     route: Arc<Route>,
@@ -49,7 +49,7 @@ pub(super) struct Background {
 impl Background {
     /// Keeps what is needed of a request that `fan_out` was started for.
     pub(super) fn new(
-        worker: &Rc<Worker>,
+        core: &Rc<Core>,
         routing: &Rc<Routing>,
         fan_out: &Rc<FanOut<(Reservation, Pass)>>,
         (route, trace_route): (&Arc<Route>, Option<&Arc<Route>>),
@@ -57,7 +57,7 @@ impl Background {
         sent: &Sent<'_>,
     ) -> Background {
         Background {
-            worker: Rc::clone(worker),
+            core: Rc::clone(core),
             routing: Rc::clone(routing),
             fan_out: Rc::clone(fan_out),
             route: Arc::clone(route),
@@ -101,8 +101,8 @@ impl Background {
             trace_route: self.trace_route.as_deref(),
             client: self.client,
         };
-        let (worker, routing, fan_out) = (&self.worker, &self.routing, &self.fan_out);
-        prepare::deliver_handled(worker, routing, fan_out, &self.route, &original, &sent).await;
+        let (core, routing, fan_out) = (&self.core, &self.routing, &self.fan_out);
+        prepare::deliver_handled(core, routing, fan_out, &self.route, &original, &sent).await;
     }
 }
 

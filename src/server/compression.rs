@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::budget::Reservation;
 use crate::http::compress::{Compressed, Compressor, Target};
-use crate::server::worker::Worker;
+use crate::server::core::Core;
 
 /// How much is compressed before other connections get their turn: some 0.5 ms of work.
 const SLICE_BYTES: usize = 64 * 1024;
@@ -30,7 +30,7 @@ impl Compressions {
         &mut self,
         rest: &Bytes,
         target: Target,
-        worker: &Worker,
+        core: &Core,
         share: &mut Reservation,
     ) -> Option<Rc<Compressed>> {
         let place = rest.as_ptr_range();
@@ -39,7 +39,7 @@ impl Compressions {
         if let Some((_, compressed)) = known {
             return Some(Rc::clone(compressed));
         }
-        let compressed = Rc::new(compress(rest, target, worker, share).await?);
+        let compressed = Rc::new(compress(rest, target, core, share).await?);
         self.0.push((rest.clone(), Rc::clone(&compressed)));
         Some(compressed)
     }
@@ -49,11 +49,11 @@ impl Compressions {
 pub(super) async fn compress(
     rest: &Bytes,
     target: Target,
-    worker: &Worker,
+    core: &Core,
     share: &mut Reservation,
 ) -> Option<Compressed> {
     let reserved_bytes = share.bytes();
-    let pool = &worker.compressors;
+    let pool = &core.compressors;
     let mut compressor = Compressor::new(target, rest.clone(), &mut pool.borrow_mut());
     loop {
         let is_done = compressor.step(SLICE_BYTES).ok()?;

@@ -22,34 +22,34 @@ use crate::mirror::routes::Route;
 use crate::sentry::edit::Edit;
 use crate::sentry::endpoint::Endpoint;
 use crate::server::connection::{Connection, Ended, is_discardable};
+use crate::server::core::{Core, Routing};
 use crate::server::gate::Pass;
-use crate::server::worker::{Routing, Worker};
 
 /// Serves the requests of a connection, in order, until it ends. With `newcomer` a worker that is
 /// stopping waits for the first one: what was accepted is not given up before it could say what it
 /// wants.
 ///
 /// What is rare has its state on the heap: every open connection carries the room for all the rest.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, newcomer: Pass) {
-    let stop = worker.stop.listener();
+pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, peer: SocketAddr, newcomer: Pass) {
+    let stop = core.stop.listener();
     let mut exchange = Exchange {
-        connection: Connection::new(stream, peer, &worker.counters),
+        connection: Connection::new(stream, peer, &core.counters),
         head: RequestHead::default(),
         head_edits: Vec::new(),
         body_edits: Vec::new(),
     };
     let mut newcomer = Some(newcomer);
     loop {
-        let patience = worker.routing().plan.limits.idle_timeout;
+        let patience = core.routing().plan.limits.idle_timeout;
         exchange.shrink();
         if !exchange.connection.await_request(patience, &stop).await {
             return;
         }
-        let _pass = newcomer.take().unwrap_or_else(|| worker.gate.enter());
-        match exchange.handle(&worker).await {
+        let _pass = newcomer.take().unwrap_or_else(|| core.gate.enter());
+        match exchange.handle(&core).await {
             Next::Request => {}
             Next::Close => return,
-            Next::Linger => return Box::pin(exchange.connection.linger(&worker.stop)).await,
+            Next::Linger => return Box::pin(exchange.connection.linger(&core.stop)).await,
         }
     }
 }
@@ -121,11 +121,11 @@ impl Exchange {
         self.body_edits.shrink_to(KEPT_EDITS_MAX);
     }
 
-    async fn handle(&mut self, worker: &Rc<Worker>) -> Next {
-        let routing = worker.routing();
+    async fn handle(&mut self, core: &Rc<Core>) -> Next {
+        let routing = core.routing();
         let limits = &routing.plan.limits;
         // Whose it is, its head has yet to say.
-        let mut share = worker.keyless.reservation();
+        let mut share = core.keyless.reservation();
         let reading = self
             .connection
             .read_head(&mut self.head, &mut share, limits);
@@ -134,7 +134,7 @@ impl Exchange {
             Ok(false) => return Next::Request,
             Err(Ended::Gone) => return Next::Close,
             Err(Ended::Rejected(rejection)) => {
-                return Box::pin(self.refuse_head(worker, &routing, &rejection)).await;
+                return Box::pin(self.refuse_head(core, &routing, &rejection)).await;
             }
         }
         let started = Instant::now();
@@ -145,18 +145,18 @@ impl Exchange {
             endpoint: None,
             route: None,
             is_local: false,
-            access: worker.access_entry(self.connection.peer, started),
+            access: core.access_entry(self.connection.peer, started),
         };
         // In a scope of its own: what was borrowed in it would be held while the reply is written.
         let (reply, ends) = {
-            let answering = self.answer(worker, &routing, &head, &mut course, share);
+            let answering = self.answer(core, &routing, &head, &mut course, share);
             let answer = answering.await;
-            self.tell(worker, &head, &course, &answer);
+            self.tell(core, &head, &course, &answer);
             match answer {
                 Ok(reply) => (reply, false),
                 Err(Ended::Gone) => return Next::Close,
                 Err(Ended::Rejected(rejection)) => {
-                    log_rejection(worker, &self.connection, &rejection);
+                    log_rejection(core, &self.connection, &rejection);
                     (Reply::rejection(&rejection), rejection.ends_connection())
                 }
             }
@@ -176,24 +176,24 @@ impl Exchange {
             keep_alive: !ends
                 && is_at_next_request
                 && self.head.keep_alive(&head)
-                && !worker.stop.is_ordered(),
+                && !core.stop.is_ordered(),
             is_http10: self.head.version == Version::Http10,
         };
         let written = self
             .connection
             .write(limits, |outgoing| {
-                reply.write(manner, &worker.date.get(), outgoing)
+                reply.write(manner, &core.date.get(), outgoing)
             })
             .await;
         if let Some(route) = route {
-            let counters = route.counters.for_worker(worker.counters.worker);
+            let counters = route.counters.for_worker(core.counters.worker);
             counters.request_time.record_since(started);
         }
         match (written, rest) {
             (Err(_), _) => Next::Close,
             (Ok(()), None) if manner.keep_alive => Next::Request,
             (Ok(()), Some(framing)) if manner.keep_alive => {
-                let mut share = worker.keyless.reservation();
+                let mut share = core.keyless.reservation();
                 let discarding = self.connection.discard_body(framing, &mut share, limits);
                 if Box::pin(discarding).await {
                     Next::Request
@@ -206,16 +206,10 @@ impl Exchange {
     }
 
     /// Counts a request whose answer is known, and adds what is known to the access log.
-    fn tell(
-        &self,
-        worker: &Worker,
-        head: &[u8],
-        course: &Course<'_>,
-        answer: &Result<Reply, Ended>,
-    ) {
+    fn tell(&self, core: &Core, head: &[u8], course: &Course<'_>, answer: &Result<Reply, Ended>) {
         let answered = course.answered(answer);
         let route = course.route.map(Arc::as_ref);
-        worker.counters.answered(answered, route);
+        core.counters.answered(answered, route);
         if let Some(access) = &course.access {
             let method = self.head.method_span.slice(head);
             let endpoint = course.endpoint.map_or("unknown", Endpoint::label);
@@ -239,15 +233,10 @@ impl Exchange {
         }
     }
 
-    async fn refuse_head(
-        &mut self,
-        worker: &Worker,
-        routing: &Routing,
-        rejection: &Rejection,
-    ) -> Next {
-        log_rejection(worker, &self.connection, rejection);
-        worker.counters.answered(RequestResult::Rejected, None);
-        if let Some(access) = worker.access_entry(self.connection.peer, Instant::now()) {
+    async fn refuse_head(&mut self, core: &Core, routing: &Routing, rejection: &Rejection) -> Next {
+        log_rejection(core, &self.connection, rejection);
+        core.counters.answered(RequestResult::Rejected, None);
+        if let Some(access) = core.access_entry(self.connection.peer, Instant::now()) {
             access.told(told_rejection(rejection));
         }
         let manner = Manner {
@@ -257,7 +246,7 @@ impl Exchange {
         };
         let reply = Reply::rejection(rejection);
         let written = self.connection.write(&routing.plan.limits, |outgoing| {
-            reply.write(manner, &worker.date.get(), outgoing)
+            reply.write(manner, &core.date.get(), outgoing)
         });
         match written.await {
             Ok(()) => Next::Linger,
@@ -266,8 +255,8 @@ impl Exchange {
     }
 }
 
-fn log_rejection(worker: &Worker, connection: &Connection, rejection: &Rejection) {
-    worker.counters.rejections.inc(rejection.reason());
+fn log_rejection(core: &Core, connection: &Connection, rejection: &Rejection) {
+    core.counters.rejections.inc(rejection.reason());
     debug!(peer = %connection.peer, status = rejection.status(), reason = %rejection, "request refused");
 }
 

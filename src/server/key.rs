@@ -12,8 +12,8 @@ use crate::sentry::auth::{self, AuthHeader, FoundKey, Source};
 use crate::sentry::dsn;
 use crate::sentry::endpoint::{Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
+use crate::server::core::Routing;
 use crate::server::inbound::Exchange;
-use crate::server::worker::Routing;
 
 impl Exchange {
     /// Finds the key in the head, and edits all places of it.

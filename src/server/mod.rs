@@ -15,6 +15,7 @@ pub(crate) mod balance;
 mod body;
 mod compression;
 pub(crate) mod connection;
+pub(crate) mod core;
 pub(crate) mod decode;
 pub(crate) mod driver;
 pub(crate) mod gate;

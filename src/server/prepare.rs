@@ -29,11 +29,11 @@ use crate::sentry::otlp::{Batch, Format, Signal};
 use crate::sentry::sampling::{Chance, Digest, SamplingKey};
 use crate::sentry::selection::{Refused, Selection};
 use crate::server::compression::{Compressions, compress};
+use crate::server::core::{Core, Routing};
 use crate::server::gate::Pass;
 use crate::server::part::part;
 use crate::server::request::Sent;
 use crate::server::turns::{Turns, joined};
-use crate::server::worker::{Routing, Worker};
 use crate::upstream::exchange::Failure;
 
 /// How much of a body is hashed at a time.
@@ -44,7 +44,7 @@ type Kept = (Reservation, Pass);
 
 /// Delivers a request to the outbounds of `route` that have a handling.
 pub(super) async fn deliver_handled(
-    worker: &Rc<Worker>,
+    core: &Rc<Core>,
     routing: &Routing,
     fan_out: &Rc<FanOut<Kept>>,
     route: &Route,
@@ -52,7 +52,7 @@ pub(super) async fn deliver_handled(
     sent: &Sent<'_>,
 ) {
     let mut preparation = Preparation {
-        worker,
+        core,
         original,
         sent,
         sampling: route.samples.then(chance),
@@ -61,7 +61,7 @@ pub(super) async fn deliver_handled(
         records: None,
         taken: Vec::new(),
         compressions: Compressions::default(),
-        share: worker.budget.reservation(),
+        share: core.budget.reservation(),
     };
     for (index, handling) in route.handlings.iter().enumerate() {
         let taken = match preparation.take(handling).await {
@@ -89,7 +89,7 @@ pub(super) async fn deliver_handled(
             if let Some(pause) = withheld {
                 fan_out.record(place, Err(Failure::Withheld(pause)));
             } else if let Some(upstream) = routing.upstreams.get(outbound.origin) {
-                taken.count_left_out(worker);
+                taken.count_left_out(core);
                 open.push((place, outbound, upstream));
             }
         }
@@ -115,7 +115,7 @@ pub(super) async fn deliver_handled(
                 };
                 match made {
                     Ok(admitted) => {
-                        fan_out.send(&worker.lanes, *place, upstream, admitted, is_first);
+                        fan_out.send(&core.lanes, *place, upstream, admitted, is_first);
                     }
                     Err(missing) if is_first => fan_out.record(*place, Err(missing.into())),
                     Err(missing) => fan_out.note(*place, &Err(missing.into())),
@@ -123,7 +123,7 @@ pub(super) async fn deliver_handled(
             }
         }
     }
-    fan_out.keep((preparation.share, worker.gate.enter()));
+    fan_out.keep((preparation.share, core.gate.enter()));
 }
 
 /// A chance that no other request has: each hasher has keys of its own.
@@ -168,9 +168,9 @@ impl Taken {
         }
     }
 
-    fn count_left_out(&self, worker: &Worker) {
+    fn count_left_out(&self, core: &Core) {
         for refused in &self.left_out {
-            worker.counters.items.inc((*refused).into());
+            core.counters.items.inc((*refused).into());
         }
     }
 }
@@ -185,7 +185,7 @@ enum Records {
 
 /// A request that is being prepared.
 struct Preparation<'p> {
-    worker: &'p Worker,
+    core: &'p Core,
     original: &'p Original<'p>,
     sent: &'p Sent<'p>,
     /// What decides on that which has no id, where a share is wanted.
@@ -409,15 +409,15 @@ impl Preparation<'_> {
         };
         match target {
             Some(target) if !(portion.front.is_empty() && portion.rest.is_empty()) => {
-                let (worker, share) = (self.worker, &mut self.share);
+                let (core, share) = (self.core, &mut self.share);
                 let compressed = match copy {
                     1 => {
                         self.compressions
-                            .of(&portion.rest, target, worker, share)
+                            .of(&portion.rest, target, core, share)
                             .await
                     }
                     // Each further copy has bytes of its own.
-                    _ => compress(&portion.rest, target, worker, share)
+                    _ => compress(&portion.rest, target, core, share)
                         .await
                         .map(Rc::new),
                 };

@@ -33,11 +33,11 @@ use crate::sentry::inventory::Indexer;
 use crate::server::background::Background;
 use crate::server::body::{Arrived, Body};
 use crate::server::connection::{Ended, held_with_head};
+use crate::server::core::{Core, Routing};
 use crate::server::inbound::{BodyState, Course, Exchange};
 use crate::server::key::{envelope_key, find_route, refuse_without_key, route_in_head};
 use crate::server::plan::Plan;
 use crate::server::turns::Turns;
-use crate::server::worker::{Routing, Worker};
 use crate::span::Span;
 use crate::upstream::incoming::SMALL_BYTES;
 
@@ -45,7 +45,7 @@ impl Exchange {
     /// The reply to the request whose head is `head`; says in `course` how far it came.
     pub(super) async fn answer<'r>(
         &mut self,
-        worker: &Rc<Worker>,
+        core: &Rc<Core>,
         routing: &'r Rc<Routing>,
         head: &Bytes,
         course: &mut Course<'r>,
@@ -88,7 +88,7 @@ impl Exchange {
                 .ok_or_else(|| refuse_without_key(head, &target, key.as_ref()))?;
             find_route(routing, &key).map(drop)
         };
-        let decoding = arrived.decode(&routing.plan, &mut share, &worker.decoding, is_routed);
+        let decoding = arrived.decode(&routing.plan, &mut share, &core.decoding, is_routed);
         let whole = decoding.await?;
         let scanned = match is_envelope {
             true => self.scan_envelope(&routing.plan, &whole),
@@ -138,14 +138,14 @@ impl Exchange {
             envelope,
         };
         let access = course.access.clone();
-        self.mirror(worker, routing, route, &sent, share, access)
+        self.mirror(core, routing, route, &sent, share, access)
             .await
     }
 
     /// Sends the request to the outbounds of its route, and gives the reply.
     async fn mirror(
         &mut self,
-        worker: &Rc<Worker>,
+        core: &Rc<Core>,
         routing: &Rc<Routing>,
         route: &Arc<Route>,
         sent: &Sent<'_>,
@@ -198,17 +198,17 @@ impl Exchange {
         };
         let means = Means {
             upstreams: &routing.upstreams,
-            counters: &worker.counters,
-            lanes: &worker.lanes,
+            counters: &core.counters,
+            lanes: &core.lanes,
             access,
-            kept: (share, worker.gate.enter()),
+            kept: (share, core.gate.enter()),
             kept_bytes,
         };
         let endpoint = sent.target.endpoint;
         let fan_out = FanOut::start(route, endpoint, count, &original, is_dialog, &items, means);
         if !route.handlings.is_empty() && !is_dialog {
             let routes = (route, trace_route);
-            Background::new(worker, routing, &fan_out, routes, &original, sent).start();
+            Background::new(core, routing, &fan_out, routes, &original, sent).start();
         }
         let success = || {
             let content_type = self.head.values(HeaderName::ContentType, sent.head).next();

@@ -1,13 +1,11 @@
-//! One core: a thread with its own runtime, connections, upstream pools and buffers.
+//! The life of one core: a thread with its own runtime, connections, upstream pools and buffers.
 //!
 //! Workers share the listening socket, the route table, which never changes, and nothing else on the
 //! way of a request. A worker ends only when it is told to; if it ends in any other way the process
 //! is aborted, because a process that lost a worker would go on at half its strength unnoticed.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::TcpListener as StdListener;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
 use std::rc::Rc;
@@ -15,32 +13,23 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use monoio::io::{AsyncReadRent, Canceller};
+use monoio::io::AsyncReadRent;
 use monoio::net::{TcpListener, UnixStream};
 use monoio::time::{sleep, timeout};
 use tracing::{error, warn};
 
-use crate::budget::{Budget, Reservation};
 use crate::config::DriverChoice;
-use crate::http::compress::Compressors;
-use crate::limits::Limits;
-use crate::mirror::access::{AccessLog, Entry};
+use crate::mirror::access::AccessLog;
 use crate::mirror::changes::tell_limits;
-use crate::mirror::deliver::Delivery;
-use crate::mirror::lanes::Lanes;
 use crate::mirror::totals::Counters;
-use crate::observe::timestamp::{HttpDate, http_date};
+use crate::observe::timestamp::http_date;
 use crate::panics::caught;
+use crate::server::accept::Acceptor;
 use crate::server::balance::Balance;
-use crate::server::decode::Decoding;
+use crate::server::core::Core;
 use crate::server::driver::{Driver, DriverKind};
-use crate::server::gate::{Gate, Pass};
 use crate::server::listen::HANDSHAKE_PATIENCE;
-use crate::server::peers::Peers;
 use crate::server::plan::Plan;
-use crate::server::stop::Stop;
-use crate::upstream::origin::SharedOrigin;
-use crate::upstream::pool::Pool;
 
 /// How often idle upstream connections are looked through.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
@@ -101,85 +90,10 @@ pub(crate) enum Report {
     Stopped(usize),
 }
 
-/// A worker's own view of the [`Plan`].
-pub(crate) struct Routing {
-    /// What to route where.
-    pub plan: Arc<Plan>,
-    /// The worker's connections, by origin.
-    pub upstreams: Vec<Rc<Pool>>,
-}
-
-impl Routing {
-    /// A view without any connection yet.
-    fn new(plan: Arc<Plan>, budget: &Rc<Budget>, worker: usize) -> Routing {
-        let none = Routing {
-            plan: Arc::clone(&plan),
-            upstreams: Vec::new(),
-        };
-        none.adapted_to(plan, budget, worker)
-    }
-
-    /// A worker's view of another plan that keeps the connections to origins which both have, with
-    /// what is in flight there and the breaker.
-    fn adapted_to(&self, plan: Arc<Plan>, budget: &Rc<Budget>, worker: usize) -> Routing {
-        let limits = Rc::new(Limits::clone(&plan.limits));
-        let known = self.upstreams.iter();
-        let known: HashMap<*const SharedOrigin, &Rc<Pool>> = known
-            .map(|upstream| (Arc::as_ptr(upstream.origin()), upstream))
-            .collect();
-        let share_bytes = limits.origin_bytes(plan.origins.len());
-        let upstream = |origin: &Arc<SharedOrigin>| {
-            let known = known.get(&Arc::as_ptr(origin)).copied();
-            let limits = Rc::clone(&limits);
-            let upstream = match known {
-                Some(known) => {
-                    known.set_limits(limits);
-                    Rc::clone(known)
-                }
-                None => Rc::new(Pool::new(Arc::clone(origin), limits, budget, worker)),
-            };
-            upstream.set_share(share_bytes);
-            upstream
-        };
-        let upstreams = plan.origins.iter().map(upstream).collect();
-        Routing { plan, upstreams }
-    }
-}
-
-/// What the connections of a worker share.
-pub(crate) struct Worker {
-    /// The bytes it may hold for its requests.
-    pub budget: Rc<Budget>,
-    /// Those of them for requests that no configured key is known of.
-    pub keyless: Rc<Budget>,
-    /// What carries deliveries.
-    pub lanes: Rc<Lanes<Delivery<(Reservation, Pass)>>>,
-    /// What undoes content codings.
-    pub decoding: Decoding,
-    /// Compressors to be used again.
-    pub compressors: RefCell<Compressors>,
-    /// What it has counted.
-    pub counters: Arc<Counters>,
-    /// Requests and deliveries in flight.
-    pub gate: Rc<Gate>,
-    /// The date of replies, made once a second.
-    pub date: Cell<HttpDate>,
-    /// The order to stop.
-    pub stop: Rc<Stop>,
-    /// The order to accept no more, a moment later.
-    pub(super) closing: Rc<Stop>,
-    /// Its number.
-    pub(super) index: usize,
-    access: Option<AccessLog>,
-    /// How it stands with connections among the workers.
-    pub(super) balance: Balance,
-    /// Connections of SDKs that are open.
-    pub(super) connections: Rc<Gate>,
-    /// Where they come from, if that is bounded.
-    pub(super) peers: Rc<Peers>,
-    /// Ends the accept that is waited for.
-    pub(super) accepting: RefCell<Canceller>,
-    routing: RefCell<Rc<Routing>>,
+/// The life of a worker: what starts, feeds and ends its [`Core`].
+struct Worker {
+    core: Rc<Core>,
+    acceptor: Rc<Acceptor>,
 }
 
 impl Assignment {
@@ -229,13 +143,9 @@ impl Assignment {
                 Err(_) => return,
             }
         };
-        let worker = Rc::new(Worker::new(
-            self.index,
-            self.plan,
-            self.counters,
-            self.access,
-            self.balance,
-        ));
+        let core = Rc::new(Core::new(self.plan, self.counters, self.access));
+        let acceptor = Rc::new(Acceptor::new(Rc::clone(&core), self.balance));
+        let worker = Rc::new(Worker { core, acceptor });
         let stopped = driver.block_on(async {
             let orders = UnixStream::from_std(self.orders)?;
             let grace = match self.rest {
@@ -245,9 +155,12 @@ impl Assignment {
             // Not caught: a worker that hears no orders any more has to die.
             monoio::spawn(Rc::clone(&worker).follow(orders, self.plans, grace));
             monoio::spawn(Rc::clone(&worker).sweep());
-            worker.accept(&TcpListener::from_std(self.listener)?).await;
+            let acceptor = &worker.acceptor;
+            acceptor
+                .accept(&TcpListener::from_std(self.listener)?)
+                .await;
             if let Some(rest) = self.rest {
-                worker.accept_the_rest(&rest);
+                acceptor.accept_the_rest(&rest);
             }
             report(Report::AcceptsNoMore);
             io::Result::Ok(worker.drain().await)
@@ -261,55 +174,14 @@ impl Assignment {
 }
 
 impl Worker {
-    fn new(
-        index: usize,
-        plan: Arc<Plan>,
-        counters: Arc<Counters>,
-        access: Option<AccessLog>,
-        balance: Balance,
-    ) -> Worker {
-        let budget = Budget::new(plan.limits.memory_bytes);
-        let keyless = budget.part(plan.limits.keyless_bytes());
-        let routing = RefCell::new(Rc::new(Routing::new(plan, &budget, index)));
-        Worker {
-            keyless,
-            budget,
-            lanes: Lanes::new(),
-            decoding: Decoding::default(),
-            compressors: RefCell::default(),
-            counters,
-            gate: Rc::default(),
-            date: Cell::new(http_date(SystemTime::now())),
-            stop: Rc::default(),
-            closing: Rc::default(),
-            index,
-            access,
-            balance,
-            connections: Rc::default(),
-            peers: Rc::default(),
-            accepting: RefCell::new(Canceller::new()),
-            routing,
-        }
-    }
-
-    /// The routes as they are now; a request keeps to them until it has ended.
-    pub(crate) fn routing(&self) -> Rc<Routing> {
-        Rc::clone(&self.routing.borrow())
-    }
-
-    /// An entry in the access log, if there is one, for a request that began at `started`.
-    pub(crate) fn access_entry(&self, peer: SocketAddr, started: Instant) -> Option<Rc<Entry>> {
-        let log = self.access.as_ref()?;
-        Some(log.entry(peer, started))
-    }
-
     /// Waits for what is in flight. Gives the number of requests and deliveries that were still in
     /// flight at the deadline, and counts them.
     async fn drain(&self) -> usize {
-        let plan = Arc::clone(&self.routing().plan);
-        let _ = timeout(plan.limits.drain_timeout, self.gate.below(|| 1)).await;
-        self.counters.give_up(plan.routes.all());
-        self.gate.inside()
+        let Core { gate, counters, .. } = &*self.core;
+        let plan = Arc::clone(&self.core.routing().plan);
+        let _ = timeout(plan.limits.drain_timeout, gate.below(|| 1)).await;
+        counters.give_up(plan.routes.all());
+        gate.inside()
     }
 
     /// Follows the orders of the supervisor until the one to stop. Then the connections learn of it,
@@ -325,37 +197,35 @@ impl Worker {
             let (result, read) = orders.read(bytes).await;
             bytes = read;
             if result.unwrap_or(0) == 0 {
-                self.stop.order();
+                self.core.stop.order();
                 sleep(grace).await;
-                self.closing.order();
-                self.accepting.replace(Canceller::new()).cancel();
+                self.acceptor.close();
                 return;
             }
             if let Some(plan) = plans.try_iter().last() {
                 // A panic costs this plan; the last one stays.
-                let adopting = pin!(async { self.adopt(plan) });
+                let adopting = pin!(async {
+                    self.core.adopt(plan);
+                    self.acceptor.limits_changed();
+                });
                 let _ = caught(adopting).await;
             }
         }
     }
 
-    /// Goes over to another plan.
-    fn adopt(&self, plan: Arc<Plan>) {
-        self.budget.set_limit(plan.limits.memory_bytes);
-        self.keyless.set_limit(plan.limits.keyless_bytes());
-        let routing = self.routing().adapted_to(plan, &self.budget, self.index);
-        *self.routing.borrow_mut() = Rc::new(routing);
-        // There may be room for more of them now.
-        self.connections.look_again();
-    }
-
     /// Tells how things stand, once a second and not when they change, so that requests pay nothing.
     fn publish(&self) {
-        self.date.set(http_date(SystemTime::now()));
-        let counters = &self.counters;
-        counters.open_connections.set(self.connections.inside());
-        counters.budget_used.set(self.budget.used());
-        let limit = self.routing().plan.limits.memory_bytes;
+        let Core {
+            date,
+            counters,
+            budget,
+            ..
+        } = &*self.core;
+        date.set(http_date(SystemTime::now()));
+        let open_connections = self.acceptor.open_connections();
+        counters.open_connections.set(open_connections);
+        counters.budget_used.set(budget.used());
+        let limit = self.core.routing().plan.limits.memory_bytes;
         counters.budget_limit.set(limit);
     }
 
@@ -364,14 +234,14 @@ impl Worker {
             // A panic costs one round.
             let round = pin!(async {
                 self.publish();
-                self.budget.look();
+                self.core.budget.look();
                 let now = Instant::now();
-                let routing = self.routing();
+                let routing = self.core.routing();
                 for upstream in &routing.upstreams {
                     upstream.sweep(now).await;
                 }
                 // All workers share what outbounds limit, so one of them is enough.
-                if self.index == 0 {
+                if self.core.counters.worker == 0 {
                     let routes = routing.plan.routes.all().iter();
                     let outbounds = routes.flat_map(|route| &route.outbounds);
                     let now = Instant::now();

@@ -1,0 +1,130 @@
+//! What every connection and delivery of one core shares.
+//!
+//! There is no life cycle in here: the worker's thread, which starts and ends all this, stands above.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::budget::{Budget, Reservation};
+use crate::http::compress::Compressors;
+use crate::limits::Limits;
+use crate::mirror::access::{AccessLog, Entry};
+use crate::mirror::deliver::Delivery;
+use crate::mirror::lanes::Lanes;
+use crate::mirror::totals::Counters;
+use crate::observe::timestamp::{HttpDate, http_date};
+use crate::server::decode::Decoding;
+use crate::server::gate::{Gate, Pass};
+use crate::server::plan::Plan;
+use crate::server::stop::Stop;
+use crate::upstream::origin::SharedOrigin;
+use crate::upstream::pool::Pool;
+
+/// What a request needs of its core.
+pub(crate) struct Core {
+    /// Bytes that requests may hold.
+    pub(crate) budget: Rc<Budget>,
+    /// The part of them for requests whose key is not known, or not yet.
+    pub(crate) keyless: Rc<Budget>,
+    pub(crate) lanes: Rc<Lanes<Delivery<(Reservation, Pass)>>>,
+    pub(crate) decoding: Decoding,
+    pub(crate) compressors: RefCell<Compressors>,
+    pub(crate) counters: Arc<Counters>,
+    /// Requests and deliveries in flight.
+    pub(crate) gate: Rc<Gate>,
+    /// The date of replies, made once a second.
+    pub(crate) date: Cell<HttpDate>,
+    /// Tells idle connections to close.
+    pub(crate) stop: Rc<Stop>,
+    access: Option<AccessLog>,
+    routing: RefCell<Rc<Routing>>,
+}
+
+impl Core {
+    pub(super) fn new(plan: Arc<Plan>, counters: Arc<Counters>, access: Option<AccessLog>) -> Core {
+        let budget = Budget::new(plan.limits.memory_bytes);
+        let keyless = budget.part(plan.limits.keyless_bytes());
+        let routing = Routing::new(plan, &budget, counters.worker);
+        Core {
+            keyless,
+            budget,
+            lanes: Lanes::new(),
+            decoding: Decoding::default(),
+            compressors: RefCell::default(),
+            counters,
+            gate: Rc::default(),
+            date: Cell::new(http_date(SystemTime::now())),
+            stop: Rc::default(),
+            access,
+            routing: RefCell::new(Rc::new(routing)),
+        }
+    }
+
+    /// The routes as they are now. A request keeps to them until it has ended.
+    pub(crate) fn routing(&self) -> Rc<Routing> {
+        Rc::clone(&self.routing.borrow())
+    }
+
+    /// Routes by another plan from now on.
+    pub(super) fn adopt(&self, plan: Arc<Plan>) {
+        self.budget.set_limit(plan.limits.memory_bytes);
+        self.keyless.set_limit(plan.limits.keyless_bytes());
+        let routing = self
+            .routing()
+            .adapted_to(plan, &self.budget, self.counters.worker);
+        *self.routing.borrow_mut() = Rc::new(routing);
+    }
+
+    /// An entry in the access log, if there is one, for a request that began at `started`.
+    pub(crate) fn access_entry(&self, peer: SocketAddr, started: Instant) -> Option<Rc<Entry>> {
+        let log = self.access.as_ref()?;
+        Some(log.entry(peer, started))
+    }
+}
+
+/// The [`Plan`] of the process with this core's connections.
+pub(crate) struct Routing {
+    pub(crate) plan: Arc<Plan>,
+    /// In the order of the plan's origins.
+    pub(crate) upstreams: Vec<Rc<Pool>>,
+}
+
+impl Routing {
+    fn new(plan: Arc<Plan>, budget: &Rc<Budget>, worker: usize) -> Routing {
+        let none = Routing {
+            plan: Arc::clone(&plan),
+            upstreams: Vec::new(),
+        };
+        none.adapted_to(plan, budget, worker)
+    }
+
+    /// The same for another plan. Origins in both keep their connections, with what is in flight there,
+    /// and their breaker.
+    fn adapted_to(&self, plan: Arc<Plan>, budget: &Rc<Budget>, worker: usize) -> Routing {
+        let limits = Rc::new(Limits::clone(&plan.limits));
+        let known = self.upstreams.iter();
+        let known: HashMap<*const SharedOrigin, &Rc<Pool>> = known
+            .map(|upstream| (Arc::as_ptr(upstream.origin()), upstream))
+            .collect();
+        let share_bytes = limits.origin_bytes(plan.origins.len());
+        let upstream = |origin: &Arc<SharedOrigin>| {
+            let known = known.get(&Arc::as_ptr(origin)).copied();
+            let limits = Rc::clone(&limits);
+            let upstream = match known {
+                Some(known) => {
+                    known.set_limits(limits);
+                    Rc::clone(known)
+                }
+                None => Rc::new(Pool::new(Arc::clone(origin), limits, budget, worker)),
+            };
+            upstream.set_share(share_bytes);
+            upstream
+        };
+        let upstreams = plan.origins.iter().map(upstream).collect();
+        Routing { plan, upstreams }
+    }
+}
