@@ -28,7 +28,7 @@ use criterion::{
 use sentry_mirror::internals::http::chunked::{Chunked, Progress};
 use sentry_mirror::internals::http::compress::{Compressor, Compressors, Target as CodingTarget};
 use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding, Step};
-use sentry_mirror::internals::http::head::{HeaderName, Parsed, RequestHead};
+use sentry_mirror::internals::http::head::{HeadLimits, HeaderName, Parsed, RequestHead};
 use sentry_mirror::internals::http::response::ResponseHead;
 use sentry_mirror::internals::limits::Limits;
 use sentry_mirror::internals::mirror::portion;
@@ -71,12 +71,12 @@ fn request_head(criterion: &mut Criterion) {
         ("node", fixtures::node_head(), 4),
         ("browser", fixtures::browser_head(), 20),
     ] {
-        let (limits, mut head) = (Limits::default(), RequestHead::default());
-        let parsed = head.parse(text.as_bytes(), &limits);
+        let (limits, mut head) = (HeadLimits::default(), RequestHead::default());
+        let parsed = head.parse(text.as_bytes(), limits);
         assert_eq!(parsed, Ok(Parsed::Complete), "{name}");
         assert_eq!(head.headers.len(), field_count, "{name}");
         bench(&mut group, name, text.len(), || {
-            head.parse(black_box(text.as_bytes()), &limits)
+            head.parse(black_box(text.as_bytes()), limits)
         });
     }
 }
@@ -243,7 +243,7 @@ fn rewrite_head(criterion: &mut Criterion) {
 /// From the first byte to the spans of a response head.
 fn response_head(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("response head");
-    let limits = Limits::default();
+    let response_bytes = Limits::default().response_bytes;
     let text = fixtures::response_head();
     let later = text.replace("15:32:05", "15:32:06");
     let slower = text.replace("service-time: 1", "service-time: 10");
@@ -252,7 +252,7 @@ fn response_head(criterion: &mut Criterion) {
         let mut turn = [&text, next].into_iter().cycle();
         bench(&mut group, name, text.len(), || {
             let text = turn.next().expect("a cycle has no end");
-            let parsed = head.parse(black_box(text.as_bytes()), &limits);
+            let parsed = head.parse(black_box(text.as_bytes()), response_bytes);
             assert_eq!((parsed, head.status), (Ok(Parsed::Complete), 200));
         });
     }
@@ -354,7 +354,7 @@ impl Request {
     fn parse(text: String) -> Request {
         let buffer = text.into_bytes();
         let mut head = RequestHead::default();
-        let parsed = head.parse(&buffer, &Limits::default());
+        let parsed = head.parse(&buffer, HeadLimits::default());
         assert_eq!(parsed, Ok(Parsed::Complete));
         Request {
             buffer,

@@ -26,7 +26,7 @@ pub mod http {
         pub use crate::http::framing::{Framing, of_request, of_response};
     }
     pub mod head {
-        pub use crate::http::head::{Header, HeaderName, Method, Parsed, RequestHead};
+        pub use crate::http::head::{HeadLimits, Header, HeaderName, Method, Parsed, RequestHead};
     }
     pub mod response {
         pub use crate::http::response::ResponseHead;

@@ -116,7 +116,6 @@ struct Malformed;
 
 /// Reads as `upstream::exchange` does. `None` where the end is missing.
 fn read(data: &[u8], piece_bytes: usize, method: Method) -> Result<Option<Answer>, Malformed> {
-    let limits = limits();
     let mut pieces = data.chunks(piece_bytes);
     let mut buffer = BytesMut::new();
     let mut head = ResponseHead::default();
@@ -125,7 +124,7 @@ fn read(data: &[u8], piece_bytes: usize, method: Method) -> Result<Option<Answer
         if interims == HEADS_MAX {
             return Err(Malformed);
         }
-        match head.parse(&buffer, &limits).map_err(|_| Malformed)? {
+        match head.parse(&buffer, BYTES_MAX).map_err(|_| Malformed)? {
             Parsed::Complete if head.status == 101 => return Err(Malformed),
             Parsed::Complete if head.status < 200 => {
                 buffer.advance(head.len);

@@ -5,22 +5,20 @@
 
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::http::framing;
-use sentry_mirror::internals::http::head::{Parsed, RequestHead};
-use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::http::head::{HeadLimits, Parsed, RequestHead};
 use sentry_mirror_fuzz::check_fields;
 
 fuzz_target!(|data: &[u8]| {
-    let limits = Limits {
-        head_bytes: 1024,
-        header_count: 16,
-        ..Limits::default()
+    let limits = HeadLimits {
+        bytes: 1024,
+        headers: 16,
     };
     let mut head = RequestHead::default();
-    if head.parse(data, &limits) != Ok(Parsed::Complete) {
+    if head.parse(data, limits) != Ok(Parsed::Complete) {
         return;
     }
     let text = &data[..head.len];
-    assert!(text.len() <= limits.head_bytes && head.headers.len() <= limits.header_count);
+    assert!(text.len() <= limits.bytes && head.headers.len() <= limits.headers);
     assert_eq!(head.method_span.end + 1, head.target.start);
     assert_eq!(head.target.end + 1, head.version_span.start);
     assert!(head.version_span.slice(text).starts_with(b"HTTP/1."));
@@ -38,10 +36,10 @@ fuzz_target!(|data: &[u8]| {
 
     let mut again = RequestHead::default();
     assert_eq!(
-        again.parse(&text[..text.len() - 1], &limits),
+        again.parse(&text[..text.len() - 1], limits),
         Ok(Parsed::Partial)
     );
-    assert_eq!(again.parse(text, &limits), Ok(Parsed::Complete));
+    assert_eq!(again.parse(text, limits), Ok(Parsed::Complete));
     assert_eq!((again.len, &again.headers), (head.len, &head.headers));
     let _ = framing::of_request(&head, data);
     let _ = (head.keep_alive(data), head.expects_continue(data));

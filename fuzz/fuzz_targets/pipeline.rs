@@ -13,8 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::http::chunked::{Chunked, Progress};
 use sentry_mirror::internals::http::due::ReparseGate;
 use sentry_mirror::internals::http::framing::{self, Framing};
-use sentry_mirror::internals::http::head::{Parsed, RequestHead};
-use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::http::head::{HeadLimits, Parsed, RequestHead};
 use sentry_mirror::internals::mirror::rewrite::{self, Original, PassedOn};
 use sentry_mirror::internals::sentry::endpoint;
 use sentry_mirror_fuzz::naive::http::{self, Bounds, End, Message};
@@ -224,7 +223,7 @@ fn check(data: &[u8], piece_bytes: usize) {
 fn check_sent(request: &Request, came: &Message) {
     let limits = limits();
     let (mut head, mut edits) = (RequestHead::default(), Vec::new());
-    assert_eq!(head.parse(&request.head, &limits), Ok(Parsed::Complete));
+    assert_eq!(head.parse(&request.head, limits), Ok(Parsed::Complete));
     endpoint::parse_target(&request.head, head.target, &mut edits);
     let passed_on = PassedOn {
         client_address: true,
@@ -292,11 +291,10 @@ fn check_lines(head: &[u8]) {
     assert_eq!(count(b"\r"), count(b"\r\n"));
 }
 
-fn limits() -> Limits {
-    Limits {
-        head_bytes: BOUNDS.head_bytes,
-        header_count: BOUNDS.fields,
-        ..Limits::default()
+fn limits() -> HeadLimits {
+    HeadLimits {
+        bytes: BOUNDS.head_bytes,
+        headers: BOUNDS.fields,
     }
 }
 
@@ -388,7 +386,7 @@ impl Reader {
             return Ok(None);
         }
         let mut head = RequestHead::default();
-        if head.parse(&self.buffer, &limits()).map_err(|_| Broken)? == Parsed::Partial {
+        if head.parse(&self.buffer, limits()).map_err(|_| Broken)? == Parsed::Partial {
             return Ok(None);
         }
         self.gate = ReparseGate::default();

@@ -20,8 +20,7 @@ use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::config::Config;
 use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding, Step};
 use sentry_mirror::internals::http::framing;
-use sentry_mirror::internals::http::head::{HeaderName, Method, Parsed, RequestHead};
-use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::http::head::{HeadLimits, HeaderName, Method, Parsed, RequestHead};
 use sentry_mirror::internals::mirror::rewrite::{self, Original, PassedOn};
 use sentry_mirror::internals::mirror::routes::{Outbound, Route, Routes};
 use sentry_mirror::internals::sentry::auth::{FoundKey, Source};
@@ -139,7 +138,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let text = whole(*start, data);
     let mut head = RequestHead::default();
-    if head.parse(&text, &Limits::default()) != Ok(Parsed::Complete) {
+    if head.parse(&text, HeadLimits::default()) != Ok(Parsed::Complete) {
         return;
     }
     let body = decoded(&text[head.len..], *coding);

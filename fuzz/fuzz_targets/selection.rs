@@ -18,8 +18,7 @@ use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::config::Config;
 use sentry_mirror::internals::http::compress::{Compressor, Compressors, Target};
 use sentry_mirror::internals::http::encoding::Encoding;
-use sentry_mirror::internals::http::head::RequestHead;
-use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::http::head::{HeadLimits, RequestHead};
 use sentry_mirror::internals::mirror::copies::{self, Template};
 use sentry_mirror::internals::mirror::handling::{Form, Handling};
 use sentry_mirror::internals::mirror::portion::{self, Portion};
@@ -324,7 +323,7 @@ impl Request {
     fn sent(&self, portion: Portion, outbound: &Outbound, handling: &Handling) -> Vec<u8> {
         const HEAD: &[u8] = b"POST /api/42/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n";
         let mut parsed = RequestHead::default();
-        let _ = parsed.parse(HEAD, &Limits::default());
+        let _ = parsed.parse(HEAD, HeadLimits::default());
         let original = Original {
             head: HEAD,
             parsed: &parsed,

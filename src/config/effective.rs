@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use super::{Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Workers};
-use crate::limits::Limits;
+use crate::limits::{BreakerLimits, Limits, PoolLimits, Timeouts};
 use crate::sentry::category::CategorySet;
 use crate::sentry::selection::Selection;
 
@@ -39,9 +39,9 @@ impl Config {
             ("log_filter", self.log.filter.clone().into()),
             ("log_format", form(self.log.format).into()),
             ("limits", limits(&self.limits)),
-            ("timeouts", timeouts(&self.limits)),
-            ("pool", pool(&self.limits)),
-            ("breaker", breaker(&self.limits)),
+            ("timeouts", timeouts(&self.limits.timeouts)),
+            ("pool", pool(&self.limits.pool)),
+            ("breaker", breaker(&self.limits.breaker)),
             (
                 "dns",
                 mapping([("refresh", period(self.limits.dns_refresh))]),
@@ -173,8 +173,8 @@ fn compression_name(compression: Compression) -> &'static str {
 
 fn limits(limits: &Limits) -> Value {
     mapping([
-        ("head_bytes", limits.head_bytes.into()),
-        ("header_count", limits.header_count.into()),
+        ("head_bytes", limits.head.bytes.into()),
+        ("header_count", limits.head.headers.into()),
         ("body_bytes", limits.body_bytes.into()),
         ("decoded_bytes", limits.decoded_bytes.into()),
         ("envelope_header_bytes", limits.envelope_header_bytes.into()),
@@ -192,31 +192,31 @@ fn limits(limits: &Limits) -> Value {
     ])
 }
 
-fn timeouts(limits: &Limits) -> Value {
+fn timeouts(timeouts: &Timeouts) -> Value {
     mapping([
-        ("head", period(limits.head_timeout)),
-        ("body", period(limits.body_timeout)),
-        ("idle", period(limits.idle_timeout)),
-        ("write", period(limits.write_timeout)),
-        ("connect", period(limits.connect_timeout)),
-        ("exchange", period(limits.exchange_timeout)),
-        ("drain", period(limits.drain_timeout)),
+        ("head", period(timeouts.head)),
+        ("body", period(timeouts.body)),
+        ("idle", period(timeouts.idle)),
+        ("write", period(timeouts.write)),
+        ("connect", period(timeouts.connect)),
+        ("exchange", period(timeouts.exchange)),
+        ("drain", period(timeouts.drain)),
     ])
 }
 
-fn pool(limits: &Limits) -> Value {
+fn pool(pool: &PoolLimits) -> Value {
     mapping([
-        ("idle_connections", limits.pool_idle_connections.into()),
-        ("idle_timeout", period(limits.pool_idle_timeout)),
-        ("max_age", period(limits.pool_max_age)),
+        ("idle_connections", pool.idle_connections.into()),
+        ("idle_timeout", period(pool.idle_timeout)),
+        ("max_age", period(pool.max_age)),
     ])
 }
 
-fn breaker(limits: &Limits) -> Value {
+fn breaker(breaker: &BreakerLimits) -> Value {
     mapping([
-        ("failures", limits.breaker_failures.into()),
-        ("pause", period(limits.breaker_pause)),
-        ("pause_max", period(limits.breaker_pause_max)),
+        ("failures", breaker.failures.into()),
+        ("pause", period(breaker.pause)),
+        ("pause_max", period(breaker.pause_max)),
     ])
 }
 

@@ -1,7 +1,7 @@
-//! The bounds: `limits`, `timeouts`, `pool`, `breaker` and `dns`.
+//! The sections `limits`, `timeouts`, `pool`, `breaker` and `dns`.
 //!
-//! The defaults and their reasons are those of [`Limits`]. The ranges keep out what cannot have
-//! been meant, zero before all: no bound has an “off” but the one that is off by default.
+//! [`Limits`] has the defaults and their reasons. The ranges here reject values that cannot be meant,
+//! zero above all: only a limit that is off by default can be `off`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_yaml::Value;
 
 use super::node::Section;
 use super::value::{Read, bytes, duration, number};
-use crate::limits::Limits;
+use crate::limits::{BreakerLimits, HeadLimits, Limits, PoolLimits, Timeouts};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -21,7 +21,111 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A number of bytes; `None` for one that the mirror makes fit.
+const MILLION: usize = 1_000_000;
+
+/// Reads the five sections. Returns also whether `limits.memory_bytes` is set.
+pub(super) fn limits(root: &mut Section<'_>) -> (Limits, bool) {
+    let defaults = Limits::default();
+    let mut section = root.take("limits").section();
+    let memory_bytes = section.value("memory_bytes", memory_budget, None);
+    let limits = Limits {
+        head: HeadLimits {
+            bytes: section.value("head_bytes", bytes(KIB..=MIB), defaults.head.bytes),
+            headers: section.value("header_count", number(1..=256), defaults.head.headers),
+        },
+        body_bytes: section.value("body_bytes", bytes(KIB..=2 * GIB), defaults.body_bytes),
+        decoded_bytes: section.value(
+            "decoded_bytes",
+            bytes(KIB..=2 * GIB),
+            defaults.decoded_bytes,
+        ),
+        envelope_header_bytes: section.value(
+            "envelope_header_bytes",
+            bytes(KIB..=2 * GIB),
+            defaults.envelope_header_bytes,
+        ),
+        decoded_ratio: section.value("decoded_ratio", number(1..=MILLION), defaults.decoded_ratio),
+        response_bytes: section.value(
+            "response_bytes",
+            bytes(KIB..=64 * MIB),
+            defaults.response_bytes,
+        ),
+        connections: section.value("connections", number(1..=MILLION), defaults.connections),
+        connections_per_peer: section.value("connections_per_peer", per_peer, None),
+        memory_bytes: memory_bytes.unwrap_or(defaults.memory_bytes),
+        in_flight: section.value("in_flight", number(1..=MILLION), defaults.in_flight),
+        timeouts: timeouts(root.take("timeouts").section(), &defaults.timeouts),
+        pool: pool(root.take("pool").section(), &defaults.pool),
+        breaker: breaker(root.take("breaker").section(), &defaults.breaker),
+        dns_refresh: dns_refresh(root.take("dns").section(), defaults.dns_refresh),
+    };
+    if limits.memory_bytes < limits.body_bytes.max(limits.decoded_bytes) {
+        section.warn(
+            "memory_bytes",
+            "is less than body_bytes or decoded_bytes: the largest bodies are always rejected (503)",
+        );
+    }
+    section.finish();
+    (limits, memory_bytes.is_some())
+}
+
+fn timeouts(mut section: Section<'_>, defaults: &Timeouts) -> Timeouts {
+    let mut timeout = |key, default| section.value(key, duration(MILLISECOND..=HOUR), default);
+    let timeouts = Timeouts {
+        head: timeout("head", defaults.head),
+        body: timeout("body", defaults.body),
+        idle: timeout("idle", defaults.idle),
+        write: timeout("write", defaults.write),
+        connect: timeout("connect", defaults.connect),
+        exchange: timeout("exchange", defaults.exchange),
+        drain: timeout("drain", defaults.drain),
+    };
+    if section.has("connect") && timeouts.connect > timeouts.exchange {
+        section.warn(
+            "connect",
+            "is longer than exchange, which ends the delivery first",
+        );
+    }
+    section.finish();
+    timeouts
+}
+
+fn pool(mut section: Section<'_>, defaults: &PoolLimits) -> PoolLimits {
+    let (idle_timeout, max_age) = (duration(MILLISECOND..=DAY), duration(SECOND..=DAY));
+    let pool = PoolLimits {
+        idle_connections: section.value(
+            "idle_connections",
+            number(1..=65_536),
+            defaults.idle_connections,
+        ),
+        idle_timeout: section.value("idle_timeout", idle_timeout, defaults.idle_timeout),
+        max_age: section.value("max_age", max_age, defaults.max_age),
+    };
+    section.finish();
+    pool
+}
+
+fn breaker(mut section: Section<'_>, defaults: &BreakerLimits) -> BreakerLimits {
+    let pause = duration(MILLISECOND..=HOUR);
+    let breaker = BreakerLimits {
+        failures: section.value("failures", number(1..=1_000_000), defaults.failures),
+        pause: section.value("pause", &pause, defaults.pause),
+        pause_max: section.value("pause_max", &pause, defaults.pause_max),
+    };
+    if section.has("pause") && breaker.pause > breaker.pause_max {
+        section.warn("pause", "is longer than pause_max, which is used instead");
+    }
+    section.finish();
+    breaker
+}
+
+fn dns_refresh(mut section: Section<'_>, default: Duration) -> Duration {
+    let refresh = section.value("refresh", duration(SECOND..=DAY), default);
+    section.finish();
+    refresh
+}
+
+/// A number of bytes, or `None` to derive it from the available memory.
 fn memory_budget(value: &Value) -> Read<Option<usize>> {
     if value == "auto" {
         return Ok(None);
@@ -30,112 +134,11 @@ fn memory_budget(value: &Value) -> Read<Option<usize>> {
     Ok(Some(budget))
 }
 
-/// A number of connections; `None` for no bound.
+/// A number of connections, or `None` for no limit.
 fn per_peer(value: &Value) -> Read<Option<usize>> {
     if value == "off" || *value == false {
         return Ok(None);
     }
-    let count = number(1..=1_000_000)(value).map_err(|expected| format!("off or {expected}"))?;
+    let count = number(1..=MILLION)(value).map_err(|expected| format!("off or {expected}"))?;
     Ok(Some(count))
-}
-
-/// Reads the five sections of bounds, and says whether `limits.memory_bytes` is among them.
-pub(super) fn limits(root: &mut Section<'_>) -> (Limits, bool) {
-    let Limits {
-        head_bytes,
-        header_count,
-        body_bytes,
-        decoded_bytes,
-        envelope_header_bytes,
-        decoded_ratio,
-        response_bytes,
-        connections,
-        connections_per_peer,
-        memory_bytes,
-        in_flight,
-        pool_idle_connections,
-        pool_idle_timeout,
-        pool_max_age,
-        breaker_failures,
-        breaker_pause,
-        breaker_pause_max,
-        dns_refresh,
-        head_timeout,
-        body_timeout,
-        idle_timeout,
-        write_timeout,
-        connect_timeout,
-        exchange_timeout,
-        drain_timeout,
-    } = Limits::default();
-    let mut limits = root.take("limits").section();
-    let mut timeouts = root.take("timeouts").section();
-    let mut pool = root.take("pool").section();
-    let mut breaker = root.take("breaker").section();
-    let mut dns = root.take("dns").section();
-    let memory = limits.value("memory_bytes", memory_budget, None);
-    let is_memory_configured = memory.is_some();
-    let mut timeout = |key, default| timeouts.value(key, duration(MILLISECOND..=HOUR), default);
-    let read = Limits {
-        head_bytes: limits.value("head_bytes", bytes(KIB..=MIB), head_bytes),
-        header_count: limits.value("header_count", number(1..=256), header_count),
-        body_bytes: limits.value("body_bytes", bytes(KIB..=2 * GIB), body_bytes),
-        decoded_bytes: limits.value("decoded_bytes", bytes(KIB..=2 * GIB), decoded_bytes),
-        envelope_header_bytes: limits.value(
-            "envelope_header_bytes",
-            bytes(KIB..=2 * GIB),
-            envelope_header_bytes,
-        ),
-        decoded_ratio: limits.value("decoded_ratio", number(1..=1_000_000), decoded_ratio),
-        response_bytes: limits.value("response_bytes", bytes(KIB..=64 * MIB), response_bytes),
-        connections: limits.value("connections", number(1..=1_000_000), connections),
-        connections_per_peer: limits.value("connections_per_peer", per_peer, connections_per_peer),
-        memory_bytes: memory.unwrap_or(memory_bytes),
-        in_flight: limits.value("in_flight", number(1..=1_000_000), in_flight),
-        pool_idle_connections: pool.value(
-            "idle_connections",
-            number(1..=65_536),
-            pool_idle_connections,
-        ),
-        pool_idle_timeout: pool.value(
-            "idle_timeout",
-            duration(MILLISECOND..=DAY),
-            pool_idle_timeout,
-        ),
-        pool_max_age: pool.value("max_age", duration(SECOND..=DAY), pool_max_age),
-        breaker_failures: breaker.value("failures", number(1..=1_000_000), breaker_failures),
-        breaker_pause: breaker.value("pause", duration(MILLISECOND..=HOUR), breaker_pause),
-        breaker_pause_max: breaker.value(
-            "pause_max",
-            duration(MILLISECOND..=HOUR),
-            breaker_pause_max,
-        ),
-        dns_refresh: dns.value("refresh", duration(SECOND..=DAY), dns_refresh),
-        head_timeout: timeout("head", head_timeout),
-        body_timeout: timeout("body", body_timeout),
-        idle_timeout: timeout("idle", idle_timeout),
-        write_timeout: timeout("write", write_timeout),
-        connect_timeout: timeout("connect", connect_timeout),
-        exchange_timeout: timeout("exchange", exchange_timeout),
-        drain_timeout: timeout("drain", drain_timeout),
-    };
-    if read.memory_bytes < read.body_bytes.max(read.decoded_bytes) {
-        limits.warn(
-            "memory_bytes",
-            "is less than body_bytes or decoded_bytes: the largest bodies are always refused (503)",
-        );
-    }
-    if timeouts.has("connect") && read.connect_timeout > read.exchange_timeout {
-        timeouts.warn(
-            "connect",
-            "is more than exchange, which ends a delivery before",
-        );
-    }
-    if breaker.has("pause") && read.breaker_pause > read.breaker_pause_max {
-        breaker.warn("pause", "is more than pause_max, which is used instead");
-    }
-    for section in [limits, timeouts, pool, breaker, dns] {
-        section.finish();
-    }
-    (read, is_memory_configured)
 }

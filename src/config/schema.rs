@@ -64,7 +64,7 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         self_report: None,
         warnings: Vec::new(),
     };
-    if root.has("reply_timeout") && config.reply_timeout > config.limits.exchange_timeout {
+    if root.has("reply_timeout") && config.reply_timeout > config.limits.timeouts.exchange {
         root.error(
             "reply_timeout",
             "is more than timeouts.exchange, which ends each delivery; expected at most that",

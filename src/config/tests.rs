@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_yaml::Value;
 
 use super::{Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Workers};
-use crate::limits::Limits;
+use crate::limits::{BreakerLimits, HeadLimits, Limits, PoolLimits, Timeouts};
 use crate::sentry::dsn::{Dsn, shorten_key};
 
 const EXAMPLE: &str = include_str!("../../config.example.yml");
@@ -173,8 +173,10 @@ fn every_key_is_read() {
     assert_eq!(config.log.filter, "warn,sentry_mirror=trace");
     assert_eq!(config.log.format, LogFormat::Json);
     let limits = Limits {
-        head_bytes: 1024,
-        header_count: 2,
+        head: HeadLimits {
+            bytes: 1024,
+            headers: 2,
+        },
         body_bytes: 3072,
         decoded_bytes: 4096,
         envelope_header_bytes: 2048,
@@ -184,19 +186,25 @@ fn every_key_is_read() {
         connections_per_peer: Some(5),
         memory_bytes: 7_000_000,
         in_flight: 8,
-        head_timeout: seconds(1),
-        body_timeout: seconds(2),
-        idle_timeout: seconds(3),
-        write_timeout: seconds(4),
-        connect_timeout: seconds(5),
-        exchange_timeout: seconds(6),
-        drain_timeout: seconds(7),
-        pool_idle_connections: 9,
-        pool_idle_timeout: seconds(8),
-        pool_max_age: seconds(9),
-        breaker_failures: 4,
-        breaker_pause: seconds(11),
-        breaker_pause_max: seconds(12),
+        timeouts: Timeouts {
+            head: seconds(1),
+            body: seconds(2),
+            idle: seconds(3),
+            write: seconds(4),
+            connect: seconds(5),
+            exchange: seconds(6),
+            drain: seconds(7),
+        },
+        pool: PoolLimits {
+            idle_connections: 9,
+            idle_timeout: seconds(8),
+            max_age: seconds(9),
+        },
+        breaker: BreakerLimits {
+            failures: 4,
+            pause: seconds(11),
+            pause_max: seconds(12),
+        },
         dns_refresh: seconds(10),
     };
     assert_eq!(config.limits, limits);
@@ -692,11 +700,11 @@ fn bounds_that_hide_one_another_are_warned_of() {
     for (line, expected) in [
         (
             "timeouts: {connect: 9s, exchange: 5s}",
-            "4:21: timeouts.connect: is more than exchange, which ends a delivery before",
+            "4:21: timeouts.connect: is longer than exchange, which ends the delivery first",
         ),
         (
             "breaker: {pause: 1m}",
-            "4:18: breaker.pause: is more than pause_max, which is used instead",
+            "4:18: breaker.pause: is longer than pause_max, which is used instead",
         ),
     ] {
         assert_eq!(parse(&with(line)).warnings, [format!("c.yml:{expected}")]);
@@ -854,9 +862,9 @@ fn variables_replace_the_file() {
         "an empty variable counts as unset"
     );
     assert_eq!(config.limits.body_bytes, 1 << 20);
-    assert_eq!(config.limits.head_timeout, Duration::from_secs(1));
-    assert_eq!(config.limits.pool_max_age, Duration::from_secs(60));
-    assert_eq!(config.limits.breaker_failures, 3);
+    assert_eq!(config.limits.timeouts.head, Duration::from_secs(1));
+    assert_eq!(config.limits.pool.max_age, Duration::from_secs(60));
+    assert_eq!(config.limits.breaker.failures, 3);
     assert_eq!(config.limits.dns_refresh, Duration::from_secs(5));
     assert!(!config.tls.system_roots);
     assert!(!config.modify_envelope);
@@ -1042,7 +1050,7 @@ fn odd_routes_are_warned_of() {
     assert_eq!(
         parse(&memory).warnings,
         [
-            "c.yml:4:24: limits.memory_bytes: is less than body_bytes or decoded_bytes: the largest bodies are always refused (503)"
+            "c.yml:4:24: limits.memory_bytes: is less than body_bytes or decoded_bytes: the largest bodies are always rejected (503)"
         ]
     );
 }

@@ -145,14 +145,14 @@ impl std::error::Error for FramingError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::Limits;
+    use crate::http::head::HeadLimits;
 
     /// The framing of a request with these header lines, separated by `|`.
     fn request(version: &str, lines: &str) -> Result<Framing, FramingError> {
         let text = format!("POST / {version}\r\n{}\r\n\r\n", lines.replace('|', "\r\n"));
         let text = text.replace("\r\n\r\n\r\n", "\r\n\r\n");
         let mut head = RequestHead::default();
-        head.parse(text.as_bytes(), &Limits::default()).unwrap();
+        head.parse(text.as_bytes(), HeadLimits::default()).unwrap();
         of_request(&head, text.as_bytes())
     }
 
@@ -164,7 +164,7 @@ mod tests {
         );
         let text = text.replace("\r\n\r\n\r\n", "\r\n\r\n");
         let mut head = ResponseHead::default();
-        head.parse(text.as_bytes(), &Limits::default()).unwrap();
+        head.parse(text.as_bytes(), usize::MAX).unwrap();
         of_response(&head, text.as_bytes(), method)
     }
 
@@ -271,7 +271,7 @@ mod tests {
             let lines = lines.replace('|', "\r\n");
             let text = format!("HTTP/1.1 {status} X\r\n{lines}\r\n\r\n");
             let mut head = ResponseHead::default();
-            head.parse(text.as_bytes(), &Limits::default()).unwrap();
+            head.parse(text.as_bytes(), usize::MAX).unwrap();
             let found = declares_absent_body(&head, text.as_bytes(), method);
             assert_eq!(found, declares, "{text:?}");
         }

@@ -16,7 +16,6 @@ pub(crate) use super::fields::{HeadError, Version};
 pub use super::fields::{Header, HeaderName, Parsed};
 
 use super::fields::{self, HeaderNames, Slots};
-use crate::limits::Limits;
 use crate::span::Span;
 
 const BAD_TARGET: &str =
@@ -36,6 +35,25 @@ pub enum Method {
     Options,
     /// Any other method; what it is called is at [`RequestHead::method_span`].
     Other,
+}
+
+/// What [`RequestHead::parse`] accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes of request line and header lines. Relay accepts URIs below 64 KiB and larger header
+    /// blocks; browsers and CDNs stay below 16 KiB.
+    pub bytes: usize,
+    /// Header lines; the default is Relay's own limit.
+    pub headers: usize,
+}
+
+impl Default for HeadLimits {
+    fn default() -> HeadLimits {
+        HeadLimits {
+            bytes: 64 * 1024,
+            headers: 100,
+        }
+    }
 }
 
 /// The head of a request.
@@ -65,7 +83,7 @@ pub struct RequestHead {
 impl RequestHead {
     /// Parses the head at the start of `buffer` into this one, which keeps nothing of the last. It
     /// has meaningful contents only after [`Parsed::Complete`].
-    pub fn parse(&mut self, buffer: &[u8], limits: &Limits) -> Result<Parsed, HeadError> {
+    pub fn parse(&mut self, buffer: &[u8], limits: HeadLimits) -> Result<Parsed, HeadError> {
         let mut headers = mem::take(&mut self.headers);
         headers.clear();
         *self = RequestHead {
@@ -74,16 +92,14 @@ impl RequestHead {
         };
 
         let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; _];
-        let slot_count = limits.header_count.min(slots.len());
+        let slot_count = limits.headers.min(slots.len());
         let slots = slots.get_mut(..slot_count).unwrap_or_default();
         let mut request = httparse::Request::new(&mut []);
         let parsed = request.parse_with_uninit_headers(buffer, slots);
         match parsed.map_err(|error| head_error(error, buffer))? {
-            httparse::Status::Partial if buffer.len() >= limits.head_bytes => {
-                Err(HeadError::TooLarge)
-            }
+            httparse::Status::Partial if buffer.len() >= limits.bytes => Err(HeadError::TooLarge),
             httparse::Status::Partial => Ok(Parsed::Partial),
-            httparse::Status::Complete(len) if len > limits.head_bytes => Err(HeadError::TooLarge),
+            httparse::Status::Complete(len) if len > limits.bytes => Err(HeadError::TooLarge),
             httparse::Status::Complete(len) => {
                 self.fill(&request, buffer.get(..len).unwrap_or_default());
                 if !is_target(self.method, self.target.slice(buffer)) {

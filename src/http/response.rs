@@ -10,7 +10,6 @@
 use std::mem::MaybeUninit;
 
 use super::fields::{self, HeadError, Header, HeaderName, HeaderNames, Parsed, Slots, Version};
-use crate::limits::Limits;
 use crate::span::Span;
 
 /// The bytes of a response head at most, even where the configuration lets a body be longer: a head
@@ -40,17 +39,17 @@ pub struct ResponseHead {
 
 impl ResponseHead {
     /// How long a head may be.
-    pub fn bytes_max(limits: &Limits) -> usize {
-        limits.response_bytes.min(HEAD_BYTES_MAX)
+    pub fn bytes_max(response_bytes: usize) -> usize {
+        response_bytes.min(HEAD_BYTES_MAX)
     }
 
     /// Parses the head at the start of `buffer` into this one, which has meaningful contents only after
     /// [`Parsed::Complete`].
     ///
-    /// A head may have [`Limits::response_bytes`], but never more than 64 KiB, and 256 lines:
+    /// A head may have `response_bytes`, but never more than 64 KiB, and 256 lines:
     /// `limits.header_count` is about requests.
-    pub fn parse(&mut self, buffer: &[u8], limits: &Limits) -> Result<Parsed, HeadError> {
-        let head_bytes_max = ResponseHead::bytes_max(limits);
+    pub fn parse(&mut self, buffer: &[u8], response_bytes: usize) -> Result<Parsed, HeadError> {
+        let head_bytes_max = ResponseHead::bytes_max(response_bytes);
         if self.recurs_in(buffer) && self.len <= head_bytes_max {
             return Ok(Parsed::Complete);
         }
@@ -143,7 +142,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Parsed, HeadError> {
-        ResponseHead::default().parse(text.as_bytes(), &Limits::default())
+        ResponseHead::default().parse(text.as_bytes(), usize::MAX)
     }
 
     #[test]
@@ -157,7 +156,7 @@ mod tests {
             \r\n{}";
         let buffer = text.as_bytes();
         let mut head = ResponseHead::default();
-        assert_eq!(head.parse(buffer, &Limits::default()), Ok(Parsed::Complete));
+        assert_eq!(head.parse(buffer, usize::MAX), Ok(Parsed::Complete));
         assert_eq!(head.status, 429);
         assert_eq!(head.version, Version::Http11);
         assert_eq!(&buffer[head.len..], b"{}");
@@ -182,7 +181,7 @@ mod tests {
         ] {
             let text = format!("{line}A: b\r\n\r\n");
             let mut head = ResponseHead::default();
-            let parsed = head.parse(text.as_bytes(), &Limits::default());
+            let parsed = head.parse(text.as_bytes(), usize::MAX);
             assert_eq!(parsed, Ok(Parsed::Complete), "{line:?}");
             assert_eq!(head.status, status);
             assert_eq!(head.headers[0].line.slice(text.as_bytes()), b"A: b\r\n");
@@ -196,7 +195,7 @@ mod tests {
             b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\nX-Empty\t:\r\nRetry-After \t:60\r\n\r\n{}";
         let mut head = ResponseHead::default();
         for _ in 0..2 {
-            let parsed = head.parse(text, &Limits::default());
+            let parsed = head.parse(text, usize::MAX);
             assert_eq!(parsed, Ok(Parsed::Complete));
             let value = |name| head.values(name, text).next();
             assert_eq!(value(HeaderName::ContentLength), Some(&b"2"[..]));
@@ -239,7 +238,7 @@ mod tests {
             ("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n", true),
         ] {
             let mut head = ResponseHead::default();
-            head.parse(text.as_bytes(), &Limits::default()).unwrap();
+            head.parse(text.as_bytes(), usize::MAX).unwrap();
             assert_eq!(head.keep_alive(text.as_bytes()), keep, "{text:?}");
         }
     }
@@ -250,10 +249,6 @@ mod tests {
         for end in 0..text.len() {
             assert_eq!(parse(&text[..end]), Ok(Parsed::Partial), "{end}");
         }
-        let limits = |response_bytes| Limits {
-            response_bytes,
-            ..Limits::default()
-        };
         let mut head = ResponseHead::default();
         let buffer = text.as_bytes();
         for (end, limit, parsed) in [
@@ -262,7 +257,7 @@ mod tests {
             (20, 21, Ok(Parsed::Partial)),
             (20, 20, Err(HeadError::TooLarge)),
         ] {
-            assert_eq!(head.parse(&buffer[..end], &limits(limit)), parsed);
+            assert_eq!(head.parse(&buffer[..end], limit), parsed);
         }
         let endless = format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(HEAD_BYTES_MAX));
         assert_eq!(parse(&endless), Err(HeadError::TooLarge));
@@ -275,9 +270,11 @@ mod tests {
         let text = "HTTP/1.1 200 OK\r\ndate: Fri, 27 Nov 2026 21:00:00 GMT\r\n\
             Content-Length: 41\r\nx-empty:\r\nvia:  1.1 google \r\nretry-after: 60\r\n\
             x-time: 0\r\n\r\n{}";
-        let limits = Limits::default();
         let mut known = ResponseHead::default();
-        assert_eq!(known.parse(text.as_bytes(), &limits), Ok(Parsed::Complete));
+        assert_eq!(
+            known.parse(text.as_bytes(), usize::MAX),
+            Ok(Parsed::Complete)
+        );
         let mut recurred = 0;
         for position in 0..text.len() {
             for byte in [
@@ -286,7 +283,7 @@ mod tests {
                 let mut other = text.as_bytes().to_vec();
                 other[position] = byte;
                 let mut fresh = ResponseHead::default();
-                let parsed = fresh.parse(&other, &limits);
+                let parsed = fresh.parse(&other, usize::MAX);
                 let is_same = known.recurs_in(&other);
                 recurred += usize::from(is_same);
                 if is_same {
@@ -308,12 +305,8 @@ mod tests {
     fn a_head_like_the_last_is_no_longer_than_the_limit_of_today() {
         let text = b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n";
         let mut head = ResponseHead::default();
-        assert_eq!(head.parse(text, &Limits::default()), Ok(Parsed::Complete));
-        let less = Limits {
-            response_bytes: text.len() - 1,
-            ..Limits::default()
-        };
-        assert_eq!(head.parse(text, &less), Err(HeadError::TooLarge));
+        assert_eq!(head.parse(text, usize::MAX), Ok(Parsed::Complete));
+        assert_eq!(head.parse(text, text.len() - 1), Err(HeadError::TooLarge));
     }
 
     #[test]
@@ -324,7 +317,7 @@ mod tests {
         );
         let mut head = ResponseHead::default();
         assert_eq!(
-            head.parse(text.as_bytes(), &Limits::default()),
+            head.parse(text.as_bytes(), usize::MAX),
             Ok(Parsed::Complete)
         );
         assert_eq!(head.text, b"");

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
     use crate::config::{Config, ReplyPolicy};
-    use crate::http::head::Parsed;
+    use crate::http::head::{HeadLimits, Parsed};
     use crate::limits::Limits;
     use crate::mirror::counters::OutcomeKind;
     use crate::mirror::deliver::Means;
@@ -172,7 +172,7 @@ mod tests {
         let upstream = Rc::new(Pool::new(Arc::clone(origin), limits, &budget, worker));
         let head = Bytes::from_static(b"POST /api/1/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n");
         let mut parsed = RequestHead::default();
-        let result = parsed.parse(&head, &Limits::default());
+        let result = parsed.parse(&head, HeadLimits::default());
         assert_eq!(result, Ok(Parsed::Complete));
         let original = Original {
             head: &head,

@@ -174,11 +174,11 @@ impl Connection {
         share: &mut Reservation,
         limits: &Limits,
     ) -> Result<bool, Ended> {
-        let deadline = Instant::now() + limits.head_timeout;
+        let deadline = Instant::now() + limits.timeouts.head;
         let mut gate = ReparseGate::default();
         loop {
-            if gate.should_parse(&self.buffer, limits.head_bytes) {
-                match head.parse(&self.buffer, limits) {
+            if gate.should_parse(&self.buffer, limits.head.bytes) {
+                match head.parse(&self.buffer, limits.head) {
                     Ok(Parsed::Complete) => return Ok(true),
                     Ok(Parsed::Partial) => {}
                     Err(error) => return Err(Rejection::Head(error).into()),
@@ -190,7 +190,7 @@ impl Connection {
                 Fill::Late => return Err(Rejection::HeadTimeout.into()),
             }
             let is_begun = self.skip_empty_lines();
-            if self.skipped_bytes as usize > limits.head_bytes {
+            if self.skipped_bytes as usize > limits.head.bytes {
                 return Err(Rejection::Head(HeadError::TooLarge).into());
             }
             if !is_begun {
@@ -279,7 +279,7 @@ impl Connection {
         if !share.can_resize(whole) {
             return Err(Rejection::Overloaded.into());
         }
-        let mut pace = Pace::new(limits.body_timeout, Instant::now());
+        let mut pace = Pace::new(limits.timeouts.body, Instant::now());
         while self.buffer.len() < length {
             let missing = length - self.buffer.len();
             self.make_room(missing, head_bytes, share)?;
@@ -300,7 +300,7 @@ impl Connection {
     ) -> Result<Bytes, Ended> {
         let head_bytes = held_with_head(share);
         let mut chunked = Chunked::new(bytes_max);
-        let mut pace = Pace::new(limits.body_timeout, Instant::now());
+        let mut pace = Pace::new(limits.timeouts.body, Instant::now());
         loop {
             match chunked.decode(&mut self.buffer).map_err(Rejection::Chunk)? {
                 Progress::More => {}
@@ -348,7 +348,7 @@ impl Connection {
         if !pace.is_kept(self.buffer.len(), now) {
             return Err(Rejection::BodyTimeout.into());
         }
-        match self.fill(now + limits.body_timeout, bytes_max).await {
+        match self.fill(now + limits.timeouts.body, bytes_max).await {
             Fill::Some => Ok(()),
             Fill::End => Err(Ended::Gone),
             Fill::Late => Err(Rejection::BodyTimeout.into()),
@@ -364,7 +364,7 @@ impl Connection {
         limits: &Limits,
     ) -> bool {
         let body = pin!(self.read_body(framing, DISCARD_BYTES_MAX, share, limits));
-        let deadline = Instant::now() + limits.body_timeout;
+        let deadline = Instant::now() + limits.timeouts.body;
         matches!(in_time(deadline, body).await, Some(Ok(_)))
     }
 
@@ -384,7 +384,7 @@ impl Connection {
             }
             (write_all(stream, rest).await.0, outgoing)
         });
-        let writing = in_time(Instant::now() + limits.write_timeout, writing);
+        let writing = in_time(Instant::now() + limits.timeouts.write, writing);
         let written = self.coop.run(pin!(writing)).await;
         let mut outgoing = match written {
             Some((Ok(()), outgoing)) => outgoing,

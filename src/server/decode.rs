@@ -62,7 +62,7 @@ impl Decoding {
         if encoding == Encoding::Identity || body.is_empty() {
             return Ok(body);
         }
-        let bytes_max = limits.decoded_bytes_of(body.len());
+        let bytes_max = limits.decoded_bytes_max(body.len());
         let work = self.begin(Decoder::new, encoding, body, bytes_max, share);
         work.rest(share).await
     }
@@ -95,7 +95,7 @@ impl Decoding {
         limits: &Limits,
         share: &Reservation,
     ) -> Work<'_> {
-        let bytes_max = limits.decoded_bytes_of(body.len());
+        let bytes_max = limits.decoded_bytes_max(body.len());
         self.begin(Decoder::of_front, encoding, body, bytes_max, share)
     }
 

@@ -40,7 +40,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, peer: SocketAddr, n
     };
     let mut newcomer = Some(newcomer);
     loop {
-        let patience = core.routing().plan.limits.idle_timeout;
+        let patience = core.routing().plan.limits.timeouts.idle;
         exchange.shrink();
         if !exchange.connection.await_request(patience, &stop).await {
             return;

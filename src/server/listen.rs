@@ -260,12 +260,12 @@ fn fit_descriptors(config: &mut Config, workers: usize, descriptors: u64) {
     let outbounds = config.routes.iter().flat_map(|route| &route.outbounds);
     let origins: HashSet<_> = outbounds.map(|outbound| outbound.dsn.origin()).collect();
     let share = (share / origins.len().max(1)).max(IDLE_CONNECTIONS_MIN);
-    if config.limits.pool_idle_connections > share {
+    if config.limits.pool.idle_connections > share {
         info!(
             descriptors,
             "pool.idle_connections is lowered to {share} per origin and worker, which is what half of the file descriptors allow; raise their limit to change that, for example with `--ulimit nofile=1048576`"
         );
-        config.limits.pool_idle_connections = share;
+        config.limits.pool.idle_connections = share;
     }
 }
 
@@ -291,7 +291,7 @@ mod tests {
             let mut config = Config::parse(&text, "c.yml", std::iter::empty()).unwrap();
             fit_descriptors(&mut config, workers, descriptors);
             let limits = config.limits;
-            let fitted = (limits.connections, limits.pool_idle_connections);
+            let fitted = (limits.connections, limits.pool.idle_connections);
             assert_eq!(fitted, (connections, idle), "{descriptors} for {workers}");
         }
     }

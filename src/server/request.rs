@@ -217,7 +217,7 @@ impl Exchange {
         };
         if is_dialog {
             // Only the primary can answer this, so it is waited for until it has failed.
-            let patience = plan.limits.exchange_timeout * 2;
+            let patience = plan.limits.timeouts.exchange * 2;
             let reply = fan_out.reply(ReplyPolicy::Primary, patience, Expected::Script, success);
             let reply = reply.await;
             return Ok(dialog::passed_on(reply, route, post_to.as_deref()));

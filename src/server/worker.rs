@@ -179,7 +179,7 @@ impl Worker {
     async fn drain(&self) -> usize {
         let Core { gate, counters, .. } = &*self.core;
         let plan = Arc::clone(&self.core.routing().plan);
-        let _ = timeout(plan.limits.drain_timeout, gate.below(|| 1)).await;
+        let _ = timeout(plan.limits.timeouts.drain, gate.below(|| 1)).await;
         counters.give_up(plan.routes.all());
         gate.inside()
     }

@@ -164,7 +164,7 @@ impl Breaker {
         };
         match how {
             Unanswered::Silent => answered_at < permit.begun,
-            _ => now.saturating_duration_since(answered_at) >= limits.breaker_pause_max,
+            _ => now.saturating_duration_since(answered_at) >= limits.breaker.pause_max,
         }
     }
 }
@@ -196,7 +196,7 @@ impl Circuit {
         }
         self.is_probing.set(true);
         // Whatever becomes of the probe, its time is over then.
-        self.open_until.set(Some(now + limits.exchange_timeout));
+        self.open_until.set(Some(now + limits.timeouts.exchange));
         true
     }
 
@@ -230,11 +230,12 @@ impl Circuit {
         }
         let failures = self.failures_in_a_row.get().saturating_add(1);
         self.failures_in_a_row.set(failures);
-        if let Some(reopenings) = failures.checked_sub(limits.breaker_failures) {
+        if let Some(reopenings) = failures.checked_sub(limits.breaker.failures) {
             let pause = limits
-                .breaker_pause
+                .breaker
+                .pause
                 .saturating_mul(1 << reopenings.min(16))
-                .min(limits.breaker_pause_max);
+                .min(limits.breaker.pause_max);
             self.open_until.set(Some(now + shortened(pause)));
         }
     }
@@ -250,13 +251,16 @@ fn shortened(pause: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::BreakerLimits;
     use Unanswered::{Broken, Silent, Unreachable};
 
     fn limits() -> Limits {
         Limits {
-            breaker_failures: 3,
-            breaker_pause: Duration::from_secs(1),
-            breaker_pause_max: Duration::from_secs(3),
+            breaker: BreakerLimits {
+                failures: 3,
+                pause: Duration::from_secs(1),
+                pause_max: Duration::from_secs(3),
+            },
             ..Limits::default()
         }
     }
@@ -304,7 +308,7 @@ mod tests {
             assert!(admits(&breaker, ATTACKER, due));
             assert_eq!(breaker.state(due), BreakerState::Probing);
             // Nothing was heard of the probe.
-            let later = due + limits().exchange_timeout;
+            let later = due + limits().timeouts.exchange;
             assert_eq!(breaker.state(later), BreakerState::Due);
             assert!(admits(&breaker, ATTACKER, later));
         }

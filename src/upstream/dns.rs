@@ -227,11 +227,10 @@ mod tests {
         let mut keeper = Keeper::new(Arc::clone(&shared), |_: &Origin| {
             Ok(answers.next().unwrap())
         });
-        let limits = |pool_max_age| {
-            Rc::new(Limits {
-                pool_max_age,
-                ..Limits::default()
-            })
+        let limits = |max_age| {
+            let mut limits = Limits::default();
+            limits.pool.max_age = max_age;
+            Rc::new(limits)
         };
         let long = limits(Duration::from_secs(60));
         let upstream = Pool::new(shared, long, &Budget::new(1 << 20), 0);

@@ -222,7 +222,7 @@ impl Heads {
     /// What has been said before the request was sent whole. Takes interim responses out of `buffer`.
     fn classify(&mut self, buffer: &mut BytesMut, limits: &Limits) -> EarlyResponse {
         loop {
-            match self.head.parse(buffer, limits) {
+            match self.head.parse(buffer, limits.response_bytes) {
                 Ok(Parsed::Partial) if buffer.len() < READ_BYTES => return EarlyResponse::NoneYet,
                 Ok(Parsed::Complete) => {}
                 Ok(Parsed::Partial) | Err(_) => return EarlyResponse::Refusal,
@@ -444,8 +444,8 @@ impl Connection {
         let mut gate = ReparseGate::default();
         loop {
             let bytes = self.read_buffer.bytes();
-            if gate.should_parse(bytes, ResponseHead::bytes_max(limits)) {
-                let parsed = self.heads.head.parse(bytes, limits);
+            if gate.should_parse(bytes, ResponseHead::bytes_max(limits.response_bytes)) {
+                let parsed = self.heads.head.parse(bytes, limits.response_bytes);
                 match parsed.map_err(|error| Failure::Malformed(error.to_string()))? {
                     Parsed::Partial => {}
                     Parsed::Complete => return Ok(()),

@@ -154,7 +154,7 @@ impl Pool {
         };
         // It has two kilobytes, and stays where it is.
         let attempt = pin!(self.attempt(request, begun, &limits));
-        let deadline = begun + limits.exchange_timeout;
+        let deadline = begun + limits.timeouts.exchange;
         let attempted = in_time(deadline, attempt).await;
         let ended = Instant::now();
         let result = match attempted.unwrap_or(Err(Failure::Timeout)) {
@@ -216,7 +216,7 @@ impl Pool {
                 false => expired.push_back(kept),
             }
         }
-        while idle.len() > limits.pool_idle_connections {
+        while idle.len() > limits.pool.idle_connections {
             self.counters().dropped.inc(Dropped::Surplus);
             expired.extend(idle.pop_front());
         }
@@ -253,7 +253,7 @@ impl Pool {
             debug!(origin = %self.shared.origin, "a reused connection was given up; trying a fresh one");
         }
         // Apart from the rest, because it is rare and large: every delivery would carry the room for it.
-        let connecting = Box::pin(connect(&self.shared, limits.connect_timeout));
+        let connecting = Box::pin(connect(&self.shared, limits.timeouts.connect));
         let stream = connecting.await?;
         self.counters().opened.inc();
         let opened = OpenGuard::new(&self.open, self.head_start(limits));
@@ -273,7 +273,7 @@ impl Pool {
         self.opened.set(number);
         // By the golden ratio, any few in a row are far apart.
         let part = number.wrapping_mul(0x9e37_79b9) >> 24;
-        limits.pool_max_age / 1024 * part
+        limits.pool.max_age / 1024 * part
     }
 
     /// A connection that is open already, if there is one or one comes back soon.
@@ -349,7 +349,7 @@ impl Pool {
             return waiter.give(returned);
         }
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < limits.pool_idle_connections {
+        if idle.len() < limits.pool.idle_connections {
             idle.push_back(returned);
         } else {
             self.counters().dropped.inc(Dropped::Surplus);
@@ -398,9 +398,9 @@ impl Waiter {
 
 impl PooledConnection {
     fn reason_to_drop(&self, now: Instant, limits: &Limits) -> Option<Dropped> {
-        if now.duration_since(self.opened.at) >= limits.pool_max_age {
+        if now.duration_since(self.opened.at) >= limits.pool.max_age {
             Some(Dropped::Old)
-        } else if now.duration_since(self.idle_since) >= limits.pool_idle_timeout {
+        } else if now.duration_since(self.idle_since) >= limits.pool.idle_timeout {
             Some(Dropped::Idle)
         } else {
             None

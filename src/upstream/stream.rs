@@ -14,7 +14,6 @@ use monoio::time::sleep;
 
 use crate::http::head::Parsed;
 use crate::http::response::ResponseHead;
-use crate::limits::Limits;
 use crate::sys::{self, Gather, MOVED_BYTES_MAX};
 use crate::upstream::probe::{EarlyReader, EarlyResponseWatch, read_plain};
 use crate::upstream::tls::TlsStream;
@@ -130,7 +129,7 @@ impl IdleState {
 /// Whether this is what some servers say before they close an idle connection (RFC 9110 §15.5.9).
 fn is_farewell(bytes: &[u8]) -> bool {
     let mut head = ResponseHead::default();
-    let parsed = head.parse(bytes, &Limits::default());
+    let parsed = head.parse(bytes, usize::MAX);
     parsed == Ok(Parsed::Complete) && head.status == 408 && !head.keep_alive(bytes)
 }
 

@@ -6,7 +6,7 @@ use super::*;
 
 fn parse(text: &[u8]) -> Result<RequestHead, HeadError> {
     let mut head = RequestHead::default();
-    match head.parse(text, &Limits::default())? {
+    match head.parse(text, HeadLimits::default())? {
         Parsed::Complete => Ok(head),
         Parsed::Partial => panic!("partial: {:?}", String::from_utf8_lossy(text)),
     }
@@ -353,9 +353,9 @@ fn only_http_1_1_expects_a_continue() {
 
 #[test]
 fn the_bytes_of_a_head_are_bounded() {
-    let limits = Limits {
-        head_bytes: 100,
-        ..Limits::default()
+    let limits = HeadLimits {
+        bytes: 100,
+        ..HeadLimits::default()
     };
     let head_of = |bytes: usize| {
         let fixed_bytes = "GET / HTTP/1.1\r\nA: \r\n\r\n".len();
@@ -366,61 +366,58 @@ fn the_bytes_of_a_head_are_bounded() {
         .into_bytes()
     };
     let mut head = RequestHead::default();
-    assert_eq!(head.parse(&head_of(100), &limits), Ok(Parsed::Complete));
-    assert_eq!(head.parse(&head_of(101), &limits), Err(HeadError::TooLarge));
+    assert_eq!(head.parse(&head_of(100), limits), Ok(Parsed::Complete));
+    assert_eq!(head.parse(&head_of(101), limits), Err(HeadError::TooLarge));
+    assert_eq!(head.parse(&head_of(200)[..99], limits), Ok(Parsed::Partial));
     assert_eq!(
-        head.parse(&head_of(200)[..99], &limits),
-        Ok(Parsed::Partial)
-    );
-    assert_eq!(
-        head.parse(&head_of(200)[..100], &limits),
+        head.parse(&head_of(200)[..100], limits),
         Err(HeadError::TooLarge)
     );
     assert_eq!(
-        head.parse(&b"\r\n".repeat(50), &limits),
+        head.parse(&b"\r\n".repeat(50), limits),
         Err(HeadError::TooLarge)
     );
     // A body behind the head does not count.
     let with_body = [head_of(100), vec![b'{'; 1000]].concat();
-    assert_eq!(head.parse(&with_body, &limits), Ok(Parsed::Complete));
+    assert_eq!(head.parse(&with_body, limits), Ok(Parsed::Complete));
 }
 
 #[test]
 fn the_header_lines_of_a_head_are_bounded() {
     let head_of = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
     let mut head = RequestHead::default();
-    let limits = Limits::default();
+    let limits = HeadLimits::default();
     assert_eq!(
-        head.parse(head_of(100).as_bytes(), &limits),
+        head.parse(head_of(100).as_bytes(), limits),
         Ok(Parsed::Complete)
     );
     assert_eq!(head.headers.len(), 100);
-    let too_many = head.parse(head_of(101).as_bytes(), &limits);
+    let too_many = head.parse(head_of(101).as_bytes(), limits);
     assert_eq!(too_many, Err(HeadError::TooManyHeaders));
-    let limits = Limits {
-        header_count: usize::MAX,
+    let limits = HeadLimits {
+        headers: usize::MAX,
         ..limits
     };
     let most = head_of(fields::HEADER_COUNT_MAX);
-    assert_eq!(head.parse(most.as_bytes(), &limits), Ok(Parsed::Complete));
-    let too_many = head.parse(head_of(fields::HEADER_COUNT_MAX + 1).as_bytes(), &limits);
+    assert_eq!(head.parse(most.as_bytes(), limits), Ok(Parsed::Complete));
+    let too_many = head.parse(head_of(fields::HEADER_COUNT_MAX + 1).as_bytes(), limits);
     assert_eq!(too_many, Err(HeadError::TooManyHeaders));
 }
 
 #[test]
 fn a_head_is_refilled_without_allocating() {
-    let limits = Limits::default();
+    let limits = HeadLimits::default();
     let mut head = RequestHead::default();
     let text = b"\nPUT /a HTTP/1.0\nA: b\nC: d\n\n";
-    assert_eq!(head.parse(text, &limits), Ok(Parsed::Complete));
+    assert_eq!(head.parse(text, limits), Ok(Parsed::Complete));
     let list = head.headers.as_ptr();
     assert_eq!(
-        head.parse(b"GET / HTTP/1.1\r\nA: b\r\n", &limits),
+        head.parse(b"GET / HTTP/1.1\r\nA: b\r\n", limits),
         Ok(Parsed::Partial)
     );
     assert!(head.headers.is_empty());
     assert_eq!(
-        head.parse(b"GET / HTTP/1.1\r\nE: f\r\n\r\n", &limits),
+        head.parse(b"GET / HTTP/1.1\r\nE: f\r\n\r\n", limits),
         Ok(Parsed::Complete)
     );
     assert_eq!((head.headers.len(), head.headers.as_ptr()), (1, list));
@@ -433,10 +430,13 @@ fn a_head_cut_anywhere_is_partial() {
     let text = b"\r\nPOST /api/42/envelope/ HTTP/1.1\r\nA:b\nContent-Length: 5\r\nE:\r\n\r\n";
     let mut head = RequestHead::default();
     for end in 0..text.len() {
-        let parsed = head.parse(&text[..end], &Limits::default());
+        let parsed = head.parse(&text[..end], HeadLimits::default());
         assert_eq!(parsed, Ok(Parsed::Partial), "{end}");
     }
-    assert_eq!(head.parse(text, &Limits::default()), Ok(Parsed::Complete));
+    assert_eq!(
+        head.parse(text, HeadLimits::default()),
+        Ok(Parsed::Complete)
+    );
 }
 
 proptest! {
@@ -483,7 +483,7 @@ proptest! {
         let lines: String = names.iter().map(|name| format!("{name}: {name}\r\n")).collect();
         let text = format!("GET / HTTP/1.1\r\n{lines}\r\n");
         let has_two_hosts = names.iter().filter(|name| *name == "host").count() > 1;
-        prop_assert_eq!(head.parse(text.as_bytes(), &Limits::default()).is_err(), has_two_hosts);
+        prop_assert_eq!(head.parse(text.as_bytes(), HeadLimits::default()).is_err(), has_two_hosts);
         for name in ["Host", "TE", "Retry-After", "Expect", "Connection", "X-Other", "Trailer"] {
             let expected: Vec<_> = names.iter().filter(|known| known.eq_ignore_ascii_case(name)).collect();
             let header = HeaderName::parse(name.as_bytes());
@@ -495,7 +495,7 @@ proptest! {
 
     #[test]
     fn bytes_at_random_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = RequestHead::default().parse(&bytes, &Limits::default());
+        let _ = RequestHead::default().parse(&bytes, HeadLimits::default());
     }
 
     #[test]
@@ -504,7 +504,7 @@ proptest! {
         let place = place.index(text.len());
         text[place] = byte;
         let mut head = RequestHead::default();
-        if head.parse(&text, &Limits::default()) == Ok(Parsed::Complete) {
+        if head.parse(&text, HeadLimits::default()) == Ok(Parsed::Complete) {
             prop_assert!(head.len <= text.len());
             for header in &head.headers {
                 prop_assert!(header.name_span.end < header.value.start + 1);

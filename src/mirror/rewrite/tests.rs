@@ -5,8 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Config;
-use crate::http::head::Parsed;
-use crate::limits::Limits;
+use crate::http::head::{HeadLimits, Parsed};
 use crate::mirror::routes::Routes;
 use crate::sentry::auth::AuthHeader;
 use crate::sentry::{endpoint, envelope};
@@ -35,7 +34,7 @@ fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
     let routes = routes();
     let mut head = RequestHead::default();
     assert_eq!(
-        head.parse(request, &Limits::default()),
+        head.parse(request, HeadLimits::default()),
         Ok(Parsed::Complete)
     );
     let body = Bytes::copy_from_slice(&request[head.len..]);

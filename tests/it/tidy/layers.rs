@@ -9,7 +9,6 @@ use super::imports::{Import, imports_of_src};
 /// a folder or a file at the top of `src`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("span", &[]),
-    ("limits", &[]),
     ("panics", &[]),
     ("deadline", &[]),
     ("sys", &[]),
@@ -17,7 +16,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("budget", &["resident"]),
     ("causes", &[]),
     ("sentry", &["span"]),
-    ("http", &["span", "limits"]),
+    ("http", &["span"]),
+    ("limits", &["http"]),
     ("config", &["limits", "sentry"]),
     ("observe", &[]),
     (

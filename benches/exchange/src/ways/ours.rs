@@ -66,10 +66,8 @@ impl Ours {
         };
         let shared = SharedOrigin::new(1, origin, None);
         shared.set_addresses(vec![address]);
-        let limits = Limits {
-            exchange_timeout: patience,
-            ..Limits::default()
-        };
+        let mut limits = Limits::default();
+        limits.timeouts.exchange = patience;
         let budget = Budget::new(limits.memory_bytes);
         Ours {
             upstream: Pool::new(Arc::new(shared), Rc::new(limits), &budget, 0),
