@@ -34,14 +34,7 @@ mod tests {
     use monoio::time::{sleep, sleep_until};
 
     use super::*;
-
-    fn block_on<F: Future>(future: F) -> F::Output {
-        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
-            .enable_timer()
-            .build()
-            .unwrap();
-        runtime.block_on(future)
-    }
+    use crate::test_runtime::block_on;
 
     #[test]
     fn what_is_there_a_turn_after_the_deadline_is_in_time() {

@@ -134,7 +134,10 @@ pub mod upstream {
     pub mod response {
         pub use crate::upstream::response::Response;
     }
+    pub mod socket {
+        pub use crate::upstream::socket::read_into;
+    }
     pub mod stream {
-        pub use crate::upstream::stream::{Stream, read_into};
+        pub use crate::upstream::stream::Stream;
     }
 }

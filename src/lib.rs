@@ -35,6 +35,8 @@ mod sentry;
 mod server;
 mod span;
 mod sys;
+#[cfg(test)]
+mod test_runtime;
 mod upstream;
 
 pub use cli::Arguments;

@@ -58,14 +58,11 @@ mod tests {
     use monoio::time::sleep;
 
     use super::*;
+    use crate::test_runtime::block_on;
 
     #[test]
     fn a_panic_costs_the_task_it_happens_in() {
-        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
-            .enable_timer()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let at_once =
                 monoio::spawn(async { caught(pin!(async { panic!("on purpose") })).await });
             let later = monoio::spawn(async {

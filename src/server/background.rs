@@ -113,8 +113,6 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use monoio::{LegacyDriver, RuntimeBuilder};
-
     use super::*;
     use crate::budget::Budget;
     use crate::config::{Config, ReplyPolicy};
@@ -128,6 +126,7 @@ mod tests {
     use crate::observe::label::Label;
     use crate::sentry::endpoint::Endpoint;
     use crate::server::plan::Plan;
+    use crate::test_runtime::block_on;
     use crate::upstream::exchange::Request;
     use crate::upstream::pool::Pool;
 
@@ -184,11 +183,7 @@ mod tests {
             client: None,
         };
         let route = plan.routes.find(b"aaaa").unwrap();
-        let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
-            .enable_timer()
-            .build()
-            .unwrap();
-        let reply = runtime.block_on(async {
+        let reply = block_on(async {
             let lanes = Lanes::new();
             let means = Means {
                 upstreams: &[Rc::clone(&upstream)],

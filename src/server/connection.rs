@@ -29,7 +29,7 @@ use crate::mirror::totals::{Closing, Counters};
 use crate::server::pace::Pace;
 use crate::server::stop::Listener;
 use crate::sys;
-use crate::upstream::stream::{READ_BYTES, read_some, write_all};
+use crate::upstream::socket::{READ_BYTES, read_some, write_all};
 use crate::upstream::turn::CoopBudget;
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 section 10.1.1).

@@ -267,6 +267,7 @@ mod tests {
 
     use super::*;
     use crate::budget::Budget;
+    use crate::test_runtime::block_on;
 
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;
@@ -284,14 +285,6 @@ mod tests {
             state.to_be_bytes()[0]
         });
         noise.take(bytes).collect()
-    }
-
-    fn block_on<F: Future>(future: F) -> F::Output {
-        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
-            .enable_timer()
-            .build()
-            .unwrap();
-        runtime.block_on(future)
     }
 
     #[test]

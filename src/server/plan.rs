@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::mirror::routes::Routes;
 use crate::sentry::dsn::{Origin, Scheme};
 use crate::upstream::origin::{SharedOrigin, TlsIdentity};
-use crate::upstream::tls::{self, TlsClient};
+use crate::upstream::tls_client::TlsClient;
 
 /// The part of a configuration that workers need.
 pub struct Plan {
@@ -52,7 +52,7 @@ impl Plan {
         // A file that is named is read in any case, so that a mistake in it does not wait for its first use.
         let needs_tls = config.tls.ca_file.is_some() || routes.origins().iter().any(is_https);
         let client = match needs_tls {
-            true => Some(tls::client(
+            true => Some(TlsClient::load(
                 config.tls.ca_file.as_deref(),
                 config.tls.system_roots,
                 known_client,

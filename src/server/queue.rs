@@ -171,16 +171,9 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
+    use crate::test_runtime::block_on;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
-
-    fn block_on<F: Future>(future: F) -> F::Output {
-        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
-            .enable_timer()
-            .build()
-            .unwrap();
-        runtime.block_on(future)
-    }
 
     /// The order in which those get their turns who come while the worker is busy.
     fn order(costs: &[u64]) -> Vec<u64> {

@@ -1,10 +1,10 @@
-//! Which server certificates are trusted, and how they are checked.
+//! Verification of server certificates.
 //!
-//! A server proves who it is with a chain of certificates that ends at a trusted root. A server with a
-//! self-signed certificate has no chain: what `openssl req -x509` makes is marked as an authority, which
-//! a server's own certificate in a chain must not be. So a certificate of `tls.ca_file` is also trusted
-//! where the server itself presents it, as curl and the SDKs do: for the names, the times and the purpose
-//! in it, with a proof that the server has its key.
+//! A server usually presents a chain of certificates that ends at a trusted root. A self-signed
+//! certificate has no chain: `openssl req -x509` marks it as a certificate authority, which an end-entity
+//! certificate in a chain must not be. So, as in curl and the SDKs, a certificate in `tls.ca_file` is also
+//! trusted when the server itself presents it. Its names, validity and purpose are still checked, and
+//! the server has to prove that it has the key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,36 +21,35 @@ use rustls::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-/// What is trusted.
 #[derive(Debug)]
-pub(super) struct Trusted {
-    /// Where chains may end.
+pub(super) struct TrustAnchors {
     pub(super) roots: Arc<RootCertStore>,
-    /// What servers may present themselves.
-    pub(super) named: Vec<Named>,
+    /// Certificates that servers may present themselves.
+    pub(super) pinned: Vec<PinnedCertificate>,
 }
 
-/// A certificate that is trusted by itself.
+/// A certificate that is trusted without a chain.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Named {
+pub(super) struct PinnedCertificate {
     bytes: CertificateDer<'static>,
-    /// In seconds after 1970.
+    /// Unix time in seconds.
     not_before: i64,
+    /// Unix time in seconds.
     not_after: i64,
     is_for_servers: bool,
 }
 
-impl Named {
-    /// `None` where the certificate cannot be read: it may still be good as a root.
-    pub(super) fn new(bytes: &CertificateDer<'_>) -> Option<Named> {
+impl PinnedCertificate {
+    /// `None` if the certificate cannot be parsed. It may still serve as a root.
+    pub(super) fn parse(bytes: &CertificateDer<'_>) -> Option<PinnedCertificate> {
         let (_, read) = X509Certificate::from_der(bytes).ok()?;
         let purposes = read.extended_key_usage().ok()?;
         let validity = read.validity();
-        Some(Named {
+        Some(PinnedCertificate {
             bytes: bytes.clone().into_owned(),
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
-            // RFC 5280 section 4.2.1.12: without the extension it is for all purposes.
+            // Without the extension, all purposes are allowed (RFC 5280 section 4.2.1.12).
             is_for_servers: purposes.is_none_or(|found| found.value.server_auth || found.value.any),
         })
     }
@@ -88,10 +87,9 @@ fn unix_time(seconds: i64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
-/// Checks what a server presents in a handshake.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    trusted: Arc<Trusted>,
+    trusted: Arc<TrustAnchors>,
     chains: Arc<WebPkiServerVerifier>,
 }
 
@@ -99,7 +97,7 @@ impl Verifier {
     /// # Errors
     /// There are no roots.
     pub(super) fn new(
-        trusted: Arc<Trusted>,
+        trusted: Arc<TrustAnchors>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Verifier, String> {
         let roots = Arc::clone(&trusted.roots);
@@ -118,9 +116,9 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let mut named = self.trusted.named.iter();
-        if let Some(named) = named.find(|named| named.bytes == *end_entity) {
-            named.verify(server_name, now)?;
+        let mut pinned = self.trusted.pinned.iter();
+        if let Some(pinned) = pinned.find(|pinned| pinned.bytes == *end_entity) {
+            pinned.verify(server_name, now)?;
             return Ok(ServerCertVerified::assertion());
         }
         self.chains

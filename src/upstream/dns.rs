@@ -1,9 +1,9 @@
-//! Host names to addresses, away from the workers.
+//! Name resolution, on threads of its own.
 //!
-//! All origins are known from the configuration, so each host name gets one plain thread that asks
-//! the system's resolver, publishes the answer and asks again later. A worker never resolves: it
-//! takes what was published last. A failed or empty answer changes nothing, so that an outage of
-//! DNS does not become an outage of the mirror.
+//! All origins are known from the configuration, so each host name gets a thread that asks the system's
+//! resolver, publishes the addresses and repeats that later. A worker never resolves: it uses the
+//! addresses published last. A failed or empty answer changes nothing, so that an outage of DNS does not
+//! become an outage of the mirror.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -18,15 +18,15 @@ use crate::causes;
 use crate::sentry::dsn::Origin;
 use crate::upstream::origin::SharedOrigin;
 
-/// How often a wait looks whether the process was asked to stop.
-const LOOK_PERIOD: Duration = Duration::from_millis(50);
+/// How often [`resolve`] checks whether the process is stopping.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Resolves every origin and keeps its addresses fresh. Returns when each was resolved once, failed
-/// once, `patience` is over, or the process `is_stopping`; the threads go on in any case.
+/// Resolves every origin and keeps its addresses fresh. Returns once each origin was resolved or failed
+/// once, after `timeout`, or when the process `is_stopping`. The threads go on in any case.
 pub(crate) fn resolve(
     origins: &[Arc<SharedOrigin>],
     refresh: Duration,
-    patience: Duration,
+    timeout: Duration,
     is_stopping: &AtomicBool,
 ) {
     let (first_answer, first_answers) = mpsc::channel();
@@ -36,24 +36,24 @@ pub(crate) fn resolve(
             shared.set_addresses(vec![address]);
             continue;
         }
-        shared.resolved_every(refresh);
-        let keeper = Keeper::new(Arc::clone(shared), ask_system);
+        shared.set_dns_refresh(refresh);
+        let refresher = Refresher::new(Arc::clone(shared), ask_system);
         let first_answer = first_answer.clone();
         let spawned = thread::Builder::new()
             .name("resolver".to_owned())
-            .spawn(move || keeper.run(refresh, &first_answer));
+            .spawn(move || refresher.run(refresh, &first_answer));
         match spawned {
             Ok(_) => awaited += 1,
             Err(error) => {
                 let error = causes::of_thread(&error);
-                warn!(origin = %shared.origin, "this host is not resolved: {error}");
+                warn!(origin = %shared.origin, "cannot resolve this host: {error}");
             }
         }
     }
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     while awaited > 0 && !is_stopping.load(Ordering::Relaxed) {
         let left = deadline.saturating_duration_since(Instant::now());
-        match first_answers.recv_timeout(left.min(LOOK_PERIOD)) {
+        match first_answers.recv_timeout(left.min(STOP_CHECK_INTERVAL)) {
             Ok(()) => awaited -= 1,
             Err(_) if left.is_zero() => break,
             Err(_) => {}
@@ -61,13 +61,13 @@ pub(crate) fn resolve(
     }
 }
 
-/// The address of an origin whose host needs no resolver.
+/// The address of an origin whose host is an IP address.
 fn literal_address(shared: &SharedOrigin) -> Option<SocketAddr> {
     let address = shared.origin.host.parse().ok()?;
     Some(SocketAddr::new(address, shared.origin.port))
 }
 
-/// The answer of the system's resolver. It can take as long as it likes.
+/// Asks the system's resolver, which may block for a long time.
 #[expect(
     clippy::disallowed_methods,
     reason = "each origin is resolved on a thread of its own"
@@ -78,15 +78,15 @@ fn ask_system(origin: &Origin) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Keeps the addresses of one origin fresh with the answers of `resolver`.
-struct Keeper<R> {
+struct Refresher<R> {
     shared: Arc<SharedOrigin>,
     resolver: R,
     is_failing: bool,
 }
 
-impl<R: FnMut(&Origin) -> io::Result<Vec<SocketAddr>>> Keeper<R> {
-    fn new(shared: Arc<SharedOrigin>, resolver: R) -> Keeper<R> {
-        Keeper {
+impl<R: FnMut(&Origin) -> io::Result<Vec<SocketAddr>>> Refresher<R> {
+    fn new(shared: Arc<SharedOrigin>, resolver: R) -> Refresher<R> {
+        Refresher {
             shared,
             resolver,
             is_failing: false,
@@ -95,11 +95,11 @@ impl<R: FnMut(&Origin) -> io::Result<Vec<SocketAddr>>> Keeper<R> {
 
     fn run(mut self, refresh: Duration, first_answer: &mpsc::Sender<()>) {
         loop {
-            self.ask();
-            // Nobody listens after the start, which is fine.
+            self.resolve();
+            // Fails once the start is over, when nothing receives it.
             let _ = first_answer.send(());
-            // The set of origins lives in this thread and in the route table; once a reload has
-            // dropped the table, the thread has nobody left to work for.
+            // The origin is shared with the routing table. Once a reload has dropped that, this thread
+            // has the only reference left.
             if Arc::strong_count(&self.shared) == 1 {
                 return;
             }
@@ -107,29 +107,29 @@ impl<R: FnMut(&Origin) -> io::Result<Vec<SocketAddr>>> Keeper<R> {
         }
     }
 
-    fn ask(&mut self) {
+    fn resolve(&mut self) {
         let origin = &self.shared.origin;
         match (self.resolver)(origin) {
             Ok(found) if !found.is_empty() => {
-                // Resolvers rotate their answers; only another set of addresses is news.
+                // Resolvers rotate their answers; only another set of addresses is a change.
                 if !is_same_set(&found, &self.shared.addresses()) {
                     info!(%origin, addresses = ?found, "host resolved");
                     self.shared.set_addresses(found);
                 }
-                self.shared.resolved(Instant::now());
+                self.shared.record_resolved(Instant::now());
                 self.is_failing = false;
             }
-            Ok(_) => self.failed("the answer holds no address"),
-            Err(error) => self.failed(&error),
+            Ok(_) => self.record_failure("the answer has no address"),
+            Err(error) => self.record_failure(&error),
         }
     }
 
-    fn failed(&mut self, error: impl std::fmt::Display) {
+    fn record_failure(&mut self, error: impl std::fmt::Display) {
         self.shared.dns_failures.fetch_add(1, Ordering::Relaxed);
         if !self.is_failing {
             let known = self.shared.addresses().len();
             let consequence = match known {
-                0 => "nothing can be delivered there until it is",
+                0 => "deliveries to it fail until it can be",
                 _ => "its known addresses stay in use",
             };
             warn!(origin = %self.shared.origin, %error, "host cannot be resolved; {consequence}");
@@ -156,6 +156,7 @@ mod tests {
     use crate::http::head::Method;
     use crate::limits::Limits;
     use crate::sentry::dsn::Scheme;
+    use crate::test_runtime::block_on;
     use crate::upstream::exchange::Request;
     use crate::upstream::pool::Pool;
 
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_followed_and_a_failure_changes_nothing() {
+    fn a_new_answer_replaces_the_addresses_and_a_failure_keeps_them() {
         let failure = || Err(io::Error::from(io::ErrorKind::TimedOut));
         let script = [
             (failure(), &[][..]),
@@ -183,7 +184,7 @@ mod tests {
             (Ok(vec![]), &[1]),
             (Ok(addresses(&[2])), &[2]),
             (Ok(addresses(&[3, 2])), &[3, 2]),
-            // Turned round is not changed.
+            // Another order is no change.
             (Ok(addresses(&[2, 3])), &[3, 2]),
             (failure(), &[3, 2]),
             (Ok(addresses(&[4])), &[4]),
@@ -191,12 +192,12 @@ mod tests {
         let shared = shared();
         let (answers, expected): (Vec<_>, Vec<_>) = script.into_iter().unzip();
         let mut answers = answers.into_iter();
-        let mut keeper = Keeper::new(Arc::clone(&shared), |origin: &Origin| {
+        let mut refresher = Refresher::new(Arc::clone(&shared), |origin: &Origin| {
             assert_eq!((&*origin.host, origin.port), ("sentry.example.com", 9000));
             answers.next().unwrap()
         });
         for (turn, last) in expected.into_iter().enumerate() {
-            keeper.ask();
+            refresher.resolve();
             assert_eq!(*shared.addresses(), *addresses(last), "{turn}");
         }
         assert_eq!(shared.dns_failures.load(Ordering::Relaxed), 4);
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_follow_a_host_that_moves() {
+    fn deliveries_use_the_new_address_of_a_host_that_moved() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let old = listener.local_addr().unwrap();
         let new = SocketAddr::from(([127, 0, 0, 2], old.port()));
@@ -224,7 +225,7 @@ mod tests {
         serve(TcpListener::bind(new).unwrap(), "new");
         let shared = shared();
         let mut answers = [vec![old], vec![new]].into_iter();
-        let mut keeper = Keeper::new(Arc::clone(&shared), |_: &Origin| {
+        let mut refresher = Refresher::new(Arc::clone(&shared), |_: &Origin| {
             Ok(answers.next().unwrap())
         });
         let limits = |max_age| {
@@ -233,47 +234,45 @@ mod tests {
             Rc::new(limits)
         };
         let long = limits(Duration::from_secs(60));
-        let upstream = Pool::new(shared, long, &Budget::new(1 << 20), 0);
-        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
-            .enable_timer()
-            .build()
-            .unwrap();
-        let mut asked = || {
+        let pool = Pool::new(shared, long, &Budget::new(1 << 20), 0);
+        let answer = async || {
             let mut request = Request {
                 method: Method::Post,
                 head: b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
                 body: Bytes::new(),
                 tail: Vec::new(),
             };
-            let delivering = upstream.deliver(&mut request, Instant::now(), 0);
-            runtime.block_on(delivering).0.unwrap().body
+            let (result, _) = pool.deliver(&mut request, Instant::now(), 0).await;
+            result.unwrap().body
         };
-        keeper.ask();
-        assert_eq!(asked(), "old");
-        keeper.ask();
-        // A connection is used until it is too old.
-        assert_eq!(asked(), "old");
-        upstream.set_limits(limits(Duration::ZERO));
-        assert_eq!(asked(), "new");
+        block_on(async {
+            refresher.resolve();
+            assert_eq!(answer().await, "old");
+            refresher.resolve();
+            // A connection is used until it reaches `pool.max_age`.
+            assert_eq!(answer().await, "old");
+            pool.set_limits(limits(Duration::ZERO));
+            assert_eq!(answer().await, "new");
+        });
     }
 
     #[test]
-    fn an_address_that_fails_is_not_the_first_to_be_tried_again() {
+    fn an_address_that_failed_is_not_tried_first_again() {
         let shared = shared();
         shared.set_addresses(addresses(&[1, 2, 3]));
         let first = || shared.first_address() % 3;
-        // Two workers fail at the first at once.
+        // Two workers fail at the first address at the same time.
         shared.skip_address(0);
         shared.skip_address(0);
         assert_eq!(first(), 1);
     }
 
     #[test]
-    fn a_keeper_ends_with_the_origin_it_keeps() {
+    fn a_refresher_ends_when_nothing_else_uses_its_origin() {
         let shared = shared();
-        let keeper = Keeper::new(Arc::clone(&shared), |_: &Origin| Ok(addresses(&[1])));
+        let refresher = Refresher::new(Arc::clone(&shared), |_: &Origin| Ok(addresses(&[1])));
         let (answered, answers) = mpsc::channel();
-        let thread = thread::spawn(move || keeper.run(Duration::from_millis(1), &answered));
+        let thread = thread::spawn(move || refresher.run(Duration::from_millis(1), &answered));
         answers.recv().unwrap();
         assert_eq!(*shared.addresses(), *addresses(&[1]));
         drop(shared);

@@ -1,9 +1,8 @@
-//! One request, one response, over one connection.
+//! One request and its response over one connection.
 //!
-//! The response decides whether the connection may be used again, and only a clean one allows it:
-//! the request was sent whole, the body had a known end, nothing follows it, and the upstream did not
-//! ask to close. Responses are bounded; interim ones (1xx) are skipped, before the request is sent
-//! whole as well as after.
+//! Only a clean response lets the connection be used again: the request was sent completely, the body
+//! had a known end, nothing follows it, and the upstream did not ask to close. Responses are bounded.
+//! Interim responses (1xx) are skipped, also while the request is still being sent.
 
 use std::fmt;
 use std::io;
@@ -20,32 +19,32 @@ use crate::http::response::ResponseHead;
 use crate::limits::Limits;
 use crate::sentry::rate_limits;
 use crate::upstream::breaker::Unanswered;
-use crate::upstream::incoming::ReadBuffer;
+use crate::upstream::incoming::{ReadBuffer, ReadError};
 use crate::upstream::probe::{EarlyResponse, EarlyResponseWatch};
 use crate::upstream::response::Response;
-use crate::upstream::stream::{IdleState, READ_BYTES, Sent, Stream};
+use crate::upstream::socket::{IdleState, READ_BYTES};
+use crate::upstream::stream::{Sent, Stream};
 
-/// How many bytes the interim responses (1xx) to one request may have. A server that says every second
-/// that it is busy (102) needs 30 for each, and one that names what to load early (103) a few hundred.
+/// The most bytes that the interim responses (1xx) to one request may have in all. A server that reports
+/// every second that it is busy (102) needs 30 bytes each time; early hints (103) take a few hundred.
 const INTERIM_BYTES_MAX: usize = 32 * 1024;
 
-/// The content type of Relay's answers.
+/// The content type of Relay's responses.
 const JSON: &[u8] = b"application/json";
 
-/// A request as it goes out.
+/// A request as it is sent to an upstream.
 pub struct Request {
-    /// Its method, which says whether the response may have a body.
+    /// Decides whether the response may have a body.
     pub method: Method,
-    /// Request line and header lines; short bodies follow right here.
+    /// Request line and header lines. A short body follows right here.
     pub head: Vec<u8>,
     /// The rest of the body, shared by all deliveries of the request.
     pub body: Bytes,
-    /// What ends the body of this delivery alone; mostly nothing.
+    /// The end of the body, where this delivery has one of its own; usually empty.
     pub tail: Vec<u8>,
 }
 
 impl Request {
-    /// How large it is.
     pub fn bytes(&self) -> usize {
         self.head.len() + self.body.len() + self.tail.len()
     }
@@ -162,64 +161,72 @@ fn is_own_shortage(error: &io::Error) -> bool {
         .is_some_and(|code| shortages.contains(&code))
 }
 
-/// A connection, and what has come over it.
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Failure {
+        match error {
+            ReadError::Closed => Failure::Closed,
+            ReadError::Io(error) => Failure::Receive(error),
+            ReadError::OutOfMemory => Failure::TooLarge,
+        }
+    }
+}
+
+/// A connection and its read buffer.
 pub struct Connection {
     stream: Stream,
     /// Empty between exchanges.
     read_buffer: ReadBuffer,
     heads: Heads,
-    /// What the last exchange left it fit for.
-    fitness: Fitness,
+    reuse: Reuse,
     /// Whether a byte of the current response has arrived.
     saw_response: bool,
-    /// Whether the request can be sent again elsewhere: all its parts are still there.
+    /// Whether all parts of the request are still there, so that it can be sent over another connection.
     has_request: bool,
 }
 
-/// What a connection is fit for after an exchange.
+/// Whether a connection can be used again after an exchange.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fitness {
-    /// Another exchange.
-    Reusable,
-    /// Nothing more.
-    Spent,
-    /// Nothing more, since there is more on it than the answer.
+enum Reuse {
+    Yes,
+    No,
+    /// No: it stays open, and more than the response has arrived on it.
     Overfull,
 }
 
 /// The heads of the response that is being read.
 #[derive(Default)]
 struct Heads {
-    /// The last one. Reused from response to response for its memory.
+    /// The most recent one. Reused for its memory.
     head: ResponseHead,
-    /// How many were read.
     count: usize,
-    /// How many bytes interim ones have had.
+    /// The total size of the interim ones.
     interim_bytes: usize,
 }
 
 impl Heads {
-    /// Whether the head that was just parsed is an interim one, to be skipped.
+    /// Whether the head that was just parsed belongs to an interim response.
     ///
     /// # Errors
-    /// [`Failure::Malformed`] where nothing can follow.
+    /// [`Failure::Malformed`] if no final response can follow.
     fn is_interim(&mut self) -> Result<bool, Failure> {
         self.count += 1;
         match self.head.status {
-            // The request asked for no other protocol, so nothing can follow a 101.
-            101 => Err(Failure::Malformed("unasked 101 response".to_owned())),
+            // The request did not ask for another protocol, so nothing can follow a 101.
+            101 => Err(Failure::Malformed("unsolicited 101 response".to_owned())),
             ..200 => {
                 self.interim_bytes += self.head.len;
-                match self.interim_bytes <= INTERIM_BYTES_MAX {
-                    true => Ok(true),
-                    false => Err(Failure::Malformed("too many interim responses".to_owned())),
+                if self.interim_bytes <= INTERIM_BYTES_MAX {
+                    Ok(true)
+                } else {
+                    Err(Failure::Malformed("too many interim responses".to_owned()))
                 }
             }
             _ => Ok(false),
         }
     }
 
-    /// What has been said before the request was sent whole. Takes interim responses out of `buffer`.
+    /// Classifies what arrived before the request was sent completely. Removes interim responses from
+    /// `buffer`.
     fn classify(&mut self, buffer: &mut BytesMut, limits: &Limits) -> EarlyResponse {
         loop {
             match self.head.parse(buffer, limits.response_bytes) {
@@ -229,7 +236,7 @@ impl Heads {
             }
             match self.is_interim() {
                 Ok(true) => buffer.advance(self.head.len),
-                // It is read again when the response is.
+                // It stays in the buffer, where the response is read later.
                 Ok(false) if self.head.status < 300 => return EarlyResponse::Success,
                 Ok(false) | Err(_) => return EarlyResponse::Refusal,
             }
@@ -238,67 +245,65 @@ impl Heads {
 }
 
 impl Connection {
-    /// A fresh connection, and the still empty share for large responses.
-    pub fn new(stream: Stream, share: Reservation) -> Connection {
+    /// A new connection. Large responses grow `memory`, which is empty.
+    pub fn new(stream: Stream, memory: Reservation) -> Connection {
         Connection {
             stream,
-            read_buffer: ReadBuffer::new(share),
+            read_buffer: ReadBuffer::new(memory),
             heads: Heads::default(),
-            fitness: Fitness::Reusable,
+            reuse: Reuse::Yes,
             saw_response: false,
             has_request: true,
         }
     }
 
-    /// Whether another exchange may follow.
     pub fn is_reusable(&self) -> bool {
-        self.fitness == Fitness::Reusable
+        self.reuse == Reuse::Yes
     }
 
-    /// Whether more came in the last exchange than its answer, on a connection that stays open.
+    /// Whether more than the response arrived in the last exchange, on a connection that stays open.
     pub fn is_overfull(&self) -> bool {
-        self.fitness == Fitness::Overfull
+        self.reuse == Reuse::Overfull
     }
 
-    /// What has come and belongs to no answer.
+    /// Received bytes that belong to no response.
     pub fn unread(&self) -> &[u8] {
         self.read_buffer.bytes()
     }
 
-    /// Whether `result`, what came of the last exchange, says that the connection was given up by the
-    /// upstream before it saw the request, if it was used before. Then the request may be sent again
-    /// elsewhere.
+    /// Whether `result`, the result of the last exchange, shows that the upstream had given up a reused
+    /// connection before it saw the request. Then the request may be sent over another one.
     pub fn was_stale(&self, result: &Result<Response, Failure>) -> bool {
         self.has_request
             && match result {
-                // It gave up waiting for a request (RFC 9110 §15.5.9).
+                // The server stopped waiting for a request (RFC 9110 section 15.5.9).
                 Ok(response) => response.status == 408 && !self.is_reusable(),
-                // What came was no answer, but the rest of an earlier one.
+                // The first bytes were no response, but the rest of an earlier one.
                 Err(Failure::Malformed(_)) => self.heads.count == 0,
                 Err(_) => !self.saw_response,
             }
     }
 
-    /// What has arrived since its last exchange.
-    pub fn look(&mut self) -> IdleState {
-        self.stream.look()
+    pub(crate) fn idle_state(&mut self) -> IdleState {
+        self.stream.idle_state()
     }
 
-    /// Ends it, now that its answer is there, without a trace in the system.
-    pub fn end(self) {
-        self.stream.end_at_once();
+    /// Closes the connection, whose last response is complete, without leaving a socket in TIME-WAIT.
+    pub fn close_at_once(self) {
+        self.stream.reset_on_close();
     }
 
-    /// Sends `request`, whose parts stay in it to be sent elsewhere, and reads the response.
+    /// Sends `request` and reads the response. The parts of the request stay in it, so that it can be sent
+    /// over another connection.
     ///
     /// # Errors
-    /// Why there is no response; the connection is not reusable then.
+    /// Why there is no response. Then the connection is not reusable.
     pub async fn exchange(
         &mut self,
         request: &mut Request,
         limits: &Limits,
     ) -> Result<Response, Failure> {
-        self.fitness = Fitness::Spent;
+        self.reuse = Reuse::No;
         self.saw_response = false;
         self.has_request = true;
         self.heads.count = 0;
@@ -308,11 +313,11 @@ impl Connection {
         let Err(error) = sent else {
             return self.receive(request.method, limits).await;
         };
-        // An upstream may refuse early, say with 413, and read no further or even close; its answer is
-        // worth more than the error that the closing caused. An early 200 is worth nothing: what it
-        // accepts has not arrived.
+        // An upstream may refuse early, for example with 413, then stop reading or even close. Its response
+        // is worth more than the error that the closing caused. An early 200 is worth nothing: the
+        // upstream does not have what it accepts.
         let received = self.receive(request.method, limits).await;
-        self.fitness = Fitness::Spent;
+        self.reuse = Reuse::No;
         match (received, error) {
             (Ok(response), _) if response.status >= 300 => Ok(response),
             (Ok(response), _) => Err(Failure::CutShort(response.status)),
@@ -324,8 +329,8 @@ impl Connection {
     /// Sends `request`, and puts its parts back into it.
     ///
     /// # Errors
-    /// It is not sent whole: the connection broke, or, without an error, the upstream has refused the
-    /// request. Then what could be sent no more is lost.
+    /// The request was not sent completely. With an error, the connection failed; without one, the
+    /// upstream refused the request, and the parts that were being sent are lost.
     async fn send(
         &mut self,
         request: &mut Request,
@@ -333,7 +338,7 @@ impl Connection {
     ) -> Result<(), Option<io::Error>> {
         let heads = &mut self.heads;
         let mut classify = |buffer: &mut BytesMut| heads.classify(buffer, limits);
-        let mut watch = EarlyResponseWatch::new(self.read_buffer.buffer(), &mut classify);
+        let mut watch = EarlyResponseWatch::new(self.read_buffer.buffer_mut(), &mut classify);
         let head = std::mem::take(&mut request.head);
         let body = std::mem::take(&mut request.body);
         let sent_bytes = head.len() + body.len();
@@ -352,7 +357,7 @@ impl Connection {
             return Ok(());
         }
         if sent_bytes > READ_BYTES {
-            // It may have filled the socket.
+            // The socket buffer may be full, so the next write may stall.
             watch.begin(self.stream.socket());
         }
         let tail = std::mem::take(&mut request.tail);
@@ -372,14 +377,14 @@ impl Connection {
 
     async fn receive(&mut self, method: Method, limits: &Limits) -> Result<Response, Failure> {
         self.receive_head(limits).await?;
-        let known = &self.heads.head;
-        let head = self.read_buffer.bytes().get(..known.len);
+        let parsed = &self.heads.head;
+        let head = self.read_buffer.bytes().get(..parsed.len);
         let head = head.unwrap_or_default();
-        let framing = framing::of_response(known, head, method)
+        let framing = framing::of_response(parsed, head, method)
             .map_err(|error| Failure::Malformed(error.to_string()))?;
-        let is_kept = known.keep_alive(head)
+        let stays_open = parsed.keep_alive(head)
             && framing != Framing::UntilClose
-            && !framing::declares_absent_body(known, head, method);
+            && !framing::declares_absent_body(parsed, head, method);
         let mut response = self.take_head()?;
         response.body = match framing {
             Framing::Empty => Bytes::new(),
@@ -387,16 +392,16 @@ impl Connection {
             Framing::Chunked => self.receive_chunked(limits).await?,
             Framing::UntilClose => self.receive_until_close(limits).await?,
         };
-        response.memory = self.read_buffer.give_share();
-        self.fitness = match (is_kept, self.read_buffer.bytes().is_empty()) {
-            (true, true) => Fitness::Reusable,
-            (true, false) => Fitness::Overfull,
-            (false, _) => Fitness::Spent,
+        response.memory = self.read_buffer.take_permit();
+        self.reuse = match (stays_open, self.read_buffer.bytes().is_empty()) {
+            (true, true) => Reuse::Yes,
+            (true, false) => Reuse::Overfull,
+            (false, _) => Reuse::No,
         };
         Ok(response)
     }
 
-    /// The response without its body, which is at the front of the buffer then.
+    /// Takes the response without its body, which is then at the front of the buffer.
     fn take_head(&mut self) -> Result<Response, Failure> {
         let mut response = Response::with_status(self.heads.head.status);
         for Header { name, value, .. } in &self.heads.head.headers {
@@ -410,12 +415,12 @@ impl Connection {
             };
             if slot.is_none() {
                 *slot = Some(match value.slice(self.read_buffer.bytes()) {
-                    // What nearly every response has takes no memory.
+                    // The value in nearly every response takes no memory.
                     JSON => Bytes::from_static(JSON),
                     _ => self.read_buffer.copy(*value)?,
                 });
             } else if *name == HeaderName::XSentryRateLimits {
-                // A list on several lines is one list (RFC 9110, section 5.3).
+                // A list on several lines is one list (RFC 9110 section 5.3).
                 let line = value.slice(self.read_buffer.bytes());
                 let list = slot.take().unwrap_or_default();
                 *slot = Some([&list[..], line].join(&b", "[..]).into());
@@ -463,15 +468,16 @@ impl Connection {
             self.read_buffer.make_room(length)?;
             self.read().await?;
         }
-        // What was copied of the head lives as long.
-        self.read_buffer.count(self.heads.head.len + length)?;
-        self.read_buffer.take(length)
+        // The copied header values live as long as the body, so count both.
+        self.read_buffer
+            .reserve_large(self.heads.head.len + length)?;
+        Ok(self.read_buffer.take(length)?)
     }
 
     async fn receive_chunked(&mut self, limits: &Limits) -> Result<Bytes, Failure> {
         let mut chunked = Chunked::of_response(limits.response_bytes);
         loop {
-            let progress = chunked.decode(self.read_buffer.buffer());
+            let progress = chunked.decode(self.read_buffer.buffer_mut());
             let progress = progress.map_err(|error| match error {
                 ChunkError::TooLarge => Failure::TooLarge,
                 ChunkError::Malformed(reason) => Failure::Malformed(reason.to_owned()),
@@ -487,23 +493,23 @@ impl Connection {
 
     async fn receive_until_close(&mut self, limits: &Limits) -> Result<Bytes, Failure> {
         loop {
-            // Some of it may have come with the head.
+            // The beginning of the body may have come with the head.
             if self.read_buffer.bytes().len() > limits.response_bytes {
                 return Err(Failure::TooLarge);
             }
             match self.read().await {
                 Ok(()) => {}
-                Err(Failure::Closed) => {
+                Err(ReadError::Closed) => {
                     let rest = self.read_buffer.bytes().len();
-                    return self.read_buffer.take(rest);
+                    return Ok(self.read_buffer.take(rest)?);
                 }
-                Err(failure) => return Err(failure),
+                Err(error) => return Err(error.into()),
             }
         }
     }
 
     /// Reads once.
-    async fn read(&mut self) -> Result<(), Failure> {
+    async fn read(&mut self) -> Result<(), ReadError> {
         let read = self.read_buffer.read(&mut self.stream).await;
         self.saw_response |= !self.read_buffer.bytes().is_empty();
         read

@@ -1,60 +1,67 @@
-//! What has come over an upstream connection, within the memory budget.
+//! The read buffer of an upstream connection, within the memory budget.
 //!
 //! Usual responses have 500 bytes. They are copied out of the buffer, which stays with its connection:
-//! an answer that is kept until the slowest delivery of its request has ended must not keep 16 KiB
-//! alive. Large ones are handed over with their memory, and with the share of the budget it takes.
+//! a response that is kept until the slowest delivery of its request has ended must not keep 16 KiB
+//! alive. A large response takes the buffer's memory along, and the reservation that covers it.
 
+use std::io;
 use std::pin::pin;
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::budget::Reservation;
 use crate::span::Span;
-use crate::upstream::exchange::Failure;
 use crate::upstream::response::MemoryPermit;
-use crate::upstream::stream::{READ_BYTES, Stream};
+use crate::upstream::socket::READ_BYTES;
+use crate::upstream::stream::Stream;
 use crate::upstream::turn::CoopBudget;
 
-/// Responses up to this size, head included, are not counted by themselves: each request has room for one
-/// from every outbound.
+/// Responses up to this size, head included, are not reserved: each request reserves memory for one such
+/// response from every outbound.
 pub(crate) const SMALL_BYTES: usize = 4 * 1024;
 
-/// The read side of a connection.
+/// Why nothing could be read.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// The upstream has closed.
+    Closed,
+    Io(io::Error),
+    /// The memory budget has no space for the message.
+    OutOfMemory,
+}
+
 pub(crate) struct ReadBuffer {
     buffer: BytesMut,
-    /// Where small messages are copied to, many of them into one piece of memory.
+    /// Small messages are copied to here, many of them into one piece of memory.
     copies: BytesMut,
-    share: Reservation,
+    memory: Reservation,
     coop: CoopBudget,
 }
 
 impl ReadBuffer {
-    /// Nothing yet, with the share that large responses will take.
-    pub(crate) fn new(share: Reservation) -> ReadBuffer {
+    /// An empty buffer. Large responses grow `memory`, which is empty, too.
+    pub(crate) fn new(memory: Reservation) -> ReadBuffer {
         ReadBuffer {
             buffer: BytesMut::new(),
             copies: BytesMut::new(),
-            share,
+            memory,
             coop: CoopBudget::default(),
         }
     }
 
-    /// What has come and was not taken.
+    /// What was received and not taken yet.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer
     }
 
-    /// The same, to be decoded in place.
-    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
+    /// Like [`ReadBuffer::bytes`], for decoding in place.
+    pub(crate) fn buffer_mut(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// Makes room for a read of a message of `length` bytes: for as much as has come so far. A length
-    /// that is only declared takes nothing.
-    ///
-    /// # Errors
-    /// [`Failure::TooLarge`] where the memory budget has no room.
-    pub(crate) fn make_room(&mut self, length: usize) -> Result<(), Failure> {
+    /// Makes space for a read of a message of `length` bytes: as much again as was received so far. A
+    /// length that is only declared takes no memory.
+    pub(crate) fn make_room(&mut self, length: usize) -> Result<(), ReadError> {
         let have = self.buffer.len();
         let missing = length.saturating_sub(have);
         if have < READ_BYTES / 2 || self.buffer.capacity() - have >= missing.min(READ_BYTES / 4) {
@@ -62,52 +69,44 @@ impl ReadBuffer {
             return Ok(());
         }
         let room = have.min(missing);
-        self.cover(have + room)?;
+        self.reserve(have + room)?;
         self.buffer.reserve(room);
         Ok(())
     }
 
-    /// Counts a message of `length` bytes that has come.
-    ///
-    /// # Errors
-    /// [`Failure::TooLarge`] where the memory budget has no room.
-    pub(crate) fn count(&mut self, length: usize) -> Result<(), Failure> {
-        match length > SMALL_BYTES {
-            true => self.cover(length),
-            false => Ok(()),
+    /// Reserves memory for a received message of `length` bytes, unless it is small.
+    pub(crate) fn reserve_large(&mut self, length: usize) -> Result<(), ReadError> {
+        if length > SMALL_BYTES {
+            self.reserve(length)
+        } else {
+            Ok(())
         }
     }
 
     /// Reads once.
-    ///
-    /// # Errors
-    /// Why nothing came, or [`Failure::TooLarge`] where the memory budget has no room for it.
-    pub(crate) async fn read(&mut self, stream: &mut Stream) -> Result<(), Failure> {
+    pub(crate) async fn read(&mut self, stream: &mut Stream) -> Result<(), ReadError> {
         let buffer = std::mem::take(&mut self.buffer);
         let receiving = pin!(stream.receive(buffer));
         let (result, buffer) = self.coop.run(receiving).await;
         self.buffer = buffer;
         match result {
-            Ok(0) => Err(Failure::Closed),
-            // A buffer of the usual size belongs to what any connection may take.
+            Ok(0) => Err(ReadError::Closed),
+            // The limit on connections accounts for a buffer of the usual size.
             Ok(_) if self.buffer.capacity() <= READ_BYTES => Ok(()),
-            Ok(_) => self.cover(self.buffer.capacity()),
-            Err(error) => Err(Failure::Receive(error)),
+            Ok(_) => self.reserve(self.buffer.capacity()),
+            Err(error) => Err(ReadError::Io(error)),
         }
     }
 
-    /// Throws the first `length` bytes away.
+    /// Discards the first `length` bytes.
     pub(crate) fn skip(&mut self, length: usize) {
         self.buffer.advance(length.min(self.buffer.len()));
     }
 
-    /// The first `length` bytes, which must have come.
-    ///
-    /// # Errors
-    /// [`Failure::TooLarge`] where the memory budget has no room for them.
-    pub(crate) fn take(&mut self, length: usize) -> Result<Bytes, Failure> {
+    /// Takes the first `length` bytes, which must have been received.
+    pub(crate) fn take(&mut self, length: usize) -> Result<Bytes, ReadError> {
         if length > READ_BYTES {
-            self.cover(length)?;
+            self.reserve(length)?;
             return Ok(self.buffer.split_to(length).freeze());
         }
         let copy = self.copy(Span::new(0, length));
@@ -115,12 +114,9 @@ impl ReadBuffer {
         copy
     }
 
-    /// A copy of what stands at `span`.
-    ///
-    /// # Errors
-    /// [`Failure::TooLarge`] where the memory budget has no room for all up to there.
-    pub(crate) fn copy(&mut self, span: Span) -> Result<Bytes, Failure> {
-        self.count(span.end)?;
+    /// Copies the bytes at `span`. Reserves memory for everything up to its end.
+    pub(crate) fn copy(&mut self, span: Span) -> Result<Bytes, ReadError> {
+        self.reserve_large(span.end)?;
         if self.copies.capacity() < span.len() {
             self.copies.reserve(SMALL_BYTES.max(span.len()));
         }
@@ -128,25 +124,25 @@ impl ReadBuffer {
         Ok(self.copies.split().freeze())
     }
 
-    /// The share that what was taken needs, for as long as that lives.
-    pub(crate) fn give_share(&mut self) -> MemoryPermit {
-        if self.share.bytes() == 0 {
+    /// Hands over the reservation for what was taken; the response holds it for as long as it lives.
+    pub(crate) fn take_permit(&mut self) -> MemoryPermit {
+        if self.memory.bytes() == 0 {
             return MemoryPermit::default();
         }
         // The buffer goes with the response that made it large.
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
-        let empty = self.share.empty_sibling();
-        MemoryPermit::new(std::mem::replace(&mut self.share, empty))
+        let empty = self.memory.empty_sibling();
+        MemoryPermit::new(std::mem::replace(&mut self.memory, empty))
     }
 
-    /// Makes sure that the memory budget covers `bytes`.
-    fn cover(&mut self, bytes: usize) -> Result<(), Failure> {
-        if bytes <= self.share.bytes() || self.share.resize(bytes) {
+    /// Makes sure that at least `bytes` are reserved.
+    fn reserve(&mut self, bytes: usize) -> Result<(), ReadError> {
+        if bytes <= self.memory.bytes() || self.memory.resize(bytes) {
             Ok(())
         } else {
-            Err(Failure::TooLarge)
+            Err(ReadError::OutOfMemory)
         }
     }
 }
@@ -157,27 +153,27 @@ mod tests {
     use crate::budget::Budget;
 
     #[test]
-    fn what_is_larger_than_a_small_response_counts_as_a_whole() {
+    fn a_message_above_the_small_size_is_reserved_as_a_whole() {
         let mut buffer = ReadBuffer::new(Budget::new(1 << 20).reservation());
-        buffer.count(SMALL_BYTES).unwrap();
-        assert_eq!(buffer.share.bytes(), 0);
-        buffer.count(SMALL_BYTES + 1).unwrap();
-        assert_eq!(buffer.share.bytes(), SMALL_BYTES + 1);
+        buffer.reserve_large(SMALL_BYTES).unwrap();
+        assert_eq!(buffer.memory.bytes(), 0);
+        buffer.reserve_large(SMALL_BYTES + 1).unwrap();
+        assert_eq!(buffer.memory.bytes(), SMALL_BYTES + 1);
     }
 
     #[test]
-    fn what_is_declared_takes_nothing_and_what_has_come_is_doubled() {
+    fn a_declared_length_takes_no_memory_and_received_bytes_are_doubled() {
         const MIB: usize = 1 << 20;
         let mut buffer = ReadBuffer::new(Budget::new(MIB + 1024).reservation());
         buffer.make_room(MIB).unwrap();
-        assert_eq!(buffer.share.bytes(), 0);
+        assert_eq!(buffer.memory.bytes(), 0);
         let text = vec![b'x'; MIB];
         buffer.buffer = BytesMut::from(&text[..READ_BYTES]);
         buffer.make_room(MIB).unwrap();
-        assert_eq!(buffer.share.bytes(), 2 * READ_BYTES);
+        assert_eq!(buffer.memory.bytes(), 2 * READ_BYTES);
         buffer.buffer = BytesMut::from(&text[..MIB - 1]);
         buffer.make_room(MIB).unwrap();
-        assert_eq!(buffer.share.bytes(), MIB);
+        assert_eq!(buffer.memory.bytes(), MIB);
         buffer.buffer = BytesMut::from(&text[..]);
         assert!(buffer.make_room(2 * MIB).is_err());
     }

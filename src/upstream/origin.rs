@@ -111,7 +111,7 @@ impl SharedOrigin {
     }
 
     /// Takes note that the resolver gave a good answer, with the known addresses or others.
-    pub fn resolved(&self, now: Instant) {
+    pub fn record_resolved(&self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.since).as_millis();
         let now_ms = u64::try_from(elapsed).unwrap_or(u64::MAX).max(1);
         self.resolved_at_ms.store(now_ms, Ordering::Relaxed);
@@ -125,7 +125,7 @@ impl SharedOrigin {
     }
 
     /// Takes note that the resolver is asked again and again.
-    pub fn resolved_every(&self, refresh: Duration) {
+    pub fn set_dns_refresh(&self, refresh: Duration) {
         let refresh_ms = u64::try_from(refresh.as_millis()).unwrap_or(u64::MAX);
         self.dns_refresh_ms.store(refresh_ms, Ordering::Relaxed);
     }

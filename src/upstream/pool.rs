@@ -32,7 +32,7 @@ use crate::upstream::counters::{Dropped, OriginCounters};
 use crate::upstream::exchange::{Connection, Failure, Request};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
-use crate::upstream::stream::IdleState;
+use crate::upstream::socket::IdleState;
 
 pub(crate) use crate::budget::Admission;
 
@@ -319,7 +319,7 @@ impl Pool {
     /// The connection, where nothing has come over it since its last answer. It is closed, and counted,
     /// where something has.
     fn quiet(&self, mut kept: Box<PooledConnection>) -> Option<Box<PooledConnection>> {
-        match kept.connection.look() {
+        match kept.connection.idle_state() {
             IdleState::Quiet => return Some(kept),
             IdleState::Closed => self.counters().stale.inc(),
             IdleState::Unsolicited(bytes) => self.found_unsolicited(&bytes, Instant::now()),
@@ -343,7 +343,7 @@ impl Pool {
         }
         if !self.shared.is_pooled(now) {
             self.counters().dropped.inc(Dropped::Suspended);
-            return returned.connection.end();
+            return returned.connection.close_at_once();
         }
         if let Some(waiter) = self.next_waiter() {
             return waiter.give(returned);

@@ -77,14 +77,11 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::test_runtime::block_on;
 
     /// How many pauses there are while so much is moved by operations that are done at once.
     fn pauses(operations: &[usize]) -> u32 {
-        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
-            .enable_timer()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let (mut coop, mut pauses) = (CoopBudget::default(), 0);
             for bytes in operations {
                 coop.run(pin!(ready(()))).await;

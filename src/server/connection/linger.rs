@@ -13,7 +13,7 @@ use monoio::time::timeout;
 
 use super::{Connection, Fill};
 use crate::server::stop::Stop;
-use crate::upstream::stream::READ_BYTES;
+use crate::upstream::socket::READ_BYTES;
 
 /// How long a closed connection may be silent, and how long it is read at all. A client that sends a
 /// large body reads only after that.

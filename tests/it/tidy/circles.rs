@@ -44,8 +44,6 @@ const LEFT: &[&[&str]] = &[
         "server/prepare.rs",
         "server/request.rs",
     ],
-    &["upstream/exchange.rs", "upstream/incoming.rs"],
-    &["upstream/stream.rs", "upstream/tls.rs"],
 ];
 
 #[test]

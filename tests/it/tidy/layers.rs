@@ -8,9 +8,11 @@ use super::imports::{Import, imports_of_src};
 /// The layers from the lowest to the highest, each with the other layers that it may use. A layer is
 /// a folder or a file at the top of `src`.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("test_runtime", &[]),
     ("span", &[]),
-    ("panics", &[]),
-    ("deadline", &[]),
+    ("test_runtime", &[]),
+    ("panics", &["test_runtime"]),
+    ("deadline", &["test_runtime"]),
     ("sys", &[]),
     ("resident", &["sys"]),
     ("budget", &["resident"]),
@@ -23,7 +25,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "upstream",
         &[
-            "span", "limits", "deadline", "budget", "sys", "causes", "sentry", "http", "observe",
+            "test_runtime",
+            "span",
+            "limits",
+            "deadline",
+            "budget",
+            "sys",
+            "causes",
+            "sentry",
+            "http",
+            "observe",
         ],
     ),
     (
@@ -36,8 +47,21 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "span", "limits", "panics", "deadline", "budget", "resident", "sys", "causes",
-            "sentry", "http", "config", "observe", "upstream", "mirror",
+            "test_runtime",
+            "span",
+            "limits",
+            "panics",
+            "deadline",
+            "budget",
+            "resident",
+            "sys",
+            "causes",
+            "sentry",
+            "http",
+            "config",
+            "observe",
+            "upstream",
+            "mirror",
         ],
     ),
     (
