@@ -17,14 +17,14 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn check(data: &[u8], format: Format, signal: Signal) {
-    let Some(batch) = Batch::of(data, format, signal, Chance::new(7)) else {
+    let Some(batch) = Batch::parse(data, format, signal, Chance::new(7)) else {
         return;
     };
     let take = |key: SamplingKey| match key.is_within(0.5) {
         true => Ok(()),
         false => Err(Refused::Sampled),
     };
-    let Ok(changes) = batch.cut(take) else {
+    let Ok(changes) = batch.retain(take) else {
         return;
     };
     let (mut left, mut copied) = (Vec::new(), 0);
@@ -36,7 +36,7 @@ fn check(data: &[u8], format: Format, signal: Signal) {
     left.extend_from_slice(&data[copied..]);
     assert!(left.len() <= data.len());
     assert_eq!(left == data, changes.is_empty());
-    let again = Batch::of(&left, format, signal, Chance::new(7));
+    let again = Batch::parse(&left, format, signal, Chance::new(7));
     let again = again.expect("still a batch");
-    assert_eq!(again.cut(|_| Ok(())), Ok(Vec::new()));
+    assert_eq!(again.retain(|_| Ok(())), Ok(Vec::new()));
 }

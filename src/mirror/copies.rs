@@ -89,7 +89,7 @@ pub fn ids(text: &[u8], is_envelope: bool) -> impl Iterator<Item = Ids> {
     let of_item = move |item: Item<'_>| match &*item.kind {
         b"attachment" if item.is_trace_attachment(text) => {
             let (meta, mut found) = (item.meta(), Vec::new());
-            places::search_meta(text, meta, &mut found);
+            places::search_trace_attachment(text, meta, &mut found);
             unique(text, meta.len().min(places::SEARCHED_BYTES_MAX), &found)
         }
         // A file is somebody's, whatever it looks like.

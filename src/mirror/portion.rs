@@ -120,7 +120,7 @@ pub(crate) fn cut_batch(
     batch: &Batch,
     body: &[u8],
 ) -> Result<Option<Pieces>, Refused> {
-    let changes = batch.cut(|key| selection.take(category, key))?;
+    let changes = batch.retain(|key| selection.take(category, key))?;
     if changes.is_empty() {
         return Ok(None);
     }

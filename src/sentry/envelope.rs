@@ -265,6 +265,30 @@ impl<'b> Scanner<'b> {
         }
     }
 
+    /// Walks over an array from its opening bracket. `element` is called at the start of each element and has to
+    /// walk over it.
+    pub(super) fn elements(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Result<(), EnvelopeError>,
+    ) -> Result<(), EnvelopeError> {
+        self.at += 1;
+        if self.next_token()? == b']' {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.next_token()?;
+            element(self)?;
+            let after = self.next_token()?;
+            self.at += 1;
+            match after {
+                b',' => {}
+                b']' => return Ok(()),
+                _ => return Err(EnvelopeError::Malformed),
+            }
+        }
+    }
+
     fn expect(&mut self, byte: u8) -> Result<(), EnvelopeError> {
         if self.next_token()? == byte {
             Ok(())

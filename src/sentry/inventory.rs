@@ -380,7 +380,7 @@ fn ids_of_item(body: &[u8], item: &Item<'_>) -> Vec<IdSpan> {
     let mut found = Vec::new();
     match &*item.kind {
         b"attachment" if item.is_trace_attachment(body) => {
-            places::search_meta(body, item.meta(), &mut found);
+            places::search_trace_attachment(body, item.meta(), &mut found);
         }
         b"attachment" => {}
         _ => places::search(body, item.payload, &mut found),

@@ -234,7 +234,7 @@ impl Preparation<'_> {
 
     async fn select(&mut self, selection: &Selection) -> Result<Taken, Missing> {
         let Some(envelope) = &self.sent.envelope else {
-            let signal = Signal::of(self.sent.target.endpoint);
+            let signal = Signal::from_endpoint(self.sent.target.endpoint);
             if let Some(signal) = signal.filter(|_| !self.original.body.is_empty()) {
                 return self.select_records(selection, signal).await;
             }
@@ -313,9 +313,9 @@ impl Preparation<'_> {
             head, parsed, body, ..
         } = self.original;
         let chance = self.sampling.unwrap_or_default();
-        let format = Format::of(parsed.values(HeaderName::ContentType, head).next());
+        let format = Format::from_content_type(parsed.values(HeaderName::ContentType, head).next());
         let mut turns = Turns::of_walks();
-        if let Some(batch) = Batch::of(body, format, signal, chance) {
+        if let Some(batch) = Batch::parse(body, format, signal, chance) {
             self.reserve(batch.held_bytes())?;
             turns.pass(body.len()).await;
             return Ok(Records::Apart(batch));

@@ -1,19 +1,15 @@
-//! The records of a body in JSON.
-//!
-//! Names are in lowerCamelCase and trace ids in hexadecimal digits, as the OTLP specification says of its
-//! JSON encoding.
+//! Parses a body in JSON. In this encoding of OTLP, names are in lowerCamelCase and trace ids in hexadecimal.
 
 use std::mem;
 
-use super::{Finder, Signal};
+use super::nodes::{NodeList, Signal};
 use crate::sentry::envelope::EnvelopeError::{self, Malformed};
 use crate::sentry::envelope::{Scanner, unescape};
-use crate::sentry::places::elements;
 use crate::sentry::sampling::SamplingKey;
 use crate::span::Span;
 
 impl Signal {
-    /// The arrays on the way to the records: of resources, of scopes, of records.
+    /// The names of the arrays of resources, of scopes and of records.
     const fn arrays(self) -> [&'static str; 3] {
         match self {
             Signal::Traces => ["resourceSpans", "scopeSpans", "spans"],
@@ -22,17 +18,17 @@ impl Signal {
     }
 }
 
-/// Tells `finder` of the records in `body`.
-pub(super) fn find(body: &[u8], signal: Signal, finder: &mut Finder) -> Result<(), EnvelopeError> {
+/// Appends the records in `body` to `list`.
+pub(super) fn parse(body: &[u8], signal: Signal, list: &mut NodeList) -> Result<(), EnvelopeError> {
     let [resources, scopes, records] = signal.arrays();
     let mut scanner = Scanner { body, at: 0 };
     let nesting = Scanner::NESTING_MAX - 1;
-    array_of(&mut scanner, resources, nesting, |scanner| {
-        group(scanner, finder, |scanner, finder| {
-            array_of(scanner, scopes, nesting - 2, |scanner| {
-                group(scanner, finder, |scanner, finder| {
-                    array_of(scanner, records, nesting - 4, |scanner| {
-                        record(scanner, nesting - 6, finder)
+    array(&mut scanner, resources, nesting, |scanner| {
+        group(scanner, list, |scanner, list| {
+            array(scanner, scopes, nesting - 2, |scanner| {
+                group(scanner, list, |scanner, list| {
+                    array(scanner, records, nesting - 4, |scanner| {
+                        record(scanner, nesting - 6, list)
                     })
                 })
             })
@@ -40,9 +36,9 @@ pub(super) fn find(body: &[u8], signal: Signal, finder: &mut Finder) -> Result<(
     })
 }
 
-/// Walks over an object, and with `element` over each element of its array `name`. Values in the object may
-/// be nested `nesting_max` deep.
-fn array_of(
+/// Walks over an object, and calls `element` to walk over each element of its array `name`. Other values may be
+/// nested `nesting_max` deep.
+fn array(
     scanner: &mut Scanner<'_>,
     name: &str,
     nesting_max: u32,
@@ -53,31 +49,31 @@ fn array_of(
         if member != name.as_bytes() || scanner.next_token()? != b'[' {
             return scanner.skip_value(nesting_max);
         }
-        // Relay takes no second one.
+        // Relay rejects a second one.
         if mem::replace(&mut was_there, true) {
             return Err(Malformed);
         }
-        elements(scanner, &mut element)
+        scanner.elements(&mut element)
     })
 }
 
-/// Walks over a group, with `walk` over its content.
+/// Appends a group, and calls `walk` to walk over its content.
 fn group(
     scanner: &mut Scanner<'_>,
-    finder: &mut Finder,
-    walk: impl FnOnce(&mut Scanner<'_>, &mut Finder) -> Result<(), EnvelopeError>,
+    list: &mut NodeList,
+    walk: impl FnOnce(&mut Scanner<'_>, &mut NodeList) -> Result<(), EnvelopeError>,
 ) -> Result<(), EnvelopeError> {
     let start = Span::new(scanner.at, scanner.at);
-    let index = finder.begin(start, Span::default(), start)?;
-    walk(scanner, finder)?;
-    finder.end(index, scanner.at);
+    let index = list.begin(start, Span::default(), start)?;
+    walk(scanner, list)?;
+    list.end(index, scanner.at);
     Ok(())
 }
 
 fn record(
     scanner: &mut Scanner<'_>,
     nesting_max: u32,
-    finder: &mut Finder,
+    list: &mut NodeList,
 ) -> Result<(), EnvelopeError> {
     let start = scanner.at;
     let mut trace = None;
@@ -90,5 +86,5 @@ fn record(
     })?;
     let body = scanner.body;
     let key = trace.and_then(|trace| SamplingKey::from_id(&unescape(trace.slice(body))));
-    finder.record(Span::new(start, scanner.at), key)
+    list.record(Span::new(start, scanner.at), key)
 }

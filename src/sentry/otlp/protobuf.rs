@@ -1,9 +1,9 @@
-//! The records of a body in protobuf.
+//! Parses a body in protobuf.
 //!
-//! The wire format is that of <https://protobuf.dev/programming-guides/encoding/>. Groups, which it has
-//! given up and OTLP never had, are taken for an error.
+//! The wire format is described at <https://protobuf.dev/programming-guides/encoding/>. Groups are an error: they
+//! are deprecated, and OTLP never had them.
 
-use super::{Finder, Signal};
+use super::nodes::{NodeList, Signal};
 use crate::sentry::envelope::EnvelopeError::{self, Malformed, UnexpectedEnd};
 use crate::sentry::sampling::SamplingKey;
 use crate::span::Span;
@@ -16,7 +16,7 @@ const SCOPES: u64 = 2;
 const RECORDS: u64 = 2;
 
 impl Signal {
-    /// The field `trace_id` of a record.
+    /// The number of the field `trace_id` in a record.
     const fn trace_id(self) -> u64 {
         match self {
             Signal::Traces => 1,
@@ -25,36 +25,36 @@ impl Signal {
     }
 }
 
-/// Tells `finder` of the records in `body`.
-pub(super) fn find(body: &[u8], signal: Signal, finder: &mut Finder) -> Result<(), EnvelopeError> {
+/// Appends the records in `body` to `list`.
+pub(super) fn parse(body: &[u8], signal: Signal, list: &mut NodeList) -> Result<(), EnvelopeError> {
     let mut request = Reader::new(body, Span::new(0, body.len()));
     while let Some(field) = request.field()? {
         let Some((length, content)) = field.message(RESOURCES)? else {
             continue;
         };
-        let resource = finder.begin(field.whole, length, content)?;
+        let resource = list.begin(field.whole, length, content)?;
         let mut fields = Reader::new(body, content);
         while let Some(field) = fields.field()? {
             let Some((length, content)) = field.message(SCOPES)? else {
                 continue;
             };
-            let scope = finder.begin(field.whole, length, content)?;
+            let scope = list.begin(field.whole, length, content)?;
             let mut fields = Reader::new(body, content);
             while let Some(field) = fields.field()? {
                 if let Some((_, content)) = field.message(RECORDS)? {
-                    let trace = trace_of(body, content, signal)?;
-                    finder.record(field.whole, trace)?;
+                    let trace = trace_key(body, content, signal)?;
+                    list.record(field.whole, trace)?;
                 }
             }
-            finder.end(scope, field.whole.end);
+            list.end(scope, field.whole.end);
         }
-        finder.end(resource, field.whole.end);
+        list.end(resource, field.whole.end);
     }
     Ok(())
 }
 
-/// The sampling key of the trace that a record names: sixteen bytes, not all of them zeros.
-fn trace_of(
+/// The sampling key of a record's trace id: sixteen bytes, not all of them zeros.
+fn trace_key(
     body: &[u8],
     record: Span,
     signal: Signal,
@@ -63,7 +63,7 @@ fn trace_of(
     let mut fields = Reader::new(body, record);
     while let Some(field) = fields.field()? {
         if let Some((_, content)) = field.message(signal.trace_id())? {
-            // Of several the last counts.
+            // The last of several counts.
             trace = <[u8; 16]>::try_from(content.slice(body))
                 .ok()
                 .and_then(|id| SamplingKey::from_u128(u128::from_be_bytes(id)));
@@ -72,7 +72,7 @@ fn trace_of(
     Ok(trace)
 }
 
-/// A number as protobuf writes it, in as few bytes as possible.
+/// Encodes a number as a varint, in as few bytes as possible.
 pub(super) fn varint(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number >= 0x80 {
@@ -83,24 +83,23 @@ pub(super) fn varint(mut number: usize) -> Vec<u8> {
     bytes
 }
 
-/// A message whose fields are read.
+/// Reads the fields of a message.
 struct Reader<'b> {
     body: &'b [u8],
     at: usize,
     end: usize,
 }
 
-/// A field of a message.
 struct Field {
     number: u64,
-    /// All of it: its tag, its length where it has one, and its value.
+    /// Tag, length if there is one, and value.
     whole: Span,
-    /// Its length and its content, where it is bytes, text or a message.
+    /// Length and content, for bytes, strings and messages.
     value: Option<(Span, Span)>,
 }
 
 impl Field {
-    /// The length and the content of the field, if it is the one with this `number`.
+    /// Length and content, if this is field `number`.
     fn message(&self, number: u64) -> Result<Option<(Span, Span)>, EnvelopeError> {
         match (self.number == number, self.value) {
             (true, Some(value)) => Ok(Some(value)),
@@ -119,7 +118,7 @@ impl<'b> Reader<'b> {
         }
     }
 
-    /// The next field; `None` behind the last one.
+    /// The next field; `None` after the last.
     fn field(&mut self) -> Result<Option<Field>, EnvelopeError> {
         if self.at >= self.end {
             return Ok(None);
@@ -162,7 +161,7 @@ impl<'b> Reader<'b> {
             self.at += 1;
             number |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                // Of the tenth byte there is room for one bit.
+                // The tenth byte has the last of the 64 bits.
                 let fits = shift < 63 || byte <= 1;
                 return if fits { Ok(number) } else { Err(Malformed) };
             }

@@ -1,19 +1,24 @@
-//! Batches that are written here, cut, and compared with what is written of the records that stay.
+//! Encodes batches, takes records out, and compares the result with an encoding of the remaining records.
 
 use proptest::prelude::*;
 
+use super::batch::{BODY_BYTES_MAX, Change};
+use super::nodes::{NODES_MAX, NodeKind};
+use super::protobuf::varint;
 use super::*;
+use crate::sentry::sampling::{Chance, SamplingKey};
+use crate::sentry::selection::Refused;
 
 const CHANCE: Chance = Chance::new(7);
 
-/// Records of these traces in scopes in resources; 0 for a record without a trace.
+/// Resources of scopes of records, each with its trace id; 0 for none.
 type Tree = Vec<Vec<Vec<u128>>>;
 
 fn key(trace: u128) -> Option<SamplingKey> {
     SamplingKey::from_u128(trace)
 }
 
-/// Takes what belongs to an even trace, and what has none.
+/// Takes records of even traces, and those without a trace.
 fn take_even(traces: &Tree) -> impl Fn(SamplingKey) -> Result<(), Refused> {
     let odd = traces.iter().flatten().flatten().filter(|t| *t % 2 == 1);
     let odd: Vec<SamplingKey> = odd.filter_map(|trace| key(*trace)).collect();
@@ -23,7 +28,7 @@ fn take_even(traces: &Tree) -> impl Fn(SamplingKey) -> Result<(), Refused> {
     }
 }
 
-/// What is left of a group: `None` where all of its records have gone, so that it goes, too.
+/// What remains of a group; `None` if no record does, since the group goes too.
 fn retain<C>(group: &[C], keep: impl Fn(&C) -> Option<C>) -> Option<Vec<C>> {
     let kept: Vec<C> = group.iter().filter_map(keep).collect();
     (group.is_empty() || !kept.is_empty()).then_some(kept)
@@ -42,8 +47,8 @@ fn even(tree: &Tree) -> Option<Tree> {
 }
 
 fn field(number: u64, content: &[u8]) -> Vec<u8> {
-    let tag = protobuf::varint((number << 3 | 2) as usize);
-    [&tag[..], &protobuf::varint(content.len()), content].concat()
+    let tag = varint((number << 3 | 2) as usize);
+    [&tag[..], &varint(content.len()), content].concat()
 }
 
 /// A message with `children`, between other fields of every wire type.
@@ -101,7 +106,7 @@ fn json(tree: &Tree, signal: Signal) -> Vec<u8> {
     list(resources, tree.iter().map(resource).collect()).into_bytes()
 }
 
-/// The body with its changes made.
+/// The body after the changes.
 fn changed(body: &[u8], changes: &[Change]) -> Vec<u8> {
     let (mut text, mut copied) = (Vec::new(), 0);
     for change in changes {
@@ -115,7 +120,7 @@ fn changed(body: &[u8], changes: &[Change]) -> Vec<u8> {
 }
 
 #[test]
-fn records_go_by_their_trace_and_the_rest_is_the_same() {
+fn records_are_kept_by_trace_and_other_bytes_stay_the_same() {
     let tree: Tree = vec![
         vec![vec![1, 2, 3], vec![5, 7]],
         vec![vec![9], vec![]],
@@ -124,8 +129,8 @@ fn records_go_by_their_trace_and_the_rest_is_the_same() {
     let kept: Tree = vec![vec![vec![2]], vec![vec![2, 4], vec![0]]];
     assert_eq!(even(&tree), Some(kept.clone()));
     let body = json(&tree, Signal::Traces);
-    let batch = Batch::of(&body, Format::Json, Signal::Traces, CHANCE).unwrap();
-    let changes = batch.cut(take_even(&tree)).unwrap();
+    let batch = Batch::parse(&body, Format::Json, Signal::Traces, CHANCE).unwrap();
+    let changes = batch.retain(take_even(&tree)).unwrap();
     let left = changed(&body, &changes);
     assert_eq!(
         str::from_utf8(&left),
@@ -136,7 +141,7 @@ fn records_go_by_their_trace_and_the_rest_is_the_same() {
 }
 
 #[test]
-fn a_batch_of_one_trace_stays_as_it_is_or_goes() {
+fn a_batch_of_one_trace_is_kept_unchanged_or_refused() {
     for (trace, expected) in [(2, Ok(Vec::new())), (3, Err(Refused::Sampled))] {
         let tree = vec![vec![vec![trace; 50]]];
         for signal in [Signal::Traces, Signal::Logs] {
@@ -144,8 +149,8 @@ fn a_batch_of_one_trace_stays_as_it_is_or_goes() {
                 (Format::Protobuf, protobuf(&tree, signal)),
                 (Format::Json, json(&tree, signal)),
             ] {
-                let batch = Batch::of(&body, format, signal, CHANCE).unwrap();
-                assert_eq!(batch.cut(take_even(&tree)), expected, "{format:?}");
+                let batch = Batch::parse(&body, format, signal, CHANCE).unwrap();
+                assert_eq!(batch.retain(take_even(&tree)), expected, "{format:?}");
             }
         }
     }
@@ -158,11 +163,11 @@ fn a_record_without_a_trace_is_decided_by_chance() {
     let spans = [zeros, short, Vec::new()].map(|span| field(2, &span));
     let body = field(1, &field(2, &spans.concat()));
     let keys = |body: &[u8], format, chance| -> Vec<SamplingKey> {
-        let batch = Batch::of(body, format, Signal::Traces, chance).unwrap();
+        let batch = Batch::parse(body, format, Signal::Traces, chance).unwrap();
         let nodes = batch.nodes.iter();
         let keys = nodes.filter_map(|node| match node.kind {
-            Kind::Record(key) => Some(key),
-            Kind::Group { .. } => None,
+            NodeKind::Record(key) => Some(key),
+            NodeKind::Group { .. } => None,
         });
         keys.collect()
     };
@@ -180,9 +185,8 @@ fn a_record_without_a_trace_is_decided_by_chance() {
     }
 }
 
-/// A trace has the same sampling key in an envelope, in protobuf and in JSON.
 #[test]
-fn a_trace_is_the_same_in_every_form() {
+fn the_sampling_key_of_a_trace_does_not_depend_on_the_encoding() {
     let trace = 0x771a_43a4_1926_42f0_b136_d515_9a50_1700;
     assert_eq!(
         key(trace),
@@ -193,8 +197,8 @@ fn a_trace_is_the_same_in_every_form() {
         (Format::Protobuf, protobuf(&tree, Signal::Logs)),
         (Format::Json, json(&tree, Signal::Logs)),
     ] {
-        let batch = Batch::of(&body, format, Signal::Logs, CHANCE).unwrap();
-        let found = batch.cut(|found| match Some(found) == key(trace) {
+        let batch = Batch::parse(&body, format, Signal::Logs, CHANCE).unwrap();
+        let found = batch.retain(|found| match Some(found) == key(trace) {
             true => Ok(()),
             false => Err(Refused::Filtered),
         });
@@ -203,8 +207,8 @@ fn a_trace_is_the_same_in_every_form() {
 }
 
 #[test]
-fn what_is_not_well_formed_is_no_batch() {
-    let of = |body: &[u8], format| Batch::of(body, format, Signal::Traces, CHANCE).is_some();
+fn malformed_bodies_are_not_parsed() {
+    let of = |body: &[u8], format| Batch::parse(body, format, Signal::Traces, CHANCE).is_some();
     let tree = vec![vec![vec![2]]];
     let body = protobuf(&tree, Signal::Traces);
     assert!(of(&body, Format::Protobuf));
@@ -263,9 +267,9 @@ fn what_is_not_well_formed_is_no_batch() {
 }
 
 #[test]
-fn what_a_batch_holds_is_bounded() {
+fn the_size_of_a_batch_is_bounded() {
     let many = |count: usize| field(1, &field(2, &field(2, b"").repeat(count)));
-    let of = |body: &[u8]| Batch::of(body, Format::Protobuf, Signal::Traces, CHANCE);
+    let of = |body: &[u8]| Batch::parse(body, Format::Protobuf, Signal::Traces, CHANCE);
     let most = of(&many(NODES_MAX - 2)).unwrap();
     assert!(most.held_bytes() < 4 * 1024 * 1024, "{}", most.held_bytes());
     assert!(of(&many(NODES_MAX - 1)).is_none());
@@ -281,16 +285,16 @@ fn tree() -> impl Strategy<Value = Tree> {
 
 proptest! {
     #[test]
-    fn what_is_left_is_what_would_have_been_written(
+    fn retained_records_are_encoded_as_if_they_were_alone(
         tree in tree(),
         signal in prop::sample::select(vec![Signal::Traces, Signal::Logs]),
     ) {
         let is_empty = tree.iter().flatten().all(Vec::is_empty);
         let body = json(&tree, signal);
-        let batch = Batch::of(&body, Format::Json, signal, CHANCE);
+        let batch = Batch::parse(&body, Format::Json, signal, CHANCE);
         prop_assert_eq!(batch.is_none(), is_empty);
         let Some(batch) = batch else { return Ok(()); };
-        match (batch.cut(take_even(&tree)), even(&tree)) {
+        match (batch.retain(take_even(&tree)), even(&tree)) {
             (Err(_), None) => {}
             (Ok(changes), Some(kept)) => {
                 prop_assert_eq!(changed(&body, &changes), json(&kept, signal));
@@ -299,10 +303,10 @@ proptest! {
         }
     }
 
-    /// Where nothing stands beside the records, what is left is what would have been written; where
-    /// something does, it stays, and the records that are left are the same.
+    /// Without other fields beside the records, the result equals an encoding of the remaining ones; with
+    /// other fields, these stay, and so do the remaining records.
     #[test]
-    fn lengths_of_protobuf_fit_what_is_left(tree in tree(), padding in 0..200_usize) {
+    fn protobuf_lengths_match_the_retained_records(tree in tree(), padding in 0..200_usize) {
         let plain = |tree: &Tree| -> Vec<u8> {
             let record = |trace: &u128| {
                 let id = if *trace == 0 { Vec::new() } else { field(1, &trace.to_be_bytes()) };
@@ -317,11 +321,11 @@ proptest! {
             (plain(&tree), even(&tree).map(|kept| plain(&kept))),
             (protobuf(&tree, signal), None),
         ] {
-            let Some(batch) = Batch::of(&body, Format::Protobuf, signal, CHANCE) else {
+            let Some(batch) = Batch::parse(&body, Format::Protobuf, signal, CHANCE) else {
                 prop_assert!(tree.iter().flatten().all(Vec::is_empty));
                 continue;
             };
-            let Ok(changes) = batch.cut(take_even(&tree)) else {
+            let Ok(changes) = batch.retain(take_even(&tree)) else {
                 prop_assert_eq!(even(&tree), None);
                 continue;
             };
@@ -329,20 +333,20 @@ proptest! {
             if let Some(expected) = expected {
                 prop_assert_eq!(&left, &expected);
             }
-            let kept = Batch::of(&left, Format::Protobuf, signal, CHANCE);
+            let kept = Batch::parse(&left, Format::Protobuf, signal, CHANCE);
             let kept = kept.ok_or_else(|| TestCaseError::fail("no batch any more"))?;
             let records = |batch: &Batch| {
                 let nodes = batch.nodes.iter();
-                nodes.filter(|node| matches!(node.kind, Kind::Record(_))).count()
+                nodes.filter(|node| matches!(node.kind, NodeKind::Record(_))).count()
             };
             let expected = tree.iter().flatten().flatten().filter(|trace| *trace % 2 == 0);
             prop_assert_eq!(records(&kept), expected.count());
-            prop_assert_eq!(kept.cut(take_even(&tree)), Ok(Vec::new()));
+            prop_assert_eq!(kept.retain(take_even(&tree)), Ok(Vec::new()));
         }
     }
 
     #[test]
-    fn any_bytes_are_walked_over_and_what_is_cut_of_them_is_a_batch_again(
+    fn any_bytes_are_parsed_and_the_retained_records_parse_again(
         bytes: Vec<u8>,
         nearly in prop::collection::vec(prop::sample::select(
             vec![0x0a_u8, 0x12, 0x4a, 0x10, 0x02, 0x04, 0x06, 0x08, 0x00, 0x80, 0xff, 0x7f],
@@ -362,15 +366,15 @@ proptest! {
         for body in [bytes, nearly, spoiled, spoiled_json] {
             for format in [Format::Protobuf, Format::Json] {
                 for signal in [Signal::Traces, Signal::Logs] {
-                    let Some(batch) = Batch::of(&body, format, signal, CHANCE) else { continue };
+                    let Some(batch) = Batch::parse(&body, format, signal, CHANCE) else { continue };
                     let take = |key: SamplingKey| match key.is_within(0.5) {
                         true => Ok(()),
                         false => Err(Refused::Sampled),
                     };
-                    if let Ok(changes) = batch.cut(take) {
+                    if let Ok(changes) = batch.retain(take) {
                         let left = changed(&body, &changes);
                         prop_assert!(left.len() <= body.len());
-                        prop_assert!(Batch::of(&left, format, signal, CHANCE).is_some());
+                        prop_assert!(Batch::parse(&left, format, signal, CHANCE).is_some());
                     }
                 }
             }

@@ -1,6 +1,12 @@
-//! Payloads with ids where Sentry reads them, and where it does not.
+//! Payloads with ids in members that Sentry reads, and in others.
 
+use super::paths::IdKind::{
+    DistinctId, EventId, OtherId, PartTraceId, ReplayId, SampleRate, SessionId, TraceId,
+};
+use super::paths::{FOUND_MAX, PAYLOAD};
 use super::*;
+use crate::sentry::envelope::EnvelopeError;
+use crate::span::Span;
 
 fn texts<'t>(text: &'t str, found: &[IdSpan]) -> Vec<(IdKind, &'t str)> {
     let text = |span: Span| str::from_utf8(span.slice(text.as_bytes())).unwrap();
@@ -14,7 +20,7 @@ fn payload(text: &str) -> Vec<(IdKind, &str)> {
 }
 
 #[test]
-fn only_what_sentry_reads_is_found() {
+fn only_members_that_sentry_reads_are_found() {
     assert_eq!(
         payload(
             r#"{"extra":{"event_id":"x","trace_id":"y"},"contexts":{"trace":{"span_id":"s","trace_id":"T"},
@@ -55,7 +61,7 @@ fn a_rate_may_be_a_number_or_a_string() {
 }
 
 #[test]
-fn what_is_nested_too_deep_or_not_well_formed_is_an_error() {
+fn malformed_and_too_deeply_nested_json_is_an_error() {
     let deep = format!("{{\"a\":{}1{}}}", "[".repeat(200), "]".repeat(200));
     let spans = format!("{{\"spans\":[{}1{}]}}", "[".repeat(200), "]".repeat(200));
     for text in [
@@ -74,9 +80,9 @@ fn what_is_nested_too_deep_or_not_well_formed_is_an_error() {
 }
 
 #[test]
-fn entries_are_those_of_a_container() {
+fn entries_are_the_elements_of_items() {
     let text = r#"{"version":2, "items": [ {"trace_id":"a","attributes":{"sentry.replay_id":{"value":"r","type":"string"}}} ,7,{"trace_id":"b"}],"z":[1]}"#;
-    let found = taken_apart(text, 3).unwrap();
+    let found = split(text, 3).unwrap();
     let shown: Vec<_> = found
         .iter()
         .map(|(span, found)| (span.slice(text.as_bytes()).len(), texts(text, found)))
@@ -96,31 +102,31 @@ fn entries_are_those_of_a_container() {
         r#"{"items":[1,}"#,
         r#"{"items":[1]"#,
     ] {
-        let found = taken_apart(other, 3).unwrap_or_default();
+        let found = split(other, 3).unwrap_or_default();
         assert_eq!(found, [], "{other}");
     }
-    assert_eq!(taken_apart(text, 2), Err(EnvelopeError::TooMany));
+    assert_eq!(split(text, 2), Err(EnvelopeError::TooMany));
 }
 
-/// The entries of a payload, in which the same ids are found as by a search.
-fn taken_apart(text: &str, entries_max: usize) -> Result<Vec<(Span, Vec<IdSpan>)>, EnvelopeError> {
+/// The entries of a payload. Asserts that the ids found in them are those that a search finds.
+fn split(text: &str, entries_max: usize) -> Result<Vec<(Span, Vec<IdSpan>)>, EnvelopeError> {
     let payload = Span::new(0, text.len());
-    let (mut found, mut searched, mut told) = (Vec::new(), Vec::new(), Vec::new());
-    let entry = |span, found: &[IdSpan]| told.push((span, found.to_vec()));
+    let (mut found, mut searched, mut collected) = (Vec::new(), Vec::new(), Vec::new());
+    let entry = |span, found: &[IdSpan]| collected.push((span, found.to_vec()));
     let walked = entries(text.as_bytes(), payload, entries_max, &mut found, entry);
     search(text.as_bytes(), payload, &mut searched);
     assert!(searched.starts_with(&found), "{text}");
     assert!(walked.is_err() || searched == found, "{text}");
-    walked.map(|()| told)
+    walked.map(|()| collected)
 }
 
 #[test]
-fn what_is_noted_of_a_payload_is_bounded() {
+fn the_number_of_ids_found_in_a_payload_is_bounded() {
     let ids = "\"\",".repeat(FOUND_MAX);
     let text = format!("{{\"trace_ids\":[{ids}\"\"]}}");
     assert_eq!(payload(&text).len(), FOUND_MAX);
     let links = "{\"trace_id\":\"\"},".repeat(FOUND_MAX);
     let text = format!("{{\"items\":[{{\"links\":[{links}{{}}]}}]}}");
-    let found = taken_apart(&text, 1).unwrap();
+    let found = split(&text, 1).unwrap();
     assert_eq!(found[0].1.len(), FOUND_MAX);
 }
