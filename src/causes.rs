@@ -15,13 +15,13 @@ use rustix::process::{Resource, getrlimit};
 const UNPRIVILEGED_PORT_DEFAULT: u16 = 1024;
 
 /// Why nothing can listen on `address`. `key` is the configuration key of the address.
-pub(crate) fn of_listening(address: SocketAddr, key: &str, error: &io::Error) -> String {
-    let why = why_not_listening(address, key, error);
+pub(crate) fn listen_error(address: SocketAddr, key: &str, error: &io::Error) -> String {
+    let why = listen_error_cause(address, key, error);
     format!("cannot listen on {address}: {why}")
 }
 
 /// The same without the words that it is about listening, and where.
-pub(crate) fn why_not_listening(address: SocketAddr, key: &str, error: &io::Error) -> String {
+pub(crate) fn listen_error_cause(address: SocketAddr, key: &str, error: &io::Error) -> String {
     let first = setting("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first = first.and_then(|first| first.parse().ok());
     let first = first.unwrap_or(UNPRIVILEGED_PORT_DEFAULT);
@@ -48,7 +48,7 @@ fn listening_advice(address: SocketAddr, key: &str, error: &io::Error, first: u1
 }
 
 /// Why a thread could not be started.
-pub(crate) fn of_thread(error: &io::Error) -> String {
+pub(crate) fn thread_error(error: &io::Error) -> String {
     let advice = match error.raw_os_error() {
         Some(libc::EAGAIN) => {
             thread_advice(own_cgroup().as_deref(), getrlimit(Resource::Nproc).current)
@@ -82,7 +82,7 @@ fn own_cgroup() -> Option<PathBuf> {
 }
 
 /// Why there is no io_uring.
-pub(crate) fn of_io_uring(error: &io::Error) -> String {
+pub(crate) fn io_uring_error(error: &io::Error) -> String {
     let disabled = setting("/proc/sys/kernel/io_uring_disabled");
     let seccomp = Process::myself().and_then(|process| process.status());
     let is_filtered = seccomp.is_ok_and(|status| status.seccomp == Some(2));

@@ -59,8 +59,8 @@ pub struct Arguments {
 
 impl Arguments {
     /// Those of this process. Where they make no sense it says so and ends.
-    pub fn of_process() -> Arguments {
-        Arguments::of_words(std::env::args_os().collect()).unwrap_or_else(|error| error.exit())
+    pub fn from_process() -> Arguments {
+        Arguments::from_words(std::env::args_os().collect()).unwrap_or_else(|error| error.exit())
     }
 
     /// Those of a command, the name of the program before all. In an image whose entry point is this
@@ -69,7 +69,7 @@ impl Arguments {
     ///
     /// # Errors
     /// What makes no sense, or the help or version that was asked for.
-    pub fn of_words(words: Vec<OsString>) -> Result<Arguments, clap::Error> {
+    pub fn from_words(words: Vec<OsString>) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(once_named(words)).map_err(|error| match file_in(&error) {
             Some(file) => {
                 let told = format!("unexpected argument '{file}'; did you mean -c {file}?");
@@ -164,13 +164,13 @@ mod tests {
             "m m dir/config.yml",
         ] {
             let words = words.split(' ').map(OsString::from).collect();
-            let told = Arguments::of_words(words).unwrap_err().to_string();
+            let told = Arguments::from_words(words).unwrap_err().to_string();
             let meant = "did you mean -c dir/config.yml?";
             assert!(told.contains(meant), "{told}");
         }
         for words in ["m chekc", "m --conifg", "m -- --config.yml"] {
             let words = words.split(' ').map(OsString::from).collect();
-            let told = Arguments::of_words(words).unwrap_err().to_string();
+            let told = Arguments::from_words(words).unwrap_err().to_string();
             assert!(!told.contains("did you mean -c"), "{told}");
         }
     }

@@ -51,9 +51,9 @@ pub(crate) fn ask(path: Option<&Path>, env: &[(String, String)]) -> Health {
         None => usual_path(),
     };
     let source = Source::read(&path);
-    let errors = Config::of(&source, env.iter().cloned()).err();
+    let errors = Config::from_source(&source, env.iter().cloned()).err();
     let mut complaints = errors.map_or(Vec::new(), |errors| errors.messages().to_vec());
-    let told = Config::told_address(&source, env).map(reachable);
+    let told = Config::listen_address(&source, env).map(reachable);
     let at_told = match told {
         Some(place) => ask_at(place),
         None => Err(format!(
@@ -164,7 +164,7 @@ impl Running {
             return None;
         }
         let words = process.cmdline().ok()?;
-        let arguments = Arguments::of_words(words.into_iter().map(Into::into).collect()).ok()?;
+        let arguments = Arguments::from_words(words.into_iter().map(Into::into).collect()).ok()?;
         let is_mirror = arguments.command.is_none() && !arguments.check;
         let config = process.cwd().ok()?.join(arguments.config);
         is_mirror.then_some(Running { process, config })

@@ -44,7 +44,7 @@ pub(crate) fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, Str
     })?;
     // Where the log cannot be written there is no place to say so: the count has to do.
     let (lines, guard) = Lines::start("log", QUEUE_BYTES_MAX, io::stderr(), |_result| {})
-        .map_err(|error| causes::of_thread(&error))?;
+        .map_err(|error| causes::thread_error(&error))?;
     let (writer, format) = (lines.clone(), log.format);
     let layers = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -12,7 +12,7 @@ const FAILED: u8 = 1;
 const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
-    let Err(error) = sentry_mirror::run(&Arguments::of_process()) else {
+    let Err(error) = sentry_mirror::run(&Arguments::from_process()) else {
         return ExitCode::SUCCESS;
     };
     // Where standard error is closed, the code still says it.

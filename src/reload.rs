@@ -9,16 +9,16 @@ use crate::config::Changes;
 
 /// Tells in the log what the file at `path` has put in force, in a configuration with so many `routes`.
 pub(crate) fn tell(path: &Path, changes: &Changes, routes: usize) {
-    if !changes.with_a_restart.is_empty() {
+    if !changes.needs_restart.is_empty() {
         warn!(
             "in {} there are other values of what can change only with a restart: {}",
             path.display(),
-            changes.with_a_restart.join(", ")
+            changes.needs_restart.join(", ")
         );
     }
-    let is_other = !changes.in_force.is_empty();
-    match (is_other, changes.with_a_restart.is_empty()) {
-        (true, _) => info!(routes, "configuration reloaded: {}", changes.told()),
+    let is_other = !changes.applied.is_empty();
+    match (is_other, changes.needs_restart.is_empty()) {
+        (true, _) => info!(routes, "configuration reloaded: {}", changes.summary()),
         (false, false) => info!(routes, "configuration reloaded: nothing else has changed"),
         (false, true) if is_mount_point(path) => warn!(
             "nothing has changed in {0}, which is a mount point of its own: where an editor, sed -i or git has replaced the file, {0} still shows the old one; mount its folder instead, or write into the file without replacing it",

@@ -67,7 +67,7 @@ impl Reports {
         thread::Builder::new()
             .name("self-report".to_owned())
             .spawn(move || run(&client(&dsn, environment), &errands))
-            .map_err(|error| causes::of_thread(&error))?;
+            .map_err(|error| causes::thread_error(&error))?;
         Ok(Reports { queue })
     }
 

@@ -116,7 +116,7 @@ fn mirror(arguments: &Arguments) -> Result<(), RunError> {
         "sentry-mirror has started"
     );
     let push = show(&config, admin.as_ref(), &mirror)
-        .map_err(|error| RunError::Failed(causes::of_thread(&error)))?;
+        .map_err(|error| RunError::Failed(causes::thread_error(&error)))?;
     notify::ready();
     loop {
         match signals.next() {

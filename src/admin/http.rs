@@ -108,7 +108,7 @@ pub(super) fn serve(listener: &TcpListener, handler: &Arc<impl Handler>) {
                 let _ = serve_connection(&slot, &*handler);
             });
         if let Err(error) = spawned {
-            let error = causes::of_thread(&error);
+            let error = causes::thread_error(&error);
             warn!("cannot serve a connection to the admin port: {error}");
         }
     }

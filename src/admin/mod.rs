@@ -66,7 +66,7 @@ impl Admin {
                 }
                 http::serve(&listener, &served);
             })
-            .map_err(|error| causes::of_thread(&error))?;
+            .map_err(|error| causes::thread_error(&error))?;
         Ok(Admin { pages })
     }
 
@@ -99,6 +99,6 @@ fn await_port(address: SocketAddr) -> TcpListener {
 fn bind_error(address: SocketAddr, error: &io::Error) -> String {
     format!(
         "cannot listen on {address} for metrics and the status page: {}; set another `admin.port`, or turn the admin port off with `admin: off`",
-        causes::why_not_listening(address, "admin.ip", error)
+        causes::listen_error_cause(address, "admin.ip", error)
     )
 }

@@ -9,7 +9,7 @@ use super::node::key_path;
 use super::{Config, Route};
 
 /// The keys whose values only a new process takes over.
-const WITH_A_RESTART: [&str; 13] = [
+const NEEDS_RESTART: [&str; 13] = [
     "ip",
     "port",
     "reuse_port",
@@ -32,45 +32,45 @@ const TOLD_MAX: usize = 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// What a reload puts in force, one entry each: a key with both values, or a route.
-    pub in_force: Vec<String>,
+    pub applied: Vec<String>,
     /// The keys that change only with a restart.
-    pub with_a_restart: Vec<String>,
+    pub needs_restart: Vec<String>,
 }
 
 impl Changes {
     /// Those from the configuration `old` to `new`. Keys of DSNs are shortened.
     pub fn between(old: &Config, new: &Config) -> Changes {
         let mut changes = Changes::default();
-        routes(&old.routes, &new.routes, &mut changes.in_force);
+        routes(&old.routes, &new.routes, &mut changes.applied);
         let (before, after) = (settings(old), settings(new));
         for (key, then) in &after {
             let name = key.as_str().unwrap_or_default();
             let now = before.get(key).unwrap_or(&Value::Null);
-            if WITH_A_RESTART.contains(&name) {
+            if NEEDS_RESTART.contains(&name) {
                 // A report's key is shortened, so that the text alone does not tell.
                 let is_other = name == "sentry_dsn"
                     && old.self_report.as_ref().map(|report| &report.dsn)
                         != new.self_report.as_ref().map(|report| &report.dsn);
                 if now != then || is_other {
-                    changes.with_a_restart.push(name.to_owned());
+                    changes.needs_restart.push(name.to_owned());
                 }
             } else {
-                values(name, now, then, &mut changes.in_force);
+                values(name, now, then, &mut changes.applied);
             }
         }
         changes
     }
 
     /// What is in force now, in one line.
-    pub fn told(&self) -> String {
+    pub fn summary(&self) -> String {
         let mut text = self
-            .in_force
+            .applied
             .iter()
             .take(TOLD_MAX)
             .map(String::as_str)
             .collect::<Vec<_>>()
             .join("; ");
-        let more = self.in_force.len().saturating_sub(TOLD_MAX);
+        let more = self.applied.len().saturating_sub(TOLD_MAX);
         if more > 0 {
             // Writing to a String cannot fail.
             let _ = write!(text, "; and {more} more changes");
@@ -179,7 +179,7 @@ mod tests {
 
     fn between(old: (&str, &str), new: (&str, &str)) -> (String, String) {
         let changes = Changes::between(&config(old.0, old.1), &config(new.0, new.1));
-        (changes.told(), changes.with_a_restart.join(", "))
+        (changes.summary(), changes.needs_restart.join(", "))
     }
 
     #[test]
@@ -274,17 +274,17 @@ mod tests {
             ),
         ] {
             let (old, new) = (config(old, ""), config(&new, &rest));
-            assert_eq!(Changes::between(&old, &new).told(), told);
-            assert!(Changes::between(&new, &new).told().is_empty());
+            assert_eq!(Changes::between(&old, &new).summary(), told);
+            assert!(Changes::between(&new, &new).summary().is_empty());
         }
         let rest = format!("- inbound: http://{C}@m/2\n  outbound: [{b}]\n");
         let two = config(&b, &rest);
-        let told = Changes::between(&two, &config(&b, "")).told();
+        let told = Changes::between(&two, &config(&b, "")).summary();
         assert_eq!(told, "route http://cccc…@m/2 removed");
         let mut turned = two.clone();
         turned.routes.reverse();
         assert_eq!(
-            Changes::between(&two, &turned).told(),
+            Changes::between(&two, &turned).summary(),
             "the order of the routes"
         );
     }
@@ -299,7 +299,7 @@ mod tests {
             route.inbound = format!("http://{number:032x}@m/1").parse().unwrap();
             new.routes.push(route);
         }
-        let told = Changes::between(&old, &new).told();
+        let told = Changes::between(&old, &new).summary();
         assert_eq!(told.matches(" added").count(), 20);
         assert!(told.ends_with("; and 5 more changes"), "{told}");
     }

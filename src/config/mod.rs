@@ -210,11 +210,11 @@ impl Config {
         path: &Path,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
-        Config::of(&Source::read(path), env)
+        Config::from_source(&Source::read(path), env)
     }
 
     /// Reads a configuration from `source`.
-    pub fn of(
+    pub fn from_source(
         source: &Source,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {

@@ -12,14 +12,14 @@ use super::{Config, schema};
 impl Config {
     /// The address that `source` and the variables of `env` name, as far as these can be understood;
     /// `None` where they cannot, and where the kernel is to choose the port.
-    pub fn told_address(source: &Source, env: &[(String, String)]) -> Option<SocketAddr> {
+    pub fn listen_address(source: &Source, env: &[(String, String)]) -> Option<SocketAddr> {
         let text = source.text.as_ref().ok();
         let document = text.and_then(|text| document(text, &source.name).ok());
-        told_address(document.as_ref(), env)
+        listen_address(document.as_ref(), env)
     }
 }
 
-fn told_address(document: Option<&Mapping>, env: &[(String, String)]) -> Option<SocketAddr> {
+fn listen_address(document: Option<&Mapping>, env: &[(String, String)]) -> Option<SocketAddr> {
     let mut with_env = document.cloned().unwrap_or_default();
     environment::overlay(&mut with_env, env.iter().cloned(), &Report::default());
     // Where the file cannot be read, the default of a port is only a guess.
@@ -48,7 +48,7 @@ mod tests {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         let document = document(text, "c.yml").ok();
-        told_address(document.as_ref(), &env).map(|address| address.to_string())
+        listen_address(document.as_ref(), &env).map(|address| address.to_string())
     }
 
     #[test]

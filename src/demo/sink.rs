@@ -27,7 +27,7 @@ pub(super) fn start(
     listen: SocketAddr,
     on_arrival: impl Fn(Arrival) + Send + Sync + 'static,
 ) -> Result<SocketAddr, String> {
-    let failed = |error: io::Error| causes::of_listening(listen, "--listen", &error);
+    let failed = |error: io::Error| causes::listen_error(listen, "--listen", &error);
     let listener = TcpListener::bind(listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let on_arrival = Arc::new(on_arrival);

@@ -110,11 +110,11 @@ impl Driver {
         match choice {
             DriverChoice::Epoll => Driver::epoll(None),
             DriverChoice::IoUring => {
-                Driver::io_uring().map_err(|error| causes::of_io_uring(&error))
+                Driver::io_uring().map_err(|error| causes::io_uring_error(&error))
             }
             DriverChoice::Auto => match Driver::io_uring() {
                 Ok(driver) => Ok(driver),
-                Err(error) => Driver::epoll(Some(causes::of_io_uring(&error))),
+                Err(error) => Driver::epoll(Some(causes::io_uring_error(&error))),
             },
         }
     }

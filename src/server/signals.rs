@@ -46,7 +46,7 @@ pub(crate) fn listen() -> Result<Requests, String> {
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || forward(signals, &sender, &told))
-        .map_err(|error| causes::of_thread(&error))?;
+        .map_err(|error| causes::thread_error(&error))?;
     Ok(Requests {
         arrived,
         is_stopping,

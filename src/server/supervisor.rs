@@ -60,9 +60,9 @@ impl fmt::Display for StartError {
         match self {
             StartError::Config(error) => f.write_str(error),
             StartError::Bind(address, error) => {
-                f.write_str(&causes::of_listening(*address, "ip", error))
+                f.write_str(&causes::listen_error(*address, "ip", error))
             }
-            StartError::Thread(error) => f.write_str(&causes::of_thread(error)),
+            StartError::Thread(error) => f.write_str(&causes::thread_error(error)),
             StartError::System(what, error) => write!(f, "cannot {what}: {error}"),
             StartError::Worker(error) => write!(f, "cannot start a worker: {error}"),
         }
@@ -196,7 +196,7 @@ impl Mirror {
         let mut changes = Changes::between(&self.config, config);
         if !plan.trusts_as(&self.plan) {
             let what = "the certificates of tls.ca_file or of the system";
-            changes.in_force.push(what.to_owned());
+            changes.applied.push(what.to_owned());
         }
         let known: HashSet<_> = self.plan.origins.iter().map(Arc::as_ptr).collect();
         let is_new = |origin: &&Arc<SharedOrigin>| !known.contains(&Arc::as_ptr(origin));

@@ -45,7 +45,7 @@ pub(crate) fn resolve(
         match spawned {
             Ok(_) => awaited += 1,
             Err(error) => {
-                let error = causes::of_thread(&error);
+                let error = causes::thread_error(&error);
                 warn!(origin = %shared.origin, "cannot resolve this host: {error}");
             }
         }
