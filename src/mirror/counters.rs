@@ -4,7 +4,7 @@
 //! [`OutcomeKind`], so that the sums of both agree. What is still under way when a worker has to stop,
 //! which is what was begun and has no other end, ends as given up.
 
-use crate::mirror::verdict::Outcome;
+use crate::mirror::outcome::{Outcome, SkipReason};
 use crate::observe::counters::{Counter, CounterVec};
 use crate::observe::histogram::Histogram;
 use crate::observe::label::{Label, labels};
@@ -103,13 +103,13 @@ labels! {
         Overloaded => "overloaded",
         /// See [`Failure::Paused`].
         Paused => "paused",
-        /// See [`Failure::Withheld`].
+        /// See [`SkipReason::RateLimited`].
         RateLimited => "rate_limited",
-        /// See [`Failure::Filtered`].
+        /// See [`SkipReason::Filtered`].
         Filtered => "filtered",
-        /// See [`Failure::Sampled`].
+        /// See [`SkipReason::Sampled`].
         Sampled => "sampled",
-        /// See [`Failure::Panicked`].
+        /// See [`Outcome::Panicked`].
         Panicked => "panicked",
         /// Still under way when `timeouts.drain` was over.
         GivenUp => "given_up",
@@ -150,20 +150,24 @@ pub enum DeliveryResult {
 
 impl OutcomeKind {
     /// The kind of an outcome.
-    pub fn of(outcome: &Outcome) -> OutcomeKind {
+    pub(crate) fn from_outcome(outcome: &Outcome) -> OutcomeKind {
         match outcome {
-            Ok(response) => match response.status {
+            Outcome::Answered(response) => match response.status {
                 200..=299 => OutcomeKind::Success,
                 429 => OutcomeKind::TooManyRequests,
                 400..=499 => OutcomeKind::ClientError,
                 500..=599 => OutcomeKind::ServerError,
                 _ => OutcomeKind::OtherStatus,
             },
-            Err(failure) => OutcomeKind::of_failure(failure),
+            Outcome::Failed(failure) => OutcomeKind::from_failure(failure),
+            Outcome::Skipped(SkipReason::Filtered) => OutcomeKind::Filtered,
+            Outcome::Skipped(SkipReason::Sampled) => OutcomeKind::Sampled,
+            Outcome::Skipped(SkipReason::RateLimited(_)) => OutcomeKind::RateLimited,
+            Outcome::Panicked => OutcomeKind::Panicked,
         }
     }
 
-    fn of_failure(failure: &Failure) -> OutcomeKind {
+    fn from_failure(failure: &Failure) -> OutcomeKind {
         match failure {
             Failure::Dns => OutcomeKind::Dns,
             Failure::Connect(_) => OutcomeKind::Connect,
@@ -177,10 +181,6 @@ impl OutcomeKind {
             Failure::Timeout => OutcomeKind::Timeout,
             Failure::Overloaded => OutcomeKind::Overloaded,
             Failure::Paused => OutcomeKind::Paused,
-            Failure::Withheld(_) => OutcomeKind::RateLimited,
-            Failure::Filtered => OutcomeKind::Filtered,
-            Failure::Sampled => OutcomeKind::Sampled,
-            Failure::Panicked => OutcomeKind::Panicked,
         }
     }
 

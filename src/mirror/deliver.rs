@@ -21,11 +21,12 @@ use crate::mirror::changes;
 use crate::mirror::counters::OutcomeKind;
 use crate::mirror::lanes::{Job, Lanes};
 use crate::mirror::limited::{self, withheld_seconds};
+use crate::mirror::outcome::{Outcome, SkipReason};
 use crate::mirror::reply::{Circumstances, Expected, Reply};
 use crate::mirror::rewrite::Original;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::Counters;
-use crate::mirror::verdict::{Outcome, Verdict, decide, untold_limits};
+use crate::mirror::verdict::{Verdict, decide, untold_limits};
 use crate::observe::label::Label;
 use crate::observe::words;
 use crate::panics::caught;
@@ -106,7 +107,7 @@ impl<K: 'static> FanOut<K> {
             let closed = outbound.limits.closed(now);
             let withheld = closed.and_then(|closed| withheld_seconds(&closed, items, now));
             if let Some(pause) = withheld {
-                fan_out.record(index, Err(Failure::Withheld(pause)));
+                fan_out.record(index, Outcome::Skipped(SkipReason::RateLimited(pause)));
                 continue;
             }
             let Some(upstream) = means.upstreams.get(outbound.origin) else {
@@ -115,7 +116,7 @@ impl<K: 'static> FanOut<K> {
             };
             let room = upstream.admit(original.held_bytes(outbound), means.kept_bytes);
             let Some(room) = room else {
-                fan_out.record(index, Err(Failure::Overloaded));
+                fan_out.record(index, Outcome::Failed(Failure::Overloaded));
                 continue;
             };
             means.lanes.start(|mut head| {
@@ -174,7 +175,7 @@ impl<K: 'static> FanOut<K> {
             let is_open = matches!(self.outcomes.borrow().get(index), Some(None));
             // What is under way has an end of its own.
             if is_open && !self.sent.borrow().contains(&index) {
-                self.record(index, Err(Failure::Panicked));
+                self.record(index, Outcome::Panicked);
             }
         }
     }
@@ -241,8 +242,10 @@ impl<K: 'static> FanOut<K> {
     /// is limited.
     fn is_dead(&self, index: usize) -> bool {
         match self.outcomes.borrow().get(index) {
-            Some(Some(Ok(response))) => matches!(response.status, 401 | 403 | 404),
-            Some(Some(Err(_)) | None) | None => false,
+            Some(Some(Outcome::Answered(response))) => {
+                matches!(response.status, 401 | 403 | 404)
+            }
+            Some(Some(_) | None) | None => false,
         }
     }
 
@@ -286,11 +289,11 @@ impl<K: 'static> FanOut<K> {
     /// Counts the outcome, known since `now`, of a delivery of so many bytes, and remembers what it tells
     /// about the outbound.
     fn count(&self, index: usize, outcome: &Outcome, bytes: usize, now: Instant) {
-        let kind = OutcomeKind::of(outcome);
+        let kind = OutcomeKind::from_outcome(outcome);
         if let Some(outbound) = self.route.outbounds.get(index) {
             let word = kind.word();
             debug!(outbound = outbound.label, outcome = word, "delivery ended");
-            if let Ok(response) = outcome {
+            if let Some(response) = outcome.response() {
                 if self.endpoint.is_limited() && outbound.limits.remember(response, now) {
                     changes::tell_limits(outbound, now);
                 }
@@ -343,7 +346,7 @@ impl<K: 'static> Job for Delivery<K> {
             caught(delivering).await.is_err()
         };
         if panicked {
-            self.end(Err(Failure::Panicked), bytes, Instant::now());
+            self.end(Outcome::Panicked, bytes, Instant::now());
         }
         self.request.head
     }
@@ -359,7 +362,7 @@ impl<K: 'static> Delivery<K> {
         let (outcome, ended) = delivering.await;
         #[cfg(test)]
         crate::panics::panic_if_asked("outcome", &self.request.head);
-        self.end(outcome, bytes, ended);
+        self.end(outcome.into(), bytes, ended);
     }
 
     fn end(&self, outcome: Outcome, bytes: usize, now: Instant) {
@@ -375,12 +378,15 @@ const ERROR_BYTES_MAX: usize = 1000;
 
 /// Describes a failed delivery to an operator.
 fn describe_error(outbound: &Outbound, outcome: &Outcome) -> String {
-    match outcome {
-        Ok(response) => format!(
-            "answered {}: {}",
-            response.status,
-            changes::reason(outbound, response)
-        ),
-        Err(failure) => words::shown(failure.to_string().as_bytes(), ERROR_BYTES_MAX, &[]),
-    }
+    let reason = match outcome {
+        Outcome::Answered(response) => {
+            let reason = changes::reason(outbound, response);
+            return format!("answered {}: {reason}", response.status);
+        }
+        Outcome::Failed(failure) => failure.to_string(),
+        // Not an error, and so not recorded as one.
+        Outcome::Skipped(reason) => format!("skipped: {reason:?}"),
+        Outcome::Panicked => "a bug in this program: the delivery panicked".to_owned(),
+    };
+    words::shown(reason.as_bytes(), ERROR_BYTES_MAX, &[])
 }

@@ -21,6 +21,7 @@ pub(crate) mod lanes;
 pub(crate) mod limited;
 mod media;
 mod names;
+pub(crate) mod outcome;
 pub(crate) mod portion;
 pub(crate) mod rejection;
 pub(crate) mod reply;

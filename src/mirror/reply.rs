@@ -13,12 +13,12 @@ use crate::http::line;
 use crate::mirror::counters::RequestResult;
 use crate::mirror::limited::{DEFAULT_PAUSE_SECONDS, pause_seconds};
 use crate::mirror::media;
+use crate::mirror::outcome::{Outcome, SkipReason};
 use crate::mirror::rejection::Rejection;
-use crate::mirror::verdict::{Outcome, Verdict};
+use crate::mirror::verdict::Verdict;
 use crate::observe::timestamp::HttpDate;
 use crate::sentry::endpoint::{CannedResponse, Endpoint};
 use crate::sentry::rate_limits::{self, RateLimit};
-use crate::upstream::exchange::Failure;
 use crate::upstream::response::{MemoryPermit, Response};
 
 /// What Relay's CORS layer lets a browser send with a request.
@@ -146,11 +146,11 @@ impl Reply {
         let common_limits = &circumstances.common_limits;
         match verdict {
             Verdict::Answer(index) => match outcomes.get(index) {
-                Some(Some(Ok(response))) => {
+                Some(Some(Outcome::Answered(response))) => {
                     let is_strict = circumstances.is_strict && index == 0;
                     Reply::answer(response, is_strict, circumstances)
                 }
-                Some(Some(Err(_)) | None) | None => Reply::unavailable(),
+                Some(Some(_) | None) | None => Reply::unavailable(),
             },
             Verdict::Success => {
                 let mut reply = Reply::success((circumstances.success)());
@@ -301,9 +301,11 @@ impl Reply {
 
     fn rate_limited(outcomes: &[Option<Outcome>], common_limits: &[RateLimit]) -> Reply {
         let pause = |outcome: &Outcome| match outcome {
-            Ok(response) => (response.status == 429).then(|| pause_seconds(response)),
-            Err(Failure::Withheld(seconds)) => Some(*seconds),
-            Err(_) => None,
+            Outcome::Answered(response) => {
+                (response.status == 429).then(|| pause_seconds(response))
+            }
+            Outcome::Skipped(SkipReason::RateLimited(seconds)) => Some(*seconds),
+            Outcome::Skipped(_) | Outcome::Failed(_) | Outcome::Panicked => None,
         };
         let pause = outcomes.iter().flatten().filter_map(pause).min();
         let reply = Reply::empty(429).with_detail("rate limited by every outbound");

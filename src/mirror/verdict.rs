@@ -6,11 +6,7 @@
 //! never silence the SDK for a healthy one.
 
 use crate::config::ReplyPolicy;
-use crate::upstream::exchange::Failure;
-use crate::upstream::response::Response;
-
-/// How a delivery ended.
-pub(crate) type Outcome = Result<Response, Failure>;
+use crate::mirror::outcome::{Outcome, SkipReason};
 
 /// What the SDK is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +47,7 @@ pub(crate) fn decide(
     is_late: bool,
 ) -> Option<Verdict> {
     let primary = outcomes.first()?.as_ref();
-    if policy == ReplyPolicy::Primary && matches!(primary, Some(Ok(_))) {
+    if policy == ReplyPolicy::Primary && matches!(primary, Some(Outcome::Answered(_))) {
         return Some(Verdict::Answer(0));
     }
     let classes = || outcomes.iter().map(|outcome| outcome.as_ref().map(class));
@@ -72,7 +68,7 @@ pub(crate) fn decide(
 /// Crashpad sends again what was answered otherwise. Where an upstream has itself answered 429, that is
 /// no answer of Relay's, and to send again is right.
 pub(crate) fn untold_limits(verdict: Verdict, outcomes: &[Option<Outcome>]) -> Verdict {
-    let is_answered = |outcome: &Outcome| outcome.as_ref().is_ok_and(|it| it.status == 429);
+    let is_answered = |outcome: &Outcome| outcome.response().is_some_and(|it| it.status == 429);
     match verdict {
         Verdict::RateLimited if !outcomes.iter().flatten().any(is_answered) => Verdict::Success,
         _ => verdict,
@@ -105,10 +101,10 @@ fn nobody_accepted(classes: &[Class]) -> Verdict {
 
 fn class(outcome: &Outcome) -> Class {
     match outcome {
-        Err(Failure::Filtered | Failure::Sampled) => Class::Absent,
-        Err(Failure::Withheld(_)) => Class::Limited,
-        Err(_) => Class::Broken,
-        Ok(response) => match response.status {
+        Outcome::Skipped(SkipReason::Filtered | SkipReason::Sampled) => Class::Absent,
+        Outcome::Skipped(SkipReason::RateLimited(_)) => Class::Limited,
+        Outcome::Failed(_) | Outcome::Panicked => Class::Broken,
+        Outcome::Answered(response) => match response.status {
             200..=299 => Class::Accepted,
             401 | 403 | 404 => Class::Dead,
             413 => Class::TooLarge,
@@ -122,15 +118,20 @@ fn class(outcome: &Outcome) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::exchange::Failure;
+    use crate::upstream::response::Response;
 
     /// `200` and so on is an answer, `0` a failure, `-1` still in flight, `-2` not wanted, `-3` withheld.
     fn outcomes(states: &[i32]) -> Vec<Option<Outcome>> {
         let outcome = |state: &i32| match state {
             -1 => None,
-            -2 => Some(Err(Failure::Filtered)),
-            -3 => Some(Err(Failure::Withheld(60))),
-            0 => Some(Err(Failure::Timeout)),
-            status => Some(Ok(Response::with_status(u16::try_from(*status).unwrap()))),
+            -2 => Some(Outcome::Skipped(SkipReason::Filtered)),
+            -3 => Some(Outcome::Skipped(SkipReason::RateLimited(60))),
+            0 => Some(Outcome::Failed(Failure::Timeout)),
+            status => {
+                let status = u16::try_from(*status).unwrap();
+                Some(Outcome::Answered(Response::with_status(status)))
+            }
         };
         states.iter().map(outcome).collect()
     }

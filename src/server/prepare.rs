@@ -18,6 +18,7 @@ use crate::mirror::copies::{self, Template};
 use crate::mirror::deliver::FanOut;
 use crate::mirror::handling::{Form, Handling};
 use crate::mirror::limited::withheld_seconds;
+use crate::mirror::outcome::{Outcome, SkipReason};
 use crate::mirror::portion::{self, Pieces, Portion};
 use crate::mirror::rewrite::{self, Original, Parcel};
 use crate::mirror::routes::Route;
@@ -68,7 +69,7 @@ pub(super) async fn deliver_handled(
             Ok(taken) => taken,
             Err(missing) => {
                 for (outbound, _) in route.handled(index) {
-                    fan_out.record(outbound, Err(missing.into()));
+                    fan_out.record(outbound, missing.into());
                 }
                 continue;
             }
@@ -87,7 +88,7 @@ pub(super) async fn deliver_handled(
                 None => None,
             };
             if let Some(pause) = withheld {
-                fan_out.record(place, Err(Failure::Withheld(pause)));
+                fan_out.record(place, Outcome::Skipped(SkipReason::RateLimited(pause)));
             } else if let Some(upstream) = routing.upstreams.get(outbound.origin) {
                 taken.count_left_out(core);
                 open.push((place, outbound, upstream));
@@ -117,8 +118,8 @@ pub(super) async fn deliver_handled(
                     Ok(admitted) => {
                         fan_out.send(&core.lanes, *place, upstream, admitted, is_first);
                     }
-                    Err(missing) if is_first => fan_out.record(*place, Err(missing.into())),
-                    Err(missing) => fan_out.note(*place, &Err(missing.into())),
+                    Err(missing) if is_first => fan_out.record(*place, missing.into()),
+                    Err(missing) => fan_out.note(*place, &missing.into()),
                 }
             }
         }
@@ -140,12 +141,11 @@ enum Missing {
     Memory,
 }
 
-impl From<Missing> for Failure {
-    fn from(missing: Missing) -> Failure {
+impl From<Missing> for Outcome {
+    fn from(missing: Missing) -> Outcome {
         match missing {
-            Missing::Refused(Refused::Filtered) => Failure::Filtered,
-            Missing::Refused(Refused::Sampled) => Failure::Sampled,
-            Missing::Memory => Failure::Overloaded,
+            Missing::Refused(refused) => Outcome::Skipped(refused.into()),
+            Missing::Memory => Outcome::Failed(Failure::Overloaded),
         }
     }
 }

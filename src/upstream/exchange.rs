@@ -82,14 +82,6 @@ pub enum Failure {
     Overloaded,
     /// The upstream failed too often and is left alone for a while.
     Paused,
-    /// Not sent, because the outbound wants nothing of it by its `categories`.
-    Filtered,
-    /// Not sent, because it is not in the share that the outbound wants.
-    Sampled,
-    /// Not sent, because the outbound has asked not to be sent it for so many more seconds.
-    Withheld(u32),
-    /// The delivery's own code failed; a bug of this program.
-    Panicked,
 }
 
 impl Failure {
@@ -106,11 +98,7 @@ impl Failure {
             | Failure::Malformed(_)
             | Failure::TooLarge
             | Failure::Overloaded
-            | Failure::Paused
-            | Failure::Filtered
-            | Failure::Sampled
-            | Failure::Withheld(_)
-            | Failure::Panicked => None,
+            | Failure::Paused => None,
         }
     }
 }
@@ -137,12 +125,6 @@ impl fmt::Display for Failure {
                 "limits.in_flight deliveries are under way already, or they take the share of this origin in limits.memory_bytes, or no memory is left to make this one",
             ),
             Failure::Paused => f.write_str("left alone after repeated failures"),
-            Failure::Filtered => f.write_str("none of it is of the outbound's categories"),
-            Failure::Sampled => f.write_str("not in the share that the outbound gets"),
-            Failure::Withheld(seconds) => {
-                write!(f, "withheld, because it asked for a pause of {seconds} s")
-            }
-            Failure::Panicked => f.write_str("internal error (a panic, logged above)"),
         }
     }
 }
