@@ -31,14 +31,6 @@ pub(crate) async fn caught<T>(mut task: Pin<&mut impl Future<Output = T>>) -> Re
     .await
 }
 
-/// Panics where the head of a request asks for it, so that tests can see what a panic in `place` costs.
-#[cfg(test)]
-pub(crate) fn panic_if_asked(place: &str, head: &[u8]) {
-    let wish = format!("X-Test-Panic: {place}\r\n");
-    let is_asked = memchr::memmem::find(head, wish.as_bytes()).is_some();
-    assert!(!is_asked, "asked to panic in the {place}");
-}
-
 /// What a panic said.
 pub(crate) fn message(payload: &dyn Any) -> &str {
     if let Some(text) = payload.downcast_ref::<&str>() {

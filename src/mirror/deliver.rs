@@ -337,8 +337,6 @@ pub(crate) struct Delivery<K> {
 
 impl<K: 'static> Job for Delivery<K> {
     async fn run(mut self) -> Vec<u8> {
-        #[cfg(test)]
-        crate::panics::panic_if_asked("worker", &self.request.head);
         // A request that was given up midway has lost some of its parts.
         let bytes = self.request.bytes();
         let panicked = {
@@ -354,14 +352,10 @@ impl<K: 'static> Job for Delivery<K> {
 
 impl<K: 'static> Delivery<K> {
     async fn deliver(&mut self, bytes: usize) {
-        #[cfg(test)]
-        crate::panics::panic_if_asked("delivery", &self.request.head);
         // An address is as good as a name here: it is used as long as the route is.
         let sender = Arc::as_ptr(&self.fan_out.route).addr();
         let delivering = self.upstream.deliver(&mut self.request, self.begun, sender);
         let (outcome, ended) = delivering.await;
-        #[cfg(test)]
-        crate::panics::panic_if_asked("outcome", &self.request.head);
         self.end(outcome.into(), bytes, ended);
     }
 

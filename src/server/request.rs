@@ -51,8 +51,6 @@ impl Exchange {
         course: &mut Course<'r>,
         mut share: Reservation,
     ) -> Result<Reply, Ended> {
-        #[cfg(test)]
-        crate::panics::panic_if_asked("request", head);
         let framing = framing::of_request(&self.head, head).map_err(Rejection::Framing)?;
         course.body = BodyState::Unread(framing);
         self.head_edits.clear();

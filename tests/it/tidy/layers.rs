@@ -10,7 +10,6 @@ use super::imports::{Import, imports_of_src};
 const LAYERS: &[(&str, &[&str])] = &[
     ("test_runtime", &[]),
     ("span", &[]),
-    ("test_runtime", &[]),
     ("panics", &["test_runtime"]),
     ("deadline", &["test_runtime"]),
     ("sys", &[]),
