@@ -206,10 +206,7 @@ fn the_config_page_shows_the_configuration_in_force_after_a_reload() {
         "config.yml",
         &text("admin: {port: 0}\nworkers: 1\nreply_timeout: 2s"),
     );
-    let mirror = Process::start_with(&text("admin: {port: 0}"), |command| {
-        *command = std::process::Command::new(command.get_program());
-        command.arg("-c").arg(&path);
-    });
+    let mirror = Process::start_at(&path);
     let in_force = mirror.page("/config").text().to_owned();
     let other = text(
         "admin: {ip: 127.0.0.9, port: 9}\nworkers: 2\ndriver: epoll\nreuse_port: true\nlog_filter: warn\nlog_format: json\naccess_log: json\nstatsd_addr: 127.0.0.1:9\ndefault_metrics_tags: {a: b}\nsentry_dsn: http://a@127.0.0.9/1\nsentry_env: e\nreply_timeout: 3s",

@@ -14,10 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_yaml::Value;
+
 use crate::support::ledger::{Fate, Ledger, Sink, body};
 use crate::support::process::file;
 use crate::support::tls::Authority;
-use crate::support::{Client, KEY_A, KEY_B, Process, config, envelope_request, wait_until};
+use crate::support::{
+    Client, Config, KEY_A, KEY_B, Process, envelope_request, outbound, wait_until,
+};
 
 use storm::Storm;
 
@@ -49,31 +53,25 @@ fn survive(driver: &str) {
     let authority = Authority::new();
     let (plain, sampled) = (Sink::start(), Sink::start());
     let tls = Sink::start_tls(authority.server_config("localhost"));
-    let ca_file = authority.ca_file();
     let text = |storm: &Storm| {
         let dsn = |key, address| format!("http://{key}@{address}/1");
-        config(
-            &[
-                dsn(KEY_A, storm.address),
-                dsn(KEY_B, plain.address),
-                format!("https://{KEY_C}@localhost:{}/1", tls.address.port()),
-                format!(
-                    "{{dsn: \"{}\", sample_rate: 0.5}}",
-                    dsn(KEY_D, sampled.address)
-                ),
-            ],
-            &format!(
-                "admin: {{port: 0}}\ndriver: {driver}\nworkers: 2\nreply_timeout: 200ms\ntimeouts: {{exchange: 1s}}\n\
-             breaker: {{failures: 5, pause: 10ms, pause_max: 40ms}}\npool: {{idle_timeout: 500ms}}\n{ca_file}"
-            ),
-        )
+        let outbounds = [
+            dsn(KEY_A, storm.address).into(),
+            dsn(KEY_B, plain.address).into(),
+            format!("https://{KEY_C}@localhost:{}/1", tls.address.port()).into(),
+            outbound(&dsn(KEY_D, sampled.address), "sample_rate: 0.5"),
+        ];
+        Config::new::<Value>(outbounds)
+            .with_metrics()
+            .set("workers", 2)
+            .set("driver", driver)
+            .with("{reply_timeout: 200ms, timeouts: {exchange: 1s}, pool: {idle_timeout: 500ms}}")
+            .with("breaker: {failures: 5, pause: 10ms, pause_max: 40ms}")
+            .trust(&authority)
+            .text()
     };
     let path = file("chaos.yml", &text(&storms[0]));
-    let mirror = Process::start_with("", |command| {
-        let mut other = std::process::Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
-        other.arg("-c").arg(&path);
-        *command = other;
-    });
+    let mirror = Process::start_at(&path);
     let ledger = Ledger::default();
     let descriptors = mirror.descriptors();
     rage(&mirror, &ledger, Duration::from_millis(500), || {});

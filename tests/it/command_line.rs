@@ -492,11 +492,7 @@ fn an_accepted_connection_is_served_although_sigterm_comes_first() {
 /// A configuration file that is changed while the mirror runs.
 fn running_with_file(text: &str) -> (std::path::PathBuf, Process) {
     let path = file("changing.yml", text);
-    let mirror = Process::start_with("", |command| {
-        let mut other = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
-        other.arg("-c").arg(&path);
-        *command = other;
-    });
+    let mirror = Process::start_at(&path);
     (path, mirror)
 }
 

@@ -6,12 +6,14 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;
 
+use serde_yaml::Value;
+
 use crate::support::{
-    Action, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope, envelope_request,
+    Action, Config, KEY_A, KEY_B, PATIENCE, Process, Upstream, envelope, envelope_request, outbound,
 };
 
-fn start(outbounds: &[String]) -> Process {
-    Process::start(&config(outbounds, "admin: {port: 0}\nworkers: 1"))
+fn start<O: Into<Value>>(outbounds: impl IntoIterator<Item = O>) -> Process {
+    Config::new(outbounds).with_metrics().start()
 }
 
 #[test]
@@ -38,7 +40,7 @@ fn an_idle_connection_that_the_upstream_closed_is_counted_as_stale() {
             let _ = close.send(());
         }
     });
-    let mirror = start(&[dsn]);
+    let mirror = start([dsn]);
     let mut client = mirror.client();
     for earlier in 0..3 {
         let good = envelope_request(envelope("00").as_bytes());
@@ -58,7 +60,7 @@ fn a_retry_after_a_lost_reused_connection_is_counted() {
         1 => Action::Close,
         _ => Action::ok(),
     });
-    let mirror = start(&[upstream.dsn(KEY_A, 11)]);
+    let mirror = start([upstream.dsn(KEY_A, 11)]);
     let mut client = mirror.client();
     for _ in 0..2 {
         let good = envelope_request(envelope("00").as_bytes());
@@ -76,13 +78,10 @@ fn a_retry_after_a_lost_reused_connection_is_counted() {
 fn dropped_items_are_counted_by_reason() {
     let upstream = Upstream::ok();
     let outbounds = [
-        format!("{{dsn: {}, categories: [error]}}", upstream.dsn(KEY_A, 11)),
-        format!(
-            "{{dsn: {}, sample_rate: {{session: 0}}}}",
-            upstream.dsn(KEY_B, 22)
-        ),
+        outbound(&upstream.dsn(KEY_A, 11), "categories: [error]"),
+        outbound(&upstream.dsn(KEY_B, 22), "sample_rate: {session: 0}"),
     ];
-    let mirror = start(&outbounds);
+    let mirror = start(outbounds);
     let session = r#"{"sid":"7c7b6585-f901-4351-bf8d-02711b721929","init":true,"started":"2026-01-01T00:00:00Z"}"#;
     let body = format!("{}{{\"type\":\"session\"}}\n{session}\n", envelope("00"));
     let response = mirror.client().ask(&envelope_request(body.as_bytes()));

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde_yaml::Value;
 
 use crate::support::documented_limits::*;
-use crate::support::{IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config};
+use crate::support::{Config, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, outbound};
 
 /// The limits of this test.
 const MEMORY_BYTES: usize = 48 * MIB;
@@ -109,22 +110,18 @@ fn worked(id: u32) -> Duration {
 fn work_on_a_small_request_is_bounded_and_leaves_time_for_others() {
     let upstreams = [(); 4].map(|()| Upstream::ok());
     let [all, sampled, copied, logged] = &upstreams;
-    let outbounds = [
-        all.dsn(KEY_A, 11),
-        format!(
-            "{{dsn: '{}', sample_rate: 0.5, compression: gzip}}",
-            sampled.dsn(KEY_B, 22)
-        ),
-        format!("{{dsn: '{}', multiplier: 2}}", copied.dsn(KEY_B, 33)),
-        format!(
-            "{{dsn: '{}', sample_rate: {{log: 0.3}}}}",
-            logged.dsn(KEY_B, 44)
-        ),
-    ];
-    let extra = format!(
-        "workers: 1\nadmin: {{port: 0}}\nlimits: {{memory_bytes: {MEMORY_BYTES}B, connections: {CONNECTIONS}, in_flight: {IN_FLIGHT}}}"
-    );
-    let mirror = Process::start(&config(&outbounds, &extra));
+    let sampling = "{sample_rate: 0.5, compression: gzip}";
+    let mirror = Config::new::<Value>([
+        all.dsn(KEY_A, 11).into(),
+        outbound(&sampled.dsn(KEY_B, 22), sampling),
+        outbound(&copied.dsn(KEY_B, 33), "multiplier: 2"),
+        outbound(&logged.dsn(KEY_B, 44), "sample_rate: {log: 0.3}"),
+    ])
+    .with_metrics()
+    .set("limits.memory_bytes", format!("{MEMORY_BYTES}B"))
+    .set("limits.connections", CONNECTIONS)
+    .set("limits.in_flight", IN_FLIGHT)
+    .start();
     let is_over = Arc::new(AtomicBool::new(false));
     let watch = {
         let (is_over, mut client, id) = (Arc::clone(&is_over), mirror.client(), mirror.id());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::support::tls::Authority;
-use crate::support::{KEY_A, Process, config, envelope, envelope_request};
+use crate::support::{Config, KEY_A, Process, envelope, envelope_request};
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 /// More than the kernel buffers on both sides.
@@ -109,13 +109,12 @@ fn on_every_way(
             let way = format!("{scheme} on {driver}");
             let tls = (scheme == "https").then(|| authority.server_config("localhost"));
             let (port, bodies) = start(tls, script());
-            let mirror = Process::start(&config(
-                &[format!("{scheme}://{KEY_A}@localhost:{port}/11")],
-                &format!(
-                    "workers: 1\ndriver: {driver}\nadmin: {{port: 0}}\nreply_timeout: 18s\ntimeouts: {{exchange: 18s}}\n{}",
-                    authority.ca_file()
-                ),
-            ));
+            let mirror = Config::new([format!("{scheme}://{KEY_A}@localhost:{port}/11")])
+                .with_metrics()
+                .set("driver", driver)
+                .with("{reply_timeout: 18s, timeouts: {exchange: 18s}}")
+                .trust(&authority)
+                .start();
             let mut body = envelope(ID).into_bytes();
             body.resize(BODY_BYTES, b'x');
             let reply = mirror.client().ask(&envelope_request(&body));

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use socket2::SockRef;
 
 use crate::support::ledger::{Fate, Ledger, Sink, body};
-use crate::support::{Client, KEY_A, Process, Upstream, config, envelope_request, wait_until};
+use crate::support::{Client, Config, KEY_A, Process, Upstream, envelope_request, wait_until};
 
 /// Allows the process this many descriptors; the hard limit stays.
 fn set_limit(mirror: &Process, count: usize) {
@@ -37,10 +37,10 @@ fn ticks(mirror: &Process) -> u64 {
 }
 
 fn mirror(outbound: String, driver: &str) -> Process {
-    Process::start(&config(
-        &[outbound],
-        &format!("admin: {{port: 0}}\nworkers: 1\ndriver: {driver}"),
-    ))
+    Config::new([outbound])
+        .with_metrics()
+        .set("driver", driver)
+        .start()
 }
 
 const DRIVERS: [&str; 2] = ["auto", "epoll"];

@@ -16,7 +16,7 @@ use socket2::SockRef;
 
 use crate::support::process::{file, run};
 use crate::support::{
-    Client, KEY_A, PATIENCE, Process, Upstream, config, envelope, envelope_request,
+    Client, Config, KEY_A, PATIENCE, Process, Upstream, config, envelope, envelope_request,
 };
 
 const CLIENTS: usize = 8;
@@ -78,29 +78,35 @@ fn keep_asking(address: SocketAddr, is_done: &AtomicBool) -> usize {
     count
 }
 
-/// A configuration for a given port.
-fn on_port(upstream: &Upstream, address: SocketAddr, extra: &str) -> String {
-    let text = config(&[upstream.dsn(KEY_A, 11)], extra);
-    text.replace("port: 0", &format!("port: {}", address.port()))
+fn on_port(upstream: &Upstream, address: SocketAddr) -> Config {
+    Config::new([upstream.dsn(KEY_A, 11)]).set("port", address.port())
+}
+
+/// Any free port.
+fn anywhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 #[test]
 fn processes_that_share_a_port_hand_over_without_losing_a_request() {
     for driver in ["auto", "epoll"] {
         let upstream = Upstream::ok();
-        let extra = format!("reuse_port: true\ndriver: {driver}");
-        let first = Process::start(&config(&[upstream.dsn(KEY_A, 11)], &extra));
+        let start = |address| {
+            on_port(&upstream, address)
+                .set("reuse_port", true)
+                .set("driver", driver)
+                .start()
+        };
+        let first = start(anywhere());
         let address = first.address;
-        hand_over_under_load(address, &upstream, first, || {
-            Process::start(&on_port(&upstream, address, &extra))
-        });
+        hand_over_under_load(address, &upstream, first, || start(address));
     }
 }
 
 /// A mirror that gets the listening socket from outside.
-fn with_passed_socket(socket: &TcpListener, config: &str) -> Process {
+fn with_passed_socket(socket: &TcpListener, config: &Config) -> Process {
     let socket = OwnedFd::from(socket.try_clone().unwrap());
-    Process::start_with(config, |command| {
+    Process::start_with(&config.text(), |command| {
         let mut shell = Command::new("bash");
         shell
             .args(["-c", PASS_SOCKET])
@@ -120,7 +126,7 @@ fn processes_that_are_passed_one_socket_hand_over_without_losing_a_request() {
         let count = Cell::new(0);
         let next = || {
             let driver = drivers[count.replace(count.get() + 1) % drivers.len()];
-            let config = on_port(&upstream, address, &format!("driver: {driver}"));
+            let config = on_port(&upstream, address).set("driver", driver);
             with_passed_socket(&socket, &config)
         };
         let first = next();
@@ -138,7 +144,9 @@ fn accept_never_blocks_on_a_passed_socket() {
     let address = socket.local_addr().unwrap();
     let mut mirrors = Vec::new();
     for driver in ["epoll", "auto", "epoll"] {
-        let config = on_port(&upstream, address, &format!("driver: {driver}\nworkers: 2"));
+        let config = on_port(&upstream, address)
+            .set("driver", driver)
+            .set("workers", 2);
         mirrors.push(with_passed_socket(&socket, &config));
         assert!(SockRef::from(&socket).nonblocking().unwrap(), "{driver}");
     }
@@ -160,7 +168,7 @@ fn connections_queue_in_a_passed_socket_while_no_process_runs() {
     let upstream = Upstream::ok();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let config = on_port(&upstream, address, "");
+    let config = on_port(&upstream, address);
     let old = with_passed_socket(&socket, &config);
     old.signal("TERM");
     assert_eq!(old.wait().0.code(), Some(0));
@@ -175,13 +183,13 @@ fn connections_queue_in_a_passed_socket_while_no_process_runs() {
 fn a_passed_socket_of_the_wrong_kind_is_an_error() {
     let upstream = Upstream::ok();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let elsewhere = on_port(&upstream, ([127, 0, 0, 1], 1).into(), "");
+    let elsewhere = on_port(&upstream, ([127, 0, 0, 1], 1).into());
     let mirror = with_passed_socket(&socket, &elsewhere);
     let line = mirror.wait_for_line("while ip and port say 127.0.0.1:1");
     assert!(line.contains("health"), "{line}");
 
     // What is passed here is the end of a pipe.
-    let path = file("config.yml", &elsewhere);
+    let path = file("config.yml", &elsewhere.text());
     let ended = Command::new("bash")
         .args(["-c", PASS_SOCKET, env!("CARGO_BIN_EXE_sentry-mirror"), "-c"])
         .arg(path)
@@ -197,12 +205,9 @@ fn a_passed_socket_of_the_wrong_kind_is_an_error() {
 fn a_port_is_shared_only_if_both_processes_ask_for_it() {
     for (holder, newcomer) in [(true, false), (false, true)] {
         let upstream = Upstream::ok();
-        let extra = |shares: bool| format!("reuse_port: {shares}");
-        let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], &extra(holder)));
-        let path = file(
-            "config.yml",
-            &on_port(&upstream, mirror.address, &extra(newcomer)),
-        );
+        let config = |address, shares: bool| on_port(&upstream, address).set("reuse_port", shares);
+        let mirror = config(anywhere(), holder).start();
+        let path = file("config.yml", &config(mirror.address, newcomer).text());
         let ended = run(&["-c", path.to_str().unwrap()]);
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stderr.contains("cannot listen on"), "{ended:?}");
@@ -213,9 +218,10 @@ fn a_port_is_shared_only_if_both_processes_ask_for_it() {
 fn the_new_process_takes_the_admin_port_when_the_old_one_has_ended() {
     let upstream = Upstream::ok();
     let shared = |port: u16, admin: u16| {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let extra = format!("reuse_port: true\nadmin: {{port: {admin}}}");
-        Process::start(&on_port(&upstream, address, &extra))
+        on_port(&upstream, ([127, 0, 0, 1], port).into())
+            .set("reuse_port", true)
+            .set("admin.port", admin)
+            .start()
     };
     let old = shared(0, 0);
     let admin = old.admin_address();
@@ -233,10 +239,10 @@ fn connections_in_the_accept_queue_are_served_at_shutdown() {
     for driver in ["auto", "epoll"] {
         let upstream = Upstream::ok();
         let mirror = Process::start_with(
-            &config(
-                &[upstream.dsn(KEY_A, 11)],
-                &format!("driver: {driver}\nworkers: 1\nlimits: {{connections: 1}}"),
-            ),
+            &on_port(&upstream, anywhere())
+                .with("{workers: 1, limits: {connections: 1}}")
+                .set("driver", driver)
+                .text(),
             |command| {
                 command.arg("-v");
             },

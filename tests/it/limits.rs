@@ -6,10 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_yaml::Value;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::{
-    Action, Client, IN_KEY, KEY_A, KEY_B, Metrics, Process, Reloadable, Upstream, config,
+    Action, Client, Config, IN_KEY, KEY_A, KEY_B, Metrics, Process, Reloadable, Upstream,
     envelope_request, wait_until,
 };
 
@@ -17,15 +18,12 @@ const CLOSED: &str = "sentry_mirror_sdk_connections_closed_total";
 const PAUSES: &str = "sentry_mirror_accept_pauses_total";
 const DROPPED: &str = "sentry_mirror_upstream_connections_dropped_total";
 
-fn mirror(outbound: String, extra: &str) -> Process {
-    Process::start(&text(&[outbound], extra))
+fn mirror(outbound: String, lines: &str) -> Process {
+    Config::new([outbound]).with_metrics().with(lines).start()
 }
 
-fn text(outbounds: &[String], extra: &str) -> String {
-    config(
-        outbounds,
-        &format!("admin: {{port: 0}}\nworkers: 1\n{extra}"),
-    )
+fn to(upstream: &Upstream) -> Config {
+    Config::new([upstream.dsn(KEY_A, 11)]).with_metrics()
 }
 
 fn ask(client: &mut Client) -> u16 {
@@ -78,8 +76,7 @@ fn a_reply_that_the_client_does_not_read_in_time_closes_the_connection() {
 #[test]
 fn a_raised_connection_limit_takes_effect_at_once() {
     let upstream = Upstream::ok();
-    let outbound = [upstream.dsn(KEY_A, 11)];
-    let limited_to = |count: u32| text(&outbound, &format!("limits: {{connections: {count}}}"));
+    let limited_to = |count: u32| to(&upstream).set("limits.connections", count).text();
     let mut mirror = Reloadable::start(&limited_to(2));
     let mut open: Vec<Client> = (0..2).map(|_| mirror.process.client()).collect();
     for client in &mut open {
@@ -100,13 +97,13 @@ fn a_raised_connection_limit_takes_effect_at_once() {
 
 #[test]
 fn connections_of_a_client_over_its_limit_are_closed() {
-    let upstream = Upstream::ok();
-    let outbound = [upstream.dsn(KEY_A, 11)];
-    let limited_to = |count: &str| {
-        let limit = format!("limits: {{connections_per_peer: {count}}}");
-        text(&outbound, &limit)
+    let limited_to = |upstream: &Upstream, count: Value| {
+        to(upstream)
+            .set("limits.connections_per_peer", count)
+            .text()
     };
-    let mut mirror = Reloadable::start(&limited_to("2"));
+    let upstream = Upstream::ok();
+    let mut mirror = Reloadable::start(&limited_to(&upstream, 2.into()));
     let mut open: Vec<Client> = (0..2).map(|_| mirror.process.client()).collect();
     for client in &mut open {
         assert_eq!(ask(client), 200);
@@ -131,7 +128,7 @@ fn connections_of_a_client_over_its_limit_are_closed() {
         .process
         .wait_for_metrics(|metrics| metrics.sum("sentry_mirror_sdk_connections_open", &[]) == 2.0);
     assert_eq!(ask(&mut mirror.process.client()), 200);
-    mirror.reload(&limited_to("off"));
+    mirror.reload(&limited_to(&upstream, "off".into()));
     let mut many: Vec<Client> = (0..5).map(|_| mirror.process.client()).collect();
     for client in &mut many {
         assert_eq!(ask(client), 200);
@@ -144,10 +141,11 @@ fn a_reload_keeps_the_count_of_deliveries_in_flight() {
     let ok = Upstream::ok();
     let outbounds = [slow.dsn(KEY_A, 11), ok.dsn(KEY_B, 22)];
     let with_idle = |idle: u32| {
-        let extra = format!(
-            "reply_timeout: 1s\nlimits: {{in_flight: 2}}\npool: {{idle_connections: {idle}}}\ntimeouts: {{drain: 100ms}}"
-        );
-        text(&outbounds, &extra)
+        Config::new(outbounds.clone())
+            .with_metrics()
+            .with("{reply_timeout: 1s, limits: {in_flight: 2}, timeouts: {drain: 100ms}}")
+            .set("pool.idle_connections", idle)
+            .text()
     };
     let mut mirror = Reloadable::start(&with_idle(8));
     for round in 0..4 {
@@ -242,8 +240,7 @@ fn an_upstream_has_at_most_as_many_connections_as_deliveries_in_flight() {
     const IN_FLIGHT: usize = 20;
     const CLIENTS: usize = 60;
     let upstream = Upstream::ok();
-    let extra = format!("limits: {{in_flight: {IN_FLIGHT}}}");
-    let mirror = mirror(upstream.dsn(KEY_A, 11), &extra);
+    let mirror = to(&upstream).set("limits.in_flight", IN_FLIGHT).start();
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {

@@ -13,7 +13,7 @@ use crate::support::documented_limits::*;
 use crate::support::metrics::Metrics;
 use crate::support::tls::Authority;
 use crate::support::{
-    Action, Client, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope,
+    Action, Client, Config, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, envelope,
 };
 
 /// The limits of this test.
@@ -118,17 +118,20 @@ fn the_worst_case_of_memory_stays_within_the_documented_bound() {
         large.len()
     );
     let talkative = Upstream::start(move |_, _| Action::Raw(answer.clone().into_bytes()));
-    let outbounds = [
+    let mirror = Config::new([
         talkative.dsn(KEY_A, 11),
         slow.dsn(KEY_B, 22),
         ok.dsn(KEY_B, 33),
         format!("https://{KEY_B}@localhost:{}/44", deaf.port()),
-    ];
-    let limits = format!(
-        "workers: 1\nreply_timeout: 500ms\ntimeouts: {{exchange: 3s, drain: 1s}}\nlimits: {{decoded_ratio: 1000000, memory_bytes: {MEMORY_BYTES}B, connections: {CONNECTIONS}, in_flight: {IN_FLIGHT}}}\npool: {{idle_connections: {IN_FLIGHT}}}\nbreaker: {{failures: 1000000}}\n{}",
-        authority.ca_file()
-    );
-    let mirror = Process::start(&config(&outbounds, &limits));
+    ])
+    .with("{workers: 1, reply_timeout: 500ms, timeouts: {exchange: 3s, drain: 1s}}")
+    .with("{limits: {decoded_ratio: 1000000}, breaker: {failures: 1000000}}")
+    .set("limits.memory_bytes", format!("{MEMORY_BYTES}B"))
+    .set("limits.connections", CONNECTIONS)
+    .set("limits.in_flight", IN_FLIGHT)
+    .set("pool.idle_connections", IN_FLIGHT)
+    .trust(&authority)
+    .start();
     let address = mirror.address;
 
     let padding = "x".repeat(60 * KIB);
@@ -249,10 +252,13 @@ fn fragmented_uploads_stay_within_the_documented_bound() {
         + ORIGIN_BYTES
         + CONNECTIONS * CONNECTION_BYTES
         + IN_FLIGHT * UPSTREAM_BYTES;
-    let limits = format!(
-        "workers: 1\nadmin: {{port: 0}}\ntimeouts: {{body: 300s}}\nlimits: {{memory_bytes: {BUDGET_BYTES}B, connections: {CONNECTIONS}, in_flight: {IN_FLIGHT}}}\n"
-    );
-    let mirror = Process::start(&config(&[Upstream::ok().dsn(KEY_A, 11)], &limits));
+    let mirror = Config::new([Upstream::ok().dsn(KEY_A, 11)])
+        .with_metrics()
+        .set("timeouts.body", "300s")
+        .set("limits.memory_bytes", format!("{BUDGET_BYTES}B"))
+        .set("limits.connections", CONNECTIONS)
+        .set("limits.in_flight", IN_FLIGHT)
+        .start();
     let mut uploads = Uploads {
         mirror: &mirror,
         open: Vec::new(),

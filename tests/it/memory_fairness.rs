@@ -2,7 +2,7 @@
 //! others need.
 
 use crate::support::{
-    Action, Client, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
+    Action, Client, Config, IN_KEY, KEY_A, KEY_B, Process, Upstream, envelope, envelope_request,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -10,14 +10,12 @@ const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 const OTHER_KEY: &str = "fedcba9876543210fedcba9876543210";
 
 /// A mirror with one worker, a route to `outbound` and one by [`OTHER_KEY`] to `others`.
-fn mirror(outbound: &Upstream, others: &[String], extra: &str) -> Process {
-    let extra = format!("admin: {{port: 0}}\nworkers: 1\n{extra}");
-    let mut text = config(&[outbound.dsn(KEY_A, 11)], &extra);
-    text += &format!("  - inbound: http://{OTHER_KEY}@mirror.example.com/43\n    outbound:\n");
-    for dsn in others {
-        text += &format!("      - {dsn}\n");
-    }
-    Process::start(&text)
+fn mirror(outbound: &Upstream, others: &[String], lines: &str) -> Process {
+    Config::new([outbound.dsn(KEY_A, 11)])
+        .route(OTHER_KEY, 43, others.to_vec())
+        .with_metrics()
+        .with(lines)
+        .start()
 }
 
 /// A request to the second route.
@@ -201,8 +199,10 @@ fn a_tunnel_to_an_origin_that_does_not_answer_does_not_block_other_tunnels() {
 #[test]
 fn a_single_origin_may_use_the_whole_budget() {
     let silent = Upstream::start(|_, _| Action::Hang);
-    let extra = format!("workers: 1\n{SMALL}");
-    let mirror = Process::start(&config(&[silent.dsn(KEY_A, 11)], &extra));
+    let mirror = Config::new([silent.dsn(KEY_A, 11)])
+        .set("workers", 1)
+        .with(SMALL)
+        .start();
     let mut client = mirror.client();
     let mut body = envelope(ID).into_bytes();
     body.resize(BODY_BYTES, b'x');

@@ -607,10 +607,7 @@ fn a_reload_keeps_counters_of_kept_outbounds_and_removes_the_others() {
     };
     let both = [a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)];
     let path = file("config.yml", &text(&both, "in_flight: 100"));
-    let mirror = Process::start_with(&text(&both, "in_flight: 100"), |command| {
-        *command = std::process::Command::new(command.get_program());
-        command.arg("-c").arg(&path);
-    });
+    let mirror = Process::start_at(&path);
     let mut client = mirror.client();
     client.ask(&good());
     let count = |metrics: &Metrics, key: &str| {

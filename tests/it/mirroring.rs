@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 
 use crate::support::{
-    Action, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
+    Action, Config, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -258,13 +258,9 @@ fn the_trace_key_of_another_route_becomes_its_key_at_the_same_origin() {
     let b = Upstream::ok();
     let other_key = "ffffffffffffffffffffffffffffffff";
     let other_at_a = "11111111111111111111111111111111";
-    let config = format!(
-        "ip: 127.0.0.1\nport: 0\nkeys:\n  - inbound: http://{IN_KEY}@m/1\n    outbound: ['{}', '{}']\n  - inbound: http://{other_key}@m/2\n    outbound: ['{}']\n",
-        a.dsn(KEY_A, 11),
-        b.dsn(KEY_B, 22),
-        a.dsn(other_at_a, 33),
-    );
-    let mirror = Process::start(&config);
+    let mirror = Config::new([a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)])
+        .route(other_key, 2, [a.dsn(other_at_a, 33)])
+        .start();
     let body = format!("{{\"trace\":{{\"public_key\":\"{other_key}\"}}}}\n");
     assert_eq!(
         mirror
@@ -298,11 +294,9 @@ fn an_unknown_trace_key_becomes_the_key_of_each_outbound() {
 fn an_inbound_key_in_capitals_is_a_different_key_and_is_rewritten() {
     let a = Upstream::ok();
     let key = IN_KEY.to_uppercase();
-    let config = format!(
-        "ip: 127.0.0.1\nport: 0\nkeys:\n  - inbound: http://{key}@mirror.example.com/42\n    outbound: ['{}']\n",
-        a.dsn(KEY_A, 11)
-    );
-    let mirror = Process::start(&config);
+    let mirror = Config::without_routes()
+        .route(&key, 42, [a.dsn(KEY_A, 11)])
+        .start();
     let in_small = envelope_request(envelope(ID).as_bytes());
     assert_eq!(mirror.client().ask(&in_small).status, 403);
     let in_capitals = String::from_utf8(in_small).unwrap().replace(IN_KEY, &key);
@@ -322,12 +316,7 @@ fn an_inbound_key_in_capitals_is_a_different_key_and_is_rewritten() {
 #[test]
 fn two_outbounds_at_one_origin_each_get_their_own_trace_key() {
     let upstream = Upstream::ok();
-    let config = format!(
-        "ip: 127.0.0.1\nport: 0\nkeys:\n  - inbound: http://{IN_KEY}@m/1\n    outbound: ['{}', '{}']\n",
-        upstream.dsn(KEY_A, 11),
-        upstream.dsn(KEY_B, 22),
-    );
-    let mirror = Process::start(&config);
+    let mirror = Config::new([upstream.dsn(KEY_A, 11), upstream.dsn(KEY_B, 22)]).start();
     let body = format!("{{\"trace\":{{\"public_key\":\"{IN_KEY}\"}}}}\n");
     let reply = mirror.client().ask(&envelope_request(body.as_bytes()));
     assert_eq!(reply.status, 200);

@@ -7,12 +7,12 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, KEY_A, Process, config, envelope, envelope_request, wait_until};
+use crate::support::{Client, Config, KEY_A, Process, envelope, envelope_request, wait_until};
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 const REQUESTS: usize = 12;
 /// `timeouts.exchange` and `timeouts.head`, `reply_timeout` is less; and how long the process is stopped.
-const TIMEOUT: Duration = Duration::from_secs(4);
+const TIMEOUT: &str = "4s";
 const STOPPED: Duration = Duration::from_secs(5);
 
 #[test]
@@ -20,13 +20,13 @@ fn data_that_arrived_while_the_process_was_stopped_is_in_time() {
     for driver in ["auto", "epoll"] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mirror = Process::start(&config(
-            &[format!("http://{KEY_A}@{address}/11")],
-            &format!(
-                "workers: 1\ndriver: {driver}\nadmin: {{port: 0}}\nreply_timeout: 3s\ntimeouts: {{exchange: {0}s, head: {0}s}}",
-                TIMEOUT.as_secs()
-            ),
-        ));
+        let mirror = Config::new([format!("http://{KEY_A}@{address}/11")])
+            .with_metrics()
+            .set("driver", driver)
+            .set("reply_timeout", "3s")
+            .set("timeouts.exchange", TIMEOUT)
+            .set("timeouts.head", TIMEOUT)
+            .start();
         let request = envelope_request(envelope(ID).as_bytes());
         let mut clients: Vec<Client> = (0..REQUESTS).map(|_| mirror.client()).collect();
         for client in &mut clients {

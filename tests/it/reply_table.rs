@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::support::{Action, Client, IN_KEY, KEY_A, Process, Response, Upstream, envelope};
+use crate::support::{
+    Action, Client, Config, IN_KEY, KEY_A, Process, Response, Upstream, envelope,
+};
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 /// The default of `reply_timeout`.
@@ -442,15 +444,11 @@ fn serve(routes: &[Route], policy: Policy) -> Process {
         Policy::FirstSuccess => "first_success",
         Policy::Primary => "primary",
     };
-    let mut config = format!("ip: 127.0.0.1\nport: 0\nreply_policy: {policy}\nkeys:\n");
+    let mut config = Config::without_routes().set("reply_policy", policy);
     for (number, route) in routes.iter().enumerate() {
-        let outbounds = route.outbounds.join(", ");
-        config.push_str(&format!(
-            "  - inbound: http://{}@mirror.example.com/42\n    outbound: [{outbounds}]\n",
-            key(number)
-        ));
+        config = config.route(&key(number), 42, route.outbounds.clone());
     }
-    Process::start(&config)
+    config.start()
 }
 
 fn key(number: usize) -> String {

@@ -10,10 +10,7 @@ fn reporting(outbound: &Upstream, dsn: &str) -> (std::path::PathBuf, Process) {
     let extra = format!("sentry_dsn: {dsn}\nsentry_env: prod");
     let text = config(&[outbound.dsn(KEY_A, 11)], &extra);
     let path = file("config.yml", &text);
-    let mirror = Process::start_with(&text, |command| {
-        *command = std::process::Command::new(command.get_program());
-        command.arg("-c").arg(&path);
-    });
+    let mirror = Process::start_at(&path);
     (path, mirror)
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::support::{
-    Action, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
+    Action, Config, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
 };
 
 fn request() -> Vec<u8> {
@@ -18,12 +18,10 @@ fn the_end_of_an_outage_is_logged_with_the_losses_of_each_route() {
         0..3 => Action::Close,
         _ => Action::ok(),
     });
-    let mut text = config(&[upstream.dsn(KEY_A, 11)], "workers: 1");
-    text += &format!(
-        "  - inbound: http://{OTHER_KEY}@other.example.com/43\n    outbound: ['{}']\n",
-        upstream.dsn(KEY_B, 22)
-    );
-    let mirror = Process::start(&text);
+    let mirror = Config::new([upstream.dsn(KEY_A, 11)])
+        .route(OTHER_KEY, 43, [upstream.dsn(KEY_B, 22)])
+        .set("workers", 1)
+        .start();
     let other = String::from_utf8(request())
         .unwrap()
         .replace(IN_KEY, OTHER_KEY);
@@ -38,7 +36,7 @@ fn the_end_of_an_outage_is_logged_with_the_losses_of_each_route() {
     // Nothing comes any more, and it is told all the same.
     let line = mirror.wait_for_line("upstream is answering again");
     let routes =
-        "routes=\"http://0123…@mirror.example.com/42: 2, http://fedc…@other.example.com/43: 1\"";
+        "routes=\"http://0123…@mirror.example.com/42: 2, http://fedc…@mirror.example.com/43: 1\"";
     assert!(
         line.contains("lost_deliveries=3") && line.contains(routes),
         "{line}"

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 
 use crate::support::process::file;
 use crate::support::{
-    IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope, envelope_request,
+    Config, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope, envelope_request,
 };
 
 /// Everything that arrives until `is_last` comes.
@@ -148,23 +148,17 @@ fn the_documented_legacy_metrics_are_sent() {
 #[test]
 fn increments_are_pushed_every_ten_seconds_and_a_reload_adds_none() {
     let (upstream, server) = (Upstream::ok(), UdpSocket::bind("127.0.0.1:0").unwrap());
-    let statsd = format!("statsd_addr: {}", server.local_addr().unwrap());
+    let statsd = server.local_addr().unwrap().to_string();
     let one = |project| {
-        let text = config(&[upstream.dsn(KEY_A, 11)], &statsd);
-        text.replace(
-            "mirror.example.com/42",
-            &format!("mirror.example.com/{project}"),
+        Config::without_routes().set("statsd_addr", &*statsd).route(
+            IN_KEY,
+            project,
+            [upstream.dsn(KEY_A, 11)],
         )
     };
-    let other = format!(
-        "  - inbound: http://{KEY_B}@mirror.example.com/7\n    outbound: ['{}']\n",
-        upstream.dsn(KEY_B, 22)
-    );
-    let path = file("config.yml", &(one(42) + &other));
-    let mirror = Process::start_with(&one(42), |command| {
-        *command = std::process::Command::new(command.get_program());
-        command.arg("-c").arg(&path);
-    });
+    let both = one(42).route(KEY_B, 7, [upstream.dsn(KEY_B, 22)]);
+    let path = file("config.yml", &both.text());
+    let mirror = Process::start_at(&path);
     let mut client = mirror.client();
     let good = String::from_utf8(envelope_request(envelope("00").as_bytes())).unwrap();
     let to_other = good.replace(IN_KEY, KEY_B);
@@ -198,7 +192,7 @@ fn increments_are_pushed_every_ten_seconds_and_a_reload_adds_none() {
         assert_eq!(counted(&first, name), 5, "{name} in {first:#?}");
     }
     // One route goes, and the other is called otherwise.
-    std::fs::write(&path, one(43)).unwrap();
+    std::fs::write(&path, one(43).text()).unwrap();
     mirror.signal("HUP");
     mirror.wait_for_line("configuration reloaded");
     assert_eq!(client.ask(good.as_bytes()).status, 200);

@@ -21,7 +21,9 @@ use rustls::{
 };
 
 use crate::support::tls::Authority;
-use crate::support::{KEY_A, KEY_B, PATIENCE, Process, Upstream, envelope, envelope_request};
+use crate::support::{
+    Config, KEY_A, KEY_B, PATIENCE, Process, Upstream, envelope, envelope_request,
+};
 
 /// What a server writes to send a ticket.
 const WORD: &[u8] = b"a session ticket, please";
@@ -152,17 +154,13 @@ const OTHER_KEY: &str = "fedcba9876543210fedcba9876543210";
 
 /// A mirror with a route to the server at `address`, and another route to `other`.
 fn mirror(authority: &Authority, address: SocketAddr, other: &Upstream, driver: &str) -> Process {
-    let extra = format!(
-        "workers: 1\ndriver: {driver}\nreply_timeout: 15s\nadmin: {{port: 0}}\n{}",
-        authority.ca_file()
-    );
-    let outbound = format!("https://{KEY_A}@localhost:{}/11", address.port());
-    let config = crate::support::config(&[outbound], &extra);
-    let other = format!(
-        "\n  - inbound: http://{OTHER_KEY}@mirror.example.com/43\n    outbound: [{}]\n",
-        other.dsn(KEY_B, 12)
-    );
-    Process::start(&(config.trim_end().to_owned() + &other))
+    Config::new([format!("https://{KEY_A}@localhost:{}/11", address.port())])
+        .route(OTHER_KEY, 43, [other.dsn(KEY_B, 12)])
+        .with_metrics()
+        .set("driver", driver)
+        .set("reply_timeout", "15s")
+        .trust(authority)
+        .start()
 }
 
 fn request() -> Vec<u8> {

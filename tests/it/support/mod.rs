@@ -5,6 +5,7 @@
 //! [`PATIENCE`].
 
 pub(crate) mod client;
+pub(crate) mod config;
 pub(crate) mod documented_limits;
 pub(crate) mod ledger;
 pub(crate) mod metrics;
@@ -17,6 +18,7 @@ pub(crate) mod upstream;
 use std::time::Duration;
 
 pub(crate) use client::{Client, Response};
+pub(crate) use config::{Config, outbound};
 pub(crate) use metrics::Metrics;
 pub(crate) use proc::wait_until;
 pub(crate) use process::Process;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -84,6 +84,14 @@ impl Process {
     /// Runs the mirror with a configuration and waits until it listens.
     pub(crate) fn start(config: &str) -> Process {
         Process::start_with(config, |_| {})
+    }
+
+    /// The same with the file at `path`, which may change.
+    pub(crate) fn start_at(path: &Path) -> Process {
+        Process::start_with("", |command| {
+            *command = binary();
+            command.arg("-c").arg(path);
+        })
     }
 
     /// The same, with its standard output going to `stdout`.

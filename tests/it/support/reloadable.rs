@@ -1,7 +1,6 @@
 //! A mirror whose configuration changes while it runs.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use super::Process;
 use super::process::file;
@@ -16,13 +15,8 @@ pub(crate) struct Reloadable {
 impl Reloadable {
     pub(crate) fn start(config: &str) -> Reloadable {
         let path = file("changing.yml", config);
-        let process = Process::start_with("", |command| {
-            let mut other = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
-            other.arg("-c").arg(&path);
-            *command = other;
-        });
         Reloadable {
-            process,
+            process: Process::start_at(&path),
             path,
             reloads: 0,
         }
