@@ -226,7 +226,7 @@ fn the_new_process_takes_the_admin_port_when_the_old_one_has_ended() {
     let old = shared(0, 0);
     let admin = old.admin_address();
     let new = shared(old.address.port(), admin.port());
-    new.wait_for_line("wait until");
+    new.wait_for_line("the admin port waits until");
     old.signal("TERM");
     assert_eq!(old.wait().0.code(), Some(0));
     assert_eq!(new.admin_address(), admin);
