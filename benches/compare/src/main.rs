@@ -255,12 +255,12 @@ fn contenders(arguments: &Arguments) -> Result<Vec<Contender>, String> {
     let mirror = match &arguments.mirror {
         Some(binary) => binary.clone(),
         None => {
-            build(&root, "sentry-mirror", |_| {})?;
+            build(&root, "sentry-mirror")?;
             root.join("target/release/sentry-mirror")
         }
     };
     let mut contenders = if arguments.cost {
-        against_uncounted(&root, &mirror)?
+        against_watched(&mirror)
     } else {
         against_others(here, mirror)?
     };
@@ -281,7 +281,7 @@ fn contenders(arguments: &Arguments) -> Result<Vec<Contender>, String> {
 }
 
 fn against_others(here: &Path, mirror: PathBuf) -> Result<Vec<Contender>, String> {
-    build(here, "tokio-mirror", |_| {})?;
+    build(here, "tokio-mirror")?;
     let tokio = here.join("target/release/tokio-mirror");
     let mirror = Contender::new("sentry-mirror", Way::Mirror(mirror));
     let mut contenders = vec![
@@ -297,35 +297,26 @@ fn against_others(here: &Path, mirror: PathBuf) -> Result<Vec<Contender>, String
     Ok(contenders)
 }
 
-/// A build that counts nothing and what is added to it, step by step.
-fn against_uncounted(root: &Path, mirror: &Path) -> Result<Vec<Contender>, String> {
-    let folder = root.join("target/uncounted");
-    build(root, "sentry-mirror", |command| {
-        let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-        command.env("RUSTFLAGS", format!("{flags} --cfg uncounted"));
-        command.arg("--target-dir").arg(&folder);
-    })?;
-    let uncounted = folder.join("release/sentry-mirror");
+/// The mirror alone, then with scrapes and pushes of its metrics, then with an access log, too.
+fn against_watched(mirror: &Path) -> Vec<Contender> {
     let watched = |logs| Way::Watched {
         mirror: mirror.to_owned(),
         logs,
     };
-    Ok(vec![
-        Contender::new("uncounted", Way::Mirror(uncounted)),
+    vec![
         Contender::new("sentry-mirror", Way::Mirror(mirror.to_owned())),
         Contender::new("all told", watched(false)),
         Contender::new("with access log", watched(true)),
-    ])
+    ]
 }
 
-/// Builds a binary of the package in `folder`; `adjust` has the last word on the command.
-fn build(folder: &Path, binary: &str, adjust: impl FnOnce(&mut Command)) -> Result<(), String> {
+/// Builds a binary of the package in `folder`.
+fn build(folder: &Path, binary: &str) -> Result<(), String> {
     let mut command = Command::new("cargo");
     command.args(["build", "--release", "--locked", "--bin", binary]);
     command
         .arg("--manifest-path")
         .arg(folder.join("Cargo.toml"));
-    adjust(&mut command);
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("cargo could not build {binary}: {status}")),
