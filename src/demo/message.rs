@@ -75,7 +75,7 @@ impl Message {
             }
         };
         let coding = self.field("content-encoding").unwrap_or_default();
-        let coding = Encoding::of([coding.as_bytes()].into_iter()).map_err(malformed)?;
+        let coding = Encoding::parse([coding.as_bytes()].into_iter()).map_err(malformed)?;
         self.form = match coding {
             Encoding::Identity => format!("plain, {framing}"),
             _ => format!("as {} bytes of {}, {framing}", coded.len(), coding.name()),

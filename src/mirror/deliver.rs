@@ -207,7 +207,7 @@ impl<K: 'static> FanOut<K> {
                 // With nothing left in flight there is always a verdict.
                 .unwrap_or(Verdict::Unavailable),
         };
-        let verdict = match self.endpoint.tells_limits() {
+        let verdict = match self.endpoint.reveals_rate_limits() {
             true => verdict,
             false => untold_limits(verdict, &self.outcomes.borrow()),
         };
@@ -294,7 +294,7 @@ impl<K: 'static> FanOut<K> {
             let word = kind.word();
             debug!(outbound = outbound.label, outcome = word, "delivery ended");
             if let Some(response) = outcome.response() {
-                if self.endpoint.is_limited() && outbound.limits.remember(response, now) {
+                if self.endpoint.has_rate_limits() && outbound.limits.remember(response, now) {
                     changes::tell_limits(outbound, now);
                 }
                 changes::tell_refusal(&self.route, outbound, response, now);

@@ -81,7 +81,7 @@ impl Decoding {
             return Ok(body);
         }
         let most_bytes = bytes_max.saturating_add(FRONT_STEP_BYTES);
-        let mut work = self.begin(Decoder::of_front, encoding, body, most_bytes, share);
+        let mut work = self.begin(Decoder::without_reserve, encoding, body, most_bytes, share);
         work.front(bytes_max, share, is_enough).await?;
         Ok(work.finish(share))
     }
@@ -96,7 +96,7 @@ impl Decoding {
         share: &Reservation,
     ) -> Work<'_> {
         let bytes_max = limits.decoded_bytes_max(body.len());
-        self.begin(Decoder::of_front, encoding, body, bytes_max, share)
+        self.begin(Decoder::without_reserve, encoding, body, bytes_max, share)
     }
 
     fn begin(
@@ -162,7 +162,7 @@ impl Work<'_> {
 
     /// The whole body. `share` no longer covers what came, but the decoded form.
     pub(crate) async fn rest(mut self, share: &mut Reservation) -> Result<Bytes, Rejection> {
-        self.decoder.expect_all();
+        self.decoder.reserve_all();
         self.run(STEP_BYTES, share, |_| false).await?;
         let coded_bytes = self.coded_bytes;
         let decoded = self.finish(share);

@@ -72,7 +72,7 @@ impl Exchange {
             self.refuse_loop(route, head)?;
             share.join_whole();
         }
-        let encoding = Encoding::of(self.head.values(HeaderName::ContentEncoding, head))
+        let encoding = Encoding::parse(self.head.values(HeaderName::ContentEncoding, head))
             .map_err(|_| Rejection::Encoding)?;
         let is_envelope = route.is_none() || self.is_envelope(head, target.endpoint);
         let arrived = Arrived {
@@ -366,7 +366,7 @@ impl Sent<'_> {
     /// What rate limits can be about: nothing where they do not count. The headers of items are walked
     /// over in turns.
     pub(super) async fn items(&self) -> Vec<Option<Category>> {
-        if !self.target.endpoint.is_limited() {
+        if !self.target.endpoint.has_rate_limits() {
             return Vec::new();
         }
         let Some(envelope) = self.envelope.filter(|_| self.body.is_whole) else {

@@ -1,8 +1,8 @@
-//! `br` (RFC 7932), which Python's SDK prefers when it can.
+//! `br` (RFC 7932), which Python's SDK prefers if it has the library.
 //!
-//! The decoder is made for one body and sized by it. Windows are at most 16 MiB: the "large window"
-//! extension, with which a few bytes can ask for a gigabyte, is not part of the RFC and is refused.
-//! What follows the end of the stream is ignored.
+//! Each body gets a new decoder, sized by that body. Windows are at most 16 MiB: the "large window" extension, by
+//! which a few bytes could ask for a gigabyte, is not part of the RFC and is rejected. Bytes after the end of the
+//! stream are ignored.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,17 +11,16 @@ use brotli_decompressor::{
     Allocator, BrotliDecompressStream, BrotliResult, BrotliState, SliceWrapper, StandardAlloc,
 };
 
-use super::{Advance, DecodeError};
+use super::advance::{Advance, DecodeError};
 
-/// A brotli stream.
 pub(super) struct Brotli {
-    /// On the heap, for it is a few KiB of tables' heads that would move with the decoder.
+    /// Boxed, since it is a few KiB and the decoder is moved.
     state: Box<BrotliState<Counted, Counted, Counted>>,
     held_bytes: Rc<Cell<usize>>,
     written_bytes: usize,
 }
 
-/// The usual allocator, which adds up what it has given.
+/// The default allocator, with a counter of the bytes in use.
 #[derive(Clone)]
 struct Counted(Rc<Cell<usize>>);
 
@@ -51,7 +50,7 @@ impl Brotli {
         }
     }
 
-    /// What the decoder has allocated.
+    /// The memory that the decoder has allocated.
     pub(super) fn held_bytes(&self) -> usize {
         self.held_bytes.get()
     }

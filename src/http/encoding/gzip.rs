@@ -1,37 +1,35 @@
-//! `gzip` (RFC 1952): members one after the other, each a header, a deflate stream and a checksum.
+//! `gzip` (RFC 1952): a sequence of members, each a header, a deflate stream and a checksum.
 //!
-//! All members are decoded, for all bytes have to be forwarded; Relay reads the first one only. What
-//! follows the last member and does not begin like another is ignored, as Relay does. The header is
-//! read here rather than by zlib because flate2 cannot reset a gzip state, only make a new one, and
-//! making one is about a third of what a typical body costs then.
+//! All members are decoded, since all bytes have to be forwarded; Relay reads the first only. Like Relay, this
+//! decoder ignores bytes after the last member that do not begin another one. It parses the header itself: flate2
+//! cannot reset a gzip state, and a new state would be about a third of the cost of a typical body.
 
 use flate2::{Crc, Decompress};
 
+use super::advance::{Advance, DecodeError};
 use super::zlib::inflate;
-use super::{Advance, DecodeError};
 
-/// How a member begins, deflate being the one method there is.
+/// The start of a member. Deflate (8) is the only method.
 const MAGIC: &[u8] = &[0x1f, 0x8b, 8];
-/// The bytes of a header without its optional parts, and of a trailer.
+/// A header without its optional parts.
 const HEADER_BYTES: usize = 10;
 const TRAILER_BYTES: usize = 8;
 
-/// The flags of a header (RFC 1952 §2.3.1). The text flag means nothing.
+/// The flags of a header (RFC 1952 §2.3.1). The text flag has no effect.
 const FLAG_HEADER_CRC: u8 = 2;
 const FLAG_EXTRA: u8 = 4;
 const FLAG_NAME: u8 = 8;
 const FLAG_COMMENT: u8 = 16;
 const FLAGS_RESERVED: u8 = 0xe0;
 
-/// A gzip body.
 pub(super) struct Gzip {
     state: Decompress,
-    /// Of the output of this member.
+    /// The checksum of the output of this member.
     crc: Crc,
     next: Next,
 }
 
-/// The parts of a member.
+/// The next part of the input.
 enum Next {
     Header,
     Body,
@@ -40,8 +38,8 @@ enum Next {
     Member,
 }
 
-/// The size the last trailer states, modulo 2³²: that of the whole body where there is one member
-/// and nothing behind it. It is a hint.
+/// The size in the last trailer, modulo 2³². It is that of the whole body if there is one member and nothing
+/// behind it, so it is only a hint.
 pub(super) fn stated_size(input: &[u8]) -> usize {
     let size = input
         .last_chunk()
@@ -50,7 +48,7 @@ pub(super) fn stated_size(input: &[u8]) -> usize {
 }
 
 impl Gzip {
-    /// Decodes with `state`, which is set to raw deflate.
+    /// `state` has to be set to raw deflate.
     pub(super) fn new(state: Decompress) -> Gzip {
         Gzip {
             state,
@@ -116,7 +114,7 @@ impl Gzip {
         }
     }
 
-    /// Compares a member with its trailer: checksum and length (RFC 1952 §2.3.1).
+    /// Checks a member against its trailer: checksum and length (RFC 1952 §2.3.1).
     fn check(&self, trailer: &[u8; TRAILER_BYTES]) -> Result<(), DecodeError> {
         let stated = u64::from_le_bytes(*trailer);
         let actual = u64::from(self.crc.amount()) << 32 | u64::from(self.crc.sum());
@@ -128,7 +126,7 @@ impl Gzip {
     }
 }
 
-/// The length of the header at the start of `input`, where it is complete.
+/// The length of the header at the start of `input`, if it is complete.
 fn header(input: &[u8]) -> Result<Option<usize>, DecodeError> {
     if !input.iter().zip(MAGIC).all(|(byte, magic)| byte == magic) {
         return Err(DecodeError::Corrupt);
@@ -142,8 +140,8 @@ fn header(input: &[u8]) -> Result<Option<usize>, DecodeError> {
     Ok(header_end(input, *flags))
 }
 
-/// The end of a header with these flags. Its own checksum is not compared: nothing in a header is
-/// used, and what counts has another.
+/// The end of a header with these flags. The header's own checksum is not checked, since none of its contents
+/// are used.
 fn header_end(input: &[u8], flags: u8) -> Option<usize> {
     let mut end = HEADER_BYTES;
     if flags & FLAG_EXTRA != 0 {

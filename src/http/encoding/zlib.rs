@@ -1,13 +1,12 @@
 //! `deflate`: a zlib stream (RFC 1950), or a deflate stream without the zlib frame (RFC 1951).
 //!
-//! RFC 9110 §8.4.1.2 says zlib and notes that some send the other. The first two bytes tell: those of
-//! zlib name method 8 and are a multiple of 31, and a raw stream that begins like it would be a stored
-//! block with garbage in its padding, which no encoder writes. So there is nothing to try twice. What
-//! follows the end of the stream is ignored.
+//! RFC 9110 §8.4.1.2 means zlib and notes that some clients send the other. The first two bytes decide: in zlib
+//! they name method 8 and are a multiple of 31. A raw stream that begins like that would be a stored block with
+//! garbage in its padding, which no encoder writes. Bytes after the end of the stream are ignored.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::{Advance, DecodeError};
+use super::advance::{Advance, DecodeError};
 
 /// Whether `input` begins with a zlib header (RFC 1950 §2.2).
 pub(super) fn has_header(input: &[u8]) -> bool {
@@ -19,7 +18,7 @@ pub(super) fn has_header(input: &[u8]) -> bool {
     }
 }
 
-/// Inflates on until the input, the output or the stream ends.
+/// Inflates until the input, the output or the stream ends.
 pub(super) fn inflate(
     state: &mut Decompress,
     input: &[u8],
@@ -30,7 +29,7 @@ pub(super) fn inflate(
         .decompress(input, output, FlushDecompress::None)
         .map_err(|_| DecodeError::Corrupt)?;
     Ok(Advance {
-        // Neither difference can be more than a slice is long.
+        // Neither difference exceeds the length of a slice.
         read_bytes: (state.total_in() - read_before) as usize,
         written_bytes: (state.total_out() - written_before) as usize,
         done: match status {

@@ -1,30 +1,28 @@
-//! `zstd` (RFC 8878), which Relays in front of us send.
+//! `zstd` (RFC 8878), which a Relay in front of the mirror sends.
 //!
-//! The decoder is in safe Rust: it reads bytes of anybody, and what it writes goes on to others, so
-//! that a read beyond a buffer would publish memory. All frames are decoded, skippable ones skipped.
-//! The window is limited to the 8 MiB that RFC 9659 allows for this encoding and that RFC 8878
-//! §3.1.1.1.2 asks a decoder to support; the format's own limit would let a few bytes ask for
-//! gigabytes.
+//! The decoder is safe Rust: its input is untrusted and its output is sent to upstreams, so a read beyond a
+//! buffer would publish memory. All frames are decoded, except skippable ones. The window is limited to 8 MiB,
+//! which RFC 9659 allows for this encoding and RFC 8878 §3.1.1.1.2 asks decoders to support. By the format's own
+//! limit, a few bytes could ask for gigabytes.
 
 use mzstd::{
     DecodeError as Fault, DecodeLimits, DecodeOperation, DecoderConfig, DecoderSessionOwned,
     DecoderStatus, Decompressor,
 };
 
-use super::{Advance, DecodeError};
+use super::advance::{Advance, DecodeError};
 
 /// The binary logarithm of 8 MiB.
 const WINDOW_LOG_MAX: u8 = 23;
 
-/// What a block decodes to at most (RFC 8878 §3.1.1.2.3).
+/// The largest decoded block (RFC 8878 §3.1.1.2.3).
 const BLOCK_BYTES_MAX: usize = 128 * 1024;
 
-/// The decoding tables, a block as it came, and its literals, about.
+/// The approximate size of the decoding tables, of an encoded block and of its literals.
 const TABLES_BYTES: usize = 3 * BLOCK_BYTES_MAX;
 
-/// The frames of a zstd body.
 pub(super) struct Zstd {
-    /// On the heap, for it is several kilobytes that would move with the decoder.
+    /// Boxed, since it is several kilobytes and the decoder is moved.
     session: Box<DecoderSessionOwned>,
 }
 
@@ -38,8 +36,8 @@ impl Zstd {
         }
     }
 
-    /// What the decoder has allocated, at most. It keeps two windows and a block of what it has
-    /// decoded, in a buffer that grows by doubling.
+    /// An upper bound of the memory that the decoder has allocated. It keeps two windows and a block of its
+    /// output, in a buffer that grows by doubling.
     pub(super) fn held_bytes(&self) -> usize {
         let window_bytes = usize::try_from(self.session.window_size().unwrap_or(0));
         let decoded_bytes = usize::try_from(self.session.total_out()).unwrap_or(usize::MAX);
@@ -79,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_never_more_than_what_is_said() {
+    fn held_bytes_is_an_upper_bound() {
         let frame = |data: &[u8], window_log: u32| {
             let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
             encoder.window_log(window_log).unwrap();

@@ -1,22 +1,19 @@
-//! The success answer of each endpoint, made here.
+//! The success response of each endpoint, if no upstream's response arrives in time.
 //!
-//! An SDK gets the real answer of an upstream where there is one in time; this is what it gets
-//! otherwise. Status and shape are exactly Relay's, because SDKs look at them: to Java only 200 is
-//! a success and 201 or 202 means "send it again later", Elixir repeats what was not answered with
-//! JSON, Crashpad repeats what was not answered with 200 to 203.
+//! Status and body have exactly Relay's form, because SDKs check them: in Java's only 200 is a success, and 201 or
+//! 202 means "send it again later"; Elixir's retries unless the body is JSON; Crashpad retries unless the status is
+//! 200 to 203.
 
 use std::borrow::Cow;
 
-use super::Endpoint;
+use super::kind::Endpoint;
 
-/// The parts of an answer that depend on the endpoint.
+/// The parts of a response that depend on the endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CannedResponse {
-    /// The status code.
     pub status: u16,
-    /// The value of `Content-Type`, where there is a body.
+    /// `None` without a body.
     pub content_type: Option<&'static str>,
-    /// The body.
     pub body: Cow<'static, [u8]>,
 }
 
@@ -45,8 +42,8 @@ impl CannedResponse {
         response
     }
 
-    /// A hyphenated UUID. Uploaders only log it; where the request names no event, only an upstream
-    /// could know the id, so it is the nil UUID rather than one that leads nowhere.
+    /// A hyphenated UUID, which uploaders only log. If the request names no event, only an upstream knows the id;
+    /// the nil UUID is better than an invented one.
     fn text_id(event_id: Option<[u8; 32]>) -> CannedResponse {
         let mut uuid = Vec::with_capacity(36);
         for (index, digit) in event_id.unwrap_or([b'0'; 32]).into_iter().enumerate() {
@@ -62,12 +59,12 @@ impl CannedResponse {
     }
 }
 
-/// A transparent image of one pixel, which SDKs for old browsers load to report by `GET`.
+/// A transparent image of one pixel. SDKs for old browsers load it to report by `GET`.
 const PIXEL: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff\
     !\xf9\x04\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x01D\0;";
 
 impl Endpoint {
-    /// Whether Relay answers what it accepts by `POST` with 200 and JSON, so that SDKs count on it.
+    /// Whether Relay answers an accepted `POST` with 200 and JSON, on which SDKs rely.
     pub const fn is_answered_200(self) -> bool {
         matches!(
             self,
@@ -75,9 +72,9 @@ impl Endpoint {
         )
     }
 
-    /// Whether Relay says so to a client when what it sends is rate limited. Elsewhere it answers as if
-    /// it took it.
-    pub const fn tells_limits(self) -> bool {
+    /// Whether Relay answers 429 if the request is rate limited. At other endpoints it answers as if it had
+    /// accepted the request.
+    pub const fn reveals_rate_limits(self) -> bool {
         !matches!(
             self,
             Endpoint::Cron
@@ -88,16 +85,16 @@ impl Endpoint {
         )
     }
 
-    /// Whether it is the ingest that rate limits are about. The crash-report dialog is served by
-    /// Sentry's web part, which knows nothing of them and whose 429 says nothing about ingest.
-    pub const fn is_limited(self) -> bool {
+    /// Whether the rate limits of ingest apply. The crash-report dialog is served by Sentry's web application,
+    /// which does not know them, and its 429 has no meaning for ingest.
+    pub const fn has_rate_limits(self) -> bool {
         !matches!(self, Endpoint::ErrorPage)
     }
 
-    /// The answer to a request that was accepted, as far as it can be known without an upstream.
+    /// The response to an accepted request, as far as it can be known without an upstream.
     ///
-    /// `event_id` is the one that the request names, with or without hyphens. Uploads and the
-    /// crash-report dialog cannot be served without the answer of an upstream: theirs is empty.
+    /// `event_id` is the one in the request, with or without hyphens. Uploads and the crash-report dialog depend on
+    /// an upstream's response; here they get an empty one.
     pub fn success(
         self,
         method: &[u8],
@@ -127,14 +124,13 @@ impl Endpoint {
     }
 }
 
-/// Whether a `Content-Type` is that of JSON.
 pub(in crate::sentry) fn is_json(content_type: &[u8]) -> bool {
     content_type
         .get(..b"application/json".len())
         .is_some_and(|start| start.eq_ignore_ascii_case(b"application/json"))
 }
 
-/// An event id as Relay writes it: 32 lower-case digits without hyphens.
+/// An event id in Relay's form: 32 lower-case digits without hyphens.
 fn normalize(event_id: &[u8]) -> Option<[u8; 32]> {
     let mut digits = event_id.iter().filter(|byte| **byte != b'-');
     let mut id = [0; 32];
@@ -155,7 +151,7 @@ mod tests {
     const HYPHENATED: &str = "F8F8B981-960e-448a-87ae-fb58fc61541b";
 
     #[test]
-    fn event_endpoints_answer_with_the_id() {
+    fn event_endpoints_return_the_event_id() {
         for endpoint in [Endpoint::Envelope, Endpoint::Store, Endpoint::Tunnel] {
             for (id, body) in [
                 (Some(EVENT), format!("{{\"id\":\"{EVENT}\"}}")),
@@ -175,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn store_by_get_is_an_image() {
+    fn store_by_get_returns_an_image() {
         let response = Endpoint::Store.success(b"GET", None, None);
         assert_eq!(
             (response.status, response.content_type),
@@ -186,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn crash_reports_answer_with_a_hyphenated_id() {
+    fn crash_report_endpoints_return_a_hyphenated_id() {
         for endpoint in [Endpoint::Minidump, Endpoint::Unreal] {
             let response = endpoint.success(b"POST", None, None);
             assert_eq!(
@@ -200,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn otlp_answers_in_the_encoding_of_the_request() {
+    fn otlp_endpoints_answer_in_the_encoding_of_the_request() {
         for endpoint in [Endpoint::OtlpTraces, Endpoint::OtlpLogs] {
             for (sent, content_type, body) in [
                 (Some("application/json"), "application/json", "{}"),
@@ -222,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_endpoints() {
+    fn other_endpoints_return_the_status_of_relay() {
         for (endpoint, method, response) in [
             (Endpoint::Security, "POST", CannedResponse::empty(200)),
             (Endpoint::Nel, "POST", CannedResponse::empty(200)),

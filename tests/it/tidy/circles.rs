@@ -23,21 +23,7 @@ const LEFT: &[&[&str]] = &[
         "config/node.rs",
         "config/report.rs",
     ],
-    &[
-        "http/encoding/brotli.rs",
-        "http/encoding/gzip.rs",
-        "http/encoding/mod.rs",
-        "http/encoding/zlib.rs",
-        "http/encoding/zstd.rs",
-    ],
     &["mirror/names.rs", "mirror/routes.rs"],
-    &["sentry/endpoint.rs", "sentry/endpoint/answer.rs"],
-    &[
-        "sentry/otlp.rs",
-        "sentry/otlp/json.rs",
-        "sentry/otlp/protobuf.rs",
-    ],
-    &["sentry/places.rs", "sentry/places/ends.rs"],
     &[
         "server/background.rs",
         "server/part.rs",

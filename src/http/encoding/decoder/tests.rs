@@ -1,4 +1,4 @@
-//! Round trips through each coding, its limits, and every way to spoil a body.
+//! Round trips through each coding, its limits, and corrupted bodies.
 
 use std::io::Write;
 
@@ -8,6 +8,7 @@ use flate2::{GzBuilder, write};
 use proptest::prelude::*;
 
 use super::*;
+use crate::http::encoding::name::Unsupported;
 
 const CODINGS: [Encoding; 5] = [
     Encoding::Identity,
@@ -57,7 +58,7 @@ fn encode(encoding: Encoding, data: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Text like an envelope's that compresses about as well as one.
+/// Text that compresses about as well as an envelope.
 fn text(bytes: usize) -> Vec<u8> {
     let mut text = Vec::new();
     let mut number = 1_u32;
@@ -107,8 +108,8 @@ fn decode_with(
 }
 
 #[test]
-fn content_encoding_is_understood_as_sdks_write_it() {
-    let of = |values: &[&str]| Encoding::of(values.iter().map(|value| value.as_bytes()));
+fn content_encoding_values_of_sdks_are_parsed() {
+    let of = |values: &[&str]| Encoding::parse(values.iter().map(|value| value.as_bytes()));
     for (values, encoding) in [
         (&[][..], Ok(Encoding::Identity)),
         (&[""], Ok(Encoding::Identity)),
@@ -138,7 +139,7 @@ fn content_encoding_is_understood_as_sdks_write_it() {
 }
 
 #[test]
-fn what_was_encoded_is_decoded_in_slices_of_any_size() {
+fn encoded_bodies_are_decoded_in_slices_of_any_size() {
     for data in [
         text(0),
         text(1),
@@ -210,7 +211,7 @@ fn all_members_of_a_gzip_body_are_decoded() {
 }
 
 #[test]
-fn gzip_headers_may_have_all_their_optional_parts() {
+fn all_optional_parts_of_a_gzip_header_are_accepted() {
     let data = text(2000);
     let mut encoder = GzBuilder::new()
         .extra(vec![7; 300])
@@ -248,7 +249,7 @@ fn gzip_headers_may_have_all_their_optional_parts() {
 }
 
 #[test]
-fn what_follows_a_complete_body_is_ignored() {
+fn bytes_after_a_complete_body_are_ignored() {
     let data = text(3000);
     for garbage in [&b"\n"[..], b"\0\0\0\0", b"garbage", &[0x1f], &[0x1f, 0x8b]] {
         for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::Brotli] {
@@ -266,7 +267,7 @@ fn what_follows_a_complete_body_is_ignored() {
 }
 
 #[test]
-fn deflate_may_come_without_its_zlib_frame() {
+fn deflate_without_a_zlib_frame_is_accepted() {
     for data in [text(0), text(1), text(5000)] {
         for level in 0..=9 {
             let encoded = raw_deflate(&data, Compression::new(level));
@@ -294,7 +295,7 @@ fn all_frames_of_a_zstd_body_are_decoded() {
 }
 
 #[test]
-fn a_broken_zstd_frame_is_refused_or_means_what_the_reference_decoder_says() {
+fn a_broken_zstd_frame_is_rejected_or_decodes_as_in_the_reference_decoder() {
     let whole = zstd(&text(3000));
     for at in 0..whole.len() {
         for flip in [0x01, 0x10, 0x80] {
@@ -310,7 +311,7 @@ fn a_broken_zstd_frame_is_refused_or_means_what_the_reference_decoder_says() {
 }
 
 #[test]
-fn zstd_windows_over_8_mib_are_refused() {
+fn zstd_windows_over_8_mib_are_rejected() {
     let compress = |window_log: u32| {
         let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
         encoder.window_log(window_log).unwrap();
@@ -328,7 +329,7 @@ fn zstd_windows_over_8_mib_are_refused() {
 }
 
 #[test]
-fn large_windows_of_brotli_are_refused() {
+fn large_windows_of_brotli_are_rejected() {
     let params = ::brotli::enc::BrotliEncoderParams {
         large_window: true,
         lgwin: 28,
@@ -346,7 +347,7 @@ fn large_windows_of_brotli_are_refused() {
 }
 
 #[test]
-fn bombs_end_at_the_limit() {
+fn decompression_bombs_end_at_the_limit() {
     let bomb = vec![0; 4 << 20];
     for encoding in CODINGS {
         let encoded = encode(encoding, &bomb);
@@ -395,7 +396,7 @@ fn a_body_cut_anywhere_is_truncated() {
 }
 
 #[test]
-fn a_step_reads_as_little_of_laborious_input_as_a_turn_of_the_core_allows() {
+fn a_step_reads_little_of_input_that_is_slow_to_decode() {
     // Noise takes as much input as output, so that the input ends the step.
     let mut number = 1_u32;
     let noise = std::iter::repeat_with(|| {
@@ -426,7 +427,7 @@ fn a_step_reads_as_little_of_laborious_input_as_a_turn_of_the_core_allows() {
 }
 
 #[test]
-fn a_body_keeps_no_memory_that_it_does_not_fill() {
+fn a_decoded_body_holds_no_unused_memory() {
     // Sixteen times the input is believed, and does not come.
     let data = text(100);
     let lie = 1_000_000_u32.to_le_bytes();
@@ -480,7 +481,7 @@ fn a_small_gzip_body_takes_one_step_and_one_exact_allocation() {
 }
 
 #[test]
-fn states_are_reused_by_whatever_comes_next() {
+fn inflate_states_are_reused_across_codings() {
     let data = text(4000);
     let mut pool = Decompressors::default();
     let mut decode = |encoding: Encoding, encoded: &[u8], idle_count: usize| {
@@ -514,7 +515,7 @@ fn states_are_reused_by_whatever_comes_next() {
 
 proptest! {
     #[test]
-    fn a_corrupted_body_never_panics_and_never_passes_as_another_one(
+    fn a_corrupted_body_never_panics_or_decodes_to_other_bytes(
         encoding in prop::sample::select(&CODINGS[1..]),
         data in prop::collection::vec(any::<u8>(), 1..400),
         place in any::<prop::sample::Index>(),
@@ -533,7 +534,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_at_random_never_panic(
+    fn random_bytes_never_panic(
         encoding in prop::sample::select(&CODINGS[..]),
         input in prop::collection::vec(any::<u8>(), 0..300),
         slice_bytes in 1_usize..500,

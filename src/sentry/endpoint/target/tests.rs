@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Reads a target inside a larger head and returns it with its edits applied for the outbound
+/// Parses a target inside a larger head and returns it with its edits applied for the outbound
 /// prefix `/out` and the project `7`.
 fn read(target: &str) -> (Target, String, Span) {
     let head = format!("POST {target} HTTP/1.1");
@@ -71,9 +71,9 @@ fn every_endpoint_is_recognised_with_and_without_a_final_slash() {
     }
 }
 
-/// Whatever stands in front of the `/api/` that counts.
+/// With anything in front of the `/api/` that counts.
 #[test]
-fn a_path_names_its_subject() {
+fn a_path_names_a_monitor_or_an_event() {
     for (path, subject) in [
         ("cron/nightly", Some("nightly")),
         ("cron/cron/KEY", Some("cron")),
@@ -178,7 +178,7 @@ fn paths_are_rewritten() {
 }
 
 #[test]
-fn anything_else_is_a_tunnel() {
+fn other_paths_are_tunnels() {
     for target in [
         "/",
         "/tunnel",
@@ -215,7 +215,7 @@ fn anything_else_is_a_tunnel() {
 }
 
 #[test]
-fn a_tunnel_tells_whether_it_looks_like_something_else() {
+fn a_tunnel_that_resembles_an_endpoint_is_recognised() {
     for (target, lacks_project, names_key) in [
         ("/tunnel?o=1&sentry_key=x", false, true),
         ("/API/42/store/?sentry_version=7", false, true),
@@ -247,7 +247,7 @@ fn a_tunnel_tells_whether_it_looks_like_something_else() {
 }
 
 #[test]
-fn a_query_is_found_and_left_alone() {
+fn a_query_is_found_and_not_edited() {
     for (target, query, rewritten) in [
         ("/api/42/envelope/?", "", "/out/api/7/envelope/?"),
         (
@@ -269,7 +269,7 @@ fn a_query_is_found_and_left_alone() {
 }
 
 #[test]
-fn methods() {
+fn each_endpoint_accepts_the_methods_of_relay() {
     for (endpoint, method, allowed) in [
         (Endpoint::Envelope, "POST", true),
         (Endpoint::Envelope, "post", false),
@@ -292,7 +292,7 @@ fn methods() {
     assert_eq!(Endpoint::Cron.allow_header(), "GET,HEAD,POST");
 }
 
-/// Looks at each segment as it reads when it is decoded.
+/// Decodes the whole path and compares each segment.
 fn naive_dot_segment(target: &str) -> bool {
     let path = target.split('?').next().unwrap().to_lowercase();
     let decoded = |path: String| {
@@ -328,7 +328,7 @@ fn naive(target: &str) -> String {
 
 proptest! {
     #[test]
-    fn targets_are_rewritten_as_if_taken_apart(
+    fn targets_are_rewritten_as_by_a_naive_implementation(
         target in "(/{1,2}(api|api|api|store|embed/error-page|42|1|x)){0,6}/{0,2}(\\?[a-z/=]{0,5})?"
     ) {
         let target = if target.starts_with('/') { target } else { format!("/{target}") };
@@ -343,7 +343,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read(head: Vec<u8>, from: u8, to: u8) {
+    fn any_bytes_are_parsed(head: Vec<u8>, from: u8, to: u8) {
         let [start, end] = [from.min(to), from.max(to)].map(usize::from);
         let mut edits = Vec::new();
         parse_target(&head, Span::new(start, end), &mut edits);

@@ -1,146 +1,46 @@
-//! The path of a request: which endpoint it is for, and what in it is the project's.
+//! Parses the path of a request: its endpoint, and the parts that belong to the project.
 //!
-//! An ingest path is `{prefix}/api/{project}/{endpoint}`. The prefix is whatever stands in front of
-//! the `/api/` that counts, which is the last one followed by a project id, by `store` or by
-//! `embed/error-page`: SDKs put the prefix of their DSN there, and so do load balancers. A path
-//! without such a part is taken for a tunnel, which the user may have put at any path. Repeated
-//! slashes are folded, as Relay folds them; whether a path ends in a slash is left alone, since to
-//! Relay these are different routes and some exist in one form only.
+//! An ingest path is `{prefix}/api/{project}/{endpoint}`. The prefix is everything before the `/api/` that
+//! counts: the last one that is followed by a project id, by `store` or by `embed/error-page`. SDKs put the
+//! prefix of their DSN there, and so do load balancers. A path without such an `/api/` is a tunnel, which users
+//! may place at any path. Repeated slashes are folded, as in Relay. A slash at the end is kept or absent as sent,
+//! since to Relay these are different routes, and some exist in one form only.
 //!
-//! Project ids are not compared with anything: the key alone says which route a request takes. But what
-//! is none for Relay is none here: the path of an endpoint with something else in its place is refused,
-//! unless it is a tunnel that happens to be there.
+//! Project ids are not compared with configuration: the key alone selects the route. But they have to be valid
+//! for Relay. The path of an endpoint with something else in place of the id is rejected, unless a tunnel happens
+//! to be there.
 
-mod answer;
-
-pub(crate) use answer::CannedResponse;
-pub(super) use answer::is_json;
 use memchr::{memchr, memchr3, memmem};
 
-use super::auth::is_source;
-use super::edit::{EDITS_MAX, Edit, Replacement};
-use super::parameters::{decimal, form_decode, percent_decode};
+use super::kind::Endpoint;
+use crate::sentry::auth::is_source;
+use crate::sentry::edit::{EDITS_MAX, Edit, Replacement};
+use crate::sentry::parameters::{decimal, form_decode, percent_decode};
 use crate::span::Span;
 
-/// What a request path asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `/api/{project}/envelope/`, the one that today's SDKs use.
-    Envelope,
-    /// `/api/{project}/store/` and `/api/store/`, of SDKs before 2020.
-    Store,
-    /// `/api/{project}/security/` and `/csp-report/`, to which browsers report.
-    Security,
-    /// `/api/{project}/nel/`: network error logging of browsers.
-    Nel,
-    /// `/api/{project}/minidump/`, of Crashpad and Breakpad.
-    Minidump,
-    /// `/api/{project}/unreal/{key}/`, of the crash reporter of Unreal Engine.
-    Unreal,
-    /// `/api/{project}/events/{event}/attachments/`.
-    Attachments,
-    /// `/api/{project}/cron/{slug}[/{key}]`, for check-ins with `curl`.
-    Cron,
-    /// `/api/{project}/integration/otlp/v1/traces`.
-    OtlpTraces,
-    /// `/api/{project}/integration/otlp/v1/logs`.
-    OtlpLogs,
-    /// `/api/{project}/integration/vercel/logs`.
-    VercelLogs,
-    /// `/api/{project}/playstation/`.
-    Playstation,
-    /// `/api/{project}/upload/`: large attachments in parts. The location a server gives out is
-    /// signed by that server, so it means nothing to the others; clients know 404 as "not offered".
-    Upload,
-    /// `/api/embed/error-page/`: the crash-report dialog. Its key is in the query's `dsn`.
-    ErrorPage,
-    /// Any other `/api/{project}/…`.
-    Generic,
-    /// Any other path: an envelope sent through the SDK option `tunnel`. So is one to a path that would
-    /// be `Generic`, if it has no other key than the one in its header.
-    Tunnel,
-}
-
-impl Endpoint {
-    /// Whether it takes requests with this method. `OPTIONS` is answered for every path alike and
-    /// is not counted here.
-    pub fn allows(self, method: &[u8]) -> bool {
-        self.allow_header()
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|allowed| allowed == method)
-    }
-
-    /// The methods it takes, as the value of an `Allow` header.
-    pub const fn allow_header(self) -> &'static str {
-        match self {
-            Endpoint::Envelope
-            | Endpoint::Tunnel
-            | Endpoint::Security
-            | Endpoint::Nel
-            | Endpoint::Minidump
-            | Endpoint::Unreal
-            | Endpoint::Attachments
-            | Endpoint::OtlpTraces
-            | Endpoint::OtlpLogs
-            | Endpoint::VercelLogs
-            | Endpoint::Playstation => "POST",
-            Endpoint::Store | Endpoint::Cron => "GET,HEAD,POST",
-            Endpoint::ErrorPage => "GET,POST",
-            Endpoint::Upload => "PATCH,POST",
-            Endpoint::Generic => "DELETE,GET,HEAD,PATCH,POST,PUT",
-        }
-    }
-
-    /// Its name in logs.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Endpoint::Envelope => "envelope",
-            Endpoint::Store => "store",
-            Endpoint::Security => "security",
-            Endpoint::Nel => "nel",
-            Endpoint::Minidump => "minidump",
-            Endpoint::Unreal => "unreal",
-            Endpoint::Attachments => "attachments",
-            Endpoint::Cron => "cron",
-            Endpoint::OtlpTraces => "otlp_traces",
-            Endpoint::OtlpLogs => "otlp_logs",
-            Endpoint::VercelLogs => "vercel_logs",
-            Endpoint::Playstation => "playstation",
-            Endpoint::Upload => "upload",
-            Endpoint::ErrorPage => "error_page",
-            Endpoint::Generic => "generic",
-            Endpoint::Tunnel => "tunnel",
-        }
-    }
-}
-
-/// What a request target says.
+/// A parsed request target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// What it asks for.
     pub endpoint: Endpoint,
-    /// The query without `?`. A tunnel has none: its query is dropped with its path.
+    /// The query without `?`. `None` for a tunnel, whose query is dropped with its path.
     pub query: Option<Span>,
-    /// The segment of the path that is a key; [`find`](super::auth::find) edits it.
+    /// The segment of the path that is a key; [`find`](crate::sentry::auth::find) edits it.
     pub path_key: Option<Span>,
-    /// The segment of the path that says what it is about: the monitor of a check-in, or the event that
-    /// attachments are for.
+    /// The segment of the path that names the monitor of a check-in, or the event of attachments.
     pub subject: Option<Span>,
-    /// Whether it is a tunnel only for want of a project id: the path is that of an endpoint, but for
-    /// what stands in the id's place.
+    /// Whether only the project id is wrong: with a valid one, this would be the path of an endpoint instead of a
+    /// tunnel.
     pub lacks_project: bool,
-    /// Whether the target of a tunnel has a key in it all the same, so that it was not meant for one.
+    /// Whether a key is in the target of a tunnel, which a tunnel does not need: it was meant for an endpoint.
     pub names_key: bool,
 }
 
-/// Reads a request target, in origin form or absolute form (RFC 9112 section 3.2), and pushes the
-/// edits of its path.
+/// Parses a request target, in origin form or absolute form (RFC 9112 §3.2), and pushes the edits of its path.
 ///
-/// These are, in order: [`Replacement::PathPrefix`] over all that stands before the `/api/` that counts,
-/// [`Replacement::Project`] over the project id, and [`Replacement::Nothing`] over repeated slashes in between; for
-/// a tunnel it is [`Replacement::EnvelopePath`] over the whole target. They end with the last that [`EDITS_MAX`]
-/// allows.
+/// These are, in order: [`Replacement::PathPrefix`] over everything before the `/api/` that counts,
+/// [`Replacement::Project`] over the project id, and [`Replacement::Nothing`] over repeated slashes in between.
+/// For a tunnel, the edit is [`Replacement::EnvelopePath`] over the whole target. No more than [`EDITS_MAX`] are
+/// pushed.
 pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target {
     let path = path(head, target);
     let has_query = path.end < target.end;
@@ -165,7 +65,7 @@ pub fn parse_target(head: &[u8], target: Span, edits: &mut Vec<Edit>) -> Target 
     }
 }
 
-/// Pushes the edit that makes a target the envelope endpoint's.
+/// Pushes the edit that replaces a target by the path of the envelope endpoint.
 pub fn edit_tunnel(target: Span, edits: &mut Vec<Edit>) {
     edits.push(Edit {
         span: target,
@@ -173,12 +73,12 @@ pub fn edit_tunnel(target: Span, edits: &mut Vec<Edit>) {
     });
 }
 
-/// Whether a path has a segment `.` or `..` for some server: percent-encoded once or twice, as may be the
-/// slashes or backslashes around it, and with parameters behind it. A server that resolves such segments
-/// would serve another path than the one that was looked at here.
+/// Whether some server may see a segment `.` or `..` in the path: percent-encoded up to twice, between slashes or
+/// backslashes that may be encoded too, or followed by parameters. A server that resolves such segments would
+/// serve another path than the one parsed here.
 pub fn has_dot_segment(head: &[u8], target: Span) -> bool {
     let target = target.slice(head);
-    // Such a segment has a dot in it or a percent sign, and the paths of SDKs have neither.
+    // Such a segment contains a dot or a percent sign. Paths of SDKs contain neither.
     let first = memchr3(b'.', b'%', b'?', target).and_then(|at| target.get(at));
     if matches!(first, None | Some(b'?')) {
         return false;
@@ -196,14 +96,14 @@ pub fn has_dot_segment(head: &[u8], target: Span) -> bool {
     })
 }
 
-/// The path of a target in any form, without the query. In absolute form it may be empty.
+/// The path of a target, without the query. It may be empty in absolute form.
 pub(crate) fn path(head: &[u8], target: Span) -> Span {
     let question = memchr(b'?', target.slice(head)).map(|at| target.start + at);
     let end = question.unwrap_or(target.end);
     Span::new(path_start(head, target).min(end), end)
 }
 
-/// Where the path begins: at the start of the target or, in absolute form, after the authority.
+/// Where the path begins: at the start of the target, or after the authority in absolute form.
 fn path_start(head: &[u8], target: Span) -> usize {
     let text = target.slice(head);
     if text.starts_with(b"/") {
@@ -214,7 +114,7 @@ fn path_start(head: &[u8], target: Span) -> usize {
     slash.map_or(target.end, |at| target.start + authority + at)
 }
 
-/// The `api` segment that counts, and what follows it.
+/// The `api` segment that counts, and the segments after it.
 struct Api<Rest> {
     span: Span,
     /// The next segment, if it is a project id.
@@ -222,8 +122,7 @@ struct Api<Rest> {
     rest: Rest,
 }
 
-/// The segments after `api`, as many as it takes to tell what a path asks for: one more than the longest
-/// known path has. Where there are fewer, the last ones stay empty.
+/// The first segments after `api`: one more than the longest known path has. Missing ones are empty.
 type Tail = [Span; 6];
 
 fn find_api(head: &[u8], path: Span) -> Option<Api<impl Iterator<Item = Span>>> {
@@ -259,7 +158,7 @@ fn find_api(head: &[u8], path: Span) -> Option<Api<impl Iterator<Item = Span>>> 
     found
 }
 
-/// What the path would say with a project id, if it were that of an endpoint then.
+/// The target that the path would be with a valid project id, if that is the path of an endpoint.
 fn find_endpoint_without_project(head: &[u8], path: Span) -> Option<Target> {
     let mut rest = segments(head, path);
     let mut found = None;
@@ -278,7 +177,7 @@ fn find_endpoint_without_project(head: &[u8], path: Span) -> Option<Target> {
     found
 }
 
-/// The segments of a path that are not empty. Each has a slash right before it.
+/// The segments of a path, except empty ones.
 fn segments(head: &[u8], path: Span) -> impl Iterator<Item = Span> + Clone {
     let mut start = path.start;
     path.slice(head)
@@ -291,14 +190,14 @@ fn segments(head: &[u8], path: Span) -> impl Iterator<Item = Span> + Clone {
         .filter(|segment| !segment.is_empty())
 }
 
-/// Whether a segment is a number of 64 bits as Relay reads it: with zeros or a plus in front of it, and
-/// percent-encoded, if need be.
+/// Whether a segment is a number of 64 bits by Relay's rules: leading zeros, a plus and percent-encoding are
+/// valid.
 fn is_project(segment: &[u8]) -> bool {
     let digits = segment.strip_prefix(b"+").unwrap_or(segment);
     decimal(digits).is_some() || decimal(&form_decode(digits)).is_some()
 }
 
-/// Pushes the edits of a path, and returns what follows `api` in it.
+/// Pushes the edits of a path, and returns the segments after `api`.
 fn edit_path(
     api: Api<impl Iterator<Item = Span>>,
     target: Span,
@@ -336,7 +235,7 @@ fn edit_path(
     tail
 }
 
-/// What the segments after `api` say.
+/// Recognises the endpoint by the segments after `api`.
 fn classify(head: &[u8], tail: Tail) -> Target {
     let [_, _, second, third, ..] = tail;
     let (mut path_key, mut subject) = (None, None);
