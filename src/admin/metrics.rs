@@ -1,27 +1,62 @@
-//! All metrics, from the counters of the workers.
+//! The catalogue of metrics.
 //!
-//! Every combination of labels that can occur is told, also those that are still zero: a rate can only be
-//! taken of what was there before. Only a histogram in which nothing is yet is left out, for it is twenty
-//! lines; the rates of its count are those of counters that are there.
+//! Every combination of labels that can occur is exported, even at zero: a rate needs a value before the
+//! first event. Only empty histograms are left out when they are written, because each has twenty lines;
+//! the counters beside them give the same rate.
 
 use std::time::{Instant, UNIX_EPOCH};
 
-use super::numbers::{Numbers, OriginNumbers, RouteNumbers};
+use super::numbers::{
+    MetricsSnapshot, OriginSnapshot, OutboundSnapshot, ProcessSnapshot, ReloadResult, RouteSnapshot,
+};
 use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::{Closing, Counters, Pause};
-use crate::observe::family::{Family, Labels};
+use crate::observe::counters::CounterVecSnapshot;
+use crate::observe::family::{Family, Labels, Samples, Values};
 use crate::observe::histogram::Distribution;
 use crate::observe::label::Label;
 use crate::observe::lines::DropReason;
+use crate::sentry::dsn::Origin;
 use crate::server::sight::{Sight, Stage};
-use crate::upstream::counters::{Dropped, OriginCounters};
+use crate::upstream::counters::Dropped;
+use crate::upstream::origin::SharedOrigin;
 
-/// What a request without a route has for its name.
+/// A row of the catalogue.
+pub(super) struct Metric {
+    /// Without the prefix and, for a counter, without `_total`.
+    pub(super) name: &'static str,
+    pub(super) labels: &'static [LabelName],
+    pub(super) help: &'static str,
+    pub(super) reader: Reader,
+}
+
+/// How the values of a metric are read. The variant is the type of the metric.
+pub(super) enum Reader {
+    Counter(for<'n> fn(Source<'n>) -> Values<'n, u64>),
+    Gauge(for<'n> fn(Source<'n>) -> Values<'n, f64>),
+    Histogram(for<'n> fn(Source<'n>) -> Values<'n, Distribution>),
+}
+
+pub(super) struct LabelName {
+    pub(super) name: &'static str,
+    /// The values with their meanings, if they are a closed set.
+    pub(super) values: Option<fn() -> Vec<(&'static str, &'static str)>>,
+}
+
+/// What metrics are read from.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'n> {
+    sight: &'n Sight,
+    snapshot: &'n MetricsSnapshot,
+    now: Instant,
+}
+
+/// The value of the label `route` for requests without a route.
 const NO_ROUTE: &str = "none";
 
-/// The answers that a request can get without a route.
+/// The results of requests without a route.
 const UNROUTED: [RequestResult; 4] = [
     RequestResult::Local,
     RequestResult::Rejected,
@@ -29,7 +64,7 @@ const UNROUTED: [RequestResult; 4] = [
     RequestResult::Panicked,
 ];
 
-/// The answers that a request of a route can get.
+/// The results of requests with a route.
 const ROUTED: [RequestResult; 8] = [
     RequestResult::Accepted,
     RequestResult::Unconfirmed,
@@ -41,341 +76,454 @@ const ROUTED: [RequestResult; 8] = [
     RequestResult::GivenUp,
 ];
 
-/// Everything there is to tell of a mirror, whose counters say `numbers`.
-pub(super) fn families<'n>(sight: &Sight, numbers: &'n Numbers) -> Vec<Family<'n>> {
-    let mut families = process(sight, numbers);
-    families.extend(requests(sight, numbers));
-    families.extend(deliveries(numbers));
-    families.extend(upstreams(numbers));
-    families
-}
+const ROUTE: LabelName = open("route");
+const OUTBOUND: LabelName = open("outbound");
+const ORIGIN: LabelName = open("origin");
 
-fn process<'n>(sight: &Sight, numbers: &'n Numbers) -> Vec<Family<'n>> {
-    let version = vec![
-        ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("driver", sight.driver().to_owned()),
-    ];
-    let since_1970 = sight.started_at.duration_since(UNIX_EPOCH);
-    let started_at = since_1970.map_or(0.0, |since| since.as_secs_f64());
-    let ready = f64::from(u8::from(sight.stage() == Stage::Ready));
-    let counted = &numbers.process;
-    let result = |word: &str| vec![("result", word.to_owned())];
-    let dropped = |counts: [u64; DropReason::ALL.len()]| {
-        let reasons = DropReason::ALL.iter().zip(counts);
-        reasons.map(|(reason, count)| (vec![("reason", reason.word().to_owned())], count))
+pub(super) const CATALOGUE: &[Metric] = &[
+    Metric {
+        name: "build_info",
+        labels: &[open("version"), open("driver")],
+        help: "Version and I/O driver of the process, as labels. The value is always 1.",
+        reader: Reader::Gauge(|source| {
+            let version = ("version", env!("CARGO_PKG_VERSION").to_owned());
+            let driver = ("driver", source.sight.driver().to_owned());
+            one(vec![version, driver], 1.0)
+        }),
+    },
+    Metric {
+        name: "start_time_seconds",
+        labels: &[],
+        help: "Unix time at which the process started to accept connections.",
+        reader: Reader::Gauge(|source| {
+            let since_1970 = source.sight.started_at.duration_since(UNIX_EPOCH);
+            unlabelled(since_1970.map_or(0.0, |since| since.as_secs_f64()))
+        }),
+    },
+    Metric {
+        name: "ready",
+        labels: &[],
+        help: "1 while the process accepts requests, 0 while it is draining.",
+        reader: Reader::Gauge(|source| {
+            unlabelled(f64::from(u8::from(source.sight.stage() == Stage::Ready)))
+        }),
+    },
+    Metric {
+        name: "workers",
+        labels: &[],
+        help: "Number of worker threads.",
+        reader: Reader::Gauge(|source| unlabelled(source.sight.counters.len() as f64)),
+    },
+    Metric {
+        name: "access_log_dropped",
+        labels: &[closed::<DropReason>("reason")],
+        help: "Access log lines dropped, by reason.",
+        reader: Reader::Counter(|source| by_reason(&source.process().dropped_access_lines)),
+    },
+    Metric {
+        name: "log_dropped",
+        labels: &[closed::<DropReason>("reason")],
+        help: "Log lines dropped, by reason.",
+        reader: Reader::Counter(|source| by_reason(&source.process().dropped_log_lines)),
+    },
+    Metric {
+        name: "config_reloads",
+        labels: &[closed::<ReloadResult>("result")],
+        help: "Configuration reloads, by result.",
+        reader: Reader::Counter(|source| by_label("result", &source.process().reloads)),
+    },
+    Metric {
+        name: "sdk_connections",
+        labels: &[],
+        help: "Connections accepted from SDKs.",
+        reader: Reader::Counter(|source| unlabelled(source.process().connections)),
+    },
+    Metric {
+        name: "sdk_connections_open",
+        labels: &[],
+        help: "Open connections from SDKs.",
+        reader: Reader::Gauge(|source| {
+            over_workers(source, |worker| worker.open_connections.get())
+        }),
+    },
+    Metric {
+        name: "sdk_connections_closed",
+        labels: &[closed::<Closing>("reason")],
+        help: "SDK connections that the mirror closed without a reply, by reason.",
+        reader: Reader::Counter(|source| by_reason(&source.process().closings)),
+    },
+    Metric {
+        name: "accept_pauses",
+        labels: &[closed::<Pause>("reason")],
+        help: "Number of times a worker paused accepting connections, by reason.",
+        reader: Reader::Counter(|source| by_reason(&source.process().pauses)),
+    },
+    Metric {
+        name: "requests",
+        labels: &[ROUTE, closed::<RequestResult>("result")],
+        help: "Requests from SDKs, by route and by their result for the SDK.",
+        reader: Reader::Counter(requests),
+    },
+    Metric {
+        name: "rejections",
+        labels: &[closed::<Reason>("reason")],
+        help: "Requests that the mirror itself rejected, by reason.",
+        reader: Reader::Counter(|source| by_reason(&source.process().rejections)),
+    },
+    Metric {
+        name: "items_left_out",
+        labels: &[closed::<LeftOut>("reason")],
+        help: "Envelope items left out of a delivery because the outbound does not take them, by reason.",
+        reader: Reader::Counter(|source| by_reason(&source.process().items)),
+    },
+    Metric {
+        name: "received_bytes",
+        labels: &[],
+        help: "Bytes of requests read from SDKs, including rejected and incomplete requests.",
+        reader: Reader::Counter(|source| unlabelled(source.process().received_bytes)),
+    },
+    Metric {
+        name: "request_memory_bytes",
+        labels: &[],
+        help: "Memory reserved for requests, in bytes.",
+        reader: Reader::Gauge(|source| over_workers(source, |worker| worker.budget_used.get())),
+    },
+    Metric {
+        name: "request_memory_limit_bytes",
+        labels: &[],
+        help: "Memory that may be reserved for requests (limits.memory_bytes), in bytes.",
+        reader: Reader::Gauge(|source| over_workers(source, |worker| worker.budget_limit.get())),
+    },
+    Metric {
+        name: "request_duration_seconds",
+        labels: &[ROUTE],
+        help: "Time from the end of a request's head to the end of its reply.",
+        reader: Reader::Histogram(|source| per_route(source, |route| route.request_time)),
+    },
+    Metric {
+        name: "reply_wait_seconds",
+        labels: &[ROUTE],
+        help: "Time from the start of a request's deliveries to the decision on its reply.",
+        reader: Reader::Histogram(|source| per_route(source, |route| route.reply_time)),
+    },
+    Metric {
+        name: "deliveries",
+        labels: &[ROUTE, OUTBOUND, closed::<OutcomeKind>("outcome")],
+        help: "Finished deliveries to an outbound, by outcome.",
+        reader: Reader::Counter(deliveries),
+    },
+    Metric {
+        name: "delivered_bytes",
+        labels: &[ROUTE, OUTBOUND],
+        help: "Bytes of requests sent to an outbound. A request that was sent in part counts in full.",
+        reader: Reader::Counter(|source| per_outbound(source, |_, outbound| outbound.bytes)),
+    },
+    Metric {
+        name: "delivery_duration_seconds",
+        labels: &[ROUTE, OUTBOUND],
+        help: "Time from the start of a request's deliveries to the end of the delivery to this outbound.",
+        reader: Reader::Histogram(|source| per_outbound(source, |_, outbound| outbound.time)),
+    },
+    Metric {
+        name: "rate_limits",
+        labels: &[ROUTE, OUTBOUND],
+        help: "Active rate limits of an outbound.",
+        reader: Reader::Gauge(|source| {
+            let now = source.now;
+            per_outbound(source, move |outbound, _| {
+                outbound.limits.in_force(now).len() as f64
+            })
+        }),
+    },
+    Metric {
+        name: "upstream_connections_opened",
+        labels: &[ORIGIN],
+        help: "Connections opened to an upstream.",
+        reader: Reader::Counter(|source| origin_counter(source, |origin| origin.opened)),
+    },
+    Metric {
+        name: "upstream_connections_reused",
+        labels: &[ORIGIN],
+        help: "Deliveries to an upstream that were sent over a pooled connection.",
+        reader: Reader::Counter(|source| origin_counter(source, |origin| origin.reused)),
+    },
+    Metric {
+        name: "upstream_connections_stale",
+        labels: &[ORIGIN],
+        help: "Pooled connections that turned out to be closed by the upstream when they were needed.",
+        reader: Reader::Counter(|source| origin_counter(source, |origin| origin.stale)),
+    },
+    Metric {
+        name: "upstream_retries",
+        labels: &[ORIGIN],
+        help: "Deliveries sent a second time because the pooled connection failed.",
+        reader: Reader::Counter(|source| origin_counter(source, |origin| origin.retries)),
+    },
+    Metric {
+        name: "dns_failures",
+        labels: &[ORIGIN],
+        help: "Failed attempts to resolve the host name of an upstream.",
+        reader: Reader::Counter(|source| origin_counter(source, |origin| origin.dns_failures)),
+    },
+    Metric {
+        name: "upstream_connections_open",
+        labels: &[ORIGIN],
+        help: "Open connections to an upstream.",
+        reader: Reader::Gauge(|source| {
+            origin_gauge(source, |origin, _| {
+                Some(origin.counters.sum(|worker| worker.open.get()) as f64)
+            })
+        }),
+    },
+    Metric {
+        name: "upstream_connections_idle",
+        labels: &[ORIGIN],
+        help: "Idle pooled connections to an upstream.",
+        reader: Reader::Gauge(|source| {
+            origin_gauge(source, |origin, _| {
+                Some(origin.counters.sum(|worker| worker.idle.get()) as f64)
+            })
+        }),
+    },
+    Metric {
+        name: "deliveries_in_flight",
+        labels: &[ORIGIN],
+        help: "Deliveries to an upstream that are in progress.",
+        reader: Reader::Gauge(|source| {
+            origin_gauge(source, |origin, _| {
+                Some(origin.counters.sum(|worker| worker.in_flight.get()) as f64)
+            })
+        }),
+    },
+    Metric {
+        name: "breakers_open",
+        labels: &[ORIGIN],
+        help: "Number of workers whose circuit breaker for an upstream is open.",
+        reader: Reader::Gauge(|source| {
+            origin_gauge(source, |origin, _| {
+                let is_open = origin
+                    .counters
+                    .iter()
+                    .map(|worker| worker.breaker().is_open());
+                Some(is_open.filter(|is_open| *is_open).count() as f64)
+            })
+        }),
+    },
+    Metric {
+        name: "upstream_connections_dropped",
+        labels: &[ORIGIN, closed::<Dropped>("reason")],
+        help: "Reusable connections to an upstream that the mirror closed, by reason.",
+        reader: Reader::Counter(connections_dropped),
+    },
+    Metric {
+        name: "dns_age_seconds",
+        labels: &[ORIGIN],
+        help: "Seconds since the host name of an upstream was last resolved.",
+        reader: Reader::Gauge(|source| {
+            origin_gauge(source, |origin, now| {
+                Some(origin.dns_age(now)?.as_secs_f64())
+            })
+        }),
+    },
+    Metric {
+        name: "dns_refresh_seconds",
+        labels: &[ORIGIN],
+        help: "Seconds between two resolutions of the host name of an upstream.",
+        reader: Reader::Gauge(|source| {
+            origin_gauge(source, |origin, _| {
+                Some(origin.dns_refresh()?.as_secs_f64())
+            })
+        }),
+    },
+];
+
+/// All metrics with the values of `snapshot`.
+pub(super) fn families<'n>(
+    sight: &'n Sight,
+    snapshot: &'n MetricsSnapshot,
+) -> impl Iterator<Item = Family<'n>> {
+    let source = Source {
+        sight,
+        snapshot,
+        now: Instant::now(),
     };
-    vec![
-        one_gauge("build_info", "Version and driver, as labels.", version, 1.0),
-        one_gauge(
-            "start_time_seconds",
-            "When the process began to accept, in seconds since 1970.",
-            vec![],
-            started_at,
-        ),
-        one_gauge(
-            "ready",
-            "1 while requests are accepted, 0 while draining.",
-            vec![],
-            ready,
-        ),
-        one_gauge(
-            "workers",
-            "Threads that serve.",
-            vec![],
-            sight.counters.len() as f64,
-        ),
-        Family::counter(
-            "access_log_dropped",
-            "Lines of the access log that were dropped, by reason.",
-            dropped(counted.dropped_access_lines),
-        ),
-        Family::counter(
-            "log_dropped",
-            "Lines of the log that were dropped, by reason.",
-            dropped(counted.dropped_log_lines),
-        ),
-        Family::counter(
-            "config_reloads",
-            "Reloads of the configuration, done or refused.",
-            [
-                (result("done"), counted.reloads),
-                (result("refused"), counted.failed_reloads),
-            ],
-        ),
-    ]
+    CATALOGUE.iter().map(move |metric| Family {
+        name: metric.name,
+        help: metric.help,
+        samples: match metric.reader {
+            Reader::Counter(read) => Samples::Counter(read(source)),
+            Reader::Gauge(read) => Samples::Gauge(read(source)),
+            Reader::Histogram(read) => Samples::Histogram(read(source)),
+        },
+    })
 }
 
-fn requests<'n>(sight: &Sight, numbers: &'n Numbers) -> Vec<Family<'n>> {
-    let gauge = |name, help, read: &dyn Fn(&Counters) -> u64| {
-        let sum: u64 = sight.counters.iter().map(|counters| read(counters)).sum();
-        one_gauge(name, help, vec![], sum as f64)
+/// A label whose values come from the configuration or the environment.
+const fn open(name: &'static str) -> LabelName {
+    LabelName { name, values: None }
+}
+
+const fn closed<L: Label>(name: &'static str) -> LabelName {
+    LabelName {
+        name,
+        values: Some(|| {
+            let labels = L::ALL.iter();
+            labels
+                .map(|label| (label.word(), label.meaning()))
+                .collect()
+        }),
+    }
+}
+
+impl<'n> Source<'n> {
+    fn process(self) -> &'n ProcessSnapshot {
+        &self.snapshot.process
+    }
+}
+
+fn one<'n, T: 'n>(labels: Labels, value: T) -> Values<'n, T> {
+    Box::new(std::iter::once((labels, value)))
+}
+
+fn unlabelled<'n, T: 'n>(value: T) -> Values<'n, T> {
+    one(vec![], value)
+}
+
+fn by_reason<L: Label>(counts: &CounterVecSnapshot<L>) -> Values<'_, u64> {
+    by_label("reason", counts)
+}
+
+fn by_label<'n, L: Label>(
+    name: &'static str,
+    counts: &'n CounterVecSnapshot<L>,
+) -> Values<'n, u64> {
+    let labels = L::ALL.iter();
+    Box::new(labels.map(move |label| (vec![(name, label.word().to_owned())], counts.get(*label))))
+}
+
+fn over_workers<'n>(source: Source<'n>, read: fn(&Counters) -> u64) -> Values<'n, f64> {
+    let workers = source.sight.counters.iter();
+    unlabelled(workers.map(|worker| read(worker)).sum::<u64>() as f64)
+}
+
+fn per_route<'n>(
+    source: Source<'n>,
+    read: fn(RouteSnapshot) -> Distribution,
+) -> Values<'n, Distribution> {
+    let routes = source.snapshot.routes();
+    Box::new(routes.map(move |(route, values)| (vec![("route", route.name.clone())], read(values))))
+}
+
+fn per_outbound<'n, T: 'n>(
+    source: Source<'n>,
+    read: impl Fn(&Outbound, OutboundSnapshot) -> T + 'n,
+) -> Values<'n, T> {
+    let outbounds = source.snapshot.outbounds();
+    Box::new(outbounds.map(move |(route, outbound, values)| {
+        (outbound_labels(route, outbound), read(outbound, values))
+    }))
+}
+
+fn origin_counter(source: Source<'_>, read: fn(&OriginSnapshot) -> u64) -> Values<'_, u64> {
+    let origins = source.snapshot.origins();
+    Box::new(origins.map(move |(shared, values)| (origin_label(&shared.origin), read(&values))))
+}
+
+/// A gauge of those origins for which `read` returns a value.
+fn origin_gauge(
+    source: Source<'_>,
+    read: fn(&SharedOrigin, Instant) -> Option<f64>,
+) -> Values<'_, f64> {
+    let origins = source.snapshot.origins();
+    Box::new(origins.filter_map(move |(shared, _)| {
+        let value = read(shared, source.now)?;
+        Some((origin_label(&shared.origin), value))
+    }))
+}
+
+fn requests(source: Source<'_>) -> Values<'_, u64> {
+    let labels = |route: &str, result: RequestResult| -> Labels {
+        let route = ("route", route.to_owned());
+        vec![route, ("result", result.word().to_owned())]
     };
-    let counted = &numbers.process;
-    let unrouted = UNROUTED.map(|answered| {
-        let count = counted.unrouted.get(answered);
-        (answer_labels(NO_ROUTE, answered), count)
+    let routed = source.snapshot.routes().flat_map(move |(route, values)| {
+        ROUTED.map(|result| (labels(&route.name, result), values.answers.get(result)))
     });
-    let routed = numbers.routes().flat_map(|(route, numbers)| {
-        let of = |answered| {
-            let count = numbers.answers.get(answered);
-            (answer_labels(&route.name, answered), count)
-        };
-        ROUTED.map(of)
+    let unrouted = UNROUTED.map(|result| {
+        let count = source.process().unrouted.get(result);
+        (labels(NO_ROUTE, result), count)
     });
-    let items = LeftOut::ALL.iter().map(|reason| {
-        let count = counted.items.get(*reason);
-        (vec![("reason", reason.word().to_owned())], count)
-    });
-    let closings = Closing::ALL.iter().map(|reason| {
-        let count = counted.closings.get(*reason);
-        (vec![("reason", reason.word().to_owned())], count)
-    });
-    let pauses = Pause::ALL.iter().map(|reason| {
-        let count = counted.pauses.get(*reason);
-        (vec![("reason", reason.word().to_owned())], count)
-    });
-    let rejections = Reason::ALL.iter().map(|reason| {
-        let count = counted.rejections.get(*reason);
-        (vec![("reason", reason.word().to_owned())], count)
-    });
-    vec![
-        Family::counter(
-            "sdk_connections",
-            "Connections of SDKs accepted.",
-            [(vec![], counted.connections)],
-        ),
-        gauge(
-            "sdk_connections_open",
-            "Connections of SDKs open now.",
-            &|counters| counters.open_connections.get(),
-        ),
-        Family::counter(
-            "sdk_connections_closed",
-            "Connections of SDKs closed because they were idle or took no reply, by timeout.",
-            closings,
-        ),
-        Family::counter(
-            "accept_pauses",
-            "Times that a worker accepted no connection for a while, by reason.",
-            pauses,
-        ),
-        Family::counter(
-            "requests",
-            "Requests, by route and by what the SDK was told.",
-            routed.chain(unrouted),
-        ),
-        Family::counter(
-            "rejections",
-            "Requests refused by the mirror, by reason.",
-            rejections,
-        ),
-        Family::counter(
-            "items_left_out",
-            "Items of envelopes left out of a delivery, because the outbound does not want them.",
-            items,
-        ),
-        Family::counter(
-            "received_bytes",
-            "Bytes read from SDKs: heads and bodies as they were sent, whole or not, taken or refused.",
-            [(vec![], counted.received_bytes)],
-        ),
-        gauge(
-            "request_memory_bytes",
-            "Bytes held for requests now.",
-            &|counters| counters.budget_used.get(),
-        ),
-        gauge(
-            "request_memory_limit_bytes",
-            "Bytes that may be held for requests, over all workers.",
-            &|counters| counters.budget_limit.get(),
-        ),
-        of_routes(
-            numbers,
-            "request_duration_seconds",
-            "From the end of a request's head to the end of its reply.",
-            |route| route.request_time,
-        ),
-        of_routes(
-            numbers,
-            "reply_wait_seconds",
-            "From the start of a request's deliveries to the decision on its reply.",
-            |route| route.reply_time,
-        ),
-    ]
+    Box::new(routed.chain(unrouted))
 }
 
-fn deliveries(numbers: &Numbers) -> Vec<Family<'_>> {
-    let now = Instant::now();
-    let outcomes = numbers.outbounds().flat_map(|(route, outbound, numbers)| {
+fn deliveries(source: Source<'_>) -> Values<'_, u64> {
+    let outbounds = source.snapshot.outbounds();
+    Box::new(outbounds.flat_map(|(route, outbound, values)| {
         OutcomeKind::ALL.iter().map(move |kind| {
             let mut labels = outbound_labels(route, outbound);
             labels.push(("outcome", kind.word().to_owned()));
-            (labels, numbers.outcomes.get(*kind))
+            (labels, values.outcomes.get(*kind))
         })
-    });
-    let bytes = numbers.outbounds();
-    let bytes =
-        bytes.map(|(route, outbound, numbers)| (outbound_labels(route, outbound), numbers.bytes));
-    let times = numbers.outbounds().map(|(route, outbound, numbers)| {
-        let labels = outbound_labels(route, outbound);
-        (labels, numbers.time)
-    });
-    let limits = numbers.outbounds().map(move |(route, outbound, _)| {
-        let limits = outbound.limits.in_force(now).len();
-        (outbound_labels(route, outbound), limits as f64)
-    });
-    vec![
-        Family::counter("deliveries", "Deliveries ended, by outcome.", outcomes),
-        Family::counter(
-            "delivered_bytes",
-            "Bytes of the requests that were sent to the outbound, also of those that broke off.",
-            bytes,
-        ),
-        Family::histogram(
-            "delivery_duration_seconds",
-            "From the start of a request's deliveries to the end of this one.",
-            times,
-        ),
-        Family::gauge(
-            "rate_limits",
-            "Rate limits of the outbound in force now.",
-            limits,
-        ),
-    ]
+    }))
 }
 
-fn upstreams(numbers: &Numbers) -> Vec<Family<'_>> {
-    /// Name, help, and what tells the number.
-    type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
-    let counts: [Row<OriginNumbers>; 5] = [
-        (
-            "upstream_connections_opened",
-            "Connections opened to an upstream.",
-            |numbers| numbers.opened,
-        ),
-        (
-            "upstream_connections_reused",
-            "Deliveries over a connection that was open already.",
-            |numbers| numbers.reused,
-        ),
-        (
-            "upstream_connections_stale",
-            "Idle connections that the upstream had closed when they were to be used.",
-            |numbers| numbers.stale,
-        ),
-        (
-            "upstream_retries",
-            "Deliveries sent once more because the reused connection failed.",
-            |numbers| numbers.retries,
-        ),
-        (
-            "dns_failures",
-            "Times that the host of an upstream could not be resolved.",
-            |numbers| numbers.dns_failures,
-        ),
-    ];
-    let gauges: [Row<OriginCounters>; 4] = [
-        (
-            "upstream_connections_open",
-            "Connections to an upstream open now.",
-            |counters| counters.open.get(),
-        ),
-        (
-            "upstream_connections_idle",
-            "Those of them that wait to be used.",
-            |counters| counters.idle.get(),
-        ),
-        (
-            "deliveries_in_flight",
-            "Deliveries under way now.",
-            |counters| counters.in_flight.get(),
-        ),
-        (
-            "breakers_open",
-            "Workers that leave the upstream alone because it gave no answer.",
-            |counters| u64::from(counters.breaker().is_open()),
-        ),
-    ];
-    let origin = |origin: &crate::sentry::dsn::Origin| vec![("origin", origin.to_string())];
-    let mut families = Vec::new();
-    for (name, help, read) in counts {
-        let samples = numbers.origins();
-        let samples =
-            samples.map(move |(shared, numbers)| (origin(&shared.origin), read(&numbers)));
-        families.push(Family::counter(name, help, samples));
-    }
-    for (name, help, read) in gauges {
-        let samples = numbers.origins();
-        let samples = samples
-            .map(move |(shared, _)| (origin(&shared.origin), shared.counters.sum(read) as f64));
-        families.push(Family::gauge(name, help, samples));
-    }
-    let dropped = numbers.origins().flat_map(move |(shared, numbers)| {
+fn connections_dropped(source: Source<'_>) -> Values<'_, u64> {
+    let origins = source.snapshot.origins();
+    Box::new(origins.flat_map(|(shared, values)| {
         Dropped::ALL.iter().map(move |reason| {
-            let mut labels = origin(&shared.origin);
+            let mut labels = origin_label(&shared.origin);
             labels.push(("reason", reason.word().to_owned()));
-            (labels, numbers.dropped.get(*reason))
+            (labels, values.dropped.get(*reason))
         })
-    });
-    families.push(Family::counter(
-        "upstream_connections_dropped",
-        "Connections to an upstream that could have been used again and were closed, by reason.",
-        dropped,
-    ));
-    let now = Instant::now();
-    let ages = numbers.origins().filter_map(move |(shared, _)| {
-        let age = shared.dns_age(now)?;
-        Some((origin(&shared.origin), age.as_secs_f64()))
-    });
-    families.push(Family::gauge(
-        "dns_age_seconds",
-        "How old the addresses of an upstream's host are.",
-        ages,
-    ));
-    let refreshes = numbers.origins().filter_map(move |(shared, _)| {
-        let refresh = shared.dns_refresh()?;
-        Some((origin(&shared.origin), refresh.as_secs_f64()))
-    });
-    families.push(Family::gauge(
-        "dns_refresh_seconds",
-        "How often an upstream's host is resolved again.",
-        refreshes,
-    ));
-    families
-}
-
-fn one_gauge(
-    name: &'static str,
-    help: &'static str,
-    labels: Labels,
-    value: f64,
-) -> Family<'static> {
-    Family::gauge(name, help, [(labels, value)])
-}
-
-fn of_routes<'n>(
-    numbers: &'n Numbers,
-    name: &'static str,
-    help: &'static str,
-    read: fn(RouteNumbers) -> Distribution,
-) -> Family<'n> {
-    let samples = numbers.routes().map(move |(route, numbers)| {
-        let labels = vec![("route", route.name.clone())];
-        (labels, read(numbers))
-    });
-    Family::histogram(name, help, samples)
+    }))
 }
 
 fn outbound_labels(route: &Route, outbound: &Outbound) -> Labels {
-    vec![
-        ("route", route.name.clone()),
-        ("outbound", outbound.name.clone()),
-    ]
+    let route = ("route", route.name.clone());
+    vec![route, ("outbound", outbound.name.clone())]
 }
 
-fn answer_labels(route: &str, answered: RequestResult) -> Labels {
-    vec![
-        ("route", route.to_owned()),
-        ("result", answered.word().to_owned()),
-    ]
+fn origin_label(origin: &Origin) -> Labels {
+    vec![("origin", origin.to_string())]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::server::plan::Plan;
+    use crate::server::sight::Current;
+
+    #[test]
+    fn samples_have_the_labels_that_the_catalogue_lists() {
+        let text = "keys: [{inbound: 'http://a@m/1', outbound: ['http://b@127.0.0.1/1']}]";
+        let config = Config::parse(text, "test", std::iter::empty()).unwrap();
+        let plan = Arc::new(Plan::new(&config, 1, None).unwrap());
+        let current = Current {
+            plan: Arc::clone(&plan),
+            configuration: "".into(),
+        };
+        let sight = Sight::new(([127, 0, 0, 1], 0).into(), vec![], None, current);
+        let snapshot = MetricsSnapshot::live(&sight, plan);
+        for (metric, family) in CATALOGUE.iter().zip(families(&sight, &snapshot)) {
+            let samples: Vec<Labels> = match family.samples {
+                Samples::Counter(values) => values.map(|(labels, _)| labels).collect(),
+                Samples::Gauge(values) => values.map(|(labels, _)| labels).collect(),
+                Samples::Histogram(values) => values.map(|(labels, _)| labels).collect(),
+            };
+            for labels in samples {
+                assert_eq!(labels.len(), metric.labels.len(), "{}", metric.name);
+                for ((name, value), expected) in labels.iter().zip(metric.labels) {
+                    assert_eq!(*name, expected.name, "{}", metric.name);
+                    let values = expected.values.map(|values| values());
+                    let is_listed = |values: Vec<(&str, &str)>| {
+                        values.iter().any(|(listed, _)| listed == value)
+                    };
+                    assert!(values.is_none_or(is_listed), "{}: {value}", metric.name);
+                }
+            }
+        }
+    }
 }

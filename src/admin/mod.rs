@@ -13,6 +13,7 @@ mod numbers;
 mod pages;
 mod prior_art;
 mod push;
+pub(crate) mod reference;
 mod status;
 
 use std::io;

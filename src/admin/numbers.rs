@@ -1,9 +1,8 @@
-//! What the counters say at one time, and what came since another.
+//! The values of all counters at one time, and their increase since another.
 //!
-//! Prometheus is told totals and takes their differences itself; statsd is told the differences. They are
-//! taken here, of each route, outbound and origin by itself, before anything is named or added up: a reload
-//! may give numbers another name and take some out of a sum, and neither is something that has happened
-//! to a request.
+//! Prometheus reads totals; statsd receives increases. The increase is computed for each route, outbound
+//! and origin by itself, before values get a name or are summed: a reload can rename a route or remove an
+//! outbound from a sum, and neither may look like traffic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,183 +14,222 @@ use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::{Closing, Counters, Pause};
 use crate::observe::counters::{CounterVecSnapshot, PerWorker};
 use crate::observe::histogram::Distribution;
-use crate::observe::label::Label;
+use crate::observe::label::{Label, labels};
 use crate::observe::lines::DropReason;
 use crate::server::plan::Plan;
 use crate::server::sight::Sight;
 use crate::upstream::counters::Dropped;
 use crate::upstream::origin::SharedOrigin;
 
-/// All that is counted, of the process and of everything in a plan.
-pub(super) struct Numbers {
-    /// The plan. As long as it is held, no others can be taken for its counters.
+/// The counters of the process and of everything in a routing table.
+pub(super) struct MetricsSnapshot {
+    /// Keeps the counters alive, so that a later one cannot have the address of one in here.
     pub(super) plan: Arc<Plan>,
-    /// What belongs to no route.
-    pub(super) process: ProcessNumbers,
-    /// What belongs to the plan; `None` where it is read when it is asked for.
-    taken: Option<Taken>,
+    pub(super) process: ProcessSnapshot,
+    /// `None` if the counters are read when they are iterated over.
+    stored: Option<Stored>,
 }
 
-/// What is counted of everything in a plan, in its order.
+/// The values of everything in a routing table, in its order.
 #[derive(Default)]
-struct Taken {
-    routes: Vec<RouteNumbers>,
-    outbounds: Vec<OutboundNumbers>,
-    origins: Vec<OriginNumbers>,
+struct Stored {
+    routes: Vec<RouteSnapshot>,
+    outbounds: Vec<OutboundSnapshot>,
+    origins: Vec<OriginSnapshot>,
 }
 
-/// What is counted of the process.
-#[derive(Default)]
-pub(super) struct ProcessNumbers {
-    pub(super) connections: u64,
-    pub(super) received_bytes: u64,
-    /// Of all routes and of none.
-    pub(super) answers: CounterVecSnapshot<RequestResult>,
-    pub(super) unrouted: CounterVecSnapshot<RequestResult>,
-    pub(super) rejections: CounterVecSnapshot<Reason>,
-    pub(super) items: CounterVecSnapshot<LeftOut>,
-    pub(super) closings: CounterVecSnapshot<Closing>,
-    pub(super) pauses: CounterVecSnapshot<Pause>,
-    /// By [`DropReason`], in its order.
-    pub(super) dropped_access_lines: [u64; DropReason::ALL.len()],
-    pub(super) dropped_log_lines: [u64; DropReason::ALL.len()],
-    pub(super) reloads: u64,
-    pub(super) failed_reloads: u64,
+labels! {
+    pub(super) enum ReloadResult {
+        /// The new configuration is in force.
+        Done => "done",
+        /// The new configuration has errors; the old one stays in force.
+        Refused => "refused",
+    }
 }
 
-/// What is counted of a route.
-#[derive(Clone, Default)]
-pub(super) struct RouteNumbers {
-    pub(super) answers: CounterVecSnapshot<RequestResult>,
-    pub(super) request_time: Distribution,
-    pub(super) reply_time: Distribution,
+/// A value that increases.
+trait Increasing {
+    /// The increase since `earlier`.
+    fn since(&self, earlier: &Self) -> Self;
 }
 
-/// What is counted of an outbound.
-#[derive(Clone, Default)]
-pub(super) struct OutboundNumbers {
-    pub(super) outcomes: CounterVecSnapshot<OutcomeKind>,
-    pub(super) bytes: u64,
-    pub(super) time: Distribution,
+impl Increasing for u64 {
+    fn since(&self, earlier: &u64) -> u64 {
+        self.saturating_sub(*earlier)
+    }
 }
 
-/// What is counted of an origin.
-#[derive(Clone, Default)]
-pub(super) struct OriginNumbers {
-    pub(super) opened: u64,
-    pub(super) reused: u64,
-    pub(super) stale: u64,
-    pub(super) retries: u64,
-    pub(super) dropped: CounterVecSnapshot<Dropped>,
-    pub(super) dns_failures: u64,
+impl<L: Label> Increasing for CounterVecSnapshot<L> {
+    fn since(&self, earlier: &Self) -> Self {
+        CounterVecSnapshot::since(self, earlier)
+    }
 }
 
-impl Numbers {
-    /// What there is so far of the process and of `plan`.
-    pub(super) fn read(sight: &Sight, plan: Arc<Plan>) -> Numbers {
+impl Increasing for Distribution {
+    fn since(&self, earlier: &Self) -> Self {
+        Distribution::since(self, earlier)
+    }
+}
+
+/// Defines structs of increasing values that are themselves [`Increasing`].
+macro_rules! snapshots {
+    ($(struct $name:ident { $($(#[$about:meta])* $field:ident: $type:ty,)+ })+) => {
+        $(
+            #[derive(Clone, Default)]
+            pub(super) struct $name {
+                $($(#[$about])* pub(super) $field: $type,)+
+            }
+
+            impl Increasing for $name {
+                fn since(&self, earlier: &$name) -> $name {
+                    $name {
+                        $($field: Increasing::since(&self.$field, &earlier.$field),)+
+                    }
+                }
+            }
+        )+
+    };
+}
+
+snapshots! {
+    struct ProcessSnapshot {
+        connections: u64,
+        received_bytes: u64,
+        /// Of all routes, and of requests without a route.
+        answers: CounterVecSnapshot<RequestResult>,
+        unrouted: CounterVecSnapshot<RequestResult>,
+        rejections: CounterVecSnapshot<Reason>,
+        items: CounterVecSnapshot<LeftOut>,
+        closings: CounterVecSnapshot<Closing>,
+        pauses: CounterVecSnapshot<Pause>,
+        dropped_access_lines: CounterVecSnapshot<DropReason>,
+        dropped_log_lines: CounterVecSnapshot<DropReason>,
+        reloads: CounterVecSnapshot<ReloadResult>,
+    }
+    struct RouteSnapshot {
+        answers: CounterVecSnapshot<RequestResult>,
+        request_time: Distribution,
+        reply_time: Distribution,
+    }
+    struct OutboundSnapshot {
+        outcomes: CounterVecSnapshot<OutcomeKind>,
+        bytes: u64,
+        time: Distribution,
+    }
+    struct OriginSnapshot {
+        opened: u64,
+        reused: u64,
+        stale: u64,
+        retries: u64,
+        dropped: CounterVecSnapshot<Dropped>,
+        dns_failures: u64,
+    }
+}
+
+impl MetricsSnapshot {
+    /// Reads all counters now.
+    pub(super) fn read(sight: &Sight, plan: Arc<Plan>) -> MetricsSnapshot {
         let routes = plan.routes.all().iter();
-        let outbounds = outbounds_of(&plan).map(|(_, outbound)| OutboundNumbers::of(outbound));
+        let outbounds = outbounds_of(&plan).map(|(_, outbound)| OutboundSnapshot::read(outbound));
         let origins = plan.origins.iter();
-        Numbers {
-            process: ProcessNumbers::of(sight),
-            taken: Some(Taken {
-                routes: routes.map(|route| RouteNumbers::of(route)).collect(),
+        MetricsSnapshot {
+            process: ProcessSnapshot::read(sight),
+            stored: Some(Stored {
+                routes: routes.map(|route| RouteSnapshot::read(route)).collect(),
                 outbounds: outbounds.collect(),
-                origins: origins.map(|shared| OriginNumbers::of(shared)).collect(),
+                origins: origins.map(|shared| OriginSnapshot::read(shared)).collect(),
             }),
             plan,
         }
     }
 
-    /// The same, where what belongs to `plan` is read one by one when it is asked for and not kept: a
-    /// plan may have thousands of outbounds, and many may look at a time.
-    pub(super) fn live(sight: &Sight, plan: Arc<Plan>) -> Numbers {
-        Numbers {
-            process: ProcessNumbers::of(sight),
-            taken: None,
+    /// Reads the counters of `plan` one by one as they are iterated over, and stores none: a routing table
+    /// can have thousands of outbounds, and many clients can ask at once.
+    pub(super) fn live(sight: &Sight, plan: Arc<Plan>) -> MetricsSnapshot {
+        MetricsSnapshot {
+            process: ProcessSnapshot::read(sight),
+            stored: None,
             plan,
         }
     }
 
-    /// What there was before anything came.
-    pub(super) fn zero(plan: Arc<Plan>) -> Numbers {
-        Numbers {
-            process: ProcessNumbers::default(),
-            taken: Some(Taken::default()),
+    /// The counters at the start of the process.
+    pub(super) fn zero(plan: Arc<Plan>) -> MetricsSnapshot {
+        MetricsSnapshot {
+            process: ProcessSnapshot::default(),
+            stored: Some(Stored::default()),
             plan,
         }
     }
 
-    /// What came since `earlier`. What that does not know has begun later, at zero.
-    pub(super) fn since(&self, earlier: &Numbers) -> Numbers {
-        Numbers {
+    /// The increase since `earlier`. Counters that are not in `earlier` started at zero after it.
+    pub(super) fn since(&self, earlier: &MetricsSnapshot) -> MetricsSnapshot {
+        MetricsSnapshot {
             plan: Arc::clone(&self.plan),
             process: self.process.since(&earlier.process),
-            taken: Some(Taken {
-                routes: rest(
-                    self.routes().map(|(route, told)| (&route.counters, told)),
+            stored: Some(Stored {
+                routes: increase(
+                    self.routes()
+                        .map(|(route, values)| (&route.counters, values)),
                     earlier
                         .routes()
-                        .map(|(route, told)| (&route.counters, told)),
-                    RouteNumbers::since,
+                        .map(|(route, values)| (&route.counters, values)),
                 ),
-                outbounds: rest(
+                outbounds: increase(
                     self.outbounds()
-                        .map(|(_, outbound, told)| (&outbound.counters, told)),
+                        .map(|(_, outbound, values)| (&outbound.counters, values)),
                     earlier
                         .outbounds()
-                        .map(|(_, outbound, told)| (&outbound.counters, told)),
-                    OutboundNumbers::since,
+                        .map(|(_, outbound, values)| (&outbound.counters, values)),
                 ),
-                origins: rest(
+                origins: increase(
                     self.origins()
-                        .map(|(shared, told)| (&shared.counters, told)),
+                        .map(|(shared, values)| (&shared.counters, values)),
                     earlier
                         .origins()
-                        .map(|(shared, told)| (&shared.counters, told)),
-                    OriginNumbers::since,
+                        .map(|(shared, values)| (&shared.counters, values)),
                 ),
             }),
         }
     }
 
-    /// The routes with their numbers.
-    pub(super) fn routes(&self) -> impl Iterator<Item = (&Route, RouteNumbers)> {
-        let taken = self.taken.as_ref().map(|taken| taken.routes.as_slice());
+    pub(super) fn routes(&self) -> impl Iterator<Item = (&Route, RouteSnapshot)> {
+        let stored = self.stored.as_ref().map(|stored| stored.routes.as_slice());
         let routes = self.plan.routes.all().iter().map(|route| &**route);
-        with_numbers(routes, taken, RouteNumbers::of)
+        with_values(routes, stored, RouteSnapshot::read)
     }
 
-    /// The outbounds of all routes with their numbers.
-    pub(super) fn outbounds(&self) -> impl Iterator<Item = (&Route, &Outbound, OutboundNumbers)> {
-        let taken = self.taken.as_ref().map(|taken| taken.outbounds.as_slice());
+    pub(super) fn outbounds(&self) -> impl Iterator<Item = (&Route, &Outbound, OutboundSnapshot)> {
+        let stored = self
+            .stored
+            .as_ref()
+            .map(|stored| stored.outbounds.as_slice());
         let outbounds = outbounds_of(&self.plan);
-        with_numbers(outbounds, taken, |(_, outbound)| {
-            OutboundNumbers::of(outbound)
+        with_values(outbounds, stored, |(_, outbound)| {
+            OutboundSnapshot::read(outbound)
         })
-        .map(|((route, outbound), numbers)| (route, outbound, numbers))
+        .map(|((route, outbound), values)| (route, outbound, values))
     }
 
-    /// The origins with their numbers.
-    pub(super) fn origins(&self) -> impl Iterator<Item = (&SharedOrigin, OriginNumbers)> {
-        let taken = self.taken.as_ref().map(|taken| taken.origins.as_slice());
+    pub(super) fn origins(&self) -> impl Iterator<Item = (&SharedOrigin, OriginSnapshot)> {
+        let stored = self.stored.as_ref().map(|stored| stored.origins.as_slice());
         let origins = self.plan.origins.iter().map(|shared| &**shared);
-        with_numbers(origins, taken, OriginNumbers::of)
+        with_values(origins, stored, OriginSnapshot::read)
     }
 }
 
-/// Things with their numbers: those that were `taken`, in the same order, or what `read` finds now.
-fn with_numbers<'n, T: Copy + 'n, N: Clone + 'n>(
-    things: impl Iterator<Item = T> + 'n,
-    taken: Option<&'n [N]>,
-    read: impl Fn(T) -> N + 'n,
-) -> impl Iterator<Item = (T, N)> + 'n {
-    things.enumerate().map_while(move |(index, thing)| {
-        let numbers = match taken {
-            Some(taken) => taken.get(index)?.clone(),
-            None => read(thing),
+/// Pairs `items` with their `stored` values, which are in the same order, or with what `read` returns.
+fn with_values<'n, T: Copy + 'n, V: Clone + 'n>(
+    items: impl Iterator<Item = T> + 'n,
+    stored: Option<&'n [V]>,
+    read: impl Fn(T) -> V + 'n,
+) -> impl Iterator<Item = (T, V)> + 'n {
+    items.enumerate().map_while(move |(index, item)| {
+        let values = match stored {
+            Some(stored) => stored.get(index)?.clone(),
+            None => read(item),
         };
-        Some((thing, numbers))
+        Some((item, values))
     })
 }
 
@@ -200,149 +238,86 @@ fn outbounds_of(plan: &Plan) -> impl Iterator<Item = (&Route, &Outbound)> {
     routes.flat_map(|route| route.outbounds.iter().map(|outbound| (&**route, outbound)))
 }
 
-/// What `now` has more than `earlier` where both have the same counters.
-fn rest<'n, C: 'n, N>(
-    now: impl Iterator<Item = (&'n PerWorker<C>, N)>,
-    earlier: impl Iterator<Item = (&'n PerWorker<C>, N)>,
-    since: fn(&N, &N) -> N,
-) -> Vec<N> {
-    let known: HashMap<_, _> = earlier.collect();
-    now.map(|(counters, numbers)| match known.get(counters) {
-        Some(known) => since(&numbers, known),
-        None => numbers,
+/// The increase of each of the values `now`, matched with `earlier` by the identity of its counters.
+fn increase<'n, C: 'n, V: Increasing>(
+    now: impl Iterator<Item = (&'n PerWorker<C>, V)>,
+    earlier: impl Iterator<Item = (&'n PerWorker<C>, V)>,
+) -> Vec<V> {
+    let earlier: HashMap<_, _> = earlier.collect();
+    now.map(|(counters, values)| match earlier.get(counters) {
+        Some(earlier) => values.since(earlier),
+        None => values,
     })
     .collect()
 }
 
-fn difference<const N: usize>(mut now: [u64; N], earlier: [u64; N]) -> [u64; N] {
-    for (now, earlier) in now.iter_mut().zip(earlier) {
-        *now = now.saturating_sub(earlier);
-    }
-    now
-}
-
-impl ProcessNumbers {
-    fn of(sight: &Sight) -> ProcessNumbers {
+impl ProcessSnapshot {
+    fn read(sight: &Sight) -> ProcessSnapshot {
         let counters = || sight.counters.iter();
         let sum = |read: fn(&Counters) -> u64| counters().map(|counters| read(counters)).sum();
         let access = sight.access.as_ref();
-        let dropped =
-            |read: &dyn Fn(DropReason) -> u64| [DropReason::Queue, DropReason::Write].map(read);
         let (reloads, failed_reloads) = sight.reloads();
-        ProcessNumbers {
+        ProcessSnapshot {
             connections: sum(|counters| counters.connections.get()),
             received_bytes: sum(|counters| counters.received_bytes.get()),
-            answers: CounterVecSnapshot::from_counters(
-                counters().map(|counters| &counters.answers),
-            ),
-            unrouted: CounterVecSnapshot::from_counters(
-                counters().map(|counters| &counters.unrouted),
-            ),
+            answers: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.answers)),
+            unrouted: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.unrouted)),
             rejections: CounterVecSnapshot::from_counters(
-                counters().map(|counters| &counters.rejections),
+                counters().map(|worker| &worker.rejections),
             ),
-            items: CounterVecSnapshot::from_counters(counters().map(|counters| &counters.items)),
-            closings: CounterVecSnapshot::from_counters(
-                counters().map(|counters| &counters.closings),
-            ),
-            pauses: CounterVecSnapshot::from_counters(counters().map(|counters| &counters.pauses)),
-            dropped_access_lines: dropped(&|reason| access.map_or(0, |log| log.dropped(reason))),
-            dropped_log_lines: dropped(&|reason| sight.dropped_log_lines(reason)),
-            reloads,
-            failed_reloads,
-        }
-    }
-
-    fn since(&self, earlier: &ProcessNumbers) -> ProcessNumbers {
-        ProcessNumbers {
-            connections: self.connections - earlier.connections,
-            received_bytes: self.received_bytes - earlier.received_bytes,
-            answers: self.answers.since(&earlier.answers),
-            unrouted: self.unrouted.since(&earlier.unrouted),
-            rejections: self.rejections.since(&earlier.rejections),
-            items: self.items.since(&earlier.items),
-            closings: self.closings.since(&earlier.closings),
-            pauses: self.pauses.since(&earlier.pauses),
-            dropped_access_lines: difference(
-                self.dropped_access_lines,
-                earlier.dropped_access_lines,
-            ),
-            dropped_log_lines: difference(self.dropped_log_lines, earlier.dropped_log_lines),
-            reloads: self.reloads - earlier.reloads,
-            failed_reloads: self.failed_reloads - earlier.failed_reloads,
+            items: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.items)),
+            closings: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.closings)),
+            pauses: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.pauses)),
+            dropped_access_lines: CounterVecSnapshot::from_fn(|reason| {
+                access.map_or(0, |log| log.dropped(reason))
+            }),
+            dropped_log_lines: CounterVecSnapshot::from_fn(|reason| {
+                sight.dropped_log_lines(reason)
+            }),
+            reloads: CounterVecSnapshot::from_fn(|result| match result {
+                ReloadResult::Done => reloads,
+                ReloadResult::Refused => failed_reloads,
+            }),
         }
     }
 }
 
-impl RouteNumbers {
-    fn of(route: &Route) -> RouteNumbers {
+impl RouteSnapshot {
+    fn read(route: &Route) -> RouteSnapshot {
         let counters = || route.counters.iter();
-        RouteNumbers {
-            answers: CounterVecSnapshot::from_counters(
-                counters().map(|counters| &counters.answers),
-            ),
+        RouteSnapshot {
+            answers: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.answers)),
             request_time: Distribution::from_histograms(
-                counters().map(|counters| &counters.request_time),
+                counters().map(|worker| &worker.request_time),
             ),
-            reply_time: Distribution::from_histograms(
-                counters().map(|counters| &counters.reply_time),
-            ),
-        }
-    }
-
-    fn since(&self, earlier: &RouteNumbers) -> RouteNumbers {
-        RouteNumbers {
-            answers: self.answers.since(&earlier.answers),
-            request_time: self.request_time.since(&earlier.request_time),
-            reply_time: self.reply_time.since(&earlier.reply_time),
+            reply_time: Distribution::from_histograms(counters().map(|worker| &worker.reply_time)),
         }
     }
 }
 
-impl OutboundNumbers {
-    fn of(outbound: &Outbound) -> OutboundNumbers {
+impl OutboundSnapshot {
+    fn read(outbound: &Outbound) -> OutboundSnapshot {
         let counters = || outbound.counters.iter();
-        OutboundNumbers {
-            outcomes: CounterVecSnapshot::from_counters(
-                counters().map(|counters| &counters.outcomes),
-            ),
-            bytes: outbound.counters.sum(|counters| counters.bytes.get()),
-            time: Distribution::from_histograms(counters().map(|counters| &counters.time)),
-        }
-    }
-
-    fn since(&self, earlier: &OutboundNumbers) -> OutboundNumbers {
-        OutboundNumbers {
-            outcomes: self.outcomes.since(&earlier.outcomes),
-            bytes: self.bytes - earlier.bytes,
-            time: self.time.since(&earlier.time),
+        OutboundSnapshot {
+            outcomes: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.outcomes)),
+            bytes: outbound.counters.sum(|worker| worker.bytes.get()),
+            time: Distribution::from_histograms(counters().map(|worker| &worker.time)),
         }
     }
 }
 
-impl OriginNumbers {
-    fn of(shared: &SharedOrigin) -> OriginNumbers {
+impl OriginSnapshot {
+    fn read(shared: &SharedOrigin) -> OriginSnapshot {
         let counters = &shared.counters;
-        OriginNumbers {
-            opened: counters.sum(|counters| counters.opened.get()),
-            reused: counters.sum(|counters| counters.reused.get()),
-            stale: counters.sum(|counters| counters.stale.get()),
-            retries: counters.sum(|counters| counters.retries.get()),
+        OriginSnapshot {
+            opened: counters.sum(|worker| worker.opened.get()),
+            reused: counters.sum(|worker| worker.reused.get()),
+            stale: counters.sum(|worker| worker.stale.get()),
+            retries: counters.sum(|worker| worker.retries.get()),
             dropped: CounterVecSnapshot::from_counters(
-                counters.iter().map(|counters| &counters.dropped),
+                counters.iter().map(|worker| &worker.dropped),
             ),
             dns_failures: shared.dns_failures.load(Ordering::Relaxed),
-        }
-    }
-
-    fn since(&self, earlier: &OriginNumbers) -> OriginNumbers {
-        OriginNumbers {
-            opened: self.opened - earlier.opened,
-            reused: self.reused - earlier.reused,
-            stale: self.stale - earlier.stale,
-            retries: self.retries - earlier.retries,
-            dropped: self.dropped.since(&earlier.dropped),
-            dns_failures: self.dns_failures - earlier.dns_failures,
         }
     }
 }
@@ -362,19 +337,21 @@ mod tests {
         format!("- {{inbound: http://{inbound}, outbound: ['http://{outbound}']}}\n")
     }
 
-    /// The requests of each route by its name, and the deliveries over all.
-    fn told(numbers: &Numbers) -> (Vec<(&str, u64)>, u64) {
-        let routes = numbers.routes();
-        let routes = routes.map(|(route, numbers)| (&*route.name, numbers.answers.total()));
-        let deliveries = numbers.outbounds();
+    /// The requests of each route by name, and all deliveries.
+    fn totals(snapshot: &MetricsSnapshot) -> (Vec<(&str, u64)>, u64) {
+        let routes = snapshot.routes();
+        let routes = routes.map(|(route, values)| (&*route.name, values.answers.total()));
+        let deliveries = snapshot.outbounds();
         (
             routes.collect(),
-            deliveries.map(|(_, _, told)| told.outcomes.total()).sum(),
+            deliveries
+                .map(|(_, _, values)| values.outcomes.total())
+                .sum(),
         )
     }
 
     #[test]
-    fn a_reload_is_nothing_that_has_happened_to_a_request() {
+    fn a_reload_does_not_look_like_traffic() {
         let both =
             route("aaaa1@m/1", "bbbb1@127.0.0.1/2") + &route("aaaa2@m/1", "bbbb2@127.0.0.1/2");
         let first = plan(&both, None);
@@ -397,20 +374,20 @@ mod tests {
         for index in [0, 0, 0, 1, 1] {
             count(&first, index);
         }
-        let before = Numbers::read(&sight, Arc::clone(&first));
+        let before = MetricsSnapshot::read(&sight, Arc::clone(&first));
         let expected = vec![("http://aaaa…@m/1", 3), ("http://aaaa…@m/1 (2)", 2)];
-        assert_eq!(told(&before), (expected, 5));
+        assert_eq!(totals(&before), (expected, 5));
         // One is gone, and the other is called otherwise.
         let second = plan(&route("aaaa2@m/7", "bbbb2@127.0.0.1/2"), Some(&first));
-        let since = Numbers::read(&sight, Arc::clone(&second)).since(&before);
-        assert_eq!(told(&since), (vec![("http://aaaa…@m/7", 0)], 0));
+        let since = MetricsSnapshot::read(&sight, Arc::clone(&second)).since(&before);
+        assert_eq!(totals(&since), (vec![("http://aaaa…@m/7", 0)], 0));
         count(&second, 0);
-        let since = Numbers::read(&sight, Arc::clone(&second)).since(&before);
-        assert_eq!(told(&since), (vec![("http://aaaa…@m/7", 1)], 1));
+        let since = MetricsSnapshot::read(&sight, Arc::clone(&second)).since(&before);
+        assert_eq!(totals(&since), (vec![("http://aaaa…@m/7", 1)], 1));
         // What comes back begins again.
         let third = plan(&both, Some(&second));
         count(&third, 0);
-        let since = Numbers::read(&sight, third).since(&before);
-        assert_eq!(told(&since).1, 2);
+        let since = MetricsSnapshot::read(&sight, third).since(&before);
+        assert_eq!(totals(&since).1, 2);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::history::{self, History};
 use super::http::{Body, Handler, Request, Response};
-use super::numbers::Numbers;
+use super::numbers::MetricsSnapshot;
 use super::{metrics, status};
 use crate::observe::prometheus::{self, Format};
 use crate::server::sight::{Sight, Stage};
@@ -39,8 +39,8 @@ impl Handler for Pages {
             ("/metrics", Some(sight)) => {
                 let format = Format::accepted(&request.accept);
                 let write = move |out: &mut dyn io::Write| {
-                    let numbers = Numbers::live(sight, sight.current().plan);
-                    prometheus::write(metrics::families(sight, &numbers), format, out)
+                    let snapshot = MetricsSnapshot::live(sight, sight.current().plan);
+                    prometheus::write(metrics::families(sight, &snapshot), format, out)
                 };
                 Response::ok(format.content_type(), Body::Streamed(Box::new(write)))
             }

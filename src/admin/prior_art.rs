@@ -1,12 +1,12 @@
-//! The metrics of getsentry/sentry-mirror that mean something here, under their old names.
+//! The metrics of getsentry/sentry-mirror that have an equivalent, under their names there.
 //!
-//! They only go to statsd, which is where that program sends them, so that dashboards made for it go on
-//! showing what they showed. The README maps all of its names to ours. Two of its tags are not kept: the
-//! whole inbound key, which is shortened, and the path, which is whatever a client sends.
+//! They are sent to statsd only, as that program does, so that its dashboards continue to work. The README
+//! maps all of its names to ours. Two of its tags differ: the inbound key is shortened, and the path is
+//! left out because it can be any text that a client sends.
 
 use std::collections::BTreeMap;
 
-use super::numbers::Numbers;
+use super::numbers::MetricsSnapshot;
 use crate::mirror::counters::{OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::observe::counters::CounterVecSnapshot;
@@ -14,8 +14,8 @@ use crate::observe::family::{Family, Labels};
 use crate::observe::histogram::Distribution;
 use crate::observe::label::Label;
 
-/// The outcomes with any response, which is what it calls a success.
-const ANSWERED: [OutcomeKind; 5] = [
+/// The outcomes with a response: getsentry/sentry-mirror calls all of them a success.
+const WITH_RESPONSE: [OutcomeKind; 5] = [
     OutcomeKind::Success,
     OutcomeKind::TooManyRequests,
     OutcomeKind::ClientError,
@@ -23,16 +23,15 @@ const ANSWERED: [OutcomeKind; 5] = [
     OutcomeKind::OtherStatus,
 ];
 
-/// The old names with their numbers.
-pub(super) fn families(numbers: &Numbers) -> Vec<Family<'_>> {
-    let counted = &numbers.process;
+pub(super) fn families(snapshot: &MetricsSnapshot) -> Vec<Family<'_>> {
+    let process = &snapshot.process;
     let rejected = |reasons: &[Reason]| {
-        let of = |reason: &Reason| counted.rejections.get(*reason);
-        reasons.iter().map(of).sum::<u64>()
+        let counts = reasons.iter().map(|reason| process.rejections.get(*reason));
+        counts.sum::<u64>()
     };
     let one = |name, count| Family::counter(name, "", [(vec![], count)]);
     let mut families = vec![
-        one("handle_request.request", counted.answers.total()),
+        one("handle_request.request", process.answers.total()),
         one("handle_proxy.incorrect_method", rejected(&[Reason::Method])),
         one(
             "handle_proxy.no_dsn",
@@ -46,53 +45,53 @@ pub(super) fn families(numbers: &Numbers) -> Vec<Family<'_>> {
             "handle_proxy.decode_error",
             rejected(&[Reason::Decode, Reason::Encoding]),
         ),
-        responses(numbers),
+        responses(snapshot),
         Family::histogram(
             "handle_proxy.duration",
             "",
-            [(vec![], request_times(numbers))],
+            [(vec![], request_times(snapshot))],
         ),
     ];
-    families.extend(outbound_requests(numbers));
+    families.extend(outbound_requests(snapshot));
     families
 }
 
-fn responses(numbers: &Numbers) -> Family<'_> {
-    let has_response = |answered: RequestResult| {
+fn responses(snapshot: &MetricsSnapshot) -> Family<'_> {
+    let has_response = |result: RequestResult| {
         !matches!(
-            answered,
+            result,
             RequestResult::Rejected
                 | RequestResult::Abandoned
                 | RequestResult::Panicked
                 | RequestResult::GivenUp
         )
     };
-    let samples = numbers.routes().map(move |(route, numbers)| {
+    let samples = snapshot.routes().map(move |(route, values)| {
         let labels = vec![("inbound_key", route.name.clone())];
-        (labels, sum(&numbers.answers, has_response))
+        (labels, sum(&values.answers, has_response))
     });
     Family::counter("handle_proxy.response", "", samples)
 }
 
-fn request_times(numbers: &Numbers) -> Distribution {
+fn request_times(snapshot: &MetricsSnapshot) -> Distribution {
     let mut total = Distribution::default();
-    for (_, numbers) in numbers.routes() {
-        total.add(&numbers.request_time);
+    for (_, values) in snapshot.routes() {
+        total.add(&values.request_time);
     }
     total
 }
 
-/// What is tagged with the host of an outbound, over all outbounds at that host.
-fn outbound_requests(numbers: &Numbers) -> Vec<Family<'_>> {
+/// The metrics that are tagged with the host of an outbound, summed over all outbounds at that host.
+fn outbound_requests(snapshot: &MetricsSnapshot) -> Vec<Family<'_>> {
     let mut times: BTreeMap<&str, Distribution> = BTreeMap::new();
-    for (_, outbound, numbers) in numbers.outbounds() {
+    for (_, outbound, values) in snapshot.outbounds() {
         let total = times.entry(&outbound.host).or_default();
-        total.add(&numbers.time);
+        total.add(&values.time);
     }
-    let counter = |name, is_meant: fn(OutcomeKind) -> bool| {
+    let counter = |name, includes: fn(OutcomeKind) -> bool| {
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-        for (_, outbound, numbers) in numbers.outbounds() {
-            *counts.entry(&outbound.host).or_default() += sum(&numbers.outcomes, is_meant);
+        for (_, outbound, values) in snapshot.outbounds() {
+            *counts.entry(&outbound.host).or_default() += sum(&values.outcomes, includes);
         }
         let samples = counts.into_iter();
         Family::counter(name, "", samples.map(|(host, count)| (labels(host), count)))
@@ -104,10 +103,10 @@ fn outbound_requests(numbers: &Numbers) -> Vec<Family<'_>> {
             OutcomeKind::was_tried,
         ),
         counter("handle_proxy.outbound_request.success", |kind| {
-            ANSWERED.contains(&kind)
+            WITH_RESPONSE.contains(&kind)
         }),
         counter("handle_proxy.outbound_request.failed", |kind| {
-            kind.was_tried() && !ANSWERED.contains(&kind)
+            kind.was_tried() && !WITH_RESPONSE.contains(&kind)
         }),
         counter("handle_proxy.outbound_request.sampled_out", |kind| {
             kind == OutcomeKind::Sampled
@@ -120,10 +119,10 @@ fn outbound_requests(numbers: &Numbers) -> Vec<Family<'_>> {
     ]
 }
 
-/// How many of `tallied` have a label that `is_meant`.
-fn sum<L: Label>(tallied: &CounterVecSnapshot<L>, is_meant: impl Fn(L) -> bool) -> u64 {
-    let labels = L::ALL.iter().filter(|label| is_meant(**label));
-    labels.map(|label| tallied.get(*label)).sum()
+/// The sum over the labels that `includes` accepts.
+fn sum<L: Label>(counts: &CounterVecSnapshot<L>, includes: impl Fn(L) -> bool) -> u64 {
+    let labels = L::ALL.iter().filter(|label| includes(**label));
+    labels.map(|label| counts.get(*label)).sum()
 }
 
 fn labels(host: &str) -> Labels {

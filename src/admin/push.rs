@@ -1,8 +1,8 @@
-//! Metrics pushed to a statsd server, every ten seconds and once more at the end.
+//! Pushes metrics to a statsd server, every ten seconds and once more at the end of the process.
 //!
-//! It is a thread of its own that reads the same numbers as everybody who looks, and remembers what it has
-//! told of them. The server's name is resolved anew for every push, since it may move; what cannot be sent
-//! is lost, as statsd has it, and told once until it works again.
+//! A thread of its own reads the counters and sends their increase since the last push. It resolves the
+//! server's name for every push, because the address can change. As usual with statsd, metrics that cannot
+//! be sent are lost; the failure is logged once, and so is the recovery.
 
 use std::io;
 use std::net::{ToSocketAddrs, UdpSocket};
@@ -13,20 +13,20 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::metrics;
-use super::numbers::Numbers;
+use super::numbers::MetricsSnapshot;
 use super::prior_art;
 use crate::config::StatsdTarget;
 use crate::observe::statsd::Statsd;
 use crate::server::plan::Plan;
 use crate::server::sight::Sight;
 
-/// The time between two pushes, which is that over which statsd servers add up.
-const PERIOD: Duration = Duration::from_secs(10);
+/// The flush interval that statsd servers have by default.
+const PUSH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long the end of the process waits for the last push, which may hang in the resolver.
-const LAST_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the end of the process waits for the last push, which can hang in the resolver.
+const LAST_PUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The thread that pushes.
+/// The running exporter.
 pub(crate) struct Push {
     stop: mpsc::Sender<()>,
     /// Closed by the thread when it ends.
@@ -34,10 +34,8 @@ pub(crate) struct Push {
 }
 
 impl Push {
-    /// Begins to push what can be seen of a mirror.
-    ///
     /// # Errors
-    /// The system refuses a thread.
+    /// If no thread can be created.
     pub(crate) fn start(target: StatsdTarget, sight: Arc<Sight>) -> io::Result<Push> {
         let (stop, stopped) = mpsc::channel();
         let (running, ended) = mpsc::channel::<()>();
@@ -45,8 +43,8 @@ impl Push {
         thread::Builder::new()
             .name("statsd".to_owned())
             .spawn(move || {
-                // Whatever ends the waiting but time is the end of the process.
-                while stopped.recv_timeout(PERIOD) == Err(mpsc::RecvTimeoutError::Timeout) {
+                // If the wait ends by anything but its timeout, the process ends.
+                while stopped.recv_timeout(PUSH_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
                     pusher.push();
                 }
                 pusher.push();
@@ -55,15 +53,15 @@ impl Push {
         Ok(Push { stop, ended })
     }
 
-    /// Pushes what is new and ends, or gives up after a while.
+    /// Makes the last push, within [`LAST_PUSH_TIMEOUT`].
     pub(crate) fn finish(self) {
-        self.finish_within(LAST_PATIENCE);
+        self.finish_within(LAST_PUSH_TIMEOUT);
     }
 
-    fn finish_within(self, patience: Duration) {
+    fn finish_within(self, timeout: Duration) {
         drop(self.stop);
-        // Nothing is ever sent. A panic there has been logged and changes nothing here.
-        let _ = self.ended.recv_timeout(patience);
+        // Nothing is ever sent. If the thread has panicked, that is in the log already.
+        let _ = self.ended.recv_timeout(timeout);
     }
 }
 
@@ -76,8 +74,8 @@ struct Pusher {
     target: StatsdTarget,
     sight: Arc<Sight>,
     statsd: Statsd,
-    /// What the counters said at the last push.
-    told: Numbers,
+    /// The counters at the last push.
+    pushed: MetricsSnapshot,
     is_failing: bool,
 }
 
@@ -86,8 +84,7 @@ impl Pusher {
         Pusher {
             statsd: Statsd::new(tags(&target)),
             target,
-            // A process starts with all of them at zero.
-            told: Numbers::zero(sight.current().plan),
+            pushed: MetricsSnapshot::zero(sight.current().plan),
             sight,
             is_failing: false,
         }
@@ -95,46 +92,49 @@ impl Pusher {
 
     fn push(&mut self) {
         let (host, port) = (self.target.host.clone(), self.target.port);
-        match self.send_news() {
+        match self.send_increase() {
             Ok(()) if self.is_failing => {
-                info!(host, port, "metrics reach statsd_addr again");
+                info!(host, port, "sending metrics to statsd_addr again");
                 self.is_failing = false;
             }
             Ok(()) => {}
             Err(error) => {
                 if !self.is_failing {
-                    warn!(host, port, %error, "metrics cannot be sent to statsd_addr; they are lost until they can");
+                    warn!(host, port, %error, "cannot send metrics to statsd_addr; they are lost until this works again");
                 }
                 self.is_failing = true;
             }
         }
     }
 
-    /// Sends what has come since the last push. What cannot be sent is not sent later.
-    fn send_news(&mut self) -> io::Result<()> {
+    /// Sends the increase since the last push. If that fails, it is not sent again.
+    fn send_increase(&mut self) -> io::Result<()> {
         let socket = self.socket();
-        let (before, plan) = (Arc::clone(&self.told.plan), self.sight.current().plan);
+        let (before, plan) = (Arc::clone(&self.pushed.plan), self.sight.current().plan);
         let mut result = Ok(());
         if !Arc::ptr_eq(&before, &plan) {
-            // What came before the reload belongs to the names of that time, and some of it to nothing
-            // that is still there.
-            result = self.send_news_of(before, &socket);
+            // The increase before a reload belongs to the routes and names of the previous routing table.
+            result = self.send_increase_of(before, &socket);
         }
-        result.and(self.send_news_of(plan, &socket))
+        result.and(self.send_increase_of(plan, &socket))
     }
 
-    fn send_news_of(&mut self, plan: Arc<Plan>, socket: &io::Result<UdpSocket>) -> io::Result<()> {
-        let now = Numbers::read(&self.sight, plan);
-        let fresh = now.since(&self.told);
-        self.told = now;
+    fn send_increase_of(
+        &mut self,
+        plan: Arc<Plan>,
+        socket: &io::Result<UdpSocket>,
+    ) -> io::Result<()> {
+        let now = MetricsSnapshot::read(&self.sight, plan);
+        let increase = now.since(&self.pushed);
+        self.pushed = now;
         let socket = match socket {
             Ok(socket) => socket,
             Err(error) => return Err(io::Error::new(error.kind(), error.to_string())),
         };
-        let mut families = metrics::families(&self.sight, &fresh);
-        families.extend(prior_art::families(&fresh));
+        let families = metrics::families(&self.sight, &increase);
+        let families = families.chain(prior_art::families(&increase));
         self.statsd.send(families, &mut |datagram| {
-            // Nobody listening is told by an error on a later datagram, if at all.
+            // If the port is closed, a later datagram may fail with this error, or not. Treat both alike.
             match socket.send(datagram) {
                 Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => Err(error),
                 _ => Ok(()),
@@ -144,12 +144,12 @@ impl Pusher {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "the pusher has a thread of its own"
+        reason = "this runs on a thread of its own, not on a worker"
     )]
     fn socket(&self) -> io::Result<UdpSocket> {
         let target = (self.target.host.as_str(), self.target.port);
         let Some(address) = target.to_socket_addrs()?.next() else {
-            return Err(io::Error::other("the name has no address"));
+            return Err(io::Error::other("the host name has no address"));
         };
         let any = if address.is_ipv4() {
             "0.0.0.0:0"
@@ -167,11 +167,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_does_not_wait_for_a_push_that_hangs() {
+    fn finish_does_not_wait_for_a_push_that_hangs() {
         let (stop, stopped) = mpsc::channel();
-        // As long as it is there, the thread has not ended.
+        // While this exists, the thread has not ended.
         let (_running, ended) = mpsc::channel();
         Push { stop, ended }.finish_within(Duration::from_millis(1));
-        assert_eq!(stopped.recv(), Err(mpsc::RecvError), "it was told to stop");
+        assert_eq!(
+            stopped.recv(),
+            Err(mpsc::RecvError),
+            "the thread is asked to stop"
+        );
     }
 }

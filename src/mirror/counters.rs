@@ -1,4 +1,4 @@
-//! What is counted about routes and their outbounds.
+//! The metrics of routes and their outbounds.
 //!
 //! Every request that reaches a route ends in one [`RequestResult`], and every outbound it was for in one
 //! [`OutcomeKind`], so that the sums of both agree. What is still under way when a worker has to stop,
@@ -41,27 +41,27 @@ pub struct OutboundCounters {
 }
 
 labels! {
-    /// What an SDK was told, as far as it matters to an operator.
+    /// How a request ended for the SDK.
     pub enum RequestResult {
-        /// The success of an outbound.
+        /// An outbound accepted the request.
         Accepted => "accepted",
-        /// 200 from the mirror itself, because no outbound had answered within `reply_timeout`.
+        /// The mirror replied 200 because no outbound had answered within `reply_timeout`.
         Unconfirmed => "unconfirmed",
-        /// 429, because every live outbound is rate limited.
+        /// The mirror replied 429 because all outbounds that could accept the request are rate limited.
         RateLimited => "rate_limited",
-        /// A 4xx of an outbound.
+        /// The SDK received the 4xx of an outbound.
         Refused => "refused",
-        /// A 5xx, or 503 because no outbound accepted it.
+        /// The SDK received a 5xx because no outbound accepted the request.
         Failed => "failed",
-        /// Something that concerns the mirror only: a health check, a preflight request.
+        /// The mirror replied by itself: a health check or a preflight request.
         Local => "local",
-        /// Refused by the mirror, with a reason that is counted by itself.
+        /// The mirror rejected the request, see `sentry_mirror_rejections_total`.
         Rejected => "rejected",
-        /// Nothing, because the SDK was gone before its request was complete.
+        /// The SDK disconnected before its request was complete.
         Abandoned => "abandoned",
-        /// Nothing, because of a bug in this program.
+        /// An internal error of the mirror. Please report it.
         Panicked => "panicked",
-        /// Nothing, because `timeouts.drain` was over while its deliveries were under way.
+        /// `timeouts.drain` ended before the reply was decided.
         GivenUp => "given_up",
     }
 }
@@ -69,49 +69,49 @@ labels! {
 labels! {
     /// How a delivery ended.
     pub enum OutcomeKind {
-        /// Accepted.
+        /// The upstream accepted it.
         Success => "2xx",
-        /// Rate limited by the upstream.
+        /// The upstream answered 429.
         TooManyRequests => "429",
-        /// Refused.
+        /// The upstream answered another 4xx.
         ClientError => "4xx",
-        /// The upstream has a problem.
+        /// The upstream answered a 5xx.
         ServerError => "5xx",
-        /// A status that makes no sense here.
+        /// The upstream answered a status that Sentry never sends here, such as a redirect.
         OtherStatus => "other_status",
-        /// See [`Failure::Dns`].
+        /// The host name could not be resolved.
         Dns => "dns",
-        /// See [`Failure::Connect`].
+        /// The connection could not be opened.
         Connect => "connect",
-        /// See [`Failure::ConnectTimeout`].
+        /// The connection was not open within `timeouts.connect`.
         ConnectTimeout => "connect_timeout",
-        /// See [`Failure::Tls`].
+        /// The TLS handshake failed.
         Tls => "tls",
-        /// See [`Failure::Send`] and [`Failure::CutShort`].
+        /// The request could not be sent in full.
         Send => "send",
-        /// See [`Failure::Receive`].
+        /// Reading the response failed.
         Receive => "receive",
-        /// See [`Failure::Closed`].
+        /// The upstream closed the connection without a response.
         Closed => "closed",
-        /// See [`Failure::Malformed`].
+        /// The response is not valid HTTP.
         Malformed => "malformed",
-        /// See [`Failure::TooLarge`].
+        /// The response is larger than `limits.response_bytes`.
         TooLarge => "too_large",
-        /// See [`Failure::Timeout`].
+        /// The upstream did not respond within `timeouts.exchange`.
         Timeout => "timeout",
-        /// See [`Failure::Overloaded`].
+        /// Not sent: over `limits.in_flight`, over the share of the origin in `limits.memory_bytes`, or no memory left.
         Overloaded => "overloaded",
-        /// See [`Failure::Paused`].
+        /// Not sent: the circuit breaker of the upstream is open.
         Paused => "paused",
-        /// See [`SkipReason::RateLimited`].
+        /// Not sent: the outbound has an active rate limit.
         RateLimited => "rate_limited",
-        /// See [`SkipReason::Filtered`].
+        /// Not sent: the outbound does not take any of its categories.
         Filtered => "filtered",
-        /// See [`SkipReason::Sampled`].
+        /// Not sent: it is not in the sample of the outbound.
         Sampled => "sampled",
-        /// See [`Outcome::Panicked`].
+        /// An internal error of the mirror. Please report it.
         Panicked => "panicked",
-        /// Still under way when `timeouts.drain` was over.
+        /// In progress when `timeouts.drain` ended.
         GivenUp => "given_up",
     }
 }
@@ -119,9 +119,9 @@ labels! {
 labels! {
     /// Why an item of an envelope was left out of a delivery.
     pub enum LeftOut {
-        /// The outbound does not take its category.
+        /// The outbound does not take the category of the item.
         Filtered => "filtered",
-        /// The outbound gets a share, and this is not in it.
+        /// The item is not in the sample of the outbound.
         Sampled => "sampled",
     }
 }
@@ -135,16 +135,15 @@ impl From<Refused> for LeftOut {
     }
 }
 
-/// What an outcome means to an operator.
+/// An [`OutcomeKind`] in the terms of the status page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryResult {
-    /// The outbound has it.
     Delivered,
-    /// It was not sent because the outbound does not want it: that is how it is configured.
+    /// Not sent because the configuration says so.
     Unwanted,
-    /// It was not sent, or not taken, because of a rate limit.
+    /// Not sent, or not accepted, because of a rate limit.
     RateLimited,
-    /// It is lost to this outbound.
+    /// The outbound does not have it.
     Lost,
 }
 

@@ -61,54 +61,53 @@ pub(crate) enum Rejection {
 }
 
 labels! {
-    /// A [`Rejection`] without its particulars. Each limit has one of its own, apart from what is
-    /// malformed.
+    /// A [`Rejection`] without its details. Exceeding a limit and being malformed are separate reasons.
     pub enum Reason {
-        /// See [`Rejection::Head`].
+        /// The request line or a header is not valid HTTP.
         Head => "head",
         /// The head is larger than `limits.head_bytes`.
         HeadTooLarge => "head_too_large",
-        /// The head has more than `limits.header_count` header lines.
+        /// The head has more than `limits.header_count` headers.
         TooManyHeaders => "too_many_headers",
-        /// See [`Rejection::Framing`].
+        /// The length of the body is ambiguous or invalid (RFC 9112 section 6.3).
         Framing => "framing",
-        /// See [`Rejection::Chunk`].
+        /// The chunked body is malformed (RFC 9112 section 7.1).
         Chunk => "chunk",
-        /// See [`Rejection::HeadTimeout`].
+        /// The head took longer than `timeouts.head`.
         HeadTimeout => "head_timeout",
-        /// See [`Rejection::BodyTimeout`].
+        /// The body made no progress for `timeouts.body`.
         BodyTimeout => "body_timeout",
-        /// The body is larger than `limits.body_bytes`, declared or found to be so.
+        /// The body is larger than `limits.body_bytes`, declared or received.
         BodyTooLarge => "body_too_large",
-        /// The body is larger than `limits.decoded_bytes` when decoded.
+        /// The decoded body is larger than `limits.decoded_bytes`.
         DecodedTooLarge => "decoded_too_large",
-        /// See [`Rejection::Encoding`].
+        /// The content coding is not supported.
         Encoding => "encoding",
-        /// See [`Rejection::Decode`].
+        /// The body is not valid in its content coding.
         Decode => "decode",
-        /// See [`Rejection::Auth`].
+        /// The request has several keys, or a malformed authentication header.
         Auth => "auth",
-        /// See [`Rejection::NoKey`].
+        /// The request has no key.
         NoKey => "no_key",
-        /// See [`Rejection::NoEnvelopeKey`].
+        /// Neither the request nor the envelope header has a key.
         NoEnvelopeKey => "no_envelope_key",
-        /// See [`Rejection::BadKey`].
+        /// The key does not have the form of a Sentry key.
         BadKey => "bad_key",
-        /// See [`Rejection::UnknownKey`].
+        /// No inbound DSN has this key.
         UnknownKey => "unknown_key",
-        /// See [`Rejection::BadProject`].
+        /// The path does not contain a project ID where it should.
         BadProject => "bad_project",
-        /// See [`Rejection::Envelope`].
+        /// The envelope header is not a JSON object.
         Envelope => "envelope",
-        /// See [`Rejection::Method`].
+        /// The endpoint does not support the method.
         Method => "method",
-        /// See [`Rejection::NotFound`].
+        /// There is no endpoint at the path.
         NotFound => "not_found",
-        /// See [`Rejection::UrlTooLong`].
+        /// The URL of the crash-report dialog is too long to be put into its script.
         UrlTooLong => "url_too_long",
-        /// See [`Rejection::Loop`].
+        /// The request has passed this route before, according to its `Via` header.
         Loop => "loop",
-        /// See [`Rejection::Overloaded`].
+        /// The request does not fit into what is free of `limits.memory_bytes`.
         Overloaded => "overloaded",
     }
 }

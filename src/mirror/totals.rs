@@ -47,23 +47,23 @@ pub struct Counters {
 }
 
 labels! {
-    /// Why a connection of an SDK was closed without an answer.
+    /// Why an SDK connection was closed without a reply.
     pub enum Closing {
-        /// Silent for `timeouts.idle` between requests.
+        /// No request came for `timeouts.idle`.
         Idle => "idle",
-        /// A reply was not taken within `timeouts.write`.
+        /// The client did not read a reply within `timeouts.write`.
         Write => "write",
-        /// Its client has `limits.connections_per_peer` others.
+        /// The client had `limits.connections_per_peer` other connections.
         Peer => "connections_per_peer",
     }
 }
 
 labels! {
-    /// Why a worker accepted no connection for a while.
+    /// Why a worker paused accepting connections.
     pub enum Pause {
-        /// `limits.connections` are open.
+        /// `limits.connections` connections were open.
         Connections => "connections",
-        /// Accepting failed; mostly no file descriptor was left.
+        /// Accepting failed, usually because no file descriptor was left.
         Error => "error",
     }
 }

@@ -116,6 +116,16 @@ impl<L: Label> CounterVecSnapshot<L> {
         total
     }
 
+    pub(crate) fn from_fn(count: impl Fn(L) -> u64) -> CounterVecSnapshot<L> {
+        let mut total = CounterVecSnapshot::default();
+        for label in L::ALL {
+            if let Some(sum) = total.counts.get_mut(label.index()) {
+                *sum = count(*label);
+            }
+        }
+        total
+    }
+
     pub(crate) fn get(&self, label: L) -> u64 {
         self.counts.get(label.index()).copied().unwrap_or(0)
     }

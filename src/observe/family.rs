@@ -1,42 +1,35 @@
-//! Metrics as those see them who collect them: families of samples with labels.
+//! Metrics as exporters see them: families of samples with labels.
 //!
-//! This is made anew for every look at the numbers, away from the workers. Both forms in which metrics
-//! leave the process are made from it, so that they cannot disagree. Samples are made one at a time when
-//! they are written: a configuration with thousands of outbounds has hundreds of thousands of them.
+//! A family is built for each export, outside of the workers. All export formats are written from it, so
+//! they cannot disagree. Samples are generated one at a time while they are written: a configuration with
+//! thousands of outbounds has hundreds of thousands of samples.
 
 use super::histogram::Distribution;
 
-/// What begins the name of every metric.
+/// The prefix of all metric names.
 pub(crate) const PREFIX: &str = "sentry_mirror";
 
-/// Metrics of one name.
+/// All samples of one metric.
 pub(crate) struct Family<'n> {
     /// The name without [`PREFIX`] and, for a counter, without `_total`.
     pub name: &'static str,
-    /// What it means, in one sentence.
     pub help: &'static str,
-    /// The values, of one kind.
     pub samples: Samples<'n>,
 }
 
-/// The labels of a sample: names from the code, values from the configuration or closed sets.
+/// The labels of a sample. Names come from the code, values from the configuration or from closed sets.
 pub(crate) type Labels = Vec<(&'static str, String)>;
 
-/// Values of one kind with their labels, made when they are asked for.
+/// Values with their labels, generated on demand.
 pub(crate) type Values<'n, T> = Box<dyn Iterator<Item = (Labels, T)> + 'n>;
 
-/// The values of a family, by their labels.
 pub(crate) enum Samples<'n> {
-    /// Numbers that only grow.
     Counter(Values<'n, u64>),
-    /// Numbers that go up and down.
     Gauge(Values<'n, f64>),
-    /// How long things took.
     Histogram(Values<'n, Distribution>),
 }
 
 impl<'n> Family<'n> {
-    /// A counter.
     pub(crate) fn counter(
         name: &'static str,
         help: &'static str,
@@ -49,7 +42,7 @@ impl<'n> Family<'n> {
         }
     }
 
-    /// A gauge.
+    #[cfg(test)]
     pub(crate) fn gauge(
         name: &'static str,
         help: &'static str,
@@ -62,7 +55,6 @@ impl<'n> Family<'n> {
         }
     }
 
-    /// A histogram of durations.
     pub(crate) fn histogram(
         name: &'static str,
         help: &'static str,

@@ -1,33 +1,35 @@
-//! Closed sets of words for what is counted.
+//! Closed sets of label values.
 //!
-//! A set is an enum whose variants, words and positions come from one list, so that they cannot get
-//! out of step: a variant without a word does not compile. Nothing that a peer sent can become a
-//! label.
+//! A set is an enum that is defined together with the word and the meaning of each variant, so that they
+//! cannot get out of step. Nothing that a peer sends can become a label.
 
-/// One of a closed set of words.
+/// A value of a closed set.
 pub trait Label: Copy + 'static {
-    /// The whole set; each stands at its own [`Label::index`].
+    /// The whole set, ordered by [`Label::index`].
     const ALL: &'static [Self];
 
-    /// Its position in the set.
     fn index(self) -> usize;
 
-    /// The word, for logs and metrics.
+    /// The word for logs and metrics.
     fn word(self) -> &'static str;
+
+    /// The meaning, for the reference of metrics.
+    fn meaning(self) -> &'static str;
 }
 
-/// Makes an enum that is a [`Label`] from a list of `Variant => "word"`.
+/// Defines an enum that is a [`Label`] from a list of `Variant => "word"`. The doc comment of a variant
+/// is its meaning, and users read it in `docs/metrics.md`.
 macro_rules! labels {
     (
         $(#[$about:meta])*
         $vis:vis enum $name:ident {
-            $($(#[$what:meta])* $variant:ident => $word:literal,)+
+            $($(#[doc = $meaning:literal])* $variant:ident => $word:literal,)+
         }
     ) => {
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         $vis enum $name {
-            $($(#[$what])* $variant,)+
+            $($(#[doc = $meaning])* $variant,)+
         }
 
         impl $crate::observe::label::Label for $name {
@@ -42,6 +44,12 @@ macro_rules! labels {
                     $($name::$variant => $word,)+
                 }
             }
+
+            fn meaning(self) -> &'static str {
+                match self {
+                    $($name::$variant => concat!($($meaning),*).trim_ascii(),)+
+                }
+            }
         }
     };
 }
@@ -53,21 +61,21 @@ mod tests {
     use super::*;
 
     labels! {
-        /// For the test.
         enum Fruit {
-            /// Round.
+            /// A round
+            /// fruit.
             Apple => "apple",
-            /// Long.
             Banana => "banana",
         }
     }
 
     #[test]
-    fn each_label_stands_at_its_index() {
+    fn the_set_is_ordered_by_index() {
         for (index, fruit) in Fruit::ALL.iter().enumerate() {
             assert_eq!(fruit.index(), index);
         }
         assert_eq!(Fruit::Banana.word(), "banana");
+        assert_eq!(Fruit::Apple.meaning(), "A round fruit.");
         assert_eq!(Fruit::ALL, [Fruit::Apple, Fruit::Banana]);
     }
 }

@@ -17,11 +17,10 @@ use super::label::{Label, labels};
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 labels! {
-    /// Why a line was dropped.
     pub enum DropReason {
-        /// As much as may wait was waiting already: nobody reads fast enough.
+        /// The queue was full because the reader of the output is too slow.
         Queue => "queue",
-        /// It could not be written.
+        /// Writing failed.
         Write => "write",
     }
 }

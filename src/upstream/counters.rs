@@ -31,17 +31,17 @@ pub struct OriginCounters {
 }
 
 labels! {
-    /// Why a connection that could have been used again was closed.
+    /// Why a reusable connection was closed.
     pub enum Dropped {
-        /// `pool.idle_connections` were waiting already.
+        /// The pool already had `pool.idle_connections` idle connections.
         Surplus => "idle_connections",
-        /// Nobody used it for `pool.idle_timeout`.
+        /// The connection was idle for `pool.idle_timeout`.
         Idle => "idle_timeout",
-        /// It was open for `pool.max_age`.
+        /// The connection was older than `pool.max_age`.
         Old => "max_age",
-        /// Something came over it that nobody had asked for.
+        /// The upstream sent data that was not part of a response.
         Unsolicited => "unsolicited_data",
-        /// That has happened to the origin a short while ago.
+        /// The upstream recently sent such data, so its connections are not pooled for a while.
         Suspended => "not_pooled",
     }
 }

@@ -39,6 +39,7 @@
 //! - `access_log`: one line for each request.
 //! - `report`: the mirror's own errors, reported.
 //! - `dashboards`: the dashboard and the alerts.
+//! - `documents`: generated parts of the documents match the code.
 //! - `tidy`: the layers, no circles of imports, and crates with known advisories.
 
 #![allow(
@@ -60,6 +61,7 @@ mod cpu_exhaustion;
 mod dashboards;
 mod deploy;
 mod dialog;
+mod documents;
 mod early_responses;
 mod endpoints;
 mod fd_exhaustion;

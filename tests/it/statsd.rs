@@ -224,6 +224,6 @@ fn a_missing_statsd_server_is_logged_once_and_changes_nothing() {
     assert_eq!(status.code(), Some(0));
     let told = log
         .iter()
-        .filter(|line| line.contains("cannot be sent to statsd_addr"));
+        .filter(|line| line.contains("cannot send metrics to statsd_addr"));
     assert_eq!(told.count(), 1, "{log:#?}");
 }
