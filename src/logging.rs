@@ -65,7 +65,7 @@ pub(crate) fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, Str
         let place = panic.location().map(ToString::to_string);
         error!(
             place = place.as_deref().unwrap_or("unknown"),
-            panic = words::shown(
+            panic = words::sanitized(
                 panics::message(panic.payload()).as_bytes(),
                 PANIC_BYTES_MAX,
                 &[]

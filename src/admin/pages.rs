@@ -37,7 +37,7 @@ impl Handler for Pages {
             }
             ("/ready", Some(_)) => Response::text(503, "draining\n"),
             ("/metrics", Some(sight)) => {
-                let format = Format::accepted(&request.accept);
+                let format = Format::from_accept(&request.accept);
                 let write = move |out: &mut dyn io::Write| {
                     let snapshot = MetricsSnapshot::live(sight, sight.current().plan);
                     prometheus::write(metrics::families(sight, &snapshot), format, out)

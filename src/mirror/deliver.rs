@@ -382,5 +382,5 @@ fn describe_error(outbound: &Outbound, outcome: &Outcome) -> String {
         Outcome::Skipped(reason) => format!("skipped: {reason:?}"),
         Outcome::Panicked => "a bug in this program: the delivery panicked".to_owned(),
     };
-    words::shown(reason.as_bytes(), ERROR_BYTES_MAX, &[])
+    words::sanitized(reason.as_bytes(), ERROR_BYTES_MAX, &[])
 }

@@ -1,9 +1,8 @@
-//! Lines that a thread of its own writes, so that no worker waits for whoever reads them.
+//! Writes lines from a thread of its own, so that no worker waits for the reader of the output.
 //!
-//! What waits to be written is bounded in bytes. What does not fit is dropped and counted, and so is what
-//! cannot be written; the first failure of several is handed to a function that can log it. The crate
-//! `tracing-appender` has such a thread, too, but it bounds lines whatever their length, takes 4 MiB for
-//! the places of its queue, and ignores failures.
+//! The queue is bounded in bytes. Lines that do not fit or cannot be written are dropped and counted, and
+//! a callback can log the first failure of several. The crate `tracing-appender` has such a thread, too,
+//! but it bounds the number of lines instead of bytes, allocates 4 MiB for its queue, and ignores failures.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +12,8 @@ use std::time::Duration;
 
 use super::label::{Label, labels};
 
-/// How long the end of the process waits until what is queued is written.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for queued lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 labels! {
     pub enum DropReason {
@@ -25,7 +24,7 @@ labels! {
     }
 }
 
-/// The way to the thread that writes. Copies lead to the same one.
+/// A handle to the thread that writes. Clones share the thread.
 #[derive(Clone)]
 pub struct Lines(Arc<Shared>);
 
@@ -33,27 +32,27 @@ struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
     bytes_max: usize,
-    /// By [`DropReason`].
+    /// Indexed by [`DropReason`].
     dropped: [AtomicU64; DropReason::ALL.len()],
 }
 
 #[derive(Default)]
 struct Queue {
     waiting: Vec<u8>,
-    /// The bytes that the thread has taken and is writing.
+    /// The bytes that the thread has taken from the queue and is writing.
     writing_bytes: usize,
     is_closed: bool,
 }
 
-/// Keeps the thread alive; dropping it writes what is queued, for a second at most.
+/// Keeps the thread alive. Dropping it waits until the queue is written, for [`FLUSH_TIMEOUT`] at most.
 pub struct LinesGuard(Lines);
 
 impl Lines {
-    /// Lines to `writer`, from a thread called `name`; at most `bytes_max` bytes of them wait. The thread
-    /// calls `on_change` when writing begins to fail, and when it works again.
+    /// Starts a thread called `name` that writes lines to `writer`, with at most `bytes_max` bytes in its
+    /// queue. The thread calls `on_change` when writing starts to fail, and when it works again.
     ///
     /// # Errors
-    /// The system refuses a thread.
+    /// If no thread can be created.
     pub fn start(
         name: &str,
         bytes_max: usize,
@@ -73,7 +72,7 @@ impl Lines {
         Ok((lines.clone(), LinesGuard(lines)))
     }
 
-    /// Queues a line, which has its line end already, or drops it.
+    /// Queues a line that includes its line end, or drops it if the queue is full.
     pub fn push(&self, line: &[u8]) {
         let mut queue = self.0.lock();
         let queued_bytes = queue.waiting.len() + queue.writing_bytes;
@@ -90,14 +89,14 @@ impl Lines {
         }
     }
 
-    /// How many lines were dropped for `reason`.
+    /// The number of lines dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         let count = self.0.dropped.get(reason.index());
         count.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 }
 
-/// Each call is one line.
+/// Each call of `write` must pass one whole line.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -120,7 +119,7 @@ impl Shared {
         }
     }
 
-    /// Writes what is queued until the queue is closed and empty.
+    /// Writes lines until the queue is closed and empty.
     fn write_all(&self, mut writer: impl Write, mut on_change: impl FnMut(Result<(), &io::Error>)) {
         let mut is_failing = false;
         let mut bytes = Vec::new();
@@ -136,12 +135,12 @@ impl Shared {
         }
     }
 
-    /// Waits for lines and puts them into `bytes`, whose memory the queue gets; `false` at the end.
+    /// Waits for lines and swaps them with `bytes`, to reuse its memory. Returns `false` at the end.
     fn take(&self, bytes: &mut Vec<u8>) -> bool {
         bytes.clear();
         let mut queue = self.lock();
         queue.writing_bytes = 0;
-        // The end of the process may wait for this.
+        // Wakes the end of the process, which may be waiting for this.
         self.changed.notify_all();
         while queue.waiting.is_empty() && !queue.is_closed {
             let woken = self.changed.wait(queue);
@@ -162,11 +161,11 @@ impl Drop for LinesGuard {
         let is_busy = |queue: &mut Queue| !queue.waiting.is_empty() || queue.writing_bytes > 0;
         let _ = shared
             .changed
-            .wait_timeout_while(queue, LAST_PATIENCE, is_busy);
+            .wait_timeout_while(queue, FLUSH_TIMEOUT, is_busy);
     }
 }
 
-/// Writes `bytes` and tells how many of them were written before the first failure.
+/// Writes `bytes`. Returns how many were written before the first failure.
 fn write_lines(writer: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -186,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    /// A writer that tells of each write and does what it is told.
+    /// A writer that reports each write to the test, which decides on its result.
     struct Scripted {
         writes: Sender<Vec<u8>>,
         results: Receiver<io::Result<()>>,
@@ -234,10 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_in_bytes_and_the_rest_is_counted() {
+    fn the_queue_is_bounded_in_bytes_and_dropped_lines_are_counted() {
         let setup = start(100);
         setup.lines.push(b"first\n");
-        // It is being written, and counts.
+        // This line is being written, and still counts towards the bound.
         assert_eq!(setup.writes.recv().unwrap(), b"first\n");
         let long = [b'x'; 50];
         setup.lines.push(&long);
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_counted_and_the_first_is_told() {
+    fn failures_are_counted_and_the_first_is_reported() {
         let setup = start(100);
         let full = || Err(io::Error::other("full"));
         for result in [full(), full(), Ok(()), full()] {
@@ -265,12 +264,12 @@ mod tests {
         }
         drop(setup.guard);
         assert_eq!(setup.lines.dropped(DropReason::Write), 6);
-        let told: Vec<String> = setup.changes.iter().collect();
-        assert_eq!(told, ["full", "works", "full"]);
+        let reported: Vec<String> = setup.changes.iter().collect();
+        assert_eq!(reported, ["full", "works", "full"]);
     }
 
     #[test]
-    fn the_end_waits_for_what_is_queued_but_not_for_ever() {
+    fn dropping_the_guard_does_not_wait_forever() {
         let setup = start(100);
         setup.lines.push(b"never taken\n");
         setup.writes.recv().unwrap();

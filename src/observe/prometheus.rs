@@ -1,7 +1,6 @@
-//! The text that Prometheus reads, in its own format or as OpenMetrics.
+//! The text formats of Prometheus and OpenMetrics.
 //!
-//! The two differ in little: how a counter's family is called, and how the text ends. Written by hand,
-//! because the libraries for it keep the numbers themselves, in counters that all threads share.
+//! They differ only in the family name of a counter and in the end of the text.
 
 use std::fmt::{self, Write};
 use std::io;
@@ -9,7 +8,6 @@ use std::io;
 use super::family::{Family, Labels, PREFIX, Samples};
 use super::histogram::{BOUNDS_US, Distribution};
 
-/// Which of the two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// The Prometheus text format 0.0.4.
@@ -19,9 +17,9 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The one that a client asks for with `Accept`.
-    pub(crate) fn accepted(accept: &str) -> Format {
-        // Whoever reads OpenMetrics says so, and puts it first.
+    /// The format for a client with this `Accept` header.
+    pub(crate) fn from_accept(accept: &str) -> Format {
+        // Clients that list OpenMetrics prefer it.
         if accept.contains("application/openmetrics-text") {
             Format::OpenMetrics
         } else {
@@ -29,7 +27,6 @@ impl Format {
         }
     }
 
-    /// Its media type.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Format::Plain => "text/plain; version=0.0.4; charset=utf-8",
@@ -38,13 +35,10 @@ impl Format {
     }
 }
 
-/// The bytes of text that are handed on at a time, or a sample more.
+/// The size of a write to the output, give or take a sample.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// Writes all of `families` as text to `out`, in pieces.
-///
-/// # Errors
-/// Those of `out`.
+/// Writes `families` to `out`, in pieces.
 pub(crate) fn write<'n>(
     families: impl IntoIterator<Item = Family<'n>>,
     format: Format,
@@ -60,10 +54,10 @@ pub(crate) fn write<'n>(
     if format == Format::OpenMetrics {
         pieces.text.push_str("# EOF\n");
     }
-    pieces.hand_on()
+    pieces.flush()
 }
 
-/// Text on its way out.
+/// Buffers text into pieces of [`PIECE_BYTES`].
 struct Pieces<'o> {
     text: String,
     out: &'o mut dyn io::Write,
@@ -75,11 +69,11 @@ impl Pieces<'_> {
         let _ = write(&mut self.text);
         match self.text.len() < PIECE_BYTES {
             true => Ok(()),
-            false => self.hand_on(),
+            false => self.flush(),
         }
     }
 
-    fn hand_on(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.out.write_all(self.text.as_bytes())?;
         self.text.clear();
         Ok(())
@@ -113,7 +107,7 @@ fn write_family(pieces: &mut Pieces<'_>, family: Family<'_>, format: Format) -> 
             }
         }
         Samples::Histogram(samples) => {
-            // An empty one is twenty lines that say nothing.
+            // An empty histogram would be twenty lines of zeros.
             for (labels, distribution) in samples.filter(|(_, times)| times.count() > 0) {
                 pieces.add(|out| write_histogram(out, name, &labels, &distribution))?;
             }
@@ -131,12 +125,12 @@ fn write_histogram(
     let mut below = 0;
     for (index, count) in distribution.buckets.iter().enumerate() {
         below += count;
-        let border = match BOUNDS_US.get(index) {
-            // With a fraction in any case: OpenMetrics wants `1.0`.
+        let bound = match BOUNDS_US.get(index) {
+            // Always with a fraction: OpenMetrics requires `1.0`.
             Some(micros) => format!("{:?}", *micros as f64 / 1e6),
             None => "+Inf".to_owned(),
         };
-        write_sample(out, name, "_bucket", labels, Some(&border), below)?;
+        write_sample(out, name, "_bucket", labels, Some(&bound), below)?;
     }
     let sum = distribution.sum_us as f64 / 1e6;
     write_sample(out, name, "_sum", labels, None, sum)?;
@@ -148,13 +142,13 @@ fn write_sample(
     name: &str,
     suffix: &str,
     labels: &Labels,
-    border: Option<&str>,
+    bound: Option<&str>,
     value: impl fmt::Display,
 ) -> fmt::Result {
     write!(out, "{PREFIX}_{name}{suffix}")?;
     let labels = labels.iter().map(|(name, value)| (*name, value.as_str()));
     let mut separator = '{';
-    for (label, text) in labels.chain(border.map(|border| ("le", border))) {
+    for (label, text) in labels.chain(bound.map(|bound| ("le", bound))) {
         write!(out, "{separator}{label}=\"")?;
         write_escaped(out, text);
         out.push('"');
@@ -187,7 +181,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Takes note of the longest piece it is given.
+    /// Records the length of the longest write and of all writes.
     struct Longest(usize, usize);
 
     impl io::Write for Longest {
@@ -203,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_leaves_in_pieces_and_empty_histograms_do_not() {
+    fn a_long_text_is_written_in_pieces_without_empty_histograms() {
         let label = |number: u64| vec![("outbound", format!("https://{number:064}@o/1"))];
         let counts = (0..10_000).map(|number| (label(number), number));
         let times = (0..10_000).map(|number| (label(number), Distribution::default()));
@@ -218,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_as_their_specifications_say() {
+    fn both_formats_follow_their_specifications() {
         let label = |value: &str| vec![("route", value.to_owned())];
         let mut distribution = Distribution::default();
         distribution.buckets[1] = 2;
@@ -260,10 +254,10 @@ mod tests {
     }
 
     #[test]
-    fn openmetrics_goes_to_those_who_ask() {
-        assert_eq!(Format::accepted(""), Format::Plain);
-        assert_eq!(Format::accepted("text/html, */*"), Format::Plain);
+    fn openmetrics_is_used_if_accepted() {
+        assert_eq!(Format::from_accept(""), Format::Plain);
+        assert_eq!(Format::from_accept("text/html, */*"), Format::Plain);
         let accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
-        assert_eq!(Format::accepted(accept), Format::OpenMetrics);
+        assert_eq!(Format::from_accept(accept), Format::OpenMetrics);
     }
 }

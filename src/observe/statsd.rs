@@ -1,9 +1,8 @@
-//! The lines that a statsd server takes, with the tags of DogStatsD.
+//! The statsd protocol with the tags of DogStatsD.
 //!
-//! What the workers count is already added up, so counters go out as what came since the last push, which
-//! is what they have to hold here, and a histogram as one line per bucket that something fell into, with
-//! a sample rate that says how much: ten requests of about 3 ms are `…:0.00375|d|@0.1`. Written by hand,
-//! because the libraries for it want to be told of every single event.
+//! Workers already aggregate, so a counter is sent as its increase since the last push. A histogram is one
+//! line for each bucket that is not empty, with a sample rate that encodes the count: ten requests of
+//! about 3 ms are `…:0.00375|d|@0.1`.
 
 use std::fmt::Write;
 use std::io;
@@ -11,20 +10,20 @@ use std::io;
 use super::family::{Family, Labels, Samples};
 use super::histogram::{BOUNDS_US, Distribution};
 
-/// What begins the name of every metric; the prior art's prefix.
+/// The prefix of all metric names, which is that of getsentry/sentry-mirror.
 pub(crate) const PREFIX: &str = "sentrymirror";
 
-/// The bytes of a datagram, so that it fits one packet on any usual network.
+/// The maximum size of a datagram, so that it fits into one packet on usual networks.
 const DATAGRAM_BYTES_MAX: usize = 1400;
 
-/// Makes datagrams of metrics.
+/// Encodes metrics as datagrams.
 pub(crate) struct Statsd {
-    /// `,key:value` for each tag that goes with every metric.
+    /// `,name:value` for each tag of all metrics.
     common_tags: String,
 }
 
 impl Statsd {
-    /// `tags` go with every metric.
+    /// `tags` are added to all metrics.
     pub(crate) fn new<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> Statsd {
         let mut common_tags = String::new();
         for (name, value) in tags {
@@ -33,10 +32,10 @@ impl Statsd {
         Statsd { common_tags }
     }
 
-    /// Sends the datagrams that tell of `families`, whose counters and histograms hold what is new.
+    /// Sends `families`, whose counters and histograms hold the increase since the last push.
     ///
     /// # Errors
-    /// The first of `send`; what is left is not sent then.
+    /// The first error of `send`, after which nothing more is sent.
     pub(crate) fn send<'n>(
         &self,
         families: impl IntoIterator<Item = Family<'n>>,
@@ -75,13 +74,13 @@ impl Statsd {
         datagrams: &mut Datagrams<'_>,
         name: &str,
         labels: &Labels,
-        fresh: u64,
+        increase: u64,
     ) -> io::Result<()> {
-        if fresh == 0 {
+        if increase == 0 {
             return Ok(());
         }
         let tags = self.tags(labels);
-        datagrams.push(&format!("{PREFIX}.{name}:{fresh}|c{tags}"))
+        datagrams.push(&format!("{PREFIX}.{name}:{increase}|c{tags}"))
     }
 
     fn push_histogram(
@@ -89,16 +88,16 @@ impl Statsd {
         datagrams: &mut Datagrams<'_>,
         name: &str,
         labels: &Labels,
-        fresh: &Distribution,
+        increase: &Distribution,
     ) -> io::Result<()> {
-        if fresh.count() == 0 {
+        if increase.count() == 0 {
             return Ok(());
         }
-        // statsd has no units: what `_seconds` says in one place is said by the table in the other.
+        // The docs give the unit; the suffix is a convention of Prometheus.
         let name = name.strip_suffix("_seconds").unwrap_or(name);
         let tags = self.tags(labels);
         let mut lower = 0;
-        for (index, count) in fresh.buckets.iter().enumerate() {
+        for (index, count) in increase.buckets.iter().enumerate() {
             let upper = BOUNDS_US.get(index).copied().unwrap_or(lower);
             if *count > 0 {
                 let middle = (lower + upper) as f64 / 2e6;
@@ -110,7 +109,7 @@ impl Statsd {
         Ok(())
     }
 
-    /// The tags of a line: the common ones and those of a sample.
+    /// The tags of a line: the common ones and the labels of the sample.
     fn tags(&self, labels: &Labels) -> String {
         let mut tags = self.common_tags.clone();
         for (name, value) in labels {
@@ -124,7 +123,7 @@ impl Statsd {
     }
 }
 
-/// Appends `,name:value`, without the characters that have a meaning in a line.
+/// Appends `,name:value`, with the characters replaced that have a meaning in a line.
 fn push_tag(tags: &mut String, name: &str, value: &str) {
     let clean = |text: &str| -> String {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@".contains(c);
@@ -137,7 +136,7 @@ fn push_tag(tags: &mut String, name: &str, value: &str) {
     let _ = write!(tags, ",{}:{}", clean(name).replace(':', "_"), clean(value));
 }
 
-/// Lines, as many to a datagram as fit; each datagram is sent as soon as it is full.
+/// Packs lines into datagrams, and sends each datagram when it is full.
 struct Datagrams<'s> {
     current: Vec<u8>,
     send: &'s mut dyn FnMut(&[u8]) -> io::Result<()>,
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_go_out_where_something_came() {
+    fn only_counters_that_increased_are_sent() {
         let statsd = Statsd::new([("region", "eu west")].into_iter());
         let family = |value| {
             let labels = vec![("route", "http://0123…@m/1".to_owned())];
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn histograms_go_out_with_the_number_in_each_bucket() {
+    fn a_histogram_is_sent_with_the_count_of_each_bucket() {
         let histogram = Histogram::default();
         for millis in [3, 3, 4, 4, 60_000] {
             histogram.record(Duration::from_millis(millis));
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_fit_a_packet() {
+    fn datagrams_fit_into_a_packet() {
         let label = |number: u64| vec![("outbound", format!("https://{number:064}@o/1"))];
         let samples = (0..100).map(|number| (label(number), 1.0));
         let gauges = [Family::gauge("open", "Now.", samples)];

@@ -1,41 +1,40 @@
-//! What happens often and is told once in a while.
+//! Rate-limits log lines about frequent events.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Lets something be told at most once in a time, however many threads see it.
+/// Allows an event to be logged once per interval, however many threads observe it.
 pub struct Throttle {
-    pause: Duration,
+    interval: Duration,
     since: Instant,
-    /// When it was told, in milliseconds after `since` and one more; 0 for never.
-    told_at_ms: AtomicU64,
+    /// When it was last logged, in milliseconds after `since`, plus one; 0 for never.
+    logged_at_ms: AtomicU64,
 }
 
 impl Throttle {
-    /// For something to be told once in `pause`; the first time it is at once.
-    pub fn new(pause: Duration) -> Throttle {
+    pub fn new(interval: Duration) -> Throttle {
         Throttle {
-            pause,
+            interval,
             since: Instant::now(),
-            told_at_ms: AtomicU64::new(0),
+            logged_at_ms: AtomicU64::new(0),
         }
     }
 
-    /// Whether it is to be told at `now`.
+    /// Whether the caller should log the event, observed at `now`.
     pub fn is_due(&self, now: Instant) -> bool {
         let milliseconds =
             |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let now_ms = milliseconds(now.saturating_duration_since(self.since)).saturating_add(1);
-        let told_at_ms = self.told_at_ms.load(Ordering::Relaxed);
-        if told_at_ms != 0 && now_ms < told_at_ms.saturating_add(milliseconds(self.pause)) {
+        let logged_at_ms = self.logged_at_ms.load(Ordering::Relaxed);
+        if logged_at_ms != 0 && now_ms < logged_at_ms.saturating_add(milliseconds(self.interval)) {
             return false;
         }
-        // Of several threads that see it at once, one tells it.
+        // If several threads observe it at once, one of them logs it.
         let (ok, other) = (Ordering::Relaxed, Ordering::Relaxed);
-        let told = self
-            .told_at_ms
-            .compare_exchange(told_at_ms, now_ms, ok, other);
-        told.is_ok()
+        let exchanged = self
+            .logged_at_ms
+            .compare_exchange(logged_at_ms, now_ms, ok, other);
+        exchanged.is_ok()
     }
 }
 
@@ -44,12 +43,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_happens_often_is_told_at_once_and_then_after_each_pause() {
+    fn the_first_event_is_logged_and_then_one_per_interval() {
         let throttle = Throttle::new(Duration::from_secs(60));
         let start = Instant::now();
-        let told: Vec<u64> = (0..150)
+        let logged: Vec<u64> = (0..150)
             .filter(|second| throttle.is_due(start + Duration::from_secs(*second)))
             .collect();
-        assert_eq!(told, [0, 60, 120]);
+        assert_eq!(logged, [0, 60, 120]);
     }
 }

@@ -1,26 +1,25 @@
-//! Words that came from a peer, on their way to a person.
+//! Text from peers, made safe for logs, the status page and terminals.
 //!
-//! A log line, a status page and a terminal are read by people and by programs that take a line end for
-//! the end of an entry, and an escape sequence for an order. So what an upstream or a client wrote is
-//! shown with such characters spelled out. Keys and secrets that it repeats are cut short: a log is read
-//! by more people than may send events.
+//! Programs that read a log take a line end for the end of an entry, and terminals execute escape
+//! sequences. Such characters in text from an upstream or a client are escaped. Keys and secrets in it are
+//! shortened, because more people may read a log than may send events.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// The fewest letters and digits in a row that may be a credential. Words are shorter, and Sentry's keys
-/// have 32.
+/// The minimum number of consecutive letters and digits that are taken for a credential. Words are shorter;
+/// Sentry's keys have 32.
 const CREDENTIAL_LENGTH_MIN: usize = 24;
 
-/// The same where there is no digit among them, which keys have; some names of classes are long.
+/// The same without a digit. Keys have digits, and class names can be long.
 const LETTERS_MIN: usize = 32;
 
-/// How many characters of a credential are shown.
+/// The number of characters of a credential that are shown.
 const SHOWN_CHARS: usize = 4;
 
-/// What a peer wrote, as a person may see it: not more than `bytes_max` of it, on one line, and with what
-/// may be a credential cut short. `known` are credentials that are none by their looks.
-pub(crate) fn shown(text: &[u8], bytes_max: usize, known: &[&str]) -> String {
+/// `text` from a peer, limited to `bytes_max` bytes, on one line, and with credentials shortened. `known` are
+/// credentials that might not look like one.
+pub(crate) fn sanitized(text: &[u8], bytes_max: usize, known: &[&str]) -> String {
     let text = String::from_utf8_lossy(text.get(..bytes_max).unwrap_or(text));
     let mut text = escaped(&text).into_owned();
     for credential in known.iter().filter(|known| known.len() > SHOWN_CHARS) {
@@ -29,7 +28,7 @@ pub(crate) fn shown(text: &[u8], bytes_max: usize, known: &[&str]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.as_str();
     while !rest.is_empty() {
-        let end = rest.find(|one| !is_part(one)).unwrap_or(rest.len());
+        let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
         let (word, behind) = rest.split_at(end);
         match is_credential(word) {
             true => out += &shortened(word),
@@ -43,56 +42,55 @@ pub(crate) fn shown(text: &[u8], bytes_max: usize, known: &[&str]) -> String {
     out
 }
 
-/// `text` with each character spelled out that would end a line, control a terminal, or change the order
-/// or the look of those around it.
+/// `text` with those characters escaped that end a line, control a terminal, or change how the characters
+/// around them are displayed.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return text.into();
     }
     let mut out = String::with_capacity(text.len());
-    for one in text.chars() {
-        match is_unsafe(one) {
-            true => out.extend(one.escape_default()),
-            false => out.push(one),
+    for c in text.chars() {
+        match is_unsafe(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
         }
     }
     out.into()
 }
 
-/// The same inside JSON, whose own escapes stand for what is left out here.
+/// The same for a JSON text, with the escapes of JSON.
 pub(crate) fn escaped_json(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return text.into();
     }
     let mut out = String::with_capacity(text.len());
-    for one in text.chars() {
-        if is_unsafe(one) {
-            for unit in one.encode_utf16(&mut [0; 2]) {
+    for c in text.chars() {
+        if is_unsafe(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
                 // Writing to a String cannot fail.
                 let _ = write!(out, "\\u{unit:04x}");
             }
         } else {
-            out.push(one);
+            out.push(c);
         }
     }
     out.into()
 }
 
-/// Controls, line ends, and what Unicode calls format characters as far as it changes how others look.
-pub(crate) fn is_unsafe(one: char) -> bool {
-    match one {
+/// Control characters, line ends, and those Unicode format characters that change how others are displayed.
+pub(crate) fn is_unsafe(c: char) -> bool {
+    match c {
         ' '..='~' => false,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' => true,
         '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => true,
         '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => true,
-        _ => one.is_control(),
+        _ => c.is_control(),
     }
 }
 
-/// Whether a character may belong to a credential, or to what its characters are written as.
-fn is_part(one: char) -> bool {
-    one.is_ascii_alphanumeric()
-        || matches!(one, '%' | '\\' | '&' | '#' | ';' | '=' | '+' | '-' | '_')
+/// Whether a character can be part of a credential, or of an escape sequence for such a character.
+fn is_part(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '%' | '\\' | '&' | '#' | ';' | '=' | '+' | '-' | '_')
 }
 
 fn is_credential(word: &str) -> bool {
@@ -117,12 +115,12 @@ mod tests {
     const KEY: &str = "1f2e3d4c5b6a79880123456789abcdef";
 
     fn show(text: &str) -> String {
-        shown(text.as_bytes(), usize::MAX, &[])
+        sanitized(text.as_bytes(), usize::MAX, &[])
     }
 
     #[test]
-    fn nothing_of_a_peer_ends_a_line_or_controls_a_terminal() {
-        for (text, told) in [
+    fn text_of_a_peer_cannot_end_a_line_or_control_a_terminal() {
+        for (text, expected) in [
             ("no\r\n2026 ERROR x", "no\\r\\n2026 ERROR x"),
             ("\u{1b}[31mred", "\\u{1b}[31mred"),
             ("\u{9b}31m \u{7f}\t\0", "\\u{9b}31m \\u{7f}\\t\\u{0}"),
@@ -133,10 +131,10 @@ mod tests {
             ("a\u{2028}b\u{85}c", "a\\u{2028}b\\u{85}c"),
             ("h\u{e9}llo … <b> \"x\"", "h\u{e9}llo … <b> \"x\""),
         ] {
-            assert_eq!(show(text), told);
+            assert_eq!(show(text), expected);
         }
-        assert_eq!(shown(b"\xff\xfe", 10, &[]), "\u{fffd}\u{fffd}");
-        assert_eq!(shown(b"abcdef", 3, &[]), "abc");
+        assert_eq!(sanitized(b"\xff\xfe", 10, &[]), "\u{fffd}\u{fffd}");
+        assert_eq!(sanitized(b"abcdef", 3, &[]), "abc");
         assert_eq!(
             escaped_json("{\"a\":\"\u{202e}\u{e0001}\"}"),
             "{\"a\":\"\\u202e\\udb40\\udc01\"}"
@@ -144,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_credential_is_cut_short_in_any_spelling() {
+    fn credentials_are_shortened_in_any_encoding() {
         let percent: String = KEY.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let script: String = KEY.bytes().map(|byte| format!("\\u00{byte:02x}")).collect();
         let html: String = KEY.bytes().map(|byte| format!("&#{byte};")).collect();
@@ -159,8 +157,8 @@ mod tests {
             (&"a".repeat(32), "aaaa"),
         ] {
             let text = format!("bad DSN https://{word}:{word}@host:9000/1, \"{word}\"");
-            let told = format!("bad DSN https://{start}…:{start}…@host:9000/1, \"{start}…\"");
-            assert_eq!(show(&text), told);
+            let expected = format!("bad DSN https://{start}…:{start}…@host:9000/1, \"{start}…\"");
+            assert_eq!(show(&text), expected);
         }
         for text in [
             r#"{"detail":"event submission rejected with_reason: ProjectId"}"#,
@@ -169,7 +167,7 @@ mod tests {
         ] {
             assert_eq!(show(text), text);
         }
-        let known = shown(b"key=public secret=hush-hush", 99, &["public", "hush-hush"]);
+        let known = sanitized(b"key=public secret=hush-hush", 99, &["public", "hush-hush"]);
         assert_eq!(known, "key=publ… secret=hush…");
     }
 }

@@ -153,7 +153,7 @@ fn names(presented: &[String]) -> String {
             .and_then(|(_, rest)| rest.strip_suffix(')'));
         let name = inner.unwrap_or(name).trim_matches('"');
         let separator = if index == 0 { "" } else { ", " };
-        let name = words::shown(name.as_bytes(), NAME_BYTES_MAX, &[]);
+        let name = words::sanitized(name.as_bytes(), NAME_BYTES_MAX, &[]);
         let _ = write!(names, "{separator}{name}");
     }
     if presented.len() > NAMES_MAX {
