@@ -121,7 +121,7 @@ impl Routing {
                 }
                 None => Rc::new(Pool::new(Arc::clone(origin), limits, budget, worker)),
             };
-            upstream.set_share(share_bytes);
+            upstream.set_memory_share(share_bytes);
             upstream
         };
         let upstreams = plan.origins.iter().map(upstream).collect();

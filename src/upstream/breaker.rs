@@ -1,18 +1,18 @@
-//! Failing fast while an upstream is down.
+//! Circuit breaker: fails deliveries fast while an upstream is down.
 //!
-//! After some failures in a row nothing is sent for a while, so that a dead upstream holds no memory
-//! and no connections for the length of a timeout per request. Then one delivery goes as a probe:
-//! its answer closes the breaker, its failure makes the next pause twice as long. Pauses are
-//! shortened by chance, so that the workers of many mirrors do not all come back at once.
+//! After some failures in a row the breaker opens: nothing is sent for a while, so that a dead upstream
+//! does not hold memory and connections for the length of a timeout per request. Then one delivery is
+//! sent as a probe. A response closes the breaker; a failure doubles the next pause. Pauses have a
+//! random jitter, so that the workers of many mirrors do not all come back at once.
 //!
-//! Only failures without any answer count. An upstream that answers 503 is quick about it, and its
-//! answers matter to the SDK.
+//! Only failures without any response count. An upstream that responds with 503 does so quickly, and its
+//! responses matter to the SDK.
 //!
-//! A client must not be able to open it for others, for example with requests that a firewall in front
-//! of the upstream resets. No request has a part in a connection that cannot be opened: that counts
-//! always, and concerns everybody. A connection that breaks over a request, or stays silent, may be the
-//! request's doing. That counts only where nothing else is answered either, and then concerns those routes
-//! alone that it has happened to.
+//! A client must not be able to open the breaker for others, for example with requests that a firewall in
+//! front of the upstream resets. So there are two circuits. A request cannot cause a failure to connect:
+//! such a failure always counts, for all senders. A request may cause its connection to break or to
+//! stay silent: such a failure counts only if no other request gets a response either, and only for the
+//! senders that it happened to.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -23,54 +23,54 @@ use std::time::{Duration, Instant};
 use crate::limits::Limits;
 use crate::observe::label::labels;
 
-/// The state of one origin, as one worker sees it.
+/// One worker's breaker for one origin.
 #[derive(Default)]
 pub(crate) struct Breaker {
-    /// Whether connections can be opened.
+    /// Open while connections cannot be opened.
     connecting: Circuit,
-    /// Whether those that are open bring answers.
+    /// Open while connections bring no responses.
     answering: Circuit,
-    /// Which senders have had a request without an answer since the last answer.
+    /// The senders that had a request without a response since the last response.
     unanswered: RefCell<HashSet<Sender>>,
     answered_at: Cell<Option<Instant>>,
 }
 
 labels! {
-    /// What a breaker lets through, from the best to the worst.
+    /// The state of a breaker, from best to worst.
     pub enum BreakerState {
-        /// Everything.
+        /// All deliveries are sent.
         Closed => "closed",
-        /// The next delivery, to find out: its pause is over.
+        /// The pause is over: the next delivery is the probe.
         Due => "due",
-        /// Nothing besides one delivery, which is on its way to find out.
+        /// The probe is in flight; no other delivery is sent.
         Probing => "probing",
-        /// Nothing.
+        /// No delivery is sent.
         Open => "open",
     }
 }
 
 impl BreakerState {
-    /// Whether the upstream is left alone.
+    /// Whether deliveries are not sent.
     pub fn is_open(self) -> bool {
         matches!(self, BreakerState::Probing | BreakerState::Open)
     }
 }
 
-/// Whose deliveries these are: they share their fate.
+/// An id of the sender of deliveries, which is a route: a failure of one may hold up its others.
 pub(crate) type Sender = usize;
 
-/// What became of a delivery that has no answer.
+/// How a delivery ended without a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unanswered {
-    /// No connection could be opened.
+    /// The connection could not be opened.
     Unreachable,
     /// The connection broke.
     Broken,
-    /// Nothing came for `timeouts.exchange`.
+    /// No response arrived within `timeouts.exchange`.
     Silent,
 }
 
-/// That a delivery may be sent.
+/// The permission to send one delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Permit {
     sender: Sender,
@@ -80,12 +80,12 @@ pub(crate) struct Permit {
 }
 
 impl Breaker {
-    /// Whether `sender` may send a delivery at `now`. Then [`Breaker::answered`], [`Breaker::passed`] or
-    /// [`Breaker::failed`] must follow.
+    /// Permits a delivery of `sender`, or not. After a permit, [`Breaker::answered`],
+    /// [`Breaker::passed`] or [`Breaker::failed`] must follow.
     pub(crate) fn admits(&self, sender: Sender, now: Instant, limits: &Limits) -> Option<Permit> {
-        // The second is asked about those alone that were without an answer.
+        // The second circuit concerns only the senders that got no response.
         let is_concerned = self.answering.is_open() && self.unanswered.borrow().contains(&sender);
-        if is_concerned && !self.answering.has_place(now) || !self.connecting.has_place(now) {
+        if is_concerned && !self.answering.permits(now) || !self.connecting.permits(now) {
             return None;
         }
         Some(Permit {
@@ -96,7 +96,7 @@ impl Breaker {
         })
     }
 
-    /// What it lets through at `now`, for those whose deliveries it is open for.
+    /// The worse state of the two circuits.
     pub(crate) fn state(&self, now: Instant) -> BreakerState {
         let states = [self.connecting.state(now), self.answering.state(now)];
         states
@@ -105,7 +105,7 @@ impl Breaker {
             .unwrap_or(BreakerState::Closed)
     }
 
-    /// Takes note of an answer.
+    /// Records a response.
     pub(crate) fn answered(&self, now: Instant) {
         self.answered_at.set(Some(now));
         self.connecting.close();
@@ -114,12 +114,12 @@ impl Breaker {
         }
     }
 
-    /// Forgets whose deliveries had no answer, now that their names may mean others.
+    /// Forgets the senders without a response, because after a reload their ids may name others.
     pub(crate) fn forget_senders(&self) {
         self.unanswered.borrow_mut().clear();
     }
 
-    /// Takes note of a delivery that says nothing about the upstream.
+    /// Records a delivery whose end says nothing about the upstream.
     pub(crate) fn passed(&self, permit: Permit, now: Instant) {
         if permit.probes_connecting {
             self.connecting.pass(now);
@@ -129,7 +129,7 @@ impl Breaker {
         }
     }
 
-    /// Takes note of a delivery without an answer.
+    /// Records a delivery without a response.
     pub(crate) fn failed(&self, permit: Permit, how: Unanswered, now: Instant, limits: &Limits) {
         if how == Unanswered::Unreachable {
             self.connecting.fail(permit.probes_connecting, now, limits);
@@ -139,10 +139,10 @@ impl Breaker {
             return;
         }
         if permit.probes_connecting {
-            // It could be connected to.
+            // The connection was opened.
             self.connecting.close();
         }
-        if self.nothing_is_answered(permit, how, now, limits) {
+        if self.got_no_response(permit, how, now, limits) {
             self.unanswered.borrow_mut().insert(permit.sender);
             self.answering.fail(permit.probes_answering, now, limits);
         } else if permit.probes_answering {
@@ -150,9 +150,9 @@ impl Breaker {
         }
     }
 
-    /// Whether there was no other answer while one could have been there: while a silent upstream was
-    /// waited for, or for a while before a connection broke, which takes no time.
-    fn nothing_is_answered(
+    /// Whether no other request got a response in the relevant time: while this delivery waited for a
+    /// silent upstream, or during the longest pause before its connection broke.
+    fn got_no_response(
         &self,
         permit: Permit,
         how: Unanswered,
@@ -169,13 +169,13 @@ impl Breaker {
     }
 }
 
-/// Failures in a row, and what follows.
+/// Counts failures in a row, and opens at the limit.
 #[derive(Default)]
 struct Circuit {
     failures_in_a_row: Cell<u32>,
-    /// Until when nothing is sent; `None` while it is closed.
+    /// `None` while closed.
     open_until: Cell<Option<Instant>>,
-    /// Whether the probe is under way.
+    /// Whether the probe is in flight.
     is_probing: Cell<bool>,
 }
 
@@ -184,18 +184,18 @@ impl Circuit {
         self.open_until.get().is_some()
     }
 
-    /// Whether a delivery may be sent at `now`, as the probe where one is due.
-    fn has_place(&self, now: Instant) -> bool {
+    /// Whether a delivery may be sent, possibly as the probe.
+    fn permits(&self, now: Instant) -> bool {
         self.open_until.get().is_none_or(|until| now >= until)
     }
 
-    /// Makes the delivery that is sent now the probe, where one is due.
+    /// Makes the delivery that is sent now the probe, unless the circuit is closed. Returns whether it did.
     fn probe(&self, now: Instant, limits: &Limits) -> bool {
         if !self.is_open() {
             return false;
         }
         self.is_probing.set(true);
-        // Whatever becomes of the probe, its time is over then.
+        // The probe ends by then, even if nothing reports its end.
         self.open_until.set(Some(now + limits.timeouts.exchange));
         true
     }
@@ -209,14 +209,14 @@ impl Circuit {
         }
     }
 
-    /// Forgets all failures; whether there were any.
+    /// Forgets all failures. Returns whether there were any.
     fn close(&self) -> bool {
         self.open_until.set(None);
         self.is_probing.set(false);
         self.failures_in_a_row.replace(0) > 0
     }
 
-    /// The probe has said nothing: the next delivery is the probe.
+    /// The probe ended without a result, so the next delivery is the probe.
     fn pass(&self, now: Instant) {
         if self.is_probing.replace(false) {
             self.open_until.set(Some(now));
@@ -224,7 +224,7 @@ impl Circuit {
     }
 
     fn fail(&self, was_probe: bool, now: Instant, limits: &Limits) {
-        // Of those that were sent before it opened, only the probe's outcome is news.
+        // While open, only the probe counts; other failures belong to earlier deliveries.
         if self.is_open() && !(was_probe && self.is_probing.replace(false)) {
             return;
         }
@@ -236,16 +236,16 @@ impl Circuit {
                 .pause
                 .saturating_mul(1 << reopenings.min(16))
                 .min(limits.breaker.pause_max);
-            self.open_until.set(Some(now + shortened(pause)));
+            self.open_until.set(Some(now + with_jitter(pause)));
         }
     }
 }
 
 /// Between half of `pause` and all of it.
-fn shortened(pause: Duration) -> Duration {
-    // The keys of a RandomState differ from one to the next; that is chance enough for this.
-    let chance = RandomState::new().hash_one(()) % 1024;
-    pause.mul_f64(0.5 + 0.5 * (chance as f64 / 1024.0))
+fn with_jitter(pause: Duration) -> Duration {
+    // Each RandomState has other keys, which is random enough for this.
+    let random = RandomState::new().hash_one(()) % 1024;
+    pause.mul_f64(0.5 + 0.5 * (random as f64 / 1024.0))
 }
 
 #[cfg(test)]
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_after_failures_in_a_row_only() {
+    fn it_opens_only_after_failures_in_a_row() {
         let breaker = Breaker::default();
         let now = Instant::now();
         for _ in 0..10 {
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn without_traffic_it_does_not_look_open_for_ever() {
+    fn without_traffic_it_becomes_due_after_its_pause() {
         for how in [Unreachable, Broken, Silent] {
             let breaker = Breaker::default();
             let start = Instant::now();
@@ -307,7 +307,7 @@ mod tests {
             assert_eq!(breaker.state(due), BreakerState::Due);
             assert!(admits(&breaker, ATTACKER, due));
             assert_eq!(breaker.state(due), BreakerState::Probing);
-            // Nothing was heard of the probe.
+            // Nothing reported the end of the probe.
             let later = due + limits().timeouts.exchange;
             assert_eq!(breaker.state(later), BreakerState::Due);
             assert!(admits(&breaker, ATTACKER, later));
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_pause_one_probe_decides() {
+    fn after_the_pause_one_probe_decides_at_a_time() {
         for how in [Unreachable, Broken, Silent] {
             let breaker = Breaker::default();
             let start = Instant::now();
@@ -332,7 +332,7 @@ mod tests {
             let later = start + Duration::from_secs(1);
             assert!(admits(&breaker, ATTACKER, later));
             assert_eq!(breaker.state(later), BreakerState::Probing);
-            // The failure of one that was sent earlier says nothing about the probe.
+            // The failure of an earlier delivery is not that of the probe.
             breaker.failed(earlier, how, later, &limits());
             assert_eq!(breaker.state(later), BreakerState::Probing);
             assert!(!admits(&breaker, ATTACKER, later), "one probe at a time");
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_late_failures_do_not_count() {
+    fn pauses_double_up_to_the_limit_and_late_failures_do_not_count() {
         let breaker = Breaker::default();
         let mut now = Instant::now();
         let late = breaker.admits(ATTACKER, now, &limits()).unwrap();
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_break_their_connection_do_not_open_it_while_others_are_answered() {
+    fn broken_connections_do_not_open_it_while_other_requests_get_responses() {
         let breaker = Breaker::default();
         let start = Instant::now();
         for second in 0..20 {
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_counts_only_where_nothing_was_answered_meanwhile() {
+    fn silence_counts_only_if_no_other_request_got_a_response_meanwhile() {
         let breaker = Breaker::default();
         let begun = Instant::now();
         let permits = [(); 9].map(|()| breaker.admits(ATTACKER, begun, &limits()).unwrap());
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_breaks_over_its_request_shows_that_the_upstream_can_be_reached() {
+    fn a_probe_with_a_broken_connection_shows_that_connecting_works() {
         let breaker = Breaker::default();
         let now = Instant::now();
         breaker.answered(now);

@@ -1,7 +1,7 @@
-//! Opening a connection: every known address of the origin in turn, then TLS where it is `https`.
+//! Opening a connection: tries every known address of the origin, then TLS for `https`.
 //!
-//! The first address that answers is the first to be tried the next time. Names are not resolved
-//! here, since that would block the worker.
+//! The next connection begins with the address that worked. Names are not resolved here, because that
+//! would block the worker.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,26 +16,26 @@ use crate::upstream::origin::SharedOrigin;
 use crate::upstream::stream::Stream;
 use crate::upstream::tls::TlsStream;
 
-/// Connects to `shared`, giving each of its addresses at most `patience`. An address that fails is
-/// no longer the first to be tried.
+/// Connects to `shared`, with `timeout` for each address. Later connections do not begin with an address
+/// that failed.
 ///
 /// # Errors
-/// The failure of the last address tried, or [`Failure::Dns`] where none is known.
-pub(crate) async fn connect(shared: &SharedOrigin, patience: Duration) -> Result<Stream, Failure> {
+/// The failure of the last address tried, or [`Failure::Dns`] if no address is known.
+pub(crate) async fn connect(shared: &SharedOrigin, timeout: Duration) -> Result<Stream, Failure> {
     let addresses = shared.addresses();
     let first = shared.first_address();
     let mut last_failure = Failure::Dns;
-    for turn in 0..addresses.len() {
-        let Some(address) = addresses.get(first.wrapping_add(turn) % addresses.len()) else {
+    for offset in 0..addresses.len() {
+        let Some(address) = addresses.get(first.wrapping_add(offset) % addresses.len()) else {
             continue;
         };
         let connecting = pin!(connect_address(shared, *address));
-        match in_time(Instant::now() + patience, connecting).await {
+        match in_time(Instant::now() + timeout, connecting).await {
             Some(Ok(stream)) => return Ok(stream),
             Some(Err(failure)) => last_failure = failure,
             None => last_failure = Failure::ConnectTimeout,
         }
-        shared.skip_address(first.wrapping_add(turn));
+        shared.skip_address(first.wrapping_add(offset));
     }
     Err(last_failure)
 }
@@ -55,7 +55,7 @@ async fn connect_address(shared: &SharedOrigin, address: SocketAddr) -> Result<S
 
 async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_addr(address).await?;
-    // Requests are written whole; waiting to merge them with later ones would only delay them.
+    // Requests are written as a whole, so Nagle's algorithm would only delay them.
     stream.set_nodelay(true)?;
     Ok(stream)
 }

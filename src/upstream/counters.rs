@@ -1,32 +1,28 @@
-//! What a worker knows and counts about its connections to one origin.
+//! What a worker counts about its connections to one origin.
 //!
-//! The numbers that go up and down are published once a second, by the task that looks through the idle
-//! connections anyway, so that a delivery pays nothing for them.
+//! Gauges are published once a second by the task that sweeps idle connections, so that they cost a
+//! delivery nothing.
 
 use crate::observe::counters::{Counter, CounterVec, Gauge};
 use crate::observe::label::{Label, labels};
 use crate::upstream::breaker::BreakerState;
 
-/// One worker's numbers about one origin.
 #[derive(Default)]
 pub struct OriginCounters {
     /// Connections opened, TLS handshake included.
     pub opened: Counter,
-    /// Deliveries that went over a connection which was open already.
+    /// Deliveries over a pooled connection.
     pub reused: Counter,
-    /// Idle connections found closed by the upstream when they were to be used.
+    /// Pooled connections that the upstream had closed before they were used again.
     pub stale: Counter,
-    /// Deliveries sent once more because the reused connection failed.
+    /// Deliveries sent again because their pooled connection was stale.
     pub retries: Counter,
-    /// Connections that could have been used again, and were closed.
+    /// Reusable connections that were closed.
     pub dropped: CounterVec<Dropped>,
-    /// Connections open now.
     pub open: Gauge,
-    /// Those of them that wait to be used.
     pub idle: Gauge,
-    /// Deliveries under way now.
     pub in_flight: Gauge,
-    /// The state of the breaker, a [`BreakerState`] as a number.
+    /// A [`BreakerState`] as a number.
     pub breaker: Gauge,
 }
 
@@ -47,7 +43,7 @@ labels! {
 }
 
 impl OriginCounters {
-    /// The state of the breaker, as published last.
+    /// The state of the breaker when it was published last.
     pub fn breaker(&self) -> BreakerState {
         let is_published = |state: &&BreakerState| **state as u64 == self.breaker.get();
         let found = BreakerState::ALL.iter().find(is_published);

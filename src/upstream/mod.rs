@@ -1,13 +1,14 @@
-//! The network out: from an origin's name to the answer of its server.
+//! Connections to upstreams, from the name of an origin to the response of its server.
 //!
-//! In reading order: [`origin`] is what all workers know of an origin (addresses, TLS, whether it
-//! is up), [`dns`] keeps the addresses fresh from a thread of its own, [`stream`] is one connection
-//! (plain or [`tls`], whose `certificate` is checked and whose `tls_failure`s are told) with a
-//! [`probe`] for early answers, [`connect`] opens it, [`exchange`] sends one request over it and reads
-//! one [`response`] from what is [`incoming`], and [`pool`] is a worker's own side of an origin: its
-//! pool, its cap on deliveries in flight, its [`breaker`] and the retry of a stale connection.
-//! [`pooling`] is whether connections to an origin may be used again at all. [`counters`] are what a
-//! worker can tell of it. [`turn`] keeps any of it from taking the core for itself.
+//! - [`origin`]: what all workers share about an origin, such as its addresses and whether it is up.
+//! - [`dns`]: keeps the addresses fresh, on threads of its own.
+//! - [`connect`] opens a [`stream`]: a plain [`socket`], or [`tls`] with the settings of [`tls_client`].
+//! - [`exchange`] sends one request over it and reads one [`response`] from its read buffer
+//!   ([`incoming`]), while [`probe`] looks for early responses.
+//! - [`pool`]: one worker's connections to an origin, with its limit on deliveries in flight, its
+//!   [`breaker`] and the retry of a stale connection. [`pooling`] suspends the reuse of connections.
+//! - [`counters`]: what a worker counts about an origin.
+//! - [`turn`]: cooperative yielding, so that no connection keeps the core to itself.
 
 pub(crate) mod breaker;
 mod certificate;

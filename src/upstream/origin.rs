@@ -1,8 +1,7 @@
-//! What all workers share about an origin: how to reach it, and whether it answers.
+//! What all workers share about an origin: how to reach it, and whether it responds.
 //!
-//! Read-mostly by design. Addresses are looked at only when a connection is opened, never per
-//! request; the state is written only when it changes, so that one change makes one log line
-//! however many workers see it.
+//! This is read-mostly. Addresses are read only to open a connection, never per request. The state is
+//! written only when it changes, so that one change makes one log line however many workers see it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,59 +18,51 @@ use crate::sentry::dsn::Origin;
 use crate::upstream::counters::OriginCounters;
 use crate::upstream::pooling::{Pooling, SUSPENSION};
 
-/// An origin as the whole process sees it.
 pub struct SharedOrigin {
-    /// Scheme, host and port.
     pub origin: Origin,
-    /// How to speak TLS to it; `None` for `http`.
+    /// `None` for `http`.
     pub tls: Option<TlsIdentity>,
     addresses: RwLock<Arc<[SocketAddr]>>,
     next_address: AtomicUsize,
-    /// When the resolver gave the last good answer, in milliseconds after `since`; 0 for never.
+    /// The time of the last successful resolution in milliseconds after `since`; 0 for none.
     resolved_at_ms: AtomicU64,
     since: Instant,
-    /// How often the resolver is asked, in milliseconds; 0 for never.
+    /// The time between two resolutions in milliseconds; 0 if the host is not resolved.
     dns_refresh_ms: AtomicU64,
     /// 1 while it is down.
     down: LogOnChange,
-    /// Who loses deliveries while it is down.
+    /// The routes that lose deliveries while it is down.
     dependents: RwLock<Arc<[Dependent]>>,
-    /// The same for the outage that was told last, with what each had lost before.
     outage: Mutex<Outage>,
-    /// Whether its connections may be used again.
     pooling: Pooling,
-    /// What the workers count about it.
     pub counters: PerWorker<OriginCounters>,
-    /// How often its host could not be resolved.
     pub dns_failures: Arc<AtomicU64>,
 }
 
-/// Somebody who loses deliveries while an origin is down.
+/// A route that loses deliveries while an origin is down.
 #[derive(Clone)]
 pub struct Dependent {
-    /// What it is called.
     pub name: Arc<str>,
-    /// How many deliveries it has lost so far because there was no answer.
+    /// How many deliveries it has lost so far because there was no response.
     pub lost: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
-/// Those who lose in an outage, each with what it had lost when that began.
+/// The routes of the current outage, each with what it had lost before it.
 type Outage = Vec<(Dependent, u64)>;
 
-/// How many of those who have lost are named at the end of an outage.
+/// How many routes the log line at the end of an outage names.
 const DEPENDENTS_NAMED_MAX: usize = 10;
 
-/// Whose certificate is expected, and which ones are trusted.
 #[derive(Clone)]
 pub struct TlsIdentity {
-    /// Trusted roots, protocol versions and the cache of sessions to resume.
+    /// Trusted roots, protocol versions and the session cache.
     pub config: Arc<ClientConfig>,
-    /// The name sent as SNI and looked for in the certificate.
+    /// The name for SNI and for the verification of the certificate.
     pub server_name: ServerName<'static>,
 }
 
 impl SharedOrigin {
-    /// An origin whose addresses are not known yet, for so many workers.
+    /// An origin whose addresses are not known yet.
     pub fn new(workers: usize, origin: Origin, tls: Option<TlsIdentity>) -> SharedOrigin {
         SharedOrigin {
             origin,
@@ -90,13 +81,13 @@ impl SharedOrigin {
         }
     }
 
-    /// Whether its connections are opened with the TLS settings of `identity`.
+    /// Whether it has the TLS settings of `identity`.
     pub fn trusts_as(&self, identity: &TlsIdentity) -> bool {
         let own = self.tls.as_ref();
         own.is_some_and(|own| Arc::ptr_eq(&own.config, &identity.config))
     }
 
-    /// The same origin with other TLS settings: it keeps the addresses and the numbers.
+    /// The same origin with other TLS settings. It keeps the addresses and the counters.
     pub fn with_tls(&self, tls: TlsIdentity) -> SharedOrigin {
         let mut successor = SharedOrigin {
             resolved_at_ms: AtomicU64::new(self.resolved_at_ms.load(Ordering::Relaxed)),
@@ -105,38 +96,37 @@ impl SharedOrigin {
             dns_failures: Arc::clone(&self.dns_failures),
             ..SharedOrigin::new(1, self.origin.clone(), Some(tls))
         };
-        successor.pooling.follow(&self.pooling);
+        successor.pooling.copy_from(&self.pooling);
         successor.set_addresses(self.addresses().to_vec());
         successor
     }
 
-    /// Takes note that the resolver gave a good answer, with the known addresses or others.
+    /// Records a successful resolution, whether or not the addresses changed.
     pub fn record_resolved(&self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.since).as_millis();
         let now_ms = u64::try_from(elapsed).unwrap_or(u64::MAX).max(1);
         self.resolved_at_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    /// How old the last good answer of the resolver is; `None` where there was none, or none is needed.
+    /// The time since the last successful resolution. `None` if there was none, or the host is an address.
     pub fn dns_age(&self, now: Instant) -> Option<Duration> {
         let at_ms = self.resolved_at_ms.load(Ordering::Relaxed);
         let at = Duration::from_millis(at_ms);
         (at_ms != 0).then(|| now.saturating_duration_since(self.since).saturating_sub(at))
     }
 
-    /// Takes note that the resolver is asked again and again.
     pub fn set_dns_refresh(&self, refresh: Duration) {
         let refresh_ms = u64::try_from(refresh.as_millis()).unwrap_or(u64::MAX);
         self.dns_refresh_ms.store(refresh_ms, Ordering::Relaxed);
     }
 
-    /// How often the resolver is asked; `None` where it is not.
+    /// The time between two resolutions. `None` if the host is an address.
     pub fn dns_refresh(&self) -> Option<Duration> {
         let refresh_ms = self.dns_refresh_ms.load(Ordering::Relaxed);
         (refresh_ms != 0).then(|| Duration::from_millis(refresh_ms))
     }
 
-    /// The addresses to try, in the order to try them.
+    /// The addresses, in the order to try them from [`SharedOrigin::first_address`] on.
     pub fn addresses(&self) -> Arc<[SocketAddr]> {
         Arc::clone(
             &self
@@ -146,13 +136,13 @@ impl SharedOrigin {
         )
     }
 
-    /// Where in [`SharedOrigin::addresses`] to begin; moves on with [`SharedOrigin::skip_address`].
+    /// The index in [`SharedOrigin::addresses`] to begin with, to be wrapped around.
     pub fn first_address(&self) -> usize {
         self.next_address.load(Ordering::Relaxed)
     }
 
-    /// Lets later connections begin with the address after the one at `failed`. Of several that
-    /// failed there at once, one moves on.
+    /// Lets later connections begin with the address after the one at `failed`. If several connections
+    /// failed there at the same time, only one of them moves the index.
     pub fn skip_address(&self, failed: usize) {
         let (ok, other) = (Ordering::Relaxed, Ordering::Relaxed);
         let _ = self
@@ -160,7 +150,6 @@ impl SharedOrigin {
             .compare_exchange(failed, failed.wrapping_add(1), ok, other);
     }
 
-    /// Replaces the addresses by a newer answer of the resolver.
     pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
         let mut current = self
             .addresses
@@ -169,7 +158,6 @@ impl SharedOrigin {
         *current = addresses.into();
     }
 
-    /// Takes note of who loses deliveries while it is down.
     pub fn set_dependents(&self, dependents: Vec<Dependent>) {
         let mut current = self
             .dependents
@@ -178,30 +166,30 @@ impl SharedOrigin {
         *current = dependents.into();
     }
 
-    /// Whether its connections may be used again at `now`.
+    /// Whether its connections may be reused.
     pub fn is_pooled(&self, now: Instant) -> bool {
         let is_pooled = self.pooling.is_allowed(now);
         if is_pooled && self.pooling.has_resumed(now) {
-            info!(origin = %self.origin, "connections to the upstream are used again");
+            info!(origin = %self.origin, "connections to the upstream are reused again");
         }
         is_pooled
     }
 
-    /// Takes note that the bytes `unsolicited` came over one of its connections although no request was under
-    /// way there.
-    pub fn sent_unsolicited(&self, unsolicited: &[u8], now: Instant) {
+    /// Suspends the reuse of connections: one of them delivered the bytes `unsolicited` while no request was
+    /// in flight on it.
+    pub fn record_unsolicited(&self, unsolicited: &[u8], now: Instant) {
         if self.pooling.suspend(now) {
             warn!(
                 origin = %self.origin,
                 seen = describe(unsolicited),
                 seconds = SUSPENSION.as_secs(),
-                "upstream has sent more than it was asked for, so that an answer could go to another request; each of its connections is used once for now"
+                "upstream has sent more than it was asked for, so a response could reach the wrong request; its connections are not reused for now"
             );
         }
     }
 
-    /// Takes note that a delivery got an answer.
-    pub fn answered(&self, now: Instant) {
+    /// Records that a delivery got a response.
+    pub fn record_response(&self, now: Instant) {
         if self.down.should_log(0, now) {
             let outage = std::mem::take(&mut *self.outage());
             let mut lost: Vec<(Arc<str>, u64)> = Vec::new();
@@ -216,14 +204,14 @@ impl SharedOrigin {
                 origin = %self.origin,
                 seconds = self.down.lasted(now).as_secs_f64(),
                 lost_deliveries = lost.iter().map(|(_, count)| count).sum::<u64>(),
-                routes = named(&mut lost),
+                routes = summarize(&mut lost),
                 "upstream is answering again"
             );
         }
     }
 
-    /// Takes note that a delivery failed without an answer.
-    pub fn failed(&self, failure: &dyn std::fmt::Display, now: Instant) {
+    /// Records that a delivery failed without a response.
+    pub fn record_failure(&self, failure: &dyn std::fmt::Display, now: Instant) {
         if self.down.should_log(1, now) {
             warn!(origin = %self.origin, %failure, "upstream does not answer");
             let dependents = Arc::clone(
@@ -244,23 +232,23 @@ impl SharedOrigin {
     }
 }
 
-/// Bytes in words. Of what an upstream sends nothing is shown but a status: the rest may be somebody's.
+/// Describes unsolicited bytes for the log. Only a status is shown, because the rest may be personal data.
 fn describe(bytes: &[u8]) -> String {
     let status = bytes
         .strip_prefix(b"HTTP/1.")
         .and_then(|rest| rest.get(2..5));
     match status.filter(|status| status.iter().all(u8::is_ascii_digit)) {
         Some(status) => format!("a response with status {}", status.escape_ascii()),
-        None => "bytes that do not begin as a response does".to_owned(),
+        None => "bytes without an HTTP status".to_owned(),
     }
 }
 
-/// Who has lost how much, in words; those who have lost most, where they are many.
-fn named(lost: &mut Vec<(Arc<str>, u64)>) -> String {
+/// The routes that lost deliveries, with how many; of many routes those that lost the most.
+fn summarize(lost: &mut Vec<(Arc<str>, u64)>) -> String {
     lost.retain(|(_, count)| *count > 0);
     lost.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let of = |(name, count): &(Arc<str>, u64)| format!("{name}: {count}");
-    let mut words: Vec<String> = lost.iter().take(DEPENDENTS_NAMED_MAX).map(of).collect();
+    let entry = |(name, count): &(Arc<str>, u64)| format!("{name}: {count}");
+    let mut words: Vec<String> = lost.iter().take(DEPENDENTS_NAMED_MAX).map(entry).collect();
     let others = lost.len().saturating_sub(DEPENDENTS_NAMED_MAX);
     if others > 0 {
         words.push(format!("and {others} more"));

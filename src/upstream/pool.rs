@@ -1,13 +1,13 @@
-//! A worker's own side of an origin: its idle connections, its cap on deliveries in flight, and the
-//! one retry that a stale connection deserves.
+//! One worker's connection pool for an origin, with its limit on deliveries in flight and the retry of
+//! a stale connection.
 //!
-//! Connections are taken youngest first, so that the surplus of a peak grows old and is swept. Beyond
-//! a handful, a delivery waits a moment for one to come back before it opens another: a server that
-//! answers fast is not helped by more of them, and each costs it memory and a handshake.
-//! A connection comes back only after an exchange that ended cleanly; one whose exchange failed or
-//! was dropped by a deadline is dropped with it, and so can never hand one request's answer to
-//! another. Each is looked at before it is used again: what has come over it meanwhile was meant for
-//! nobody. That suspends the pool, see [`pooling`].
+//! The most recently used connection is reused first, so that the surplus of a peak grows old and is
+//! closed. Beyond a handful of connections, a delivery waits a moment for one to be returned before it
+//! opens another: more connections do not make a fast server faster, and each costs it memory and a
+//! handshake. A connection is returned only after an exchange that ended cleanly. If the exchange fails or
+//! is dropped at a deadline, its connection is dropped with it, so that no response can reach another
+//! request. Each connection is checked before it is reused: unsolicited data suspends the pool, see
+//! [`pooling`].
 //!
 //! [`pooling`]: crate::upstream::pooling
 
@@ -36,33 +36,35 @@ use crate::upstream::socket::IdleState;
 
 pub(crate) use crate::budget::Admission;
 
-/// How many deliveries may be in flight before another one waits for a connection to come back.
+/// Up to this number of deliveries in flight, a delivery opens a connection without waiting for one to be returned.
 const EAGER_CONNECTIONS: usize = 16;
 
-/// How long it waits: longer than a fast server takes, shorter than anybody would notice.
-const COMEBACK_PATIENCE: Duration = Duration::from_millis(10);
+/// How long a delivery waits for a returned connection: longer than a fast server takes, and too short to be
+/// noticed.
+const RETURN_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// How many idle connections a delivery looks at that turn out not to be usable, before it opens one. Where
-/// all have grown old, or were closed by the upstream, it leaves the others to those that come after it.
-const LOOKS_MAX: usize = 8;
+/// How many unusable idle connections a delivery closes before it opens one. If all are old or were
+/// closed by the upstream, it leaves the rest to later deliveries.
+const CHECKS_MAX: usize = 8;
 
-/// How many connections are closed in one go, and how long others get their turn then. Closing one takes
-/// some microseconds, and after a burst thousands grow old at the same time.
+/// The sweep closes this many connections at a time and sleeps in between. Closing one takes some
+/// microseconds, and after a burst thousands expire at the same time.
 const CLOSED_AT_ONCE: usize = 16;
-const CLOSING_PAUSE: Duration = Duration::from_millis(1);
+const CLOSING_INTERVAL: Duration = Duration::from_millis(1);
 
 /// One worker's connections to one origin.
 pub struct Pool {
     shared: Arc<SharedOrigin>,
     limits: RefCell<Rc<Limits>>,
-    /// The origin's part of the worker's budget.
+    /// The origin's part of the worker's memory budget.
     budget: Rc<Budget>,
     idle: RefCell<VecDeque<Box<PooledConnection>>>,
-    /// Deliveries that wait for a connection, in order. One that is gone has left nothing behind.
+    /// Deliveries that wait for a returned connection, in order. They are weak, so that a delivery that gives up needs
+    /// no clean-up.
     waiting: RefCell<VecDeque<Weak<Waiter>>>,
     in_flight: Cell<usize>,
     open: Rc<Cell<usize>>,
-    /// How many connections were opened so far.
+    /// How many connections were opened so far, to spread their expiry.
     opened: Cell<u32>,
     breaker: Breaker,
     worker: usize,
@@ -71,27 +73,28 @@ pub struct Pool {
 /// A delivery that waits for a connection.
 #[derive(Default)]
 struct Waiter {
-    given: RefCell<Option<Box<PooledConnection>>>,
+    returned: RefCell<Option<Box<PooledConnection>>>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// A connection and what says how long it is kept. It is on the heap from its opening to its end: it goes
-/// from hand to hand with every delivery, and has some hundred bytes.
+/// A connection and its age. It stays boxed because it is moved with every delivery and has some hundred
+/// bytes.
 struct PooledConnection {
     connection: Connection,
     opened: OpenGuard,
     idle_since: Instant,
 }
 
-/// A connection counted as open, and when it is taken to be opened; counts itself out when dropped.
+/// Counts a connection as open until it is dropped.
 struct OpenGuard {
+    /// When the connection was opened, for `pool.max_age`. Somewhat earlier than the real time.
     at: Instant,
     open: Rc<Cell<usize>>,
 }
 
 impl Pool {
-    /// An upstream without any connection yet, of the worker with this number. What it takes is a part of
-    /// `budget`, without a bound of its own until [`Pool::set_share`].
+    /// An empty pool of the worker with this index. Its part of `budget` is unlimited until
+    /// [`Pool::set_memory_share`].
     pub fn new(
         shared: Arc<SharedOrigin>,
         limits: Rc<Limits>,
@@ -112,19 +115,19 @@ impl Pool {
         }
     }
 
-    /// Goes on with other limits; deliveries under way end as they began.
+    /// Changes the limits. Deliveries in flight keep the old ones.
     pub fn set_limits(&self, limits: Rc<Limits>) {
         *self.limits.borrow_mut() = limits;
         self.breaker.forget_senders();
     }
 
-    /// Changes its share of the worker's budget.
-    pub fn set_share(&self, bytes: usize) {
+    /// Changes its share of the worker's memory budget.
+    pub fn set_memory_share(&self, bytes: usize) {
         self.budget.set_limit(bytes);
     }
 
-    /// Admission for a delivery that takes `own` bytes, and keeps alive `kept` bytes that its request has
-    /// reserved. `None` where there is none, or deliveries to this origin take its share.
+    /// Reserves memory for a delivery that takes `own` bytes and keeps alive `kept` bytes, which its request
+    /// has reserved. `None` if no memory is left, or the deliveries to this origin take its share.
     pub fn admit(&self, own: usize, kept: usize) -> Option<Admission> {
         self.budget.admit(own, kept)
     }
@@ -133,12 +136,12 @@ impl Pool {
         Rc::clone(&self.limits.borrow())
     }
 
-    /// Delivers `request`, which was begun at `begun`, a moment ago: within `timeouts.exchange` from
-    /// then on. Says what came of it, and when. `sender` is the same for all requests that the upstream may
-    /// treat alike, and that may suffer for each other: those of a route.
+    /// Delivers `request` within `timeouts.exchange` from `begun` on. Returns the result and when it was
+    /// there. `sender` is the id of the route: the breaker may hold up requests for failures of the same
+    /// sender.
     ///
     /// # Errors
-    /// Why there is no answer. The request may have arrived all the same.
+    /// Why there is no response. The request may have arrived all the same.
     pub async fn deliver(
         &self,
         request: &mut Request,
@@ -146,20 +149,20 @@ impl Pool {
         sender: Sender,
     ) -> (Result<Response, Failure>, Instant) {
         let limits = self.limits();
-        let Some(_slot) = InFlightGuard::take(&self.in_flight, limits.in_flight) else {
+        let Some(_slot) = InFlightGuard::acquire(&self.in_flight, limits.in_flight) else {
             return (Err(Failure::Overloaded), begun);
         };
         let Some(permit) = self.breaker.admits(sender, begun, &limits) else {
             return (Err(Failure::Paused), begun);
         };
-        // It has two kilobytes, and stays where it is.
+        // Pinned in place because the future is about 2 KiB.
         let attempt = pin!(self.attempt(request, begun, &limits));
         let deadline = begun + limits.timeouts.exchange;
         let attempted = in_time(deadline, attempt).await;
         let ended = Instant::now();
         let result = match attempted.unwrap_or(Err(Failure::Timeout)) {
-            Ok((response, kept)) => {
-                self.put_back(kept, ended, &limits);
+            Ok((response, pooled)) => {
+                self.put_back(pooled, ended, &limits);
                 Ok(response)
             }
             Err(failure) => Err(failure),
@@ -168,28 +171,27 @@ impl Pool {
         match (&result, unanswered) {
             (Err(failure), Some(how)) => {
                 self.breaker.failed(permit, how, ended, &limits);
-                self.shared.failed(failure, ended);
+                self.shared.record_failure(failure, ended);
             }
-            // Our own shortage, of descriptors for example.
+            // A shortage of this host, for example of descriptors.
             (Err(Failure::Connect(_)), None) => self.breaker.passed(permit, ended),
             (Ok(_) | Err(_), _) => {
                 self.breaker.answered(ended);
-                self.shared.answered(ended);
+                self.shared.record_response(ended);
             }
         }
         (result, ended)
     }
 
-    /// Closes the idle connections that have waited or lived too long, a few at a time, forgets who
-    /// waits no more, and publishes how things stand.
+    /// Closes expired idle connections, a few at a time, and publishes the gauges.
     pub async fn sweep(&self, now: Instant) {
-        // Those who lost patience with an upstream that gives nothing back.
+        // Deliveries that gave up waiting stay in the queue if no connection is returned.
         let is_waiting = |waiter: &Weak<Waiter>| waiter.strong_count() > 0;
         self.waiting.borrow_mut().retain(is_waiting);
         let mut closing = self.take_expired(now);
         while !closing.is_empty() {
             closing.truncate(closing.len().saturating_sub(CLOSED_AT_ONCE));
-            sleep(CLOSING_PAUSE).await;
+            sleep(CLOSING_INTERVAL).await;
         }
         let counters = self.counters();
         counters.idle.set(self.idle.borrow().len());
@@ -198,7 +200,7 @@ impl Pool {
         counters.breaker.set(self.breaker.state(now) as usize);
     }
 
-    /// Takes out the idle connections that may not be kept, and counts them.
+    /// Takes out and counts the idle connections to be closed.
     fn take_expired(&self, now: Instant) -> VecDeque<Box<PooledConnection>> {
         let limits = self.limits();
         let mut idle = self.idle.borrow_mut();
@@ -210,10 +212,12 @@ impl Pool {
             return std::mem::take(&mut idle);
         }
         for _ in 0..idle.len() {
-            let Some(kept) = idle.pop_front() else { break };
-            match self.is_fresh(&kept, now, &limits) {
-                true => idle.push_back(kept),
-                false => expired.push_back(kept),
+            let Some(pooled) = idle.pop_front() else {
+                break;
+            };
+            match self.is_fresh(&pooled, now, &limits) {
+                true => idle.push_back(pooled),
+                false => expired.push_back(pooled),
             }
         }
         while idle.len() > limits.pool.idle_connections {
@@ -227,56 +231,55 @@ impl Pool {
         self.shared.counters.for_worker(self.worker)
     }
 
-    /// The origin that these are connections to.
     pub fn origin(&self) -> &Arc<SharedOrigin> {
         &self.shared
     }
 
-    /// Sends over a pooled connection, and once more over a fresh one where the pooled one was stale:
-    /// most likely the upstream never saw the request.
+    /// Sends over a pooled connection, and again over a new one if the pooled one was stale: then the
+    /// upstream most likely never saw the request.
     async fn attempt(
         &self,
         request: &mut Request,
         begun: Instant,
         limits: &Limits,
     ) -> Result<(Response, Box<PooledConnection>), Failure> {
-        if let Some(mut kept) = self.reuse(begun, limits).await {
+        if let Some(mut pooled) = self.reuse(begun, limits).await {
             self.counters().reused.inc();
-            let result = kept.connection.exchange(request, limits).await;
-            if !kept.connection.was_stale(&result) {
-                return result.map(|response| (response, kept));
+            let result = pooled.connection.exchange(request, limits).await;
+            if !pooled.connection.was_stale(&result) {
+                return result.map(|response| (response, pooled));
             }
             if let Err(Failure::Malformed(_)) = result {
-                self.found_unsolicited(kept.connection.unread(), Instant::now());
+                self.record_unsolicited(pooled.connection.unread(), Instant::now());
             }
             self.counters().retries.inc();
-            debug!(origin = %self.shared.origin, "a reused connection was given up; trying a fresh one");
+            debug!(origin = %self.shared.origin, "a pooled connection was stale; retrying on a new one");
         }
-        // Apart from the rest, because it is rare and large: every delivery would carry the room for it.
+        // Boxed because it is rare and large: every delivery would carry the space for it.
         let connecting = Box::pin(connect(&self.shared, limits.timeouts.connect));
         let stream = connecting.await?;
         self.counters().opened.inc();
-        let opened = OpenGuard::new(&self.open, self.head_start(limits));
-        let mut kept = Box::new(PooledConnection {
+        let opened = OpenGuard::new(&self.open, self.age_offset(limits));
+        let mut pooled = Box::new(PooledConnection {
             connection: Connection::new(stream, self.budget.reservation()),
             idle_since: Instant::now(),
             opened,
         });
-        let response = kept.connection.exchange(request, limits).await?;
-        Ok((response, kept))
+        let response = pooled.connection.exchange(request, limits).await?;
+        Ok((response, pooled))
     }
 
-    /// How much older the next connection is taken for than it is: up to a quarter of `pool.max_age`. What
-    /// is opened together would otherwise be closed together, and be missing.
-    fn head_start(&self, limits: &Limits) -> Duration {
+    /// The offset that is added to the age of the next connection: up to a quarter of `pool.max_age`.
+    /// Otherwise connections that were opened together would expire together.
+    fn age_offset(&self, limits: &Limits) -> Duration {
         let number = self.opened.get().wrapping_add(1);
         self.opened.set(number);
-        // By the golden ratio, any few in a row are far apart.
+        // A multiple of the golden ratio spreads any few consecutive numbers evenly.
         let part = number.wrapping_mul(0x9e37_79b9) >> 24;
         limits.pool.max_age / 1024 * part
     }
 
-    /// A connection that is open already, if there is one or one comes back soon.
+    /// A pooled connection, if one is idle or is returned soon.
     async fn reuse(&self, now: Instant, limits: &Limits) -> Option<Box<PooledConnection>> {
         if !self.shared.is_pooled(now) {
             return None;
@@ -289,25 +292,25 @@ impl Pool {
         }
         let waiter = Rc::new(Waiter::default());
         self.waiting.borrow_mut().push_back(Rc::downgrade(&waiter));
-        let given = poll_fn(|context| waiter.poll_given(context));
-        timeout(COMEBACK_PATIENCE, given)
+        let returned = poll_fn(|context| waiter.poll_returned(context));
+        timeout(RETURN_TIMEOUT, returned)
             .await
             .ok()
-            // It may have come in the very moment in which patience ended.
-            .or_else(|| waiter.given.borrow_mut().take())
+            // A connection may have been returned just when the timeout ended.
+            .or_else(|| waiter.returned.borrow_mut().take())
             .filter(|_| self.shared.is_pooled(now))
-            .and_then(|given| self.quiet(given))
+            .and_then(|returned| self.check_idle(returned))
     }
 
     fn take_idle(&self, now: Instant, limits: &Limits) -> Option<Box<PooledConnection>> {
         let mut idle = self.idle.borrow_mut();
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..CHECKS_MAX {
             let waiting = idle.pop_back()?;
             if !self.is_fresh(&waiting, now, limits) {
                 continue;
             }
-            if let Some(quiet) = self.quiet(waiting) {
-                return Some(quiet);
+            if let Some(usable) = self.check_idle(waiting) {
+                return Some(usable);
             }
             if !self.shared.is_pooled(now) {
                 return None;
@@ -316,27 +319,27 @@ impl Pool {
         None
     }
 
-    /// The connection, where nothing has come over it since its last answer. It is closed, and counted,
-    /// where something has.
-    fn quiet(&self, mut kept: Box<PooledConnection>) -> Option<Box<PooledConnection>> {
-        match kept.connection.idle_state() {
-            IdleState::Quiet => return Some(kept),
+    /// Returns the connection if nothing has arrived on it since its last response. Otherwise counts why not, and
+    /// closes it.
+    fn check_idle(&self, mut pooled: Box<PooledConnection>) -> Option<Box<PooledConnection>> {
+        match pooled.connection.idle_state() {
+            IdleState::Quiet => return Some(pooled),
             IdleState::Closed => self.counters().stale.inc(),
-            IdleState::Unsolicited(bytes) => self.found_unsolicited(&bytes, Instant::now()),
+            IdleState::Unsolicited(bytes) => self.record_unsolicited(&bytes, Instant::now()),
         }
         None
     }
 
-    /// Takes note of what came over a connection, which is closed now, and belongs to no request.
-    fn found_unsolicited(&self, bytes: &[u8], now: Instant) {
+    /// Records unsolicited bytes on a connection, which is closed then.
+    fn record_unsolicited(&self, bytes: &[u8], now: Instant) {
         self.counters().dropped.inc(Dropped::Unsolicited);
-        self.shared.sent_unsolicited(bytes, now);
+        self.shared.record_unsolicited(bytes, now);
     }
 
     fn put_back(&self, mut returned: Box<PooledConnection>, now: Instant, limits: &Limits) {
         returned.idle_since = now;
         if returned.connection.is_overfull() {
-            return self.found_unsolicited(returned.connection.unread(), now);
+            return self.record_unsolicited(returned.connection.unread(), now);
         }
         if !returned.connection.is_reusable() || !self.is_fresh(&returned, now, limits) {
             return;
@@ -346,7 +349,7 @@ impl Pool {
             return returned.connection.close_at_once();
         }
         if let Some(waiter) = self.next_waiter() {
-            return waiter.give(returned);
+            return waiter.hand_over(returned);
         }
         let mut idle = self.idle.borrow_mut();
         if idle.len() < limits.pool.idle_connections {
@@ -356,16 +359,16 @@ impl Pool {
         }
     }
 
-    /// Whether a connection may be kept; counts it where it may not.
-    fn is_fresh(&self, kept: &PooledConnection, now: Instant, limits: &Limits) -> bool {
-        let reason = kept.reason_to_drop(now, limits);
+    /// Whether a connection has not expired. Counts why not.
+    fn is_fresh(&self, pooled: &PooledConnection, now: Instant, limits: &Limits) -> bool {
+        let reason = pooled.expiry(now, limits);
         if let Some(reason) = reason {
             self.counters().dropped.inc(reason);
         }
         reason.is_none()
     }
 
-    /// The one who has waited longest.
+    /// The delivery that has waited longest.
     fn next_waiter(&self) -> Option<Rc<Waiter>> {
         let mut waiting = self.waiting.borrow_mut();
         while let Some(waiter) = waiting.pop_front() {
@@ -378,15 +381,15 @@ impl Pool {
 }
 
 impl Waiter {
-    fn give(&self, connection: Box<PooledConnection>) {
-        *self.given.borrow_mut() = Some(connection);
+    fn hand_over(&self, connection: Box<PooledConnection>) {
+        *self.returned.borrow_mut() = Some(connection);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
     }
 
-    fn poll_given(&self, context: &Context<'_>) -> Poll<Box<PooledConnection>> {
-        match self.given.borrow_mut().take() {
+    fn poll_returned(&self, context: &Context<'_>) -> Poll<Box<PooledConnection>> {
+        match self.returned.borrow_mut().take() {
             Some(connection) => Poll::Ready(connection),
             None => {
                 *self.waker.borrow_mut() = Some(context.waker().clone());
@@ -397,7 +400,7 @@ impl Waiter {
 }
 
 impl PooledConnection {
-    fn reason_to_drop(&self, now: Instant, limits: &Limits) -> Option<Dropped> {
+    fn expiry(&self, now: Instant, limits: &Limits) -> Option<Dropped> {
         if now.duration_since(self.opened.at) >= limits.pool.max_age {
             Some(Dropped::Old)
         } else if now.duration_since(self.idle_since) >= limits.pool.idle_timeout {
@@ -409,11 +412,11 @@ impl PooledConnection {
 }
 
 impl OpenGuard {
-    fn new(open: &Rc<Cell<usize>>, head_start: Duration) -> OpenGuard {
+    fn new(open: &Rc<Cell<usize>>, age_offset: Duration) -> OpenGuard {
         open.set(open.get() + 1);
         let now = Instant::now();
         OpenGuard {
-            at: now.checked_sub(head_start).unwrap_or(now),
+            at: now.checked_sub(age_offset).unwrap_or(now),
             open: Rc::clone(open),
         }
     }
@@ -425,13 +428,13 @@ impl Drop for OpenGuard {
     }
 }
 
-/// One delivery in flight; counts itself out when dropped.
+/// Counts a delivery as in flight until it is dropped.
 struct InFlightGuard<'u> {
     in_flight: &'u Cell<usize>,
 }
 
 impl<'u> InFlightGuard<'u> {
-    fn take(in_flight: &'u Cell<usize>, limit: usize) -> Option<InFlightGuard<'u>> {
+    fn acquire(in_flight: &'u Cell<usize>, limit: usize) -> Option<InFlightGuard<'u>> {
         if in_flight.get() >= limit {
             return None;
         }

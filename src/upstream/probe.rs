@@ -1,10 +1,9 @@
-//! Hearing what an upstream says while it is still being sent the request.
+//! Early responses: those that arrive while the request is still being sent.
 //!
-//! A server that refuses a large body (413, 401) may answer at once and read no further. Sending
-//! would then wait until the deadline for room that never comes, with the answer lying there unread.
-//! So a write that makes no progress for a moment looks at what has arrived. Only a final answer of
-//! 300 and above ends the sending: a server may say 100 or 103 at any time (RFC 9110 §15.2), and one
-//! that says 200 too early has to be sent the rest all the same.
+//! A server that refuses a large body (413, 401) may respond at once and stop reading. The write would
+//! then stall until the deadline, with the response unread in the socket. So a write that stalls for a
+//! moment reads what has arrived. Only a final response of 300 and above ends the sending: a server may
+//! send 100 or 103 at any time (RFC 9110 section 15.2), and after an early 200 it still has to get the rest.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -20,51 +19,49 @@ use rustix::net::RecvFlags;
 
 use crate::sys;
 
-/// How long a write makes no progress before one looks for an answer.
+/// How long a write may stall before it looks for an early response.
 const STALL_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How much of an early answer is read before it is whole. A head that is longer is read only when
-/// sending has ended.
+/// The most bytes of an early response that are read before its head is complete. A longer head is read only after
+/// the sending.
 const EARLY_BYTES_MAX: usize = 16 * 1024;
 
-/// How many readers a worker has at a time: so many descriptors more than it has connections. Clients that send
-/// large bodies for an upstream that does not read on could otherwise take twice as many.
+/// The most readers of a worker at a time. Each takes a descriptor beside that of its connection, so clients that
+/// send large bodies to a slow upstream could otherwise double the number of descriptors.
 const READERS_MAX: usize = 256;
 
 thread_local! {
-    /// How many readers this worker has.
     static READERS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A look at a socket that is lent to a write.
+/// Reads from a socket whose stream is lent to a write, through a second descriptor.
 ///
-/// It is made only for a request that did not go out with one write, because it takes a descriptor.
+/// It is made only for a request that was not sent with one write.
 pub struct EarlyReader {
-    /// `None` where the worker has enough of them, or the process no descriptor left: nothing is noticed
-    /// then, and the deadline of the exchange has to end a stall.
+    /// `None` at the limit of readers, or if the process has no descriptors left. Then early responses go
+    /// unnoticed, and the deadline of the exchange ends a stall.
     socket: Option<OwnedFd>,
 }
 
 impl EarlyReader {
-    /// A reader for `stream`.
     fn new(stream: &TcpStream) -> EarlyReader {
         EarlyReader::with_socket(|| sys::duplicate(stream).ok())
     }
 
     fn with_socket(duplicate: impl FnOnce() -> Option<OwnedFd>) -> EarlyReader {
-        let may_be_one_more = READERS.get() < READERS_MAX;
-        let socket = may_be_one_more.then(duplicate).flatten();
+        let is_below_limit = READERS.get() < READERS_MAX;
+        let socket = is_below_limit.then(duplicate).flatten();
         READERS.set(READERS.get() + usize::from(socket.is_some()));
         EarlyReader { socket }
     }
 
-    /// Takes the bytes that have arrived, as many as fit into `room`. The end of the stream is none:
-    /// the write will tell of it.
-    pub fn take_bytes(&self, room: &mut [u8]) -> usize {
+    /// Reads what has arrived into `target`, without waiting. Returns 0 also at the end of the stream and
+    /// after an error, which the write reports.
+    pub fn read(&self, target: &mut [u8]) -> usize {
         let Some(socket) = &self.socket else {
             return 0;
         };
-        match rustix::net::recv(socket, room, RecvFlags::DONTWAIT) {
+        match rustix::net::recv(socket, target, RecvFlags::DONTWAIT) {
             Ok((count, _)) => count,
             Err(_) => 0,
         }
@@ -77,48 +74,47 @@ impl Drop for EarlyReader {
     }
 }
 
-/// What an upstream has said so far.
+/// What an upstream sent before it had the whole request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EarlyResponse {
-    /// No final answer.
+    /// No final response.
     NoneYet,
-    /// A final answer below 300: it has accepted what it does not have yet.
+    /// A final response below 300: the upstream accepts what it does not have yet.
     Success,
-    /// A final answer of 300 and above, or none that could be read: it needs nothing more.
+    /// A final response of 300 and above, or a malformed one. Sending more is useless.
     Refusal,
 }
 
-/// Judges what has arrived, and takes the interim responses out of it.
+/// Classifies what has arrived, and removes interim responses from it.
 pub(crate) type Classify<'c> = dyn FnMut(&mut BytesMut) -> EarlyResponse + 'c;
 
-/// What watches the upstream while it is sent one request.
+/// Looks for an early response while one request is sent.
 pub struct EarlyResponseWatch<'c> {
     reader: Option<EarlyReader>,
-    /// Where early bytes go: they are the first of the response.
+    /// Early bytes go here, because they are the beginning of the response.
     buffer: &'c mut BytesMut,
     classify: &'c mut Classify<'c>,
-    is_accepted: bool,
+    has_success: bool,
 }
 
 impl<'c> EarlyResponseWatch<'c> {
-    /// Nothing is watched before [`EarlyResponseWatch::begin`].
+    /// A watch that does nothing before [`EarlyResponseWatch::begin`].
     pub fn new(buffer: &'c mut BytesMut, classify: &'c mut Classify<'c>) -> EarlyResponseWatch<'c> {
         EarlyResponseWatch {
             reader: None,
             buffer,
             classify,
-            is_accepted: false,
+            has_success: false,
         }
     }
 
-    /// Watches `stream` from now on.
     pub fn begin(&mut self, stream: &TcpStream) {
         self.reader.get_or_insert_with(|| EarlyReader::new(stream));
     }
 
-    /// The output of `writing`; or `None`, with the write given up, where it stalls and the upstream
-    /// has refused the request. `read` appends what has arrived to the buffer; where it says that
-    /// nothing more can come, sending ends as well.
+    /// Runs `writing`. Returns `None` and gives up the write if it stalls and the upstream has refused the
+    /// request. `read` appends what has arrived to the buffer; if it returns `true`, nothing more can
+    /// arrive, and sending ends, too.
     pub async fn unless_refused<T>(
         &mut self,
         mut writing: Pin<&mut impl Future<Output = T>>,
@@ -145,14 +141,14 @@ impl<'c> EarlyResponseWatch<'c> {
         let Some(reader) = &self.reader else {
             return false;
         };
-        if self.is_accepted {
+        if self.has_success {
             return false;
         }
         let has_ended = self.buffer.len() < EARLY_BYTES_MAX && read(reader, self.buffer);
         match (self.classify)(self.buffer) {
             EarlyResponse::NoneYet => has_ended,
             EarlyResponse::Success => {
-                self.is_accepted = true;
+                self.has_success = true;
                 false
             }
             EarlyResponse::Refusal => true,
@@ -160,11 +156,11 @@ impl<'c> EarlyResponseWatch<'c> {
     }
 }
 
-/// Appends what has arrived on a socket without TLS to `buffer`; its end will be told by the write.
+/// Appends what has arrived on a plain socket to `buffer`. The write reports its end.
 pub(crate) fn read_plain(reader: &EarlyReader, buffer: &mut BytesMut) -> bool {
     let filled = buffer.len();
     buffer.resize(EARLY_BYTES_MAX.max(filled), 0);
-    let count = reader.take_bytes(buffer.get_mut(filled..).unwrap_or_default());
+    let count = reader.read(buffer.get_mut(filled..).unwrap_or_default());
     buffer.truncate(filled + count);
     false
 }
@@ -176,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_has_a_bounded_number_of_second_descriptors() {
+    fn the_number_of_second_descriptors_of_a_worker_is_bounded() {
         let duplicate = || File::open("/dev/null").ok().map(OwnedFd::from);
         let count = |readers: &[EarlyReader]| {
             let taken = readers.iter().filter(|reader| reader.socket.is_some());

@@ -323,7 +323,7 @@ impl Write for DirectWriter<'_> {
 /// more can follow: after a close or an error, which the next read reports.
 fn read_early(session: &mut ClientConnection, reader: &EarlyReader, buffer: &mut BytesMut) -> bool {
     let mut ciphertext = [0; 4096];
-    let count = reader.take_bytes(&mut ciphertext);
+    let count = reader.read(&mut ciphertext);
     count > 0 && decrypt(session, ciphertext.get(..count).unwrap_or_default(), buffer)
 }
 

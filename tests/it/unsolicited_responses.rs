@@ -197,8 +197,8 @@ fn unsolicited_responses_answer_no_request_and_suspend_connection_reuse() {
         for has_tls in [false, true] {
             for (words, seen) in [
                 (ANOTHER, "a response with status 200"),
-                ("HTTP/1.1 4", "bytes that do not begin as a response does"),
-                ("left over", "bytes that do not begin as a response does"),
+                ("HTTP/1.1 4", "bytes without an HTTP status"),
+                ("left over", "bytes without an HTTP status"),
             ] {
                 let told = Told::start(has_tls);
                 let mirror = told.mirror(driver);

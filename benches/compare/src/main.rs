@@ -62,7 +62,7 @@ struct Arguments {
     #[arg(long, value_name = "TEXT", value_delimiter = ';')]
     without: Vec<String>,
 
-    /// Compare the mirror with a build that counts nothing, instead of with others.
+    /// Compares the mirror with itself while its metrics are read and its access log is written.
     #[arg(long)]
     cost: bool,
 
