@@ -1,14 +1,14 @@
-//! What differs between two configurations, in words for the log.
+//! The differences between two configurations, in words for the log.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 
 use serde_yaml::{Mapping, Value};
 
-use super::node::key_path;
-use super::{Config, Route};
+use super::key_path;
+use super::model::{Config, Route};
 
-/// The keys whose values only a new process takes over.
+/// The keys that take effect only after a restart.
 const NEEDS_RESTART: [&str; 13] = [
     "ip",
     "port",
@@ -25,52 +25,52 @@ const NEEDS_RESTART: [&str; 13] = [
     "sentry_env",
 ];
 
-/// How many changes are told one by one.
-const TOLD_MAX: usize = 20;
+/// How many changes are listed; the rest are counted.
+const LISTED_MAX: usize = 20;
 
-/// What differs between the configuration in force and another one.
+/// The differences between the running configuration and a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// What a reload puts in force, one entry each: a key with both values, or a route.
+    /// What a reload applies, one entry per route, and per key with both values.
     pub applied: Vec<String>,
-    /// The keys that change only with a restart.
+    /// The changed keys that take effect only after a restart.
     pub needs_restart: Vec<String>,
 }
 
 impl Changes {
-    /// Those from the configuration `old` to `new`. Keys of DSNs are shortened.
+    /// Keys in DSNs are shortened.
     pub fn between(old: &Config, new: &Config) -> Changes {
         let mut changes = Changes::default();
-        routes(&old.routes, &new.routes, &mut changes.applied);
+        diff_routes(&old.routes, &new.routes, &mut changes.applied);
         let (before, after) = (settings(old), settings(new));
         for (key, then) in &after {
             let name = key.as_str().unwrap_or_default();
             let now = before.get(key).unwrap_or(&Value::Null);
             if NEEDS_RESTART.contains(&name) {
-                // A report's key is shortened, so that the text alone does not tell.
-                let is_other = name == "sentry_dsn"
+                // The texts show a shortened key and may be equal although the DSNs differ.
+                let is_other_dsn = name == "sentry_dsn"
                     && old.self_report.as_ref().map(|report| &report.dsn)
                         != new.self_report.as_ref().map(|report| &report.dsn);
-                if now != then || is_other {
+                if now != then || is_other_dsn {
                     changes.needs_restart.push(name.to_owned());
                 }
             } else {
-                values(name, now, then, &mut changes.applied);
+                diff_values(name, now, then, &mut changes.applied);
             }
         }
         changes
     }
 
-    /// What is in force now, in one line.
+    /// The applied changes in one line.
     pub fn summary(&self) -> String {
         let mut text = self
             .applied
             .iter()
-            .take(TOLD_MAX)
+            .take(LISTED_MAX)
             .map(String::as_str)
             .collect::<Vec<_>>()
             .join("; ");
-        let more = self.applied.len().saturating_sub(TOLD_MAX);
+        let more = self.applied.len().saturating_sub(LISTED_MAX);
         if more > 0 {
             // Writing to a String cannot fail.
             let _ = write!(text, "; and {more} more changes");
@@ -79,29 +79,33 @@ impl Changes {
     }
 }
 
-/// Everything but the routes.
+/// All keys but `keys`.
 fn settings(config: &Config) -> Mapping {
     let mut settings = config.document();
     settings.remove("keys");
     settings
 }
 
-/// Notes where two values at `path` differ, and how.
-fn values(path: &str, before: &Value, after: &Value, changes: &mut Vec<String>) {
+/// Adds the differences between two values at `path`.
+fn diff_values(path: &str, before: &Value, after: &Value, changes: &mut Vec<String>) {
     if let (Value::Mapping(before), Value::Mapping(after)) = (before, after) {
         for (key, after) in after {
             let before = before.get(key).unwrap_or(&Value::Null);
-            let path = key_path(path, key.as_str().unwrap_or_default());
-            values(&path, before, after, changes);
+            let path = key_path::member(path, key.as_str().unwrap_or_default());
+            diff_values(&path, before, after, changes);
         }
     } else if before != after {
-        changes.push(format!("{path} {} -> {}", shown(before), shown(after)));
+        changes.push(format!(
+            "{path} {} -> {}",
+            describe(before),
+            describe(after)
+        ));
     }
 }
 
-fn shown(value: &Value) -> String {
+fn describe(value: &Value) -> String {
     match value {
-        Value::Null => "nothing".to_owned(),
+        Value::Null => "not set".to_owned(),
         Value::String(text) => text.clone(),
         Value::Mapping(_) => "a mapping".to_owned(),
         other => serde_yaml::to_string(other)
@@ -111,35 +115,38 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Notes which routes are new, gone or other ones.
-fn routes(before: &[Route], after: &[Route], changes: &mut Vec<String>) {
+/// Adds the routes that were added, changed or removed.
+fn diff_routes(before: &[Route], after: &[Route], changes: &mut Vec<String>) {
     let by_key = |routes: &'_ [Route]| -> HashMap<String, usize> {
         let keys = routes.iter().map(|route| route.inbound.key().to_owned());
         keys.zip(0..).collect()
     };
-    let (known, kept) = (by_key(before), by_key(after));
+    let (old_keys, new_keys) = (by_key(before), by_key(after));
     let count = changes.len();
     for route in after {
         let name = route.inbound.shortened();
-        match known.get(route.inbound.key()).and_then(|i| before.get(*i)) {
+        match old_keys
+            .get(route.inbound.key())
+            .and_then(|i| before.get(*i))
+        {
             None => changes.push(format!("route {name} added")),
             Some(old) if old != route => {
-                changes.push(format!("route {name}: {}", other(old, route)))
+                changes.push(format!("route {name}: {}", diff_route(old, route)))
             }
             Some(_) => {}
         }
     }
-    let gone = before
+    let removed = before
         .iter()
-        .filter(|route| !kept.contains_key(route.inbound.key()));
-    changes.extend(gone.map(|route| format!("route {} removed", route.inbound.shortened())));
+        .filter(|route| !new_keys.contains_key(route.inbound.key()));
+    changes.extend(removed.map(|route| format!("route {} removed", route.inbound.shortened())));
     if changes.len() == count && before != after {
-        changes.push("the order of the routes".to_owned());
+        changes.push("order of routes changed".to_owned());
     }
 }
 
-/// How a route differs from what it was.
-fn other(old: &Route, new: &Route) -> String {
+/// Describes how a route differs.
+fn diff_route(old: &Route, new: &Route) -> String {
     let mut parts = Vec::new();
     for outbound in &new.outbounds {
         let name = outbound.dsn.shortened();
@@ -147,7 +154,7 @@ fn other(old: &Route, new: &Route) -> String {
         match same {
             None => parts.push(format!("outbound {name} added")),
             Some(_) if old.outbounds.contains(outbound) => {}
-            Some(_) => parts.push(format!("other options of outbound {name}")),
+            Some(_) => parts.push(format!("options of outbound {name} changed")),
         }
     }
     for outbound in &old.outbounds {
@@ -156,10 +163,10 @@ fn other(old: &Route, new: &Route) -> String {
         }
     }
     if parts.is_empty() && old.outbounds != new.outbounds {
-        parts.push("other outbounds first".to_owned());
+        parts.push("order of outbounds changed".to_owned());
     }
     if parts.is_empty() {
-        parts.push("another inbound DSN".to_owned());
+        parts.push("inbound DSN changed".to_owned());
     }
     parts.join(", ")
 }
@@ -183,9 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_told_with_both_values() {
+    fn a_changed_setting_is_listed_with_both_values() {
         let one = format!("http://{B}@o/2");
-        for (old, new, told, restart) in [
+        for (old, new, applied, restart) in [
             ("", "", "", ""),
             ("", "reply_timeout: 2s", "reply_timeout 1500ms -> 2s", ""),
             (
@@ -197,7 +204,7 @@ mod tests {
             (
                 "",
                 "external_url: https://m",
-                "external_url nothing -> https://m",
+                "external_url not set -> https://m",
                 "",
             ),
             (
@@ -219,18 +226,22 @@ mod tests {
                 "sentry_dsn",
             ),
         ] {
-            // With envelopes that are not modified bodies keep their coding.
+            // `modify_envelope: false` would change the default compression.
             let outbound = format!("{{dsn: '{one}', compression: none}}");
             let found = between((&outbound, old), (&outbound, new));
-            assert_eq!(found, (told.to_owned(), restart.to_owned()), "{old} {new}");
+            assert_eq!(
+                found,
+                (applied.to_owned(), restart.to_owned()),
+                "{old} {new}"
+            );
         }
     }
 
     #[test]
-    fn routes_are_told_with_keys_shortened() {
+    fn a_changed_route_is_listed_with_its_key_shortened() {
         let (b, c) = (format!("http://{B}@o/2"), format!("http://{C}@o/3"));
         let route = "route http://aaaa…@m/1";
-        for (old, new, rest, told) in [
+        for (old, new, rest, expected) in [
             (
                 &b,
                 format!("{b}, {c}"),
@@ -249,13 +260,13 @@ mod tests {
                 &b,
                 format!("{{dsn: '{b}', sample_rate: 0.5}}"),
                 String::new(),
-                format!("{route}: other options of outbound http://bbbb…@o/2"),
+                format!("{route}: options of outbound http://bbbb…@o/2 changed"),
             ),
             (
                 &format!("{b}, {c}"),
                 format!("{c}, {b}"),
                 String::new(),
-                format!("{route}: other outbounds first"),
+                format!("{route}: order of outbounds changed"),
             ),
             (
                 &b,
@@ -263,7 +274,7 @@ mod tests {
                 format!("- inbound: http://{C}@m/2\n  outbound: [{b}]\n"),
                 "route http://cccc…@m/2 added".to_owned(),
             ),
-            // The end of a key is not shown, and counts.
+            // The key differs only at its end, which is not shown.
             (
                 &b,
                 b.replace("bbb@", "bbc@"),
@@ -274,23 +285,23 @@ mod tests {
             ),
         ] {
             let (old, new) = (config(old, ""), config(&new, &rest));
-            assert_eq!(Changes::between(&old, &new).summary(), told);
+            assert_eq!(Changes::between(&old, &new).summary(), expected);
             assert!(Changes::between(&new, &new).summary().is_empty());
         }
         let rest = format!("- inbound: http://{C}@m/2\n  outbound: [{b}]\n");
         let two = config(&b, &rest);
-        let told = Changes::between(&two, &config(&b, "")).summary();
-        assert_eq!(told, "route http://cccc…@m/2 removed");
-        let mut turned = two.clone();
-        turned.routes.reverse();
+        let summary = Changes::between(&two, &config(&b, "")).summary();
+        assert_eq!(summary, "route http://cccc…@m/2 removed");
+        let mut reversed = two.clone();
+        reversed.routes.reverse();
         assert_eq!(
-            Changes::between(&two, &turned).summary(),
-            "the order of the routes"
+            Changes::between(&two, &reversed).summary(),
+            "order of routes changed"
         );
     }
 
     #[test]
-    fn many_changes_are_counted() {
+    fn only_the_first_changes_are_listed() {
         let outbound = format!("http://{B}@o/2");
         let old = config(&outbound, "");
         let mut new = old.clone();
@@ -299,8 +310,8 @@ mod tests {
             route.inbound = format!("http://{number:032x}@m/1").parse().unwrap();
             new.routes.push(route);
         }
-        let told = Changes::between(&old, &new).summary();
-        assert_eq!(told.matches(" added").count(), 20);
-        assert!(told.ends_with("; and 5 more changes"), "{told}");
+        let summary = Changes::between(&old, &new).summary();
+        assert_eq!(summary.matches(" added").count(), 20);
+        assert!(summary.ends_with("; and 5 more changes"), "{summary}");
     }
 }

@@ -1,16 +1,13 @@
-//! A configuration in words, for `--check`.
-//!
-//! It says what is received where and who gets it. The other settings are not repeated: they are in
-//! the file, or have their defaults.
+//! The routes of a configuration in plain text, for `--check`.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use super::{Compression, Config, Outbound};
+use super::model::{Compression, Config, Outbound};
 
 impl Config {
-    /// Where the program listens and what goes where, on several lines. Keys are shortened, since
-    /// this is made to be pasted.
+    /// The listen address and the routes, on several lines. Keys are shortened, so that the text can be
+    /// pasted into an issue.
     pub fn describe(&self) -> String {
         let mut text = format!("listen on {}\n", SocketAddr::new(self.ip, self.port));
         for route in &self.routes {
@@ -30,7 +27,7 @@ impl Config {
     }
 }
 
-/// What an outbound gets other than everything, once and as it is.
+/// The options that are not at their defaults.
 fn options(outbound: &Outbound) -> String {
     let mut text = String::new();
     if let Some(selection) = &outbound.selection {

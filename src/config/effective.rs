@@ -1,25 +1,25 @@
-//! The configuration in force, every key with its value, to be looked at while the mirror runs.
+//! The effective configuration: every key with its value, for the admin pages.
 //!
-//! It is YAML again and could be used as a file, if it were not for the keys of DSNs, which are
-//! shortened, and the secrets, which are left out.
+//! It is YAML with the keys of the file, but the keys in DSNs are shortened.
 
 use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
-use super::{Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Workers};
+use super::model::{
+    Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Route, Workers,
+};
 use crate::limits::{BreakerLimits, Limits, PoolLimits, Timeouts};
 use crate::sentry::category::CategorySet;
 use crate::sentry::selection::Selection;
 
 impl Config {
-    /// Every key with the value that counts, as YAML with keys shortened.
+    /// Every key with its effective value, as YAML.
     pub fn effective(&self) -> String {
-        // A tree of plain values has always a text.
+        // Plain values can always be serialized.
         serde_yaml::to_string(&self.document()).unwrap_or_default()
     }
 
-    /// The same before it is text.
     pub(super) fn document(&self) -> Mapping {
         entries([
             ("ip", self.ip.to_string().into()),
@@ -29,22 +29,25 @@ impl Config {
             ("workers", self.workers_value()),
             ("driver", self.driver_name().into()),
             ("reply_policy", self.reply_policy_name().into()),
-            ("reply_timeout", period(self.reply_timeout)),
+            ("reply_timeout", duration(self.reply_timeout)),
             ("forward_client_ip", self.forward_client_ip.into()),
             ("external_url", optional(self.external_url.clone())),
             ("modify_envelope", self.modify_envelope.into()),
             ("tls", self.tls_value()),
             ("admin", self.admin_value()),
-            ("access_log", self.access_log.map_or("off", form).into()),
+            (
+                "access_log",
+                self.access_log.map_or("off", log_format).into(),
+            ),
             ("log_filter", self.log.filter.clone().into()),
-            ("log_format", form(self.log.format).into()),
+            ("log_format", log_format(self.log.format).into()),
             ("limits", limits(&self.limits)),
             ("timeouts", timeouts(&self.limits.timeouts)),
             ("pool", pool(&self.limits.pool)),
             ("breaker", breaker(&self.limits.breaker)),
             (
                 "dns",
-                mapping([("refresh", period(self.limits.dns_refresh))]),
+                mapping([("refresh", duration(self.limits.dns_refresh))]),
             ),
             ("sentry_dsn", self.report_dsn()),
             ("sentry_env", self.report_environment()),
@@ -54,7 +57,7 @@ impl Config {
     }
 
     fn keys(&self) -> Vec<Value> {
-        let route = |route: &super::Route| {
+        let route = |route: &Route| {
             let outbounds = route.outbounds.iter();
             let outbounds = outbounds.map(outbound);
             mapping([
@@ -133,7 +136,7 @@ impl Config {
     }
 }
 
-/// An outbound: its DSN, and what it gets other than everything, once and as it is.
+/// A DSN, or a mapping if an option is not at its default.
 fn outbound(outbound: &Outbound) -> Value {
     let dsn = Value::from(outbound.dsn.shortened());
     let is_plain = outbound.selection.is_none() && outbound.copies == 1;
@@ -194,41 +197,41 @@ fn limits(limits: &Limits) -> Value {
 
 fn timeouts(timeouts: &Timeouts) -> Value {
     mapping([
-        ("head", period(timeouts.head)),
-        ("body", period(timeouts.body)),
-        ("idle", period(timeouts.idle)),
-        ("write", period(timeouts.write)),
-        ("connect", period(timeouts.connect)),
-        ("exchange", period(timeouts.exchange)),
-        ("drain", period(timeouts.drain)),
+        ("head", duration(timeouts.head)),
+        ("body", duration(timeouts.body)),
+        ("idle", duration(timeouts.idle)),
+        ("write", duration(timeouts.write)),
+        ("connect", duration(timeouts.connect)),
+        ("exchange", duration(timeouts.exchange)),
+        ("drain", duration(timeouts.drain)),
     ])
 }
 
 fn pool(pool: &PoolLimits) -> Value {
     mapping([
         ("idle_connections", pool.idle_connections.into()),
-        ("idle_timeout", period(pool.idle_timeout)),
-        ("max_age", period(pool.max_age)),
+        ("idle_timeout", duration(pool.idle_timeout)),
+        ("max_age", duration(pool.max_age)),
     ])
 }
 
 fn breaker(breaker: &BreakerLimits) -> Value {
     mapping([
         ("failures", breaker.failures.into()),
-        ("pause", period(breaker.pause)),
-        ("pause_max", period(breaker.pause_max)),
+        ("pause", duration(breaker.pause)),
+        ("pause_max", duration(breaker.pause_max)),
     ])
 }
 
-fn form(format: LogFormat) -> &'static str {
+fn log_format(format: LogFormat) -> &'static str {
     match format {
         LogFormat::Text => "text",
         LogFormat::Json => "json",
     }
 }
 
-/// In whole seconds or milliseconds, which is how durations can be written.
-fn period(duration: Duration) -> Value {
+/// In whole seconds if possible, otherwise in milliseconds.
+fn duration(duration: Duration) -> Value {
     if duration.subsec_millis() == 0 {
         format!("{}s", duration.as_secs()).into()
     } else {
@@ -255,7 +258,7 @@ fn entries<const N: usize>(members: [(&str, Value); N]) -> Mapping {
 mod tests {
     use super::*;
 
-    /// The keys of the example that are another way to say what another key says, or mean nothing.
+    /// An alias of another key, and a key without effect.
     const NOT_SHOWN: [&str; 2] = ["verbose", "traces_sample_rate"];
 
     fn keys(value: &Value, prefix: &str, found: &mut Vec<String>) {
@@ -269,30 +272,30 @@ mod tests {
     }
 
     #[test]
-    fn every_key_of_the_example_is_told_and_no_key_of_a_dsn() {
+    fn every_key_is_shown_but_no_key_of_a_dsn() {
         let example = include_str!("../../config.example.yml");
         let config = Config::parse(example, "example", std::iter::empty()).unwrap();
         let text = config.effective();
-        let (mut expected, mut told) = (Vec::new(), Vec::new());
+        let (mut expected, mut shown) = (Vec::new(), Vec::new());
         keys(&serde_yaml::from_str(example).unwrap(), "", &mut expected);
-        keys(&serde_yaml::from_str(&text).unwrap(), "", &mut told);
+        keys(&serde_yaml::from_str(&text).unwrap(), "", &mut shown);
         expected.retain(|key| !NOT_SHOWN.contains(&key.as_str()));
         expected.sort();
-        told.sort();
-        assert_eq!(told, expected);
+        shown.sort();
+        assert_eq!(shown, expected);
         assert!(text.contains("1111…@mirror.example.com"), "{text}");
         assert!(!text.contains("11111"), "{text}");
     }
 
     #[test]
-    fn what_it_tells_can_be_read_again() {
+    fn the_effective_configuration_parses_to_the_same_values() {
         let example = include_str!("../../config.example.yml");
         let config = Config::parse(example, "example", std::iter::empty()).unwrap();
         let mut document: Value = serde_yaml::from_str(&config.effective()).unwrap();
         let original: Value = serde_yaml::from_str(example).unwrap();
         document["keys"] = original["keys"].clone();
         let text = serde_yaml::to_string(&document).unwrap();
-        // The budget in force is a number, even where the mirror has found it itself.
+        // The effective memory budget is a number, even if it was derived.
         let expected = Config {
             is_memory_configured: true,
             ..config

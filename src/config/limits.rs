@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_yaml::Value;
 
 use super::node::Section;
-use super::value::{Read, bytes, duration, number};
+use super::value::{Parsed, bytes, duration, number};
 use crate::limits::{BreakerLimits, HeadLimits, Limits, PoolLimits, Timeouts};
 
 const KIB: u64 = 1 << 10;
@@ -126,7 +126,7 @@ fn dns_refresh(mut section: Section<'_>, default: Duration) -> Duration {
 }
 
 /// A number of bytes, or `None` to derive it from the available memory.
-fn memory_budget(value: &Value) -> Read<Option<usize>> {
+fn memory_budget(value: &Value) -> Parsed<Option<usize>> {
     if value == "auto" {
         return Ok(None);
     }
@@ -135,7 +135,7 @@ fn memory_budget(value: &Value) -> Read<Option<usize>> {
 }
 
 /// A number of connections, or `None` for no limit.
-fn per_peer(value: &Value) -> Read<Option<usize>> {
+fn per_peer(value: &Value) -> Parsed<Option<usize>> {
     if value == "off" || *value == false {
         return Ok(None);
     }

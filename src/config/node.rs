@@ -1,173 +1,164 @@
-//! The raw configuration: values that know where they stand.
+//! YAML values with their key paths.
 //!
-//! A [`Node`] is a place in the YAML document with its key path. Reading one either gives a value
-//! or puts a finding into the report, and the caller goes on with the default, so that one pass
-//! finds every mistake. A [`Section`] is a mapping that remembers which keys were asked for: that
-//! is the whole schema, and whatever else stands there is unknown.
+//! Reading a [`Node`] returns a value or adds an error to the diagnostics. The caller then continues with
+//! the default, so that one pass finds every mistake. A [`Section`] is a mapping that records which keys
+//! were read: these are the schema, and every other key is unknown.
 
 use serde_yaml::{Mapping, Value};
 
-use super::nearest::nearest;
-use super::report::Report;
-use super::value::{Read, found, parse};
+use super::diagnostics::Diagnostics;
+use super::key_path;
+use super::suggest::suggest;
+use super::value::{Parsed, describe, parse_scalar};
 
-/// A place of the document, whether or not something stands there.
+/// A key path in the document, with or without a value.
 pub(super) struct Node<'a> {
-    /// Where it is, `keys[1].outbound[0]`; empty for the document itself.
+    /// Empty for the document itself.
     pub(super) path: String,
-    /// What stands there; null counts as nothing, as in YAML a key without a value is null.
+    /// `None` also for null: in YAML, a key without a value is null.
     value: Option<&'a Value>,
-    report: &'a Report,
+    diagnostics: &'a Diagnostics,
 }
 
 impl<'a> Node<'a> {
-    /// The whole of `document`.
-    pub(super) fn root(document: &'a Value, report: &'a Report) -> Node<'a> {
-        Node::new(String::new(), Some(document), report)
+    pub(super) fn root(document: &'a Value, diagnostics: &'a Diagnostics) -> Node<'a> {
+        Node::new(String::new(), Some(document), diagnostics)
     }
 
-    fn new(path: String, value: Option<&'a Value>, report: &'a Report) -> Node<'a> {
+    fn new(path: String, value: Option<&'a Value>, diagnostics: &'a Diagnostics) -> Node<'a> {
         let value = value.filter(|value| !value.is_null());
         Node {
             path,
             value,
-            report,
+            diagnostics,
         }
     }
 
-    /// The value, as `reader` reads it, where one is given. A reader that refuses a value says what
-    /// it expects instead.
-    pub(super) fn optional<T>(&self, reader: impl FnOnce(&Value) -> Read<T>) -> Option<T> {
-        self.value.and_then(|_| self.required(reader))
+    /// Parses the value, if there is one.
+    pub(super) fn optional<T>(&self, parse: impl FnOnce(&Value) -> Parsed<T>) -> Option<T> {
+        self.value.and_then(|_| self.required(parse))
     }
 
-    /// The value, as `reader` reads it; nothing there is an error too.
-    pub(super) fn required<T>(&self, reader: impl FnOnce(&Value) -> Read<T>) -> Option<T> {
+    /// Parses the value. A missing value is an error.
+    pub(super) fn required<T>(&self, parse: impl FnOnce(&Value) -> Parsed<T>) -> Option<T> {
         let value = self.value.unwrap_or(&Value::Null);
-        reader(value)
-            .inspect_err(|expected| self.refuse(expected))
+        parse(value)
+            .inspect_err(|expected| self.reject(expected))
             .ok()
     }
 
-    /// The value as a mapping; an empty one where there is none.
+    /// The value as a mapping, empty if there is no value.
     pub(super) fn section(self) -> Section<'a> {
         let mapping = match self.value {
             None => None,
             Some(Value::Mapping(mapping)) => Some(mapping),
             Some(_) => {
-                self.refuse("a mapping");
+                self.reject("a mapping");
                 None
             }
         };
         Section {
             node: self,
             mapping,
-            asked: Vec::new(),
+            known: Vec::new(),
         }
     }
 
-    /// The entries of the list that has to stand here, at least one. `expected` describes it.
-    pub(super) fn entries(&self, expected: &str) -> Vec<Node<'a>> {
+    /// The entries of a list that must have at least one. `expected` describes the list.
+    pub(super) fn required_list(&self, expected: &str) -> Vec<Node<'a>> {
         let Some(Value::Sequence(entries)) = self.value else {
-            self.refuse(expected);
+            self.reject(expected);
             return Vec::new();
         };
         if entries.is_empty() {
             self.error(format!("found an empty list, expected {expected}"));
         }
-        self.elements(entries)
+        self.entries(entries)
     }
 
-    /// The entries of the list that may stand here. `expected` describes it.
-    pub(super) fn list(&self, expected: &str) -> Vec<Node<'a>> {
+    /// The entries of a list that may be missing. `expected` describes the list.
+    pub(super) fn optional_list(&self, expected: &str) -> Vec<Node<'a>> {
         match self.value {
             None => Vec::new(),
-            Some(Value::Sequence(entries)) => self.elements(entries),
+            Some(Value::Sequence(entries)) => self.entries(entries),
             Some(_) => {
-                self.refuse(expected);
+                self.reject(expected);
                 Vec::new()
             }
         }
     }
 
-    fn elements(&self, entries: &'a [Value]) -> Vec<Node<'a>> {
+    fn entries(&self, entries: &'a [Value]) -> Vec<Node<'a>> {
         let entry = |(index, value)| {
-            let path = format!("{}[{index}]", self.path);
-            Node::new(path, Some(value), self.report)
+            let path = key_path::entry(&self.path, index);
+            Node::new(path, Some(value), self.diagnostics)
         };
         entries.iter().enumerate().map(entry).collect()
     }
 
-    /// The members of the mapping that stands here, by name.
+    /// The keys and values of a mapping; none if the value is not a mapping.
     pub(super) fn members(&self) -> Vec<(String, Node<'a>)> {
         let mapping = self.value.and_then(Value::as_mapping);
         let member = |(key, value): (&Value, &'a Value)| {
-            let name = match key {
-                Value::String(name) => name.clone(),
-                other => found(other),
-            };
-            let path = key_path(&self.path, &name);
-            (name, Node::new(path, Some(value), self.report))
+            let name = key_name(key);
+            let path = key_path::member(&self.path, &name);
+            (name, Node::new(path, Some(value), self.diagnostics))
         };
         mapping.into_iter().flatten().map(member).collect()
     }
 
-    /// Whether nothing stands here.
     pub(super) fn is_absent(&self) -> bool {
         self.value.is_none()
     }
 
-    /// Whether `text` stands here, or what YAML makes of it.
+    /// Whether the value is the scalar `text`, quoted or not.
     pub(super) fn is(&self, text: &str) -> bool {
-        self.value.and_then(parse::<String>).as_deref() == Some(text)
+        self.value.and_then(parse_scalar::<String>).as_deref() == Some(text)
     }
 
-    /// Whether a mapping stands here.
     pub(super) fn is_mapping(&self) -> bool {
         self.value.is_some_and(Value::is_mapping)
     }
 
-    /// Reports what is wrong here.
     pub(super) fn error(&self, text: impl Into<String>) {
-        self.report.error(&self.path, text.into());
+        self.diagnostics.error(&self.path, text.into());
     }
 
-    /// Reports what is odd here.
     pub(super) fn warn(&self, text: impl Into<String>) {
-        self.report.warn(&self.path, text.into());
+        self.diagnostics.warn(&self.path, text.into());
     }
 
-    /// Reports that what stands here is not what is `expected`.
-    pub(super) fn refuse(&self, expected: &str) {
-        let found = found(self.value.unwrap_or(&Value::Null));
+    /// Reports that the value is not what is `expected`.
+    pub(super) fn reject(&self, expected: &str) {
+        let found = describe(self.value.unwrap_or(&Value::Null));
         self.error(format!("found {found}, expected {expected}"));
     }
 }
 
-/// A mapping that is being read.
+/// A mapping, and the keys that were read from it.
 #[must_use = "finish() reports the unknown keys"]
 pub(super) struct Section<'a> {
     node: Node<'a>,
     mapping: Option<&'a Mapping>,
-    asked: Vec<&'static str>,
+    known: Vec<&'static str>,
 }
 
 impl<'a> Section<'a> {
-    /// The place of `key`.
     pub(super) fn take(&mut self, key: &'static str) -> Node<'a> {
-        self.asked.push(key);
+        self.known.push(key);
         let value = self.mapping.and_then(|mapping| mapping.get(key));
-        Node::new(key_path(&self.node.path, key), value, self.node.report)
+        let path = key_path::member(&self.node.path, key);
+        Node::new(path, value, self.node.diagnostics)
     }
 
-    /// The value of `key` as `reader` reads it, or else `default`.
+    /// The parsed value of `key`, or `default` if it is missing or invalid.
     pub(super) fn value<T>(
         &mut self,
         key: &'static str,
-        reader: impl FnOnce(&Value) -> Read<T>,
+        parse: impl FnOnce(&Value) -> Parsed<T>,
         default: T,
     ) -> T {
-        self.take(key).optional(reader).unwrap_or(default)
+        self.take(key).optional(parse).unwrap_or(default)
     }
 
     /// Whether `key` has a value.
@@ -176,46 +167,36 @@ impl<'a> Section<'a> {
         value.is_some_and(|value| !value.is_null())
     }
 
-    /// Reports what is odd about the value of `key`.
     pub(super) fn warn(&self, key: &'static str, text: &str) {
-        let path = key_path(&self.node.path, key);
-        self.node.report.warn(&path, text.to_owned());
+        let path = key_path::member(&self.node.path, key);
+        self.node.diagnostics.warn(&path, text.to_owned());
     }
 
-    /// Reports what is wrong with the value of `key`.
     pub(super) fn error(&self, key: &'static str, text: &str) {
-        let path = key_path(&self.node.path, key);
-        self.node.report.error(&path, text.to_owned());
+        let path = key_path::member(&self.node.path, key);
+        self.node.diagnostics.error(&path, text.to_owned());
     }
 
-    /// Reports every key that was not asked for.
+    /// Reports every key that was not read.
     pub(super) fn finish(self) {
         for key in self.mapping.into_iter().flat_map(Mapping::keys) {
-            let key = match key {
-                Value::String(key) => key.clone(),
-                other => found(other),
-            };
-            if self.asked.contains(&key.as_str()) {
+            let key = key_name(key);
+            if self.known.contains(&key.as_str()) {
                 continue;
             }
-            let path = key_path(&self.node.path, &key);
-            let text = match nearest(&key, &self.asked) {
-                Some(nearest) => format!("unknown key, did you mean {nearest}?"),
-                None => format!("unknown key, expected one of {}", self.asked.join(", ")),
+            let path = key_path::member(&self.node.path, &key);
+            let text = match suggest(&key, &self.known) {
+                Some(suggestion) => format!("unknown key, did you mean {suggestion}?"),
+                None => format!("unknown key, expected one of {}", self.known.join(", ")),
             };
-            self.node.report.unknown_key(&path, text);
+            self.node.diagnostics.unknown_key(&path, text);
         }
     }
 }
 
-/// The path of `key` in the mapping at `parent`. A key that would not read as a part of a path is
-/// quoted.
-pub(super) fn key_path(parent: &str, key: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-    let dot = if parent.is_empty() { "" } else { "." };
-    if !key.is_empty() && key.chars().all(is_plain) {
-        format!("{parent}{dot}{key}")
-    } else {
-        format!("{parent}{dot}{key:?}")
+fn key_name(key: &Value) -> String {
+    match key {
+        Value::String(name) => name.clone(),
+        other => describe(other),
     }
 }

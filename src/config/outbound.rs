@@ -1,33 +1,31 @@
-//! One entry of `outbound`: where to deliver to, and what of it.
+//! One entry of `outbound`: a DSN, or a mapping with options.
 //!
-//! A DSN alone gets everything, uncompressed. As a mapping it may ask for some categories, for a share,
-//! for copies, and for a compression. What the prior art only warns of is only warned of here too: copies of
-//! what is sampled. So are more copies than there can be, for which it has no bound. A rate outside of its
-//! range, which it takes for the nearest, is an error: 50 for 50 percent would deliver everything.
+//! getsentry/sentry-mirror warns about `multiplier` together with `sample_rate`, and so does this mirror.
+//! It also warns about more copies than it allows, because the original has no maximum. A sample rate
+//! outside its range, which the original clamps, is an error: 50 for 50 percent would deliver everything.
 
 use serde_yaml::Value;
 
-use super::nearest::nearest;
+use super::model::{Compression, Outbound};
 use super::node::Node;
-use super::value::{Read, choice, number, parse};
-use super::{Compression, Outbound};
+use super::suggest::suggest;
+use super::value::{Parsed, choice, number, parse_scalar};
 use crate::sentry::category::{Category, CategorySet};
 use crate::sentry::dsn::Dsn;
 use crate::sentry::selection::{Rates, Selection};
 
-/// How many copies an outbound can get. Each holds memory of its own.
+/// The most copies of a request for one outbound. Each copy uses memory.
 const COPIES_MAX: u32 = 100;
 
-/// An outbound and where its DSN stands.
+/// An outbound and the node of its DSN.
 pub(super) struct LocatedOutbound<'a> {
     pub(super) node: Node<'a>,
     pub(super) outbound: Outbound,
 }
 
-/// Reads an outbound. Bodies are compressed in the way `usual` where it does not say how.
 pub(super) fn outbound(
     node: Node<'_>,
-    usual: Compression,
+    default_compression: Compression,
     dsn: impl Fn(&Node<'_>) -> Option<Dsn>,
 ) -> Option<LocatedOutbound<'_>> {
     if !node.is_mapping() {
@@ -36,7 +34,7 @@ pub(super) fn outbound(
             dsn,
             selection: None,
             copies: 1,
-            compression: usual,
+            compression: default_compression,
         };
         return Some(LocatedOutbound { node, outbound });
     }
@@ -51,7 +49,7 @@ pub(super) fn outbound(
         ("gzip", Compression::Gzip),
         ("zstd", Compression::Zstd),
     ]);
-    let compression = section.value("compression", compressions, usual);
+    let compression = section.value("compression", compressions, default_compression);
     section.finish();
     let outbound = Outbound {
         dsn: dsn(&node)?,
@@ -62,23 +60,22 @@ pub(super) fn outbound(
     Some(LocatedOutbound { node, outbound })
 }
 
-/// The categories of a list; `None` for all of them.
+/// The categories in a list; `None` for an empty list, which selects all.
 fn categories(node: &Node<'_>) -> Option<CategorySet> {
-    let names = node.list("a list of categories such as [error, transaction]");
+    let names = node.optional_list("a list of categories such as [error, transaction]");
     let sets = names.iter().filter_map(|name| name.required(category));
     sets.reduce(CategorySet::and)
 }
 
-fn category(value: &Value) -> Read<CategorySet> {
-    let name: String = parse(value).unwrap_or_default();
-    CategorySet::named(&name.to_ascii_lowercase()).ok_or_else(|| what_is_meant(&name))
+fn category(value: &Value) -> Parsed<CategorySet> {
+    let name: String = parse_scalar(value).unwrap_or_default();
+    CategorySet::named(&name.to_ascii_lowercase()).ok_or_else(|| expected_category(&name))
 }
 
-/// What an operator who wrote `name` for a category is told to write.
-fn what_is_meant(name: &str) -> String {
+fn expected_category(name: &str) -> String {
     let known: Vec<&str> = CategorySet::names().collect();
-    match nearest(name, &known) {
-        Some(nearest) => format!("a category, did you mean {nearest}?"),
+    match suggest(name, &known) {
+        Some(suggestion) => format!("a category, did you mean {suggestion}?"),
         None => {
             let names = Category::ALL.map(Category::name);
             format!("a category, one of {}", names.join(", "))
@@ -86,7 +83,7 @@ fn what_is_meant(name: &str) -> String {
     }
 }
 
-/// One rate for all categories, or one each for some of them.
+/// One rate for all categories, or a mapping from categories to rates.
 fn rates(node: &Node<'_>) -> Rates {
     if !node.is_mapping() {
         return rate(node).map_or(Rates::FULL, Rates::uniform);
@@ -95,11 +92,14 @@ fn rates(node: &Node<'_>) -> Rates {
     let mut seen: Vec<Category> = Vec::new();
     for (name, node) in node.members() {
         let Some(set) = CategorySet::named(&name.to_ascii_lowercase()) else {
-            node.error(format!("found {name:?}, expected {}", what_is_meant(&name)));
+            node.error(format!(
+                "found {name:?}, expected {}",
+                expected_category(&name)
+            ));
             continue;
         };
-        if let Some(again) = set.iter().find(|category| seen.contains(category)) {
-            node.error(format!("is another rate for {}", again.name()));
+        if let Some(duplicate) = set.iter().find(|category| seen.contains(category)) {
+            node.error(format!("duplicate rate for {}", duplicate.name()));
         }
         seen.extend(set.iter());
         if let Some(rate) = rate(&node) {
@@ -109,32 +109,30 @@ fn rates(node: &Node<'_>) -> Rates {
     rates
 }
 
-/// How many copies of what is not sampled.
 fn copies(node: &Node<'_>, rates: Rates) -> u32 {
     let expected = |_| format!("a number from 1 to {COPIES_MAX}");
-    let asked = node.optional(|value| number(1..=u64::MAX)(value).map_err(expected));
-    let asked = asked.unwrap_or(1);
-    if asked > 1 && rates != Rates::FULL {
-        node.warn("is ignored, because sample_rate is set too: an outbound has either of the two");
+    let copies = node.optional(|value| number(1..=u64::MAX)(value).map_err(expected));
+    let copies = copies.unwrap_or(1);
+    if copies > 1 && rates != Rates::FULL {
+        node.warn(
+            "is ignored because sample_rate is set; an outbound can have only one of the two",
+        );
         return 1;
     }
-    u32::try_from(asked)
+    u32::try_from(copies)
         .ok()
         .filter(|copies| *copies <= COPIES_MAX)
         .unwrap_or_else(|| {
-            node.warn(format!(
-                "is more than {COPIES_MAX}; {COPIES_MAX} is used instead"
-            ));
+            node.warn(format!("is more than {COPIES_MAX}; using {COPIES_MAX}"));
             COPIES_MAX
         })
 }
 
-/// A rate from 0 to 1.
 fn rate(node: &Node<'_>) -> Option<f64> {
     node.optional(|value| {
         let number = match value {
             Value::Number(number) => number.as_f64(),
-            other => parse(other),
+            other => parse_scalar(other),
         };
         match number {
             Some(rate) if (0.0..=1.0).contains(&rate) => Ok(rate),
@@ -143,7 +141,9 @@ fn rate(node: &Node<'_>) -> Option<f64> {
                 rate / 100.0
             )),
             Some(_) => Err("a number from 0 to 1".to_owned()),
-            None => Err("a number from 0 to 1, or a mapping of categories to such".to_owned()),
+            None => {
+                Err("a number from 0 to 1, or a mapping from categories to such numbers".to_owned())
+            }
         }
     })
 }

@@ -1,41 +1,41 @@
-//! `keys`: from the list of the file to routes.
+//! `keys`: the routes.
 //!
-//! Every entry is read by itself first; what must hold between entries is checked afterwards, over
-//! all that could be read. A target that leads back to this mirror is an error. Where SDKs use a tunnel,
-//! or a host name that resolves differently inside, the inbound DSN could be that of the primary: there
-//! another host has to be written into it, of which the mirror makes no use.
+//! Each entry is parsed by itself; rules between entries are then checked over all valid ones. An
+//! outbound that leads back to this mirror is an error. If SDKs use a tunnel, or a host name that resolves
+//! differently inside the network, the inbound DSN may look like that of the primary. The operator then
+//! has to write another host in the inbound DSN, whose host the mirror does not use.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use super::model::{Compression, Route};
 use super::node::Node;
 use super::outbound::{LocatedOutbound, outbound};
-use super::telemetry::is_own_address;
-use super::value::dsn;
-use super::{Compression, Route};
-use crate::sentry::dsn::Dsn;
+use super::value;
+use crate::sentry::dsn::{Dsn, Origin};
 
-/// The routes that `keys` describes. Where something is wrong with them that is reported, and the
-/// result lacks them. Bodies are compressed in the way `usual` for an outbound that does not say how.
-/// `own` is where the mirror listens.
-pub(super) fn routes(keys: &Node<'_>, usual: Compression, own: SocketAddr) -> Vec<Route> {
-    let entries = keys.entries("a list of at least one route with inbound and outbound");
-    let entry = |node| entry(node, usual);
+/// Parses `keys`. Invalid routes are reported and left out. `listen` is where the mirror listens.
+pub(super) fn routes(
+    keys: &Node<'_>,
+    default_compression: Compression,
+    listen: SocketAddr,
+) -> Vec<Route> {
+    let entries = keys.required_list("a list of at least one route with inbound and outbound");
+    let entry = |node| entry(node, default_compression);
     let entries: Vec<Entry<'_>> = entries.into_iter().filter_map(entry).collect();
-    refuse_shared_keys(&entries);
-    refuse_loops(&entries, own);
-    entries.iter().for_each(warn_of_repetition);
+    reject_shared_keys(&entries);
+    reject_loops(&entries, listen);
+    entries.iter().for_each(warn_about_duplicates);
     entries.into_iter().filter_map(Entry::route).collect()
 }
 
-/// One entry of `keys`, as far as it could be read.
+/// The valid parts of one entry of `keys`.
 struct Entry<'a> {
-    inbound: Option<Located<'a>>,
+    inbound: Option<LocatedDsn<'a>>,
     outbounds: Vec<LocatedOutbound<'a>>,
 }
 
-/// A DSN and where it stands.
-struct Located<'a> {
+struct LocatedDsn<'a> {
     node: Node<'a>,
     dsn: Dsn,
 }
@@ -50,51 +50,51 @@ impl Entry<'_> {
     }
 }
 
-fn entry(node: Node<'_>, usual: Compression) -> Option<Entry<'_>> {
+fn entry(node: Node<'_>, default_compression: Compression) -> Option<Entry<'_>> {
     if !node.is_mapping() {
-        node.refuse("a mapping with inbound and outbound");
+        node.reject("a mapping with inbound and outbound");
         return None;
     }
     let mut section = node.section();
     let inbound = section.take("inbound");
-    let inbound = usual_dsn(&inbound).map(|dsn| Located { node: inbound, dsn });
+    let inbound = dsn(&inbound).map(|dsn| LocatedDsn { node: inbound, dsn });
     let outbounds = section.take("outbound");
-    let outbounds = outbounds.entries("a list of at least one DSN");
+    let outbounds = outbounds.required_list("a list of at least one DSN");
     section.finish();
     Some(Entry {
         inbound,
         outbounds: outbounds
             .into_iter()
-            .filter_map(|node| outbound(node, usual, usual_dsn))
+            .filter_map(|node| outbound(node, default_compression, dsn))
             .collect(),
     })
 }
 
-fn usual_dsn(node: &Node<'_>) -> Option<Dsn> {
-    let dsn = node.required(dsn)?;
+fn dsn(node: &Node<'_>) -> Option<Dsn> {
+    let dsn = node.required(value::dsn)?;
     if !dsn.has_usual_key() {
-        node.warn("the public key has not the 32 characters that Sentry requires");
+        node.warn("the public key does not have the 32 characters that Sentry requires");
     }
     Some(dsn)
 }
 
-/// The key alone selects the route, so that two routes cannot share one.
-fn refuse_shared_keys(entries: &[Entry<'_>]) {
+/// The key alone selects the route.
+fn reject_shared_keys(entries: &[Entry<'_>]) {
     let mut owners: HashMap<&str, &str> = HashMap::new();
     for inbound in entries.iter().filter_map(|entry| entry.inbound.as_ref()) {
         let key = inbound.dsn.key();
         let owner = *owners.entry(key).or_insert(&inbound.node.path);
         if owner != inbound.node.path {
             inbound.node.error(format!(
-                "found the public key of {owner} again, expected a key of its own"
+                "has the public key of {owner}, expected a different one"
             ));
         }
     }
 }
 
-/// Refuses what surely leads back to this mirror, and warns of what may.
-fn refuse_loops(entries: &[Entry<'_>], own: SocketAddr) {
-    let inbounds: HashMap<&str, &Located<'_>> = entries
+/// An outbound that certainly leads back to this mirror is an error, one that may do so a warning.
+fn reject_loops(entries: &[Entry<'_>], listen: SocketAddr) {
+    let inbounds: HashMap<&str, &LocatedDsn<'_>> = entries
         .iter()
         .filter_map(|entry| entry.inbound.as_ref())
         .map(|inbound| (inbound.dsn.key(), inbound))
@@ -105,33 +105,43 @@ fn refuse_loops(entries: &[Entry<'_>], own: SocketAddr) {
             continue;
         };
         let path = &inbound.node.path;
-        if is_own_address(dsn.origin(), own) {
+        if is_own_address(dsn.origin(), listen) {
             node.error(format!(
-                "found the key of {path} at the address {own}, on which this mirror listens: it leads \
-                 back to this mirror, expected the DSN of another server"
+                "has the key of {path} and the address of this mirror ({listen}), so that it leads back \
+                 to this mirror; expected the DSN of another server"
             ));
         } else if dsn.origin() == inbound.dsn.origin() {
             node.error(format!(
-                "found the key and the host of {path}: it leads back to this mirror, expected the DSN \
-                 of another server; where SDKs reach the mirror under the name of that server (a \
-                 tunnel), write another host in {path}, of which only the key counts"
+                "has the key and the host of {path}, so that it leads back to this mirror; expected the \
+                 DSN of another server. If SDKs reach the mirror by the name of that server (a tunnel), \
+                 write another host in {path}: the mirror uses only its key"
             ));
         } else {
             node.warn(format!(
                 "has the key of {path}: if it leads to this mirror, or to another one with that key, \
-                 what is sent there is refused as a loop (508)"
+                 its requests are rejected as a loop (508)"
             ));
         }
     }
 }
 
-fn warn_of_repetition(entry: &Entry<'_>) {
+/// Whether a mirror that listens on `listen` certainly answers at `origin`.
+pub(super) fn is_own_address(origin: &Origin, listen: SocketAddr) -> bool {
+    let host: Option<IpAddr> = origin.host.parse().ok();
+    let is_same_ip = host.is_some_and(|host| host == listen.ip());
+    let is_loopback = origin.host == "localhost" || host.is_some_and(|host| host.is_loopback());
+    let accepts_loopback = listen.ip().is_unspecified() || listen.ip().is_loopback();
+    origin.port == listen.port() && (is_same_ip || (is_loopback && accepts_loopback))
+}
+
+fn warn_about_duplicates(entry: &Entry<'_>) {
     let mut first_paths: HashMap<String, &str> = HashMap::new();
     for outbound in &entry.outbounds {
         let (path, dsn) = (&outbound.node.path, outbound.outbound.dsn.to_string());
         let first = *first_paths.entry(dsn).or_insert(path);
         if first != path {
-            let text = format!("is {first} again: what both take it gets twice");
+            let text =
+                format!("is the same DSN as {first}: it receives twice what both of them select");
             outbound.node.warn(text);
         }
     }

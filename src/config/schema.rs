@@ -1,8 +1,7 @@
-//! Every key outside `keys` and the bounds: its type, its range and its default.
+//! The top-level keys: their types, ranges and defaults.
 //!
-//! A value that could not be read is in the report, and its default stands in until the report is
-//! looked at. Where a key of the prior art has no effect here, it is read too and warned of: ignoring it
-//! only means less telemetry.
+//! An invalid value is reported and replaced by its default, so that parsing continues. A key of
+//! getsentry/sentry-mirror that has no effect here is accepted with a warning.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -12,16 +11,16 @@ use std::time::Duration;
 use serde_yaml::Value;
 use tracing_subscriber::EnvFilter;
 
+use super::diagnostics::Diagnostics;
 use super::limits::{HOUR, MILLISECOND, limits};
+use super::model::{Compression, Config, DriverChoice, Log, LogFormat, ReplyPolicy, Tls, Workers};
 use super::node::{Node, Section};
-use super::report::Report;
 use super::routes::routes;
 use super::telemetry;
-use super::value::{Read, boolean, choice, duration, number, parse, text};
-use super::{Compression, Config, DriverChoice, Log, LogFormat, ReplyPolicy, Tls, Workers};
+use super::value::{Parsed, boolean, choice, duration, ip_address, number, text};
 
-/// The configuration that `document` describes, to be used only if `report` has no error.
-pub(super) fn config(document: &Value, report: &Report) -> Config {
+/// The configuration in `document`. Valid only if `diagnostics` gets no error.
+pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
     let driver = choice([
         ("auto", DriverChoice::Auto),
         ("io_uring", DriverChoice::IoUring),
@@ -32,20 +31,20 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
         ("primary", ReplyPolicy::Primary),
     ]);
     let reply_timeout = duration(MILLISECOND..=HOUR);
-    let mut root = Node::root(document, report).section();
-    let modify_envelope = envelopes_are_modified(&mut root);
-    // What is not to be changed need not be decoded either.
-    let usual_compression = match modify_envelope {
+    let mut root = Node::root(document, diagnostics).section();
+    let modify_envelope = modify_envelope(&mut root);
+    // A body that is not modified need not be decoded.
+    let default_compression = match modify_envelope {
         true => Compression::None,
         false => Compression::Preserve,
     };
-    let address = address(&mut root);
+    let listen = listen_address(&mut root);
     let (limits, is_memory_configured) = limits(&mut root);
     let mut config = Config {
-        ip: address.ip(),
-        port: address.port(),
+        ip: listen.ip(),
+        port: listen.port(),
         reuse_port: root.value("reuse_port", boolean, false),
-        routes: routes(&root.take("keys"), usual_compression, address),
+        routes: routes(&root.take("keys"), default_compression, listen),
         workers: root.value("workers", workers, Workers::Auto),
         driver: root.value("driver", driver, DriverChoice::Auto),
         reply_policy: root.value("reply_policy", reply_policy, ReplyPolicy::FirstSuccess),
@@ -67,32 +66,28 @@ pub(super) fn config(document: &Value, report: &Report) -> Config {
     if root.has("reply_timeout") && config.reply_timeout > config.limits.timeouts.exchange {
         root.error(
             "reply_timeout",
-            "is more than timeouts.exchange, which ends each delivery; expected at most that",
+            "is longer than timeouts.exchange, which ends each delivery; expected at most that",
         );
     }
-    config.admin = telemetry::admin(&mut root, SocketAddr::new(config.ip, config.port));
+    config.admin = telemetry::admin(&mut root, listen);
     config.access_log = telemetry::access_log(&mut root);
     config.self_report = telemetry::self_report(&mut root, &config);
-    telemetry::without_effect(&mut root);
+    telemetry::ignored_keys(&mut root);
     root.finish();
     config
 }
 
-/// Where to listen.
-pub(super) fn address(root: &mut Section<'_>) -> SocketAddr {
+/// `ip` and `port`.
+pub(super) fn listen_address(root: &mut Section<'_>) -> SocketAddr {
     SocketAddr::new(
-        root.value("ip", ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        root.value("ip", ip_address, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         root.value("port", number(0..=u16::MAX), 3000),
     )
 }
 
-pub(super) fn ip(value: &Value) -> Read<IpAddr> {
-    parse(value).ok_or_else(|| "an IP address such as 0.0.0.0 or ::".to_owned())
-}
-
-/// Scheme, host and possibly a path; requests are appended to it, so a slash at its end goes.
-fn external_url(value: &Value) -> Read<String> {
-    const FORM: &str = "an URL of the form https://HOST, without query or fragment";
+/// Scheme, host and optional path. Paths are appended to it, so a slash at the end is removed.
+fn external_url(value: &Value) -> Parsed<String> {
+    const FORM: &str = "a URL of the form https://HOST, without query or fragment";
     let url = text(value).map_err(|_| FORM)?;
     let rest = url
         .strip_prefix("https://")
@@ -106,7 +101,7 @@ fn external_url(value: &Value) -> Read<String> {
     }
 }
 
-fn workers(value: &Value) -> Read<Workers> {
+fn workers(value: &Value) -> Parsed<Workers> {
     if value == "auto" {
         return Ok(Workers::Auto);
     }
@@ -123,7 +118,7 @@ fn tls(mut section: Section<'_>) -> Tls {
     tls
 }
 
-/// `verbose` is another way to say `debug`, and wins over a filter, as it does on a command line.
+/// `verbose` means the filter `debug` and overrides `log_filter`, as on the command line.
 fn log(root: &mut Section<'_>) -> Log {
     let filter = root.value("log_filter", log_filter, "info".to_owned());
     let verbose = root.value("verbose", boolean, false);
@@ -134,8 +129,8 @@ fn log(root: &mut Section<'_>) -> Log {
     }
 }
 
-/// A log filter, tried here so that it cannot fail when logging begins.
-fn log_filter(value: &Value) -> Read<String> {
+/// A log filter, parsed here so that setting up the log cannot fail.
+fn log_filter(value: &Value) -> Parsed<String> {
     const FORM: &str = "log directives such as info or warn,sentry_mirror=debug";
     let filter = text(value).map_err(|_| FORM)?;
     match EnvFilter::try_new(&filter) {
@@ -144,8 +139,8 @@ fn log_filter(value: &Value) -> Read<String> {
     }
 }
 
-/// The prior art can be told to leave envelopes as they are; the second name is its old one.
-fn envelopes_are_modified(root: &mut Section<'_>) -> bool {
+/// A key of getsentry/sentry-mirror, and its old name there.
+fn modify_envelope(root: &mut Section<'_>) -> bool {
     let by_name = root.value("modify_envelope", boolean, true);
     let by_old_name = root.value("modify_envelope_header", boolean, true);
     by_name && by_old_name

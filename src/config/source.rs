@@ -1,31 +1,33 @@
-//! The text of a configuration: where it comes from, and what YAML makes of it.
+//! Reading the text of a configuration, and parsing it as YAML.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
+use std::string::FromUtf8Error;
 
 use serde::Deserialize;
 use serde_yaml::{Mapping, Value};
 
-use super::report::ConfigErrors;
+use super::diagnostics::ConfigErrors;
 use super::value;
 
 /// The path that stands for standard input.
 pub(crate) const STANDARD_INPUT: &str = "-";
 
-/// With what some editors begin a text in UTF-8.
+/// Some editors begin UTF-8 files with it.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// A configuration that was read once and is to be understood.
+/// The text of a configuration, read once.
 pub struct Source {
-    /// What messages call it.
+    /// The name in messages.
     pub(super) name: String,
     pub(super) text: Result<String, ConfigErrors>,
 }
 
 impl Source {
-    /// Reads the file at `path`, or standard input where that is `-`.
+    /// Reads the file at `path`, or standard input if `path` is `-`.
     pub fn read(path: &Path) -> Source {
         let is_input = path == Path::new(STANDARD_INPUT);
         let name = match is_input {
@@ -37,68 +39,91 @@ impl Source {
             true => io::stdin().read_to_end(&mut bytes).map(|_| bytes),
             false => fs::read(path),
         };
-        let text = match read {
-            Ok(bytes) => text(bytes),
-            Err(error) => Err(unreadable(&error)),
-        };
-        let text = text.map_err(|problem| ConfigErrors::of_file(&name, &problem));
+        let text = read.map_err(SourceError::Read).and_then(decode);
+        let text = text.map_err(|error| ConfigErrors::in_file(&name, error));
         Source { name, text }
     }
 }
 
-fn unreadable(error: &io::Error) -> String {
-    let advice = match error.kind() {
-        ErrorKind::NotFound => {
-            "; -c FILE names another, --help tells more, and `sentry-mirror demo` needs none"
+/// Why a configuration has no text.
+#[derive(Debug)]
+enum SourceError {
+    Read(io::Error),
+    Utf16,
+    InvalidUtf8(FromUtf8Error),
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SourceError::Read(error) if error.kind() == ErrorKind::NotFound => write!(
+                f,
+                "cannot be read: {error}; name another file with -c FILE, see --help, or try `sentry-mirror demo`, which needs none"
+            ),
+            SourceError::Read(error) => write!(f, "cannot be read: {error}"),
+            SourceError::Utf16 => f.write_str("found UTF-16, expected YAML in UTF-8"),
+            SourceError::InvalidUtf8(error) => {
+                let position = error.utf8_error().valid_up_to() + 1;
+                write!(
+                    f,
+                    "found invalid UTF-8 at byte {position}, expected YAML in UTF-8"
+                )
+            }
         }
-        _ => "",
-    };
-    format!("not readable: {error}{advice}")
-}
-
-fn text(bytes: Vec<u8>) -> Result<String, String> {
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err("found UTF-16, expected YAML in UTF-8".to_owned());
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let place = error.utf8_error().valid_up_to() + 1;
-        format!("found bytes that are not UTF-8 at byte {place}, expected YAML in UTF-8")
-    })
 }
 
-/// `text` without a byte order mark, which the YAML parsers do not take.
-pub(super) fn without_mark(text: &str) -> &str {
+impl std::error::Error for SourceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SourceError::Read(error) => Some(error),
+            SourceError::Utf16 => None,
+            SourceError::InvalidUtf8(error) => Some(error),
+        }
+    }
+}
+
+fn decode(bytes: Vec<u8>) -> Result<String, SourceError> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(SourceError::Utf16);
+    }
+    String::from_utf8(bytes).map_err(SourceError::InvalidUtf8)
+}
+
+/// Removes a byte order mark, which the YAML parsers do not accept.
+pub(super) fn without_byte_order_mark(text: &str) -> &str {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
-/// The mapping that `text` holds.
+/// Parses `text`, which must be a YAML mapping.
 pub(super) fn document(text: &str, file_name: &str) -> Result<Mapping, ConfigErrors> {
-    let text = without_mark(text);
+    let text = without_byte_order_mark(text);
     let document = serde_yaml::from_str(text)
-        .map_err(|error| ConfigErrors::of_syntax(file_name, text, &error))?;
+        .map_err(|error| ConfigErrors::from_yaml(file_name, text, &error))?;
     match document {
         Value::Mapping(mut mapping) => {
-            restore_texts(&mut mapping, text);
+            restore_text(&mut mapping, text);
             Ok(mapping)
         }
         other => {
-            let found = value::found(&other);
-            let problem = format!("found {found}, expected a mapping with at least the key keys");
-            Err(ConfigErrors::of_file(file_name, &problem))
+            let found = value::describe(&other);
+            let problem = format!("found {found}, expected a mapping with at least the key `keys`");
+            Err(ConfigErrors::in_file(file_name, problem))
         }
     }
 }
 
-/// The keys that are text whatever it looks like: `1.10` is no number there.
+/// Keys whose values are always text: `1.10` is not a number there.
 #[derive(Deserialize)]
-struct Texts {
+struct TextKeys {
     default_metrics_tags: Option<BTreeMap<String, String>>,
     sentry_env: Option<String>,
 }
 
-/// Puts texts into `document` as they stand in `text`. What is no text is left for its reader to refuse.
-fn restore_texts(document: &mut Mapping, text: &str) {
-    let Ok(texts) = serde_yaml::from_str::<Texts>(text) else {
+/// Puts the values of these keys into `document` as they are written in `text`. A value that is not text
+/// is left to its parser, which reports it.
+fn restore_text(document: &mut Mapping, text: &str) {
+    let Ok(texts) = serde_yaml::from_str::<TextKeys>(text) else {
         return;
     };
     if let Some(tags) = texts.default_metrics_tags {

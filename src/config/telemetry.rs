@@ -1,57 +1,55 @@
-//! The keys about what the mirror tells of itself: `admin`, `access_log`, `statsd_addr` and its tags, and
-//! `sentry_dsn`.
+//! The keys for the mirror's own telemetry: `admin`, `access_log`, StatsD, and error reports.
 //!
-//! A DSN for reports that leads back into this mirror is refused: each report that fails to be delivered
-//! could make another. What cannot be known from the configuration alone, such as another name of this
-//! host, is harmless without one of the inbound keys, since the mirror takes nothing without.
+//! A `sentry_dsn` that leads back to this mirror is an error: each report that cannot be delivered could
+//! cause another. The configuration does not show every way back, such as another name of this host.
+//! These are harmless without an inbound key, because the mirror accepts nothing without one.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde_yaml::Value;
 
+use super::model::{Config, LogFormat, SelfReport, StatsdTarget};
 use super::node::Section;
-use super::schema::ip;
-use super::value::{Read, choice, dsn, number, parse, text};
-use super::{Config, LogFormat, SelfReport, StatsdTarget};
-use crate::sentry::dsn::{Dsn, Origin};
+use super::routes::is_own_address;
+use super::value::{Parsed, choice, dsn, ip_address, number, parse_scalar, text};
+use crate::sentry::dsn::Dsn;
 
-/// Where the admin pages are served. They tell about other people's systems, so by default only to this
-/// host.
-const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
+/// By default the admin pages are served only to this host, because they show details of other systems.
+const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
 
-/// `admin`: `off`, or where to listen besides `public`. A configuration that has `port` on our default,
-/// and never heard of `admin`, goes without.
-pub(super) fn admin(root: &mut Section<'_>, public: SocketAddr) -> Option<SocketAddr> {
+/// `admin`: `off` or an address. `listen` is the address for SDKs; if it uses the default port of `admin`
+/// and `admin` is not set, there are no admin pages.
+pub(super) fn admin(root: &mut Section<'_>, listen: SocketAddr) -> Option<SocketAddr> {
     let node = root.take("admin");
     if node.is("off") || node.is("false") {
         return None;
     }
     if !node.is_absent() && !node.is_mapping() {
-        node.refuse("off, or a mapping with ip and port");
+        node.reject("off, or a mapping with ip and port");
         return None;
     }
     let is_default = node.is_absent();
     let mut section = node.section();
     let address = SocketAddr::new(
-        section.value("ip", ip, ADMIN.ip()),
-        section.value("port", number(0..=u16::MAX), ADMIN.port()),
+        section.value("ip", ip_address, ADMIN_DEFAULT.ip()),
+        section.value("port", number(0..=u16::MAX), ADMIN_DEFAULT.port()),
     );
-    let is_same_ip = address.ip() == public.ip()
+    let is_same_ip = address.ip() == listen.ip()
         || address.ip().is_unspecified()
-        || public.ip().is_unspecified();
-    let is_taken = address.port() == public.port() && address.port() != 0 && is_same_ip;
+        || listen.ip().is_unspecified();
+    let is_taken = address.port() == listen.port() && address.port() != 0 && is_same_ip;
     if is_taken && is_default {
         root.warn(
             "port",
-            "is where metrics and the status page are by default; there are none, unless admin.port is another",
+            "is the default of admin.port, so that metrics and the status page are off; set admin.port to another port to serve them",
         );
         return None;
     }
     if is_taken {
         section.error(
             "port",
-            "is the value of port, where SDKs are received; expected another, or admin: off",
+            "is the same as port, where SDKs connect; expected another port, or admin: off",
         );
     }
     section.finish();
@@ -76,24 +74,22 @@ pub(super) fn statsd(root: &mut Section<'_>) -> Option<StatsdTarget> {
     Some(StatsdTarget { host, port, tags })
 }
 
-/// `sentry_dsn` and `sentry_env`; `config` says what this mirror is.
+/// `sentry_dsn` and `sentry_env`. `config` has the addresses of this mirror.
 pub(super) fn self_report(root: &mut Section<'_>, config: &Config) -> Option<SelfReport> {
     let environment = root.take("sentry_env").optional(text);
     let node = root.take("sentry_dsn");
     let dsn = node.optional(dsn)?;
     if leads_back(&dsn, config) {
-        node.error(
-            "leads back to this mirror, expected the DSN of a project that does not depend on it",
-        );
+        node.error("leads back to this mirror, expected a DSN that does not depend on it");
     }
     Some(SelfReport { dsn, environment })
 }
 
-/// The keys of the prior art that mean nothing here.
-pub(super) fn without_effect(root: &mut Section<'_>) {
+/// The keys of getsentry/sentry-mirror that have no effect here.
+pub(super) fn ignored_keys(root: &mut Section<'_>) {
     let node = root.take("traces_sample_rate");
     if node.optional(number(0.0..=1.0)).is_some() {
-        node.warn("has no effect: the mirror reports its errors to sentry_dsn, and no traces");
+        node.warn("has no effect: the mirror reports only errors to sentry_dsn, no traces");
     }
 }
 
@@ -103,17 +99,8 @@ fn leads_back(dsn: &Dsn, config: &Config) -> bool {
         || is_own_address(dsn.origin(), SocketAddr::new(config.ip, config.port))
 }
 
-/// Whether `origin` is surely where a mirror listens that listens on `own`.
-pub(super) fn is_own_address(origin: &Origin, own: SocketAddr) -> bool {
-    let host: Option<IpAddr> = origin.host.parse().ok();
-    let is_own_ip = host.is_some_and(|host| host == own.ip());
-    let is_loopback = origin.host == "localhost" || host.is_some_and(|host| host.is_loopback());
-    let hears_loopback = own.ip().is_unspecified() || own.ip().is_loopback();
-    origin.port == own.port() && (is_own_ip || (is_loopback && hears_loopback))
-}
-
-/// A host and a port; an IPv6 address stands in brackets.
-fn statsd_addr(value: &Value) -> Read<(String, u16)> {
+/// `HOST:PORT`, with an IPv6 address in brackets.
+fn statsd_addr(value: &Value) -> Parsed<(String, u16)> {
     let address = value.as_str().and_then(|text| text.rsplit_once(':'));
     let read = address.and_then(|(host, port)| {
         let bare = host
@@ -126,10 +113,10 @@ fn statsd_addr(value: &Value) -> Read<(String, u16)> {
     read.ok_or_else(|| "an address of the form HOST:PORT".to_owned())
 }
 
-fn metrics_tags(value: &Value) -> Read<BTreeMap<String, String>> {
+fn metrics_tags(value: &Value) -> Parsed<BTreeMap<String, String>> {
     let read = value.as_mapping().and_then(|tags| {
-        let tag = |(name, tag)| Some((parse::<String>(name)?, parse::<String>(tag)?));
+        let tag = |(name, tag)| Some((parse_scalar::<String>(name)?, parse_scalar::<String>(tag)?));
         tags.iter().map(tag).collect()
     });
-    read.ok_or_else(|| "a mapping of tag names to texts".to_owned())
+    read.ok_or_else(|| "a mapping from tag names to text".to_owned())
 }

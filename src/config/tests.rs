@@ -1,4 +1,4 @@
-//! The configuration from the outside: texts in, values or messages out.
+//! Tests of the configuration as a whole: text in, values or messages out.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,12 +14,12 @@ const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 const C: &str = "cccccccccccccccccccccccccccccccc";
 
-/// A file with one route, on three lines, and `rest`.
+/// A file with one route in lines 1 to 3, followed by `rest`.
 fn with(rest: &str) -> String {
     format!("keys:\n- inbound: http://{A}@m/1\n  outbound: [https://{B}@o/2]\n{rest}")
 }
 
-/// A file with one route whose outbounds are `outbounds`, from line 3 on.
+/// A file with one route, whose `outbounds` begin in line 4.
 fn to(outbounds: &str) -> String {
     format!("keys:\n- inbound: http://{A}@m/1\n  outbound:\n{outbounds}")
 }
@@ -64,7 +64,7 @@ fn only_keys_are_required() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.warnings, Vec::<String>::new());
     let [route] = &config.routes[..] else {
-        panic!("one route");
+        panic!("expected one route");
     };
     assert_eq!(route.inbound, dsn(&format!("http://{A}@m/1")));
     assert_eq!(route.outbounds.len(), 1);
@@ -72,23 +72,23 @@ fn only_keys_are_required() {
 }
 
 #[test]
-fn the_example_file_says_the_defaults() {
+fn the_example_file_shows_the_defaults() {
     let example = parse(EXAMPLE);
     let keys = EXAMPLE.split("\nkeys:").nth(1).unwrap();
     let keys = keys.split("\n# Threads").next().unwrap();
     let defaults = parse(&format!("keys:{keys}"));
-    // The example says them, which makes a difference where the port is in use.
-    let said = Config {
+    // An explicit `admin` differs from the default if its port is in use.
+    let expected = Config {
         admin_is_default: false,
         ..defaults
     };
-    assert_eq!(example, said);
+    assert_eq!(example, expected);
     assert_eq!(example.routes[0].outbounds.len(), 2);
     assert_eq!(example.limits, Limits::default());
     assert_eq!(example.warnings, Vec::<String>::new());
 }
 
-/// An unknown key without a near neighbour is answered with all the known ones; that is the schema.
+/// The message about an unknown key without a suggestion lists all known keys: the schema.
 #[test]
 fn the_example_file_has_every_key() {
     let sections = [
@@ -212,26 +212,26 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn verbose_wins_over_the_filter() {
+fn verbose_overrides_log_filter() {
     let config = parse(&with("verbose: true\nlog_filter: warn\n"));
     assert_eq!(config.log.filter, "debug");
 }
 
 #[test]
-fn the_files_of_the_prior_art_load() {
+fn files_of_getsentry_sentry_mirror_load() {
     let plain = "---\nip: 0.0.0.0\nport: 3000\nkeys:\n  - inbound: http://public-key@mirror.acme.org/1847101\n    \
                  outbound:\n      - https://public-key-red@o123.ingest.de.sentry.io/123456\n      \
                  - https://public-key-blue@o456.ingest.us.sentry.io/654321\n";
     let config = parse(plain);
     assert_eq!(config.routes[0].inbound.key(), "public-key");
     assert_eq!(config.routes[0].outbounds[1].dsn.project(), "654321");
-    let usual = "the public key has not the 32 characters that Sentry requires";
+    let warning = "the public key does not have the 32 characters that Sentry requires";
     assert_eq!(
         config.warnings,
         [
-            format!("c.yml:5:14: keys[0].inbound: {usual}"),
-            format!("c.yml:7:9: keys[0].outbound[0]: {usual}"),
-            format!("c.yml:8:9: keys[0].outbound[1]: {usual}"),
+            format!("c.yml:5:14: keys[0].inbound: {warning}"),
+            format!("c.yml:7:9: keys[0].outbound[0]: {warning}"),
+            format!("c.yml:8:9: keys[0].outbound[1]: {warning}"),
         ]
     );
     for neutral in [
@@ -264,14 +264,14 @@ fn the_files_of_the_prior_art_load() {
     }
 }
 
-/// What an outbound of a mapping with these lines takes, and the warnings about it.
+/// Parses an outbound with these lines in its mapping. Returns it with the warnings.
 fn selected(lines: &str) -> (Outbound, Vec<String>) {
     let lines = lines.replace('\n', "\n    ");
     let config = parse(&to(&format!("  - dsn: https://{B}@o/2\n    {lines}\n")));
     (config.routes[0].outbounds[0].clone(), config.warnings)
 }
 
-fn takes(outbound: &Outbound) -> String {
+fn selection(outbound: &Outbound) -> String {
     outbound
         .selection
         .map(|selection| selection.to_string())
@@ -279,8 +279,8 @@ fn takes(outbound: &Outbound) -> String {
 }
 
 #[test]
-fn an_outbound_may_take_some_categories_or_a_share() {
-    for (lines, taken) in [
+fn an_outbound_selects_categories_and_a_share() {
+    for (lines, expected) in [
         (
             "categories: [error, transaction, profile]",
             "categories error,profile,transaction",
@@ -315,15 +315,15 @@ fn an_outbound_may_take_some_categories_or_a_share() {
     ] {
         let (outbound, warnings) = selected(lines);
         assert_eq!(
-            (takes(&outbound).as_str(), warnings),
-            (taken, vec![]),
+            (selection(&outbound).as_str(), warnings),
+            (expected, vec![]),
             "{lines}"
         );
     }
 }
 
 #[test]
-fn rates_that_cannot_be_meant_are_errors() {
+fn a_rate_outside_its_range_is_an_error() {
     for (lines, expected) in [
         (
             "sample_rate: 50",
@@ -360,16 +360,16 @@ fn rates_that_cannot_be_meant_are_errors() {
 }
 
 #[test]
-fn copies_of_a_share_are_warned_of() {
+fn multiplier_with_sample_rate_is_a_warning() {
     let (outbound, warnings) = selected("sample_rate: 0.5\nmultiplier: 5");
     assert_eq!(
-        (outbound.copies, takes(&outbound).as_str()),
+        (outbound.copies, selection(&outbound).as_str()),
         (1, "sample_rate 0.5")
     );
     assert_eq!(
         warnings,
         [
-            "c.yml:6:17: keys[0].outbound[0].multiplier: is ignored, because sample_rate is set too: an outbound has either of the two"
+            "c.yml:6:17: keys[0].outbound[0].multiplier: is ignored because sample_rate is set; an outbound can have only one of the two"
         ]
     );
     let (outbound, warnings) = selected("sample_rate: 1\nmultiplier: 5\ncategories: [error]");
@@ -377,14 +377,14 @@ fn copies_of_a_share_are_warned_of() {
 }
 
 #[test]
-fn more_copies_than_there_can_be_are_warned_of() {
+fn more_copies_than_allowed_are_a_warning() {
     assert_eq!(selected("multiplier: 100").1, Vec::<String>::new());
     for number in ["101", "18446744073709551615"] {
         let (outbound, warnings) = selected(&format!("multiplier: {number}"));
         assert_eq!(outbound.copies, 100);
         assert_eq!(
             warnings,
-            ["c.yml:5:17: keys[0].outbound[0].multiplier: is more than 100; 100 is used instead"]
+            ["c.yml:5:17: keys[0].outbound[0].multiplier: is more than 100; using 100"]
         );
     }
     let (outbound, warnings) = selected("sample_rate: 0.5\nmultiplier: 101");
@@ -392,9 +392,9 @@ fn more_copies_than_there_can_be_are_warned_of() {
     assert!(warnings[0].contains("is ignored"), "{warnings:?}");
 }
 
-/// The examples of the prior art's documentation, in our words.
+/// The examples in the documentation of getsentry/sentry-mirror.
 #[test]
-fn the_documented_examples_of_the_prior_art_mean_what_they_meant() {
+fn documented_examples_of_getsentry_sentry_mirror_keep_their_meaning() {
     let with_outbounds = |outbounds: &str| {
         format!(
             "ip: 0.0.0.0\nport: 3000\nkeys:\n  - inbound: http://public-key@sentry-mirror.acme.org/1847101\n    outbound:\n      - https://public-key-red@o123.ingest.de.sentry.io/123456\n{outbounds}"
@@ -402,7 +402,7 @@ fn the_documented_examples_of_the_prior_art_mean_what_they_meant() {
     };
     let blue = "      - dsn: https://public-key-blue@o456.ingest.us.sentry.io/654321\n        ";
     let mut expected_copies = 1;
-    for (outbounds, taken) in [
+    for (outbounds, expected) in [
         (
             format!("{blue}categories: [error, transaction, profile]\n"),
             vec!["categories error,profile,transaction"],
@@ -417,8 +417,11 @@ fn the_documented_examples_of_the_prior_art_mean_what_they_meant() {
         ),
     ] {
         let config = parse(&with_outbounds(&outbounds));
-        let found: Vec<String> = config.routes[0].outbounds[1..].iter().map(takes).collect();
-        assert_eq!(found, taken);
+        let found: Vec<String> = config.routes[0].outbounds[1..]
+            .iter()
+            .map(selection)
+            .collect();
+        assert_eq!(found, expected);
         assert_eq!(config.routes[0].outbounds[0].selection, None);
         if outbounds.contains("multiplier") {
             expected_copies = config.routes[0].outbounds[1].copies;
@@ -428,7 +431,7 @@ fn the_documented_examples_of_the_prior_art_mean_what_they_meant() {
 }
 
 #[test]
-fn telemetry_keys_of_the_prior_art_are_understood() {
+fn telemetry_keys_of_getsentry_sentry_mirror_are_accepted() {
     let config = parse(&with(
         "statsd_addr: '[::1]:8125'\ndefault_metrics_tags: {a: b, c: 1}",
     ));
@@ -450,13 +453,13 @@ fn telemetry_keys_of_the_prior_art_are_understood() {
     assert_eq!(
         config.warnings,
         [
-            "c.yml:4:21: traces_sample_rate: has no effect: the mirror reports its errors to sentry_dsn, and no traces"
+            "c.yml:4:21: traces_sample_rate: has no effect: the mirror reports only errors to sentry_dsn, no traces"
         ]
     );
 }
 
 #[test]
-fn admin_pages_are_for_this_host_unless_told_otherwise() {
+fn admin_pages_are_only_for_this_host_by_default() {
     let admin = |text: &str| parse(&with(text)).admin.map(|address| address.to_string());
     assert_eq!(admin("").as_deref(), Some("127.0.0.1:3001"));
     assert_eq!(admin("admin: off"), None);
@@ -475,11 +478,11 @@ fn admin_pages_are_for_this_host_unless_told_otherwise() {
         ),
         (
             "admin: {port: 3000}",
-            "4:15: admin.port: is the value of port, where SDKs are received; expected another, or admin: off",
+            "4:15: admin.port: is the same as port, where SDKs connect; expected another port, or admin: off",
         ),
         (
             "access_log: yes",
-            r#"4:13: access_log: found "yes", expected off or text or json"#,
+            r#"4:13: access_log: found "yes", expected off, text or json"#,
         ),
     ] {
         assert_eq!(errors(&with(text)), format!("c.yml:{expected}"), "{text}");
@@ -489,31 +492,31 @@ fn admin_pages_are_for_this_host_unless_told_otherwise() {
     assert_eq!(config.admin, None);
 }
 
-/// The prior art knows no `admin`, and its own tests listen on 3001.
+/// getsentry/sentry-mirror has no `admin`, and its own tests listen on 3001.
 #[test]
-fn a_port_that_admin_has_by_default_is_no_error() {
+fn port_may_be_the_default_port_of_admin() {
     let config = parse(&with("port: 3001"));
     assert_eq!((config.port, config.admin), (3001, None));
     assert_eq!(
         config.warnings,
         [
-            "c.yml:4:7: port: is where metrics and the status page are by default; there are none, unless admin.port is another"
+            "c.yml:4:7: port: is the default of admin.port, so that metrics and the status page are off; set admin.port to another port to serve them"
         ]
     );
     let elsewhere = parse(&with("ip: 10.0.0.1\nport: 3001"));
     assert_eq!(elsewhere.admin.map(|address| address.port()), Some(3001));
-    assert!(errors(&with("port: 3001\nadmin: {ip: 127.0.0.1}")).contains("expected another"));
+    assert!(errors(&with("port: 3001\nadmin: {ip: 127.0.0.1}")).contains("expected another port"));
 }
 
 #[test]
-fn reports_may_not_lead_back_to_the_mirror() {
+fn a_sentry_dsn_that_leads_back_is_an_error() {
     for dsn in [
         format!("https://{A}@elsewhere/1"),
         "http://k@127.0.0.1:3000/1".to_owned(),
         "http://k@localhost:3000/1".to_owned(),
     ] {
         let found = errors(&with(&format!("sentry_dsn: {dsn}")));
-        let expected = "c.yml:4:13: sentry_dsn: leads back to this mirror, expected the DSN of a project that does not depend on it";
+        let expected = "c.yml:4:13: sentry_dsn: leads back to this mirror, expected a DSN that does not depend on it";
         assert_eq!(found, expected, "{dsn}");
     }
     for dsn in ["http://k@127.0.0.1:3001/1", "https://k@m/1"] {
@@ -542,7 +545,7 @@ fn anchors_are_followed() {
 }
 
 #[test]
-fn bad_values_are_refused_with_their_place() {
+fn an_invalid_value_is_an_error_with_its_position() {
     let size = "such as 4096, 64KiB or 10MB";
     let time = "such as 1.5s, 250ms or 2m";
     for (line, expected) in [
@@ -552,11 +555,11 @@ fn bad_values_are_refused_with_their_place() {
         ("port: [1]", "4:7: port: found a list, expected a number from 0 to 65535".to_owned()),
         ("port: !x 1", "4:7: port: found a value with the tag !x, expected a number from 0 to 65535".to_owned()),
         ("workers: 0", "4:10: workers: found 0, expected auto or a number from 1 to 1024".to_owned()),
-        ("driver: uring", r#"4:9: driver: found "uring", expected auto or io_uring or epoll"#.to_owned()),
+        ("driver: uring", r#"4:9: driver: found "uring", expected auto, io_uring or epoll"#.to_owned()),
         ("reply_policy: 1", "4:15: reply_policy: found 1, expected first_success or primary".to_owned()),
         ("reply_timeout: 0", format!("4:16: reply_timeout: found 0, expected a duration from 1ms to 1h {time}")),
         ("reply_timeout: -1s", format!(r#"4:16: reply_timeout: found "-1s", expected a duration from 1ms to 1h {time}"#)),
-        ("external_url: m.example", r#"4:15: external_url: found "m.example", expected an URL of the form https://HOST, without query or fragment"#.to_owned()),
+        ("external_url: m.example", r#"4:15: external_url: found "m.example", expected a URL of the form https://HOST, without query or fragment"#.to_owned()),
         ("forward_client_ip: yes", r#"4:20: forward_client_ip: found "yes", expected true or false"#.to_owned()),
         ("tls: none", r#"4:6: tls: found "none", expected a mapping"#.to_owned()),
         ("tls: {ca_file: [a]}", "4:16: tls.ca_file: found a list, expected text".to_owned()),
@@ -572,7 +575,7 @@ fn bad_values_are_refused_with_their_place() {
         ("modify_envelope: never", r#"4:18: modify_envelope: found "never", expected true or false"#.to_owned()),
         ("traces_sample_rate: 2", "4:21: traces_sample_rate: found 2, expected a number from 0 to 1".to_owned()),
         ("statsd_addr: localhost", r#"4:14: statsd_addr: found "localhost", expected an address of the form HOST:PORT"#.to_owned()),
-        ("default_metrics_tags: {a: [1]}", "4:23: default_metrics_tags: found a mapping, expected a mapping of tag names to texts".to_owned()),
+        ("default_metrics_tags: {a: [1]}", "4:23: default_metrics_tags: found a mapping, expected a mapping from tag names to text".to_owned()),
         ("prot: 1", "4:1: prot: unknown key, did you mean port?".to_owned()),
         ("tls: {ca_fiel: x}", "4:7: tls.ca_fiel: unknown key, did you mean ca_file?".to_owned()),
         ("dns: {server: x}", "4:7: dns.server: unknown key, expected one of refresh".to_owned()),
@@ -583,7 +586,7 @@ fn bad_values_are_refused_with_their_place() {
 }
 
 #[test]
-fn bad_routes_are_refused_with_their_place() {
+fn an_invalid_route_is_an_error_with_its_position() {
     let some = "expected a list of at least one route with inbound and outbound";
     let form = "a DSN of the form https://KEY@HOST/PROJECT";
     let error = |text: &str| text.parse::<Dsn>().unwrap_err();
@@ -606,13 +609,13 @@ fn bad_routes_are_refused_with_their_place() {
         (to(&format!("  - dsn: https://{B}@o/2\n    categories: error\n")), r#"5:17: keys[0].outbound[0].categories: found "error", expected a list of categories such as [error, transaction]"#.to_owned()),
         (to(&format!("  - dsn: https://{B}@o/2\n    categories: [session, erorr]\n")), r#"5:27: keys[0].outbound[0].categories[1]: found "erorr", expected a category, did you mean error?"#.to_owned()),
         (to(&format!("  - dsn: https://{B}@o/2\n    categories: [everything]\n")), r#"5:18: keys[0].outbound[0].categories[0]: found "everything", expected a category, one of attachment, client_report, error, feedback, log_item, metric_bucket, monitor, profile, profile_chunk, profile_chunk_ui, replay, security, session, span, trace_metric, transaction"#.to_owned()),
-        (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate: half\n")), r#"5:18: keys[0].outbound[0].sample_rate: found "half", expected a number from 0 to 1, or a mapping of categories to such"#.to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate: half\n")), r#"5:18: keys[0].outbound[0].sample_rate: found "half", expected a number from 0 to 1, or a mapping from categories to such numbers"#.to_owned()),
         (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate:\n      spam: 0.5\n")), r#"6:13: keys[0].outbound[0].sample_rate.spam: found "spam", expected a category, did you mean span?"#.to_owned()),
-        (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate: {{log: 0.5, logs: 1}}\n")), "5:35: keys[0].outbound[0].sample_rate.logs: is another rate for log_item".to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    sample_rate: {{log: 0.5, logs: 1}}\n")), "5:35: keys[0].outbound[0].sample_rate.logs: duplicate rate for log_item".to_owned()),
         (to(&format!("  - dsn: https://{B}@o/2\n    multiplier: 0\n")), "5:17: keys[0].outbound[0].multiplier: found 0, expected a number from 1 to 100".to_owned()),
-        (to(&format!("  - dsn: https://{B}@o/2\n    compression: br\n")), r#"5:18: keys[0].outbound[0].compression: found "br", expected none or preserve or gzip or zstd"#.to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    compression: br\n")), r#"5:18: keys[0].outbound[0].compression: found "br", expected none, preserve, gzip or zstd"#.to_owned()),
         (to(&format!("  - dns: https://{B}@o/2\n    dsn: https://{B}@o/2\n")), "4:5: keys[0].outbound[0].dns: unknown key, did you mean dsn?".to_owned()),
-        (with(&format!("- inbound: https://{A}@other/9\n  outbound: [https://{C}@o/2]\n")), "4:12: keys[1].inbound: found the public key of keys[0].inbound again, expected a key of its own".to_owned()),
+        (with(&format!("- inbound: https://{A}@other/9\n  outbound: [https://{C}@o/2]\n")), "4:12: keys[1].inbound: has the public key of keys[0].inbound, expected a different one".to_owned()),
     ] {
         let expected = expected.replace(" ()", "");
         assert_eq!(errors(&text), format!("c.yml:{expected}"), "{text}");
@@ -651,42 +654,43 @@ fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
-fn a_duration_without_a_unit_is_an_error_that_names_what_may_be_meant() {
+fn the_error_about_a_missing_unit_suggests_durations() {
     for (line, expected) in [
         (
             "reply_timeout: 1500",
-            "4:16: reply_timeout: found 1500, expected a duration with its unit: 1500ms or 1500s",
+            "4:16: reply_timeout: found 1500, expected a duration with a unit: 1500ms or 1500s",
         ),
         (
             "reply_timeout: '1.5'",
-            r#"4:16: reply_timeout: found "1.5", expected a duration with its unit: 1.5ms or 1.5s"#,
+            r#"4:16: reply_timeout: found "1.5", expected a duration with a unit: 1.5ms or 1.5s"#,
         ),
         (
             "timeouts: {exchange: 30000}",
-            "4:22: timeouts.exchange: found 30000, expected a duration with its unit: 30000ms",
+            "4:22: timeouts.exchange: found 30000, expected a duration with a unit: 30000ms",
         ),
         (
             "dns: {refresh: 30}",
-            "4:16: dns.refresh: found 30, expected a duration with its unit: 30s",
+            "4:16: dns.refresh: found 30, expected a duration with a unit: 30s",
         ),
     ] {
         assert_eq!(errors(&with(line)), format!("c.yml:{expected}"), "{line}");
     }
     let env = [("SENTRY_MIRROR_TIMEOUTS_DRAIN", "20")];
-    let expected = r#"SENTRY_MIRROR_TIMEOUTS_DRAIN: found "20", expected a duration with its unit: 20ms or 20s"#;
+    let expected =
+        r#"SENTRY_MIRROR_TIMEOUTS_DRAIN: found "20", expected a duration with a unit: 20ms or 20s"#;
     assert_eq!(errors_in(&with(""), &env), expected);
 }
 
 #[test]
-fn a_reply_timeout_that_no_delivery_can_reach_is_an_error() {
-    let expected = "reply_timeout: is more than timeouts.exchange, which ends each delivery; expected at most that";
+fn a_reply_timeout_longer_than_an_exchange_is_an_error() {
+    let expected = "reply_timeout: is longer than timeouts.exchange, which ends each delivery; expected at most that";
     assert_eq!(
         errors(&with("reply_timeout: 31s")),
         format!("c.yml:4:16: {expected}")
     );
     let both = "timeouts: {exchange: 1s}\nreply_timeout: 1001ms";
     assert_eq!(errors(&with(both)), format!("c.yml:5:16: {expected}"));
-    // The default is no mistake of whoever shortens deliveries.
+    // Only an explicit reply_timeout is compared.
     for fine in [
         "timeouts: {exchange: 1s}",
         "timeouts: {exchange: 1s}\nreply_timeout: 1s",
@@ -696,7 +700,7 @@ fn a_reply_timeout_that_no_delivery_can_reach_is_an_error() {
 }
 
 #[test]
-fn bounds_that_hide_one_another_are_warned_of() {
+fn a_limit_that_another_one_overrides_is_a_warning() {
     for (line, expected) in [
         (
             "timeouts: {connect: 9s, exchange: 5s}",
@@ -716,7 +720,7 @@ fn bounds_that_hide_one_another_are_warned_of() {
 }
 
 #[test]
-fn texts_are_read_as_they_are_written() {
+fn text_is_kept_as_it_is_written() {
     let text = "statsd_addr: h:1\ndefault_metrics_tags: {version: 1.10, on: true, 007: 1_000, none: ~, hex: 0x1F, quoted: '1.10'}\nsentry_dsn: https://k@h/1\nsentry_env: 1.10";
     let config = parse(&with(text));
     let tags = config.statsd.unwrap().tags;
@@ -746,7 +750,7 @@ fn texts_are_read_as_they_are_written() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_the_text() {
+fn a_byte_order_mark_is_ignored() {
     let text = format!("\u{feff}port: 7\n{}", with("prot: 1"));
     assert_eq!(
         errors(&text),
@@ -760,8 +764,8 @@ fn a_byte_order_mark_is_no_part_of_the_text() {
 }
 
 #[test]
-fn a_tab_is_named_where_it_is_the_fault() {
-    let told = "found a tab, expected spaces: YAML allows no tab where a line is indented";
+fn the_error_about_a_tab_in_the_indentation_says_so() {
+    let expected = "found a tab, expected spaces: YAML does not allow tabs in indentation";
     for (text, place) in [
         ("keys:\n\t- inbound: x\n", "2:1"),
         ("keys:\n  - inbound: x\n\t  outbound: []\n", "3:1"),
@@ -772,15 +776,15 @@ fn a_tab_is_named_where_it_is_the_fault() {
             "3:1",
         ),
     ] {
-        assert_eq!(errors(text), format!("c.yml:{place}: {told}"), "{text}");
+        assert_eq!(errors(text), format!("c.yml:{place}: {expected}"), "{text}");
     }
     let elsewhere = errors("a: |\n  x\n  \tb\nc: 1\nd: [\n");
     assert!(!elsewhere.contains("a tab"), "{elsewhere}");
 }
 
 #[test]
-fn a_text_that_is_no_mapping_is_refused() {
-    let expected = "expected a mapping with at least the key keys";
+fn a_document_that_is_not_a_mapping_is_an_error() {
+    let expected = "expected a mapping with at least the key `keys`";
     for (text, found) in [
         ("", "nothing"),
         ("# only a comment\n", "nothing"),
@@ -796,31 +800,31 @@ fn a_text_that_is_no_mapping_is_refused() {
 }
 
 #[test]
-fn broken_yaml_is_refused_with_its_place() {
+fn invalid_yaml_is_an_error_with_its_position() {
     for (text, expected) in [
         (
             "keys: [1\nip: 2\n",
-            "2:3: not valid YAML: did not find expected ',' or ']' at line 2 column 3, while parsing a flow sequence at line 1 column 7",
+            "2:3: invalid YAML: did not find expected ',' or ']' at line 2 column 3, while parsing a flow sequence at line 1 column 7",
         ),
         (
             "\tkeys: 1\n",
-            "1:1: found a tab, expected spaces: YAML allows no tab where a line is indented",
+            "1:1: found a tab, expected spaces: YAML does not allow tabs in indentation",
         ),
         (
             "a: [@]\n",
-            "1:5: not valid YAML: found character that cannot start any token at line 1 column 5, while scanning for the next token",
+            "1:5: invalid YAML: found character that cannot start any token at line 1 column 5, while scanning for the next token",
         ),
         (
             "a: *x\n",
-            "1:4: not valid YAML: unknown anchor at line 1 column 4",
+            "1:4: invalid YAML: unknown anchor at line 1 column 4",
         ),
         (
             "a: 1\n---\nb: 1\n",
-            " not valid YAML: deserializing from YAML containing more than one document is not supported",
+            " invalid YAML: deserializing from YAML containing more than one document is not supported",
         ),
         (
             "port: 1\nlimits:\n  in_flight: 2\n  in_flight: 3\nport: 2\n",
-            "4:3: limits.in_flight: found this key again, expected it once (first at 3:3)\nc.yml:5:1: port: found this key again, expected it once (first at 1:1)",
+            "4:3: limits.in_flight: duplicate key (first at 3:3)\nc.yml:5:1: port: duplicate key (first at 1:1)",
         ),
     ] {
         assert_eq!(errors(text), format!("c.yml:{expected}"), "{text}");
@@ -828,7 +832,7 @@ fn broken_yaml_is_refused_with_its_place() {
 }
 
 #[test]
-fn variables_replace_the_file() {
+fn variables_override_the_file() {
     let env = [
         ("SENTRY_MIRROR_IP", "::1"),
         ("SENTRY_MIRROR_PORT", "8080"),
@@ -859,7 +863,7 @@ fn variables_replace_the_file() {
     assert_eq!(
         config.reply_policy,
         ReplyPolicy::Primary,
-        "an empty variable counts as unset"
+        "an empty variable counts as not set"
     );
     assert_eq!(config.limits.body_bytes, 1 << 20);
     assert_eq!(config.limits.timeouts.head, Duration::from_secs(1));
@@ -871,7 +875,7 @@ fn variables_replace_the_file() {
     assert_eq!(config.warnings, Vec::<String>::new());
 }
 
-/// Every key of the example that has a single value, whichever section it stands in.
+/// Every key of the example with a scalar value, in any section.
 #[test]
 fn every_scalar_key_has_a_variable() {
     let document: serde_yaml::Mapping = serde_yaml::from_str(EXAMPLE).unwrap();
@@ -894,7 +898,7 @@ fn every_scalar_key_has_a_variable() {
     assert!(names.len() > 30, "{names:?}");
     for name in names {
         let variable = format!("SENTRY_MIRROR_{}", name.replace('.', "_").to_uppercase());
-        // No key can be this, so the message shows that the variable got to its place.
+        // This is invalid for every key, so the message shows that the variable reached its key.
         let env = [(variable.as_str(), "\u{0}")];
         let parsed = Config::parse(&with(""), "c.yml", variables(&env));
         let is_text = matches!(name.as_str(), "sentry_env" | "tls.ca_file" | "log_filter");
@@ -909,7 +913,7 @@ fn every_scalar_key_has_a_variable() {
 }
 
 #[test]
-fn variables_are_named_in_messages() {
+fn a_message_names_the_variable() {
     let nested = [("SENTRY_MIRROR_LIMITS_BODY_BYTES", "much")];
     assert!(
         errors_in(&with("limits: {head_bytes: 4096}\n"), &nested).starts_with(
@@ -943,29 +947,29 @@ fn variables_are_named_in_messages() {
 }
 
 #[test]
-fn quotes_that_docker_keeps_are_told() {
-    let told = |value: &str| errors_in(&with(""), &[("SENTRY_MIRROR_PORT", value)]);
-    let kept = "with the quotes as a part of the value, as `docker run --env-file` keeps them; expected SENTRY_MIRROR_PORT=3000";
+fn a_quoted_variable_is_an_error() {
+    let message = |value: &str| errors_in(&with(""), &[("SENTRY_MIRROR_PORT", value)]);
+    let kept = "with quotes in the value, which `docker run --env-file` does not remove; expected SENTRY_MIRROR_PORT=3000";
     for value in ["\"3000\"", "'3000'"] {
         assert_eq!(
-            told(value),
-            format!("SENTRY_MIRROR_PORT: found {value:?}, {kept}")
+            message(value),
+            format!("SENTRY_MIRROR_PORT: found {value:?} {kept}")
         );
     }
-    // A text, too, which would be taken as it is.
+    // Also for text, for which the quotes would be valid.
     let env = [("SENTRY_MIRROR_SENTRY_ENV", "\"prod\"")];
     assert!(errors_in(&with(""), &env).contains("expected SENTRY_MIRROR_SENTRY_ENV=prod"));
     let secret = format!("\"https://{A}@o/1\"");
     let env = [("SENTRY_MIRROR_SENTRY_DSN", secret.as_str())];
-    let told = errors_in(&with(""), &env);
+    let message = errors_in(&with(""), &env);
     assert!(
-        !told.contains(A) && told.contains("SENTRY_MIRROR_SENTRY_DSN=https://aaaa"),
-        "{told}"
+        !message.contains(A) && message.contains("SENTRY_MIRROR_SENTRY_DSN=https://aaaa"),
+        "{message}"
     );
 }
 
 #[test]
-fn a_variable_does_not_turn_on_what_is_off() {
+fn a_variable_does_not_enable_a_section_that_is_off() {
     let port = ("SENTRY_MIRROR_ADMIN_PORT", "9");
     let off = ("SENTRY_MIRROR_ADMIN", "off");
     for (rest, env) in [
@@ -985,7 +989,7 @@ fn a_variable_does_not_turn_on_what_is_off() {
 }
 
 #[test]
-fn variables_of_kubernetes_services_are_not_ours() {
+fn variables_of_kubernetes_services_are_ignored() {
     let env = [
         ("SENTRY_MIRROR_SERVICE_HOST", "10.0.0.1"),
         ("SENTRY_MIRROR_SERVICE_PORT", "3000"),
@@ -997,21 +1001,21 @@ fn variables_of_kubernetes_services_are_not_ours() {
 }
 
 #[test]
-fn outbounds_that_lead_back_to_the_mirror_are_refused() {
-    // The scheme's port is the port, as it is where a connection is opened.
+fn an_outbound_that_leads_back_is_an_error() {
+    // Without a port in the DSN, the default port of the scheme counts.
     let back = format!("  - http://{A}@m/7\n  - http://{A}@m:80/1\n");
-    let refusal = "found the key and the host of keys[0].inbound: it leads back to this mirror, expected the DSN of another server; where SDKs reach the mirror under the name of that server (a tunnel), write another host in keys[0].inbound, of which only the key counts";
+    let expected = "has the key and the host of keys[0].inbound, so that it leads back to this mirror; expected the DSN of another server. If SDKs reach the mirror by the name of that server (a tunnel), write another host in keys[0].inbound: the mirror uses only its key";
     assert_eq!(
         errors(&to(&back)),
         format!(
-            "c.yml:4:5: keys[0].outbound[0]: {refusal}\nc.yml:5:5: keys[0].outbound[1]: {refusal}"
+            "c.yml:4:5: keys[0].outbound[0]: {expected}\nc.yml:5:5: keys[0].outbound[1]: {expected}"
         )
     );
-    // A second route is a way back, too.
+    // An outbound can also lead back through another route.
     let two = format!(
         "keys:\n- inbound: http://{A}@m/1\n  outbound: [http://{B}@n/1]\n- inbound: http://{B}@n/1\n  outbound: [https://{C}@o/1]\n"
     );
-    assert!(errors(&two).contains("found the key and the host of keys[1].inbound"));
+    assert!(errors(&two).contains("has the key and the host of keys[1].inbound"));
     for (ip, port, host) in [
         ("0.0.0.0", 3000, "127.0.0.1:3000"),
         ("'::'", 80, "localhost"),
@@ -1019,19 +1023,23 @@ fn outbounds_that_lead_back_to_the_mirror_are_refused() {
         ("10.0.0.1", 3000, "10.0.0.1:3000"),
     ] {
         let text = format!("ip: {ip}\nport: {port}\n");
-        let told = errors(&(to(&format!("  - http://{A}@{host}/1\n")) + &text));
-        let expected = "on which this mirror listens: it leads back to this mirror, expected the DSN of another server";
-        assert!(told.contains(expected), "{host}: {told}");
-        // Another key is none of this mirror's.
+        let message = errors(&(to(&format!("  - http://{A}@{host}/1\n")) + &text));
+        let expected = "so that it leads back to this mirror; expected the DSN of another server";
+        assert!(
+            message.contains("the address of this mirror ("),
+            "{host}: {message}"
+        );
+        assert!(message.contains(expected), "{host}: {message}");
+        // With an unknown key, the mirror rejects the request.
         let other = parse(&(to(&format!("  - http://{B}@{host}/1\n")) + &text));
         assert_eq!(other.warnings, [""; 0], "{host}");
     }
 }
 
 #[test]
-fn odd_routes_are_warned_of() {
+fn a_suspicious_outbound_is_a_warning() {
     let same_key = format!("  - http://{B}@m/7\n  - https://{A}@m/1\n  - http://{A}@o/1\n");
-    let warning = "has the key of keys[0].inbound: if it leads to this mirror, or to another one with that key, what is sent there is refused as a loop (508)";
+    let warning = "has the key of keys[0].inbound: if it leads to this mirror, or to another one with that key, its requests are rejected as a loop (508)";
     assert_eq!(
         parse(&to(&same_key)).warnings,
         [
@@ -1043,7 +1051,7 @@ fn odd_routes_are_warned_of() {
     assert_eq!(
         parse(&to(&twice)).warnings,
         [
-            "c.yml:6:10: keys[0].outbound[2].dsn: is keys[0].outbound[0] again: what both take it gets twice"
+            "c.yml:6:10: keys[0].outbound[2].dsn: is the same DSN as keys[0].outbound[0]: it receives twice what both of them select"
         ]
     );
     let memory = with("limits: {memory_bytes: 100MiB}\n");
@@ -1056,27 +1064,27 @@ fn odd_routes_are_warned_of() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_named() {
+fn the_error_about_an_unreadable_file_names_it() {
     let load = |path: &Path| {
         Config::load(path, std::iter::empty())
             .unwrap_err()
             .to_string()
     };
     let missing = Path::new("no/such/config.yml");
-    let told = load(missing);
-    assert!(told.starts_with("no/such/config.yml: not readable: No such file"));
+    let message = load(missing);
+    assert!(message.starts_with("no/such/config.yml: cannot be read: No such file"));
     for word in ["-c FILE", "--help", "sentry-mirror demo"] {
-        assert!(told.contains(word), "{word} in {told}");
+        assert!(message.contains(word), "{word} in {message}");
     }
     let directory = std::env::temp_dir();
-    assert!(load(&directory).contains(": not readable: Is a directory"));
+    assert!(load(&directory).contains(": cannot be read: Is a directory"));
     let file = directory.join(format!("sentry-mirror-config-{}.yml", std::process::id()));
     std::fs::write(&file, b"port: \xff\n").unwrap();
     let not_text = load(&file);
     std::fs::write(&file, EXAMPLE).unwrap();
     let example = Config::load(&file, std::iter::empty());
     std::fs::remove_file(&file).unwrap();
-    let expected = "found bytes that are not UTF-8 at byte 7, expected YAML in UTF-8";
+    let expected = "found invalid UTF-8 at byte 7, expected YAML in UTF-8";
     assert_eq!(not_text, format!("{}: {expected}", file.display()));
     assert_eq!(example, Ok(parse(EXAMPLE)));
 }

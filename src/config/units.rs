@@ -1,10 +1,9 @@
-//! Numbers with units, as a configuration writes them: `1.5s`, `64KiB`.
+//! Sizes and durations with units: `64KiB`, `1.5s`.
 //!
-//! A number without a unit is a number of bytes, and no length of time: other programs count seconds or
-//! milliseconds then, and a guess is wrong by a factor of a thousand. Decimal and binary byte units are told
-//! apart (`kB` is 1000, `KiB` is 1024), because limits are compared with those of other programs,
-//! which use both. Display writes the largest unit that is exact, so that it reads back as the same
-//! value.
+//! A size without a unit is in bytes. A duration needs a unit: other programs take a bare number for
+//! seconds or for milliseconds, and a wrong guess is off by a factor of a thousand. Decimal and binary
+//! units differ (`kB` is 1000, `KiB` is 1024), because the limits of other programs use both. `Display`
+//! writes the largest exact unit, so that the text parses to the same value.
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,15 +33,13 @@ const TIME_UNITS: [(&str, u64); 7] = [
     ("ns", 1),
 ];
 
-/// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ByteSize(pub(super) u64);
 
-/// A length of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Period(pub(super) Duration);
+pub(super) struct HumanDuration(pub(super) Duration);
 
-/// The text is no number with a unit.
+/// The text is not a number with a known unit, or out of range.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotAQuantity;
 
@@ -50,18 +47,18 @@ impl FromStr for ByteSize {
     type Err = NotAQuantity;
 
     fn from_str(text: &str) -> Result<ByteSize, NotAQuantity> {
-        quantity(text, &BYTE_UNITS)
+        parse_quantity(text, &BYTE_UNITS)
             .map(ByteSize)
             .ok_or(NotAQuantity)
     }
 }
 
-impl FromStr for Period {
+impl FromStr for HumanDuration {
     type Err = NotAQuantity;
 
-    fn from_str(text: &str) -> Result<Period, NotAQuantity> {
-        let nanoseconds = quantity(text, &TIME_UNITS).ok_or(NotAQuantity)?;
-        Ok(Period(Duration::from_nanos(nanoseconds)))
+    fn from_str(text: &str) -> Result<HumanDuration, NotAQuantity> {
+        let nanoseconds = parse_quantity(text, &TIME_UNITS).ok_or(NotAQuantity)?;
+        Ok(HumanDuration(Duration::from_nanos(nanoseconds)))
     }
 }
 
@@ -71,15 +68,15 @@ impl fmt::Display for ByteSize {
     }
 }
 
-impl fmt::Display for Period {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_quantity(f, self.0.as_nanos(), &TIME_UNITS, "s")
     }
 }
 
-/// A decimal number and one of `units`, in base units. Digits are counted exactly and not through a
-/// float, so that 0.1 s is 100 ms; a fraction of a base unit is refused.
-fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+/// Parses a decimal number with one of `units`, and returns it in base units. Integer arithmetic keeps it
+/// exact (0.1 s is 100 ms); a fraction of a base unit is an error.
+fn parse_quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let number = text.trim_end_matches(|c: char| !c.is_ascii_digit() && c != '.');
     let unit = text.strip_prefix(number)?.trim_start();
@@ -94,13 +91,13 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     u64::try_from(amount).ok()
 }
 
-/// A number of digits only: `parse` alone would let a sign pass.
+/// Parses digits only; `parse` alone accepts a sign.
 fn digits(text: &str) -> Option<u128> {
     let number = text.parse().ok()?;
     text.bytes().all(|b| b.is_ascii_digit()).then_some(number)
 }
 
-/// Writes `amount` in the first of `units` that divides it; zero in `zero_unit`.
+/// Writes `amount` in the first of `units` that divides it, or zero in `zero_unit`.
 fn write_quantity(
     f: &mut fmt::Formatter<'_>,
     amount: u128,
@@ -124,10 +121,10 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{ByteSize, NotAQuantity, Period};
+    use super::{ByteSize, HumanDuration, NotAQuantity};
 
     #[test]
-    fn byte_sizes() {
+    fn a_size_has_a_decimal_or_binary_unit_or_none() {
         for (text, bytes) in [
             ("0", 0),
             ("4096", 4096),
@@ -163,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn periods() {
+    fn a_duration_has_a_unit() {
         for (text, millis) in [
             ("1.5s", 1500),
             ("0.1s", 100),
@@ -175,17 +172,17 @@ mod tests {
         ] {
             let expected = Duration::from_millis(millis)
                 + Duration::from_micros(if text == "1500us" { 500 } else { 0 });
-            assert_eq!(text.parse(), Ok(Period(expected)), "{text}");
+            assert_eq!(text.parse(), Ok(HumanDuration(expected)), "{text}");
         }
         for text in [
             "", "3", "1.5", "s", "-1s", "+1s", "5.+1s", "1 year", "1m30s", "inf", "NaN", "1e3s",
         ] {
-            assert_eq!(text.parse::<Period>(), Err(NotAQuantity), "{text}");
+            assert_eq!(text.parse::<HumanDuration>(), Err(NotAQuantity), "{text}");
         }
     }
 
     #[test]
-    fn they_are_written_in_the_largest_exact_unit() {
+    fn display_uses_the_largest_exact_unit() {
         for (bytes, text) in [
             (0, "0B"),
             (1, "1B"),
@@ -201,22 +198,25 @@ mod tests {
             (75_000, "75s"),
             (120_000, "2m"),
         ] {
-            assert_eq!(Period(Duration::from_millis(millis)).to_string(), text);
+            assert_eq!(
+                HumanDuration(Duration::from_millis(millis)).to_string(),
+                text
+            );
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(amount: u64) {
+        fn displayed_text_parses_to_the_same_value(amount: u64) {
             prop_assert_eq!(ByteSize(amount).to_string().parse(), Ok(ByteSize(amount)));
-            let period = Period(Duration::from_micros(amount / 1000));
-            prop_assert_eq!(period.to_string().parse(), Ok(period));
+            let duration = HumanDuration(Duration::from_micros(amount / 1000));
+            prop_assert_eq!(duration.to_string().parse(), Ok(duration));
         }
 
         #[test]
         fn no_text_panics(text in ".*") {
             let _ = text.parse::<ByteSize>();
-            let _ = text.parse::<Period>();
+            let _ = text.parse::<HumanDuration>();
         }
     }
 }

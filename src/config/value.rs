@@ -1,89 +1,85 @@
-//! Readers: how one value of the file is understood.
+//! Parsers for single values.
 //!
-//! A reader takes a YAML value and gives either what it means or a description of what would be
-//! right, which a message puts behind “expected”. Numbers and booleans may be written in quotes,
-//! because environment variables have nothing but text.
+//! If a value is invalid, its parser returns a description of a valid one, which follows “expected” in
+//! the message. Numbers and booleans may be quoted, because environment variables are always text.
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde_yaml::Value;
 
-use super::units::{ByteSize, Period};
+use super::units::{ByteSize, HumanDuration};
 use crate::sentry::dsn::{self, Dsn};
 
-/// What a reader makes of a value.
-pub(super) type Read<T> = Result<T, String>;
+/// A value, or a description of what is expected.
+pub(super) type Parsed<T> = Result<T, String>;
 
-/// The longest part of a value that a message shows.
+/// How much of a value a message shows.
 const SHOWN_CHARS: usize = 100;
 
-/// Text.
-pub(super) fn text(value: &Value) -> Read<String> {
+pub(super) fn text(value: &Value) -> Parsed<String> {
     let text = value.as_str().filter(|text| !text.is_empty());
     text.map(str::to_owned).ok_or_else(|| "text".to_owned())
 }
 
-/// `true` or `false`.
-pub(super) fn boolean(value: &Value) -> Read<bool> {
-    parse(value).ok_or_else(|| "true or false".to_owned())
+pub(super) fn boolean(value: &Value) -> Parsed<bool> {
+    parse_scalar(value).ok_or_else(|| "true or false".to_owned())
 }
 
-/// A DSN.
-pub(super) fn dsn(value: &Value) -> Read<Dsn> {
+pub(super) fn ip_address(value: &Value) -> Parsed<IpAddr> {
+    parse_scalar(value).ok_or_else(|| "an IP address such as 0.0.0.0 or ::".to_owned())
+}
+
+pub(super) fn dsn(value: &Value) -> Parsed<Dsn> {
     const FORM: &str = "a DSN of the form https://KEY@HOST/PROJECT";
     let text = value.as_str().ok_or(FORM)?;
     text.parse().map_err(|error| format!("{FORM} ({error})"))
 }
 
-/// A number in `range`.
 pub(super) fn number<T: FromStr + PartialOrd + Display>(
     range: RangeInclusive<T>,
-) -> impl Fn(&Value) -> Read<T> {
+) -> impl Fn(&Value) -> Parsed<T> {
     move |value| {
-        parse(value)
+        parse_scalar(value)
             .filter(|number| range.contains(number))
             .ok_or_else(|| format!("a number from {} to {}", range.start(), range.end()))
     }
 }
 
-/// A length of time in `range`.
-pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Value) -> Read<Duration> {
-    let range = Period(*range.start())..=Period(*range.end());
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Value) -> Parsed<Duration> {
+    let range = HumanDuration(*range.start())..=HumanDuration(*range.end());
     move |value| {
-        let period = parse(value).filter(|period| range.contains(period));
-        period.map(|Period(duration)| duration).ok_or_else(|| {
-            let (from, to) = (range.start(), range.end());
-            match with_unit(value, &range) {
-                Some(meant) => format!("a duration with its unit: {meant}"),
-                None => format!("a duration from {from} to {to} such as 1.5s, 250ms or 2m"),
-            }
-        })
+        let duration = parse_scalar(value).filter(|duration| range.contains(duration));
+        duration
+            .map(|HumanDuration(duration)| duration)
+            .ok_or_else(|| {
+                let (from, to) = (range.start(), range.end());
+                match with_unit(value, &range) {
+                    Some(candidates) => format!("a duration with a unit: {candidates}"),
+                    None => format!("a duration from {from} to {to} such as 1.5s, 250ms or 2m"),
+                }
+            })
     }
 }
 
-/// What a number without a unit may mean in `range`.
-fn with_unit(value: &Value, range: &RangeInclusive<Period>) -> Option<String> {
-    let number: String = parse(value)?;
+/// The durations in `range` that a number without a unit may stand for.
+fn with_unit(value: &Value, range: &RangeInclusive<HumanDuration>) -> Option<String> {
+    let number: String = parse_scalar(value)?;
     number.parse::<f64>().ok()?;
-    let meant = ["ms", "s"].map(|unit| format!("{number}{unit}"));
-    let is_possible = |text: &&String| text.parse().is_ok_and(|period| range.contains(&period));
-    let possible: Vec<&str> = meant
-        .iter()
-        .filter(is_possible)
-        .map(|text| &**text)
-        .collect();
-    (!possible.is_empty()).then(|| possible.join(" or "))
+    let in_range = |text: &String| text.parse().is_ok_and(|duration| range.contains(&duration));
+    let candidates = ["ms", "s"].map(|unit| format!("{number}{unit}"));
+    let candidates: Vec<String> = candidates.into_iter().filter(in_range).collect();
+    (!candidates.is_empty()).then(|| candidates.join(" or "))
 }
 
-/// A number of bytes in `range`.
-pub(super) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Read<usize> {
+pub(super) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Parsed<usize> {
     let range = ByteSize(*range.start())..=ByteSize(*range.end());
     move |value| {
-        let size = parse(value).filter(|size| range.contains(size));
+        let size = parse_scalar(value).filter(|size| range.contains(size));
         size.and_then(|ByteSize(bytes)| usize::try_from(bytes).ok())
             .ok_or_else(|| {
                 format!(
@@ -98,19 +94,24 @@ pub(super) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Read<usize
 /// One of the names in `choices`.
 pub(super) fn choice<T: Copy, const N: usize>(
     choices: [(&'static str, T); N],
-) -> impl Fn(&Value) -> Read<T> {
+) -> impl Fn(&Value) -> Parsed<T> {
     move |value| {
         let name = value.as_str();
         let chosen = choices.iter().find(|(choice, _)| name == Some(choice));
         chosen.map(|(_, meaning)| *meaning).ok_or_else(|| {
-            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-            names.join(" or ")
+            let names = choices.map(|(name, _)| name);
+            match names.split_last() {
+                Some((last, others)) if !others.is_empty() => {
+                    format!("{} or {last}", others.join(", "))
+                }
+                _ => names.concat(),
+            }
         })
     }
 }
 
-/// A scalar as `T` reads its text.
-pub(super) fn parse<T: FromStr>(value: &Value) -> Option<T> {
+/// Parses the text of a scalar.
+pub(super) fn parse_scalar<T: FromStr>(value: &Value) -> Option<T> {
     let text: Cow<'_, str> = match value {
         Value::Bool(boolean) => boolean.to_string().into(),
         Value::Number(number) => number.to_string().into(),
@@ -120,9 +121,8 @@ pub(super) fn parse<T: FromStr>(value: &Value) -> Option<T> {
     text.parse().ok()
 }
 
-/// What a message calls a value that was found. Keys of DSNs are shortened, since messages end up
-/// in logs.
-pub(super) fn found(value: &Value) -> String {
+/// Describes a value for a message. Keys of DSNs are shortened, because messages end up in logs.
+pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "nothing".to_owned(),
         Value::Bool(boolean) => boolean.to_string(),
@@ -143,7 +143,7 @@ pub(super) fn found(value: &Value) -> String {
     }
 }
 
-/// `text` with what stands before an `@` shortened, as in a DSN, well formed or not.
+/// Shortens everything before the last `@`, as in a DSN, whether or not `text` is a valid one.
 pub(super) fn shorten_credentials(text: &str) -> Cow<'_, str> {
     let Some((credentials, rest)) = text.rsplit_once('@') else {
         return text.into();

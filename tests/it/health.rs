@@ -96,7 +96,7 @@ fn a_mirror_is_healthy_after_its_file_was_changed_or_removed() {
     std::fs::remove_file(path).unwrap();
     let (code, stderr) = ask(path, &[]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(stderr.contains("changing.yml: not readable"), "{stderr}");
+    assert!(stderr.contains("changing.yml: cannot be read"), "{stderr}");
 }
 
 #[test]

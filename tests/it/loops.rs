@@ -149,7 +149,8 @@ fn check_refuses_a_certain_loop_and_warns_of_a_possible_one() {
     };
     let back = check(&format!("http://{IN_KEY}@mirror.example.com/7"));
     assert_eq!(back.code, Some(2), "{back:?}");
-    let words = "keys[0].outbound[0]: found the key and the host of keys[0].inbound: it leads back";
+    let words =
+        "keys[0].outbound[0]: has the key and the host of keys[0].inbound, so that it leads back";
     assert!(back.stderr.contains(words), "{back:?}");
     let elsewhere = check(&format!("http://{IN_KEY}@sentry.example.com/7"));
     assert_eq!(elsewhere.code, Some(0), "{elsewhere:?}");

@@ -205,7 +205,7 @@ fn options_without_effect_are_warned_about_at_the_start() {
     ]);
     example
         .mirror
-        .wait_for_line("outbound[3].multiplier: is ignored, because sample_rate is set too");
+        .wait_for_line("outbound[3].multiplier: is ignored because sample_rate is set");
     example.send(&[envelope_of(ID, TRACE, &["event"])]);
     let (red, blues) = example.finish();
     let counts: Vec<usize> = blues.iter().map(Vec::len).collect();

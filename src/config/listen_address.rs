@@ -1,17 +1,18 @@
-//! Where a configuration says that the mirror listens, whatever else is wrong with it.
+//! The listen address of a configuration that may have errors elsewhere, for `sentry-mirror health`.
 
 use serde_yaml::{Mapping, Value};
 use std::net::SocketAddr;
 
+use super::diagnostics::Diagnostics;
 use super::environment;
+use super::model::Config;
 use super::node::Node;
-use super::report::Report;
+use super::schema;
 use super::source::{Source, document};
-use super::{Config, schema};
 
 impl Config {
-    /// The address that `source` and the variables of `env` name, as far as these can be understood;
-    /// `None` where they cannot, and where the kernel is to choose the port.
+    /// The listen address in `source` and the variables `env`. `None` if it is invalid, or if the kernel
+    /// chooses the port.
     pub fn listen_address(source: &Source, env: &[(String, String)]) -> Option<SocketAddr> {
         let text = source.text.as_ref().ok();
         let document = text.and_then(|text| document(text, &source.name).ok());
@@ -21,28 +22,28 @@ impl Config {
 
 fn listen_address(document: Option<&Mapping>, env: &[(String, String)]) -> Option<SocketAddr> {
     let mut with_env = document.cloned().unwrap_or_default();
-    environment::overlay(&mut with_env, env.iter().cloned(), &Report::default());
-    // Where the file cannot be read, the default of a port is only a guess.
+    environment::overlay(&mut with_env, env.iter().cloned(), &Diagnostics::default());
+    // If the file cannot be read, the default port is only a guess.
     let is_guess = document.is_none() && !with_env.contains_key("port");
     let addresses = [Some(&with_env), document].into_iter().flatten();
     let address = addresses.filter(|_| !is_guess).find_map(address);
     address.filter(|address| address.port() != 0)
 }
 
-/// The address in `document`, if what stands there is one.
+/// The address in `document`, if it is valid.
 fn address(document: &Mapping) -> Option<SocketAddr> {
     let document = Value::Mapping(document.clone());
-    let report = Report::default();
-    let mut root = Node::root(&document, &report).section();
-    let address = schema::address(&mut root);
-    report.is_empty().then_some(address)
+    let diagnostics = Diagnostics::default();
+    let mut root = Node::root(&document, &diagnostics).section();
+    let address = schema::listen_address(&mut root);
+    diagnostics.is_empty().then_some(address)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(text: &str, env: &[(&str, &str)]) -> Option<String> {
+    fn listen(text: &str, env: &[(&str, &str)]) -> Option<String> {
         let env: Vec<_> = env
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -52,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_is_read_whatever_else_is_wrong() {
+    fn the_address_is_known_in_spite_of_other_errors() {
         let port = ("SENTRY_MIRROR_PORT", "7");
         for (text, env, expected) in [
             ("port: 5\nprot: 3\nkeys: none\n", &[][..], Some("0.0.0.0:5")),
@@ -75,7 +76,7 @@ mod tests {
             ("port: [\n", &[], None),
             ("", &[], None),
         ] {
-            assert_eq!(told(text, env).as_deref(), expected, "{text} {env:?}");
+            assert_eq!(listen(text, env).as_deref(), expected, "{text} {env:?}");
         }
     }
 }

@@ -1,22 +1,21 @@
-//! From key paths to lines and columns.
+//! Lines and columns of keys and values.
 //!
-//! The deserialized document does not know where its values were written. A second pass over the
-//! events of another parser does, and makes the same key paths as `node`. It runs only when there
-//! is something to report. Where that parser gives up earlier than the first one did, the places
-//! found until then are used; what has none of its own, an alias for instance, is shown at the
-//! nearest thing around it.
+//! `serde_yaml` does not keep positions. When there is something to report, a second parser reads the
+//! text again and records the position of each key path. If it stops earlier than the first parser did,
+//! the positions so far are used. A value without a position of its own, such as one behind an alias, is
+//! reported at the innermost key around it.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
-use super::node::key_path;
+use super::key_path;
 
-/// The path of what has none: keys that are lists, mappings or aliases, and what is in them.
-const NOT_ASKED_FOR: &str = "?";
+/// The path of keys that are not scalars, and of everything in them. Nothing is reported there.
+const NO_PATH: &str = "?";
 
-/// A place in a text. Both count from 1, the column in characters.
+/// Both numbers start at 1; the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position {
     line: usize,
@@ -38,7 +37,7 @@ impl From<Marker> for Position {
     }
 }
 
-/// A key that is written a second time in the same mapping.
+/// A key that occurs twice in the same mapping.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Duplicate {
     pub(super) path: String,
@@ -46,7 +45,7 @@ pub(super) struct Duplicate {
     pub(super) second: Position,
 }
 
-/// Where everything in a document stands.
+/// The positions of all keys and values, by key path.
 #[derive(Default)]
 pub(super) struct Positions {
     keys: HashMap<String, Position>,
@@ -55,19 +54,18 @@ pub(super) struct Positions {
 }
 
 impl Positions {
-    /// The places in `text`.
-    pub(super) fn of(text: &str) -> Positions {
+    pub(super) fn parse(text: &str) -> Positions {
         let mut walk = Walk::default();
         for event in Parser::new_from_str(text) {
-            // The parser repeats an error for ever.
+            // After an error the parser returns the same error forever.
             let Ok((event, span)) = event else { break };
             walk.step(&event, Position::from(span.start));
         }
         walk.positions
     }
 
-    /// The tab by which the line of a syntax error, or the one before it, is indented: some errors are
-    /// found only at the next token.
+    /// The tab in the indentation of `line`, where a syntax error is, or of the line before: some
+    /// errors are detected only at the next token.
     pub(super) fn indenting_tab(text: &str, line: usize) -> Option<Position> {
         let lines = text.lines().zip(1..).take(line);
         lines
@@ -80,45 +78,47 @@ impl Positions {
             })
     }
 
-    /// Where the key at `path` is written.
+    /// The position of the key at `path`, or of the innermost value around it.
     pub(super) fn key(&self, path: &str) -> Option<Position> {
         let own = self.keys.get(path).copied();
         own.or_else(|| self.value(path))
     }
 
-    /// Where the value at `path`, or else the innermost thing around it, begins.
+    /// The position of the value at `path`, or of the innermost value around it.
     pub(super) fn value(&self, path: &str) -> Option<Position> {
         let own = self.values.get(path).copied();
         own.or_else(|| {
             if path.is_empty() {
                 return None;
             }
-            let parent = path.rfind(['.', '[']).and_then(|end| path.get(..end));
-            self.value(parent.unwrap_or_default())
+            self.value(key_path::parent(path))
         })
     }
 
-    /// The keys that are written twice.
     pub(super) fn duplicates(self) -> Vec<Duplicate> {
         self.duplicates
     }
 }
 
-/// The walk through a document: the collections around the next event.
+/// A walk through the events of a document.
 #[derive(Default)]
 struct Walk {
     positions: Positions,
-    around: Vec<Collection>,
+    /// The collections that contain the next event, outermost first.
+    open: Vec<Collection>,
 }
 
 enum Collection {
-    /// A mapping at `path`; between a key and its value, the key's path and place.
     Mapping {
         path: String,
+        /// The path and position of the key, between the key and its value.
         key: Option<(String, Position)>,
     },
-    /// A list at `path` with `length` entries so far.
-    Sequence { path: String, length: usize },
+    Sequence {
+        path: String,
+        /// The number of entries so far.
+        length: usize,
+    },
 }
 
 impl Walk {
@@ -127,22 +127,22 @@ impl Walk {
             Event::Scalar(text, style, ..) => {
                 if !self.take_key(Some(text), position) {
                     let is_missing = text.is_empty() && *style == ScalarStyle::Plain;
-                    self.place_value(position, is_missing);
+                    self.add_value(position, is_missing);
                 }
             }
             Event::Alias(_) => {
-                self.open(position);
+                self.begin(position);
             }
             Event::MappingStart(..) => {
-                let path = self.open(position);
-                self.around.push(Collection::Mapping { path, key: None });
+                let path = self.begin(position);
+                self.open.push(Collection::Mapping { path, key: None });
             }
             Event::SequenceStart(..) => {
-                let path = self.open(position);
-                self.around.push(Collection::Sequence { path, length: 0 });
+                let path = self.begin(position);
+                self.open.push(Collection::Sequence { path, length: 0 });
             }
             Event::MappingEnd | Event::SequenceEnd => {
-                self.around.pop();
+                self.open.pop();
             }
             Event::Nothing
             | Event::StreamStart
@@ -152,19 +152,20 @@ impl Walk {
         }
     }
 
-    /// Takes what comes as the next key, if a key is due: `text`, or something that is no scalar.
+    /// Records the event as a key if a key comes next, and returns whether it did. `text` is `None`
+    /// for a key that is not a scalar.
     fn take_key(&mut self, text: Option<&str>, position: Position) -> bool {
-        let Some(Collection::Mapping { path, key }) = self.around.last_mut() else {
+        let Some(Collection::Mapping { path, key }) = self.open.last_mut() else {
             return false;
         };
         if key.is_some() {
             return false;
         }
         let Some(text) = text else {
-            *key = Some((NOT_ASKED_FOR.to_owned(), position));
+            *key = Some((NO_PATH.to_owned(), position));
             return true;
         };
-        let path = key_path(path, text);
+        let path = key_path::member(path, text);
         *key = Some((path.clone(), position));
         match self.positions.keys.get(&path) {
             Some(&first) => self.positions.duplicates.push(Duplicate {
@@ -179,27 +180,27 @@ impl Walk {
         true
     }
 
-    /// Gives the path of something that is no scalar and begins here.
-    fn open(&mut self, position: Position) -> String {
+    /// Records an alias or the begin of a collection, and returns its path.
+    fn begin(&mut self, position: Position) -> String {
         if self.take_key(None, position) {
-            return NOT_ASKED_FOR.to_owned();
+            return NO_PATH.to_owned();
         }
-        self.place_value(position, false)
+        self.add_value(position, false)
     }
 
-    /// Notes the place of the next value and gives its path. A value that is left out is shown at
-    /// its key.
-    fn place_value(&mut self, position: Position, is_missing: bool) -> String {
-        let (path, position) = match self.around.last_mut() {
+    /// Records the position of the next value and returns its path. A missing value gets the position
+    /// of its key.
+    fn add_value(&mut self, position: Position, is_missing: bool) -> String {
+        let (path, position) = match self.open.last_mut() {
             None => (String::new(), position),
             Some(Collection::Sequence { path, length }) => {
+                let path = key_path::entry(path, *length);
                 *length += 1;
-                (format!("{path}[{}]", *length - 1), position)
+                (path, position)
             }
             Some(Collection::Mapping { key, .. }) => {
-                let (path, key_position) = key
-                    .take()
-                    .unwrap_or_else(|| (NOT_ASKED_FOR.to_owned(), position));
+                let (path, key_position) =
+                    key.take().unwrap_or_else(|| (NO_PATH.to_owned(), position));
                 (path, if is_missing { key_position } else { position })
             }
         };
@@ -216,12 +217,12 @@ mod tests {
     use super::Positions;
 
     fn value(text: &str, path: &str) -> String {
-        let position = Positions::of(text).value(path);
+        let position = Positions::parse(text).value(path);
         position.map_or("nowhere".to_owned(), |position| position.to_string())
     }
 
     #[test]
-    fn values() {
+    fn a_value_has_a_line_and_a_column() {
         let text = "# é\nkeys:\n  - inbound: é1\n    outbound: [a, {dsn: b}]\n  -\nport:\nip: 1\n";
         for (path, expected) in [
             ("", "2:1"),
@@ -243,12 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_duplicates() {
-        let positions = Positions::of("a: 1\nt:\n  b: 2\n  c: 3\n  b: 4\n");
+    fn a_key_that_occurs_twice_is_a_duplicate() {
+        let positions = Positions::parse("a: 1\nt:\n  b: 2\n  c: 3\n  b: 4\n");
         assert_eq!(positions.key("t.c").unwrap().to_string(), "4:3");
         assert_eq!(positions.key("t.d").unwrap().to_string(), "3:3");
         let [twice] = &positions.duplicates()[..] else {
-            panic!("one key is written twice");
+            panic!("expected one duplicate");
         };
         assert_eq!(twice.path, "t.b");
         assert_eq!(twice.first.to_string(), "3:3");
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_no_scalars_keep_the_walk_in_step() {
+    fn keys_that_are_not_scalars_do_not_shift_later_positions() {
         let text = "? [x, {y: 1}]\n: {z: 2}\n? *a\n: 1\nport: 3\n";
         assert_eq!(value(&text.replace("*a", "{q: 1}"), "port"), "5:7");
         assert_eq!(value("a: &n {b: 1}\nc: *n\nd: 5\n", "c.b"), "2:4");
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_text_is_located_until_it_breaks() {
+    fn positions_before_a_syntax_error_are_known() {
         assert_eq!(value("a: 1\nb: [2\nc: 3\n", "a"), "1:4");
         assert_eq!(value("a: 1\nb: [2\nc: 3\n", "z"), "1:1");
         assert_eq!(value("", "a"), "nowhere");

@@ -1,69 +1,66 @@
-//! What was found wrong or odd, and how that is said.
+//! Errors and warnings about a configuration, and how they are shown.
 //!
-//! Findings are collected with their key paths and become text in the end, in the order of the
-//! file: `file:line:column: key path: what was found, what would be right`. One that stems from an
-//! environment variable names the variable in the place of the file.
+//! Diagnostics are collected with their key paths. At the end they become text, in the order of the
+//! file: `file:line:column: key path: what was found, what is expected`. If the value came from an
+//! environment variable, the name of the variable replaces file and key path.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::environment::Variables;
-use super::locate::{Duplicate, Position, Positions};
+use super::positions::{Duplicate, Position, Positions};
 
-/// Everything that is wrong with a configuration, one line each; at least one.
+/// All errors in a configuration: at least one, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<String>);
 
 impl ConfigErrors {
-    /// The messages, in the order of the file.
+    /// In the order of the file.
     pub fn messages(&self) -> &[String] {
         &self.0
     }
 
-    /// A file that cannot even be parsed.
-    pub(super) fn of_file(file_name: &str, problem: &str) -> ConfigErrors {
+    /// An error that concerns the file as a whole.
+    pub(super) fn in_file(file_name: &str, problem: impl fmt::Display) -> ConfigErrors {
         ConfigErrors(vec![format!("{file_name}: {problem}")])
     }
 
-    /// A text that is no YAML. Keys written twice are reported all at once and with both places,
-    /// which the YAML error does not have.
-    pub(super) fn of_syntax(
+    /// A syntax error. The error of `serde_yaml` about a duplicate key has no position, so duplicate
+    /// keys are searched for again; all of them are reported, with both positions.
+    pub(super) fn from_yaml(
         file_name: &str,
         text: &str,
         error: &serde_yaml::Error,
     ) -> ConfigErrors {
         let problem = error.to_string();
         if problem.contains("duplicate entry") {
-            let duplicates = Positions::of(text).duplicates();
+            let duplicates = Positions::parse(text).duplicates();
             if !duplicates.is_empty() {
-                let line = |duplicate| duplicate_line(file_name, &duplicate);
+                let line = |Duplicate {
+                                path,
+                                first,
+                                second,
+                            }| {
+                    format!("{file_name}:{second}: {path}: duplicate key (first at {first})")
+                };
                 return ConfigErrors(duplicates.into_iter().map(line).collect());
             }
         }
-        let line = error.location().map_or(0, |location| location.line());
-        if let Some(place) = Positions::indenting_tab(text, line) {
+        let location = error.location();
+        let line = location.as_ref().map_or(0, serde_yaml::Location::line);
+        if let Some(position) = Positions::indenting_tab(text, line) {
             return ConfigErrors(vec![format!(
-                "{file_name}:{place}: found a tab, expected spaces: YAML allows no tab where a line is indented"
+                "{file_name}:{position}: found a tab, expected spaces: YAML does not allow tabs in indentation"
             )]);
         }
-        let place = error.location().map_or(String::new(), |location| {
+        let position = location.map_or(String::new(), |location| {
             format!(":{}:{}", location.line(), location.column())
         });
-        ConfigErrors(vec![format!(
-            "{file_name}{place}: not valid YAML: {problem}"
-        )])
+        ConfigErrors::in_file(
+            &format!("{file_name}{position}"),
+            format_args!("invalid YAML: {problem}"),
+        )
     }
-}
-
-fn duplicate_line(file_name: &str, duplicate: &Duplicate) -> String {
-    let Duplicate {
-        path,
-        first,
-        second,
-    } = duplicate;
-    format!(
-        "{file_name}:{second}: {path}: found this key again, expected it once (first at {first})"
-    )
 }
 
 impl fmt::Display for ConfigErrors {
@@ -74,13 +71,16 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// The findings so far. Shared by all nodes of a document, hence the cell.
+/// The names of the environment variables in use, by the key path that each overrides.
+pub(super) type Variables = BTreeMap<String, String>;
+
+/// The diagnostics so far. All nodes of a document share them, hence the cell.
 #[derive(Default)]
-pub(super) struct Report {
-    findings: RefCell<Vec<Finding>>,
+pub(super) struct Diagnostics {
+    entries: RefCell<Vec<Diagnostic>>,
 }
 
-struct Finding {
+struct Diagnostic {
     kind: Kind,
     path: String,
     text: String,
@@ -94,69 +94,66 @@ enum Kind {
     UnknownKey,
 }
 
-impl Report {
-    /// The value at `path` cannot stay.
+impl Diagnostics {
     pub(super) fn error(&self, path: &str, text: String) {
         self.add(Kind::Error, path, text);
     }
 
-    /// The value at `path` may stay but is probably not meant.
+    /// The value at `path` is valid but probably not meant.
     pub(super) fn warn(&self, path: &str, text: String) {
         self.add(Kind::Warning, path, text);
     }
 
-    /// Nobody reads the key at `path`.
     pub(super) fn unknown_key(&self, path: &str, text: String) {
         self.add(Kind::UnknownKey, path, text);
     }
 
-    /// Whether nothing was found.
     pub(super) fn is_empty(&self) -> bool {
-        self.findings.borrow().is_empty()
+        self.entries.borrow().is_empty()
     }
 
     fn add(&self, kind: Kind, path: &str, text: String) {
-        self.findings.borrow_mut().push(Finding {
+        self.entries.borrow_mut().push(Diagnostic {
             kind,
             path: path.to_owned(),
             text,
         });
     }
 
-    /// The errors, or else the warnings, as lines.
+    /// Returns the warnings if there is no error.
     pub(super) fn finish(
         self,
         file_name: &str,
         text: &str,
         variables: &Variables,
     ) -> Result<Vec<String>, ConfigErrors> {
-        let findings = self.findings.into_inner();
-        if findings.is_empty() {
+        let entries = self.entries.into_inner();
+        if entries.is_empty() {
             return Ok(Vec::new());
         }
-        let positions = Positions::of(text);
+        let positions = Positions::parse(text);
         let mut errors = Vec::new();
         let mut warnings = Vec::new();
-        for finding in findings {
-            let variable = variables.get(&finding.path).map(String::as_str);
-            let is_error = match finding.kind {
+        for entry in entries {
+            let variable = variables.get(&entry.path).map(String::as_str);
+            let is_error = match entry.kind {
                 Kind::Error => true,
                 Kind::Warning => false,
                 Kind::UnknownKey => variable.is_none(),
             };
             let lines = if is_error { &mut errors } else { &mut warnings };
-            lines.push(finding.line(file_name, &positions, variable));
+            lines.push(entry.line(file_name, &positions, variable));
         }
         if errors.is_empty() {
-            Ok(in_order(warnings))
+            Ok(sorted(warnings))
         } else {
-            Err(ConfigErrors(in_order(errors)))
+            Err(ConfigErrors(sorted(errors)))
         }
     }
 }
 
-impl Finding {
-    /// The message and what to sort it by: the place in the file, variables after all of it.
+impl Diagnostic {
+    /// The message behind its sort key: the position in the file, then the variables.
     fn line(
         &self,
         file_name: &str,
@@ -181,7 +178,7 @@ impl Finding {
     }
 }
 
-fn in_order(mut lines: Vec<(bool, Option<Position>, String)>) -> Vec<String> {
+fn sorted(mut lines: Vec<(bool, Option<Position>, String)>) -> Vec<String> {
     lines.sort();
     lines.into_iter().map(|(_, _, line)| line).collect()
 }

@@ -1,13 +1,10 @@
-//! Which known name was probably meant.
-//!
-//! An operator who mistypes a key is best helped by the right one, while a suggestion that is far
-//! off sends them the wrong way: where no name is close, there is none.
+//! Suggestions for misspelt names.
 
 use strsim::osa_distance;
 
-/// The one of `known` that is closest to `name`, if it is close enough to be a slip: one edit, or
-/// one for every three characters.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+/// The name in `known` that `name` is probably a misspelling of. A wrong suggestion is worse than
+/// none, so at most one edit per three characters counts as a misspelling.
+pub(super) fn suggest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let tolerance = (name.chars().count() / 3).max(1);
     known
         .iter()
@@ -19,10 +16,10 @@ pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::suggest;
 
     #[test]
-    fn only_a_slip_has_a_nearest_name() {
+    fn only_a_misspelt_name_gets_a_suggestion() {
         let known = ["ip", "port", "outbound", "inbound"];
         for (name, expected) in [
             ("prot", Some("port")),
@@ -32,7 +29,7 @@ mod tests {
             ("password", None),
             ("", None),
         ] {
-            assert_eq!(nearest(name, &known), expected, "{name}");
+            assert_eq!(suggest(name, &known), expected, "{name}");
         }
     }
 }

@@ -1,0 +1,145 @@
+//! The validated configuration.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits::Limits;
+use crate::sentry::dsn::Dsn;
+use crate::sentry::selection::Selection;
+
+/// A valid configuration. `config.example.yml` explains each key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub ip: IpAddr,
+    /// 0 lets the kernel choose a free port.
+    pub port: u16,
+    pub reuse_port: bool,
+    /// `keys`: at least one route, in configuration order, each with its own inbound key.
+    pub routes: Vec<Route>,
+    pub workers: Workers,
+    pub driver: DriverChoice,
+    pub reply_policy: ReplyPolicy,
+    pub reply_timeout: Duration,
+    pub modify_envelope: bool,
+    pub forward_client_ip: bool,
+    /// Without a slash at the end. `None` takes the URL from each request.
+    pub external_url: Option<String>,
+    pub tls: Tls,
+    /// `log_filter`, `log_format` and `verbose`.
+    pub log: Log,
+    /// `limits`, `timeouts`, `pool`, `breaker` and `dns`.
+    pub limits: Limits,
+    /// Whether `limits.memory_bytes` is set; otherwise it is derived from the available memory.
+    pub is_memory_configured: bool,
+    /// `None` serves no admin pages.
+    pub admin: Option<SocketAddr>,
+    /// Whether `admin` is not set. If its default address is in use, the mirror then runs without
+    /// admin pages.
+    pub admin_is_default: bool,
+    /// `None` writes no access log.
+    pub access_log: Option<LogFormat>,
+    /// `statsd_addr` and `default_metrics_tags`.
+    pub statsd: Option<StatsdTarget>,
+    /// `sentry_dsn` and `sentry_env`.
+    pub self_report: Option<SelfReport>,
+    /// Settings that are valid but probably not meant, one line each, with file, line and column.
+    pub warnings: Vec<String>,
+}
+
+/// One entry of `keys`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Its public key selects the route.
+    pub inbound: Dsn,
+    /// At least one; the first is the primary.
+    pub outbounds: Vec<Outbound>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outbound {
+    pub dsn: Dsn,
+    /// `categories` and `sample_rate`; `None` selects everything.
+    pub selection: Option<Selection>,
+    /// `multiplier`: how many copies of each request to deliver.
+    pub copies: u32,
+    pub compression: Compression,
+}
+
+/// The content coding of delivered bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    /// The coding that the SDK used.
+    Preserve,
+    Gzip,
+    Zstd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// One per available core.
+    Auto,
+    Count(NonZeroUsize),
+}
+
+/// How a worker waits for its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// io_uring if the kernel and the container allow it, otherwise epoll.
+    Auto,
+    /// io_uring, or fail to start.
+    IoUring,
+    Epoll,
+}
+
+/// Which outbound's response the SDK receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyPolicy {
+    /// The first success in configuration order.
+    FirstSuccess,
+    /// The primary's response, whether or not it is a success.
+    Primary,
+}
+
+/// Certificates that upstreams are verified with, in addition to the built-in roots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// A file with PEM certificates.
+    pub ca_file: Option<PathBuf>,
+    /// Whether to trust the certificates of the operating system.
+    pub system_roots: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Valid directives of `tracing_subscriber::EnvFilter`; `verbose` replaces them by `debug`.
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+/// Where metrics are pushed to over UDP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatsdTarget {
+    /// A host name or an IP address, without brackets.
+    pub host: String,
+    pub port: u16,
+    /// Sent with every metric.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Where the mirror reports its own errors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelfReport {
+    pub dsn: Dsn,
+    pub environment: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    /// One JSON object per line.
+    Json,
+}
