@@ -26,7 +26,7 @@ use criterion::{
     BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
 };
 use sentry_mirror::internals::http::chunked::{Chunked, Progress};
-use sentry_mirror::internals::http::compress::{Compressor, Compressors, Target as CodingTarget};
+use sentry_mirror::internals::http::compress::{Codec, Compressor, Compressors};
 use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding, Step};
 use sentry_mirror::internals::http::head::{HeadLimits, HeaderName, Parsed, RequestHead};
 use sentry_mirror::internals::http::response::ResponseHead;
@@ -298,7 +298,7 @@ fn compress(criterion: &mut Criterion) {
     let mut pool = Compressors::default();
     for (name, bytes) in [("5 KB", 5 * KB), ("300 KB", 300 * KB)] {
         let body = Bytes::from(fixtures::python_envelope(bytes));
-        for target in [CodingTarget::Gzip, CodingTarget::Zstd] {
+        for target in [Codec::Gzip, Codec::Zstd] {
             let mut compress = || {
                 let mut compressor = Compressor::new(target, body.clone(), &mut pool);
                 while !compressor.step(64 * KB).expect("there is memory") {}

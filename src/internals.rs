@@ -20,7 +20,7 @@ pub mod http {
         pub use crate::http::chunked::{Chunked, Progress};
     }
     pub mod compress {
-        pub use crate::http::compress::{Compressor, Compressors, Target};
+        pub use crate::http::compress::{Codec, Compressor, Compressors};
     }
     pub mod due {
         pub use crate::http::due::ReparseGate;
@@ -29,7 +29,7 @@ pub mod http {
         pub use crate::http::encoding::{DecodeError, Decoder, Decompressors, Encoding, Step};
     }
     pub mod framing {
-        pub use crate::http::framing::{Framing, of_request, of_response};
+        pub use crate::http::framing::{Framing, for_request, for_response};
     }
     pub mod head {
         pub use crate::http::head::{HeadLimits, Header, HeaderName, Method, Parsed, RequestHead};

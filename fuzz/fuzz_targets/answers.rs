@@ -132,7 +132,7 @@ fn read(data: &[u8], piece_bytes: usize, method: Method) -> Result<Option<Answer
             }
             Parsed::Complete => {
                 let text = buffer.split_to(head.len);
-                break framing::of_response(&head, &text, method).map_err(|_| Malformed)?;
+                break framing::for_response(&head, &text, method).map_err(|_| Malformed)?;
             }
             Parsed::Partial => match pieces.next() {
                 Some(piece) => buffer.extend_from_slice(piece),
@@ -140,7 +140,7 @@ fn read(data: &[u8], piece_bytes: usize, method: Method) -> Result<Option<Answer
             },
         }
     };
-    let mut chunked = Chunked::of_response(BYTES_MAX);
+    let mut chunked = Chunked::for_response(BYTES_MAX);
     let body = loop {
         match framing {
             Framing::Empty => break Vec::new(),

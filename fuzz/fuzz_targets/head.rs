@@ -41,6 +41,6 @@ fuzz_target!(|data: &[u8]| {
     );
     assert_eq!(again.parse(text, limits), Ok(Parsed::Complete));
     assert_eq!((again.len, &again.headers), (head.len, &head.headers));
-    let _ = framing::of_request(&head, data);
+    let _ = framing::for_request(&head, data);
     let _ = (head.keep_alive(data), head.expects_continue(data));
 });

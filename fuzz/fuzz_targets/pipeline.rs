@@ -391,7 +391,7 @@ impl Reader {
         }
         self.gate = ReparseGate::default();
         let text = self.buffer.split_to(head.len).to_vec();
-        let framing = framing::of_request(&head, &text).map_err(|_| Broken)?;
+        let framing = framing::for_request(&head, &text).map_err(|_| Broken)?;
         Ok(Some((text, framing)))
     }
 }

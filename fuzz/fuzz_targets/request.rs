@@ -248,7 +248,7 @@ struct Request {
 
 /// Reads a request as `server` does.
 fn read(head: RequestHead, text: &[u8], body: Bytes) -> Option<Request> {
-    framing::of_request(&head, text).ok()?;
+    framing::for_request(&head, text).ok()?;
     let (mut head_edits, mut body_edits) = (Vec::new(), Vec::new());
     let target = endpoint::parse_target(text, head.target, &mut head_edits);
     let mut endpoint = target.endpoint;

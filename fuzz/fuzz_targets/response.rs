@@ -24,9 +24,9 @@ fuzz_target!(|data: &[u8]| {
     }
     let partial = ResponseHead::default().parse(&text[..text.len() - 1], RESPONSE_BYTES);
     assert_eq!(partial, Ok(Parsed::Partial));
-    let framing = framing::of_response(&head, data, Method::Post);
+    let framing = framing::for_response(&head, data, Method::Post);
     assert!(head.status >= 200 || framing == Ok(Framing::Empty));
-    let framing = framing::of_response(&head, data, Method::Head);
+    let framing = framing::for_response(&head, data, Method::Head);
     assert_eq!(framing, Ok(Framing::Empty));
     let _ = head.keep_alive(data);
 

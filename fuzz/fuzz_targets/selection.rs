@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::config::Config;
-use sentry_mirror::internals::http::compress::{Compressor, Compressors, Target};
+use sentry_mirror::internals::http::compress::{Codec, Compressor, Compressors};
 use sentry_mirror::internals::http::encoding::Encoding;
 use sentry_mirror::internals::http::head::{HeadLimits, RequestHead};
 use sentry_mirror::internals::mirror::copies::{self, Template};
@@ -333,15 +333,15 @@ impl Request {
             trace_route: None,
             client: None,
         };
-        let target = match handling.form(Encoding::Identity) {
-            Form::Compressed(target) => Some(target),
+        let codec = match handling.form(Encoding::Identity) {
+            Form::Compressed(codec) => Some(codec),
             Form::Plain | Form::AsItCame(_) => None,
         };
-        let parcel = match target {
+        let parcel = match codec {
             None => Parcel::Plain(portion),
-            Some(target) => {
+            Some(codec) => {
                 let compressed = POOL.with_borrow_mut(|pool| {
-                    let mut compressor = Compressor::new(target, portion.rest.clone(), pool);
+                    let mut compressor = Compressor::new(codec, portion.rest.clone(), pool);
                     while !compressor
                         .step(self.slice_bytes)
                         .expect("it can be compressed")
@@ -361,26 +361,26 @@ impl Request {
         let codings = message.values("content-encoding");
         assert_eq!(
             codings,
-            target.map(|target| target.name().as_bytes()).as_slice()
+            codec.map(|codec| codec.name().as_bytes()).as_slice()
         );
-        match target {
+        match codec {
             None => message.body.clone(),
-            Some(target) => decoded(target, &message.body),
+            Some(codec) => decoded(codec, &message.body),
         }
     }
 }
 
 /// What another decoder makes of a body.
-fn decoded(target: Target, body: &[u8]) -> Vec<u8> {
-    match target {
-        Target::Gzip => {
+fn decoded(codec: Codec, body: &[u8]) -> Vec<u8> {
+    match codec {
+        Codec::Gzip => {
             let mut text = Vec::new();
             let mut decoder = flate2::bufread::GzDecoder::new(body);
             decoder.read_to_end(&mut text).expect("it is gzip");
             assert!(decoder.into_inner().is_empty(), "one member");
             text
         }
-        Target::Zstd => zstd::decode_all(body).expect("it is zstd"),
+        Codec::Zstd => zstd::decode_all(body).expect("it is zstd"),
     }
 }
 

@@ -1,17 +1,16 @@
-//! Takes a chunked body apart in the buffer it is read into (RFC 9112 §7.1).
+//! Decodes a chunked body in the buffer it is read into (RFC 9112 §7.1).
 //!
-//! Decoded data is kept in one piece. The data of the first chunk stays where it was read, so a body
-//! of one chunk, which is what Node's SDK always sends, is never copied: it is the span behind the
-//! first size line. Later chunks are moved down to abut it, and so are the bytes that cannot be
-//! decoded yet, which are never more than a part of a line. The buffer therefore holds the decoded
-//! data, one size line in front of it and one partial line behind it, however small the chunks are,
-//! and every byte is moved at most once.
+//! Decoded data is contiguous. The data of the first chunk stays where it was read, so a body of one chunk, which
+//! Node's SDK always sends, is never copied: it is the span after the first size line. Data of later chunks is moved
+//! to follow it, and so is what cannot be decoded yet, at most a part of a line. So the buffer holds the decoded data,
+//! one size line in front of it and one partial line behind it, however small the chunks are, and each byte is moved
+//! at most once.
 //!
-//! Strict where two parsers could disagree: sizes are hex digits and nothing else, lines end in CRLF
-//! and nothing else. Extensions and trailer fields are checked, bounded and dropped; nobody in
-//! Sentry's world gives them a meaning. In a response, white space is allowed where old servers write
-//! it: behind a size, in front of an extension (RFC 9112 §7.1.1) and in front of a trailer's colon
-//! (§5.1). Nobody reads that response after us, so it cannot smuggle anything.
+//! The decoder is strict where two parsers could disagree: sizes are only hex digits, and lines end only in CRLF.
+//! Extensions and trailer fields are checked, bounded and dropped; Sentry and its SDKs give them no meaning. In a
+//! response, white space is allowed where old servers write it: after a size, before an extension (RFC 9112 §7.1.1)
+//! and before the colon of a trailer field (§5.1). The response is not forwarded as it is, so it cannot smuggle
+//! anything.
 
 use std::fmt;
 
@@ -20,58 +19,54 @@ use memchr::memchr;
 
 use crate::span::Span;
 
-/// The bytes that carry no data, extensions and trailer fields, which one body may have. They are a
-/// way to make a receiver work for nothing; clients that use them at all (signing ones) need about a
-/// hundred bytes for each chunk of 64 KiB and more.
+/// The bytes of extensions and trailer fields that one body may have. They make a receiver work for nothing. Clients
+/// that use them, for signatures, need about a hundred bytes for each chunk of 64 KiB or more.
 const IGNORED_BYTES_MAX: usize = 16 * 1024;
 
-/// The digits of a chunk size: as many as 64 bits have.
+/// The digits of a chunk size of 64 bits.
 const SIZE_DIGITS_MAX: usize = 16;
 
-/// A chunked body on its way in.
+/// The decoder of a chunked body.
 #[derive(Debug)]
 pub struct Chunked {
-    /// What is decoded so far. Undecoded bytes begin at its end, but for the very first line.
+    /// The decoded data. Undecoded bytes follow it, except for the first size line.
     body: Span,
-    /// How long it may become.
     limit_bytes: usize,
-    /// How many bytes of extensions and trailer fields may still come.
+    /// How many more bytes of extensions and trailer fields are allowed.
     ignored_bytes_left: usize,
-    /// Whether white space may stand where a request may not have it.
+    /// Whether to allow the white space of old servers.
     is_response: bool,
-    /// What the next undecoded bytes are.
     next: Next,
 }
 
-/// The parts of a chunked body.
+/// The next part of the body.
 #[derive(Clone, Copy, Debug)]
 enum Next {
-    /// A line with the size of a chunk.
+    /// The line with the size of a chunk.
     Size,
-    /// That many bytes of data, at least one.
+    /// This many bytes of data, at least one.
     Data(usize),
-    /// The line end behind the data.
+    /// The line end after the data.
     DataEnd,
-    /// A trailer field, or the blank line that ends it all.
+    /// A trailer field, or the blank line at the end of the body.
     Trailer,
 }
 
-/// How far a body got.
+/// The result of [`Chunked::decode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// More has to be read.
+    /// The body is incomplete: read more.
     More,
-    /// It is all there. The decoder has done its work and must not be called again.
+    /// The body is complete. The decoder must not be called again.
     Done {
-        /// The decoded data.
         body: Span,
-        /// Where the next request begins.
+        /// Where the next message begins.
         consumed: usize,
     },
 }
 
 impl Chunked {
-    /// A decoder for the body of a request, of at most `limit_bytes` bytes after decoding.
+    /// A decoder for the body of a request, of at most `limit_bytes` after decoding.
     pub fn new(limit_bytes: usize) -> Chunked {
         Chunked {
             body: Span::default(),
@@ -83,15 +78,15 @@ impl Chunked {
     }
 
     /// The same for the body of a response.
-    pub fn of_response(limit_bytes: usize) -> Chunked {
+    pub fn for_response(limit_bytes: usize) -> Chunked {
         Chunked {
             is_response: true,
             ..Chunked::new(limit_bytes)
         }
     }
 
-    /// Decodes what was appended to `buffer`, which begins with the body and must be left alone
-    /// between two calls but for appending. After an error the connection cannot be used any more.
+    /// Decodes what was appended to `buffer`, which begins with the body. Between two calls the caller may only append
+    /// to it. After an error the connection cannot be used any more.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Progress, ChunkError> {
         let mut at = self.body.end;
         loop {
@@ -121,7 +116,7 @@ impl Chunked {
                 Next::DataEnd => {
                     match rest.get(..CRLF.len()) {
                         Some(CRLF) => at += CRLF.len(),
-                        Some(_) => return Err(ChunkError::Malformed("no CRLF behind a chunk")),
+                        Some(_) => return Err(ChunkError::Malformed("no CRLF after a chunk")),
                         None => break,
                     }
                     self.next = Next::Size;
@@ -148,7 +143,7 @@ impl Chunked {
         Ok(Progress::More)
     }
 
-    /// How many more bytes belong to this body for certain: the rest of a chunk with its line end.
+    /// How many more bytes are certain to come: the rest of the current chunk and its line end.
     pub fn missing_bytes(&self) -> usize {
         match self.next {
             Next::Data(left) => left.saturating_add(CRLF.len()),
@@ -156,7 +151,7 @@ impl Chunked {
         }
     }
 
-    /// The line at the start of `rest` without its line end, where it is complete.
+    /// The line at the start of `rest`, without its line end, if it is complete.
     fn line<'b>(&self, rest: &'b [u8]) -> Result<Option<&'b [u8]>, ChunkError> {
         match memchr(b'\n', rest) {
             Some(end) => {
@@ -171,7 +166,7 @@ impl Chunked {
         }
     }
 
-    /// Reads the line with the size of a chunk.
+    /// Parses the line with the size of a chunk.
     fn size(&mut self, line: &[u8]) -> Result<usize, ChunkError> {
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
         let (digits, extensions) = line.split_at(digits.count());
@@ -190,11 +185,11 @@ impl Chunked {
             self.ignore(extensions.len())?;
         }
         let text = str::from_utf8(digits).unwrap_or_default();
-        // The digits are checked, so all that can fail is the width of usize.
+        // The digits are valid, so this fails only on overflow.
         usize::from_str_radix(text, 16).map_err(|_| ChunkError::TooLarge)
     }
 
-    /// Begins the chunk whose data is at `at`.
+    /// Begins the chunk with data at `at`.
     fn start_chunk(&mut self, size: usize, at: usize) -> Result<(), ChunkError> {
         if size > self.limit_bytes - self.body.len() {
             return Err(ChunkError::TooLarge);
@@ -210,7 +205,7 @@ impl Chunked {
         Ok(())
     }
 
-    /// Accounts for bytes that are checked and dropped.
+    /// Counts bytes of extensions and trailer fields.
     fn ignore(&mut self, bytes: usize) -> Result<(), ChunkError> {
         self.ignored_bytes_left = self
             .ignored_bytes_left
@@ -225,7 +220,7 @@ const CRLF: &[u8] = b"\r\n";
 const TOO_MUCH_IGNORED: ChunkError =
     ChunkError::Malformed("chunk extensions and trailer fields over 16 KiB");
 
-/// Whether a byte may not be in the text of a line. A tab may.
+/// Whether a byte is not allowed in a line. A tab is.
 fn is_control(byte: &u8) -> bool {
     byte.is_ascii_control() && *byte != b'\t'
 }
@@ -245,12 +240,11 @@ fn check_trailer(line: &[u8], is_response: bool) -> Result<(), ChunkError> {
     Ok(())
 }
 
-/// What is wrong with a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkError {
-    /// It breaks the syntax of RFC 9112 §7.1; the text says where.
+    /// A syntax error by RFC 9112 §7.1, and where it is.
     Malformed(&'static str),
-    /// Its data is longer than allowed.
+    /// Over the limit after decoding.
     TooLarge,
 }
 

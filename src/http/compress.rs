@@ -1,52 +1,51 @@
-//! Makes a content coding: a shared rest compressed once, with a front of its own for each receiver.
+//! Compresses the bodies of a request: a shared rest once, with a front of its own for each outbound.
 //!
-//! The bodies of one request differ between outbounds in their first line only. So the rest is
-//! compressed alone, once for all of them, and each outbound's front goes before it uncompressed, in the
-//! same stream: as a stored block of one gzip member, or as a frame of raw blocks before a zstd frame.
-//! Relay reads both whole. Two gzip members would not do, for it reads the first only.
+//! The bodies of one request differ between outbounds only in their first line. So the rest is compressed once
+//! for all of them. Each outbound's front goes before it, uncompressed but in the same stream: as a stored block
+//! of one gzip member, or as a frame of raw blocks before a zstd frame. Relay decodes both in full. Of two gzip
+//! members it would decode only the first.
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
 
-/// How hard to try. What deflate gains beyond this level costs more than it saves on text like this.
+/// The compression levels. For such text, a higher level of deflate costs more than it saves.
 const GZIP_LEVEL: u32 = 4;
 const ZSTD_LEVEL: i32 = 3;
 
-/// How much a stored block of deflate and a raw block of zstd hold at most.
+/// The largest stored block of deflate and raw block of zstd.
 const STORED_BYTES_MAX: usize = 65_535;
 const RAW_BYTES_MAX: usize = 128 * 1024;
 
-/// The room that is made at a time for what comes out.
-const ROOM_BYTES: usize = 16 * 1024;
+/// How much the output is grown at a time.
+const OUTPUT_BYTES: usize = 16 * 1024;
 
-/// What the states of a compressor hold: the window, the chains and the buffers of deflate at this
-/// level, and about what zstd takes for a large input at its own.
+/// The memory of a compressor's state: the window, the chains and the buffers of deflate, and what zstd takes
+/// for a large input, approximately. Both at the levels above.
 const GZIP_STATE_BYTES: usize = 300 * 1024;
 const ZSTD_STATE_BYTES: usize = 1_400 * 1024;
 
-/// A coding that can be made.
+/// A content coding for compressed requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum Codec {
     /// RFC 1952.
     Gzip,
     /// RFC 8878.
     Zstd,
 }
 
-impl Target {
-    /// Its name in `Content-Encoding`.
+impl Codec {
+    /// The name in `Content-Encoding`.
     pub const fn name(self) -> &'static str {
         match self {
-            Target::Gzip => "gzip",
-            Target::Zstd => "zstd",
+            Codec::Gzip => "gzip",
+            Codec::Zstd => "zstd",
         }
     }
 }
 
-/// The states of one worker that are not in use. They are used again, for to make one costs more than
-/// to compress a typical body with it.
+/// The idle compressor states of one worker, for reuse. A new state costs more than to compress a typical body.
 #[derive(Default)]
 pub struct Compressors {
     deflate: Vec<Compress>,
@@ -54,19 +53,19 @@ pub struct Compressors {
 }
 
 impl Compressors {
-    /// The states of a kind kept at most; see [`Decompressors`](super::encoding::Decompressors).
+    /// For each codec; see [`Decompressors`](super::encoding::Decompressors).
     const IDLE_COUNT_MAX: usize = 2;
 
-    fn take(&mut self, target: Target) -> State {
-        match target {
-            Target::Gzip => State::Gzip(match self.deflate.pop() {
+    fn take(&mut self, codec: Codec) -> State {
+        match codec {
+            Codec::Gzip => State::Gzip(match self.deflate.pop() {
                 Some(mut state) => {
                     state.reset();
                     state
                 }
                 None => Compress::new(Compression::new(GZIP_LEVEL), false),
             }),
-            Target::Zstd => State::Zstd(self.zstd.pop().unwrap_or_else(|| {
+            Codec::Zstd => State::Zstd(self.zstd.pop().unwrap_or_else(|| {
                 let mut context = CCtx::create();
                 let set = context.set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL));
                 debug_assert!(set.is_ok(), "the level exists");
@@ -95,7 +94,7 @@ enum State {
     Zstd(CCtx<'static>),
 }
 
-/// A rest that is being compressed.
+/// The compression of a rest, in progress.
 pub struct Compressor {
     state: State,
     input: Bytes,
@@ -104,26 +103,25 @@ pub struct Compressor {
     crc: Crc,
 }
 
-/// A compressed rest, to which a front can be put.
+/// A compressed rest.
 pub struct Compressed {
     /// A deflate stream, or a zstd frame.
     pub bytes: Bytes,
-    /// In which coding.
-    pub target: Target,
-    /// Of the rest before it was compressed.
+    pub codec: Codec,
+    /// The checksum of the uncompressed rest.
     crc: Crc,
 }
 
-/// It cannot be compressed; the library says so where it has no memory.
+/// The library failed, which it does only if it has no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotCompressed;
 
 impl Compressor {
     /// Begins to compress `input`.
-    pub fn new(target: Target, input: Bytes, pool: &mut Compressors) -> Compressor {
-        let mut state = pool.take(target);
+    pub fn new(codec: Codec, input: Bytes, pool: &mut Compressors) -> Compressor {
+        let mut state = pool.take(codec);
         if let State::Zstd(context) = &mut state {
-            // With the size known, small inputs take small tables.
+            // If zstd knows the size, it uses small tables for small inputs.
             let known = context.set_pledged_src_size(Some(input.len() as u64));
             debug_assert!(known.is_ok(), "the session has not begun");
         }
@@ -136,8 +134,8 @@ impl Compressor {
         }
     }
 
-    /// Compresses on, up to `slice_bytes` more of the input, so that a caller can let other tasks run
-    /// in between. `true` when it is done.
+    /// Compresses up to `slice_bytes` more of the input, so that the caller can yield to other tasks in between.
+    /// Returns `true` at the end.
     pub fn step(&mut self, slice_bytes: usize) -> Result<bool, NotCompressed> {
         let rest = self.input.get(self.read_bytes..).unwrap_or_default();
         let slice = rest.get(..slice_bytes).unwrap_or(rest);
@@ -145,7 +143,7 @@ impl Compressor {
         self.crc.update(slice);
         let mut read_bytes = 0;
         loop {
-            self.output.reserve(ROOM_BYTES);
+            self.output.reserve(OUTPUT_BYTES);
             let input = slice.get(read_bytes..).unwrap_or_default();
             let (read, is_complete) = run(&mut self.state, input, is_last, &mut self.output)?;
             read_bytes += read;
@@ -156,7 +154,7 @@ impl Compressor {
         }
     }
 
-    /// The memory it takes besides its input, for the memory budget.
+    /// The memory held besides the input.
     pub fn held_bytes(&self) -> usize {
         let state_bytes = match self.state {
             State::Gzip(_) => GZIP_STATE_BYTES,
@@ -165,25 +163,25 @@ impl Compressor {
         self.output.capacity() + state_bytes
     }
 
-    /// The compressed rest, when it is done.
+    /// The compressed rest, after [`Compressor::step`] returned `true`.
     pub fn finish(self, pool: &mut Compressors) -> Compressed {
-        let target = match self.state {
-            State::Gzip(_) => Target::Gzip,
-            State::Zstd(_) => Target::Zstd,
+        let codec = match self.state {
+            State::Gzip(_) => Codec::Gzip,
+            State::Zstd(_) => Codec::Zstd,
         };
         pool.put(self.state);
         let mut output = self.output;
         output.shrink_to_fit();
         Compressed {
             bytes: Bytes::from(output),
-            target,
+            codec,
             crc: self.crc,
         }
     }
 }
 
-/// Compresses some of `input` into the free room of `output`. Says how much it has read, and whether the
-/// stream `is_last` asked to end is complete.
+/// Compresses some of `input` into the spare capacity of `output`. Returns how much it read, and whether the stream
+/// is complete, which it ends if this input `is_last`.
 fn run(
     state: &mut State,
     input: &[u8],
@@ -218,11 +216,11 @@ fn run(
 }
 
 impl Compressed {
-    /// Appends `front` to `out` as the beginning of the body, and returns what ends it.
+    /// Appends the start of the body, with `front`, to `out`, and returns the end of the body.
     pub fn wrap(&self, front: &[u8], out: &mut Vec<u8>) -> Vec<u8> {
-        match self.target {
-            Target::Gzip => {
-                // No name, no time, an unknown system.
+        match self.codec {
+            Codec::Gzip => {
+                // A header without name or time, of an unknown system.
                 out.extend_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff]);
                 for block in front.chunks(STORED_BYTES_MAX) {
                     let length = block.len() as u16;
@@ -236,7 +234,7 @@ impl Compressed {
                 crc.combine(&self.crc);
                 [crc.sum().to_le_bytes(), crc.amount().to_le_bytes()].concat()
             }
-            Target::Zstd => {
+            Codec::Zstd => {
                 wrap_raw(front, out);
                 Vec::new()
             }
@@ -244,7 +242,7 @@ impl Compressed {
     }
 }
 
-/// Appends a zstd frame of raw blocks (RFC 8878 section 3.1.1): one segment, its size in four bytes.
+/// Appends a zstd frame of raw blocks (RFC 8878 §3.1.1): a single segment, its size in four bytes.
 fn wrap_raw(front: &[u8], out: &mut Vec<u8>) {
     if front.is_empty() {
         return;
@@ -268,8 +266,8 @@ mod tests {
     use super::*;
     use crate::http::encoding::{Decoder, Decompressors, Encoding, Step};
 
-    fn compress(target: Target, rest: &[u8], slice: usize, pool: &mut Compressors) -> Compressed {
-        let mut compressor = Compressor::new(target, Bytes::copy_from_slice(rest), pool);
+    fn compress(codec: Codec, rest: &[u8], slice: usize, pool: &mut Compressors) -> Compressed {
+        let mut compressor = Compressor::new(codec, Bytes::copy_from_slice(rest), pool);
         while !compressor.step(slice).unwrap() {}
         compressor.finish(pool)
     }
@@ -287,7 +285,7 @@ mod tests {
         decoder.finish(&mut pool).to_vec()
     }
 
-    /// Some text, some noise.
+    /// Text and noise.
     fn rest(bytes: usize) -> Vec<u8> {
         let mut state = 1_u32;
         let noise = (0..bytes).map(|at| {
@@ -302,16 +300,14 @@ mod tests {
     }
 
     #[test]
-    fn any_front_and_the_shared_rest_are_one_body() {
+    fn any_front_and_the_shared_rest_decode_as_one_body() {
         let mut pool = Compressors::default();
         for size in [0, 1, 100, 5_000, 300_000] {
             let rest = rest(size);
-            for (target, encoding) in [
-                (Target::Gzip, Encoding::Gzip),
-                (Target::Zstd, Encoding::Zstd),
-            ] {
+            for (codec, encoding) in [(Codec::Gzip, Encoding::Gzip), (Codec::Zstd, Encoding::Zstd)]
+            {
                 for slice in [1_000, 1 << 20] {
-                    let compressed = compress(target, &rest, slice, &mut pool);
+                    let compressed = compress(codec, &rest, slice, &mut pool);
                     for front in [0, 1, 300, 65_535, 65_536, 140_000, 1 << 20] {
                         let front = vec![b'f'; front];
                         let body = body(&compressed, &front);
@@ -322,19 +318,19 @@ mod tests {
         }
     }
 
-    /// Relay reads the first member only, and other decoders are not ours.
+    /// Relay reads only the first member.
     #[test]
-    fn a_gzip_body_is_a_single_member_to_another_decoder() {
+    fn a_compressed_body_is_valid_for_other_decoders_and_has_one_gzip_member() {
         let mut pool = Compressors::default();
         let rest = rest(100_000);
-        let compressed = compress(Target::Gzip, &rest, 10_000, &mut pool);
+        let compressed = compress(Codec::Gzip, &rest, 10_000, &mut pool);
         let body = body(&compressed, b"{\"dsn\":1}\n");
         let mut text = Vec::new();
         let mut decoder = flate2::bufread::GzDecoder::new(&body[..]);
         decoder.read_to_end(&mut text).unwrap();
         assert_eq!(text, [b"{\"dsn\":1}\n", &rest[..]].concat());
         assert!(decoder.into_inner().is_empty());
-        let compressed = compress(Target::Zstd, &rest, 10_000, &mut pool);
+        let compressed = compress(Codec::Zstd, &rest, 10_000, &mut pool);
         let whole = self::body(&compressed, b"front");
         let text = zstd::decode_all(&whole[..]).unwrap();
         assert_eq!(text, [b"front", &rest[..]].concat());

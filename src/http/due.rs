@@ -1,12 +1,12 @@
-//! When a head that comes in pieces is worth another look.
+//! When to parse a head again that arrives in pieces.
 //!
-//! Heads are parsed from their start each time, which a sender of single bytes could make as expensive as
-//! the square of their length. So one is looked at again only where a line has ended, of which there
-//! may not be many, or where it has doubled.
+//! Heads are parsed from their start each time. A sender of single bytes could make that as expensive as the square
+//! of their length. So a head is parsed again only when a line has ended, of which it may not have many, or when its
+//! length has doubled.
 
 use memchr::memchr;
 
-/// How much of a head was seen and parsed so far.
+/// How much of a head was read and parsed so far.
 #[derive(Default)]
 pub struct ReparseGate {
     seen_bytes: usize,
@@ -14,7 +14,7 @@ pub struct ReparseGate {
 }
 
 impl ReparseGate {
-    /// Whether what is in `buffer` now is to be parsed; from `bytes_max` on it always is.
+    /// Whether to parse the contents of `buffer` now. From `bytes_max` on, always.
     pub fn should_parse(&mut self, buffer: &[u8], bytes_max: usize) -> bool {
         let new = buffer.get(self.seen_bytes..).unwrap_or_default();
         let has_line_end = memchr(b'\n', new).is_some();
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_parsed_when_a_line_has_ended_and_seldom_else() {
+    fn a_head_is_parsed_when_a_line_ends_and_when_its_length_doubles() {
         let mut gate = ReparseGate::default();
         assert!(!gate.should_parse(b"", 100));
         assert!(gate.should_parse(b"G", 100));
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_byte_by_byte_is_parsed_a_few_times() {
+    fn a_long_line_sent_byte_by_byte_is_parsed_a_few_times() {
         let mut gate = ReparseGate::default();
         let line = [b'x'; 64 * 1024];
         let parsed = (0..line.len()).filter(|end| gate.should_parse(&line[..*end], line.len()));

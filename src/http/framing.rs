@@ -1,10 +1,9 @@
-//! How long a body is (RFC 9112 §6.3).
+//! The length of a body (RFC 9112 §6.3).
 //!
-//! This is where requests are smuggled: two parsers that disagree on the length of a body disagree on
-//! where the next request begins. So whatever could be read in two ways is an error here, even where
-//! the RFC lets a recipient repair it, and the connection it came on is closed. No SDK needs the
-//! leniency. What SDKs do need: a POST that declares no length has no body (the TUS upload of
-//! sentry-native 0.16).
+//! Request smuggling happens here: two parsers that disagree on the length of a body disagree on where the next
+//! request begins. So everything ambiguous is an error and closes the connection, even where the RFC lets a recipient
+//! repair it. No SDK needs that leniency. SDKs do need one rule: a POST that declares no length has no body (the TUS
+//! upload of sentry-native 0.16).
 
 use std::fmt;
 
@@ -12,32 +11,32 @@ use super::fields::{HeaderName, Version};
 use super::head::{Method, RequestHead};
 use super::response::ResponseHead;
 
-/// How the end of a body is found.
+/// How a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// There is no body.
     Empty,
-    /// It has that many bytes, which may be none.
+    /// After this number of bytes, which may be 0.
     Length(usize),
-    /// It is in chunks, the last of which says so.
+    /// With the last chunk.
     Chunked,
-    /// It ends with the connection. Only a response can.
+    /// With the connection, for a response only.
     UntilClose,
 }
 
 /// The framing of a request's body.
-pub fn of_request(head: &RequestHead, buffer: &[u8]) -> Result<Framing, FramingError> {
+pub fn for_request(head: &RequestHead, buffer: &[u8]) -> Result<Framing, FramingError> {
     let declared = declared(head.version, |name| head.values(name, buffer))?;
     Ok(declared.unwrap_or(Framing::Empty))
 }
 
 /// The framing of a response's body, for a request sent with `request_method`.
-pub fn of_response(
+pub fn for_response(
     head: &ResponseHead,
     buffer: &[u8],
     request_method: Method,
 ) -> Result<Framing, FramingError> {
-    // These have no body, whatever the headers declare: a HEAD is answered with the headers of a GET.
+    // No body, whatever the headers declare: the response to HEAD has the headers of one to GET.
     if request_method == Method::Head || matches!(head.status, 100..=199 | 204 | 304) {
         return Ok(Framing::Empty);
     }
@@ -45,9 +44,8 @@ pub fn of_response(
     Ok(declared.unwrap_or(Framing::UntilClose))
 }
 
-/// Whether a response that has no body, because of its status or of the request, declares one all the
-/// same. A server must not do that with a 204 (RFC 9110 §8.6, RFC 9112 §6.1), and may with a 304 and in an
-/// answer to HEAD; one that does may well send that body.
+/// Whether a response declares a body although its status or the request method excludes one. A server must not with a
+/// 204 (RFC 9110 §8.6, RFC 9112 §6.1), and may with a 304 and in response to HEAD. Such a server may send that body.
 pub(crate) fn declares_absent_body(
     head: &ResponseHead,
     buffer: &[u8],
@@ -62,7 +60,7 @@ pub(crate) fn declares_absent_body(
                 .is_some())
 }
 
-/// What the headers of a message say about its body, where they say anything.
+/// The framing that the headers of a message declare, if they do.
 fn declared<'b, V: Iterator<Item = &'b [u8]>>(
     version: Version,
     values: impl Fn(HeaderName) -> V,
@@ -83,10 +81,10 @@ fn declared<'b, V: Iterator<Item = &'b [u8]>>(
     }
 }
 
-/// A header that may come once came more often.
+/// A header that must be unique is repeated.
 struct Repeated;
 
-/// The value of a header that may come once.
+/// The value of a header that must be unique.
 fn sole<'b>(mut values: impl Iterator<Item = &'b [u8]>) -> Result<Option<&'b [u8]>, Repeated> {
     let value = values.next();
     match values.next() {
@@ -95,7 +93,7 @@ fn sole<'b>(mut values: impl Iterator<Item = &'b [u8]>) -> Result<Option<&'b [u8
     }
 }
 
-/// Reads a Content-Length: digits and nothing else, so not what `usize` parsing takes (`+5`).
+/// Parses a Content-Length: only digits, unlike the parser of `usize`, which accepts `+5`.
 fn parse_length(digits: &[u8]) -> Result<usize, FramingError> {
     if digits.is_empty() {
         return Err(FramingError::InvalidLength);
@@ -111,18 +109,17 @@ fn parse_length(digits: &[u8]) -> Result<usize, FramingError> {
         .ok_or(FramingError::InvalidLength)
 }
 
-/// Why the length of a body cannot be told for certain. The connection cannot be used any more.
+/// Why the length of a body is uncertain. The connection cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FramingError {
-    /// Both Content-Length and Transfer-Encoding.
     LengthAndTransferEncoding,
     /// More than one Content-Length, even if all are equal.
     RepeatedLength,
-    /// A Content-Length that is not a number, or too large a one.
+    /// A Content-Length that is not a number, or too large.
     InvalidLength,
     /// A Transfer-Encoding other than exactly one `chunked`.
     TransferEncoding,
-    /// A Transfer-Encoding in HTTP/1.0, which has none.
+    /// HTTP/1.0 has no Transfer-Encoding.
     TransferEncodingIn10,
 }
 
@@ -153,10 +150,10 @@ mod tests {
         let text = text.replace("\r\n\r\n\r\n", "\r\n\r\n");
         let mut head = RequestHead::default();
         head.parse(text.as_bytes(), HeadLimits::default()).unwrap();
-        of_request(&head, text.as_bytes())
+        for_request(&head, text.as_bytes())
     }
 
-    /// The same of a response.
+    /// The framing of a response with these header lines, separated by `|`.
     fn response(status: u16, lines: &str, method: Method) -> Result<Framing, FramingError> {
         let text = format!(
             "HTTP/1.1 {status} OK\r\n{}\r\n\r\n",
@@ -165,11 +162,11 @@ mod tests {
         let text = text.replace("\r\n\r\n\r\n", "\r\n\r\n");
         let mut head = ResponseHead::default();
         head.parse(text.as_bytes(), usize::MAX).unwrap();
-        of_response(&head, text.as_bytes(), method)
+        for_response(&head, text.as_bytes(), method)
     }
 
     #[test]
-    fn requests_are_framed_as_sdks_send_them() {
+    fn the_framing_of_requests_of_sdks_is_recognised() {
         for (lines, framing) in [
             ("", Framing::Empty),
             ("Content-Length: 0", Framing::Length(0)),
@@ -191,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_smuggle_a_request_is_refused() {
+    fn ambiguous_framing_is_rejected() {
         use FramingError::*;
         for (lines, error) in [
             (
@@ -243,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn some_responses_have_no_body_whatever_they_declare() {
+    fn status_or_method_can_exclude_a_declared_body() {
         for lines in ["", "Content-Length: 5", "Transfer-Encoding: chunked"] {
             for status in [100, 103, 204, 304] {
                 assert_eq!(response(status, lines, Method::Post), Ok(Framing::Empty));
@@ -253,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_may_not_be_there_is_doubtful() {
+    fn a_declared_body_that_must_not_exist_is_recognised() {
         use Method::{Head, Post};
         for (method, status, lines, declares) in [
             (Head, 200, "", false),
@@ -278,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_without_a_length_ends_with_its_connection() {
+    fn a_response_without_a_length_ends_with_the_connection() {
         for (lines, framing) in [
             ("", Ok(Framing::UntilClose)),
             ("Content-Length: 41", Ok(Framing::Length(41))),

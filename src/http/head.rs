@@ -1,12 +1,12 @@
 //! The head of a request: request line and header lines, as spans of the buffer they were read into.
 //!
-//! httparse does the syntax, with SIMD and without copying; this file turns its slices into spans,
-//! classifies what the program asks for later, and adds what httparse leaves to its caller: the bounds
-//! and the rule on `Host`. A [`RequestHead`] lives as long as its connection and is refilled per
-//! request, so parsing allocates nothing once its list has grown.
+//! httparse parses the syntax, with SIMD and without copying. This file turns its slices into spans, classifies
+//! names and method, and adds what httparse leaves to its caller: the bounds and the rule on `Host`. A
+//! [`RequestHead`] lives as long as its connection and is refilled for each request, so parsing allocates nothing
+//! once its list has grown.
 //!
-//! A growing buffer is parsed from its start each time, and [`ReparseGate`](super::due::ReparseGate) says when. Nearly
-//! every head of an SDK comes in one read.
+//! A growing buffer is parsed from its start each time; [`ReparseGate`](super::due::ReparseGate) decides when.
+//! Nearly every head of an SDK arrives in one read.
 
 use std::mem::{self, MaybeUninit};
 
@@ -21,9 +21,8 @@ use crate::span::Span;
 const BAD_TARGET: &str =
     "invalid request target: neither a path nor an http URL, or with a fragment";
 
-/// A request method. The names are case-sensitive (RFC 9110 §9.1).
+/// A request method. Names are case-sensitive (RFC 9110 §9.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)] // Each variant is the method of its name.
 pub enum Method {
     #[default]
     Get,
@@ -33,7 +32,7 @@ pub enum Method {
     Patch,
     Delete,
     Options,
-    /// Any other method; what it is called is at [`RequestHead::method_span`].
+    /// Any other method; its name is at [`RequestHead::method_span`].
     Other,
 }
 
@@ -56,33 +55,43 @@ impl Default for HeadLimits {
     }
 }
 
-/// The head of a request.
+impl Method {
+    fn parse(name: &str) -> Method {
+        match name {
+            "GET" => Method::Get,
+            "HEAD" => Method::Head,
+            "POST" => Method::Post,
+            "PUT" => Method::Put,
+            "PATCH" => Method::Patch,
+            "DELETE" => Method::Delete,
+            "OPTIONS" => Method::Options,
+            _ => Method::Other,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {
-    /// The method.
     pub method: Method,
-    /// Where the method is written. Its start is the start of the request: empty lines may stand in
-    /// front of it (RFC 9112 §2.2), and no span covers them.
+    /// The name of the method. The request begins here: no span covers the empty lines that may come before it (RFC
+    /// 9112 §2.2).
     pub method_span: Span,
     /// The request target: a path with a query, an absolute URI, or `*` for OPTIONS.
     pub target: Span,
-    /// The version.
     pub version: Version,
-    /// Where the version is written.
     pub version_span: Span,
     /// The header lines, in order.
     pub headers: Vec<Header>,
-    /// The bytes of the head, the blank line included: the body begins there.
+    /// The length of the head, including the blank line.
     pub len: usize,
-    /// Whether any of its lines ends in a bare LF.
+    /// Whether any line ends in a bare LF.
     pub bare_lf: bool,
-    /// What the lines are called.
     names: HeaderNames,
 }
 
 impl RequestHead {
-    /// Parses the head at the start of `buffer` into this one, which keeps nothing of the last. It
-    /// has meaningful contents only after [`Parsed::Complete`].
+    /// Replaces the contents by the head at the start of `buffer`. They are meaningful only after
+    /// [`Parsed::Complete`].
     pub fn parse(&mut self, buffer: &[u8], limits: HeadLimits) -> Result<Parsed, HeadError> {
         let mut headers = mem::take(&mut self.headers);
         headers.clear();
@@ -106,7 +115,7 @@ impl RequestHead {
                     return Err(HeadError::Malformed(BAD_TARGET));
                 }
                 if self.values(HeaderName::Host, buffer).nth(1).is_some() {
-                    // RFC 9112 §3.2. A missing one is fine: Relay takes it, nothing is routed by it.
+                    // RFC 9112 §3.2. It may be missing: Relay accepts that, and nothing is routed by it.
                     return Err(HeadError::Malformed("more than one Host header"));
                 }
                 Ok(Parsed::Complete)
@@ -114,7 +123,7 @@ impl RequestHead {
         }
     }
 
-    /// Whether there is a line called `name`.
+    /// Whether there is a header `name`.
     pub fn has(&self, name: HeaderName) -> bool {
         self.names.contains(name)
     }
@@ -123,19 +132,19 @@ impl RequestHead {
         self.names.candidates(name, &self.headers)
     }
 
-    /// The values of all lines called `name`, in order.
+    /// The values of all headers `name`, in order.
     pub fn values<'b>(&self, name: HeaderName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
         fields::values(self.lines_with(name), name, buffer)
     }
 
-    /// Whether the client means to use the connection again (RFC 9112 §9.3).
+    /// Whether the client keeps the connection open (RFC 9112 §9.3).
     pub fn keep_alive(&self, buffer: &[u8]) -> bool {
         let lines = self.lines_with(HeaderName::Connection);
         fields::keep_alive(self.version, lines, buffer)
     }
 
-    /// Whether the client waits for `100 Continue` before it sends the body. An HTTP/1.0 client
-    /// cannot (RFC 9110 §10.1.1).
+    /// Whether the client waits for `100 Continue` before it sends the body. HTTP/1.0 clients cannot (RFC 9110
+    /// §10.1.1).
     pub fn expects_continue(&self, buffer: &[u8]) -> bool {
         self.version == Version::Http11
             && self
@@ -143,13 +152,13 @@ impl RequestHead {
                 .any(|value| value.eq_ignore_ascii_case(b"100-continue"))
     }
 
-    /// Takes over what httparse found in `head`.
+    /// Copies what httparse found in `head`.
     fn fill(&mut self, request: &httparse::Request<'_, '_>, head: &[u8]) {
         let method = request.method.unwrap_or_default();
         let target = request.path.unwrap_or_default();
         let start = fields::first_line(head);
-        // Exactly one space stands between the three: httparse takes no other request line.
-        self.method = method_of(method);
+        // There is exactly one space between the three: httparse accepts no other request line.
+        self.method = Method::parse(method);
         self.method_span = Span::new(start, start + method.len());
         self.target = Span::new(0, target.len()).shifted(self.method_span.end + 1);
         self.version = Version::from_minor(request.version);
@@ -166,8 +175,8 @@ impl RequestHead {
     }
 }
 
-/// What httparse's `error` says of the head in `buffer`. It finds no version also where a line is none of
-/// HTTP at all, such as that of the PROXY protocol.
+/// Converts the `error` of httparse for the head in `buffer`. httparse reports a wrong version also for lines that
+/// are not HTTP at all, such as those of the PROXY protocol.
 fn head_error(error: httparse::Error, buffer: &[u8]) -> HeadError {
     match error {
         httparse::Error::Version if !names_http(buffer) => httparse::Error::Token.into(),
@@ -175,7 +184,7 @@ fn head_error(error: httparse::Error, buffer: &[u8]) -> HeadError {
     }
 }
 
-/// Whether the third word of the first line begins like a version of HTTP.
+/// Whether the third word of the first line begins with `HTTP/`.
 fn names_http(buffer: &[u8]) -> bool {
     let line = buffer.get(fields::first_line(buffer)..).unwrap_or_default();
     let version = line.splitn(3, |byte| *byte == b' ').nth(2);
@@ -183,8 +192,8 @@ fn names_http(buffer: &[u8]) -> bool {
     name.is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP/"))
 }
 
-/// Whether a target has one of the forms of RFC 9112 §3.2 that are meant for a server: origin form,
-/// absolute form, or for OPTIONS asterisk form. None of them has a fragment.
+/// Whether a target has one of the forms for servers in RFC 9112 §3.2: origin form, absolute form, or for OPTIONS
+/// asterisk form. None of them has a fragment.
 fn is_target(method: Method, target: &[u8]) -> bool {
     let has_form = target.starts_with(b"/")
         || is_absolute(target)
@@ -192,7 +201,7 @@ fn is_target(method: Method, target: &[u8]) -> bool {
     has_form && memchr(b'#', target).is_none()
 }
 
-/// Whether a target is an URL of HTTP, whose host is not empty (RFC 9110 §4.2.1).
+/// Whether a target is an HTTP URL with a host (RFC 9110 §4.2.1).
 fn is_absolute(target: &[u8]) -> bool {
     let schemes: [&[u8]; 2] = [b"http://", b"https://"];
     schemes.iter().any(|scheme| {
@@ -201,20 +210,6 @@ fn is_absolute(target: &[u8]) -> bool {
         start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
             && next.is_some_and(|next| !matches!(next, b'/' | b'?' | b':'))
     })
-}
-
-/// The method of that exact name.
-fn method_of(name: &str) -> Method {
-    match name {
-        "GET" => Method::Get,
-        "HEAD" => Method::Head,
-        "POST" => Method::Post,
-        "PUT" => Method::Put,
-        "PATCH" => Method::Patch,
-        "DELETE" => Method::Delete,
-        "OPTIONS" => Method::Options,
-        _ => Method::Other,
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Header lines on their way out.
+//! Writes header lines.
 //!
-//! They are appended to a message that is being rendered, which happens for every outbound of a request.
-//! With the formatting of the standard library that took 3 percent of a request's instructions.
+//! A request is rendered for each of its outbounds. With the formatting of the standard library, that took 3
+//! percent of a request's instructions.
 
 /// Appends the line `name: value`.
 pub(crate) fn append(out: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -11,7 +11,7 @@ pub(crate) fn append(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The same for a number, in decimal.
+/// Appends the line `name: value`, with the value in decimal.
 pub(crate) fn append_number(out: &mut Vec<u8>, name: &str, value: usize) {
     append(out, name, itoa::Buffer::new().format(value).as_bytes());
 }
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_follow_each_other() {
+    fn appended_lines_end_in_crlf() {
         let mut out = b"HTTP/1.1 200 OK\r\n".to_vec();
         append(&mut out, "Host", b"o1.example.com:8080");
         append_number(&mut out, "Content-Length", 0);

@@ -1,13 +1,13 @@
-//! What HTTP/1.1 means, without any I/O: bytes in, facts about bytes out.
+//! HTTP/1.1, without any I/O.
 //!
-//! A [`head`] is parsed into spans of the buffer it was read into, when that is [`due`], [`framing`]
-//! tells from it how long the body is, [`chunked`] takes a chunked body apart in place, and [`encoding`]
-//! undoes a `Content-Encoding`, which [`compress`] makes. [`response`] is the head of what an upstream answers, and
-//! [`line`](mod@line) writes lines of heads.
+//! [`head`] parses a request head into spans of the buffer that it was read into, at the times that [`due`] decides.
+//! [`framing`] determines the length of the body, [`chunked`] decodes a chunked body in place, and [`encoding`]
+//! decodes a `Content-Encoding`, which [`compress`] encodes. [`response`] parses the head of an upstream's response,
+//! and [`line`](mod@line) writes header lines.
 //!
-//! The room is strict where two parsers could disagree on where a request ends (RFC 9112 §11.2), for
-//! such a request would be seen differently by us and by an upstream, and lenient on everything that
-//! SDKs are known to send. It never looks at what a request means to Sentry.
+//! Parsing is strict wherever two parsers could disagree on the end of a request (RFC 9112 §11.2): an upstream might
+//! then see another request than we do. It is lenient towards everything that SDKs are known to send. What a request
+//! means to Sentry is not a concern of this module.
 
 pub(crate) mod chunked;
 pub(crate) mod compress;

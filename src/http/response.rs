@@ -1,53 +1,46 @@
-//! The head of an upstream's response: its status and the few headers the SDK may get to see.
+//! The head of an upstream's response: the status and the headers.
 //!
-//! It is parsed as a request head is, into spans and into a reused list. The text after the status
-//! is not kept: it means nothing (RFC 9112 §4). Interim responses (1xx) are heads like any other;
-//! whoever reads them skips them.
+//! Like a request head, it is parsed into spans and into a reused list. The reason phrase is ignored (RFC 9112 §4).
+//! Interim responses (1xx) are heads like any other; the caller skips them.
 //!
-//! An upstream answers most requests with the same head, but for the date and the like. So a head is
-//! first compared with the one before it, which takes far fewer instructions than parsing.
+//! An upstream answers most requests with the same head, except for the date and the like. So a head is first
+//! compared with the previous one, which takes far fewer instructions than parsing.
 
 use std::mem::MaybeUninit;
 
 use super::fields::{self, HeadError, Header, HeaderName, HeaderNames, Parsed, Slots, Version};
 use crate::span::Span;
 
-/// The bytes of a response head at most, even where the configuration lets a body be longer: a head
-/// is parsed again and again while it comes in, so its bound is what keeps a slow upstream from costing
-/// much.
+/// The longest response head, even if the configuration allows longer bodies. A head is parsed repeatedly while it
+/// arrives, so this bounds the cost of a slow upstream.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// The bytes of a head that is kept to be compared with, at most. Usual ones have 400.
+/// The longest head that is kept for comparison. Usual ones have 400 bytes.
 const KEPT_BYTES_MAX: usize = 1024;
 
-/// The head of a response.
 #[derive(Debug, Default)]
 pub struct ResponseHead {
-    /// The status, three digits.
     pub status: u16,
-    /// The version.
     pub version: Version,
     /// The header lines, in order.
     pub headers: Vec<Header>,
-    /// The bytes of the head, the blank line included: the body begins there.
+    /// The length of the head, including the blank line.
     pub len: usize,
-    /// What the lines are called.
     names: HeaderNames,
-    /// What all this was found in; empty where that is not known any more.
+    /// The head itself; empty if it is longer than [`KEPT_BYTES_MAX`].
     text: Vec<u8>,
 }
 
 impl ResponseHead {
-    /// How long a head may be.
+    /// The longest head that is accepted.
     pub fn bytes_max(response_bytes: usize) -> usize {
         response_bytes.min(HEAD_BYTES_MAX)
     }
 
-    /// Parses the head at the start of `buffer` into this one, which has meaningful contents only after
+    /// Replaces the contents by the head at the start of `buffer`. They are meaningful only after
     /// [`Parsed::Complete`].
     ///
-    /// A head may have `response_bytes`, but never more than 64 KiB, and 256 lines:
-    /// `limits.header_count` is about requests.
+    /// The bounds are [`ResponseHead::bytes_max`] and 256 header lines; `limits.header_count` is for requests.
     pub fn parse(&mut self, buffer: &[u8], response_bytes: usize) -> Result<Parsed, HeadError> {
         let head_bytes_max = ResponseHead::bytes_max(response_bytes);
         if self.recurs_in(buffer) && self.len <= head_bytes_max {
@@ -56,7 +49,7 @@ impl ResponseHead {
         let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; _];
         let mut response = httparse::Response::new(&mut []);
         let mut parser = httparse::ParserConfig::default();
-        // RFC 9112 §5.1 has a proxy take it out; no line of a response is passed on as it came.
+        // A proxy has to remove such a space (RFC 9112 §5.1). No header line of a response is forwarded unchanged.
         parser.allow_spaces_after_header_name_in_responses(true);
         match parser.parse_response_with_uninit_headers(&mut response, buffer, &mut slots)? {
             httparse::Status::Partial if buffer.len() >= head_bytes_max => Err(HeadError::TooLarge),
@@ -72,8 +65,8 @@ impl ResponseHead {
         }
     }
 
-    /// Whether `buffer` begins with the same head again: the same bytes, apart from what headers without
-    /// a meaning here have for a value, which is as long and as valid. Then all is where it was.
+    /// Whether `buffer` begins with the same head again, except for the values of headers that have no meaning here,
+    /// if those have the same length and are valid. Then all spans are still right.
     fn recurs_in(&self, buffer: &[u8]) -> bool {
         let Some(head) = buffer.get(..self.text.len()) else {
             return false;
@@ -97,12 +90,12 @@ impl ResponseHead {
         rest.slice(head) == rest.slice(&self.text)
     }
 
-    /// The values of all lines called `name`, in order.
+    /// The values of all headers `name`, in order.
     pub fn values<'b>(&self, name: HeaderName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
         fields::values(self.lines_with(name), name, buffer)
     }
 
-    /// Whether the upstream means to keep the connection (RFC 9112 §9.3).
+    /// Whether the upstream keeps the connection open (RFC 9112 §9.3).
     pub fn keep_alive(&self, buffer: &[u8]) -> bool {
         let lines = self.lines_with(HeaderName::Connection);
         fields::keep_alive(self.version, lines, buffer)
@@ -112,7 +105,7 @@ impl ResponseHead {
         self.names.candidates(name, &self.headers)
     }
 
-    /// Takes over what httparse found in `head`.
+    /// Copies what httparse found in `head`.
     fn fill(&mut self, response: &httparse::Response<'_, '_>, head: &[u8]) {
         self.status = response.code.unwrap_or_default();
         self.version = Version::from_minor(response.version);
@@ -127,10 +120,10 @@ impl ResponseHead {
     }
 }
 
-/// Whether this is a whole header value without anything that httparse would look at twice: visible
-/// ASCII and spaces, of which none is at an end (RFC 9110 §5.5).
+/// Whether this is a header value that httparse would accept unchanged: visible ASCII and spaces, without a space at
+/// either end (RFC 9110 §5.5).
 fn is_plain_value(value: &[u8]) -> bool {
-    // All are looked at, since a loop without an exit is one that takes many bytes at once.
+    // No early exit, so that the loop is vectorised.
     let are_plain = value
         .iter()
         .fold(true, |are, byte| are & matches!(byte, b' '..=b'~'));
@@ -146,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_relay_is_parsed() {
+    fn a_response_of_relay_is_parsed() {
         let text = "HTTP/1.1 429 Too Many Requests\r\n\
             content-type: application/json\r\n\
             retry-after: 60\r\n\
@@ -169,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn status_lines_are_taken_as_servers_write_them() {
+    fn status_lines_of_servers_are_accepted() {
         for (line, status) in [
             ("HTTP/1.1 200 OK\r\n", 200),
             ("HTTP/1.0 200 OK\n", 200),
@@ -190,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_in_front_of_a_colon_is_no_part_of_a_name() {
+    fn white_space_before_a_colon_is_not_part_of_the_name() {
         let text =
             b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\nX-Empty\t:\r\nRetry-After \t:60\r\n\r\n{}";
         let mut head = ResponseHead::default();
@@ -205,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_response_is_refused() {
+    fn malformed_responses_are_rejected() {
         for text in [
             "HTTP/1.1 20 OK\r\n\r\n",
             "HTTP/1.1 2000 OK\r\n\r\n",
@@ -230,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_kept_as_their_version_says() {
+    fn keep_alive_depends_on_version_and_connection_header() {
         for (text, keep) in [
             ("HTTP/1.1 200 OK\r\n\r\n", true),
             ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", false),
@@ -244,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_bounded_and_cut_anywhere_it_is_partial() {
+    fn a_head_is_bounded_and_partial_until_its_end() {
         let text = "HTTP/1.1 200 OK\r\nA: b\nC:\r\n\r\n";
         for end in 0..text.len() {
             assert_eq!(parse(&text[..end]), Ok(Parsed::Partial), "{end}");
@@ -266,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_like_the_last_is_found_to_say_what_a_parser_finds() {
+    fn a_recurring_head_equals_the_parsed_one() {
         let text = "HTTP/1.1 200 OK\r\ndate: Fri, 27 Nov 2026 21:00:00 GMT\r\n\
             Content-Length: 41\r\nx-empty:\r\nvia:  1.1 google \r\nretry-after: 60\r\n\
             x-time: 0\r\n\r\n{}";
@@ -302,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_like_the_last_is_no_longer_than_the_limit_of_today() {
+    fn a_recurring_head_obeys_the_current_limit() {
         let text = b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n";
         let mut head = ResponseHead::default();
         assert_eq!(head.parse(text, usize::MAX), Ok(Parsed::Complete));

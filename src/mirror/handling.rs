@@ -4,7 +4,7 @@
 //! each has a [`Handling`]; those with the same one share it, and so what is made of a request by it.
 
 use crate::config::{self, Compression};
-use crate::http::compress::Target;
+use crate::http::compress::Codec;
 use crate::http::encoding::Encoding;
 use crate::sentry::selection::Selection;
 
@@ -25,9 +25,9 @@ pub enum Form {
     /// Decoded.
     Plain,
     /// As it came, if nothing in it changes, or else like this.
-    AsItCame(Option<Target>),
+    AsItCame(Option<Codec>),
     /// Compressed by us.
-    Compressed(Target),
+    Compressed(Codec),
 }
 
 impl Handling {
@@ -64,12 +64,12 @@ impl Handling {
     pub fn form(&self, encoding: Encoding) -> Form {
         match (self.compression, encoding) {
             (Compression::None, _) => Form::Plain,
-            (Compression::Gzip, _) => Form::Compressed(Target::Gzip),
-            (Compression::Zstd, _) => Form::Compressed(Target::Zstd),
+            (Compression::Gzip, _) => Form::Compressed(Codec::Gzip),
+            (Compression::Zstd, _) => Form::Compressed(Codec::Zstd),
             (Compression::Preserve, Encoding::Identity) => Form::AsItCame(None),
-            (Compression::Preserve, Encoding::Zstd) => Form::AsItCame(Some(Target::Zstd)),
+            (Compression::Preserve, Encoding::Zstd) => Form::AsItCame(Some(Codec::Zstd)),
             (Compression::Preserve, Encoding::Gzip | Encoding::Deflate | Encoding::Brotli) => {
-                Form::AsItCame(Some(Target::Gzip))
+                Form::AsItCame(Some(Codec::Gzip))
             }
         }
     }

@@ -79,7 +79,7 @@ impl Parcel {
     fn coding(&self) -> Option<&'static str> {
         match self {
             Parcel::Plain(_) => None,
-            Parcel::Compressed(_, compressed) => Some(compressed.target.name()),
+            Parcel::Compressed(_, compressed) => Some(compressed.codec.name()),
             Parcel::AsItCame(_, name) => Some(name),
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::budget::Reservation;
-use crate::http::compress::{Compressed, Compressor, Target};
+use crate::http::compress::{Codec, Compressed, Compressor};
 use crate::server::core::Core;
 
 /// How much is compressed before other connections get their turn: some 0.5 ms of work.
@@ -25,21 +25,21 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub(super) struct Compressions(Vec<(Bytes, Rc<Compressed>)>);
 
 impl Compressions {
-    /// `rest` in the coding `target`; `None` where `share` allows no more memory.
+    /// `rest` in the coding `codec`; `None` where `share` allows no more memory.
     pub(super) async fn of(
         &mut self,
         rest: &Bytes,
-        target: Target,
+        codec: Codec,
         core: &Core,
         share: &mut Reservation,
     ) -> Option<Rc<Compressed>> {
         let place = rest.as_ptr_range();
         let mut known = self.0.iter();
-        let known = known.find(|(of, made)| of.as_ptr_range() == place && made.target == target);
+        let known = known.find(|(of, made)| of.as_ptr_range() == place && made.codec == codec);
         if let Some((_, compressed)) = known {
             return Some(Rc::clone(compressed));
         }
-        let compressed = Rc::new(compress(rest, target, core, share).await?);
+        let compressed = Rc::new(compress(rest, codec, core, share).await?);
         self.0.push((rest.clone(), Rc::clone(&compressed)));
         Some(compressed)
     }
@@ -48,13 +48,13 @@ impl Compressions {
 /// The same for a piece that nobody else gets.
 pub(super) async fn compress(
     rest: &Bytes,
-    target: Target,
+    codec: Codec,
     core: &Core,
     share: &mut Reservation,
 ) -> Option<Compressed> {
     let reserved_bytes = share.bytes();
     let pool = &core.compressors;
-    let mut compressor = Compressor::new(target, rest.clone(), &mut pool.borrow_mut());
+    let mut compressor = Compressor::new(codec, rest.clone(), &mut pool.borrow_mut());
     loop {
         let is_done = compressor.step(SLICE_BYTES).ok()?;
         if !share.resize(reserved_bytes + compressor.held_bytes()) {

@@ -51,7 +51,7 @@ impl Exchange {
         course: &mut Course<'r>,
         mut share: Reservation,
     ) -> Result<Reply, Ended> {
-        let framing = framing::of_request(&self.head, head).map_err(Rejection::Framing)?;
+        let framing = framing::for_request(&self.head, head).map_err(Rejection::Framing)?;
         course.body = BodyState::Unread(framing);
         self.head_edits.clear();
         self.body_edits.clear();

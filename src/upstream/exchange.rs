@@ -362,7 +362,7 @@ impl Connection {
         let parsed = &self.heads.head;
         let head = self.read_buffer.bytes().get(..parsed.len);
         let head = head.unwrap_or_default();
-        let framing = framing::of_response(parsed, head, method)
+        let framing = framing::for_response(parsed, head, method)
             .map_err(|error| Failure::Malformed(error.to_string()))?;
         let stays_open = parsed.keep_alive(head)
             && framing != Framing::UntilClose
@@ -457,7 +457,7 @@ impl Connection {
     }
 
     async fn receive_chunked(&mut self, limits: &Limits) -> Result<Bytes, Failure> {
-        let mut chunked = Chunked::of_response(limits.response_bytes);
+        let mut chunked = Chunked::for_response(limits.response_bytes);
         loop {
             let progress = chunked.decode(self.read_buffer.buffer_mut());
             let progress = progress.map_err(|error| match error {

@@ -1,12 +1,12 @@
-//! Goldens for what is accepted and refused, and a naive twin for every way to cut the reads.
+//! Accepted and rejected bodies, and a naive reference decoder for every way to cut the reads.
 
 use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
 
-/// Decodes `wire` as it arrives in reads that end at `cuts` and at the end; gives the body, the bytes
-/// consumed and the most the buffer held.
+/// Decodes `wire`, which arrives in reads that end at `cuts`. Returns the body, the number of bytes
+/// consumed, and the largest size of the buffer.
 fn decode(
     wire: &[u8],
     limit_bytes: usize,
@@ -15,7 +15,7 @@ fn decode(
     decode_by(Chunked::new(limit_bytes), wire, cuts)
 }
 
-/// The same with a decoder of the caller's choice.
+/// The same with a given decoder.
 fn decode_by(
     mut chunked: Chunked,
     wire: &[u8],
@@ -39,12 +39,12 @@ fn decode_by(
     Ok(None)
 }
 
-/// All of `wire` in one read.
+/// Decodes `wire` in one read.
 fn at_once(wire: &[u8]) -> Result<Option<(Vec<u8>, usize)>, ChunkError> {
     decode(wire, 1 << 20, []).map(|done| done.map(|(body, consumed, _)| (body, consumed)))
 }
 
-/// One byte per read.
+/// Decodes `wire` in reads of one byte.
 fn byte_by_byte(wire: &[u8]) -> Result<Option<(Vec<u8>, usize)>, ChunkError> {
     decode(wire, 1 << 20, 1..wire.len())
         .map(|done| done.map(|(body, consumed, _)| (body, consumed)))
@@ -75,11 +75,11 @@ fn bodies_are_decoded() {
 }
 
 #[test]
-fn whatever_two_parsers_could_read_differently_is_refused() {
+fn ambiguous_bodies_are_rejected() {
     let size = "invalid chunk size";
     let extension = "invalid chunk extension";
     let bare_lf = "a chunk line ends in a bare LF";
-    let data_end = "no CRLF behind a chunk";
+    let data_end = "no CRLF after a chunk";
     let trailer = "invalid trailer field";
     for (wire, text) in [
         ("\r\n", size),
@@ -121,7 +121,7 @@ fn whatever_two_parsers_could_read_differently_is_refused() {
 }
 
 #[test]
-fn white_space_that_old_servers_write_is_read_in_responses_only() {
+fn white_space_of_old_servers_is_accepted_only_in_responses() {
     for wire in [
         "3  \r\nabc\r\n0\r\n\r\n",
         "3\t\r\nabc\r\n0 \r\n\r\n",
@@ -130,7 +130,7 @@ fn white_space_that_old_servers_write_is_read_in_responses_only() {
     ] {
         let wire = wire.as_bytes();
         for cuts in [0..0, 1..wire.len()] {
-            let decoded = decode_by(Chunked::of_response(100), wire, cuts.clone());
+            let decoded = decode_by(Chunked::for_response(100), wire, cuts.clone());
             let (body, consumed, _) = decoded.unwrap().unwrap();
             assert_eq!((body.as_slice(), consumed > 0), (&b"abc"[..], true));
             assert!(decode(wire, 100, cuts).is_err());
@@ -145,16 +145,16 @@ fn white_space_that_old_servers_write_is_read_in_responses_only() {
         "0\r\n : 1\r\n\r\n",
         "0\r\nX Y : 1\r\n\r\n",
     ] {
-        let decoded = decode_by(Chunked::of_response(100), wire.as_bytes(), []);
+        let decoded = decode_by(Chunked::for_response(100), wire.as_bytes(), []);
         assert!(decoded.is_err(), "{wire:?}");
     }
     let padded = format!("3{}\r\nabc\r\n0\r\n\r\n", " ".repeat(IGNORED_BYTES_MAX + 1));
-    let decoded = decode_by(Chunked::of_response(100), padded.as_bytes(), []);
+    let decoded = decode_by(Chunked::for_response(100), padded.as_bytes(), []);
     assert_eq!(decoded, Err(TOO_MUCH_IGNORED));
 }
 
 #[test]
-fn a_body_that_ends_too_early_is_never_done() {
+fn a_truncated_body_is_never_done() {
     let wire = b"3;x\r\nabc\r\n2\r\nde\r\n0\r\nA: b\r\n\r\n";
     for end in 0..wire.len() {
         assert_eq!(at_once(&wire[..end]), Ok(None), "{end}");
@@ -163,7 +163,7 @@ fn a_body_that_ends_too_early_is_never_done() {
 }
 
 #[test]
-fn the_limit_is_on_decoded_bytes_and_holds_before_they_arrive() {
+fn the_limit_counts_decoded_bytes_and_applies_before_they_arrive() {
     let wire = b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     assert!(decode(wire, 5, []).unwrap().is_some());
     assert_eq!(decode(wire, 4, []), Err(ChunkError::TooLarge));
@@ -183,7 +183,7 @@ fn extensions_and_trailers_are_bounded_together() {
     assert_eq!(at_once(too_many.as_bytes()), Err(TOO_MUCH_IGNORED));
     let one_trailer = format!("{}0\r\na:\r\n\r\n", extensions(16));
     assert_eq!(at_once(one_trailer.as_bytes()), Err(TOO_MUCH_IGNORED));
-    // A line that never ends is not waited for.
+    // A line that is too long is rejected before its end.
     let endless = format!("1;{}", "x".repeat(IGNORED_BYTES_MAX + SIZE_DIGITS_MAX + 1));
     assert_eq!(at_once(endless.as_bytes()), Err(TOO_MUCH_IGNORED));
     let endless = "1".repeat(2 * IGNORED_BYTES_MAX);
@@ -205,7 +205,7 @@ fn the_data_of_the_first_chunk_stays_where_it_was_read() {
 }
 
 #[test]
-fn chunks_of_one_byte_take_no_more_memory_than_their_data() {
+fn chunks_of_one_byte_take_only_the_memory_of_their_data() {
     let count = 20_000;
     let wire = format!("{}0\r\n\r\n", "1\r\nx\r\n".repeat(count));
     let cuts = 1..wire.len();
@@ -215,7 +215,7 @@ fn chunks_of_one_byte_take_no_more_memory_than_their_data() {
     assert!(held_bytes_max <= count + 8, "{held_bytes_max}");
 }
 
-/// The twin: no state, no cuts, a new vector.
+/// The reference: no state, no cuts, a new vector.
 fn naive(mut wire: &[u8]) -> (Vec<u8>, usize) {
     let all_bytes = wire.len();
     let mut body = Vec::new();
@@ -238,7 +238,7 @@ fn naive(mut wire: &[u8]) -> (Vec<u8>, usize) {
     (body, all_bytes - wire.len() + 2)
 }
 
-/// A valid body, with what follows it on the connection.
+/// A valid body, and the bytes that follow it on the connection.
 fn any_wire() -> impl Strategy<Value = Vec<u8>> {
     let data = prop::collection::vec(any::<u8>(), 1..40);
     let chunk = (data, 0_usize..3, "(;[a-z]{1,5}(=[a-z]{1,5})?){0,2}");
@@ -264,7 +264,7 @@ fn any_cuts(bytes: usize) -> impl Strategy<Value = Vec<usize>> {
 
 proptest! {
     #[test]
-    fn reads_cut_anywhere_give_what_the_naive_decoder_gives(
+    fn the_result_equals_that_of_the_reference_however_reads_are_cut(
         (wire, cuts) in any_wire().prop_flat_map(|wire| {
             let cuts = any_cuts(wire.len());
             (Just(wire), cuts)
@@ -291,7 +291,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_missing_for_certain_is_the_rest_of_a_chunk() {
+fn missing_bytes_are_those_of_the_current_chunk() {
     let mut chunked = Chunked::new(1 << 20);
     let mut buffer = BytesMut::new();
     for (piece, missing_bytes) in [

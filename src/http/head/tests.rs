@@ -1,4 +1,4 @@
-//! Heads as SDKs write them, heads that must not pass, and every place to cut one.
+//! Heads of SDKs, malformed heads, and heads cut at every byte.
 
 use proptest::prelude::*;
 
@@ -12,12 +12,12 @@ fn parse(text: &[u8]) -> Result<RequestHead, HeadError> {
     }
 }
 
-/// A text of the head at `span`.
+/// The text at `span`.
 fn at(span: Span, text: &[u8]) -> &str {
     std::str::from_utf8(span.slice(text)).unwrap()
 }
 
-/// What a head says about itself: name, value and line of each header.
+/// Name, value and line of each header.
 fn headers<'t>(head: &RequestHead, text: &'t [u8]) -> Vec<(&'t str, &'t str, &'t str)> {
     let texts = |header: &Header| {
         let spans = [header.name_span, header.value, header.line];
@@ -27,7 +27,7 @@ fn headers<'t>(head: &RequestHead, text: &'t [u8]) -> Vec<(&'t str, &'t str, &'t
 }
 
 #[test]
-fn every_part_is_found_where_it_is_written() {
+fn every_part_of_a_head_has_its_span() {
     let text = b"POST /api/42/envelope/?sentry_key=abc HTTP/1.1\r\n\
         Host: mirror.example.com\r\n\
         x-sentry-auth:Sentry sentry_key=abc\r\n\
@@ -69,7 +69,7 @@ fn every_part_is_found_where_it_is_written() {
 }
 
 #[test]
-fn empty_lines_in_front_are_in_no_span() {
+fn empty_lines_before_a_request_are_in_no_span() {
     for front in ["", "\r\n", "\n", "\r\n\n\r\n"] {
         let text = format!("{front}GET / HTTP/1.0\r\nA: b\r\n\r\nrest");
         let text = text.as_bytes();
@@ -86,7 +86,7 @@ fn empty_lines_in_front_are_in_no_span() {
 }
 
 #[test]
-fn bare_line_feeds_are_accepted_and_told() {
+fn bare_line_feeds_are_accepted_and_reported() {
     let whole = "POST / HTTP/1.1\r\nA: b\r\nC:\r\n\r\n";
     for (bare, (place, _)) in whole.match_indices("\r\n").enumerate() {
         let mut text = whole.to_owned();
@@ -109,7 +109,7 @@ fn bare_line_feeds_are_accepted_and_told() {
 }
 
 #[test]
-fn methods_are_exact_tokens() {
+fn method_names_are_case_sensitive() {
     for (name, method) in [
         ("GET", Method::Get),
         ("HEAD", Method::Head),
@@ -130,7 +130,7 @@ fn methods_are_exact_tokens() {
 }
 
 #[test]
-fn targets_of_all_forms_are_taken() {
+fn targets_of_all_forms_are_accepted() {
     for target in [
         "/",
         "http://mirror.example.com/api/42/envelope/?a=b",
@@ -170,7 +170,7 @@ fn a_target_that_is_neither_a_path_nor_a_url_is_malformed() {
 }
 
 #[test]
-fn a_line_that_names_no_version_of_http_is_no_request_line() {
+fn a_line_without_an_http_version_is_malformed() {
     for text in [
         "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
         "GET /a b HTTP/1.1\r\n\r\n",
@@ -183,7 +183,7 @@ fn a_line_that_names_no_version_of_http_is_no_request_line() {
 }
 
 #[test]
-fn what_two_parsers_could_read_differently_is_malformed() {
+fn ambiguous_heads_are_malformed() {
     for text in [
         "GET / HTTP/1.1\r\nA: b\r c\r\n\r\n",
         "GET / HTTP/1.1\r\nA: b\rX: y\r\n\r\n",
@@ -225,7 +225,7 @@ fn what_two_parsers_could_read_differently_is_malformed() {
 }
 
 #[test]
-fn control_bytes_are_malformed_wherever_they_are() {
+fn control_bytes_are_malformed_everywhere() {
     for byte in (0..=u8::MAX).filter(|byte| *byte != b'\n') {
         let control = byte.is_ascii_control();
         // In a value all but controls may be, and the tab. Long ones are scanned by other code.
@@ -265,7 +265,7 @@ fn control_bytes_are_malformed_wherever_they_are() {
 }
 
 #[test]
-fn other_versions_are_told_apart() {
+fn other_versions_are_rejected() {
     for text in [
         "GET / HTTP/0.9\r\n\r\n",
         "GET / HTTP/1.2\r\n\r\n",
@@ -290,7 +290,7 @@ fn a_missing_host_is_accepted() {
 }
 
 #[test]
-fn connections_are_kept_as_their_version_says() {
+fn keep_alive_depends_on_version_and_connection_header() {
     for (version, lines, keep) in [
         ("1.1", "", true),
         ("1.1", "Connection: close\r\n", false),
@@ -336,7 +336,7 @@ fn headers_named_by_connection_are_hop_by_hop() {
 }
 
 #[test]
-fn only_http_1_1_expects_a_continue() {
+fn only_http_1_1_clients_wait_for_100_continue() {
     for (version, lines, expects) in [
         ("1.1", "Expect: 100-continue\r\n", true),
         ("1.1", "expect:100-Continue\r\n", true),
@@ -352,7 +352,7 @@ fn only_http_1_1_expects_a_continue() {
 }
 
 #[test]
-fn the_bytes_of_a_head_are_bounded() {
+fn the_length_of_a_head_is_bounded() {
     let limits = HeadLimits {
         bytes: 100,
         ..HeadLimits::default()
@@ -383,7 +383,7 @@ fn the_bytes_of_a_head_are_bounded() {
 }
 
 #[test]
-fn the_header_lines_of_a_head_are_bounded() {
+fn the_number_of_header_lines_is_bounded() {
     let head_of = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
     let mut head = RequestHead::default();
     let limits = HeadLimits::default();
@@ -426,7 +426,7 @@ fn a_head_is_refilled_without_allocating() {
 }
 
 #[test]
-fn a_head_cut_anywhere_is_partial() {
+fn a_head_is_partial_until_its_end() {
     let text = b"\r\nPOST /api/42/envelope/ HTTP/1.1\r\nA:b\nContent-Length: 5\r\nE:\r\n\r\n";
     let mut head = RequestHead::default();
     for end in 0..text.len() {
@@ -440,8 +440,7 @@ fn a_head_cut_anywhere_is_partial() {
 }
 
 proptest! {
-    /// The spans of a head put together give its bytes again.
-    #[test]
+        #[test]
     fn spans_cover_a_head_without_gaps(
         target in "/[!\"$-~]{0,60}",
         lines in prop::collection::vec(
@@ -471,9 +470,9 @@ proptest! {
         prop_assert_eq!(head.bare_lf, lines.iter().any(|(.., after)| !after.ends_with("\r\n")));
     }
 
-    /// Which names a head has is noted when it is parsed; the twin looks at its lines.
+    /// The parser notes which names a head has; the reference searches its lines.
     #[test]
-    fn the_lines_of_a_name_are_found_or_known_to_be_missing(
+    fn headers_are_found_by_name_or_known_to_be_missing(
         names in prop::collection::vec(
             prop_oneof!["host", "Te", "Retry-After", "expect", "Connection", "X-Other"],
             0..6,
@@ -494,7 +493,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_at_random_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = RequestHead::default().parse(&bytes, HeadLimits::default());
     }
 
