@@ -1,47 +1,44 @@
-//! How many bytes a worker may hold for its requests at a time.
+//! The memory budget of a worker: how many bytes its requests may hold at a time.
 //!
-//! They are taken before bytes are read or made, and for as long as anything uses them: the body of a
-//! request, what is decoded from it and by what, the bytes rendered for each outbound, the answers, and
-//! all of that in the background too. So the worst case of a worker is one number of the configuration,
-//! whatever clients send and however slow upstreams are. What a connection holds besides is small and
-//! bounded by the number of connections.
+//! Memory is reserved before bytes are read or made, for as long as anything uses them: the body of a
+//! request, its decoded form and the decoder, the bytes rendered for each outbound, and the responses, in the
+//! background, too. So the worst case of a worker is one number of the configuration, whatever clients
+//! send and however slow upstreams are. Beside that, a connection holds a small amount, bounded by the
+//! number of connections.
 //!
-//! Nobody takes what the others need. Each origin has a part of the budget, and so have the requests
-//! without a key: what a part takes, the budget takes as well. A part that holds its share gets more only
-//! while half of the budget is free. The share of an origin counts the bodies, too, that its deliveries
-//! keep alive, though the budget has them already.
+//! No origin takes the memory that others need. Each origin has a part of the budget, and so do the
+//! requests without a known key. A reservation in a part counts in the whole budget as well. A part that has used
+//! its share gets more only while half of the whole budget is free. The share of an origin also counts the
+//! bodies that its deliveries keep alive, although the whole budget counts them already.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::resident::Granted;
+use crate::resident::ReservedMemory;
 
-/// The bytes one worker may hold, or a part of them.
+/// The memory budget of a worker, or a part of it.
 pub struct Budget {
-    /// How many there are; of a part, how many are sure.
+    /// In a part, the share that it gets in any case.
     limit: Cell<usize>,
     used: Cell<usize>,
     kind: Kind,
 }
 
 enum Kind {
-    /// All bytes that a worker may hold.
-    Whole(Granted),
-    /// A part of them.
+    Whole(ReservedMemory),
     PartOf(Rc<Budget>),
 }
 
 impl Budget {
-    /// A budget of `limit` bytes, all free.
     pub fn new(limit: usize) -> Rc<Budget> {
         Rc::new(Budget {
             limit: Cell::new(limit),
             used: Cell::new(0),
-            kind: Kind::Whole(Granted::new()),
+            kind: Kind::Whole(ReservedMemory::new()),
         })
     }
 
-    /// A part of it, with a share of `limit` bytes.
+    /// A part with a share of `limit` bytes.
     pub fn part(self: &Rc<Budget>, limit: usize) -> Rc<Budget> {
         Rc::new(Budget {
             limit: Cell::new(limit),
@@ -50,25 +47,26 @@ impl Budget {
         })
     }
 
-    /// Changes the limit; what is reserved already stays so.
+    /// Changes the limit. Existing reservations stay.
     pub fn set_limit(&self, limit: usize) {
         self.limit.set(limit);
     }
 
-    /// Sees to it that the process keeps little more memory than is reserved; to be called now and then.
-    pub fn look(&self) {
+    /// Returns freed memory to the system if the process has much more than is reserved. Must be called now and
+    /// then.
+    pub fn return_freed_memory(&self) {
         match &self.kind {
-            Kind::Whole(granted) => granted.look(self.used.get()),
-            Kind::PartOf(whole) => whole.look(),
+            Kind::Whole(reserved) => reserved.check(self.used.get()),
+            Kind::PartOf(whole) => whole.return_freed_memory(),
         }
     }
 
-    /// The bytes that are reserved.
+    /// The reserved bytes.
     pub fn used(&self) -> usize {
         self.used.get()
     }
 
-    /// A reservation of no bytes yet.
+    /// An empty reservation.
     pub fn reservation(self: &Rc<Budget>) -> Reservation {
         Reservation {
             budget: Rc::clone(self),
@@ -76,8 +74,8 @@ impl Budget {
         }
     }
 
-    /// Lets a delivery begin that takes `own` bytes, and keeps alive `kept` bytes that the whole budget
-    /// has already. `None` where there is no room, or the share is used up.
+    /// Admits a delivery that takes `own` bytes and keeps alive `kept` bytes, which the whole budget counts
+    /// already. `None` if no memory is left, or the share is used up.
     pub fn admit(self: &Rc<Budget>, own: usize, kept: usize) -> Option<Admission> {
         if !self.has_room(own) {
             return None;
@@ -91,8 +89,8 @@ impl Budget {
         })
     }
 
-    /// Whether `bytes` more can be reserved. What a part has room for may be more than its share: the
-    /// largest body is larger than the share of a small budget.
+    /// Whether `bytes` more can be reserved. A reservation may exceed the share of its part, because the largest
+    /// body is larger than the share of a small budget.
     fn has_room(&self, bytes: usize) -> bool {
         let fits = |limit: usize| {
             let total = self.used.get().checked_add(bytes);
@@ -101,13 +99,13 @@ impl Budget {
         match &self.kind {
             Kind::Whole(_) => fits(self.limit.get()),
             Kind::PartOf(whole) => {
-                let is_sure = self.used.get() < self.limit.get();
-                whole.has_room(bytes) && (is_sure || whole.is_half_free(bytes))
+                let has_share_left = self.used.get() < self.limit.get();
+                whole.has_room(bytes) && (has_share_left || whole.is_half_free(bytes))
             }
         }
     }
 
-    /// Whether half of it is free with `bytes` more.
+    /// Whether half of it would still be free with `bytes` more.
     fn is_half_free(&self, bytes: usize) -> bool {
         self.used.get().saturating_add(bytes) <= self.limit.get() / 2
     }
@@ -115,28 +113,28 @@ impl Budget {
     fn add(&self, bytes: usize) {
         self.used.set(self.used.get() + bytes);
         match &self.kind {
-            Kind::Whole(granted) => granted.change(bytes, self.used.get()),
+            Kind::Whole(reserved) => reserved.change(bytes, self.used.get()),
             Kind::PartOf(whole) => whole.add(bytes),
         }
     }
 
-    fn give_back(&self, bytes: usize) {
+    fn release(&self, bytes: usize) {
         self.used.set(self.used.get() - bytes);
         match &self.kind {
-            Kind::Whole(granted) => granted.change(bytes, self.used.get()),
-            Kind::PartOf(whole) => whole.give_back(bytes),
+            Kind::Whole(reserved) => reserved.change(bytes, self.used.get()),
+            Kind::PartOf(whole) => whole.release(bytes),
         }
     }
 }
 
-/// Bytes of a [`Budget`], given back when dropped.
+/// Bytes of a [`Budget`] that are released on drop.
 pub struct Reservation {
     budget: Rc<Budget>,
     bytes: usize,
 }
 
 impl Reservation {
-    /// Makes it `bytes` large; `false`, and no change, where the budget does not allow it.
+    /// Resizes it to `bytes`. Returns `false`, without a change, if the budget does not allow that.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
         if !self.can_resize(bytes) {
@@ -144,25 +142,23 @@ impl Reservation {
         }
         match bytes.checked_sub(self.bytes) {
             Some(more) => self.budget.add(more),
-            None => self.budget.give_back(self.bytes - bytes),
+            None => self.budget.release(self.bytes - bytes),
         }
         self.bytes = bytes;
         true
     }
 
-    /// Makes it `bytes` larger; `false`, and no change, where the budget does not allow it.
+    /// Grows it by `bytes`. Returns `false`, without a change, if the budget does not allow that.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
         self.resize(self.bytes.saturating_add(bytes))
     }
 
-    /// Makes it `bytes` smaller.
     pub fn shrink(&mut self, bytes: usize) {
-        // Less is always granted.
+        // A smaller size is always allowed.
         let _ = self.resize(self.bytes.saturating_sub(bytes));
     }
 
-    /// Whether it could be `bytes` large now.
     pub fn can_resize(&self, bytes: usize) -> bool {
         match bytes.checked_sub(self.bytes) {
             None | Some(0) => true,
@@ -170,17 +166,16 @@ impl Reservation {
         }
     }
 
-    /// How large it is.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Another one of the same budget, of no bytes yet.
+    /// An empty reservation of the same budget.
     pub fn empty_sibling(&self) -> Reservation {
         self.budget.reservation()
     }
 
-    /// Goes over from a part to the whole budget, which has these bytes already.
+    /// Moves it from a part to the whole budget, which counts these bytes already.
     pub fn join_whole(&mut self) {
         if let Kind::PartOf(whole) = &self.budget.kind {
             let whole = Rc::clone(whole);
@@ -192,11 +187,11 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
+        self.budget.release(self.bytes);
     }
 }
 
-/// What a delivery under way takes of the share of its origin.
+/// What a delivery in flight takes of the share of its origin, until it is dropped.
 pub struct Admission {
     budget: Rc<Budget>,
     own: usize,
@@ -205,7 +200,7 @@ pub struct Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.budget.give_back(self.own);
+        self.budget.release(self.own);
         self.budget.used.set(self.budget.used.get() - self.kept);
     }
 }
@@ -215,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reservations_together_never_exceed_the_limit_and_are_given_back() {
+    fn reservations_never_exceed_the_limit_together_and_are_released_on_drop() {
         let budget = Budget::new(100);
         let mut one = budget.reservation();
         let mut other = one.empty_sibling();
@@ -236,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_part_takes_the_whole_takes_as_well() {
+    fn a_reservation_in_a_part_counts_in_the_whole_budget() {
         let budget = Budget::new(100);
         let part = budget.part(25);
         let mut of_part = part.reservation();
@@ -252,18 +247,18 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_holds_its_share_gets_more_only_while_half_of_the_budget_is_free() {
+    fn a_part_gets_more_than_its_share_only_while_half_of_the_budget_is_free() {
         let budget = Budget::new(100);
         let (one, other) = (budget.part(25), budget.part(25));
         let mut of_one = one.reservation();
         assert!(of_one.resize(50));
         assert!(!of_one.can_resize(51) && !of_one.resize(51));
-        // It hinders neither another part nor the whole.
+        // It limits neither another part nor the whole.
         let mut of_other = other.reservation();
         assert!(of_other.resize(24));
         let mut of_whole = budget.reservation();
         assert!(of_whole.resize(1));
-        // Its share is sure even then, and what that has room for may be larger.
+        // The other part still gets its share, and a reservation may exceed that.
         assert!(of_other.resize(49));
         assert!(!of_other.grow(1));
         assert!(of_other.resize(20));
@@ -274,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_goes_over_to_the_whole_leaves_its_part_free() {
+    fn a_reservation_that_joins_the_whole_budget_frees_its_part() {
         let budget = Budget::new(100);
         let part = budget.part(12);
         let mut reservation = part.reservation();
@@ -288,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_that_keep_bodies_alive_count_for_their_origin_and_not_twice() {
+    fn bodies_that_deliveries_keep_alive_count_for_their_origins_and_once_in_the_whole() {
         let budget = Budget::new(100);
         let (slow, fast) = (budget.part(25), budget.part(25));
         let mut body = budget.reservation();
@@ -296,7 +291,7 @@ mod tests {
         let first = slow.admit(2, 48);
         assert!(first.is_some());
         assert_eq!((slow.used(), budget.used()), (50, 50));
-        // Its share is used up, and half of the budget is not free.
+        // The share is used up, and less than half of the budget is free.
         assert!(slow.admit(1, 0).is_none());
         assert!(fast.admit(1, 48).is_some());
         assert!(fast.admit(51, 0).is_none());

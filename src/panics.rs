@@ -1,7 +1,7 @@
-//! A panic costs the task it happens in, nothing else.
+//! Panics that end only the task in which they happen.
 //!
-//! monoio does not catch panics: one would unwind through the runtime and take its worker with all
-//! its connections along. So every task runs inside [`caught`].
+//! monoio does not catch panics: one would unwind through the runtime and end its worker with all its
+//! connections. So every task runs inside [`caught`].
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -9,18 +9,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::Poll;
 
-/// A task ended in a panic. The panic hook has logged where and why.
+/// A task panicked. The panic hook has logged where and why.
 #[derive(Debug)]
 pub(crate) struct Panicked;
 
-/// The output of `task`, or that it panicked. It is pinned where it is, because a future that takes
-/// another one for an argument has room for it twice.
-///
-/// # Errors
-/// [`Panicked`].
+/// Runs `task` and catches a panic in it. The caller pins the task, because a future that takes another one as
+/// an argument has space for it twice.
 pub(crate) async fn caught<T>(mut task: Pin<&mut impl Future<Output = T>>) -> Result<T, Panicked> {
     poll_fn(|context| {
-        // A task is not polled again after a panic, so nobody sees what state it was left in.
+        // A task is not polled again after a panic, so a broken state in it is not observed.
         let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(context)));
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
@@ -31,7 +28,7 @@ pub(crate) async fn caught<T>(mut task: Pin<&mut impl Future<Output = T>>) -> Re
     .await
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn message(payload: &dyn Any) -> &str {
     if let Some(text) = payload.downcast_ref::<&str>() {
         text
@@ -53,7 +50,7 @@ mod tests {
     use crate::test_runtime::block_on;
 
     #[test]
-    fn a_panic_costs_the_task_it_happens_in() {
+    fn a_panic_ends_only_the_task_in_which_it_happens() {
         block_on(async {
             let at_once =
                 monoio::spawn(async { caught(pin!(async { panic!("on purpose") })).await });

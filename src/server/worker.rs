@@ -234,7 +234,7 @@ impl Worker {
             // A panic costs one round.
             let round = pin!(async {
                 self.publish();
-                self.core.budget.look();
+                self.core.budget.return_freed_memory();
                 let now = Instant::now();
                 let routing = self.core.routing();
                 for upstream in &routing.upstreams {

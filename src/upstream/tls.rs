@@ -153,10 +153,10 @@ impl TlsStream {
         loop {
             match self.take_plaintext(&mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                taken => return (taken.map_err(tls_failure::later), buffer),
+                taken => return (taken.map_err(tls_failure::after_handshake), buffer),
             }
             if let Err(error) = self.fill().await {
-                return (Err(tls_failure::later(error)), buffer);
+                return (Err(tls_failure::after_handshake(error)), buffer);
             }
             if let Err(error) = self.flush().await {
                 return (Err(error), buffer);
@@ -221,7 +221,7 @@ impl TlsStream {
         self.empty_reads = self.empty_reads.saturating_add(1);
         self.overhead_bytes += count;
         if self.overhead_bytes > OVERHEAD_BYTES_MAX {
-            return Err(tls_failure::endless());
+            return Err(tls_failure::no_data());
         }
         let mut unread: &[u8] = &incoming;
         if count == 0 {

@@ -1,4 +1,4 @@
-//! What went wrong with TLS, in words that say what an operator can do about it.
+//! TLS errors as messages that say what an operator can do about them.
 
 use std::fmt::Write as _;
 use std::io;
@@ -9,38 +9,40 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherErr
 
 use crate::observe::words;
 
-/// How many of the names in a certificate are told; some have hundreds.
+/// The most names of a certificate in a message; some certificates have hundreds.
 const NAMES_MAX: usize = 5;
 
-/// How much of each; a name of DNS has 253.
+/// The longest name in a message. A DNS name has at most 253 bytes.
 const NAME_BYTES_MAX: usize = 253;
 
-/// An error of a handshake in words about the server at `address`. What is no failure of TLS stays as it
-/// is.
+/// Explains an error of a handshake with the server at `address`. Other errors than TLS's stay unchanged.
 pub(super) fn in_handshake(error: io::Error, address: SocketAddr) -> io::Error {
-    let words = match (tls(&error), error.kind()) {
-        (Some(error), _) => words(error),
+    let explanation = match (tls(&error), error.kind()) {
+        (Some(error), _) => explain(error),
         (None, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
             "closed the connection during the TLS handshake; does it speak TLS on this port?"
                 .to_owned()
         }
         (None, _) => return error,
     };
-    io::Error::new(error.kind(), format!("the server at {address} {words}"))
+    io::Error::new(
+        error.kind(),
+        format!("the server at {address} {explanation}"),
+    )
 }
 
-/// The same for an error behind the handshake, where some servers say only then what they want of a
-/// client (RFC 8446 section 4.4.2.4).
-pub(super) fn later(error: io::Error) -> io::Error {
+/// Explains an error after the handshake. With TLS 1.3, some servers refuse a client only then (RFC 8446
+/// section 4.4.2.4).
+pub(super) fn after_handshake(error: io::Error) -> io::Error {
     match tls(&error) {
-        Some(tls) => io::Error::new(error.kind(), format!("the server {}", words(tls))),
+        Some(tls) => io::Error::new(error.kind(), format!("the server {}", explain(tls))),
         None => error,
     }
 }
 
-/// That a server goes on without ever coming to data.
-pub(super) fn endless() -> io::Error {
-    let words = "the server sends TLS messages, such as session tickets, without end and no data";
+/// The error for a server that sends too many TLS messages without data.
+pub(super) fn no_data() -> io::Error {
+    let words = "the server keeps sending TLS messages without data, such as session tickets";
     io::Error::new(io::ErrorKind::InvalidData, words)
 }
 
@@ -48,8 +50,8 @@ fn tls(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// What a server did, as the end of a sentence.
-fn words(error: &Error) -> String {
+/// What the server did, as a predicate.
+fn explain(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(error) => about_certificate(error),
         Error::NoCertificatesPresented => "presents no certificate".to_owned(),
@@ -58,55 +60,53 @@ fn words(error: &Error) -> String {
             | InvalidMessage::UnknownProtocolVersion
             | InvalidMessage::MessageTooLarge
             | InvalidMessage::InvalidEmptyPayload,
-        ) => {
-            "does not speak TLS on this port; is it the port for http, or should the DSN begin with http://?"
-                .to_owned()
-        }
+        ) => "does not speak TLS on this port; if it is the port for HTTP, use http:// in the DSN"
+            .to_owned(),
         Error::AlertReceived(alert) => about_alert(*alert),
         Error::PeerIncompatible(reason) => format!(
-            "has no version of TLS or no cipher suite in common with the mirror, which speaks TLS 1.2 and 1.3 ({reason:?})"
+            "has no TLS version or cipher suite in common with the mirror, which speaks TLS 1.2 and 1.3 ({reason:?})"
         ),
-        Error::PeerMisbehaved(reason) => format!("breaks the TLS protocol ({reason:?})"),
-        other => format!("cannot be talked to with TLS: {other}"),
+        Error::PeerMisbehaved(reason) => format!("violates the TLS protocol ({reason:?})"),
+        other => format!("fails the TLS handshake: {other}"),
     }
 }
 
 fn about_certificate(error: &CertificateError) -> String {
     match error {
         CertificateError::UnknownIssuer => {
-            "has a certificate that is signed by an unknown authority; add the authority's certificate to tls.ca_file, if it is to be trusted, or let the server send the whole chain"
+            "has a certificate that is signed by an unknown authority; to trust it, add the authority's certificate to tls.ca_file, or let the server send the whole chain"
                 .to_owned()
         }
         CertificateError::BadSignature => {
-            "has a certificate whose signature does not fit; does tls.ca_file hold an older certificate of the same name?"
+            "has a certificate whose signature is invalid; does tls.ca_file have an older certificate of the same name?"
                 .to_owned()
         }
         CertificateError::Other(error) if is_authority(error) => {
-            "has a self-signed certificate that is not known; add it to tls.ca_file, if it is to be trusted"
+            "has an unknown self-signed certificate; to trust it, add it to tls.ca_file"
                 .to_owned()
         }
         CertificateError::ExpiredContext { time, not_after } => {
             let ago = distance(*not_after, *time);
-            format!("has a certificate that expired {ago} ago; renew it, or set this host's clock")
+            format!("has a certificate that expired {ago} ago; renew it, or correct this host's clock")
         }
         CertificateError::Expired => "has a certificate that has expired".to_owned(),
         CertificateError::NotValidYetContext { time, not_before } => {
             let ahead = distance(*time, *not_before);
-            format!("has a certificate that is not valid before {ahead} from now; is this host's clock right?")
+            format!("has a certificate that becomes valid only in {ahead}; is this host's clock right?")
         }
         CertificateError::NotValidForNameContext {
             expected,
             presented,
         } => {
             let expected = expected.to_str();
-            // RFC 9525 section 2: what the subject says is no name of a server any more.
+            // The subject is no longer used as the name of a server (RFC 9525 section 2).
             if presented.is_empty() {
                 return format!(
-                    "has a certificate without subjectAltName, and the common name of a certificate does not count; make one with `-addext subjectAltName=DNS:{expected}` (IP:… for an address)"
+                    "has a certificate without subjectAltName, and the common name does not count; make one with `-addext subjectAltName=DNS:{expected}` (IP:… for an address)"
                 );
             }
             let names = names(presented);
-            format!("has a certificate for {names}, and not for {expected}, which is the host of the DSN")
+            format!("has a certificate for {names}, not for {expected}, which is the host of the DSN")
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "has a certificate that is not for servers: its extended key usage lacks serverAuth"
@@ -116,8 +116,8 @@ fn about_certificate(error: &CertificateError) -> String {
     }
 }
 
-/// Whether a certificate was refused since it is marked as an authority's. rustls has no name for that
-/// and passes on the error of its verifier.
+/// Whether a certificate was rejected because it is marked as a certificate authority's. rustls has no error
+/// for that and passes on the one of its verifier.
 fn is_authority(error: &OtherError) -> bool {
     error.0.to_string() == "CaUsedAsEndEntity"
 }
@@ -125,26 +125,26 @@ fn is_authority(error: &OtherError) -> bool {
 fn about_alert(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::HandshakeFailure => {
-            "refuses the TLS handshake: it accepts none of the cipher suites of TLS 1.2 and 1.3 that the mirror offers, or it wants something else that the mirror does not have"
+            "refuses the TLS handshake: it accepts none of the cipher suites of TLS 1.2 and 1.3 that the mirror offers, or requires something else that the mirror does not have"
                 .to_owned()
         }
         AlertDescription::ProtocolVersion => {
-            "speaks neither TLS 1.2 nor TLS 1.3, and the mirror nothing older".to_owned()
+            "speaks neither TLS 1.2 nor TLS 1.3, and the mirror speaks nothing older".to_owned()
         }
         AlertDescription::UnrecognisedName => {
             "has no site with the host name of the DSN".to_owned()
         }
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
-            "asks for a client certificate, and the mirror has none".to_owned()
+            "requires a client certificate, and the mirror has none".to_owned()
         }
         AlertDescription::NoApplicationProtocol => {
             "does not offer HTTP/1.1 over TLS (ALPN)".to_owned()
         }
-        other => format!("broke off TLS with the alert {other:?}"),
+        other => format!("ended TLS with the alert {other:?}"),
     }
 }
 
-/// The names that a certificate is for, of which each comes as `DnsName("a.example.com")`.
+/// The names in a certificate as a list. rustls presents each as `DnsName("a.example.com")`.
 fn names(presented: &[String]) -> String {
     let mut names = String::new();
     for (index, name) in presented.iter().take(NAMES_MAX).enumerate() {
@@ -162,7 +162,7 @@ fn names(presented: &[String]) -> String {
     names
 }
 
-/// How long it is from one time to a later one, in days or less.
+/// The time from one point to a later one, in days or a smaller unit.
 fn distance(from: UnixTime, to: UnixTime) -> String {
     let seconds = to.as_secs().saturating_sub(from.as_secs());
     let (number, unit) = match seconds {
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_told_as_they_would_be_written_and_not_without_end() {
+    fn names_are_shown_without_their_type_and_up_to_a_limit() {
         let presented = |names: &[&str]| -> Vec<String> {
             names.iter().map(|name| (*name).to_owned()).collect()
         };
@@ -193,9 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn distances_are_told_in_the_largest_unit_that_says_enough() {
+    fn distances_have_the_largest_unit_of_which_there_are_at_least_two() {
         let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-        for (seconds, told) in [
+        for (seconds, expected) in [
             (0, "0 seconds"),
             (1, "1 second"),
             (119, "119 seconds"),
@@ -203,19 +203,19 @@ mod tests {
             (86_400, "24 hours"),
             (86_400 * 30, "30 days"),
         ] {
-            assert_eq!(distance(at(10), at(10 + seconds)), told);
+            assert_eq!(distance(at(10), at(10 + seconds)), expected);
         }
         assert_eq!(distance(at(10), at(9)), "0 seconds");
     }
 
     #[test]
-    fn what_is_no_failure_of_tls_stays_as_it_is() {
+    fn other_errors_stay_unchanged() {
         let address = SocketAddr::from(([192, 0, 2, 1], 443));
-        for explained in [
+        for explain in [
             |error, address| in_handshake(error, address),
-            |error, _| later(error),
+            |error, _| after_handshake(error),
         ] {
-            let error: io::Error = explained(io::ErrorKind::BrokenPipe.into(), address);
+            let error: io::Error = explain(io::ErrorKind::BrokenPipe.into(), address);
             assert_eq!(error.to_string(), "broken pipe");
         }
     }

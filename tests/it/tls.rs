@@ -139,7 +139,7 @@ fn connections_outlive_a_reload_unless_other_certificates_are_trusted() {
 fn another_authority_or_another_name_is_refused() {
     let authority = Authority::new();
     let server = Server::start(&authority, "localhost");
-    let another = "has a certificate whose signature does not fit";
+    let another = "has a certificate whose signature is invalid";
     let mirrors = [
         (
             server.config("localhost", ""),
@@ -151,7 +151,7 @@ fn another_authority_or_another_name_is_refused() {
         ),
         (
             server.config("127.0.0.1", &authority.ca_file()),
-            "has a certificate for localhost, and not for 127.0.0.1",
+            "has a certificate for localhost, not for 127.0.0.1",
         ),
     ];
     for (config, words) in mirrors {
@@ -265,18 +265,18 @@ fn a_configured_end_entity_certificate_is_trusted_only_for_its_names_and_validit
     for (params, words) in [
         (
             made_by_openssl(&[]),
-            "has a certificate without subjectAltName, and the common name of a certificate does not count; make one with `-addext subjectAltName=DNS:localhost`",
+            "has a certificate without subjectAltName, and the common name does not count; make one with `-addext subjectAltName=DNS:localhost`",
         ),
         (
             made_by_openssl(&["other.example", "192.0.2.1"]),
-            "has a certificate for other.example, 192.0.2.1, and not for localhost, which is the host of the DSN",
+            "has a certificate for other.example, 192.0.2.1, not for localhost, which is the host of the DSN",
         ),
         (
             server,
-            "has a certificate for other.example, and not for localhost",
+            "has a certificate for other.example, not for localhost",
         ),
         (expired, "has a certificate that expired "),
-        (early, "has a certificate that is not valid before "),
+        (early, "has a certificate that becomes valid only in "),
         (for_clients, "has a certificate that is not for servers"),
     ] {
         let certified = Certified::by_itself(&params);
@@ -289,7 +289,7 @@ fn a_configured_end_entity_certificate_is_trusted_only_for_its_names_and_validit
     // To name one is no word for another.
     let certified = Certified::by_itself(&made_by_openssl(&["localhost"]));
     let upstream = Server::with(certified.server_config());
-    let words = "has a self-signed certificate that is not known; add it to tls.ca_file";
+    let words = "has an unknown self-signed certificate; to trust it, add it to tls.ca_file";
     assert_refused(&upstream.config("localhost", ""), words);
     let another = Certified::by_itself(&made_by_openssl(&["localhost"]));
     assert_refused(
@@ -368,11 +368,11 @@ fn tls_failures_are_explained_to_the_operator() {
         ),
         (
             b"\x15\x03\x01\0\x02\x02\x74",
-            "asks for a client certificate, and the mirror has none",
+            "requires a client certificate, and the mirror has none",
         ),
         (
             b"\x15\x03\x01\0\x02\x02\x50",
-            "broke off TLS with the alert InternalError",
+            "ended TLS with the alert InternalError",
         ),
     ] {
         let address = raw_server(bytes);
