@@ -1,11 +1,10 @@
-//! `sentry-mirror health`: asks the running mirror whether it is well.
+//! `sentry-mirror health`: checks whether the running mirror is healthy.
 //!
-//! It is for container engines, whose checks are commands inside of an image that has neither a shell
-//! nor an HTTP client. It asks over the network, as an SDK would. The configuration says where, and
-//! nothing else of it matters: a mirror goes on serving whatever became of its file. Where nobody
-//! answers there, because the file is gone, names another port by now, or leaves the port to the kernel,
-//! the process that runs with the file is looked for in `/proc`, and asked at the addresses it listens
-//! on.
+//! It is for container engines, whose health checks are commands in an image that has neither a shell nor
+//! an HTTP client. It sends a request over the network, as an SDK would. Only the address is read from the
+//! configuration: a mirror keeps serving when its file is broken. If nothing answers at that address,
+//! because the file is missing, has another port by now, or lets the kernel choose the port, the process
+//! that runs with the file is searched for in `/proc` and asked at the addresses on which it listens.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -20,58 +19,57 @@ use procfs::process::{FDTarget, Process, all_processes};
 use crate::cli::{Arguments, CONFIG_DEFAULT};
 use crate::config::{Config, Source};
 
-/// How long to wait for the connection, for each write and for each read.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The timeout for connecting, for each write and for each read.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How much of an answer is read; a status line is much shorter.
+/// The maximum length of a status line.
 const LINE_BYTES_MAX: u64 = 1024;
 
-/// What to ask: what a Relay asks its upstream. The admin port, which says nothing about the workers,
-/// does not know it.
-const QUESTION: &str =
+/// The health check that a Relay sends to its upstream. The admin port, which says nothing about the
+/// workers, does not have this path.
+const REQUEST: &str =
     "GET /api/0/relays/live/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-/// How an answer begins that says that all is well.
-const WELL: &[u8] = b"HTTP/1.1 200 ";
+/// The start of the response of a healthy mirror.
+const HEALTHY: &[u8] = b"HTTP/1.1 200 ";
 
-/// What was found out.
 #[derive(Debug)]
 pub(crate) struct Health {
-    /// What is wrong with the configuration as it is now, one line each.
-    pub complaints: Vec<String>,
-    /// How the running mirror is: what is wrong with it, or that there is none, in words for an operator.
+    /// Problems of the configuration, which do not affect the result.
+    pub warnings: Vec<String>,
+    /// Whether the running mirror is healthy, or why it is not, for an operator.
     pub mirror: Result<(), String>,
 }
 
-/// Asks the mirror that runs with the configuration at `path`. Without a path that is `config.yml`, or,
-/// where there is no such file, the configuration of the only mirror that runs here.
-pub(crate) fn ask(path: Option<&Path>, env: &[(String, String)]) -> Health {
+/// Checks the mirror that runs with the configuration at `path`. The default is `config.yml`, or, if there is
+/// no such file, the configuration of the only running mirror.
+pub(crate) fn check(path: Option<&Path>, env: &[(String, String)]) -> Health {
     let path = match path {
         Some(path) => path.to_owned(),
-        None => usual_path(),
+        None => default_path(),
     };
     let source = Source::read(&path);
     let errors = Config::from_source(&source, env.iter().cloned()).err();
-    let mut complaints = errors.map_or(Vec::new(), |errors| errors.messages().to_vec());
-    let told = Config::listen_address(&source, env).map(reachable);
-    let at_told = match told {
-        Some(place) => ask_at(place),
+    let mut warnings = errors.map_or(Vec::new(), |errors| errors.messages().to_vec());
+    let configured = Config::listen_address(&source, env).map(reachable);
+    let result = match configured {
+        Some(address) => check_address(address),
         None => Err(format!(
-            "no mirror is running with {}, which does not say where to ask",
+            "no mirror is running with {}, and the file does not give an address",
             path.display()
         )),
     };
-    let Err(problem) = at_told else {
+    let Err(problem) = result else {
         return Health {
-            complaints,
+            warnings,
             mirror: Ok(()),
         };
     };
-    let mirror = match ask_process(&path, told) {
-        Some(Ok(place)) => {
-            if let Some(told) = told {
-                complaints.push(format!(
-                    "{} says {told}, and the running mirror listens on {place}: ip and port change only with a restart",
+    let mirror = match check_process(&path, configured) {
+        Some(Ok(address)) => {
+            if let Some(configured) = configured {
+                warnings.push(format!(
+                    "{} has {configured}, but the running mirror listens on {address}: changes of ip and port need a restart",
                     path.display()
                 ));
             }
@@ -80,22 +78,22 @@ pub(crate) fn ask(path: Option<&Path>, env: &[(String, String)]) -> Health {
         Some(Err(problem)) => Err(problem),
         None => Err(problem),
     };
-    Health { complaints, mirror }
+    Health { warnings, mirror }
 }
 
-/// Asks the process that runs with the configuration at `path` and does not listen on `asked`, and gives
-/// the address at which it says that all is well. `None` where there is no such process.
-fn ask_process(path: &Path, asked: Option<SocketAddr>) -> Option<Result<SocketAddr, String>> {
+/// Checks the process that runs with the configuration at `path` but does not listen on `tried`. Returns the
+/// address at which it is healthy, or `None` if there is no such process.
+fn check_process(path: &Path, tried: Option<SocketAddr>) -> Option<Result<SocketAddr, String>> {
     let path = absolute(path);
     let mut problems = Vec::new();
     for mirror in running_mirrors().filter(|mirror| is_same_file(&mirror.config, &path)) {
-        let places: Vec<_> = mirror.listening().into_iter().map(reachable).collect();
-        if asked.is_some_and(|asked| places.contains(&asked)) {
+        let addresses: Vec<_> = mirror.listening().into_iter().map(reachable).collect();
+        if tried.is_some_and(|tried| addresses.contains(&tried)) {
             continue;
         }
-        for place in places {
-            match ask_at(place) {
-                Ok(()) => return Some(Ok(place)),
+        for address in addresses {
+            match check_address(address) {
+                Ok(()) => return Some(Ok(address)),
                 Err(problem) => problems.push(problem),
             }
         }
@@ -103,22 +101,22 @@ fn ask_process(path: &Path, asked: Option<SocketAddr>) -> Option<Result<SocketAd
     (!problems.is_empty()).then(|| Err(problems.join("; ")))
 }
 
-/// Asks the mirror that listens on `place`.
-fn ask_at(place: SocketAddr) -> Result<(), String> {
-    let line = exchange(place).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock => format!("no answer from {place} within {PATIENCE:?}"),
-        _ => format!("no answer from {place}: {error}"),
+/// Checks the mirror that listens on `address`.
+fn check_address(address: SocketAddr) -> Result<(), String> {
+    let line = exchange(address).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => format!("no answer from {address} within {TIMEOUT:?}"),
+        _ => format!("no answer from {address}: {error}"),
     })?;
-    if line.starts_with(WELL) {
+    if line.starts_with(HEALTHY) {
         return Ok(());
     }
     let line = String::from_utf8_lossy(line.trim_ascii_end());
     Err(format!(
-        "the mirror at {place} answers {line:?} instead of 200"
+        "the mirror at {address} answered {line:?} instead of 200"
     ))
 }
 
-/// Where to ask what listens on `address`: if that is all addresses, on the loopback.
+/// The address at which to reach a listener on `address`: the loopback if it listens on all addresses.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -128,12 +126,12 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The first line of the answer.
-fn exchange(place: SocketAddr) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&place, PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(QUESTION.as_bytes())?;
+/// Sends the request and returns the status line.
+fn exchange(address: SocketAddr) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(REQUEST.as_bytes())?;
     let mut line = Vec::new();
     BufReader::new(stream)
         .take(LINE_BYTES_MAX)
@@ -141,15 +139,14 @@ fn exchange(place: SocketAddr) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// A mirror that runs in the same network, and sees the same files, as this process.
+/// A running mirror in the same network and mount namespace as this process.
 struct Running {
     process: Process,
-    /// The file that it reads.
+    /// The absolute path of its configuration.
     config: PathBuf,
 }
 
-/// The mirrors of which `/proc` tells. Those of other users, and those in other containers, are not
-/// among them.
+/// The mirrors visible in `/proc`. Those of other users or in other containers are not.
 fn running_mirrors() -> impl Iterator<Item = Running> {
     let processes = all_processes().into_iter().flatten().flatten();
     let here = Process::myself().ok();
@@ -157,10 +154,10 @@ fn running_mirrors() -> impl Iterator<Item = Running> {
 }
 
 impl Running {
-    /// `process`, if it is a mirror beside `here`.
+    /// `process`, if it is a mirror in the namespaces of `here`.
     fn new(process: Process, here: &Process) -> Option<Running> {
         let is_other = process.pid() != here.pid();
-        if !is_other || program(&process)? != program(here)? || !is_beside(&process, here) {
+        if !is_other || program(&process)? != program(here)? || !shares_namespaces(&process, here) {
             return None;
         }
         let words = process.cmdline().ok()?;
@@ -170,7 +167,7 @@ impl Running {
         is_mirror.then_some(Running { process, config })
     }
 
-    /// The addresses that it listens on: that for SDKs, and that of the admin pages.
+    /// The addresses that it listens on: the port for SDKs and the admin port.
     fn listening(&self) -> Vec<SocketAddr> {
         let tables = [self.process.tcp(), self.process.tcp6()];
         let sockets = tables.into_iter().flatten().flatten();
@@ -192,28 +189,28 @@ impl Running {
     }
 }
 
-/// The name of the program that `process` runs. Where the file was replaced meanwhile, its path ends in
-/// ` (deleted)`.
+/// The file name of the program that `process` runs. If the file has been replaced, the kernel appends
+/// ` (deleted)` to its path.
 fn program(process: &Process) -> Option<String> {
     let path = process.exe().ok()?;
     let name = path.file_name().and_then(OsStr::to_str)?;
     Some(name.trim_end_matches(" (deleted)").to_owned())
 }
 
-/// Whether `process` is in the same network and sees the same files as `here`.
-fn is_beside(process: &Process, here: &Process) -> bool {
-    let of = |process: &Process, name: &str| {
+/// Whether both processes have the same network and mount namespace.
+fn shares_namespaces(process: &Process, here: &Process) -> bool {
+    let namespace = |process: &Process, name: &str| {
         let namespaces = process.namespaces().ok()?;
-        let namespace = namespaces.0.get(OsStr::new(name))?;
-        Some((namespace.device_id, namespace.identifier))
+        let found = namespaces.0.get(OsStr::new(name))?;
+        Some((found.device_id, found.identifier))
     };
     ["net", "mnt"]
         .into_iter()
-        .all(|name| of(process, name).is_some() && of(process, name) == of(here, name))
+        .all(|name| namespace(process, name).is_some_and(|id| namespace(here, name) == Some(id)))
 }
 
-/// The file that is meant where none is named.
-fn usual_path() -> PathBuf {
+/// The file to use if none is given.
+fn default_path() -> PathBuf {
     let usual = PathBuf::from(CONFIG_DEFAULT);
     if usual.exists() {
         return usual;
@@ -229,7 +226,7 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Whether two absolute paths lead to the same file, or would if it were there.
+/// Whether two absolute paths name the same file, which need not exist.
 fn is_same_file(one: &Path, other: &Path) -> bool {
     let components = |path: &Path| path.components().collect::<PathBuf>();
     let (one, other) = (components(one), components(other));
@@ -245,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_listens_everywhere_is_asked_on_the_loopback() {
+    fn a_listener_on_all_addresses_is_checked_on_the_loopback() {
         let at = |address: &str| reachable(address.parse().unwrap()).to_string();
         assert_eq!(at("0.0.0.0:7"), "127.0.0.1:7");
         assert_eq!(at("[::]:7"), "[::1]:7");
@@ -253,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_compared_as_a_whole() {
+    fn paths_are_compared_by_their_components() {
         let same = |one: &str, other: &str| is_same_file(Path::new(one), Path::new(other));
         assert!(same("/no/such/./config.yml", "/no/such/config.yml"));
         assert!(!same("/no/such/config.yml", "/no/other/config.yml"));

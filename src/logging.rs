@@ -1,7 +1,7 @@
-//! Log lines: text or JSON, to standard error, never from a thread that could be blocked by it.
+//! The log on standard error, as text or JSON.
 //!
-//! A worker that waited for a full pipe would stop its core. So lines go to a thread of their own
-//! through a bounded queue. What does not fit, or cannot be written, is dropped and counted.
+//! A worker that waited for a full pipe would stall its core, so a thread of its own writes the lines from
+//! a bounded queue. Lines that do not fit or cannot be written are dropped and counted.
 
 use std::io::{self, Write};
 use std::panic;
@@ -18,23 +18,21 @@ use crate::observe::words;
 use crate::panics;
 use crate::report::Reports;
 
-/// The bytes of lines that may wait to be written.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
-/// How much is logged of what a panic says.
+/// The maximum length of a panic message in the log.
 const PANIC_BYTES_MAX: usize = 1000;
 
-/// Keeps the log alive; dropping it writes what is still queued.
+/// The running log. Dropping it writes the queued lines.
 pub(crate) struct Logging {
     _guard: LinesGuard,
     lines: Lines,
 }
 
-/// Starts to log as `log` says, with errors going to `reports` too, and makes panics a log line instead
-/// of loose text.
+/// Starts the log, which also passes errors to `reports`, and logs panics instead of printing them.
 ///
 /// # Errors
-/// What is wrong with the filter.
+/// If the filter is invalid or no thread can be created, in words for an operator.
 pub(crate) fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| {
         format!(
@@ -42,7 +40,7 @@ pub(crate) fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, Str
             log.filter
         )
     })?;
-    // Where the log cannot be written there is no place to say so: the count has to do.
+    // A failure of the log itself cannot be logged. It shows in `log_dropped_total`.
     let (lines, guard) = Lines::start("log", QUEUE_BYTES_MAX, io::stderr(), |_result| {})
         .map_err(|error| causes::thread_error(&error))?;
     let (writer, format) = (lines.clone(), log.format);
@@ -62,9 +60,9 @@ pub(crate) fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, Str
         }
     }
     panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string);
+        let location = panic.location().map(ToString::to_string);
         error!(
-            place = place.as_deref().unwrap_or("unknown"),
+            location = location.as_deref().unwrap_or("unknown"),
             panic = words::sanitized(
                 panics::message(panic.payload()).as_bytes(),
                 PANIC_BYTES_MAX,
@@ -79,14 +77,14 @@ pub(crate) fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, Str
     })
 }
 
-/// Writes each entry of the log on one line, whatever is in it: nobody can add an entry to the log, or
-/// control the terminal that shows it.
+/// Writes each log entry on one line and escapes what it contains, so that text from a peer can neither
+/// forge an entry nor control a terminal.
 struct OneLine {
     lines: Lines,
     format: LogFormat,
 }
 
-/// Each call is one entry.
+/// `tracing_subscriber` writes each entry with one call.
 impl Write for OneLine {
     fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(entry.strip_suffix(b"\n").unwrap_or(entry));
@@ -104,7 +102,7 @@ impl Write for OneLine {
 }
 
 impl Logging {
-    /// The way to it, for those who look how much was dropped.
+    /// The queue, which counts dropped lines.
     pub(crate) fn lines(&self) -> Lines {
         self.lines.clone()
     }

@@ -1,9 +1,8 @@
-//! The mirror's own errors, reported to a Sentry of the operator's choice.
+//! Reports the mirror's own errors to the Sentry project of `sentry_dsn`.
 //!
-//! Whatever is logged as an error goes through a bounded queue to a thread of its own, which does all that
-//! may take time or fail; what does not fit is dropped. Only what the code itself says is sent, and where
-//! in the code it was: never what a panic said, since that may quote what came from outside. Where the
-//! reports cannot be delivered nothing else changes.
+//! Errors that are logged go through a bounded queue to a thread of its own; if the queue is full, they are
+//! dropped. A report contains only the message and the location in the code, never the text of a panic,
+//! which could quote a request. If reports cannot be delivered, nothing else is affected.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -23,66 +22,63 @@ use tracing_subscriber::layer::Context;
 use crate::causes;
 use crate::config::SelfReport;
 
-/// How many errors may wait to be reported.
 const QUEUE_LENGTH: usize = 64;
 
-/// How long the same error is not reported again, and how many are remembered for that.
-const REPEAT_PAUSE: Duration = Duration::from_secs(60);
+/// The minimum time between two reports of the same error, and how many errors are remembered for that.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 const REMEMBERED_MAX: usize = 256;
 
 /// How long the end of the process waits for the last reports.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The fields of a log line that are reported besides its message; the code alone says what is in them.
-const REPORTED_FIELDS: [&str; 2] = ["place", "worker"];
+/// The log fields that are reported with the message. Their values never come from a request.
+const REPORTED_FIELDS: [&str; 2] = ["location", "worker"];
 
-/// The way to the thread that reports.
+/// A handle to the thread that reports.
 #[derive(Clone)]
 pub(crate) struct Reports {
-    queue: SyncSender<Errand>,
+    queue: SyncSender<Message>,
 }
 
-enum Errand {
-    Report(Problem),
-    /// Send what is left, then answer.
+enum Message {
+    Report(ErrorEvent),
+    /// Send what is left, then reply.
     Flush(mpsc::Sender<()>),
 }
 
-/// An error as it was logged.
+/// An error that was logged.
 #[derive(Default, PartialEq, Eq, Hash)]
-struct Problem {
+struct ErrorEvent {
     message: String,
     fields: Vec<(&'static str, String)>,
 }
 
 impl Reports {
-    /// Starts the thread that reports as `settings` say.
-    ///
     /// # Errors
-    /// The system refuses a thread.
+    /// If no thread can be created.
     pub(crate) fn start(settings: &SelfReport) -> Result<Reports, String> {
-        let (queue, errands) = sync_channel(QUEUE_LENGTH);
+        let (queue, messages) = sync_channel(QUEUE_LENGTH);
         let dsn = settings.dsn.to_string();
         let environment = settings.environment.clone().map(Cow::Owned);
         thread::Builder::new()
             .name("self-report".to_owned())
-            .spawn(move || run(&client(&dsn, environment), &errands))
+            .spawn(move || run(&client(&dsn, environment), &messages))
             .map_err(|error| causes::thread_error(&error))?;
         Ok(Reports { queue })
     }
 
-    /// The part of the log that hands errors on.
+    /// The layer of the log that passes errors on.
     pub(crate) fn layer<S: Subscriber>(&self) -> impl Layer<S> + use<S> {
         ErrorLayer {
             queue: self.queue.clone(),
         }
     }
 
-    /// Waits a while until the last reports are on their way.
+    /// Waits until the last reports are sent, for [`FLUSH_TIMEOUT`] at most.
     pub(crate) fn flush(&self) {
         let (done, flushed) = mpsc::channel();
-        if self.queue.try_send(Errand::Flush(done)).is_ok() {
-            let _ = flushed.recv_timeout(FLUSH_PATIENCE);
+        if self.queue.try_send(Message::Flush(done)).is_ok() {
+            let _ = flushed.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
@@ -94,7 +90,7 @@ fn client(dsn: &str, environment: Option<Cow<'static, str>>) -> Client {
         .transport(|options: &ClientOptions| {
             #[expect(
                 deprecated,
-                reason = "its successor wants options that a factory does not get"
+                reason = "its successor needs options that a transport factory does not receive"
             )]
             let transport = UreqHttpTransport::new(options);
             Arc::new(transport) as Arc<dyn sentry::Transport>
@@ -103,67 +99,67 @@ fn client(dsn: &str, environment: Option<Cow<'static, str>>) -> Client {
     options.environment = environment;
     let client = Client::from(options);
     if !client.is_enabled() {
-        warn!("errors are not reported: sentry_dsn is none that its own library understands");
+        warn!("self-reporting is disabled: the Sentry SDK rejects sentry_dsn");
     }
     client
 }
 
-fn run(client: &Client, errands: &Receiver<Errand>) {
-    let mut reported: HashMap<Problem, Instant> = HashMap::new();
-    // Ends with the process: the log keeps the other end.
-    for errand in errands {
-        match errand {
-            Errand::Report(problem) => {
+fn run(client: &Client, messages: &Receiver<Message>) {
+    let mut reported: HashMap<ErrorEvent, Instant> = HashMap::new();
+    // Never ends by itself: the log keeps the sender.
+    for message in messages {
+        match message {
+            Message::Report(error) => {
                 let now = Instant::now();
-                reported.retain(|_, at| now.duration_since(*at) < REPEAT_PAUSE);
-                if !reported.contains_key(&problem) && reported.len() < REMEMBERED_MAX {
-                    client.capture_event(event(&problem), None);
-                    reported.insert(problem, now);
+                reported.retain(|_, at| now.duration_since(*at) < REPEAT_INTERVAL);
+                if !reported.contains_key(&error) && reported.len() < REMEMBERED_MAX {
+                    client.capture_event(event(&error), None);
+                    reported.insert(error, now);
                 }
             }
-            Errand::Flush(done) => {
-                client.flush(Some(FLUSH_PATIENCE));
-                // Whoever asked may have lost patience.
+            Message::Flush(done) => {
+                client.flush(Some(FLUSH_TIMEOUT));
+                // The caller may have timed out.
                 let _ = done.send(());
             }
         }
     }
 }
 
-fn event(problem: &Problem) -> Event<'static> {
-    let fields = problem.fields.iter();
+fn event(error: &ErrorEvent) -> Event<'static> {
+    let fields = error.fields.iter();
     let fields = fields.map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str())));
     Event {
         level: Level::Error,
-        message: Some(problem.message.clone()),
+        message: Some(error.message.clone()),
         extra: fields.collect(),
         ..Event::default()
     }
 }
 
-/// Hands errors of this program on.
+/// Passes errors of this program on.
 struct ErrorLayer {
-    queue: SyncSender<Errand>,
+    queue: SyncSender<Message>,
 }
 
 impl<S: Subscriber> Layer<S> for ErrorLayer {
     fn on_event(&self, event: &tracing::Event<'_>, _context: Context<'_, S>) {
         let metadata = event.metadata();
-        // Others log too, the library that reports among them.
+        // Not those of dependencies, such as the Sentry SDK itself.
         let is_own = metadata.target().split("::").next() == Some("sentry_mirror");
         if *metadata.level() != tracing::Level::ERROR || !is_own {
             return;
         }
-        let mut problem = Problem::default();
-        event.record(&mut problem);
-        match self.queue.try_send(Errand::Report(problem)) {
-            // What does not fit is dropped: it is in the log.
+        let mut error = ErrorEvent::default();
+        event.record(&mut error);
+        match self.queue.try_send(Message::Report(error)) {
+            // The error is in the log already, so it can be dropped here.
             Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
     }
 }
 
-impl Visit for Problem {
+impl Visit for ErrorEvent {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         if field.name() == "message" {
             self.message = format!("{value:?}");

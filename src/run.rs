@@ -175,9 +175,9 @@ fn load(arguments: &Arguments) -> Result<Config, RunError> {
 /// Asks the mirror that runs with the configuration at `path`.
 fn ask_for_health(path: Option<&Path>) -> Result<(), String> {
     let environment: Vec<_> = environment().collect();
-    let health = health::ask(path, &environment);
-    for complaint in health.complaints {
-        complain(&format!("warning: {complaint}"));
+    let health = health::check(path, &environment);
+    for warning in health.warnings {
+        complain(&format!("warning: {warning}"));
     }
     health.mirror
 }
