@@ -1,10 +1,9 @@
-//! The last minutes, in steps of some seconds.
+//! Samples of the counters of the last minutes, for rates and the graphs of the status page.
 //!
-//! Counters only say how much there was since the start. To say how things are going, what they said is
-//! kept for a while. The difference between two looks at the same counters is what happened in between,
-//! whatever a reload calls them. A configuration may have thousands of outbounds: numbers of deliveries,
-//! which the picture of the last minutes needs, are kept of every look, and how long things took, which
-//! takes most of the room, of every third look of the last minute.
+//! The difference between two samples of the same counters is what happened in between, whatever a reload
+//! calls them. A configuration can have thousands of outbounds, so memory is limited: delivery counts, which
+//! the graphs need, are in every sample, and histograms, which take most of the memory, in every third
+//! sample of the last minute.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -17,63 +16,61 @@ use crate::observe::counters::PerWorker;
 use crate::observe::histogram::Distribution;
 use crate::server::plan::Plan;
 
-/// The time between two looks.
-pub(super) const PERIOD: Duration = Duration::from_secs(5);
+/// The time between two samples.
+pub(super) const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many looks are kept: five minutes, and one more to begin from.
-const LOOKS_MAX: usize = 61;
+/// The number of samples that are kept: five minutes, and one before them.
+const SAMPLES_MAX: usize = 61;
 
-/// The time over which rates and latencies are told.
+/// The time over which rates and latencies are computed.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// At every how many looks times are looked at, too.
-const TIMES_EVERY: u64 = 3;
+/// Every how many samples include histograms.
+const HISTOGRAM_EVERY: u64 = 3;
 
-/// How many looks at times are kept: a minute, and one that is older.
-const TIMES_MAX: usize = 6;
-
-/// The looks of the last minutes.
-#[derive(Default)]
-pub(super) struct History(Mutex<Looks>);
+/// The number of histogram samples that are kept: one minute, and one before it.
+const HISTOGRAMS_MAX: usize = 6;
 
 #[derive(Default)]
-struct Looks {
-    /// How many there were.
+pub(super) struct History(Mutex<Samples>);
+
+#[derive(Default)]
+struct Samples {
+    /// The number of samples so far.
     count: u64,
-    /// When the latest were, oldest first.
+    /// The times of the kept samples, oldest first.
     at: VecDeque<Instant>,
-    /// The same for those at times.
-    times_at: VecDeque<Instant>,
-    // Holding on to counters, so that no others can be taken for them.
-    routes: HashMap<PerWorker<RouteCounters>, Times>,
-    outbounds: HashMap<PerWorker<OutboundCounters>, OutboundLooks>,
+    /// The times of the kept samples with histograms, oldest first.
+    histograms_at: VecDeque<Instant>,
+    // The keys keep the counters alive, so that later ones cannot have their addresses.
+    routes: HashMap<PerWorker<RouteCounters>, Histograms>,
+    outbounds: HashMap<PerWorker<OutboundCounters>, OutboundSamples>,
 }
 
-/// What the counters of an outbound said at each look, oldest first; fewer where it has begun later.
-struct OutboundLooks {
-    /// Deliveries by what they mean: delivered, withheld, lost.
-    counts: Ring<[u64; 3], LOOKS_MAX>,
-    times: Times,
+/// The samples of an outbound. There are fewer if it is newer than the oldest sample.
+struct OutboundSamples {
+    counts: Ring<DeliveryCounts, SAMPLES_MAX>,
+    histograms: Histograms,
 }
 
-/// How long things had taken at each look at times.
-type Times = Ring<Distribution, TIMES_MAX>;
+/// Deliveries by result: delivered, rate limited, lost.
+type DeliveryCounts = [u64; 3];
 
-/// The last values of a row, in memory that does not grow.
+type Histograms = Ring<Distribution, HISTOGRAMS_MAX>;
+
+/// A ring buffer of fixed size.
 struct Ring<T, const N: usize> {
     values: Box<[T; N]>,
     length: usize,
-    /// Where the next value goes.
+    /// The index of the next value.
     next: usize,
 }
 
-/// What happened to an outbound in the last minute.
+/// The deliveries to an outbound in the last minute.
 pub(super) struct Recent {
-    /// How long that really is.
+    /// The exact length of that minute.
     pub(super) seconds: f64,
-    /// Deliveries by what they mean: delivered, withheld, lost.
-    pub(super) counts: [u64; 3],
-    /// How long they took.
+    pub(super) counts: DeliveryCounts,
     pub(super) time: Distribution,
 }
 
@@ -87,51 +84,51 @@ impl<T: Default + Clone, const N: usize> Ring<T, N> {
     }
 
     fn push(&mut self, value: T) {
-        if let Some(place) = self.values.get_mut(self.next) {
-            *place = value;
+        if let Some(slot) = self.values.get_mut(self.next) {
+            *slot = value;
         }
         self.next = (self.next + 1) % N;
         self.length = (self.length + 1).min(N);
     }
 
-    /// The value that was pushed before `after` others; the default where there was none.
+    /// The value pushed before the last `after` values, or the default if there is none: counters that
+    /// did not exist then started at zero.
     fn before(&self, after: usize) -> T {
         if after >= self.length {
-            // What is not there has begun later, at zero.
             return T::default();
         }
-        let place = (self.next + N - 1 - after) % N;
-        self.values.get(place).cloned().unwrap_or_default()
+        let index = (self.next + N - 1 - after) % N;
+        self.values.get(index).cloned().unwrap_or_default()
     }
 }
 
-impl OutboundLooks {
-    fn new() -> OutboundLooks {
-        OutboundLooks {
+impl OutboundSamples {
+    fn new() -> OutboundSamples {
+        OutboundSamples {
             counts: Ring::new(),
-            times: Ring::new(),
+            histograms: Ring::new(),
         }
     }
 }
 
-impl Looks {
-    /// Adds the time of a look and tells whether it is one at times as well.
+impl Samples {
+    /// Adds the time of a sample. Returns whether the sample includes histograms.
     fn add(&mut self, now: Instant) -> bool {
-        let is_timed = self.count.is_multiple_of(TIMES_EVERY);
+        let has_histograms = self.count.is_multiple_of(HISTOGRAM_EVERY);
         self.count += 1;
-        push(&mut self.at, LOOKS_MAX, now);
-        if is_timed {
-            push(&mut self.times_at, TIMES_MAX, now);
+        push(&mut self.at, SAMPLES_MAX, now);
+        if has_histograms {
+            push(&mut self.histograms_at, HISTOGRAMS_MAX, now);
         }
-        is_timed
+        has_histograms
     }
 }
 
-fn push(row: &mut VecDeque<Instant>, max: usize, at: Instant) {
-    if row.len() == max {
-        row.pop_front();
+fn push(times: &mut VecDeque<Instant>, max: usize, at: Instant) {
+    if times.len() == max {
+        times.pop_front();
     }
-    row.push_back(at);
+    times.push_back(at);
 }
 
 impl History {
@@ -140,41 +137,41 @@ impl History {
         self.lock().add(now);
     }
 
-    /// Looks at the counters of `plan`, and forgets what is no longer in it.
+    /// Samples the counters of `plan`, and discards those that are no longer in it.
     #[expect(
         clippy::mutable_key_type,
-        reason = "counters are compared by where they are, which does not change"
+        reason = "counters are compared by address, which does not change"
     )]
-    pub(super) fn look(&self, plan: &Plan, now: Instant) {
-        let mut looks = self.lock();
-        let is_timed = looks.add(now);
-        let mut routes = mem::take(&mut looks.routes);
-        let mut outbounds = mem::take(&mut looks.outbounds);
+    pub(super) fn sample(&self, plan: &Plan, now: Instant) {
+        let mut samples = self.lock();
+        let has_histograms = samples.add(now);
+        let mut routes = mem::take(&mut samples.routes);
+        let mut outbounds = mem::take(&mut samples.outbounds);
         for route in plan.routes.all() {
-            let mut times = known(&mut routes, &route.counters, Ring::new);
-            if is_timed {
-                times.push(times_of_route(&route.counters));
+            let mut histograms = take_or(&mut routes, &route.counters, Ring::new);
+            if has_histograms {
+                histograms.push(route_histogram(&route.counters));
             }
-            looks.routes.insert(route.counters.clone(), times);
+            samples.routes.insert(route.counters.clone(), histograms);
             for outbound in &route.outbounds {
                 let counters = &outbound.counters;
-                let mut known = known(&mut outbounds, counters, OutboundLooks::new);
-                known.counts.push(counts(counters));
-                if is_timed {
-                    known.times.push(times_of_outbound(counters));
+                let mut own = take_or(&mut outbounds, counters, OutboundSamples::new);
+                own.counts.push(counts(counters));
+                if has_histograms {
+                    own.histograms.push(outbound_histogram(counters));
                 }
-                looks.outbounds.insert(counters.clone(), known);
+                samples.outbounds.insert(counters.clone(), own);
             }
         }
     }
 
-    /// What an outbound got from each look to the next, oldest first; the last step ends now.
-    pub(super) fn steps(&self, counters: &PerWorker<OutboundCounters>) -> Vec<[u64; 3]> {
-        let looks = self.lock();
-        let known = looks.outbounds.get(counters);
-        let mut earlier: Option<[u64; 3]> = None;
+    /// The deliveries to an outbound between each two samples, oldest first. The last step ends now.
+    pub(super) fn steps(&self, counters: &PerWorker<OutboundCounters>) -> Vec<DeliveryCounts> {
+        let samples = self.lock();
+        let known = samples.outbounds.get(counters);
+        let mut earlier: Option<DeliveryCounts> = None;
         let mut steps = Vec::new();
-        for after in (0..looks.at.len()).rev() {
+        for after in (0..samples.at.len()).rev() {
             let point = known.map_or([0; 3], |known| known.counts.before(after));
             steps.extend(earlier.map(|earlier| since(point, earlier)));
             earlier = Some(point);
@@ -183,49 +180,49 @@ impl History {
         steps
     }
 
-    /// What an outbound got in the minute before `now`.
+    /// The deliveries to an outbound in the minute before `now`.
     pub(super) fn recent_of_outbound(
         &self,
         now: Instant,
         counters: &PerWorker<OutboundCounters>,
     ) -> Recent {
-        let looks = self.lock();
-        let known = looks.outbounds.get(counters);
-        let (after, seconds) = minute_before(&looks.at, now);
-        let (times_after, _) = minute_before(&looks.times_at, now);
+        let samples = self.lock();
+        let known = samples.outbounds.get(counters);
+        let (after, seconds) = minute_before(&samples.at, now);
+        let (histograms_after, _) = minute_before(&samples.histograms_at, now);
         let earlier = known.map(|known| known.counts.before(after));
-        let earlier_times = known.map(|known| known.times.before(times_after));
+        let earlier_histogram = known.map(|known| known.histograms.before(histograms_after));
         Recent {
             seconds,
             counts: since(counts(counters), earlier.unwrap_or_default()),
-            time: times_of_outbound(counters).since(&earlier_times.unwrap_or_default()),
+            time: outbound_histogram(counters).since(&earlier_histogram.unwrap_or_default()),
         }
     }
 
-    /// How long the requests of a route took in the minute before `now`, and how long that really is.
+    /// The exact length in seconds of the minute before `now`, and the durations of the requests of a route in it.
     pub(super) fn recent_of_route(
         &self,
         now: Instant,
         counters: &PerWorker<RouteCounters>,
     ) -> (f64, Distribution) {
-        let looks = self.lock();
-        let known = looks.routes.get(counters);
-        let (after, seconds) = minute_before(&looks.times_at, now);
+        let samples = self.lock();
+        let known = samples.routes.get(counters);
+        let (after, seconds) = minute_before(&samples.histograms_at, now);
         let earlier = known.map(|known| known.before(after)).unwrap_or_default();
-        (seconds, times_of_route(counters).since(&earlier))
+        (seconds, route_histogram(counters).since(&earlier))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Looks> {
+    fn lock(&self) -> MutexGuard<'_, Samples> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn known<K: Eq + Hash, V>(looks: &mut HashMap<K, V>, key: &K, new: impl FnOnce() -> V) -> V {
-    looks.remove(key).unwrap_or_else(new)
+    samples.remove(key).unwrap_or_else(new)
 }
 
-fn counts(counters: &PerWorker<OutboundCounters>) -> [u64; 3] {
-    let count = |meaning| counters.sum(|counters| counters.meaning(meaning));
+fn counts(counters: &PerWorker<OutboundCounters>) -> DeliveryCounts {
+    let count = |result| counters.sum(|counters| counters.with_result(result));
     [
         DeliveryResult::Delivered,
         DeliveryResult::RateLimited,
@@ -234,23 +231,23 @@ fn counts(counters: &PerWorker<OutboundCounters>) -> [u64; 3] {
     .map(count)
 }
 
-fn times_of_outbound(counters: &PerWorker<OutboundCounters>) -> Distribution {
+fn outbound_histogram(counters: &PerWorker<OutboundCounters>) -> Distribution {
     Distribution::from_histograms(counters.iter().map(|counters| &counters.time))
 }
 
-fn times_of_route(counters: &PerWorker<RouteCounters>) -> Distribution {
+fn route_histogram(counters: &PerWorker<RouteCounters>) -> Distribution {
     Distribution::from_histograms(counters.iter().map(|counters| &counters.request_time))
 }
 
-fn since(mut counts: [u64; 3], earlier: [u64; 3]) -> [u64; 3] {
-    for (count, known) in counts.iter_mut().zip(earlier) {
-        *count = count.saturating_sub(known);
+fn since(mut counts: DeliveryCounts, earlier: DeliveryCounts) -> DeliveryCounts {
+    for (count, before) in counts.iter_mut().zip(earlier) {
+        *count = count.saturating_sub(before);
     }
     counts
 }
 
-/// The look to compare with, the latest that is a minute old or the oldest there is: how many came after
-/// it, and how many seconds it is old.
+/// The sample to compare with: the latest that is at least a minute old, or else the oldest. Returns the
+/// number of samples after it and its age in seconds.
 fn minute_before(at: &VecDeque<Instant>, now: Instant) -> (usize, f64) {
     let age = |at: &Instant| now.saturating_duration_since(*at);
     let from_latest = || at.iter().rev().enumerate();
@@ -284,45 +281,45 @@ mod tests {
     }
 
     #[test]
-    fn the_last_minute_and_the_steps_of_five() {
-        let plan_of = plan("b@127.0.0.1/1", None);
+    fn rates_cover_a_minute_and_steps_five_minutes() {
+        let current = plan("b@127.0.0.1/1", None);
         let history = History::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        deliver(&plan_of, 7);
+        deliver(&current, 7);
         let recent = |seconds| {
-            let recent = history.recent_of_outbound(at(seconds), counters(&plan_of));
+            let recent = history.recent_of_outbound(at(seconds), counters(&current));
             (recent.counts[0], recent.seconds)
         };
-        assert_eq!(recent(0), (7, 0.0), "nothing is known of the time");
+        assert_eq!(recent(0), (7, 0.0), "there is no sample yet");
         for step in 0..100 {
-            history.look(&plan_of, at(step * 5));
-            deliver(&plan_of, 10);
+            history.sample(&current, at(step * 5));
+            deliver(&current, 10);
         }
         assert_eq!(recent(500), (120, 60.0));
-        // Times are looked at less often.
-        let recent = history.recent_of_outbound(at(500), counters(&plan_of));
+        // Histograms are sampled less often.
+        let recent = history.recent_of_outbound(at(500), counters(&current));
         assert!((120..=150).contains(&recent.time.count()));
-        let steps = history.steps(counters(&plan_of));
-        assert_eq!(steps.len(), LOOKS_MAX);
+        let steps = history.steps(counters(&current));
+        assert_eq!(steps.len(), SAMPLES_MAX);
         assert_eq!((steps[0], steps[60]), ([10, 0, 0], [10, 0, 0]));
-        deliver(&plan_of, 3);
-        assert_eq!(history.steps(counters(&plan_of))[60], [13, 0, 0]);
-        let other = plan("c@127.0.0.1/1", Some(&plan_of));
+        deliver(&current, 3);
+        assert_eq!(history.steps(counters(&current))[60], [13, 0, 0]);
+        let other = plan("c@127.0.0.1/1", Some(&current));
         deliver(&other, 4);
         let steps = history.steps(counters(&other));
-        assert_eq!((steps[3], steps[60]), ([0; 3], [4, 0, 0]), "it is new");
-        // What a reload has taken out is forgotten.
-        history.look(&other, at(505));
+        assert_eq!((steps[3], steps[60]), ([0; 3], [4, 0, 0]), "the outbound is new");
+        // Outbounds that a reload has removed are discarded.
+        history.sample(&other, at(505));
         assert_eq!(history.lock().outbounds.len(), 1);
     }
 
     #[test]
-    fn what_is_kept_of_an_outbound_does_not_grow_and_is_in_the_stated_sum() {
-        let counts = size_of::<[[u64; 3]; LOOKS_MAX]>();
-        let times = size_of::<[Distribution; TIMES_MAX]>();
-        let entry = size_of::<(PerWorker<OutboundCounters>, OutboundLooks)>();
-        // A table of hashes may be half empty.
-        assert!(counts + times + 2 * entry <= 3 * 1024);
+    fn an_outbound_takes_at_most_three_kilobytes() {
+        let counts = size_of::<[DeliveryCounts; SAMPLES_MAX]>();
+        let histograms = size_of::<[Distribution; HISTOGRAMS_MAX]>();
+        let entry = size_of::<(PerWorker<OutboundCounters>, OutboundSamples)>();
+        // Twice, because a hash table can be half empty.
+        assert!(counts + histograms + 2 * entry <= 3 * 1024);
     }
 }

@@ -72,9 +72,9 @@ impl Pages {
             return;
         };
         loop {
-            thread::sleep(history::PERIOD);
+            thread::sleep(history::SAMPLE_INTERVAL);
             let plan = sight.current().plan;
-            self.history.look(&plan, Instant::now());
+            self.history.sample(&plan, Instant::now());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The state of the mirror as JSON, for the status page and for scripts.
 //!
-//! Unlike the metrics this is meant to be read as it is: rates and latencies of the last minute, steps of
-//! the last five, what stands in the way of each outbound.
+//! Unlike metrics, it needs no further computation: it has the rates and latencies of the last minute, the
+//! steps of the last five minutes, and what is wrong with each outbound.
 
 use std::io;
 use std::time::{Instant, SystemTime};
@@ -21,11 +21,7 @@ use crate::server::sight::{Sight, Stage};
 use crate::upstream::breaker::BreakerState;
 use crate::upstream::origin::SharedOrigin;
 
-/// Writes everything an operator may want to see at `now`, one outbound after the other: there may be
-/// thousands.
-///
-/// # Errors
-/// Those of `out`.
+/// Writes the whole status, one outbound at a time because there can be thousands.
 pub(super) fn write(
     sight: &Sight,
     history: &History,
@@ -51,7 +47,7 @@ pub(super) fn write(
     })
 }
 
-/// Writes `object` with one more member: a list of what `write` writes for each of `entries`.
+/// Writes `object` with one more member `name`: a list of what `write` writes for each of `entries`.
 fn write_with_list<T>(
     out: &mut dyn io::Write,
     object: &Value,
@@ -71,7 +67,6 @@ fn write_with_list<T>(
     out.write_all(b"]}")
 }
 
-/// What is to be seen of the process.
 fn process(sight: &Sight, now: Instant) -> Value {
     let sum = |read: &dyn Fn(&Counters) -> u64| -> u64 {
         sight.counters.iter().map(|counters| read(counters)).sum()
@@ -83,14 +78,14 @@ fn process(sight: &Sight, now: Instant) -> Value {
             Stage::Ready => "ready",
             Stage::Draining => "draining",
         },
-        // So that ages can be told whatever the clock of the reader says.
+        // Lets a reader compute ages without relying on its own clock.
         "at": rfc3339(SystemTime::now()),
         "started_at": rfc3339(sight.started_at),
         "uptime_seconds": now.duration_since(sight.started).as_secs(),
         "listening_on": sight.address.to_string(),
         "driver": sight.driver(),
         "workers": sight.counters.len(),
-        "step_seconds": history::PERIOD.as_secs(),
+        "step_seconds": history::SAMPLE_INTERVAL.as_secs(),
         "connections": {
             "open": sum(&|counters| counters.open_connections.get()),
             "accepted": sum(&|counters| counters.connections.get()),
@@ -98,13 +93,12 @@ fn process(sight: &Sight, now: Instant) -> Value {
         "request_memory_bytes": sum(&|counters| counters.budget_used.get()),
         "request_memory_limit_bytes": sum(&|counters| counters.budget_limit.get()),
         "received_bytes": sum(&|counters| counters.received_bytes.get()),
-        "answers": tally(|answered: RequestResult| sum(&|counters| counters.answers.get(answered))),
-        "rejections": tally(|reason: Reason| sum(&|counters| counters.rejections.get(reason))),
+        "answers": nonzero(|result: RequestResult| sum(&|counters| counters.answers.get(result))),
+        "rejections": nonzero(|reason: Reason| sum(&|counters| counters.rejections.get(reason))),
         "reloads": { "done": reloads, "refused": failed_reloads },
     })
 }
 
-/// What the parts of a status are made from.
 struct View<'v> {
     plan: &'v Plan,
     history: &'v History,
@@ -122,7 +116,7 @@ impl View<'_> {
         json!({
             "name": route.name,
             "requests": route.counters.sum(|counters| counters.answers.total()),
-            "answers": tally(answer),
+            "answers": nonzero(answer),
             "per_second": rate(recent.count(), seconds),
             "latency_seconds": latency(&recent),
         })
@@ -130,7 +124,7 @@ impl View<'_> {
 
     fn outbound(&self, index: usize, outbound: &Outbound) -> Value {
         let counters = &outbound.counters;
-        let of = |meaning| counters.sum(|counters| counters.meaning(meaning));
+        let count = |result| counters.sum(|counters| counters.with_result(result));
         let recent = self.history.recent_of_outbound(self.now, counters);
         let [delivered, rate_limited, lost] = recent.counts;
         let all = delivered + rate_limited + lost;
@@ -145,11 +139,11 @@ impl View<'_> {
         json!({
             "name": outbound.name,
             "is_primary": index == 0,
-            "delivered": of(DeliveryResult::Delivered),
-            "unwanted": of(DeliveryResult::Unwanted),
-            "rate_limited": of(DeliveryResult::RateLimited),
-            "lost": of(DeliveryResult::Lost),
-            "outcomes": tally(|kind: OutcomeKind| counters.sum(|counters| counters.outcomes.get(kind))),
+            "delivered": count(DeliveryResult::Delivered),
+            "unwanted": count(DeliveryResult::Unwanted),
+            "rate_limited": count(DeliveryResult::RateLimited),
+            "lost": count(DeliveryResult::Lost),
+            "outcomes": nonzero(|kind: OutcomeKind| counters.sum(|counters| counters.outcomes.get(kind))),
             "bytes": counters.sum(|counters| counters.bytes.get()),
             "per_second": rate(all, recent.seconds),
             "success": (all > 0).then(|| delivered as f64 / all as f64),
@@ -173,8 +167,8 @@ impl View<'_> {
         json!({
             "origin": shared.origin.to_string(),
             "breaker": worst.map(|state| state.word()),
-            // By the number of workers.
-            "breakers": tally(in_state),
+            // The number of workers by state.
+            "breakers": nonzero(in_state),
             "breakers_open": states().filter(|state| state.is_open()).count(),
             "in_flight": sum(|counters| counters.in_flight.get()),
             "connections_open": sum(|counters| counters.open.get()),

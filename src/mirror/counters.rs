@@ -331,11 +331,10 @@ impl OutboundCounters {
         of(OutcomeKind::ClientError) + of(OutcomeKind::ServerError) + of(OutcomeKind::OtherStatus)
     }
 
-    /// How many deliveries ended so that they mean `meaning`.
-    pub fn meaning(&self, meaning: DeliveryResult) -> u64 {
+    pub fn with_result(&self, result: DeliveryResult) -> u64 {
         let kinds = OutcomeKind::ALL.iter();
         kinds
-            .filter(|kind| kind.result() == meaning)
+            .filter(|kind| kind.result() == result)
             .map(|kind| self.outcomes.get(*kind))
             .sum()
     }
