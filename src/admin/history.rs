@@ -168,11 +168,11 @@ impl History {
     /// The deliveries to an outbound between each two samples, oldest first. The last step ends now.
     pub(super) fn steps(&self, counters: &PerWorker<OutboundCounters>) -> Vec<DeliveryCounts> {
         let samples = self.lock();
-        let known = samples.outbounds.get(counters);
+        let own = samples.outbounds.get(counters);
         let mut earlier: Option<DeliveryCounts> = None;
         let mut steps = Vec::new();
         for after in (0..samples.at.len()).rev() {
-            let point = known.map_or([0; 3], |known| known.counts.before(after));
+            let point = own.map_or([0; 3], |own| own.counts.before(after));
             steps.extend(earlier.map(|earlier| since(point, earlier)));
             earlier = Some(point);
         }
@@ -187,11 +187,11 @@ impl History {
         counters: &PerWorker<OutboundCounters>,
     ) -> Recent {
         let samples = self.lock();
-        let known = samples.outbounds.get(counters);
+        let own = samples.outbounds.get(counters);
         let (after, seconds) = minute_before(&samples.at, now);
         let (histograms_after, _) = minute_before(&samples.histograms_at, now);
-        let earlier = known.map(|known| known.counts.before(after));
-        let earlier_histogram = known.map(|known| known.histograms.before(histograms_after));
+        let earlier = own.map(|own| own.counts.before(after));
+        let earlier_histogram = own.map(|own| own.histograms.before(histograms_after));
         Recent {
             seconds,
             counts: since(counts(counters), earlier.unwrap_or_default()),
@@ -206,9 +206,9 @@ impl History {
         counters: &PerWorker<RouteCounters>,
     ) -> (f64, Distribution) {
         let samples = self.lock();
-        let known = samples.routes.get(counters);
+        let own = samples.routes.get(counters);
         let (after, seconds) = minute_before(&samples.histograms_at, now);
-        let earlier = known.map(|known| known.before(after)).unwrap_or_default();
+        let earlier = own.map(|own| own.before(after)).unwrap_or_default();
         (seconds, route_histogram(counters).since(&earlier))
     }
 
@@ -217,8 +217,8 @@ impl History {
     }
 }
 
-fn known<K: Eq + Hash, V>(looks: &mut HashMap<K, V>, key: &K, new: impl FnOnce() -> V) -> V {
-    samples.remove(key).unwrap_or_else(new)
+fn take_or<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: &K, new: impl FnOnce() -> V) -> V {
+    map.remove(key).unwrap_or_else(new)
 }
 
 fn counts(counters: &PerWorker<OutboundCounters>) -> DeliveryCounts {
@@ -308,7 +308,11 @@ mod tests {
         let other = plan("c@127.0.0.1/1", Some(&current));
         deliver(&other, 4);
         let steps = history.steps(counters(&other));
-        assert_eq!((steps[3], steps[60]), ([0; 3], [4, 0, 0]), "the outbound is new");
+        assert_eq!(
+            (steps[3], steps[60]),
+            ([0; 3], [4, 0, 0]),
+            "the outbound is new"
+        );
         // Outbounds that a reload has removed are discarded.
         history.sample(&other, at(505));
         assert_eq!(history.lock().outbounds.len(), 1);

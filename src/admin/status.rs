@@ -179,8 +179,8 @@ impl View<'_> {
     }
 }
 
-/// Every label that was counted at all, with its number.
-fn tally<L: Label>(count: impl Fn(L) -> u64) -> Value {
+/// The labels with a count that is not zero.
+fn nonzero<L: Label>(count: impl Fn(L) -> u64) -> Value {
     let labels = L::ALL.iter().map(|label| (label.word(), count(*label)));
     let counted = labels.filter(|(_, count)| *count > 0);
     let counted: Map<String, Value> = counted
