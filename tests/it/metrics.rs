@@ -10,11 +10,13 @@ use std::thread;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use serde_yaml::Value;
+
 use crate::support::process::file;
 use crate::support::upstream::Received;
 use crate::support::{
-    Action, Client, IN_KEY, KEY_A, KEY_B, Metrics, Process, Upstream, config, envelope,
-    envelope_request,
+    Action, Client, Config, IN_KEY, KEY_A, KEY_B, Metrics, Process, Upstream, config, envelope,
+    envelope_request, outbound,
 };
 
 const DELIVERIES: &str = "sentry_mirror_deliveries_total";
@@ -32,44 +34,57 @@ fn post(target: &str, fields: &str, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-#[test]
-fn each_reason_for_a_rejection_is_counted_once() {
-    let upstream = Upstream::ok();
-    let mirror = Process::start(&config(
-        &[upstream.dsn(KEY_A, 11)],
-        "admin: {port: 0}\nworkers: 1\nlimits: {memory_bytes: 1MiB, body_bytes: 2MiB, decoded_bytes: 256KiB}\ntimeouts: {head: 300ms, body: 300ms}",
-    ));
-    let keyed = format!("/api/42/envelope/?sentry_key={IN_KEY}");
-    let announced = |length: usize| {
-        format!("POST {keyed} HTTP/1.1\r\nHost: m\r\nContent-Length: {length}\r\n\r\n").into_bytes()
-    };
+/// A reason, the status of the reply, and a request that is rejected for it.
+type Rejected = (&'static str, u16, Vec<u8>);
+
+fn keyed() -> String {
+    format!("/api/42/envelope/?sentry_key={IN_KEY}")
+}
+
+/// A request that announces a body of this length, and sends none of it.
+fn announced(length: usize) -> Vec<u8> {
+    let target = keyed();
+    format!("POST {target} HTTP/1.1\r\nHost: m\r\nContent-Length: {length}\r\n\r\n").into_bytes()
+}
+
+fn rejected_heads() -> Vec<Rejected> {
+    let target = keyed();
+    let headed = |fields: &str| format!("POST {target} HTTP/1.1\r\n{fields}\r\n").into_bytes();
+    let long = format!("X: {}\r\n", "x".repeat(65 << 10));
+    let url = format!(
+        "/api/embed/error-page/?dsn=http://{IN_KEY}@m/1&x={}",
+        "x".repeat(9000)
+    );
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: m\r\n\r\n").into_bytes();
+    let put = format!("PUT {target} HTTP/1.1\r\nHost: m\r\n\r\n");
+    let looped = post(&target, "Via: 1.1 sentry-mirror-26d52149\r\n", "{}\n");
+    vec![
+        ("head", 400, b"G(T / HTTP/1.1\r\n\r\n".to_vec()),
+        ("head_too_large", 431, headed(&long)),
+        ("too_many_headers", 431, headed(&"X: 1\r\n".repeat(101))),
+        ("head_timeout", 408, b"POST / HT".to_vec()),
+        ("method", 405, put.into_bytes()),
+        ("not_found", 404, get("/nothing")),
+        ("url_too_long", 414, get(&url)),
+        ("loop", 508, looped),
+    ]
+}
+
+fn rejected_bodies() -> Vec<Rejected> {
+    let target = keyed();
     let chunked = |more: &str, size: &str| {
-        format!(
-            "POST {keyed} HTTP/1.1\r\nHost: m\r\n{more}Transfer-Encoding: chunked\r\n\r\n{size}\r\n"
-        )
-        .into_bytes()
+        let fields = format!("{more}Transfer-Encoding: chunked");
+        format!("POST {target} HTTP/1.1\r\nHost: m\r\n{fields}\r\n\r\n{size}\r\n").into_bytes()
     };
-    let headed = |fields: &str| format!("POST {keyed} HTTP/1.1\r\n{fields}\r\n").into_bytes();
     let mut bomb = GzEncoder::new(Vec::new(), Compression::fast());
     bomb.write_all(&[b'x'; 300 << 10]).unwrap();
     let bomb = bomb.finish().unwrap();
-    let bomb_head = format!(
-        "POST {keyed} HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
-        bomb.len()
-    );
-    let x_auth = format!("X-Sentry-Auth: Sentry sentry_key={IN_KEY}\r\n");
-    let unknown_key = IN_KEY.replace('0', "f");
-    let table: Vec<(&str, u16, Vec<u8>)> = vec![
-        ("head", 400, b"G(T / HTTP/1.1\r\n\r\n".to_vec()),
-        (
-            "head_too_large",
-            431,
-            headed(&format!("X: {}\r\n", "x".repeat(65 << 10))),
-        ),
-        ("too_many_headers", 431, headed(&"X: 1\r\n".repeat(101))),
+    let fields = format!("Content-Encoding: gzip\r\nContent-Length: {}", bomb.len());
+    let bomb_head = format!("POST {target} HTTP/1.1\r\n{fields}\r\n\r\n");
+    let coded = |coding: &str| post(&target, &format!("Content-Encoding: {coding}\r\n"), "{}");
+    vec![
         ("framing", 400, chunked("Content-Length: 1\r\n", "1")),
         ("chunk", 400, chunked("", "x")),
-        ("head_timeout", 408, b"POST / HT".to_vec()),
         ("body_timeout", 408, announced(10)),
         ("body_too_large", 413, announced(3 << 20)),
         ("body_too_large", 413, chunked("", "300000")),
@@ -78,69 +93,43 @@ fn each_reason_for_a_rejection_is_counted_once() {
             413,
             [bomb_head.as_bytes(), &bomb].concat(),
         ),
-        (
-            "encoding",
-            415,
-            post(&keyed, "Content-Encoding: rot13\r\n", "{}"),
-        ),
-        (
-            "decode",
-            400,
-            post(&keyed, "Content-Encoding: gzip\r\n", "{}"),
-        ),
-        ("auth", 401, post(&keyed, &x_auth, "{}\n")),
+        ("encoding", 415, coded("rot13")),
+        ("decode", 400, coded("gzip")),
+        ("envelope", 400, post(&target, "", "no header\n")),
+        ("overloaded", 503, announced(3 << 19)),
+    ]
+}
+
+fn rejected_keys() -> Vec<Rejected> {
+    let x_auth = format!("X-Sentry-Auth: Sentry sentry_key={IN_KEY}\r\n");
+    let with_key = |key: &str| post(&format!("/api/42/envelope/?sentry_key={key}"), "", "{}\n");
+    vec![
+        ("auth", 401, post(&keyed(), &x_auth, "{}\n")),
         ("no_key", 401, post("/api/42/store/", "", "{}")),
         (
             "no_envelope_key",
             401,
             post("/api/42/envelope/", "", "{}\n"),
         ),
-        (
-            "bad_key",
-            400,
-            post("/api/42/envelope/?sentry_key=x", "", "{}\n"),
-        ),
-        (
-            "unknown_key",
-            403,
-            post(
-                &format!("/api/42/envelope/?sentry_key={unknown_key}"),
-                "",
-                "{}\n",
-            ),
-        ),
+        ("bad_key", 400, with_key("x")),
+        ("unknown_key", 403, with_key(&IN_KEY.replace('0', "f"))),
         (
             "bad_project",
             400,
             post("/api/x/store/?sentry_key=x", "", "{}"),
         ),
-        ("envelope", 400, post(&keyed, "", "no header\n")),
-        (
-            "method",
-            405,
-            format!("PUT {keyed} HTTP/1.1\r\nHost: m\r\n\r\n").into_bytes(),
-        ),
-        (
-            "not_found",
-            404,
-            b"GET /nothing HTTP/1.1\r\nHost: m\r\n\r\n".to_vec(),
-        ),
-        (
-            "url_too_long",
-            414,
-            format!(
-                "GET /api/embed/error-page/?dsn=http://{IN_KEY}@m/1&x={} HTTP/1.1\r\nHost: m\r\n\r\n",
-                "x".repeat(9000)
-            )
-            .into_bytes(),
-        ),
-        (
-            "loop",
-            508,
-            post(&keyed, "Via: 1.1 sentry-mirror-26d52149\r\n", "{}\n"),
-        ),
-        ("overloaded", 503, announced(3 << 19)),
-    ];
+    ]
+}
+
+#[test]
+fn each_reason_for_a_rejection_is_counted_once() {
+    let upstream = Upstream::ok();
+    let mirror = Config::new([upstream.dsn(KEY_A, 11)])
+        .with_metrics()
+        .with("limits: {memory_bytes: 1MiB, body_bytes: 2MiB, decoded_bytes: 256KiB}")
+        .with("timeouts: {head: 300ms, body: 300ms}")
+        .start();
+    let table = [rejected_heads(), rejected_bodies(), rejected_keys()].concat();
     for (reason, status, request) in &table {
         let before = mirror.metrics();
         let response = mirror.client().ask(request);
@@ -162,21 +151,22 @@ fn each_reason_for_a_rejection_is_counted_once() {
 }
 
 /// How to make a delivery end in a certain way.
+#[derive(Clone)]
 struct Case {
     outcome: &'static str,
     /// What has to be configured for it.
-    extra: &'static str,
-    dsn: String,
-    /// The requests that come before the one that is looked at.
+    lines: &'static str,
+    outbound: Value,
+    /// How many requests come first.
     earlier: usize,
     request: Vec<u8>,
 }
 
-fn case(outcome: &'static str, extra: &'static str, dsn: String) -> Case {
+fn case(outcome: &'static str, lines: &'static str, outbound: impl Into<Value>) -> Case {
     Case {
         outcome,
-        extra,
-        dsn,
+        lines,
+        outbound: outbound.into(),
         earlier: 0,
         request: good(),
     }
@@ -196,109 +186,86 @@ fn nobody() -> String {
     format!("http://{KEY_A}@{}/11", listener.local_addr().unwrap())
 }
 
-fn answering(answer: Action) -> (Upstream, String) {
-    let upstream = Upstream::start(move |_, _| answer.clone());
-    let dsn = upstream.dsn(KEY_A, 11);
-    (upstream, dsn)
+/// The DSN of an upstream that always does the same.
+fn answering(answer: Action) -> String {
+    Upstream::start(move |_, _| answer.clone()).dsn(KEY_A, 11)
 }
 
-#[test]
-fn each_outcome_of_a_delivery_is_counted_once() {
-    let mut upstreams = Vec::new();
-    let mut answering = |answer| {
-        let (upstream, dsn) = answering(answer);
-        upstreams.push(upstream);
-        dsn
-    };
-    let large = envelope_request(&[envelope("00").into_bytes(), vec![b'x'; 30_000_000]].concat());
-    let too_large = "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n".as_bytes();
-    let cases = vec![
+/// Cases in which the upstream sends a response, or should.
+fn answered_cases() -> Vec<Case> {
+    let too_large = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n".to_vec();
+    let garbage = b"nonsense\r\n\r\n".to_vec();
+    let of_status = |status| Action::Answer(status, "{}");
+    let small = "limits: {response_bytes: 1KiB}";
+    vec![
         case("2xx", "", answering(Action::ok())),
-        case("429", "", answering(Action::Answer(429, "{}"))),
-        case("4xx", "", answering(Action::Answer(400, "{}"))),
-        case("5xx", "", answering(Action::Answer(500, "{}"))),
-        case("other_status", "", answering(Action::Answer(302, "{}"))),
-        case("dns", "", format!("http://{KEY_A}@nowhere.invalid/11")),
-        case("connect", "", nobody()),
-        case(
-            "connect_timeout",
-            "timeouts: {connect: 200ms}\ntls: {system_roots: false}",
-            raw("https", |mut stream| {
-                let _ = stream.read_to_end(&mut Vec::new());
-            }),
-        ),
-        case(
-            "tls",
-            "tls: {system_roots: false}",
-            raw("https", |mut stream| {
-                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-            }),
-        ),
-        Case {
-            request: large,
-            // The end of a connection with unread bytes is a reset.
-            ..case(
-                "send",
-                "",
-                raw("http", |mut stream| {
-                    let _ = stream.read(&mut [0; 1]);
-                }),
-            )
-        },
-        case(
-            "receive",
-            "",
-            raw("http", |stream| {
-                let _ = stream.peek(&mut [0; 1]);
-            }),
-        ),
+        case("429", "", answering(of_status(429))),
+        case("4xx", "", answering(of_status(400))),
+        case("5xx", "", answering(of_status(500))),
+        case("other_status", "", answering(of_status(302))),
         case("closed", "", answering(Action::Close)),
-        case(
-            "malformed",
-            "",
-            answering(Action::Raw(b"nonsense\r\n\r\n".to_vec())),
-        ),
-        case(
-            "too_large",
-            "limits: {response_bytes: 1KiB}",
-            answering(Action::Raw(too_large.to_vec())),
-        ),
+        case("malformed", "", answering(Action::Raw(garbage))),
+        case("too_large", small, answering(Action::Raw(too_large))),
         case(
             "timeout",
             "timeouts: {exchange: 300ms}",
             answering(Action::Hang),
         ),
+    ]
+}
+
+/// Cases in which the connection cannot be made, or breaks.
+fn broken_cases() -> Vec<Case> {
+    let silent = raw("https", |mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let no_tls = raw("https", |mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    // The end of a connection with unread bytes is a reset.
+    let reads_a_byte = raw("http", |mut stream| {
+        let _ = stream.read(&mut [0; 1]);
+    });
+    let reads_nothing = raw("http", |stream| {
+        let _ = stream.peek(&mut [0; 1]);
+    });
+    let impatient = "{timeouts: {connect: 200ms}, tls: {system_roots: false}}";
+    let large = [envelope("00").into_bytes(), vec![b'x'; 30_000_000]].concat();
+    vec![
+        case("dns", "", format!("http://{KEY_A}@nowhere.invalid/11")),
+        case("connect", "", nobody()),
+        case("connect_timeout", impatient, silent),
+        case("tls", "tls: {system_roots: false}", no_tls),
         Case {
-            earlier: 1,
-            ..case(
-                "overloaded",
-                "limits: {in_flight: 1}",
-                answering(Action::Hang),
-            )
+            request: envelope_request(&large),
+            ..case("send", "", reads_a_byte)
         },
-        Case {
-            earlier: 1,
-            ..case(
-                "paused",
-                "breaker: {failures: 1, pause: 1h, pause_max: 1h}",
-                nobody(),
-            )
-        },
-        Case {
-            earlier: 1,
-            ..case("rate_limited", "", answering(Action::Answer(429, "{}")))
-        },
-        case(
-            "filtered",
-            "",
-            format!("{{dsn: {}, categories: [session]}}", nobody()),
-        ),
-        case(
-            "sampled",
-            "",
-            format!("{{dsn: {}, sample_rate: 0}}", nobody()),
-        ),
-    ];
+        case("receive", "", reads_nothing),
+    ]
+}
+
+/// Cases in which nothing is sent.
+fn skipped_cases() -> Vec<Case> {
+    let breaker = "breaker: {failures: 1, pause: 1h, pause_max: 1h}";
+    let limited = answering(Action::Answer(429, "{}"));
+    let after_one = |case| Case { earlier: 1, ..case };
+    let with = |options| outbound(&nobody(), options);
+    vec![
+        after_one(case(
+            "overloaded",
+            "limits: {in_flight: 1}",
+            answering(Action::Hang),
+        )),
+        after_one(case("paused", breaker, nobody())),
+        after_one(case("rate_limited", "", limited)),
+        case("filtered", "", with("categories: [session]")),
+        case("sampled", "", with("sample_rate: 0")),
+    ]
+}
+
+#[test]
+fn each_outcome_of_a_delivery_is_counted_once() {
+    let cases = [answered_cases(), broken_cases(), skipped_cases()].concat();
     let mut seen = Vec::new();
     for case in cases {
         provoke(&case);
@@ -318,11 +285,13 @@ fn each_outcome_of_a_delivery_is_counted_once() {
 }
 
 fn provoke(case: &Case) {
-    let extra = format!(
-        "admin: {{port: 0}}\nworkers: 1\nreply_timeout: 50ms\n{}",
-        case.extra
-    );
-    let mirror = Process::start(&config(std::slice::from_ref(&case.dsn), &extra));
+    let mut config = Config::new([case.outbound.clone()])
+        .with_metrics()
+        .set("reply_timeout", "50ms");
+    if !case.lines.is_empty() {
+        config = config.with(case.lines);
+    }
+    let mirror = config.start();
     for _ in 0..case.earlier {
         mirror.client().ask(&good());
     }
@@ -372,9 +341,10 @@ fn each_result_of_a_request_is_counted_once() {
     // the mirror has stopped: see `sums`.
     let mut seen = vec!["panicked", "given_up"];
     for (result, action, (request, is_whole), status) in table {
-        let (_upstream, dsn) = answering(action);
-        let extra = "admin: {port: 0}\nworkers: 1\nreply_timeout: 50ms";
-        let mirror = Process::start(&config(&[dsn], extra));
+        let mirror = Config::new([answering(action)])
+            .with_metrics()
+            .set("reply_timeout", "50ms")
+            .start();
         let before = mirror.metrics();
         let mut client = mirror.client();
         client.send(&request);

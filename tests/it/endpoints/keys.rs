@@ -101,85 +101,92 @@ fn expect_rejection(response: &Response, status: u16, detail: &str, what: &str) 
     assert_eq!(response.field("Retry-After"), None);
 }
 
+/// What becomes of a request: it is taken, or refused with this status and text.
+type Verdict = Result<(), (u16, &'static str)>;
+
+const TAKEN: Verdict = Ok(());
+const MISSING: Verdict = Err((401, "missing authorization information"));
+const BAD_AUTH: Verdict = Err((401, "bad x-sentry-auth header"));
+const BAD_KEY: Verdict = Err((400, "bad sentry DSN public key"));
+const BAD_VERSION: Verdict = Err((400, "unsupported protocol version"));
+const SEVERAL: Verdict = Err((401, "multiple authorization payloads detected"));
+
+const X: &str = "X-Sentry-Auth: ";
+const AUTHORIZATION: &str = "Authorization: ";
+
+/// The target, a field and its value, and the verdict.
+#[rustfmt::skip]
+const GRAMMAR: &[(&str, &str, &str, Verdict)] = &[
+    // The scheme: any case, exactly one space.
+    (STORE, X, "SENTRY sentry_key=KEY", TAKEN),
+    (STORE, X, "Sentry   sentry_key=KEY", TAKEN),
+    (STORE, X, "Sentry\tsentry_key=KEY", MISSING),
+    (STORE, X, "Sentry,sentry_key=KEY", MISSING),
+    (STORE, X, "sentry_key=KEY", MISSING),
+    (STORE, X, "", MISSING),
+    (STORE, AUTHORIZATION, "sentry sentry_key=KEY", TAKEN),
+    (STORE, AUTHORIZATION, "Bearer KEY", MISSING),
+    (STORE, AUTHORIZATION, "Basic <KEY>", MISSING),
+    (STORE, AUTHORIZATION, "Basic <:KEY>", MISSING),
+    (STORE, AUTHORIZATION, "Basic KEY:", MISSING),
+    // A line that says nothing is as good as none.
+    (STORE, X, "\r\nAuthorization: Sentry sentry_key=KEY", TAKEN),
+    (STORE, X, "Sentry sentry_key=KEY\r\nAuthorization: Bearer abc", TAKEN),
+    ("/api/42/store/?sentry_key=KEY", AUTHORIZATION, "Bearer abc", TAKEN),
+    ("/api/42/store/?foo=bar", X, "Sentry sentry_key=KEY", TAKEN),
+    // The first of two lines counts.
+    (STORE, X, "Sentry sentry_key=KEY\r\nX-Sentry-Auth: Sentry sentry_key=ffffffffffffffffffffffffffffffff", TAKEN),
+    // The list.
+    (STORE, X, "Sentry sentry_client=a/1 , sentry_key = KEY ,, x=y,", TAKEN),
+    (STORE, X, "Sentry sentry_key=short, sentry_key=KEY", TAKEN),
+    (STORE, X, "Sentry sentry_version=7 sentry_key=KEY", BAD_AUTH),
+    (STORE, X, "Sentry Sentry_Key=KEY", BAD_AUTH),
+    (STORE, X, "Sentry sentry_version=7", BAD_AUTH),
+    (STORE, X, "Sentry sentry_key=KEY, sentry_client=\u{e9}/1", MISSING),
+    (STORE, AUTHORIZATION, "Sentry sentry_version=7", BAD_AUTH),
+    ("/api/42/store/?sentry_version=7", "X: ", "", BAD_AUTH),
+    // The version.
+    (STORE, X, "Sentry sentry_key=KEY, sentry_version=5", TAKEN),
+    (STORE, X, "Sentry sentry_key=KEY, sentry_version=2.0", TAKEN),
+    (STORE, X, "Sentry sentry_key=KEY, sentry_version=8", BAD_VERSION),
+    (STORE, X, "Sentry sentry_key=KEY, sentry_version=new", BAD_AUTH),
+    ("/api/42/store/?sentry_key=KEY&sentry_version=8", "X: ", "", BAD_VERSION),
+    // The key: 32 characters, and flags behind a dot.
+    (STORE, X, "Sentry sentry_key=KEY.no-cache", TAKEN),
+    (STORE, X, "Sentry sentry_key=KEYf", BAD_KEY),
+    (STORE, X, "Sentry sentry_key=\"KEY\"", BAD_KEY),
+    (STORE, X, "Sentry sentry_key=0123456789abcdef0123456789abcde", BAD_KEY),
+    (STORE, AUTHORIZATION, "Basic <KEYf:>", BAD_KEY),
+    ("/api/42/store/?sentry_key=KEYf", "X: ", "", BAD_KEY),
+    ("/api/42/unreal/KEYf/", "X: ", "", BAD_KEY),
+    ("/api/42/cron/nightly/KEYf/", "X: ", "", BAD_KEY),
+    // The query: values are decoded, names are not.
+    ("/api/42/store/?sentry_key=%30123456789abcdef0123456789abcdef", "X: ", "", TAKEN),
+    ("/api/42/store/?sentry%5Fkey=KEY", "X: ", "", MISSING),
+    // Whatever has `sentry_` in it makes a query a place of the key.
+    ("/api/42/store/?sentry_key=KEY&sentry_release=1", X, "Sentry sentry_key=KEY", SEVERAL),
+    ("/api/42/store/?sentry_release=1", X, "Sentry sentry_key=KEY", SEVERAL),
+    ("/api/42/unreal/KEY/?sentry_key=KEY", "X: ", "", SEVERAL),
+    ("/api/42/unreal/KEY/?sentry_release=1", "X: ", "", BAD_AUTH),
+    // The header of an envelope counts only where nothing else is there.
+    (ENVELOPES, X, "Sentry sentry_key=KEY", TAKEN),
+    (ENVELOPES, X, "Sentry sentry_key=KEYf", BAD_KEY),
+    (ENVELOPES, X, "Sentry sentry_version=7", BAD_AUTH),
+];
+
 #[test]
 fn keys_follow_the_grammar_of_relay() {
     let mut pair = Pair::start();
     let mut client = pair.mirror.client();
-    let missing = Err((401, "missing authorization information"));
-    let bad_auth = Err((401, "bad x-sentry-auth header"));
-    let bad_key = Err((400, "bad sentry DSN public key"));
-    let bad_version = Err((400, "unsupported protocol version"));
-    let several = Err((401, "multiple authorization payloads detected"));
-    let taken = Ok(());
-    let (x, authorization) = ("X-Sentry-Auth: ", "Authorization: ");
-    // Target, fields, what becomes of it.
-    #[rustfmt::skip]
-    let rows = [
-        // The scheme: any case, exactly one space.
-        (STORE, x, "SENTRY sentry_key=KEY", taken),
-        (STORE, x, "Sentry   sentry_key=KEY", taken),
-        (STORE, x, "Sentry\tsentry_key=KEY", missing),
-        (STORE, x, "Sentry,sentry_key=KEY", missing),
-        (STORE, x, "sentry_key=KEY", missing),
-        (STORE, x, "", missing),
-        (STORE, authorization, "sentry sentry_key=KEY", taken),
-        (STORE, authorization, "Bearer KEY", missing),
-        (STORE, authorization, "Basic <KEY>", missing),
-        (STORE, authorization, "Basic <:KEY>", missing),
-        (STORE, authorization, "Basic KEY:", missing),
-        // A line that says nothing is as good as none.
-        (STORE, x, "\r\nAuthorization: Sentry sentry_key=KEY", taken),
-        (STORE, x, "Sentry sentry_key=KEY\r\nAuthorization: Bearer abc", taken),
-        ("/api/42/store/?sentry_key=KEY", authorization, "Bearer abc", taken),
-        ("/api/42/store/?foo=bar", x, "Sentry sentry_key=KEY", taken),
-        // The first of two lines counts.
-        (STORE, x, "Sentry sentry_key=KEY\r\nX-Sentry-Auth: Sentry sentry_key=ffffffffffffffffffffffffffffffff", taken),
-        // The list.
-        (STORE, x, "Sentry sentry_client=a/1 , sentry_key = KEY ,, x=y,", taken),
-        (STORE, x, "Sentry sentry_key=short, sentry_key=KEY", taken),
-        (STORE, x, "Sentry sentry_version=7 sentry_key=KEY", bad_auth),
-        (STORE, x, "Sentry Sentry_Key=KEY", bad_auth),
-        (STORE, x, "Sentry sentry_version=7", bad_auth),
-        (STORE, x, "Sentry sentry_key=KEY, sentry_client=\u{e9}/1", missing),
-        (STORE, authorization, "Sentry sentry_version=7", bad_auth),
-        ("/api/42/store/?sentry_version=7", "X: ", "", bad_auth),
-        // The version.
-        (STORE, x, "Sentry sentry_key=KEY, sentry_version=5", taken),
-        (STORE, x, "Sentry sentry_key=KEY, sentry_version=2.0", taken),
-        (STORE, x, "Sentry sentry_key=KEY, sentry_version=8", bad_version),
-        (STORE, x, "Sentry sentry_key=KEY, sentry_version=new", bad_auth),
-        ("/api/42/store/?sentry_key=KEY&sentry_version=8", "X: ", "", bad_version),
-        // The key: 32 characters, and flags behind a dot.
-        (STORE, x, "Sentry sentry_key=KEY.no-cache", taken),
-        (STORE, x, "Sentry sentry_key=KEYf", bad_key),
-        (STORE, x, "Sentry sentry_key=\"KEY\"", bad_key),
-        (STORE, x, "Sentry sentry_key=0123456789abcdef0123456789abcde", bad_key),
-        (STORE, authorization, "Basic <KEYf:>", bad_key),
-        ("/api/42/store/?sentry_key=KEYf", "X: ", "", bad_key),
-        ("/api/42/unreal/KEYf/", "X: ", "", bad_key),
-        ("/api/42/cron/nightly/KEYf/", "X: ", "", bad_key),
-        // The query: values are decoded, names are not.
-        ("/api/42/store/?sentry_key=%30123456789abcdef0123456789abcdef", "X: ", "", taken),
-        ("/api/42/store/?sentry%5Fkey=KEY", "X: ", "", missing),
-        // Whatever has `sentry_` in it makes a query a place of the key.
-        ("/api/42/store/?sentry_key=KEY&sentry_release=1", x, "Sentry sentry_key=KEY", several),
-        ("/api/42/store/?sentry_release=1", x, "Sentry sentry_key=KEY", several),
-        ("/api/42/unreal/KEY/?sentry_key=KEY", "X: ", "", several),
-        ("/api/42/unreal/KEY/?sentry_release=1", "X: ", "", bad_auth),
-        // The header of an envelope counts only where nothing else is there.
-        (ENVELOPES, x, "Sentry sentry_key=KEY", taken),
-        (ENVELOPES, x, "Sentry sentry_key=KEYf", bad_key),
-        (ENVELOPES, x, "Sentry sentry_version=7", bad_auth),
-    ];
     let inbound = Side::inbound();
     let body = inbound.body(Body::Envelope);
     let mut complaints = Vec::new();
-    for (target, name, value, expected) in rows {
+    for (target, name, value, expected) in GRAMMAR {
         let fields = inbound.fill(&format!("{name}{value}\r\nContent-Length: {}", body.len()));
         let response = client.ask(&request("POST", &inbound.fill(target), &fields, &body));
         let expected = match expected {
             Ok(()) => (200, r#"{"id":"a"}"#.to_owned()),
-            Err((status, detail)) => (status, format!(r#"{{"detail":"{detail}"}}"#)),
+            Err((status, detail)) => (*status, format!(r#"{{"detail":"{detail}"}}"#)),
         };
         if response.status == 200 {
             pair.a.count += 1;

@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::net::UdpSocket;
 
 use super::{DELIVERIES, good, nobody, post};
-use crate::support::{Action, IN_KEY, KEY_A, Process, Upstream};
+use serde_yaml::Value;
+
+use crate::support::{Action, Client, Config, IN_KEY, KEY_A, Process, Upstream, outbound};
 
 const OTHER_KEY: &str = "ffffffffffffffffffffffffffffffff";
-const NAME: &str = "mirror.example.com";
 
 /// The counters of one name by their tags, over all that was pushed.
-fn pushed(lines: &[String], name: &str) -> BTreeMap<String, u64> {
+fn pushed(lines: &[String], name: &str) -> Counts {
     let mut counts = BTreeMap::new();
     for line in lines {
         let Some(rest) = line.strip_prefix(&format!("sentrymirror.{name}:")) else {
@@ -27,7 +28,7 @@ fn pushed(lines: &[String], name: &str) -> BTreeMap<String, u64> {
 }
 
 /// The sum of those that have a tag.
-fn with(counts: &BTreeMap<String, u64>, tag: &str) -> u64 {
+fn with(counts: &Counts, tag: &str) -> u64 {
     let tagged = counts
         .iter()
         .filter(|(tags, _)| tags.split(',').any(|other| other == tag));
@@ -45,33 +46,32 @@ fn received(socket: &UdpSocket) -> Vec<String> {
     lines
 }
 
-#[test]
-fn deliveries_are_requests_times_outbounds_whatever_their_results() {
-    let statsd = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let ok = || Upstream::ok();
-    let (first, zipped, other) = (ok(), ok(), ok());
+/// A mirror with two routes, at whose nine outbounds everything happens that can end a delivery.
+fn start(statsd: &UdpSocket) -> Process {
+    let (ok, other) = (Upstream::ok(), Upstream::ok());
     let limited = Upstream::start(|_, _| Action::Answer(429, "{}"));
-    let [silent, mute] = [(); 2].map(|()| Upstream::start(|_, _| Action::Hang));
-    let text = format!(
-        "ip: 127.0.0.1\nport: 0\nadmin: {{port: 0}}\nworkers: 1\nstatsd_addr: {}\n\
-         reply_timeout: 20s\ntimeouts: {{exchange: 20s, drain: 300ms}}\nlimits: {{in_flight: 1}}\n\
-         breaker: {{failures: 1, pause: 1h, pause_max: 1h}}\nkeys:\n\
-         - inbound: http://{IN_KEY}@{NAME}/42\n  outbound:\n  - {}\n  - {}\n  - {}\n  - {}\n  \
-         - {{dsn: {}, compression: gzip}}\n  - {{dsn: {}, categories: [session]}}\n  \
-         - {{dsn: {}, sample_rate: 0}}\n\
-         - inbound: http://{OTHER_KEY}@{NAME}/43\n  outbound:\n  - {}\n  - {}\n",
-        statsd.local_addr().unwrap(),
-        first.dsn(KEY_A, 1),
-        limited.dsn(KEY_A, 2),
-        nobody(),
-        silent.dsn(KEY_A, 4),
-        zipped.dsn(KEY_A, 5),
-        first.dsn(KEY_A, 6),
-        first.dsn(KEY_A, 7),
-        mute.dsn(KEY_A, 8),
-        other.dsn(KEY_A, 9),
-    );
-    let mirror = Process::start(&text);
+    let silent = Upstream::start(|_, _| Action::Hang);
+    let mute = Upstream::start(|_, _| Action::Hang);
+    let zipped = Upstream::ok();
+    Config::new::<Value>([
+        ok.dsn(KEY_A, 1).into(),
+        limited.dsn(KEY_A, 2).into(),
+        nobody().into(),
+        silent.dsn(KEY_A, 4).into(),
+        outbound(&zipped.dsn(KEY_A, 5), "compression: gzip"),
+        outbound(&ok.dsn(KEY_A, 6), "categories: [session]"),
+        outbound(&ok.dsn(KEY_A, 7), "sample_rate: 0"),
+    ])
+    .route(OTHER_KEY, 43, [mute.dsn(KEY_A, 8), other.dsn(KEY_A, 9)])
+    .with_metrics()
+    .set("statsd_addr", statsd.local_addr().unwrap().to_string())
+    .with("{reply_timeout: 20s, timeouts: {exchange: 20s, drain: 300ms}, limits: {in_flight: 1}}")
+    .with("breaker: {failures: 1, pause: 1h, pause_max: 1h}")
+    .start()
+}
+
+/// Sends requests that end in every way, and gives the connection of one that waits for its reply.
+fn send_all(mirror: &Process) -> Client {
     let ended = |count: f64| {
         mirror.wait_for_metrics(|metrics| metrics.sum(DELIVERIES, &[]) == count);
     };
@@ -82,7 +82,7 @@ fn deliveries_are_requests_times_outbounds_whatever_their_results() {
         assert_eq!(mirror.client().ask(&good()).status, 200);
         ended(6.0 + 7.0 * f64::from(count));
     }
-    // One that is gone before its answer, one that is gone before its end, and one that is refused.
+    // One client leaves before its reply, one leaves before the end of its request, one is rejected.
     let mut gone = mirror.client();
     gone.send(&good());
     gone.finish_writing();
@@ -95,51 +95,66 @@ fn deliveries_are_requests_times_outbounds_whatever_their_results() {
     let refused = mirror.client().ask(&post(&keyed(IN_KEY), "", "nonsense\n"));
     assert_eq!(refused.status, 400);
     ended(6.0 + 7.0 * 6.0);
-    // One that has no answer when the time is over.
+    // One has no reply when the mirror stops.
     let mut waiting = mirror.client();
     waiting.send(&post(&keyed(OTHER_KEY), "", "{}\n"));
     ended(6.0 + 7.0 * 6.0 + 1.0);
+    waiting
+}
+
+/// Counts by their tags.
+type Counts = BTreeMap<String, u64>;
+
+/// Asserts that each outbound of a route had as many deliveries as the route had requests to mirror.
+fn assert_adds_up(requests: &Counts, deliveries: &Counts, outbounds: usize) {
+    let without = with(requests, "result:abandoned") + with(requests, "result:rejected");
+    let mirrored = requests.values().sum::<u64>() - without;
+    let mut of_outbounds: BTreeMap<&str, u64> = BTreeMap::new();
+    for (tags, count) in deliveries {
+        let outbound = tags.split(',').find(|tag| tag.starts_with("outbound:"));
+        *of_outbounds
+            .entry(outbound.expect("an outbound"))
+            .or_default() += count;
+    }
+    assert_eq!(of_outbounds.len(), outbounds, "{of_outbounds:#?}");
+    for (outbound, count) in of_outbounds {
+        assert_eq!(count, mirrored, "{outbound} in {deliveries:#?}");
+    }
+}
+
+#[test]
+fn deliveries_are_requests_times_outbounds_whatever_their_results() {
+    let statsd = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mirror = start(&statsd);
+    let mut waiting = send_all(&mirror);
     mirror.signal("TERM");
     let (status, log) = mirror.wait();
     assert_eq!(status.code(), Some(0));
-    assert!(waiting.is_closed(), "there is nothing to tell");
+    assert!(waiting.is_closed(), "it gets no reply");
 
     let lines = received(&statsd);
     let (requests, deliveries) = (pushed(&lines, "requests"), pushed(&lines, "deliveries"));
-    for (path, outbounds, answers) in [
+    for (key, project, outbounds, results) in [
         (
-            "42",
+            IN_KEY,
+            42,
             7,
-            vec![("accepted", 7), ("abandoned", 1), ("rejected", 1)],
+            &[("accepted", 7), ("abandoned", 1), ("rejected", 1)][..],
         ),
-        ("43", 2, vec![("given_up", 1)]),
+        (OTHER_KEY, 43, 2, &[("given_up", 1)]),
     ] {
-        let route = if path == "42" { IN_KEY } else { OTHER_KEY };
-        let route = format!("route:http://{}@{NAME}/{path}", &route[..4]);
-        let of_route = |counts: &BTreeMap<String, u64>| {
+        let route = format!("route:http://{}@mirror.example.com/{project}", &key[..4]);
+        let of_route = |counts: &Counts| {
             let mut counts = counts.clone();
             counts.retain(|tags, _| tags.split(',').any(|tag| tag == route));
             counts
         };
         let (requests, deliveries) = (of_route(&requests), of_route(&deliveries));
-        for (answer, count) in &answers {
-            let count_told = with(&requests, &format!("result:{answer}"));
-            assert_eq!(count_told, *count, "{answer} in {requests:#?}");
+        for (result, count) in results {
+            let counted = with(&requests, &format!("result:{result}"));
+            assert_eq!(counted, *count, "{result} in {requests:#?}");
         }
-        let without = with(&requests, "result:abandoned") + with(&requests, "result:rejected");
-        let mirrored = requests.values().sum::<u64>() - without;
-        let mut of_outbounds: BTreeMap<&str, u64> = BTreeMap::new();
-        for (tags, count) in &deliveries {
-            let mut tags = tags.split(',');
-            let outbound = tags.find(|tag| tag.starts_with("outbound:"));
-            *of_outbounds
-                .entry(outbound.expect("an outbound"))
-                .or_default() += count;
-        }
-        assert_eq!(of_outbounds.len(), outbounds, "{of_outbounds:#?}");
-        for (outbound, count) in of_outbounds {
-            assert_eq!(count, mirrored, "{outbound} in {deliveries:#?}");
-        }
+        assert_adds_up(&requests, &deliveries, outbounds);
     }
     for (outcome, count) in [
         ("2xx", 7 + 7 + 1),

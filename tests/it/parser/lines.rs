@@ -68,7 +68,13 @@ fn request_lines_follow_rfc_9112() {
         shape("9112 2.2", line("POST @ HTTP/1.1\r"), BAD),
         shape("9112 2.2", line("POST @ HTTP/1.1\rX: 1"), BAD),
         shape("9112 2.2", line("POST @ HTTP/1.1\n\r"), BAD),
+    ]);
+}
 
+#[test]
+#[rustfmt::skip]
+fn versions_and_other_protocols_follow_rfc_9112() {
+    assert_verdicts(&[
         // Versions.
         shape("9112 9.3: HTTP/1.0 ends with its request", line("POST @ HTTP/1.0"), ForwardedAndClosed("abc")),
         shape("9112 9.3", line("POST @ HTTP/1.0\r\nConnection: keep-alive"), Forwarded("abc")),
