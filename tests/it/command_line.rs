@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::process::{file, run};
 use crate::support::{
-    Action, IN_KEY, KEY_A, KEY_B, Process, Reloadable, Upstream, config, envelope, envelope_request,
+    Action, IN_KEY, KEY_A, KEY_B, Process, Reloadable, Upstream, config, envelope,
+    envelope_request, is_skipped,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -384,6 +385,9 @@ fn with_locked_memory(bytes: u64, command: &mut Command) -> Command {
     limited
 }
 
+/// What the tests of rings that are refused need.
+const LOCKED_RINGS: &str = "setpriv, and Linux 6.14, which counts the memory of rings as locked";
+
 /// Whether the kernel refuses a ring to a process that may not lock memory.
 fn refuses_rings_without_locked_memory() -> bool {
     let text = format!("admin: off\ndriver: io_uring\n{GOOD}");
@@ -408,10 +412,7 @@ fn refuses_rings_without_locked_memory() -> bool {
 
 #[test]
 fn without_io_uring_the_mirror_runs_on_epoll_and_explains_why() {
-    if !refuses_rings_without_locked_memory() {
-        eprintln!(
-            "SKIPPED: this kernel (before 6.14) grants rings without locked memory, or setpriv is missing"
-        );
+    if is_skipped(refuses_rings_without_locked_memory(), LOCKED_RINGS) {
         return;
     }
     let upstream = Upstream::ok();
@@ -439,10 +440,7 @@ const ONE_RING: u64 = 124 << 10;
 
 #[test]
 fn without_locked_memory_for_all_rings_every_worker_runs_on_epoll() {
-    if !refuses_rings_without_locked_memory() {
-        eprintln!(
-            "SKIPPED: this kernel (before 6.14) grants rings without locked memory, or setpriv is missing"
-        );
+    if is_skipped(refuses_rings_without_locked_memory(), LOCKED_RINGS) {
         return;
     }
     let upstream = Upstream::ok();
@@ -613,8 +611,8 @@ fn a_reload_of_a_bind_mounted_file_explains_why_nothing_changed() {
     const SCRIPT: &str = r#"mount --bind "$1" "$2" && exec "$0" -c "$2""#;
     let alone = ["--mount", "--map-root-user", "--propagation=private"];
     let can = Command::new("unshare").args(alone).arg("true").output();
-    if !can.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: no name spaces can be made here");
+    let can_run = can.is_ok_and(|output| output.status.success());
+    if is_skipped(can_run, "to make namespaces") {
         return;
     }
     let (a, b) = (Upstream::ok(), Upstream::ok());

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support::process::{file, run};
-use crate::support::{KEY_A, Process, Reloadable, Upstream, config};
+use crate::support::{KEY_A, Process, Reloadable, Upstream, config, is_skipped};
 
 /// Asks the mirror that runs with the file at `path`, where these variables are set.
 fn ask(path: &Path, env: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -161,8 +161,8 @@ fn without_a_configuration_health_asks_the_only_mirror() {
     // Other tests run mirrors of their own, which see other mounts.
     let alone = ["--mount", "--map-root-user", "--propagation=private"];
     let can = Command::new("unshare").args(alone).arg("true").output();
-    if !can.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: no name spaces can be made here");
+    let can_run = can.is_ok_and(|output| output.status.success());
+    if is_skipped(can_run, "to make namespaces") {
         return;
     }
     let mirror = Process::start_with("", |command| {

@@ -7,6 +7,7 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 
 use crate::support::{
     Action, Config, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
+    is_skipped,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -430,10 +431,11 @@ fn a_body_that_only_looks_like_an_envelope_is_unchanged() {
 
 #[test]
 fn an_ipv6_outbound_is_reached_and_its_host_has_brackets() {
-    let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else {
-        eprintln!("SKIPPED: this machine has no IPv6 loopback");
+    let listener = std::net::TcpListener::bind("[::1]:0");
+    if is_skipped(listener.is_ok(), "an IPv6 loopback") {
         return;
-    };
+    }
+    let listener = listener.unwrap();
     let port = listener.local_addr().unwrap().port();
     let a = Upstream::serve(listener, |_, _| Action::ok());
     let mirror = Process::start(&config(&[format!("http://{KEY_A}@[::1]:{port}/11")], ""));

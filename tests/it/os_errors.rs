@@ -10,7 +10,7 @@ use std::thread;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use crate::support::process::{file, run};
-use crate::support::{KEY_A, Process, Upstream, config};
+use crate::support::{KEY_A, Process, Upstream, config, is_skipped};
 
 /// Below the ports that are handed out at random, and no well-known one.
 const PRIVILEGED_PORT: u16 = 981;
@@ -48,8 +48,7 @@ fn behind(before: &[&str], text: &str) -> Command {
 fn a_privileged_port_is_not_reported_as_in_use() {
     let start = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first: u16 = start.unwrap().trim().parse().unwrap();
-    if first <= PRIVILEGED_PORT {
-        eprintln!("SKIPPED: here everybody may listen on port {PRIVILEGED_PORT}");
+    if is_skipped(first > PRIVILEGED_PORT, "privileged ports up to 981") {
         return;
     }
     let without = [
@@ -161,10 +160,10 @@ fn without_io_uring(before: &[&str]) -> Process {
 }
 
 #[test]
-fn who_refuses_io_uring_is_named_a_profile_or_a_sysctl() {
+fn the_log_names_what_forbids_io_uring_a_seccomp_profile_or_a_sysctl() {
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
-    if disabled.is_ok_and(|disabled| disabled.trim() != "0") {
-        eprintln!("SKIPPED: a sysctl of this host refuses io_uring");
+    let can_run = disabled.is_ok_and(|disabled| disabled.trim() == "0");
+    if is_skipped(can_run, "kernel.io_uring_disabled to be 0") {
         return;
     }
     let line = without_io_uring(&[]).wait_for_line("running on epoll");
@@ -186,8 +185,8 @@ fn who_refuses_io_uring_is_named_a_profile_or_a_sysctl() {
         .args(&mounted[1..])
         .arg("true")
         .output();
-    if !can.is_ok_and(|can| can.status.success()) {
-        eprintln!("SKIPPED: it takes root to replace a sysctl");
+    let can_run = can.is_ok_and(|can| can.status.success());
+    if is_skipped(can_run, "root, to replace a sysctl") {
         return;
     }
     let line = without_io_uring(&mounted).wait_for_line("running on epoll");

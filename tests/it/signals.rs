@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::process::file;
-use crate::support::{KEY_A, KEY_B, PATIENCE, Process, Upstream, config};
+use crate::support::{KEY_A, KEY_B, PATIENCE, Process, Upstream, config, is_skipped};
 
 /// Below the five seconds for which the mirror waits for a resolver.
 const AT_ONCE: Duration = Duration::from_secs(4);
@@ -64,10 +64,11 @@ impl Silence {
     fn new(address: &str) -> Option<Silence> {
         let can = Command::new("unshare").args(ALONE).arg("true").output();
         let socket = UdpSocket::bind((address, 53)).ok();
-        let (true, Some(socket)) = (can.is_ok_and(|can| can.status.success()), socket) else {
-            eprintln!("SKIPPED: it takes root to replace the resolver");
+        let can_run = can.is_ok_and(|can| can.status.success()) && socket.is_some();
+        if is_skipped(can_run, "root, to replace the resolver") {
             return None;
-        };
+        }
+        let socket = socket?;
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let resolv_conf = file("resolv.conf", &format!("nameserver {address}\n"));
         Some(Silence {

@@ -12,7 +12,7 @@ use rustls::{ServerConnection, StreamOwned};
 
 use crate::support::tls::Authority;
 use crate::support::{
-    Action, KEY_A, PATIENCE, Process, Upstream, config, envelope, envelope_request,
+    Action, Config, KEY_A, PATIENCE, Process, Upstream, config, envelope, envelope_request,
 };
 
 const DROPPED: &str = "sentry_mirror_upstream_connections_dropped_total";
@@ -78,18 +78,14 @@ impl Told {
     }
 
     fn mirror(&self, driver: &str) -> Process {
-        let extra = format!("workers: 1\nadmin: {{port: 0}}\ndriver: {driver}\n");
         let port = self.address.port();
-        match &self.authority {
-            None => {
-                let outbound = format!("http://{KEY_A}@127.0.0.1:{port}/11");
-                Process::start(&config(&[outbound], &extra))
-            }
+        let config = match &self.authority {
+            None => Config::new([format!("http://{KEY_A}@127.0.0.1:{port}/11")]),
             Some(authority) => {
-                let outbound = format!("https://{KEY_A}@localhost:{port}/11");
-                Process::start(&config(&[outbound], &(extra + &authority.ca_file())))
+                Config::new([format!("https://{KEY_A}@localhost:{port}/11")]).trust(authority)
             }
-        }
+        };
+        config.with_metrics().set("driver", driver).start()
     }
 
     /// Lets it do that where it has answered last.

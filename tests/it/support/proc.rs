@@ -43,8 +43,8 @@ impl Process {
     }
 }
 
-/// Waits until `holds`; tells `otherwise` if it never does.
-pub(crate) fn wait_until(holds: impl Fn() -> bool, otherwise: impl Fn() -> String) {
+/// Waits until `holds`, and fails with the text of `otherwise` after [`PATIENCE`].
+pub(crate) fn wait_until(mut holds: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < PATIENCE, "{}", otherwise());
