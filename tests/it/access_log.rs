@@ -1,4 +1,4 @@
-//! The access log: one line for each request, with what became of it.
+//! The access log: one line for each request.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -154,14 +154,14 @@ fn the_access_log_is_off_by_default() {
 
 #[test]
 fn a_full_pipe_delays_no_request_and_dropped_lines_are_counted() {
-    // More than the queue and the pipe take.
+    // More than the queue and the pipe hold.
     const REQUESTS: usize = 132_000;
     let a = Upstream::ok();
     let text = config(
         &[a.dsn(KEY_A, 11)],
         "access_log: text\nadmin: {port: 0}\nworkers: 1",
     );
-    // The other end stays open to the end of the test.
+    // Nobody reads the other end, which stays open.
     let (_unread, writer) = std::io::pipe().unwrap();
     let mirror = Process::start_with_stdout(&text, Stdio::from(writer));
     let mut client = mirror.client();
@@ -209,7 +209,7 @@ fn an_ipv4_client_of_a_dual_stack_port_is_logged_with_its_ipv4_address() {
         .filter(|(name, _)| name == "X-Forwarded-For")
         .map(|(_, value)| value.as_str())
         .collect();
-    // What a proxy in front has written stays as it is.
+    // What a proxy has written stays as it is.
     assert_eq!(addresses, ["::ffff:203.0.113.7", "127.0.0.1"]);
     for _ in 0..2 {
         let line: Value = serde_json::from_str(&next(&lines)).expect("JSON");
@@ -241,7 +241,7 @@ fn the_queue_of_lines_is_bounded_in_bytes() {
     let mut client = mirror.client();
     let mut sending = client.another_handle();
     let sent = thread::spawn(move || {
-        // It is refused once its route is known.
+        // It is rejected after its route was found, so that the line has the name of the route.
         let request = format!(
             "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nContent-Encoding: none\r\nContent-Length: 0\r\n\r\n"
         );

@@ -1,4 +1,4 @@
-//! The pages for operators: what they say, and that they can be left running.
+//! The pages for operators: their contents, and that clients cannot block them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -61,7 +61,7 @@ fn every_page_has_its_content_type() {
     client.send(b"HEAD /status HTTP/1.1\r\nHost: m\r\n\r\n");
     assert_ne!(client.response_head().field("Content-Length"), Some("0"));
     assert!(client.is_closed());
-    // The port of the SDKs tells nothing of this.
+    // The port for SDKs serves none of these.
     for path in ["/metrics", "/status", "/config", "/ready", "/"] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: m\r\n\r\n");
         assert_eq!(
@@ -165,7 +165,7 @@ fn more_silent_clients_than_slots_do_not_delay_health_checks() {
             let mut stream = TcpStream::connect(mirror.admin_address()).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             if number % 2 == 0 {
-                // Some begin to ask. Those who came first may be gone already.
+                // Some begin a request. The mirror may have closed the first ones already.
                 let _ = stream.write_all(b"GET /health HTTP/1.1\r\n");
             }
             silent.push(stream);
@@ -175,7 +175,7 @@ fn more_silent_clients_than_slots_do_not_delay_health_checks() {
         assert_eq!(mirror.page("/ready").status, 200, "{round}");
         assert!(started.elapsed() < Duration::from_secs(2), "{round}");
     }
-    // Nobody was told anything.
+    // None of them got a response.
     for stream in &mut silent {
         assert!(!matches!(stream.read(&mut [0; 1]), Ok(1)));
     }
@@ -243,7 +243,7 @@ fn a_breaker_open_on_one_worker_is_shown_and_becomes_due_after_its_pause() {
         wait_until(|| is_so(&upstream()), || upstream().to_string());
     };
     wait_for("open", 1);
-    // Nothing comes, and it does not look open for ever.
+    // It does not stay open for ever without requests.
     wait_for("due", 0);
     assert_eq!(
         mirror.metrics().sum("sentry_mirror_breakers_open", &[]),
@@ -269,7 +269,7 @@ fn silent_clients_are_closed_and_do_not_block_the_pages() {
         let end = stream.read(&mut [0; 1]);
         assert!(matches!(end, Ok(0)), "{end:?}");
     }
-    // Those who come and go in a crowd leave their places.
+    // Connections that close free their slots.
     let crowd: Vec<TcpStream> = (0..60).map(|_| connect()).collect();
     drop(crowd);
     let large = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000));

@@ -1,10 +1,10 @@
 //! Everything an upstream can do wrong, at once, under load, while the configuration changes.
 //!
-//! The primary is a storm: it refuses, resets, hangs, cuts, lies, answers too early, too late and too
-//! much, restarts, and moves to another address. Beside it stand healthy sinks: one over TLS, one that
-//! wants half of the events. Clients send events with numbers of their own; some vanish in the middle.
-//! At the end every event that was sent whole is at the sinks that want it exactly once, and the mirror
-//! holds what it held at the beginning.
+//! The primary fails in every way: it refuses, resets, hangs, truncates, sends garbage, answers too early,
+//! too late and too much, restarts, and moves to another address. The other outbounds are healthy sinks: one
+//! over TLS, one with a sample rate of one half. Clients send numbered events; some disconnect in the middle.
+//! At the end each sink has exactly once every event that was sent whole and that it takes, and the mirror
+//! holds no more resources than at the start.
 //!
 //! It takes three seconds on each driver; `CHAOS_SECONDS` makes it longer.
 
@@ -29,8 +29,8 @@ const KEY_C: &str = "cccccccccccccccccccccccccccccccc";
 const KEY_D: &str = "dddddddddddddddddddddddddddddddd";
 const CLIENTS: usize = 24;
 
-/// What the process may hold more at the end than when it was warm, which the allocator has not given
-/// back. Many times as much goes through it.
+/// How much more memory the process may hold at the end than when it was warm: what the allocator has
+/// not returned. Many times as much goes through it.
 const SLACK_BYTES: usize = 16 * 1024 * 1024;
 
 fn duration() -> Duration {
@@ -119,7 +119,7 @@ fn survive(driver: &str) {
         .iter()
         .find(|line| line.contains("stopped: "))
         .expect("totals");
-    // Nothing was in flight any more, so no task was left.
+    // Nothing was in flight, so no task was left.
     assert!(
         totals.contains("given_up=0") && totals.contains("panics 0"),
         "{totals}"
@@ -137,7 +137,7 @@ fn deliveries(totals: &str) -> usize {
     outcomes.filter_map(count).sum()
 }
 
-/// Lets all clients send for a while, and `meanwhile` happen a few times.
+/// Lets all clients send for a while, and calls `meanwhile` a few times.
 fn rage(mirror: &Process, ledger: &Ledger, time: Duration, mut meanwhile: impl FnMut()) {
     let is_over = AtomicBool::new(false);
     let started = Instant::now();
@@ -150,7 +150,7 @@ fn rage(mirror: &Process, ledger: &Ledger, time: Duration, mut meanwhile: impl F
             });
         }
         while started.elapsed() < time {
-            // The storm moves now and then, not as often as possible.
+            // The primary moves now and then, not as often as possible.
             thread::sleep(Duration::from_millis(150));
             meanwhile();
         }
@@ -178,8 +178,8 @@ fn send_some(mirror: &Process, ledger: &Ledger) {
     }
 }
 
-/// Sends a whole request and does not wait for its answer. The connection is closed in order, since a
-/// reset could destroy what was sent.
+/// Sends a whole request and does not wait for the reply. The connection is closed without a reset,
+/// which could destroy what was sent.
 fn abandon(mut client: Client, request: &[u8]) {
     client.send(request);
     client.finish_writing();

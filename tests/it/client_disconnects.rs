@@ -1,8 +1,7 @@
-//! Clients that go, in every way, and a mirror that is told to go while they send.
+//! Clients that disconnect in every way, and a mirror that stops while they send.
 //!
-//! A body that is not complete is not forwarded; one that is goes to everybody, whoever still waits for
-//! the answer. A mirror that stops keeps what it has promised, and what it has not promised it has not
-//! done.
+//! An incomplete body is not forwarded. A complete one goes to every outbound, even if its client no longer
+//! waits for the reply. A mirror that stops delivers what it has acknowledged, and nothing else.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -20,12 +19,12 @@ use crate::support::{
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 
-/// How a client ends its side.
+/// How a client disconnects.
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
     /// It closes.
     Close,
-    /// It closes its side and would still read.
+    /// It closes its sending side and still reads.
     HalfClose,
     /// Its host resets the connection.
     Reset,
@@ -90,7 +89,7 @@ fn a_disconnect_before_the_end_of_the_request_delivers_nothing() {
 
 #[test]
 fn a_disconnect_after_the_whole_request_still_delivers_it() {
-    // So slow that every client is gone when it answers.
+    // So slow that every client has left when it answers.
     let slow = || Upstream::start(|_, _| Action::Late(Duration::from_millis(200), 200, "{}"));
     let (a, b) = (slow(), slow());
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], "workers: 1"));
@@ -102,7 +101,7 @@ fn a_disconnect_after_the_whole_request_still_delivers_it() {
             stream.write_all(&request).expect("the mirror reads");
             count += 1;
             if let Leaving::Reset = leaving {
-                // A reset throws away what was not read yet, so it comes when all was.
+                // A reset discards what was not read yet, so it comes after the whole request was read.
                 a.wait_for(count);
             }
             if let Some(mut stream) = leaving.leave(stream) {
@@ -171,14 +170,14 @@ fn a_shutdown_under_load_delivers_exactly_the_acknowledged_requests() {
     }
 }
 
-/// Connects, unless the mirror is gone, which it may be only once it was told to stop.
+/// Connects, unless the mirror has stopped, which it may only after the signal.
 fn connect(address: std::net::SocketAddr, is_stopping: &AtomicBool) -> Option<TcpStream> {
     let stream = TcpStream::connect(address);
     assert!(stream.is_ok() || is_stopping.load(Ordering::SeqCst));
     stream.ok()
 }
 
-/// Sends event after event, and notes what became of each.
+/// Sends event after event, and records the fate of each.
 fn send_until_closed(stream: &TcpStream, ledger: &Ledger) {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_nodelay(true).expect("no delay");
@@ -199,7 +198,7 @@ fn send_until_closed(stream: &TcpStream, ledger: &Ledger) {
     }
 }
 
-/// Sends an event; whether the connection goes on, if there was an answer at all.
+/// Sends an event; gives whether the connection stays open, or `None` without a reply.
 fn send(mut stream: &TcpStream, number: usize) -> Option<bool> {
     stream.write_all(&envelope_request(&body(number))).ok()?;
     let mut told = Vec::new();

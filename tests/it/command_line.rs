@@ -1,4 +1,4 @@
-//! Configurations good and bad, exit codes, signals.
+//! Configurations, exit codes, signals.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::support::{
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 
-/// A configuration that is fine, to be spoilt.
+/// A valid configuration, from which tests make invalid ones.
 const GOOD: &str = "port: 0
 keys:
   - inbound: http://0123456789abcdef0123456789abcdef@m/1
@@ -51,7 +51,7 @@ fn a_configuration_error_has_its_position_and_a_suggestion() {
     }
 }
 
-/// The public keys that stand in `text`.
+/// The public keys in `text`.
 fn keys(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
     words.filter(|word| word.len() == IN_KEY.len())
@@ -114,7 +114,7 @@ fn strict_makes_warnings_errors() {
         let path = file("config.yml", text);
         let strict = || {
             let mut command = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
-            // Cargo sets it for tests, and the mirror has no such key.
+            // Cargo sets this variable for tests, and the mirror has no such key.
             command.env_remove("SENTRY_MIRROR_VERSION");
             command.arg("--strict").arg("-c").arg(&path);
             command
@@ -157,7 +157,7 @@ fn a_closed_standard_output_is_not_a_failure() {
     let routes: String = (0..2_000)
         .map(|n| format!("  - inbound: http://{n:032x}@m/1\n    outbound: [http://{KEY_A}@h/2]\n"))
         .collect();
-    // More than a pipe holds, so that the end of the reader is seen.
+    // More than a pipe holds, so that the mirror notices the closed pipe.
     let path = file("config.yml", &format!("keys:\n{routes}"));
     let script = r#""$0" -c "$1" --check | head -1; echo "${PIPESTATUS[0]}""#;
     let output = Command::new("bash")
@@ -248,7 +248,7 @@ fn version_and_help_are_printed() {
         .strip_prefix(" (")
         .and_then(|rest| rest.strip_suffix(')'));
     let is_commit = |commit: &str| commit.len() == 12 && u64::from_str_radix(commit, 16).is_ok();
-    // Without a repository, as in a package of the sources, there is none to name.
+    // Without a repository, as in a package of the sources, there is no commit to name.
     let has_repository = concat!(env!("CARGO_MANIFEST_DIR"), "/.git");
     let is_known = std::path::Path::new(has_repository).exists();
     assert!(commit.map_or(!is_known, is_commit), "{version}");
@@ -374,7 +374,7 @@ fn requests_are_served_on_epoll() {
     assert_eq!(mirror.wait().0.code(), Some(0));
 }
 
-/// Runs `command` where so many bytes can be locked; too few for rings if the kernel is 6.14 or newer.
+/// Runs `command` with this limit of locked memory.
 fn with_locked_memory(bytes: u64, command: &mut Command) -> Command {
     let mut limited = Command::new("setpriv");
     limited
@@ -397,7 +397,7 @@ fn refuses_rings_without_locked_memory() -> bool {
     let Ok(mut child) = run.stderr(Stdio::piped()).spawn() else {
         return false;
     };
-    // With a ring it listens, and says so; without, it says why and ends.
+    // With a ring it logs that it listens; without one it logs why not, and ends.
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut seen = String::new();
     let told = lines.map(Result::unwrap).find(|line| {
@@ -435,7 +435,7 @@ fn without_io_uring_the_mirror_runs_on_epoll_and_explains_why() {
     assert_eq!(response.status, 200);
 }
 
-/// Enough for the ring of one worker, and not for the smallest one of another.
+/// Enough for the ring of one worker, and too little for the smallest ring of a second.
 const ONE_RING: u64 = 124 << 10;
 
 #[test]
@@ -487,7 +487,7 @@ fn an_accepted_connection_is_served_although_sigterm_comes_first() {
     assert_eq!(mirror.wait().0.code(), Some(0));
 }
 
-/// A configuration file that is changed while the mirror runs.
+/// A mirror, and its configuration file, which may change while it runs.
 fn running_with_file(text: &str) -> (std::path::PathBuf, Process) {
     let path = file("changing.yml", text);
     let mirror = Process::start_at(&path);
@@ -548,7 +548,7 @@ fn a_reload_of_a_bad_file_changes_nothing_and_is_logged() {
             .status,
         200
     );
-    // What takes a restart is told, too.
+    // Keys that need a restart are logged, too.
     std::fs::write(&path, config(&[a.dsn(KEY_A, 11)], "workers: 7")).unwrap();
     mirror.signal("HUP");
     mirror.wait_for_line("change only with a restart");
@@ -559,7 +559,7 @@ fn a_reload_of_a_bad_file_changes_nothing_and_is_logged() {
             .status,
         200
     );
-    // The connection to an origin that stays is kept.
+    // The connection to an origin that stays configured is kept.
     assert_eq!((a.received().len(), a.connections()), (2, 1));
 }
 
@@ -626,7 +626,7 @@ fn a_reload_of_a_bind_mounted_file_explains_why_nothing_changed() {
         *command = unshare;
         command.env("SENTRY_MIRROR_ADMIN", "off");
     });
-    // As editors do it: the mount goes on showing what was there.
+    // As editors do: the mount still shows the old file.
     let new = file("new.yml", &config(&[b.dsn(KEY_A, 11)], ""));
     std::fs::rename(new, &outside).unwrap();
     mirror.signal("HUP");

@@ -1,5 +1,4 @@
-//! What is counted of connections to upstreams and of items, besides what became of requests and
-//! deliveries.
+//! Counters of upstream connections and of items, besides those of requests and deliveries.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;

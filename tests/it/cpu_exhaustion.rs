@@ -1,5 +1,5 @@
-//! Small requests that are a lot of work for outbounds with options: what is made of them stays within
-//! the bound that the README states, and others are served meanwhile.
+//! Small requests that cause a lot of work for outbounds with options: memory stays within the documented
+//! bound, and other clients are served meanwhile.
 
 use std::fs;
 use std::io::Write;
@@ -28,15 +28,15 @@ const BOUND_BYTES: usize = PROCESS_BYTES
     + CONNECTIONS * CONNECTION_BYTES
     + 2 * IN_FLIGHT * UPSTREAM_BYTES;
 
-/// How long the mirror may work on something else while another connection waits for an answer: some
-/// times as long as the worst payload takes. It is counted in the mirror's own time, since other tests run
-/// beside this one. A build for debugging is much slower than the one that is shipped.
+/// The longest that the mirror may work on something else while another connection waits for a reply:
+/// several times the work on the worst payload. It is CPU time of the mirror, since other tests run at the
+/// same time. A debug build is much slower than a release build.
 const WORK_MAX: Duration = match cfg!(debug_assertions) {
     true => Duration::from_millis(1_200),
     false => Duration::from_millis(100),
 };
 
-/// The number of items of an envelope, each nearly as long as one that is walked over.
+/// The number of items of an envelope, each nearly as long as the longest that the mirror parses.
 const ITEMS: usize = 3;
 
 fn item(kind: &str, payload: &str) -> String {
@@ -46,7 +46,7 @@ fn item(kind: &str, payload: &str) -> String {
     )
 }
 
-/// `text` as often as fits.
+/// `text`, repeated as often as fits.
 fn full(start: &str, text: &str, end: &str) -> String {
     [start, &text.repeat(2 * (MIB - KIB) / text.len()), end].concat()
 }
@@ -80,7 +80,7 @@ fn attacks() -> Vec<String> {
         "{}\n\n".repeat(MIB),
         header,
     ];
-    // Enough that are easy, for chance to leave some out.
+    // Enough cheap ones that sampling drops some.
     let easy = std::iter::repeat_n(item("event", "{}"), 40);
     laborious.into_iter().chain(easy).collect()
 }
@@ -97,7 +97,7 @@ fn request(items: &str) -> Vec<u8> {
     [head.as_bytes(), &body].concat()
 }
 
-/// The time that a process has worked so far.
+/// The CPU time of a process.
 fn worked(id: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).expect("it runs");
     let (_, fields) = stat.rsplit_once(')').expect("a name");
@@ -160,7 +160,7 @@ fn work_on_a_small_request_is_bounded_and_leaves_time_for_others() {
     assert!(*longest < WORK_MAX, "{longest:?}");
     assert!(peak < BOUND_BYTES, "{peak} of {BOUND_BYTES}");
 
-    // Everything that an outbound did not get is accounted for.
+    // Every delivery that did not happen is counted.
     let metrics = mirror.metrics();
     let deliveries = |outcome: &str| {
         metrics.sum(
@@ -204,7 +204,7 @@ fn a_body_with_an_extreme_compression_ratio_is_refused() {
     assert_eq!(send(&small).status, 200, "up to 16 MiB any ratio will do");
     let bomb = [front.clone(), zeros(17)].concat();
     assert_eq!(send(&bomb).status, 413);
-    // With noise in between it is an honest body.
+    // With noise in between the ratio is that of an honest body.
     let mut number = 1_u32;
     let noise = std::iter::repeat_with(|| {
         number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

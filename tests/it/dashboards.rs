@@ -1,5 +1,4 @@
-//! The dashboard and the alerts in `deploy/`: they are what they should be, and name only metrics and
-//! labels that there are.
+//! The dashboard and the alerts in `deploy/` are well formed, and use only metrics and labels that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +10,7 @@ fn text(path: &str) -> String {
     fs::read_to_string(path).expect("it is there")
 }
 
-/// All expressions of the dashboard, with what stands for a metric in its variables.
+/// All expressions of the dashboard, including those of its variables.
 fn dashboard_expressions() -> Vec<String> {
     let dashboard: serde_json::Value =
         serde_json::from_str(&text("deploy/grafana-dashboard.json")).unwrap();
@@ -54,7 +53,7 @@ fn alert_expressions() -> Vec<String> {
         for annotation in ["summary", "description"] {
             assert!(
                 rule["annotations"][annotation].is_string(),
-                "{name} says nothing"
+                "{name} has no {annotation}"
             );
         }
         assert!(rule["labels"]["severity"].is_string(), "{name}");
@@ -67,7 +66,7 @@ fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// Each metric in an expression, with the matchers behind it.
+/// Each metric in an expression, with its matchers.
 fn metrics(expression: &str) -> Vec<(&str, &str)> {
     let starts = expression.match_indices("sentry_mirror_");
     let parts = starts.map(|(at, _)| {
@@ -84,13 +83,13 @@ fn metrics(expression: &str) -> Vec<(&str, &str)> {
 #[test]
 fn the_dashboard_and_the_alerts_use_only_metrics_that_exist() {
     let upstream = Upstream::ok();
-    // A name that has to be resolved, so that there is something to tell about that.
+    // A host name, so that there are metrics of its resolution.
     let outbounds = [
         upstream.dsn(KEY_A, 11),
         format!("http://{KEY_A}@localhost:9/1"),
     ];
     let mirror = Process::start(&config(&outbounds, "admin: {port: 0}"));
-    // A histogram is told once something is in it.
+    // A histogram appears after its first observation.
     let request = envelope_request(envelope("00").as_bytes());
     assert_eq!(mirror.client().ask(&request).status, 200);
     mirror.wait_for_metrics(|metrics| metrics.sum("sentry_mirror_deliveries_total", &[]) == 2.0);
@@ -116,7 +115,7 @@ fn the_dashboard_and_the_alerts_use_only_metrics_that_exist() {
         }
         check_groups(expression, &of_name);
     }
-    // Every family is worth a look on the dashboard or is named here.
+    // Every family is on the dashboard, or is listed here.
     let not_drawn = [
         "build_info",
         "workers",
@@ -142,11 +141,11 @@ fn the_dashboard_and_the_alerts_use_only_metrics_that_exist() {
             let bare = name.strip_suffix("_total").unwrap_or(name);
             bare.strip_prefix("sentry_mirror_") == Some(*excused)
         });
-        assert!(is_used || is_excused, "nobody looks at {name}");
+        assert!(is_used || is_excused, "no panel shows {name}");
     }
 }
 
-/// Labels that are matched must exist, and so must the values where they are from a closed set.
+/// Matched labels must exist, and so must their values if these are a closed set.
 fn check_matchers(samples: &[&str], matchers: &str, expression: &str) {
     for matcher in matchers.split(", ").filter(|matcher| !matcher.is_empty()) {
         let (label, rest) = matcher.split_at(matcher.find(|c| !is_name(c)).unwrap());
@@ -166,7 +165,7 @@ fn check_matchers(samples: &[&str], matchers: &str, expression: &str) {
     }
 }
 
-/// Labels by which is summed must exist.
+/// The labels of a `by` clause must exist.
 fn check_groups<'s>(expression: &str, of_name: &impl Fn(&str) -> Vec<&'s str>) {
     for (at, _) in expression.match_indices(" by (") {
         let rest = &expression[at + " by (".len()..];

@@ -1,7 +1,7 @@
-//! What deploys the mirror says what it should: the seccomp profiles, the image, the units.
+//! The seccomp profiles, the image, the units.
 //!
-//! The profiles are read here with code of our own, so that a mistake of the script that makes them
-//! shows. What needs other programs, such as the schemas of Kubernetes, is in `tests/deploy` and
+//! These tests read the profiles independently of the script that generates them, so that its mistakes
+//! show. Checks that need other programs, such as the schemas of Kubernetes, are in `tests/deploy` and
 //! `tests/container`.
 
 use std::collections::BTreeSet;
@@ -50,7 +50,7 @@ fn the_seccomp_profile_is_dockers_default_plus_io_uring() {
 }
 
 /// What a profile decides for a process without capabilities on an architecture, one line for each
-/// call and condition on its arguments.
+/// system call and condition on its arguments.
 fn decisions(profile: &Value, architecture: &str) -> BTreeSet<String> {
     let has = |conditions: &Value, key: &str, value: &str| {
         let list = conditions[key].as_array();
@@ -88,7 +88,7 @@ fn the_kubernetes_profile_equals_the_docker_profile() {
         .iter()
         .flat_map(|architecture| decisions(&ours, architecture))
         .collect();
-    // In this format a rule holds on every architecture; calls that one does not have do not matter.
+    // In this format a rule holds on every architecture; unknown calls are ignored.
     assert_eq!(decisions(&flat, "any"), of_both);
     assert!(of_both.iter().any(|line| line.starts_with("clone3 ")));
     assert!(!of_both.iter().any(|line| line.starts_with("mount ")));
@@ -130,7 +130,7 @@ fn documents_and_manifests_state_the_same_numbers() {
 #[test]
 fn every_deployment_restarts_the_mirror_and_needs_a_configuration() {
     let unit = text("deploy/sentry-mirror.service");
-    // A socket that is passed stays in the mode that all who have it need.
+    // All processes that share a passed socket need it in the same mode.
     for line in [
         "RestartSec=2",
         "StartLimitIntervalSec=0",
@@ -142,7 +142,7 @@ fn every_deployment_restarts_the_mirror_and_needs_a_configuration() {
     let compose: serde_yaml::Value = serde_yaml::from_str(&text("deploy/compose.yml")).unwrap();
     let service = &compose["services"]["sentry-mirror"];
     let mount = &service["volumes"][0];
-    // A file that is mounted by itself would be the old one after it was replaced.
+    // A file mounted on its own would still be the old one after it was replaced.
     assert_eq!(mount["target"].as_str(), Some("/etc/sentry-mirror"));
     let path = service["command"][1].as_str();
     assert_eq!(path, Some("/etc/sentry-mirror/config.yml"));
@@ -168,7 +168,7 @@ fn instructions() -> Vec<String> {
         .collect()
 }
 
-/// What the Dockerfile takes from the folder that it is built in.
+/// What an instruction copies from the build context.
 fn copied(instruction: &str) -> Vec<&str> {
     let words: Vec<&str> = instruction.split_whitespace().collect();
     match words.as_slice() {
@@ -202,8 +202,8 @@ fn the_image_builds_its_dependencies_without_the_sources() {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
         fs::copy(from, folder.join(source)).expect("a file");
     }
-    // The step as it stands, but for the compilation: cargo reads the manifest, which must need no
-    // file that is not there, and the lock file, which must fit. (`cargo metadata` overlooks files.)
+    // The build step without the compilation: cargo reads the manifest, which must name no missing file,
+    // and the lock file, which must match. (`cargo metadata` overlooks missing files.)
     let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let look = format!("\"$CARGO\" fetch --offline --locked --target {host}");
     let script = rest[0].strip_prefix("RUN ").unwrap().replace(BUILD, &look);

@@ -85,8 +85,7 @@ fn the_dialog_script_posts_to_the_mirror_and_the_report_goes_to_all() {
     );
 }
 
-/// A primary that answers each GET with a script whose text `say` makes of the URL that was asked for, as
-/// Sentry's absolute one.
+/// A primary that answers each request with what `say` makes of its absolute URL.
 fn saying(say: impl Fn(&str) -> String + Send + Sync + 'static) -> Upstream {
     Upstream::start(move |_, request| {
         let target = request.line.split(' ').nth(1).expect("a target");
@@ -95,7 +94,7 @@ fn saying(say: impl Fn(&str) -> String + Send + Sync + 'static) -> Upstream {
     })
 }
 
-/// A response with this status line's rest, content type and body.
+/// A response with this status, content type and body.
 fn answer(status: &str, content_type: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
@@ -108,7 +107,7 @@ fn sentrys_script(url: &str) -> String {
     format!("(function(){{var endpoint = /**/\"{url}\";/**/ post(endpoint)}})")
 }
 
-/// The parts of the DSN that nobody who asks for a script may see.
+/// The parts of the DSN that no client may see.
 fn secrets_of(upstream: &Upstream) -> [String; 3] {
     [
         KEY_A.to_owned(),
@@ -259,7 +258,7 @@ fn the_reply_to_a_report_names_no_outbound() {
 fn dialog_requests_carry_no_data_of_the_page_and_no_inbound_key() {
     let (a, b) = (upstream(), upstream());
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
-    // `KEY:pw`, with KEY the inbound's.
+    // `KEY:pw` with the inbound key.
     let basic = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY6cHc=";
     let fields = format!(
         "Host: m\r\nX-Sentry-Auth: Sentry sentry_key={IN_KEY}, sentry_secret={SECRET}\r\nX-Sentry-Auth: sentry_key={IN_KEY}\r\nAuthorization: Basic {basic}\r\nAuthorization: Bearer {SECRET}\r\nCookie: session={SECRET}\r\nRange: bytes=0-9\r\nIf-None-Match: \"a\"\r\nIf-Modified-Since: Fri, 27 Nov 2026 21:00:00 GMT\r\nif-range: \"a\"\r\nReferer: https://{IN_KEY}:{SECRET}@page.example/\r\nbaggage: sentry-public_key={IN_KEY},sentry-trace_id=1\r\nOrigin: https://page.example\r\n"
@@ -285,7 +284,7 @@ fn dialog_requests_carry_no_data_of_the_page_and_no_inbound_key() {
         ] {
             assert!(!head.contains(secret), "{secret} in {head}");
         }
-        // What Sentry looks at stays, and so does the form.
+        // The fields that Sentry reads stay.
         assert_eq!(request.field("Origin"), Some("https://page.example"));
         assert_eq!(
             request

@@ -1,5 +1,5 @@
-//! What upstreams say before they have the whole request: it ends the sending only where it refuses the
-//! request, and only what was sent whole counts as delivered.
+//! Responses before the end of the request. Only one that refuses the request stops the sending, and only a
+//! request that was sent whole counts as delivered.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -16,23 +16,23 @@ use crate::support::{Config, KEY_A, Process, envelope, envelope_request};
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 /// More than the kernel buffers on both sides.
 const BODY_BYTES: usize = 16 << 20;
-/// How long the upstream does not read once it has spoken. The mirror's writes stall meanwhile, so that it
-/// looks at what was said.
+/// How long the upstream pauses reading after its early response. The writes of the mirror block meanwhile,
+/// so that it reads the response.
 const PAUSE: Duration = Duration::from_millis(300);
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
 const CLOSING_OK: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
 
-/// What an upstream does once the first bytes of a request are there.
+/// What an upstream does after the head of a request.
 struct Script {
-    /// It says this, piece by piece, with a pause after each.
+    /// It sends this, piece by piece, with a pause after each.
     early: Vec<&'static [u8]>,
     then: Then,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
-    /// It reads the whole request and says this.
+    /// It reads the whole request and sends this.
     Reads(&'static [u8]),
     /// It reads nothing more and keeps the connection.
     Hangs,
@@ -62,7 +62,7 @@ fn start(tls: Option<ServerConfig>, script: Script) -> (u16, Receiver<usize>) {
         for piece in &script.early {
             peer.write_all(piece).unwrap();
             peer.flush().unwrap();
-            // Being slow is what this upstream is for; nobody waits for the pause to end.
+            // Being slow is the point of this upstream; the test does not wait for the pause.
             thread::sleep(PAUSE);
         }
         match script.then {
@@ -70,11 +70,11 @@ fn start(tls: Option<ServerConfig>, script: Script) -> (u16, Receiver<usize>) {
                 let rest = std::io::copy(&mut (&mut *peer).take(left as u64), &mut std::io::sink());
                 let rest = usize::try_from(rest.unwrap()).unwrap();
                 read.send(length - (left - rest)).unwrap();
-                // An upstream that has answered already may be left at once.
+                // The mirror may close at once if it has a response already.
                 let _ = peer.write_all(answer);
             }
             Then::Hangs => {}
-            // With what it has not read, which is a reset.
+            // With unread bytes, which is a reset.
             Then::Closes => return,
         }
         // Until the test has ended.
@@ -83,7 +83,7 @@ fn start(tls: Option<ServerConfig>, script: Script) -> (u16, Receiver<usize>) {
     (port, bodies)
 }
 
-/// Reads a head byte by byte; gives the bytes that are still to come, and how long the body is.
+/// Reads a head byte by byte; gives the bytes that are left to read, and the length of the body.
 fn head(peer: &mut dyn Peer) -> (usize, usize) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -134,7 +134,7 @@ fn assert_arrives_whole(script: impl Fn() -> Script) {
     on_every_way(script, |way, status, bodies, mirror| {
         assert_eq!(status, 200, "{way}");
         let arrived = bodies.recv().expect("the upstream got it");
-        // The DSN in the envelope header is another.
+        // The DSN in the envelope header has another length.
         assert!(arrived.abs_diff(BODY_BYTES) < 100, "{way}: {arrived}");
         assert_eq!(delivered(mirror, "2xx"), 1.0, "{way}");
     });

@@ -1,4 +1,4 @@
-//! Bounds that no answer tells of: each is kept, and counted where an operator can see it.
+//! Limits that no reply shows: each holds, and is counted where an operator can see it.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Barrier};
@@ -41,7 +41,7 @@ fn an_idle_connection_is_closed_after_the_timeout_and_counted() {
     let mut client = mirror.client();
     assert_eq!(ask(&mut client), 200);
     assert!(client.is_closed());
-    // One that never says anything, too.
+    // So is one that never sent anything.
     assert!(mirror.client().is_closed());
     mirror.wait_for_metrics(|metrics| {
         of(metrics, CLOSED, "idle") >= 2.0 && of(metrics, CLOSED, "write") == 0.0
@@ -87,7 +87,7 @@ fn a_raised_connection_limit_takes_effect_at_once() {
         .wait_for_metrics(|metrics| of(metrics, PAUSES, "connections") == 1.0);
     let mut third = mirror.process.client();
     third.send(&envelope_request(b"{}\n"));
-    // Nobody of the others goes.
+    // The others stay open.
     mirror.reload(&limited_to(3));
     assert_eq!(third.response().status, 200);
     for client in &mut open {
@@ -122,7 +122,7 @@ fn connections_of_a_client_over_its_limit_are_closed() {
     for client in &mut open {
         assert_eq!(ask(client), 200);
     }
-    // One that ends makes room.
+    // A closed connection no longer counts.
     drop(open.pop());
     mirror
         .process
@@ -151,7 +151,7 @@ fn a_reload_keeps_the_count_of_deliveries_in_flight() {
     for round in 0..4 {
         let mut client = mirror.process.client();
         assert_eq!((ask(&mut client), ask(&mut client)), (200, 200));
-        // Each time a limit has changed.
+        // A limit changes each time.
         mirror.reload(&with_idle(9 + round));
     }
     ok.wait_for(8);
@@ -178,7 +178,7 @@ fn upstream_connections_are_closed_by_age_idle_time_and_number() {
     assert_eq!(ask(&mut idle.client()), 200);
     idle.wait_for_metrics(|metrics| of(metrics, DROPPED, "idle_timeout") == 1.0);
 
-    // Three at a time, of which one may stay.
+    // Three at a time, of which one may stay open.
     let barrier = Barrier::new(3);
     let together = Upstream::start(move |_, _| {
         barrier.wait();
@@ -201,19 +201,19 @@ fn upstream_connections_are_closed_by_age_idle_time_and_number() {
     assert!(idle <= 1.0, "{idle}");
 }
 
-/// How many deliveries there are at once to an upstream that answers after 100 ms, at 5,000 a second.
+/// Deliveries in flight to an upstream that answers after 100 ms, at 5,000 a second.
 const FAR_AWAY: usize = 500;
 
 #[test]
 fn bursts_to_a_distant_upstream_reuse_the_connections_of_the_first() {
     allow_descriptors(4 * FAR_AWAY);
-    // It answers none before it has all, which takes as many connections as a long way does.
+    // It answers none before it has all, which takes as many connections as a high latency.
     let barrier = Barrier::new(FAR_AWAY);
     let upstream = Upstream::start(move |_, _| {
         barrier.wait();
         Action::ok()
     });
-    // The time for the reply is no default, so that a slow machine is not taken for a long way.
+    // Longer than the default, so that a slow machine does not add to the latency.
     let mirror = mirror(upstream.dsn(KEY_A, 11), "reply_timeout: 20s");
     let mut clients: Vec<Client> = (0..FAR_AWAY).map(|_| mirror.client()).collect();
     for burst in 1..=5 {
@@ -223,7 +223,7 @@ fn bursts_to_a_distant_upstream_reuse_the_connections_of_the_first() {
         for client in &mut clients {
             assert_eq!(client.response().status, 200, "burst {burst}");
         }
-        // A rest, in which the mirror has looked through its connections at least once.
+        // Wait until the mirror has checked its idle connections at least once.
         let all = FAR_AWAY as f64;
         mirror.wait_for_metrics(|metrics| {
             let sum = |name: &str| metrics.sum(&format!("sentry_mirror_{name}"), &[]);
@@ -289,7 +289,7 @@ fn many_idle_upstream_connections_are_closed_while_requests_are_served() {
     );
 }
 
-/// Lets this process have so many descriptors: it holds both ends of many connections.
+/// Raises the limit of descriptors of this process, which holds both ends of many connections.
 fn allow_descriptors(count: usize) {
     let limit = getrlimit(Resource::Nofile);
     let count = count as u64;
@@ -337,7 +337,7 @@ fn a_head_that_needs_too_many_edits_is_refused() {
             &target[..60]
         );
     }
-    // Nor does a line that does not count let keys through.
+    // Nor does a line that is not read leak keys.
     let lists = "X-Sentry-Auth: Sentry sentry_version=7\r\n";
     let list = format!(
         "X-Sentry-Auth: Sentry {}\r\n",

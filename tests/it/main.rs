@@ -1,43 +1,43 @@
-//! The program as its users meet it: every test drives the real binary over real sockets.
+//! Tests of the program from outside: each drives the real binary over real sockets.
 //!
 //! In reading order:
 //!
 //! - `mirroring`: a request arrives, rewritten and whole, at every outbound.
-//! - `replies`: what the SDK is told, and when.
+//! - `replies`: what the mirror replies to the SDK, and when.
 //! - `reply_table`: the whole reply table, for both policies.
-//! - `rate_limits`: what an outbound is not sent while it is rate limited.
+//! - `rate_limits`: what a rate-limited outbound does not get.
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
-//! - `limits`: bounds that no answer tells of.
+//! - `limits`: limits that no reply shows.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
-//! - `unsolicited_responses`: upstreams that send more than they were asked for.
-//! - `early_responses`: what upstreams say before they have the whole request.
+//! - `unsolicited_responses`: upstreams that send more than one response per request.
+//! - `early_responses`: responses that come before the whole request was sent.
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
-//! - `process_pause`: a process that is stopped and goes on.
+//! - `process_pause`: SIGSTOP and SIGCONT.
 //! - `memory_fairness`: who may take how much of the memory budget.
 //! - `fd_exhaustion`: no file descriptors left.
-//! - `client_disconnects`: clients that vanish, and a mirror that stops under load.
+//! - `client_disconnects`: clients that disconnect, and a mirror that stops under load.
 //! - `tls`: private certificate authorities.
-//! - `tls_flood`: servers that send messages of TLS without end.
+//! - `tls_flood`: servers that send TLS messages without end.
 //! - `load`: many requests, many connections, many workers.
-//! - `loops`: a mirror that would feed itself.
+//! - `loops`: mirrors that send to themselves.
 //! - `endpoints`: every endpoint, method and place of the key.
-//! - `selection`: categories, shares, copies and forms of an outbound.
-//! - `cpu_exhaustion`: small requests that are a lot of work for outbounds with options.
+//! - `selection`: categories, sample rates, copies and encodings of an outbound.
+//! - `cpu_exhaustion`: small requests that cause a lot of work.
 //! - `dialog`: the crash-report dialog.
 //! - `minidump`: the largest request that has to pass.
-//! - `command_line`: configurations good and bad, exit codes, signals.
-//! - `os_errors`: errors of the system, with the cause that holds.
-//! - `signals`: signals while the mirror reads, resolves, starts.
-//! - `handover`: one process follows on another without losing a request.
-//! - `health`: the sub-command that asks a running mirror.
-//! - `deploy`: what deploys it says what it should.
+//! - `command_line`: configurations, exit codes, signals.
+//! - `os_errors`: errors of the operating system, and their causes.
+//! - `signals`: signals during a start or a reload.
+//! - `handover`: a new process takes over without losing a request.
+//! - `health`: the subcommand that checks a running mirror.
+//! - `deploy`: the seccomp profiles, the image, the units.
 //! - `metrics`: every counter moves when it should, and by how much.
-//! - `connection_metrics`: connections to upstreams and items, counted.
-//! - `admin`: the pages for operators, and that they can be left running.
+//! - `connection_metrics`: counters of upstream connections and of items.
+//! - `admin`: the pages for operators.
 //! - `statsd`: what a statsd server receives.
 //! - `access_log`: one line for each request.
-//! - `report`: the mirror's own errors, reported.
+//! - `report`: the mirror reports its own errors.
 //! - `dashboards`: the dashboard and the alerts.
 //! - `documents`: generated parts of the documents match the code.
 //! - `tidy`: the layers, no circles of imports, and crates with known advisories.

@@ -1,4 +1,4 @@
-//! Errors of the system, with the cause that holds and no other.
+//! Errors of the operating system: the mirror names the actual cause, and no other.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +12,10 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use crate::support::process::{file, run};
 use crate::support::{KEY_A, Process, Upstream, config, is_skipped};
 
-/// Below the ports that are handed out at random, and no well-known one.
+/// Below the ephemeral ports, and not a well-known one.
 const PRIVILEGED_PORT: u16 = 981;
 
-/// A user that has no process.
+/// A user without processes.
 const NOBODY_ELSE: &str = "54981";
 
 const CONFIG: &str = "ip: 127.0.0.1
@@ -27,13 +27,13 @@ keys:
       - http://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:9/2
 ";
 
-/// Whether the tests run as root, without whom nobody can be another user.
+/// Whether the tests run as root, which is needed to switch to another user.
 fn is_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     status.lines().any(|line| line.starts_with("Uid:\t0\t"))
 }
 
-/// The mirror with `text` on its standard input and behind the words `before`.
+/// The mirror with `text` on its standard input, started by the command `before`.
 fn behind(before: &[&str], text: &str) -> Command {
     let binary = env!("CARGO_BIN_EXE_sentry-mirror");
     let words = [before, &[binary, "-c", "-"]].concat();
@@ -92,7 +92,7 @@ fn a_process_limit_is_named_if_a_thread_cannot_start() {
     let before: &[&str] = if is_root() { &as_other } else { &[] };
     let text = CONFIG.replace("admin: off", "admin: {port: 0}\nworkers: 2");
     let mut refusals = 0;
-    // One thread more each time, until there are enough.
+    // Allow one thread more each time, until it starts.
     for limit in 1..100 {
         let limited = format!("--nproc={limit}:{limit}");
         let words = [before, &["prlimit", &limited]].concat();
@@ -124,19 +124,19 @@ fn a_process_limit_is_named_if_a_thread_cannot_start() {
         assert!(!told.contains("panicked"), "{limit}: {told}");
         refusals += 1;
         if !is_root() {
-            // How many processes this user has is not known.
+            // It is unknown how many processes this user has.
             break;
         }
     }
     assert!(refusals > 0);
 }
 
-/// Starts a mirror under a seccomp profile that refuses io_uring, behind the words `before`.
+/// Starts a mirror by the command `before`, under a seccomp profile that refuses io_uring.
 fn without_io_uring(before: &[&str]) -> Process {
     let upstream = Upstream::ok();
     let text = config(&[upstream.dsn(KEY_A, 11)], "");
     let before: Vec<String> = before.iter().map(|&word| word.to_owned()).collect();
-    // A profile is inherited from the thread that starts a process.
+    // A process inherits the profile of the thread that starts it.
     let started = thread::spawn(move || {
         let refused = BTreeMap::from([(425, Vec::new())]);
         let refuse = SeccompAction::Errno(1);
@@ -197,7 +197,7 @@ fn the_log_names_what_forbids_io_uring_a_seccomp_profile_or_a_sysctl() {
 #[test]
 fn a_default_admin_port_in_use_is_a_warning_and_a_configured_one_an_error() {
     let upstream = Upstream::ok();
-    // Where this fails somebody else has it, which will do.
+    // If this fails, another process has the port, which serves as well.
     let _taken = TcpListener::bind("127.0.0.1:3001");
     let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], "# no admin: here"));
     let line = mirror.wait_for_line("no metrics and no status page");

@@ -1,9 +1,9 @@
-//! The answer to every combination of outcomes worth having, under both policies.
+//! The reply to every combination of outcomes that matters, under both policies.
 //!
-//! A row says what each outbound does and what the SDK must then be told; the expectations are
-//! written by hand from the contract, not computed. All rows go through one mirror with default
-//! settings at once, each on a route and on upstreams of its own, so that neither the waiting nor the
-//! remembered limits of one row touch another. What SDKs insist on is checked on every row.
+//! A row says what each outbound does, and which reply the SDK gets. The replies are written by hand
+//! from the contract, not computed. All rows go through one mirror with default settings at once. Each
+//! has a route and upstreams of its own, so that neither the time-outs nor the remembered rate limits
+//! of one row affect another. Every row is also checked against what SDKs require.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,13 +23,13 @@ const RUBY_WAITS: Duration = Duration::from_secs(2);
 /// What an outbound does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Does {
-    /// Answers with this status, and with a body that tells which outbound it is.
+    /// Answers with this status, and with a body that names the outbound.
     Says(u16),
     /// The same, with these header lines.
     SaysWith(u16, &'static str),
     /// Answers with these bytes.
     Sends(&'static str),
-    /// Takes the request and closes.
+    /// Reads the request and closes.
     Closes,
     /// Refuses the connection.
     Refuses,
@@ -39,12 +39,12 @@ enum Does {
 use Does::{Closes, Hangs, Refuses, Says, SaysWith, Sends};
 
 const OK: Does = Says(200);
-/// Accepts, and asks not to be sent more errors.
+/// Accepts, with a rate limit on errors.
 const OK_50: Does = SaysWith(
     200,
     "Retry-After: 50\r\nX-Sentry-Rate-Limits: 50:error:key\r\n",
 );
-/// 429 as Relay says it.
+/// 429 as Relay sends it.
 const LIMIT_60: Does = SaysWith(
     429,
     "Retry-After: 60\r\nX-Sentry-Rate-Limits: 60:error;session:organization:quota\r\n",
@@ -57,16 +57,16 @@ const LIMIT_OTHER: Does = SaysWith(
     429,
     "Retry-After: 30\r\nX-Sentry-Rate-Limits: 30:session:key\r\n",
 );
-/// 429 as others say it: everything, for 7 seconds or for the minute that SDKs assume.
+/// 429 as others send it: on everything, for 7 seconds or for the minute that SDKs assume.
 const LIMIT_7: Does = SaysWith(429, "Retry-After: 7\r\n");
 const LIMIT: Does = Says(429);
 const EXPLAINS: Does = SaysWith(400, "X-Sentry-Error: odd\r\n");
-/// Refuses, with words that are for a 429.
+/// Refuses with 400, and with the fields of a 429.
 const SILENCES: Does = SaysWith(
     400,
     "Retry-After: 60\r\nX-Sentry-Rate-Limits: 60:error:key\r\n",
 );
-/// Successes as Relay does not say them here.
+/// Successes as Relay never sends them here.
 const EMPTY: Does = Sends("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
 const NO_CONTENT: Does = Sends("HTTP/1.1 204 No Content\r\n\r\n");
 const HTML: Does =
@@ -79,11 +79,11 @@ const CUT: Does = Sends(
 );
 const LIST: Does =
     Sends("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]");
-/// JSON all the same.
+/// JSON under another type.
 const UNNAMED: Does =
     Sends("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n {}\n");
 
-/// The word of the table for a body. Outbounds are `a`, `b` and `c`; the others are the mirror's own.
+/// The names of bodies in the table: those of the outbounds `a`, `b` and `c`, then the mirror's own.
 const BODIES: &[(&str, &str)] = &[
     ("a", r#"{"by":"a"}"#),
     ("b", r#"{"by":"b"}"#),
@@ -102,13 +102,13 @@ const BODIES: &[(&str, &str)] = &[
     ("list", "[]"),
 ];
 
-/// What the outbounds do, the answer under `first_success`, and the one under `primary`, as [`told`]
-/// writes it down. `late` is what comes only after `reply_timeout`.
+/// What the outbounds do, the reply under `first_success`, and the one under `primary`, as [`told`]
+/// describes them. `late` is a reply that comes after `reply_timeout`.
 type Row = (&'static [Does], &'static str, &'static str);
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
-    // The primary accepted: its answer at once, whatever the others do.
+    // The primary accepted: its response at once, whatever the others do.
     (&[OK],                     "200 a", "200 a"),
     (&[OK, OK],                 "200 a", "200 a"),
     (&[OK, Says(400)],          "200 a", "200 a"),
@@ -123,8 +123,7 @@ const ROWS: &[Row] = &[
     (&[OK, Hangs, Refuses],     "200 a", "200 a"),
     (&[OK, LIMIT_20, LIMIT_60], "200 a", "200 a"),
 
-    // Java sends again what was answered with another 2xx, and Elixir also what was not answered with
-    // JSON.
+    // The Java SDK sends an event again after another 2xx, the Elixir SDK also after a body that is not JSON.
     (&[Says(201)],              "200 made", "201 a"),
     (&[Says(202)],              "200 made", "202 a"),
     (&[NO_CONTENT],             "200 made", "204 nothing"),
@@ -140,7 +139,7 @@ const ROWS: &[Row] = &[
     (&[Says(500), Says(201)],   "200 made", "500 a"),
     (&[Refuses, HTML],          "200 made", "200 made"),
 
-    // The primary did not, another did: the first of them.
+    // The primary did not accept: the response of the first outbound that did.
     (&[Says(400), OK],            "200 b", "400 a"),
     (&[EXPLAINS, OK],             "200 b", "400 a, error odd"),
     (&[Says(403), OK],            "200 b", "403 a"),
@@ -164,7 +163,7 @@ const ROWS: &[Row] = &[
     (&[Hangs, Says(500), OK],     "late 200 c", "late 200 c"),
     (&[Hangs, Hangs, OK],         "late 200 c", "late 200 c"),
 
-    // Nobody accepted in time, but somebody still may.
+    // No outbound accepted in time, but one still may.
     (&[Hangs],                       "late 200 made", "late 200 made"),
     (&[Hangs, Hangs],                "late 200 made", "late 200 made"),
     (&[Hangs, Hangs, Hangs],         "late 200 made", "late 200 made"),
@@ -178,7 +177,7 @@ const ROWS: &[Row] = &[
     (&[Says(500), Hangs],            "late 200 made", "500 a"),
     (&[Says(500), Says(413), Hangs], "late 200 made", "500 a"),
 
-    // Every live one is limited: what is limited at all of them, for the shortest time.
+    // Every live outbound is rate limited: the categories limited at all of them, for the shortest time.
     (&[LIMIT_60],              "429 limited, limits 60:error;session:organization:quota, retry 60",
                                "429 a, limits 60:error;session:organization:quota, retry 60"),
     (&[LIMIT_60, LIMIT_20],    "429 limited, limits 20:error:organization:quota, retry 20",
@@ -187,8 +186,8 @@ const ROWS: &[Row] = &[
                                "429 a, limits 20:error:key, retry 20"),
     (&[LIMIT_60, LIMIT_OTHER], "429 limited, limits 30:session:organization:quota, retry 30",
                                "429 a, limits 60:error;session:organization:quota, retry 60"),
-    // Each takes what the other does not, and both take the rest: beside a limit on nothing SDKs do
-    // not look at `Retry-After`, for which they would send nothing at all.
+    // Their limits have no category in common. A limit on no category keeps SDKs from looking at
+    // `Retry-After`, which would stop them from sending anything.
     (&[LIMIT_20, LIMIT_OTHER], "429 limited, limits 1:none:organization, retry 20",
                                "429 a, limits 20:error:key, retry 20"),
     (&[LIMIT_20, LIMIT_7],     "429 limited, limits 7:error:key, retry 7",
@@ -200,13 +199,13 @@ const ROWS: &[Row] = &[
     (&[LIMIT_60, LIMIT_20, LIMIT],
                                "429 limited, limits 20:error:organization:quota, retry 20",
                                "429 a, limits 60:error;session:organization:quota, retry 60"),
-    // Who will never take anything is not live.
+    // An outbound that never accepts anything is not live.
     (&[LIMIT_20, Says(403)],   "429 limited, limits 20:error:key, retry 20",
                                "429 a, limits 20:error:key, retry 20"),
     (&[Says(403), LIMIT_20],   "429 limited, limits 20:error:key, retry 20", "403 a"),
     (&[Says(401), LIMIT_20, Says(404)],
                                "429 limited, limits 20:error:key, retry 20", "401 a"),
-    // Who may take the next one is.
+    // An outbound that may accept the next event is live.
     (&[LIMIT_7, Says(400)],             "503 nobody", "429 a, retry 7"),
     (&[LIMIT_7, Says(413)],             "503 nobody", "429 a, retry 7"),
     (&[LIMIT_7, Says(500)],             "503 nobody", "429 a, retry 7"),
@@ -219,10 +218,10 @@ const ROWS: &[Row] = &[
     (&[Says(413), Says(413)],            "413 large", "413 a"),
     (&[Says(413), Says(413), Says(413)], "413 large", "413 a"),
 
-    // Refused for good by all of them: the first speaks.
+    // Refused by all of them: the first response.
     (&[Says(400)],                       "400 a", "400 a"),
     (&[EXPLAINS],                        "400 a, error odd", "400 a, error odd"),
-    // What it asks for is told where it holds for all of them.
+    // Its rate limit is passed on only if it holds for all of them.
     (&[SILENCES, Says(400)],             "400 a", "400 a, limits 60:error:key, retry 60"),
     (&[SILENCES],                        "400 a, limits 60:error:key",
                                          "400 a, limits 60:error:key, retry 60"),
@@ -316,24 +315,24 @@ fn every_row_is_answered(policy: Policy, endpoint: &str) {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-/// What SDKs insist on, whatever the outbounds do.
+/// What SDKs require, whatever the outbounds do.
 fn sdks_understand(response: &Response, elapsed: Duration, does: &[Does], policy: Policy) {
     let status = response.status;
     if policy == Policy::Primary && does.first().is_some_and(|does| does.misleads()) {
-        // The operator wants to have it as it is.
+        // The operator has asked for this response as it is.
         return;
     }
-    // Browsers hide from the SDK what lacks it.
+    // Without it browsers hide the response from the SDK.
     assert_eq!(response.field("Access-Control-Allow-Origin"), Some("*"));
-    // Ruby, and all the more PHP, have given up by then.
+    // The Ruby SDK gives up after this time.
     assert!(elapsed < RUBY_WAITS, "{does:?}: {elapsed:?}");
     if status < 300 {
-        // JavaScript and Rust take it for a ban on everything, even with a 200.
+        // The JavaScript and Rust SDKs take it for a rate limit on everything, even with a 200.
         assert_eq!(response.field("Retry-After"), None, "{does:?}");
-        // Java sends again what was answered with another 2xx.
+        // The Java SDK sends an event again after another 2xx.
         assert_eq!(status, 200, "{does:?}");
     }
-    // Elixir sends again what was not answered with 200 and JSON, whatever that is called.
+    // The Elixir SDK sends an event again unless the reply is 200 with JSON, under any type.
     if !does.contains(&UNNAMED) {
         assert_eq!(response.field("Content-Type"), Some("application/json"));
     }
@@ -345,12 +344,12 @@ fn sdks_understand(response: &Response, elapsed: Duration, does: &[Does], policy
     if policy == Policy::FirstSuccess {
         let accepts = |does: &Does| *does == OK || *does == OK_50 || does.misleads();
         assert!(status == 200 || !does.iter().any(accepts), "{does:?}");
-        // Cocoa stops sending at a 3xx.
+        // The Cocoa SDK stops sending after a 3xx.
         assert!(!(300..400).contains(&status), "{does:?}");
     }
 }
 
-/// A response in the words of the table.
+/// A response as the table describes it.
 fn told(response: &Response, elapsed: Duration) -> String {
     let when = if elapsed < REPLY_TIMEOUT { "" } else { "late " };
     let body = response.text();
@@ -372,7 +371,7 @@ fn told(response: &Response, elapsed: Duration) -> String {
     told
 }
 
-/// The outbounds of a row: their DSNs, and what answers there.
+/// The outbounds of a row: their DSNs, and their upstreams.
 struct Route {
     outbounds: Vec<String>,
     _upstreams: Vec<Upstream>,
@@ -385,7 +384,7 @@ impl Route {
         Route::start_with(does, |_, does| does)
     }
 
-    /// Lets `change` say what is done about a request, from its number and what the row says.
+    /// `change` decides what an upstream does, from the number of the request and what the row says.
     fn start_with(does: &[Does], change: fn(usize, Does) -> Does) -> Route {
         let mut route = Route {
             outbounds: Vec::new(),
@@ -413,7 +412,7 @@ impl Route {
 }
 
 impl Does {
-    /// Whether it accepts in a way that SDKs do not take for a success.
+    /// Whether SDKs would not take its success for one.
     fn misleads(self) -> bool {
         matches!(self, Says(201 | 202) | Sends(_)) && self != UNNAMED
     }
@@ -468,24 +467,24 @@ fn ask(client: &mut Client, number: usize, endpoint: &str) -> (Response, Duratio
     (response, started.elapsed())
 }
 
-/// What the outbounds do about the first request, and the answers to it and to a second one, which
+/// What the outbounds do with the first request, and the replies to it and to a second one, which
 /// all of them would accept.
 type RowOfTwo = (&'static [Does], [&'static str; 2]);
 
 #[rustfmt::skip]
 const ROWS_OF_TWO: &[RowOfTwo] = &[
-    // Limited at one only: never a word of it, and the others still get everything.
+    // Limited at one only: the SDK does not learn of it, and the others still get everything.
     (&[LIMIT_20, OK],           ["200 b", "200 b"]),
     (&[LIMIT, OK],              ["200 b", "200 b"]),
     (&[OK, LIMIT_20],           ["200 a", "200 a"]),
     (&[OK_50, OK],              ["200 a", "200 b"]),
     (&[LIMIT_20, OK, LIMIT_60], ["200 b", "200 b"]),
     (&[LIMIT_20, Closes],       ["503 nobody", "200 b"]),
-    // Limited at all of them: said again, without asking them.
+    // Limited at all of them: repeated, without a delivery.
     (&[LIMIT_60, LIMIT_20],     ["429 limited, limits 20:error:organization:quota, retry 20"; 2]),
     (&[LIMIT, LIMIT_7],         ["429 limited, limits 7::organization, retry 7"; 2]),
     (&[LIMIT_20, LIMIT_OTHER],  ["429 limited, limits 1:none:organization, retry 20", "200 b"]),
-    // Limited in other things: this one is sent.
+    // Limited in other categories: this event is sent.
     (&[LIMIT_OTHER, OK],          ["200 b", "200 a"]),
     (&[LIMIT_OTHER, LIMIT_OTHER], ["429 limited, limits 30:session:key, retry 30",
                                    "200 a, limits 30:session:key"]),

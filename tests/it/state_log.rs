@@ -1,4 +1,4 @@
-//! What the log tells of upstreams and outbounds: what begins, what ends, and what it has cost.
+//! The log of upstreams and outbounds: when an outage or a rate limit starts, when it ends, and the losses.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ fn request() -> Vec<u8> {
 #[test]
 fn the_end_of_an_outage_is_logged_with_the_losses_of_each_route() {
     const OTHER_KEY: &str = "fedcba9876543210fedcba9876543210";
-    // Each delivery has a connection of its own, so that none is sent twice.
+    // Each delivery has its own connection, so that none is retried.
     let upstream = Upstream::start(|number, _| match number {
         0..3 => Action::Close,
         _ => Action::ok(),
@@ -33,7 +33,7 @@ fn the_end_of_an_outage_is_logged_with_the_losses_of_each_route() {
     ] {
         assert_eq!(mirror.client().ask(&request).status, status);
     }
-    // Nothing comes any more, and it is told all the same.
+    // It is logged without another request.
     let line = mirror.wait_for_line("upstream is answering again");
     let routes =
         "routes=\"http://0123…@mirror.example.com/42: 2, http://fedc…@mirror.example.com/43: 1\"";
@@ -76,7 +76,7 @@ fn the_start_and_the_end_of_a_rate_limit_are_logged() {
     assert_eq!(mirror.client().ask(&request()).status, 429);
     let line = mirror.wait_for_line("outbound limits what it is sent");
     assert!(line.contains("error, transaction for 1 s"), "{line}");
-    // Nothing comes any more, and it is told all the same.
+    // It is logged without another request.
     let line = mirror.wait_for_line("outbound limits nothing any more");
     assert!(
         line.contains("aaaa…") && line.contains("seconds="),

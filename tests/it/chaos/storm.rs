@@ -1,7 +1,7 @@
 //! An upstream that does everything wrong.
 //!
-//! Each request meets the next of a list of misfortunes, so that all of them happen. Between them the
-//! whole upstream goes away for a while, all its connections at once, and comes back.
+//! Each request gets the next failure of a list, so that all of them happen. From time to time the
+//! upstream closes its port and all its connections for a while.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,25 +14,25 @@ use socket2::SockRef;
 
 use crate::support::ledger::{OK, read_head};
 
-/// What can happen to a request.
+/// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Misfortune {
-    Luck,
+enum Failure {
+    Success,
     /// Before anything was read.
     ResetAtOnce,
-    /// The head was read, and nothing comes back.
+    /// After the head, without a response.
     CloseBehindHead,
     ResetBehindHead,
-    /// A part of the body was read.
+    /// After a part of the body.
     CloseInBody,
     ResetInBody,
-    /// The answer is there before the body was read, which it then is.
+    /// The response comes before the body is read.
     AnswerEarly,
-    /// The answer is there before the body was read, which it never is.
+    /// The response comes, and the body is never read.
     AnswerEarlyAndClose,
-    /// No body is read and nothing is said.
+    /// Neither reads the body nor responds.
     HangBehindHead,
-    /// All was read.
+    /// After the whole request.
     CloseSilently,
     HangBeforeAnswer,
     HangInHead,
@@ -49,40 +49,40 @@ enum Misfortune {
     CloseBehindAnswer,
 }
 
-use Misfortune::*;
+use Failure::*;
 
-const MISFORTUNES: &[Misfortune] = &[
-    Luck,
+const FAILURES: &[Failure] = &[
+    Success,
     ResetAtOnce,
-    Luck,
+    Success,
     CloseBehindHead,
     ResetBehindHead,
-    Luck,
+    Success,
     CloseInBody,
     ResetInBody,
     AnswerEarly,
-    Luck,
+    Success,
     AnswerEarlyAndClose,
     HangBehindHead,
-    Luck,
+    Success,
     CloseSilently,
     HangBeforeAnswer,
     HangInHead,
-    Luck,
+    Success,
     HangInBody,
     CloseInHead,
     CloseInResponseBody,
-    Luck,
+    Success,
     ResetInResponseBody,
     ByteByByte,
     Refuse(500),
     Refuse(413),
     Refuse(302),
-    Luck,
+    Success,
     Garbage,
     Interims,
     TooLarge,
-    Luck,
+    Success,
     Twice,
     CloseBehindAnswer,
 ];
@@ -102,31 +102,31 @@ struct Shared {
 }
 
 impl Storm {
-    /// An upstream that is there for `up` and away for `down`, over and over.
+    /// An upstream that listens for `up` and not for `down`, over and over.
     pub(super) fn start(up: Duration, down: Duration) -> Storm {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
-            happened: MISFORTUNES.iter().map(|_| AtomicUsize::new(0)).collect(),
+            happened: FAILURES.iter().map(|_| AtomicUsize::new(0)).collect(),
             next: AtomicUsize::new(0),
             restarts: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
             connections: Mutex::default(),
         });
-        let weather = Arc::clone(&shared);
+        let serving = Arc::clone(&shared);
         thread::spawn(move || {
             let mut listener = listener;
             loop {
-                weather.blow(&listener, up);
+                serving.accept_for(&listener, up);
                 drop(listener);
-                let open = std::mem::take(&mut *weather.connections.lock().expect("unpoisoned"));
+                let open = std::mem::take(&mut *serving.connections.lock().expect("unpoisoned"));
                 for stream in open.iter().filter_map(Weak::upgrade) {
                     let _ = stream.shutdown(Shutdown::Both);
                 }
-                if weather.is_over.load(Ordering::Relaxed) {
+                if serving.is_over.load(Ordering::Relaxed) {
                     return;
                 }
-                weather.restarts.fetch_add(1, Ordering::Relaxed);
+                serving.restarts.fetch_add(1, Ordering::Relaxed);
                 thread::sleep(down);
                 listener = TcpListener::bind(address).expect("the same port again");
             }
@@ -134,27 +134,27 @@ impl Storm {
         Storm { address, shared }
     }
 
-    /// Ends it; nobody listens any more.
+    /// Stops listening.
     pub(super) fn end(&self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
     }
 
-    /// Asserts that everything that can happen has happened.
+    /// Asserts that every failure has happened.
     pub(super) fn assert_complete(&self) {
         assert_ne!(self.shared.restarts.load(Ordering::Relaxed), 0);
-        for (misfortune, count) in MISFORTUNES.iter().zip(&self.shared.happened) {
+        for (failure, count) in FAILURES.iter().zip(&self.shared.happened) {
             assert_ne!(
                 count.load(Ordering::Relaxed),
                 0,
-                "{misfortune:?} never happened"
+                "{failure:?} never happened"
             );
         }
     }
 }
 
 impl Shared {
-    /// Accepts for a while.
-    fn blow(self: &Arc<Shared>, listener: &TcpListener, up: Duration) {
+    /// Accepts connections for a while.
+    fn accept_for(self: &Arc<Shared>, listener: &TcpListener, up: Duration) {
         listener.set_nonblocking(true).expect("a listener");
         let started = Instant::now();
         while started.elapsed() < up && !self.is_over.load(Ordering::Relaxed) {
@@ -169,16 +169,16 @@ impl Shared {
                 .expect("unpoisoned")
                 .push(Arc::downgrade(&stream));
             let shared = Arc::clone(self);
-            thread::spawn(move || while shared.suffer(&stream).is_some() {});
+            thread::spawn(move || while shared.fail(&stream).is_some() {});
         }
     }
 
-    /// Lets one request meet its misfortune. `None` where the connection has come to its end.
-    fn suffer(&self, stream: &TcpStream) -> Option<()> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed) % MISFORTUNES.len();
-        let misfortune = MISFORTUNES[number];
+    /// Fails one request. `None` if the connection has ended.
+    fn fail(&self, stream: &TcpStream) -> Option<()> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed) % FAILURES.len();
+        let failure = FAILURES[number];
         self.happened[number].fetch_add(1, Ordering::Relaxed);
-        if misfortune == ResetAtOnce {
+        if failure == ResetAtOnce {
             return reset(stream);
         }
         let mut reader = BufReader::new(stream);
@@ -187,7 +187,7 @@ impl Shared {
             let mut body = vec![0; length];
             reader.read_exact(&mut body).ok()
         };
-        match misfortune {
+        match failure {
             CloseBehindHead => return close(stream),
             ResetBehindHead => return reset(stream),
             CloseInBody => return read(length / 2).and_then(|()| close(stream)),
@@ -203,13 +203,13 @@ impl Shared {
             }
             _ => read(length)?,
         }
-        answer(stream, misfortune)
+        answer(stream, failure)
     }
 }
 
-fn answer(stream: &TcpStream, misfortune: Misfortune) -> Option<()> {
+fn answer(stream: &TcpStream, failure: Failure) -> Option<()> {
     let start: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all of it";
-    match misfortune {
+    match failure {
         CloseSilently => close(stream),
         HangBeforeAnswer => hang(stream),
         HangInHead => write(stream, &start[..30]).and_then(|()| hang(stream)),
@@ -218,7 +218,7 @@ fn answer(stream: &TcpStream, misfortune: Misfortune) -> Option<()> {
         CloseInResponseBody => write(stream, start).and_then(|()| close(stream)),
         ResetInResponseBody => write(stream, start).and_then(|()| reset(stream)),
         ByteByByte => OK.iter().try_for_each(|byte| {
-            // Being slow is what this is for.
+            // Being slow is the point.
             thread::sleep(Duration::from_millis(2));
             write(stream, &[*byte])
         }),
@@ -245,7 +245,7 @@ fn write(mut stream: &TcpStream, bytes: &[u8]) -> Option<()> {
     stream.write_all(bytes).ok()
 }
 
-/// Waits until the other side has had enough.
+/// Waits until the mirror closes.
 fn hang(mut stream: &TcpStream) -> Option<()> {
     let mut rest = [0; 65_536];
     while matches!(stream.read(&mut rest), Ok(count) if count > 0) {}
@@ -257,9 +257,9 @@ fn close(stream: &TcpStream) -> Option<()> {
     None
 }
 
-/// Ends the connection so that the other side gets an error at once.
+/// Resets the connection.
 fn reset(stream: &TcpStream) -> Option<()> {
-    // It follows when the connection is dropped.
+    // The reset is sent when the connection is dropped.
     SockRef::from(stream)
         .set_linger(Some(Duration::ZERO))
         .ok()?;
