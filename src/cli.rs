@@ -1,6 +1,4 @@
 //! The command line.
-//!
-//! It is short because what the program does is said by its configuration.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -9,33 +7,35 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// The configuration file where none is named.
+/// The default configuration file.
 pub(crate) const CONFIG_DEFAULT: &str = "config.yml";
 
-/// Mirrors what Sentry SDKs send to one DSN to several others.
+/// Mirrors what Sentry SDKs send to one DSN to several others
 #[derive(Debug, Parser)]
 #[command(version = env!("SENTRY_MIRROR_VERSION"), args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Examples:
-  sentry-mirror demo                    see it work, without any configuration
+  sentry-mirror demo                    see it work, without a configuration
   sentry-mirror -c mirror.yml --check   check a configuration, print its routes
   sentry-mirror -c - --check --strict   check standard input, strictly
   sentry-mirror -c mirror.yml           run
   sentry-mirror                         run with config.yml
-  sentry-mirror health -c mirror.yml    ask a running mirror if it is well
+  sentry-mirror health -c mirror.yml    check that a running mirror is healthy
 
 Signals:
   SIGTERM, SIGINT, SIGQUIT
-                    finish what is in flight, then stop; a second one: at once
-  SIGHUP            read the configuration again; a bad one changes nothing
+                    finish requests and deliveries in flight, then stop;
+                    a second signal stops at once
+  SIGHUP            reload the configuration; an invalid one is not applied
 
 Exit codes:
-  0   stopped as asked, or nothing to complain about with --check, or well
-  1   the mirror cannot run (perhaps the port is in use), or is not well
-  2   the arguments or the configuration are not usable
-  128 + the number of the signal, after a second one")]
+  0   success: stopped on request, --check found no errors, or the mirror is
+      healthy
+  1   the mirror cannot run (for example, the port is in use) or is unhealthy
+  2   the arguments or the configuration are invalid
+  128 + the number of the signal, after a second signal")]
 pub struct Arguments {
-    /// The configuration file (YAML), - for standard input; config.example.yml explains every key
+    /// Configuration file (YAML), or - for standard input; config.example.yml documents every key
     #[arg(short, long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
     pub config: PathBuf,
 
@@ -44,44 +44,43 @@ pub struct Arguments {
     #[arg(long)]
     pub check: bool,
 
-    /// Take warnings about the configuration for errors
+    /// Treat warnings about the configuration as errors
     #[arg(long)]
     pub strict: bool,
 
-    /// Log connections, refused requests and the outcome of every delivery (the filter `debug`)
+    /// Log connections, rejected requests and the outcome of every delivery (log filter `debug`)
     #[arg(short, long)]
     pub verbose: bool,
 
-    /// Something other than to run the mirror
+    /// Subcommand to run instead of the mirror
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
 impl Arguments {
-    /// Those of this process. Where they make no sense it says so and ends.
+    /// The arguments of this process. If they are invalid, prints an error and exits.
     pub fn from_process() -> Arguments {
         Arguments::from_words(std::env::args_os().collect()).unwrap_or_else(|error| error.exit())
     }
 
-    /// Those of a command, the name of the program before all. In an image whose entry point is this
-    /// program, both its arguments alone and the whole command may stand behind the name of the image;
-    /// then the name of the program comes twice, and once is enough.
+    /// Parses a command, which begins with the name of the program. A container image whose entry point
+    /// is this program can be given the arguments alone or the whole command; then the name comes twice.
     ///
     /// # Errors
-    /// What makes no sense, or the help or version that was asked for.
+    /// Invalid arguments, or a request for the help or the version.
     pub fn from_words(words: Vec<OsString>) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(once_named(words)).map_err(|error| match file_in(&error) {
-            Some(file) => {
-                let told = format!("unexpected argument '{file}'; did you mean -c {file}?");
-                Arguments::command().error(error.kind(), told)
-            }
-            None => error,
+        Arguments::try_parse_from(without_repeated_name(words)).map_err(|error| {
+            let Some(file) = unexpected_file(&error) else {
+                return error;
+            };
+            let message = format!("unexpected argument '{file}'; did you mean -c {file}?");
+            Arguments::command().error(error.kind(), message)
         })
     }
 }
 
-/// What stands where no argument is expected and is probably the name of a configuration file.
-fn file_in(error: &clap::Error) -> Option<&str> {
+/// The unexpected argument, if it is probably the name of a configuration file.
+fn unexpected_file(error: &clap::Error) -> Option<&str> {
     let kind = match error.kind() {
         ErrorKind::InvalidSubcommand | ErrorKind::ArgumentConflict => {
             ContextKind::InvalidSubcommand
@@ -97,34 +96,32 @@ fn file_in(error: &clap::Error) -> Option<&str> {
     (!word.starts_with('-') && (is_yaml || path.is_file())).then_some(word)
 }
 
-/// `arguments` without a second one that repeats the first.
-fn once_named(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    if matches!(arguments.as_slice(), [name, again, ..] if name == again) {
-        arguments.remove(0);
+fn without_repeated_name(mut words: Vec<OsString>) -> Vec<OsString> {
+    if matches!(words.as_slice(), [name, again, ..] if name == again) {
+        words.remove(0);
     }
-    arguments
+    words
 }
 
-/// What can be done instead of running the mirror.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the mirror and two stand-ins for Sentry in this process, send real envelopes through it,
-    /// and show what came in and what each outbound received
+    /// Run the mirror and two stand-ins for Sentry in this process, send envelopes through it, and
+    /// show what arrived and what each outbound received
     Demo {
-        /// Exit after the tour instead of staying up for your own SDK
+        /// Exit after the tour; otherwise keep running for your own SDK
         #[arg(long)]
         once: bool,
     },
-    /// Run a stand-in for Sentry that accepts everything and prints what it gets
+    /// Run a stand-in for Sentry that accepts every request and prints it
     Sink {
-        /// Where to listen, for example 127.0.0.1:9000; port 0 takes a free one
+        /// Address to listen on, for example 127.0.0.1:9000; port 0 takes a free port
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
         listen: SocketAddr,
     },
-    /// Ask the running mirror whether it is well, and exit with 0 or 1; what is wrong with its
-    /// configuration file by now is said on standard error and does not count
+    /// Check whether the running mirror is healthy, and exit with 0 or 1. Errors that its
+    /// configuration file has by now are printed to standard error, but do not affect the result
     Health {
-        /// The configuration file of that mirror [default: config.yml, or that of the only mirror]
+        /// Configuration file of that mirror [default: config.yml, or that of the only mirror]
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -142,10 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn the_program_may_be_named_twice() {
+    fn the_name_of_the_program_may_come_twice() {
         let named = |arguments: &[&str]| {
             let arguments = arguments.iter().map(OsString::from).collect();
-            once_named(arguments).join(&OsString::from(" "))
+            without_repeated_name(arguments).join(&OsString::from(" "))
         };
         assert_eq!(named(&["/opt/m", "/opt/m", "-c", "f"]), "/opt/m -c f");
         assert_eq!(named(&["/opt/m", "-c", "f"]), "/opt/m -c f");
@@ -154,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_its_option_is_understood() {
+    fn a_file_without_its_option_gets_a_suggestion() {
         for words in [
             "m dir/config.yml",
             "m --check dir/config.yml",
@@ -164,19 +161,19 @@ mod tests {
             "m m dir/config.yml",
         ] {
             let words = words.split(' ').map(OsString::from).collect();
-            let told = Arguments::from_words(words).unwrap_err().to_string();
-            let meant = "did you mean -c dir/config.yml?";
-            assert!(told.contains(meant), "{told}");
+            let error = Arguments::from_words(words).unwrap_err().to_string();
+            let suggestion = "did you mean -c dir/config.yml?";
+            assert!(error.contains(suggestion), "{error}");
         }
         for words in ["m chekc", "m --conifg", "m -- --config.yml"] {
             let words = words.split(' ').map(OsString::from).collect();
-            let told = Arguments::from_words(words).unwrap_err().to_string();
-            assert!(!told.contains("did you mean -c"), "{told}");
+            let error = Arguments::from_words(words).unwrap_err().to_string();
+            assert!(!error.contains("did you mean -c"), "{error}");
         }
     }
 
     #[test]
-    fn the_help_tells_signals_and_exit_codes_in_lines_that_fit() {
+    fn the_help_lists_signals_and_exit_codes_within_80_columns() {
         let help = Arguments::command().render_help().to_string();
         for word in [
             "SIGTERM",

@@ -1,4 +1,4 @@
-//! Telling what a reload has changed.
+//! The log line about a reload.
 
 use std::path::Path;
 
@@ -7,28 +7,27 @@ use tracing::{info, warn};
 
 use crate::config::Changes;
 
-/// Tells in the log what the file at `path` has put in force, in a configuration with so many `routes`.
-pub(crate) fn tell(path: &Path, changes: &Changes, routes: usize) {
-    if !changes.needs_restart.is_empty() {
-        warn!(
-            "in {} there are other values of what can change only with a restart: {}",
-            path.display(),
-            changes.needs_restart.join(", ")
-        );
+/// Logs the changes that were applied from the file at `path`. `routes` is the number of routes now.
+pub(crate) fn log_changes(path: &Path, changes: &Changes, routes: usize) {
+    let file = path.display();
+    let needs_restart = changes.needs_restart.join(", ");
+    if !needs_restart.is_empty() {
+        warn!("changes in {file} to these keys take effect only after a restart: {needs_restart}");
     }
-    let is_other = !changes.applied.is_empty();
-    match (is_other, changes.needs_restart.is_empty()) {
-        (true, _) => info!(routes, "configuration reloaded: {}", changes.summary()),
-        (false, false) => info!(routes, "configuration reloaded: nothing else has changed"),
-        (false, true) if is_mount_point(path) => warn!(
-            "nothing has changed in {0}, which is a mount point of its own: where an editor, sed -i or git has replaced the file, {0} still shows the old one; mount its folder instead, or write into the file without replacing it",
-            path.display()
-        ),
-        (false, true) => info!("nothing has changed in {}", path.display()),
+    if !changes.applied.is_empty() {
+        info!(routes, "configuration reloaded: {}", changes.summary());
+    } else if !needs_restart.is_empty() {
+        info!(routes, "configuration reloaded: nothing else has changed");
+    } else if is_mount_point(path) {
+        warn!(
+            "nothing has changed in {file}, which is a mount point of its own: if an editor, sed -i or git replaced the file, {file} still shows the old one; mount its folder instead, or write to the file without replacing it"
+        );
+    } else {
+        info!("nothing has changed in {file}");
     }
 }
 
-/// Whether something is mounted on the very file. Linux before 5.8 does not tell.
+/// Whether the file itself is a mount point. Linux before 5.8 cannot tell.
 fn is_mount_point(path: &Path) -> bool {
     let statx = statx(CWD, path, AtFlags::empty(), StatxFlags::TYPE);
     statx.is_ok_and(|statx| statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))

@@ -193,7 +193,7 @@ fn reload(arguments: &Arguments, mirror: &mut Mirror) {
             warn!("{warning}");
         }
         let changes = mirror.reload(&config).map_err(|error| error.to_string())?;
-        reload::tell(&arguments.config, &changes, config.routes.len());
+        reload::log_changes(&arguments.config, &changes, config.routes.len());
         Ok(())
     });
     if let Err(error) = reloaded {

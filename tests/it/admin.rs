@@ -211,7 +211,7 @@ fn the_config_page_shows_the_configuration_in_force_after_a_reload() {
     let other = other.replace("ip: 127.0.0.1\nport: 0", "ip: 127.0.0.9\nport: 9000");
     std::fs::write(&path, other).unwrap();
     mirror.signal("HUP");
-    mirror.wait_for_line("change only with a restart");
+    mirror.wait_for_line("take effect only after a restart");
     mirror.wait_for_line("configuration reloaded");
     let expected = in_force.replace("reply_timeout: 2s", "reply_timeout: 3s");
     wait_until(

@@ -551,7 +551,7 @@ fn a_reload_of_a_bad_file_changes_nothing_and_is_logged() {
     // Keys that need a restart are logged, too.
     std::fs::write(&path, config(&[a.dsn(KEY_A, 11)], "workers: 7")).unwrap();
     mirror.signal("HUP");
-    mirror.wait_for_line("change only with a restart");
+    mirror.wait_for_line("take effect only after a restart");
     mirror.wait_for_line("configuration reloaded");
     assert_eq!(
         client
@@ -584,13 +584,13 @@ fn a_reload_logs_the_changes_and_the_keys_that_need_a_restart() {
         !line.contains(KEY_B) && !line.contains("timeouts"),
         "{line}"
     );
-    let is_about_restart = |line: &&String| line.contains("only with a restart");
+    let is_about_restart = |line: &&String| line.contains("only after a restart");
     assert_eq!(mirror.process.log().iter().find(is_about_restart), None);
 
     mirror.reload(&text("workers: 7\nlog_format: json"));
-    let line = mirror.process.wait_for_line("only with a restart");
+    let line = mirror.process.wait_for_line("only after a restart");
     assert!(
-        line.ends_with("only with a restart: workers, log_format"),
+        line.ends_with("only after a restart: workers, log_format"),
         "{line}"
     );
 }

@@ -114,7 +114,7 @@ fn a_process_limit_is_named_if_a_thread_cannot_start() {
             break;
         }
         assert_eq!(status.code(), Some(1), "{limit}: {told}");
-        let meant = format!("the user may have {limit} processes and threads");
+        let meant = format!("the user is limited to {limit} processes and threads");
         let is_told = told.contains(&meant) || told.contains("the cgroup allows");
         assert!(
             is_told && told.contains("cannot start a thread"),
