@@ -64,12 +64,12 @@ pub(super) fn outbound(
 fn categories(node: &Node<'_>) -> Option<CategorySet> {
     let names = node.optional_list("a list of categories such as [error, transaction]");
     let sets = names.iter().filter_map(|name| name.required(category));
-    sets.reduce(CategorySet::and)
+    sets.reduce(CategorySet::union)
 }
 
 fn category(value: &Value) -> Parsed<CategorySet> {
     let name: String = parse_scalar(value).unwrap_or_default();
-    CategorySet::named(&name.to_ascii_lowercase()).ok_or_else(|| expected_category(&name))
+    CategorySet::parse(&name.to_ascii_lowercase()).ok_or_else(|| expected_category(&name))
 }
 
 fn expected_category(name: &str) -> String {
@@ -91,7 +91,7 @@ fn rates(node: &Node<'_>) -> Rates {
     let mut rates = Rates::FULL;
     let mut seen: Vec<Category> = Vec::new();
     for (name, node) in node.members() {
-        let Some(set) = CategorySet::named(&name.to_ascii_lowercase()) else {
+        let Some(set) = CategorySet::parse(&name.to_ascii_lowercase()) else {
             node.error(format!(
                 "found {name:?}, expected {}",
                 expected_category(&name)

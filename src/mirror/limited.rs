@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::sentry::category::Category;
-use crate::sentry::rate_limits::{self, Closed, RateLimit};
+use crate::sentry::rate_limits::{self, LimitSet, RateLimit};
 use crate::upstream::response::Response;
 
 /// The pause that a 429 without further words asks for; the one that SDKs assume by themselves.
@@ -31,7 +31,7 @@ pub struct LimitMemory {
 struct Remembered {
     limits: Vec<(RateLimit, Instant)>,
     /// What they close together.
-    closed: Option<Arc<Closed<Instant>>>,
+    closed: Option<Arc<LimitSet<Instant>>>,
 }
 
 impl LimitMemory {
@@ -60,7 +60,7 @@ impl LimitMemory {
                 limits.push((limit, until));
             }
         }
-        let closed = Closed::by(limits.iter().map(|(limit, until)| (limit, *until)));
+        let closed = LimitSet::from_limits(limits.iter().map(|(limit, until)| (limit, *until)));
         remembered.closed = Some(Arc::new(closed));
         self.is_limited.store(true, Ordering::Relaxed);
         true
@@ -72,7 +72,7 @@ impl LimitMemory {
     }
 
     /// What is limited at `now`; `None` where that is nothing.
-    pub fn closed(&self, now: Instant) -> Option<Arc<Closed<Instant>>> {
+    pub fn closed(&self, now: Instant) -> Option<Arc<LimitSet<Instant>>> {
         if !self.may_limit() {
             return None;
         }
@@ -110,7 +110,7 @@ impl LimitMemory {
 /// For how many seconds a request need not be sent at all, since every item of it is limited. An item whose
 /// category is not known is limited only by a limit on everything.
 pub(crate) fn withheld_seconds(
-    closed: &Closed<Instant>,
+    closed: &LimitSet<Instant>,
     items: &[Option<Category>],
     now: Instant,
 ) -> Option<u32> {
@@ -121,8 +121,8 @@ pub(crate) fn withheld_seconds(
 }
 
 /// What is limited at every one of several outbounds.
-pub(crate) fn common(sets: &[Arc<Closed<Instant>>], now: Instant) -> Vec<RateLimit> {
-    rate_limits::common(sets, |until| seconds_left(until, now))
+pub(crate) fn common(sets: &[Arc<LimitSet<Instant>>], now: Instant) -> Vec<RateLimit> {
+    rate_limits::intersect(sets, |until| seconds_left(until, now))
 }
 
 /// What a response announces. A 429 that names nothing means everything.
@@ -176,7 +176,7 @@ mod tests {
             let until = now + Duration::from_secs(limit.seconds.into());
             (limit, until)
         });
-        withheld_seconds(&Closed::by(limits), items, now).is_some()
+        withheld_seconds(&LimitSet::from_limits(limits), items, now).is_some()
     }
 
     fn header(memory: &LimitMemory, now: Instant) -> String {

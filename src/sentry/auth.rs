@@ -1,15 +1,14 @@
-//! The key sites in the head of a request: where it says which project it is for.
+//! The key sites in the head of a request.
 //!
-//! The rules are those of Relay 26.9 (`extractors/request_meta.rs`): the key may stand in
-//! `X-Sentry-Auth`, in `Authorization: Sentry …`, in `Authorization: Basic …`, in the query or in
-//! the path, and in exactly one of them. There is no precedence, so nothing is ever added to a
-//! request: every site that is there is rewritten in place, also those that Relay would not look
-//! at, such as a second `X-Sentry-Auth` line, so that no inbound key or secret leaves with a
-//! request. A line in which a key could stand without being such a site is emptied, and a parameter
-//! that names one in a spelling that Relay does not read is left out.
+//! The rules are those of Relay 26.9 (`extractors/request_meta.rs`): the key is in `X-Sentry-Auth`, in
+//! `Authorization: Sentry …`, in `Authorization: Basic …`, in the query or in the path, and in exactly one of them.
+//! There is no precedence, so no key is ever added to a request. Every key site is rewritten in place, including those
+//! that Relay ignores, such as a second `X-Sentry-Auth` line: no inbound key or secret may leave with a request. A
+//! header line that could hide a key elsewhere is emptied, and a parameter that names one in a spelling which Relay
+//! does not accept is left out.
 //!
-//! Whether a key is known is not decided here. The `dsn` of an envelope header, which counts where
-//! none of these sources is there, is found by [`envelope`](super::envelope).
+//! Whether a key is known is not decided here. Without any of these sources, the `dsn` of the envelope header counts;
+//! see [`envelope`](super::envelope).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,10 +25,10 @@ use super::parameters::{Parameter, Syntax, decimal, form_decode, parameters};
 use super::spelling::{Credential, names_credential};
 use crate::span::Span;
 
-/// The newest protocol version Relay accepts.
+/// The newest protocol version that Relay accepts.
 const PROTOCOL_VERSION: u16 = 7;
 
-/// Base64 as the most careless read it.
+/// Base64 by the most lenient rules.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -37,12 +36,10 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireNone),
 );
 
-/// A header header that can carry a key.
+/// A header that can carry a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthHeader {
-    /// `X-Sentry-Auth`.
     XSentryAuth,
-    /// `Authorization`.
     Authorization,
 }
 
@@ -55,22 +52,21 @@ pub enum Source {
     Authorization,
     /// `Authorization: Basic …`, with the key as the user.
     Basic,
-    /// `sentry_key` in the query, or `dsn` in that of the crash-report dialog.
+    /// `sentry_key` in the query, or `dsn` in the query of the crash-report dialog.
     Query,
     /// A segment of the path: `/unreal/{key}/` or `/cron/{slug}/{key}`.
     Path,
 }
 
-/// The key of a request and where it stood.
+/// The key of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundKey {
-    /// Where it stood.
     pub source: Source,
     text: KeyText,
 }
 
 impl FoundKey {
-    /// The key itself, decoded and without its `.flag`; `head` is the buffer it was found in.
+    /// The key, decoded and without its `.flag`. `head` is the buffer it was found in.
     pub fn bytes<'a>(&'a self, head: &'a [u8]) -> &'a [u8] {
         match &self.text {
             KeyText::Written(span) => span.slice(head),
@@ -79,12 +75,12 @@ impl FoundKey {
     }
 }
 
-/// Why the head of a request names no key although it tries to.
+/// Why the key of a request is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {
     /// Several sources, even if they agree. Relay answers 401.
     Multiple,
-    /// A source without a key, or with a version that is no number. Relay answers 401.
+    /// A source without a key, or with a version that is not a number. Relay answers 401.
     Unparsable,
     /// A version above 7. Relay answers 400.
     BadVersion,
@@ -102,12 +98,11 @@ impl fmt::Display for AuthError {
 
 impl std::error::Error for AuthError {}
 
-/// Finds the key of a request in its head and pushes an edit for every key site.
+/// Finds the key in the head of a request and pushes an edit for every key site.
 ///
-/// `headers` are the auth header lines in their order, each with the span of its value; `query` is
-/// the query without `?`; `path_key` is the path segment that is a key. `Ok(None)` means that there
-/// is no source at all. The edits come source by source, not in the order of their positions; after
-/// an error they are of no use.
+/// `headers` are the auth headers in their order, each with the span of its value; `query` is the query without `?`;
+/// `path_key` is the path segment with the key. `Ok(None)` means that there is no source. The edits are ordered by
+/// source, not by position. After an error they must not be used.
 pub fn find(
     head: &[u8],
     headers: impl Iterator<Item = (AuthHeader, Span)>,
@@ -123,7 +118,7 @@ pub fn find(
             AuthHeader::Authorization => (&mut authorization_seen, Source::Authorization),
         };
         check_count(edits)?;
-        // The first line of a name counts, even if it says nothing.
+        // The first line of a name counts, even if it is empty.
         let counts = !std::mem::replace(seen, true);
         if let Some(list) = after_scheme(head, value, b"sentry ") {
             if counts && is_visible(value.slice(head)) {
@@ -133,7 +128,7 @@ pub fn find(
                 edit_unread_list(head, value, list, edits);
             }
         } else if header == AuthHeader::XSentryAuth || names_credential(value.slice(head)) {
-            // For Relay there is nothing in it. Left out, it could make a second line the first.
+            // Relay ignores it. If it were left out, a second line would become the first.
             edits.push(emptied(value));
         } else if let Some(text) = read_basic(head, value, edits)
             && counts
@@ -145,7 +140,7 @@ pub fn find(
     if let Some(query) = query {
         if is_source(query.slice(head)) {
             let text = read_list(head, query, Syntax::Query, edits);
-            // As in Relay, it counts as a source whatever it says.
+            // As in Relay, it counts as a source even without a key.
             if found.is_some() {
                 return Err(AuthError::Multiple);
             }
@@ -161,12 +156,12 @@ pub fn find(
     Ok(found)
 }
 
-/// Whether a query counts as a source, whatever it says: Relay looks for this text in it.
+/// Whether Relay takes a query for a source: if it contains this text.
 pub(crate) fn is_source(query: &[u8]) -> bool {
     memmem::find(query, b"sentry_").is_some()
 }
 
-/// Takes note of a source, which must be the only one.
+/// Records a source, which must be the only one.
 fn claim(found: &mut Option<FoundKey>, source: Source, text: KeyText) -> Result<(), AuthError> {
     match found.replace(FoundKey { source, text }) {
         None => Ok(()),
@@ -174,11 +169,11 @@ fn claim(found: &mut Option<FoundKey>, source: Source, text: KeyText) -> Result<
     }
 }
 
-/// Finds the key of a request for the crash-report dialog, whose query carries a whole `dsn`.
+/// Finds the key in a request for the crash-report dialog, whose query has a whole `dsn`.
 ///
-/// The last `dsn` counts, as in Django; all are edited. The value is written without any encoding,
-/// as the browser SDK does it, and without a secret: it comes back in the script. Other parameters that
-/// name a key or a secret are left out, since nobody reads them there.
+/// The last `dsn` counts, as in Django; all are edited. The new value is not encoded, as in the browser SDK, and has no
+/// secret, since the response repeats it in the script. Other parameters with a key or a secret are left out: they have
+/// no effect there.
 pub fn find_in_dsn_parameter(head: &[u8], query: Span, edits: &mut Vec<Edit>) -> Option<FoundKey> {
     let mut found = None;
     let mut is_first_kept = false;
@@ -206,8 +201,8 @@ pub fn find_in_dsn_parameter(head: &[u8], query: Span, edits: &mut Vec<Edit>) ->
     found
 }
 
-/// Pushes the edits of auth header lines where Sentry does not look for a key in them, as at the
-/// crash-report dialog: the keys in them become the outbound's all the same.
+/// Pushes the edits of auth headers at an endpoint where Sentry ignores them, as at the crash-report dialog. Their keys
+/// are replaced by the outbound's too.
 pub fn edit_unread_headers(
     head: &[u8],
     headers: impl Iterator<Item = (AuthHeader, Span)>,
@@ -224,20 +219,20 @@ pub fn edit_unread_headers(
     Ok(())
 }
 
-/// Whether Relay would take these bytes for a key at all. An unknown key that is not well formed is
-/// answered with 400 `bad sentry DSN public key` instead of 403.
+/// Whether Relay accepts these bytes as a key. It answers 400 `bad sentry DSN public key` to others, instead of 403 to
+/// an unknown key.
 pub(crate) fn is_well_formed(key: &[u8]) -> bool {
     key.len() == 32 && key.is_ascii()
 }
 
-/// Most keys stay where they are; only those that were encoded need a place of their own.
+/// The text of a key. Only an encoded one has to be copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum KeyText {
     Written(Span),
     Decoded(Vec<u8>),
 }
 
-/// Refuses a head with more key sites than [`EDITS_MAX`]. A list that is left half read must not go out.
+/// Rejects a head with more key sites than [`EDITS_MAX`]: a list that is only partly edited must not be forwarded.
 fn check_count(edits: &[Edit]) -> Result<(), AuthError> {
     match edits.len() {
         ..EDITS_MAX => Ok(()),
@@ -245,7 +240,7 @@ fn check_count(edits: &[Edit]) -> Result<(), AuthError> {
     }
 }
 
-/// Reads a list of parameters: the last of several keys counts, all of them are edited.
+/// Parses a list of parameters. The last of several keys counts; all of them are edited.
 fn read_list(
     head: &[u8],
     list: Span,
@@ -294,8 +289,8 @@ fn read_list(
     }
 }
 
-/// What goes with a parameter that is left out: the separator before it, except in front of the first
-/// that is kept, where it is the one after it. So the edits of neighbours never overlap.
+/// The bytes to remove with a parameter: it and the separator before it, or the separator after it as long as no
+/// parameter was kept. So the edits of neighbours never overlap.
 fn removal(parameter: Parameter, head: &[u8], list: Span, is_first_kept: bool) -> Span {
     match is_first_kept {
         true => parameter.with_separator_before(),
@@ -303,18 +298,18 @@ fn removal(parameter: Parameter, head: &[u8], list: Span, is_first_kept: bool) -
     }
 }
 
-/// Whether a parameter called `name`, which is none of a key or a secret for Relay, has the name of one
-/// in it all the same. To a server that reads lists or codes differently it would be one.
+/// Whether a parameter `name`, which to Relay is neither key nor secret, contains the name of one. A server that splits
+/// or decodes lists differently might use it.
 fn hides_credential(head: &[u8], parameter: Parameter, name: &[u8]) -> bool {
     let text = match name {
-        // What nearly all are called.
+        // Nearly all other parameters.
         b"sentry_version" | b"sentry_client" | b"sentry_timestamp" => parameter.value,
         _ => parameter.whole,
     };
     names_credential(text.slice(head))
 }
 
-/// Leaves out what names a key or a secret in a query that Relay does not read.
+/// Removes parameters with the name of a key or a secret from a query that Relay ignores.
 fn edit_unread_query(head: &[u8], query: Span, edits: &mut Vec<Edit>) -> Result<(), AuthError> {
     let mut is_first_kept = false;
     for parameter in parameters(head, query, Syntax::Query) {
@@ -331,12 +326,11 @@ fn edit_unread_query(head: &[u8], query: Span, edits: &mut Vec<Edit>) -> Result<
     Ok(())
 }
 
-/// Edits the list of a line that Relay does not read: the keys in it become the outbound's, and all else
-/// stays as it came. Where that could leave a key in it, or make it a line that Relay reads and so add a
-/// source, it is emptied.
+/// Edits the list of a header line that Relay ignores: replaces the keys by the outbound's and keeps the rest. If that
+/// could leave a key in the line, or make it one that Relay accepts as a source, the line is emptied.
 fn edit_unread_list(head: &[u8], value: Span, list: Span, edits: &mut Vec<Edit>) {
     let before = edits.len();
-    // Whatever it says, it is no source.
+    // An error does not matter, since the line is no source.
     let _ = read_list(head, list, Syntax::Header, edits);
     let own = edits.get(before..).unwrap_or_default();
     let starts = std::iter::once(value.start).chain(own.iter().map(|edit| edit.span.end));
@@ -355,7 +349,7 @@ fn edit_unread_list(head: &[u8], value: Span, list: Span, edits: &mut Vec<Edit>)
     }
 }
 
-/// The edit that leaves nothing of a value.
+/// The edit that empties a value.
 fn emptied(value: Span) -> Edit {
     Edit {
         span: value,
@@ -363,8 +357,8 @@ fn emptied(value: Span) -> Edit {
     }
 }
 
-/// Writes a percent-encoded `sentry_key` out. Relay looks for the text `sentry_` before it decodes a
-/// query, and a secret that is left out may have been the only place where it stood.
+/// Replaces a percent-encoded name `sentry_key` by the plain one. Relay looks for the text `sentry_` before it decodes a
+/// query, and the removed secret may have been the only parameter with it.
 fn spell_out(head: &[u8], parameter: Parameter, edits: &mut [Edit]) {
     if parameter.name.slice(head) == b"sentry_key" {
         return;
@@ -375,7 +369,7 @@ fn spell_out(head: &[u8], parameter: Parameter, edits: &mut [Edit]) {
     }
 }
 
-/// Reads a key and edits it. A suffix such as `.no-cache` is a flag for Relay: it stays, if it is one.
+/// Reads a key and pushes its edit. A suffix such as `.no-cache` is a flag for Relay and stays.
 fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> KeyText {
     let written = value.slice(head);
     let dot = memchr(b'.', written);
@@ -404,14 +398,14 @@ fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> 
     }
 }
 
-/// The number before the first dot, which may have a plus in front of it.
+/// The number before the first dot, with an optional plus.
 fn read_version(value: &[u8]) -> Option<u16> {
     let number = value.split(|byte| *byte == b'.').next()?;
     let digits = number.strip_prefix(b"+").unwrap_or(number);
     decimal(digits)?.try_into().ok()
 }
 
-/// Reads `Basic base64(key:password)`. What does not decode, or has no user, is somebody else's.
+/// Reads `Basic base64(key:password)`. Credentials that do not decode, or have no user, are not Sentry's.
 fn read_basic(head: &[u8], value: Span, edits: &mut Vec<Edit>) -> Option<KeyText> {
     let span = after_scheme(head, value, b"basic ")?;
     let mut credentials = STANDARD.decode(span.slice(head)).ok()?;
@@ -427,8 +421,8 @@ fn read_basic(head: &[u8], value: Span, edits: &mut Vec<Edit>) -> Option<KeyText
     Some(KeyText::Decoded(credentials))
 }
 
-/// Whether the value of an `Authorization` header has `credential` in some base64 text, which others than
-/// Relay may decode: in the alphabet of URLs, without padding, behind more than one space or in a parameter.
+/// Whether the value of an `Authorization` header contains `credential` in base64 that servers other than Relay may
+/// decode: in the URL-safe alphabet, without padding, after several spaces or in a parameter.
 pub(crate) fn encodes(value: &[u8], credential: &Credential) -> bool {
     let is_coded = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
     let mut words = value.split(|byte| !is_coded(byte));
@@ -439,7 +433,7 @@ pub(crate) fn encodes(value: &[u8], credential: &Credential) -> bool {
             byte => *byte,
         });
         let mut text: Vec<u8> = standard.collect();
-        // One character alone is no byte.
+        // A single remaining character does not make a byte.
         if text.len() % 4 == 1 {
             text.pop();
         }
@@ -448,12 +442,12 @@ pub(crate) fn encodes(value: &[u8], credential: &Credential) -> bool {
     })
 }
 
-/// Whether the value of an `Authorization` header is in Sentry's own scheme.
+/// Whether the value of an `Authorization` header has the scheme `Sentry`.
 pub(crate) fn has_sentry_scheme(value: &[u8]) -> bool {
     after_scheme(value, Span::new(0, value.len()), b"sentry ").is_some()
 }
 
-/// What follows `scheme` and its one space, whatever the case.
+/// The rest of a value after `scheme` with its one space, ignoring case.
 fn after_scheme(head: &[u8], value: Span, scheme: &[u8]) -> Option<Span> {
     let (start, _) = value.slice(head).split_at_checked(scheme.len())?;
     start
@@ -461,9 +455,9 @@ fn after_scheme(head: &[u8], value: Span, scheme: &[u8]) -> Option<Span> {
         .then(|| Span::new(value.start + scheme.len(), value.end))
 }
 
-/// Relay takes a header value with other bytes for absent.
+/// Whether Relay accepts a header value. It treats one with other bytes as absent.
 fn is_visible(value: &[u8]) -> bool {
-    // All of it is looked at, since nearly every value is visible: so it goes a vector at a time.
+    // No early exit, since nearly every value is visible: so the loop is vectorised.
     value.iter().fold(true, |is_visible, byte| {
         is_visible & matches!(byte, b' '..=b'~' | b'\t')
     })

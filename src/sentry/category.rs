@@ -1,18 +1,13 @@
-//! Data categories: what Sentry counts, limits and bills by.
+//! Data categories, by which Sentry counts, limits and bills.
 //!
-//! The names are those of `X-Sentry-Rate-Limits` (Relay 26.9, `DataCategory`). Only the categories
-//! that a request can be recognised as are here; limits on others concern nobody who asks. In a
-//! configuration a category may also be called by the item types that people know it by, some of which
-//! mean several categories, and all of these names have plurals: [`CategorySet::named`].
+//! The names are those of `X-Sentry-Rate-Limits` (Relay 26.9, `DataCategory`). Only categories that a request or an item
+//! can be recognised as are listed. A configuration may also name them by item types, some of which stand for several
+//! categories, and in the plural; see [`CategorySet::parse`].
 
 use super::endpoint::Endpoint;
 
-/// What kind of data an item, or a whole request, is.
+/// The kind of data in an item, or in a whole request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(
-    missing_docs,
-    reason = "the names are Sentry's, and each says all there is to say"
-)]
 pub enum Category {
     Attachment,
     ClientReport,
@@ -33,7 +28,7 @@ pub enum Category {
 }
 
 impl Category {
-    /// All of them, in the order of their names.
+    /// In the order of their names.
     pub const ALL: [Category; 16] = [
         Category::Attachment,
         Category::ClientReport,
@@ -53,19 +48,18 @@ impl Category {
         Category::Transaction,
     ];
 
-    /// The category of an envelope item by its `type`; `None` for types that are not known.
+    /// The category of an envelope item by its `type`; `None` for unknown types.
     ///
-    /// These are all types that Relay has read so far, those that it has given up included. Two have
-    /// no category: `form_data` belongs to the event that it comes with, as an attachment does, and
-    /// `integration` never leaves the Relay that makes it. The category of a profile chunk does not
-    /// follow from its type: [`Category::of_profile_chunk`].
-    pub fn of_item(kind: &[u8]) -> Option<Category> {
+    /// The list has all current and former types of Relay. Two have no category: `form_data` belongs to the event in
+    /// the same envelope, as an attachment does, and `integration` never leaves the Relay that makes it. For profile
+    /// chunks see [`Category::from_profile_platform`].
+    pub fn from_item_type(kind: &[u8]) -> Option<Category> {
         Some(match kind {
             b"attachment" => Category::Attachment,
             b"client_report" => Category::ClientReport,
             b"event" | b"unreal_report" => Category::Error,
             b"feedback" | b"user_report" => Category::Feedback,
-            // Relay makes a log of each report on the network.
+            // Relay turns network error reports into logs.
             b"log" | b"otel_log" | b"otel_logs_data" | b"nel" => Category::LogItem,
             b"statsd" | b"metric_buckets" | b"metric_meta" => Category::MetricBucket,
             b"check_in" => Category::Monitor,
@@ -81,17 +75,16 @@ impl Category {
     }
 
     /// The category of a profile chunk by the `platform` in its item header (Relay 26.9,
-    /// `ProfileType::from_platform`). Without one it is of neither category, and Relay limits it by
-    /// neither.
-    pub fn of_profile_chunk(platform: Option<&[u8]>) -> Option<Category> {
+    /// `ProfileType::from_platform`). Without one, no rate limit of Relay applies to the chunk.
+    pub fn from_profile_platform(platform: Option<&[u8]>) -> Option<Category> {
         Some(match platform? {
             b"android" | b"cocoa" | b"javascript" => Category::ProfileChunkUi,
             _ => Category::ProfileChunk,
         })
     }
 
-    /// The category of all requests to an endpoint; `None` where it depends on the content.
-    pub fn of_endpoint(endpoint: Endpoint) -> Option<Category> {
+    /// The category of all requests to an endpoint; `None` if it depends on the content.
+    pub fn from_endpoint(endpoint: Endpoint) -> Option<Category> {
         match endpoint {
             Endpoint::Store | Endpoint::Minidump | Endpoint::Unreal | Endpoint::Playstation => {
                 Some(Category::Error)
@@ -132,9 +125,9 @@ impl Category {
     }
 }
 
-/// The category whose items a limit on `name` is about: Sentry counts some of them twice, in bytes or
-/// milliseconds as well as in items, and a limit on either count means them (Relay 26.9, `DataCategory`,
-/// "SDK rate limiting behavior"). A name that is not known stands for itself.
+/// The category of the items that a limit on `name` applies to. Sentry counts some items twice, in bytes or milliseconds
+/// as well as in number, and a limit on either count applies to them (Relay 26.9, `DataCategory`, "SDK rate limiting
+/// behavior"). Other names are returned unchanged.
 pub(crate) fn limited_category(name: &str) -> &str {
     match name {
         "attachment_item" => "attachment",
@@ -147,7 +140,7 @@ pub(crate) fn limited_category(name: &str) -> &str {
     }
 }
 
-/// The names that mean something else than the one category of that name.
+/// Names other than those of the categories themselves.
 const ALIASES: [(&str, &[Category]); 24] = {
     use Category::{
         Error, Feedback, LogItem, MetricBucket, Monitor, Profile, ProfileChunk, ProfileChunkUi,
@@ -181,55 +174,50 @@ const ALIASES: [(&str, &[Category]); 24] = {
     ]
 };
 
-/// Some of the categories.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CategorySet(u32);
 
 impl CategorySet {
-    /// Those in `categories`.
-    pub fn of(categories: &[Category]) -> CategorySet {
+    pub fn from_slice(categories: &[Category]) -> CategorySet {
         let bits = categories.iter().map(|category| 1 << (*category as u32));
         CategorySet(bits.fold(0, |all, bit| all | bit))
     }
 
-    /// What a configuration means by `name`: a name of [`CategorySet::names`] or a plural of one.
-    pub fn named(name: &str) -> Option<CategorySet> {
+    /// Parses a name in a configuration: one of [`CategorySet::names`], or its plural.
+    pub fn parse(name: &str) -> Option<CategorySet> {
         let plural = |ending: &str, singular: &str| {
             let stem = name.strip_suffix(ending)?;
-            CategorySet::called(&format!("{stem}{singular}"))
+            CategorySet::from_singular(&format!("{stem}{singular}"))
         };
-        CategorySet::called(name)
+        CategorySet::from_singular(name)
             .or_else(|| plural("s", ""))
             .or_else(|| plural("ies", "y"))
             .or_else(|| plural("s_ui", "_ui"))
     }
 
-    fn called(name: &str) -> Option<CategorySet> {
+    fn from_singular(name: &str) -> Option<CategorySet> {
         let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
         let category = || Category::ALL.iter().find(|known| known.name() == name);
         match alias {
-            Some((_, categories)) => Some(CategorySet::of(categories)),
-            None => category().map(|category| CategorySet::of(&[*category])),
+            Some((_, categories)) => Some(CategorySet::from_slice(categories)),
+            None => category().map(|category| CategorySet::from_slice(&[*category])),
         }
     }
 
-    /// Every name that [`CategorySet::named`] knows, in the singular.
+    /// Every name that [`CategorySet::parse`] accepts, in the singular.
     pub fn names() -> impl Iterator<Item = &'static str> {
         let aliases = ALIASES.iter().map(|(alias, _)| *alias);
         Category::ALL.into_iter().map(Category::name).chain(aliases)
     }
 
-    /// Those of either set.
-    pub const fn and(self, other: CategorySet) -> CategorySet {
+    pub const fn union(self, other: CategorySet) -> CategorySet {
         CategorySet(self.0 | other.0)
     }
 
-    /// Whether it is one of them.
     pub const fn contains(self, category: Category) -> bool {
         self.0 & (1 << (category as u32)) != 0
     }
 
-    /// Each of them.
     pub fn iter(self) -> impl Iterator<Item = Category> {
         let all = Category::ALL.into_iter();
         all.filter(move |category| self.contains(*category))
@@ -241,10 +229,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_means_something_and_only_once() {
+    fn every_name_is_unique_and_has_a_category() {
         let names: Vec<&str> = CategorySet::names().collect();
         for name in &names {
-            let set = CategorySet::named(name).unwrap();
+            let set = CategorySet::parse(name).unwrap();
             assert!(set.iter().next().is_some(), "{name}");
             assert_eq!(
                 names.iter().filter(|other| *other == name).count(),
@@ -252,15 +240,15 @@ mod tests {
                 "{name}"
             );
         }
-        assert_eq!(CategorySet::named("erorr"), None);
+        assert_eq!(CategorySet::parse("erorr"), None);
         for category in Category::ALL {
-            let found: Vec<_> = CategorySet::named(category.name())
+            let found: Vec<_> = CategorySet::parse(category.name())
                 .unwrap()
                 .iter()
                 .collect();
             assert_eq!(found, [category]);
         }
-        let metrics: Vec<_> = CategorySet::named("metrics").unwrap().iter().collect();
+        let metrics: Vec<_> = CategorySet::parse("metrics").unwrap().iter().collect();
         assert_eq!(metrics, [Category::MetricBucket, Category::TraceMetric]);
     }
 
@@ -272,20 +260,20 @@ mod tests {
                 None => format!("{name}s"),
             };
             assert_eq!(
-                CategorySet::named(&plural),
-                CategorySet::named(name),
+                CategorySet::parse(&plural),
+                CategorySet::parse(name),
                 "{plural}"
             );
         }
-        let chunks = CategorySet::of(&[Category::ProfileChunkUi]);
-        assert_eq!(CategorySet::named("profile_chunks_ui"), Some(chunks));
+        let chunks = CategorySet::from_slice(&[Category::ProfileChunkUi]);
+        assert_eq!(CategorySet::parse("profile_chunks_ui"), Some(chunks));
         for name in ["log_itemss", "ies", "s", "", "errory"] {
-            assert_eq!(CategorySet::named(name), None, "{name}");
+            assert_eq!(CategorySet::parse(name), None, "{name}");
         }
     }
 
     #[test]
-    fn every_item_type_is_a_name_too() {
+    fn every_item_type_is_a_valid_name() {
         for kind in [
             "attachment",
             "client_report",
@@ -315,19 +303,19 @@ mod tests {
             "trace_metric",
             "transaction",
         ] {
-            let category = Category::of_item(kind.as_bytes()).unwrap();
+            let category = Category::from_item_type(kind.as_bytes()).unwrap();
             assert!(
-                CategorySet::named(kind).unwrap().contains(category),
+                CategorySet::parse(kind).unwrap().contains(category),
                 "{kind}"
             );
         }
         for kind in ["event ", "form_data", "integration"] {
-            assert_eq!(Category::of_item(kind.as_bytes()), None, "{kind}");
+            assert_eq!(Category::from_item_type(kind.as_bytes()), None, "{kind}");
         }
     }
 
     #[test]
-    fn the_platform_of_a_profile_chunk_decides_on_its_category() {
+    fn the_platform_of_a_profile_chunk_decides_its_category() {
         for (platform, category) in [
             (Some("javascript"), Some(Category::ProfileChunkUi)),
             (Some("cocoa"), Some(Category::ProfileChunkUi)),
@@ -338,10 +326,10 @@ mod tests {
             (Some("Cocoa"), Some(Category::ProfileChunk)),
             (None, None),
         ] {
-            let found = Category::of_profile_chunk(platform.map(str::as_bytes));
+            let found = Category::from_profile_platform(platform.map(str::as_bytes));
             assert_eq!(found, category, "{platform:?}");
         }
-        let profiling: Vec<_> = CategorySet::named("profiling").unwrap().iter().collect();
+        let profiling: Vec<_> = CategorySet::parse("profiling").unwrap().iter().collect();
         assert_eq!(
             profiling,
             [

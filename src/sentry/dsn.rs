@@ -1,13 +1,10 @@
-//! A DSN: which project, at which server, under which key.
+//! DSNs, `scheme://key[:secret]@host[:port][/prefix]/project`.
 //!
-//! `scheme://key[:secret]@host[:port][/prefix]/project`. A [`Dsn`] comes from the configuration, so
-//! parsing is strict and every refusal says what would be right. Key and secret are limited to
-//! `[A-Za-z0-9_-]` because they are later spliced as they are into header lines, JSON strings, URLs
-//! and base64 credentials: with this alphabet none of these needs escaping. The same holds for the
-//! whole text of a DSN inside a JSON string.
+//! A [`Dsn`] comes from the configuration, so parsing is strict and every error says what is valid. Key and secret
+//! are limited to `[A-Za-z0-9_-]`: they are inserted unescaped into header lines, JSON strings, URLs and base64
+//! credentials. The text of a whole DSN needs no escaping in a JSON string either.
 //!
-//! What an *SDK* wrote into an envelope is another matter: there only the key counts, see
-//! [`key_in_text`]. Nothing here compares a project id or a host with anything.
+//! In the DSN that an *SDK* wrote into an envelope, only the key counts; see [`key_in_text`].
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -18,14 +15,11 @@ use memchr::{memchr, memmem};
 /// The protocol of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// HTTP over TCP.
     Http,
-    /// HTTP over TLS.
     Https,
 }
 
 impl Scheme {
-    /// The scheme as it stands in a URL.
     pub const fn as_str(self) -> &'static str {
         match self {
             Scheme::Http => "http",
@@ -33,7 +27,7 @@ impl Scheme {
         }
     }
 
-    /// The port that a URL with this scheme may leave out.
+    /// The port of a URL without one.
     pub const fn default_port(self) -> u16 {
         match self {
             Scheme::Http => 80,
@@ -48,19 +42,18 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// Scheme, host and port: what a pooled connection belongs to.
+/// Scheme, host and port. Pooled connections belong to an origin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
-    /// The protocol.
     pub scheme: Scheme,
     /// The host in lower case; an IPv6 address in its canonical form, without brackets.
     pub host: String,
-    /// The port, also where the DSN left it out.
+    /// The port; the scheme's default if the DSN has none.
     pub port: u16,
 }
 
 impl Origin {
-    /// The value of the `Host` header: an IPv6 host in brackets, the default port left out.
+    /// The value of the `Host` header: an IPv6 address is in brackets, and the default port is omitted.
     pub fn authority(&self) -> String {
         let (open, close) = if self.host.contains(':') {
             ("[", "]")
@@ -82,7 +75,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A configured DSN. Two DSNs are equal when they mean the same, however they were written.
+/// A configured DSN. Two DSNs are equal if they mean the same, even in different spellings.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Dsn {
     origin: Origin,
@@ -93,38 +86,36 @@ pub struct Dsn {
 }
 
 impl Dsn {
-    /// The public key.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The secret, which servers no longer ask for; an empty one counts as none.
+    /// The secret, which servers no longer require. An empty one counts as none.
     pub fn secret(&self) -> Option<&str> {
         self.secret.as_deref()
     }
 
-    /// The server.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// The path in front of `/api/`: empty, or `/a/b` without a slash at its end.
+    /// The path before `/api/`: empty, or `/a/b` without a slash at the end.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The project id, as it was written.
+    /// The project id, in its original spelling.
     pub fn project(&self) -> &str {
         &self.project
     }
 
-    /// Whether the key has the 32 characters that Relay insists on. Other keys are legal here, since
-    /// documented examples use speaking names, but deserve a warning.
+    /// Whether the key has the 32 characters that Relay requires. Other keys are allowed, since documentation uses words
+    /// as keys, but cause a warning.
     pub fn has_usual_key(&self) -> bool {
         self.key.len() == 32
     }
 
-    /// The DSN as it may be shown to anybody who may send to it.
+    /// The DSN without its secret, which clients may see.
     pub fn without_secret(&self) -> String {
         let public = Dsn {
             secret: None,
@@ -133,7 +124,7 @@ impl Dsn {
         public.to_string()
     }
 
-    /// The DSN as it may be logged: the key cut short, the secret left out.
+    /// The DSN for logs, with a shortened key and without the secret.
     pub fn shortened(&self) -> String {
         let Dsn {
             origin,
@@ -161,23 +152,23 @@ impl fmt::Display for Dsn {
     }
 }
 
-/// Prints the shortened form, so that no log of a larger value carries a key.
+/// Prints the shortened form, so that no log of a larger value contains a key.
 impl fmt::Debug for Dsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Dsn({})", self.shortened())
     }
 }
 
-/// A key as it may be logged: its first four characters.
+/// The first four characters of a key, for logs.
 pub(crate) fn shorten_key(key: &str) -> String {
     key.chars().take(4).chain(['…']).collect()
 }
 
-/// The public key inside the text of a DSN as an SDK wrote it: what stands between `://` and `@`,
-/// up to a colon. `None` if there is no such part or it is empty.
+/// The public key in the text of an SDK's DSN: the part between `://` and `@`, up to a colon. `None` if there is no such
+/// part or it is empty.
 ///
-/// Deliberately lenient. Relay writes `key:@host`, Go writes the secret too, and whatever else may
-/// be wrong with the DSN is judged by the upstreams: the text as a whole is replaced.
+/// Deliberately lenient: Relay writes `key:@host`, Go's SDK writes the secret too, and other errors do not matter, since
+/// the whole text is replaced.
 pub fn key_in_text(text: &[u8]) -> Option<&[u8]> {
     let user = memmem::find(text, b"://")? + 3;
     let rest = text.get(user..)?;
@@ -186,26 +177,19 @@ pub fn key_in_text(text: &[u8]) -> Option<&[u8]> {
     (!key.is_empty()).then_some(key)
 }
 
-/// Why a text is not a DSN.
+/// The part of a text that makes it an invalid DSN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DsnError {
-    /// There is no `://`, or something else than `http` or `https` before it.
     Scheme,
-    /// There is a query or a fragment.
+    /// A query or a fragment, which a DSN must not have.
     Query,
-    /// There is no `@`, or nothing before it.
+    /// No key.
     NoKey,
-    /// The key has a character that is not allowed.
     Key,
-    /// The secret has a character that is not allowed.
     Secret,
-    /// The host is missing, not a name, and not an address.
     Host,
-    /// What follows the host and a colon is not a port.
     Port,
-    /// The path before the project has a character that is not allowed.
     Prefix,
-    /// The path does not end in a project id.
     Project,
 }
 
@@ -287,7 +271,7 @@ fn parse_user_info(user_info: &str) -> Result<(String, Option<String>), DsnError
     Ok((key.to_owned(), secret))
 }
 
-/// Whether a text can be put into a header line, a JSON string, a URL or a base64 text as it is.
+/// Whether a text needs no escaping in a header line, a JSON string, a URL or base64 credentials.
 fn is_plain(text: &str) -> bool {
     text.bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))

@@ -230,9 +230,9 @@ fn category(body: &[u8], item: &Item<'_>) -> Option<Category> {
         b"attachment" if becomes_event(body, item) => Some(Category::Error),
         kind if is_profile_chunk(kind) => {
             let platform = item.platform.map(|platform| unescape(platform.slice(body)));
-            Category::of_profile_chunk(platform.as_deref())
+            Category::from_profile_platform(platform.as_deref())
         }
-        kind => Category::of_item(kind),
+        kind => Category::from_item_type(kind),
     }
 }
 

@@ -262,6 +262,6 @@ fn end_of_line(body: &[u8], at: usize) -> Result<usize, EnvelopeError> {
 #[cfg(test)]
 mod protocol;
 #[cfg(test)]
-mod tests;
+mod reference;
 #[cfg(test)]
-mod twin;
+mod tests;

@@ -1,7 +1,7 @@
-//! The names that a rate limit can be about: a closed list, so that there are not many.
+//! The names of data categories and metric namespaces in rate limits.
 //!
-//! SDKs ignore names that they do not know, and so does this. A name that is missing here costs a limit
-//! that is not passed on, nothing else.
+//! The list is closed, which bounds memory. SDKs ignore unknown names, and so does the mirror: the only consequence of a
+//! name missing here is that limits on it are not passed on.
 
 use std::sync::LazyLock;
 
@@ -65,19 +65,17 @@ const NAMESPACES: [&str; 7] = [
     "unsupported",
 ];
 
-/// How many categories there are.
 pub(crate) const CATEGORY_COUNT: usize = CATEGORIES.len();
 
-/// How many namespaces there are.
 pub(crate) const NAMESPACE_COUNT: usize = NAMESPACES.len();
 
-/// Some categories; none stands for all.
+/// A list of categories; an empty one stands for all.
 pub(crate) type Categories = Names<true>;
 
-/// Some namespaces; none stands for all.
+/// A list of namespaces; an empty one stands for all.
 pub(crate) type Namespaces = Names<false>;
 
-/// Some of the names of a list, each once, in the order in which they were added.
+/// A list of distinct names, in the order in which they were added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names<const ARE_CATEGORIES: bool> {
     set: u64,
@@ -90,8 +88,7 @@ impl<const ARE_CATEGORIES: bool> Names<ARE_CATEGORIES> {
         false => &NAMESPACES,
     };
 
-    /// Reads names with semicolons between them. `None` where there are some, but none that is known:
-    /// they do not stand for all.
+    /// Parses names separated by semicolons. `None` if all of them are unknown: they must not stand for all.
     pub fn parse(list: &str) -> Option<Self> {
         let mut names = Names::default();
         let mut has_some = false;
@@ -105,17 +102,17 @@ impl<const ARE_CATEGORIES: bool> Names<ARE_CATEGORIES> {
         (!has_some || !names.is_empty()).then_some(names)
     }
 
-    /// The place of a name in the list.
+    /// The index of a name.
     pub fn index(name: &str) -> Option<usize> {
         Self::LIST.binary_search(&name).ok()
     }
 
-    /// The name at a place.
+    /// The name of this `index`.
     pub fn name(index: usize) -> &'static str {
         Self::LIST.get(index).copied().unwrap_or_default()
     }
 
-    /// Adds the name at a place.
+    /// Adds the name of this `index`.
     pub fn add(&mut self, index: usize) {
         if self.set >> index & 1 == 0 {
             self.set |= 1 << index;
@@ -123,29 +120,26 @@ impl<const ARE_CATEGORIES: bool> Names<ARE_CATEGORIES> {
         }
     }
 
-    /// Whether there are none, which stands for all.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
-    /// The places of all of them.
+    /// The indices of the names.
     pub fn indices(&self) -> impl Iterator<Item = usize> {
         self.order.iter().map(|index| usize::from(*index))
     }
 
-    /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &'static str> {
         self.indices().map(Self::name)
     }
 
-    /// All of them, with `separator` between them.
     pub fn join(&self, separator: &str) -> String {
         self.iter().collect::<Vec<_>>().join(separator)
     }
 }
 
-/// The place of the category whose items a limit on the one at `index` is about.
-pub(crate) fn subject(index: usize) -> usize {
+/// The index of the category of the items that a limit on the category of this `index` applies to.
+pub(crate) fn limited_index(index: usize) -> usize {
     static SUBJECTS: LazyLock<[usize; CATEGORY_COUNT]> = LazyLock::new(|| {
         std::array::from_fn(|index| {
             let name = limited_category(Categories::name(index));
@@ -155,8 +149,8 @@ pub(crate) fn subject(index: usize) -> usize {
     SUBJECTS.get(index).copied().unwrap_or(index)
 }
 
-/// The place of a category that requests can be recognised as.
-pub(crate) fn place(category: Category) -> usize {
+/// The index of a category.
+pub(crate) fn category_index(category: Category) -> usize {
     static PLACES: LazyLock<[usize; Category::ALL.len()]> = LazyLock::new(|| {
         Category::ALL.map(|category| Categories::index(category.name()).unwrap_or(CATEGORY_COUNT))
     });
@@ -169,20 +163,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lists_can_be_searched_and_fit_into_a_set() {
+    fn the_lists_are_sorted_and_fit_into_64_bits() {
         assert!(CATEGORIES.is_sorted() && CATEGORIES.len() <= 64);
         assert!(NAMESPACES.is_sorted() && NAMESPACES.len() <= 64);
         for category in Category::ALL {
-            assert_eq!(Categories::name(place(category)), category.name());
+            assert_eq!(Categories::name(category_index(category)), category.name());
         }
         for index in 0..CATEGORY_COUNT {
             let name = Categories::name(index);
-            assert_eq!(Categories::name(subject(index)), limited_category(name));
+            assert_eq!(
+                Categories::name(limited_index(index)),
+                limited_category(name)
+            );
         }
     }
 
     #[test]
-    fn names_that_nobody_knows_do_not_stand_for_all() {
+    fn unknown_names_do_not_stand_for_all() {
         let parsed = |list| Categories::parse(list).map(|names| names.join(";"));
         assert_eq!(parsed(""), Some(String::new()));
         assert_eq!(parsed(" ; "), Some(String::new()));

@@ -1,32 +1,31 @@
-//! Which monitor a check-in is of.
+//! The monitor of a check-in.
 //!
-//! A monitor has one slug that SDKs, `curl` and people write in several ways: with spaces, in other
-//! case, percent-encoded in a path. Sentry makes a slug of what it gets, and so all of these are one
-//! monitor. They are compared as the `slugify` of Relay's first monitors made them (relay-monitors/src/lib.rs),
-//! which takes for one all that Sentry's own `slugify` of today does.
+//! A monitor has one slug, of which clients send several spellings: with spaces, in another case, percent-encoded in a
+//! path. Sentry slugifies them to the same monitor. The rules here are those of Relay's first version of monitors
+//! (relay-monitors/src/lib.rs); spellings that are equal by Sentry's current `slugify` are equal by these too.
 
 use super::parameters::percent_decode;
 use super::sampling::SamplingKey;
 
-/// How many characters of a slug count.
+/// The significant length of a slug.
 const SLUG_LENGTH: usize = 50;
 
-/// The sampling key of the monitor that a payload calls `name`.
+/// The sampling key of a monitor by its `name` in a payload.
 pub(crate) fn sampling_key(name: &[u8]) -> SamplingKey {
     let slug = slugify(&String::from_utf8_lossy(name));
     match slug.as_str() {
-        // Sentry takes no such check-in.
+        // Sentry rejects such a check-in.
         "" => SamplingKey::new(name),
         slug => SamplingKey::new(slug.as_bytes()),
     }
 }
 
-/// The sampling key of the monitor that a `segment` of a path names.
+/// The sampling key of a monitor by a `segment` of a path.
 pub(crate) fn sampling_key_of_segment(segment: &[u8]) -> SamplingKey {
     sampling_key(&percent_decode(segment))
 }
 
-/// Lower-case ASCII letters and digits, with a single hyphen for whatever separators are between them.
+/// Lower-case ASCII letters and digits, with a single hyphen for any separators between them.
 fn slugify(name: &str) -> String {
     let mut slug = String::new();
     let mut is_separated = false;
@@ -56,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slug_is_what_relay_makes_of_a_name() {
+    fn names_are_slugified_as_in_relay() {
         let long = "a".repeat(SLUG_LENGTH - 1);
         for (name, slug) in [
             ("nightly-job", "nightly-job"),
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_monitor_has_one_sampling_key_however_it_is_written() {
+    fn all_spellings_of_a_monitor_have_one_sampling_key() {
         let nightly = SamplingKey::new(b"nightly-job");
         for name in ["nightly-job", "Nightly Job", "nightly_job"] {
             assert_eq!(sampling_key(name.as_bytes()), nightly, "{name}");
@@ -95,13 +94,13 @@ mod tests {
                 "{segment}"
             );
         }
-        // A plus is no space in a path, and no part of a slug.
+        // In a path, a plus is not a space. It is not part of a slug.
         assert_eq!(
             sampling_key_of_segment(b"nightly+job"),
             SamplingKey::new(b"nightlyjob")
         );
         assert_ne!(sampling_key(b"nightly%20job"), nightly);
-        // What Sentry takes for no slug is told apart all the same.
+        // Names without a slug are still different.
         assert_ne!(
             sampling_key("\u{1f680}".as_bytes()),
             sampling_key("\u{1f681}".as_bytes())

@@ -1,9 +1,8 @@
-//! Lists of `name=value`, as they stand in auth headers and in queries.
+//! Lists of `name=value` in auth headers and in queries.
 //!
-//! Both places carry the same parameters, one separated by commas and written plainly, the other
-//! separated by ampersands and form-urlencoded. This module walks over such a list and says where
-//! each parameter is; it does not know what the parameters mean, only how one is taken out of its
-//! list so that a well-formed list remains.
+//! Both have the same parameters: in headers plain and separated by commas, in queries form-urlencoded and separated by
+//! ampersands. This module finds the parameters of a list, and the bytes to remove so that a well-formed list remains.
+//! What they mean is not known here.
 
 use std::borrow::Cow;
 
@@ -11,7 +10,7 @@ use memchr::{memchr, memchr2};
 
 use crate::span::Span;
 
-/// How a list is written.
+/// The syntax of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Syntax {
     /// Separated by commas, with optional white space. There is no quoting and no escaping.
@@ -28,7 +27,7 @@ impl Syntax {
         }
     }
 
-    /// What a name or a value stands for.
+    /// Decodes a name or a value.
     pub(super) fn decode(self, written: &[u8]) -> Cow<'_, [u8]> {
         match self {
             Syntax::Header => Cow::Borrowed(written),
@@ -37,14 +36,14 @@ impl Syntax {
     }
 }
 
-/// One `name=value`.
+/// A `name=value`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parameter {
-    /// The name, without white space around it.
+    /// The name, without surrounding white space.
     pub(super) name: Span,
-    /// All that follows the first `=`, without white space around it.
+    /// Everything after the first `=`, without surrounding white space.
     pub(super) value: Span,
-    /// Everything between the two separators, or the ends of the list.
+    /// Everything between the two separators or the ends of the list.
     pub(super) whole: Span,
     /// Whether there is no `=`: then all of it is the name.
     pub(super) is_bare: bool,
@@ -56,8 +55,7 @@ impl Parameter {
         Span::new(self.whole.start.saturating_sub(1), self.whole.end)
     }
 
-    /// The parameter with the separator after it, if there is one in `list`, and the white space
-    /// that follows.
+    /// The parameter with the separator after it, if `list` has one, and the white space after that.
     pub(super) fn with_separator_after(&self, buffer: &[u8], list: Span) -> Span {
         let rest = Span::new((self.whole.end + 1).min(list.end), list.end);
         Span::new(self.name.start, trim(buffer, rest).start)
@@ -92,7 +90,7 @@ pub(super) fn parameters(
     })
 }
 
-/// `span` without the white space at its ends; an empty one at its end if there is nothing else.
+/// `span` without white space at its ends; empty, at its end, if it is all white space.
 fn trim(buffer: &[u8], span: Span) -> Span {
     let text = span.slice(buffer);
     let start = span.end - text.trim_ascii_start().len();
@@ -100,8 +98,8 @@ fn trim(buffer: &[u8], span: Span) -> Span {
     Span::new(start, end.max(start))
 }
 
-/// Decodes as the URL standard says for `application/x-www-form-urlencoded`: a percent sign that is
-/// not followed by two hexadecimal digits stands for itself.
+/// Decodes `application/x-www-form-urlencoded` by the URL standard: a percent sign that is not followed by two
+/// hexadecimal digits stands for itself.
 pub(super) fn form_decode(written: &[u8]) -> Cow<'_, [u8]> {
     match memchr2(b'%', b'+', written) {
         None => Cow::Borrowed(written),
@@ -109,7 +107,7 @@ pub(super) fn form_decode(written: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Decodes a segment of a path, in which a plus is a plus.
+/// Decodes a path segment, in which a plus stands for itself.
 pub(super) fn percent_decode(written: &[u8]) -> Cow<'_, [u8]> {
     match memchr(b'%', written) {
         None => Cow::Borrowed(written),
@@ -137,7 +135,7 @@ fn decoded(written: &[u8], plus: u8) -> Vec<u8> {
     decoded
 }
 
-/// The value of decimal digits: at least one, and not more than 64 bits of them.
+/// Parses at least one decimal digit, up to 64 bits.
 pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -148,7 +146,6 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// The value of a hexadecimal digit.
 pub(super) fn hex_digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16)?.try_into().ok()
 }

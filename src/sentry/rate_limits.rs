@@ -1,14 +1,13 @@
-//! What an upstream asks SDKs not to send for a while.
+//! Rate limits: what an upstream asks SDKs not to send for a while.
 //!
-//! The header `X-Sentry-Rate-Limits` lists quotas, `seconds:categories:scope[:reason[:namespaces]]`
-//! with semicolons inside the lists and commas between the quotas; without categories everything is
-//! meant. An SDK behind several outbounds must be told only what *none* of them takes, so the
-//! limits of all of them are intersected. Times are plain seconds from now: whoever keeps limits
-//! knows the time and passes on what is left of them.
+//! The header `X-Sentry-Rate-Limits` lists quotas, `seconds:categories:scope[:reason[:namespaces]]`, with semicolons
+//! inside the lists and commas between the quotas. Without categories, a quota limits everything. An SDK with several
+//! outbounds may only be limited in what *none* of them accepts, so the limits of all outbounds are intersected. Times
+//! are seconds from now; the caller that stores limits converts them.
 //!
-//! Categories and namespaces are those of a closed list ([`limit_names`]). Some categories mean the same
-//! items, and so they meet: [`limited_category`]. What is closed is kept in one place for each name
-//! ([`Closed`]), however many quotas there were, so that it costs the same to ask and to intersect.
+//! Categories and namespaces are those of a closed list ([`limit_names`]). Some categories limit the same items
+//! ([`limited_category`]). A [`LimitSet`] has one slot for each name, however many quotas it was made of, so look-up and
+//! intersection have a constant cost.
 //!
 //! [`limit_names`]: super::limit_names
 //! [`limited_category`]: super::category::limited_category
@@ -17,43 +16,44 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::category::Category;
-use super::limit_names::{CATEGORY_COUNT, Categories, NAMESPACE_COUNT, Namespaces, place, subject};
+use super::limit_names::{
+    CATEGORY_COUNT, Categories, NAMESPACE_COUNT, Namespaces, category_index, limited_index,
+};
 
-/// Quotas that are kept of one header. Relay sends one quota for each limit in force. What is over it is
-/// passed over: an SDK that hears of a limit too few sends something in vain, nothing else.
+/// The number of quotas that are read from one header. Relay sends one for each active limit. If others are ignored, an
+/// SDK sends some data in vain, with no other harm.
 const QUOTAS_MAX: usize = 32;
 
-/// How much is kept of a scope and of a reason.
+/// The maximum length of a scope and of a reason; the rest is cut off.
 const WORDS_BYTES_MAX: usize = 128;
 
-/// The longest time that is believed. An upstream that is asked again after a day can say it again;
-/// one that once sent nonsense would otherwise be silenced for years.
+/// The longest accepted time. After a day, an upstream can repeat its limit. Without a maximum, one wrong response could
+/// silence an upstream for years.
 const SECONDS_MAX: u32 = 24 * 60 * 60;
 
 /// One quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// How long it lasts, rounded up.
+    /// The remaining time, rounded up.
     pub seconds: u32,
-    /// The data categories it is about; all if there are none.
+    /// The limited data categories; empty for all.
     pub categories: Categories,
-    /// What it is counted for, and why.
     pub words: Words,
-    /// The metric namespaces it is about; all if there are none.
+    /// The limited metric namespaces; empty for all.
     pub namespaces: Namespaces,
 }
 
-/// What a quota says besides.
+/// The parts of a quota that do not affect what it limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Words {
-    /// What it is counted for: `organization`, `project` or `key`.
+    /// `organization`, `project` or `key`.
     pub scope: Arc<str>,
-    /// A word for people; may be empty.
+    /// For people; may be empty.
     pub reason: Arc<str>,
 }
 
 impl RateLimit {
-    /// A limit on every category: what a 429 without further words means.
+    /// A limit on every category, which a 429 without the header implies.
     pub fn on_everything(seconds: u32) -> RateLimit {
         RateLimit {
             seconds,
@@ -67,31 +67,29 @@ impl RateLimit {
     }
 }
 
-/// The places of the categories in [`Closed`]; in front is that of everything, and behind them are those of
-/// the namespaces of metrics.
+/// The slots of a [`LimitSet`]: one for everything, one for each category, one for each namespace of metrics.
 const EVERYTHING: usize = 0;
 const FIRST_CATEGORY: usize = 1;
 const FIRST_NAMESPACE: usize = FIRST_CATEGORY + CATEGORY_COUNT;
-const PLACES: usize = FIRST_NAMESPACE + NAMESPACE_COUNT;
+const SLOT_COUNT: usize = FIRST_NAMESPACE + NAMESPACE_COUNT;
 
-/// What is limited by several limits together, and until when, in whatever measure of time.
+/// Several limits combined. `T` is the type of the time when they end.
 #[derive(Clone, Debug)]
-pub struct Closed<T> {
-    /// For each name the longest limit that names it, with the index of its words.
-    places: [Option<(T, u8)>; PLACES],
-    /// For each category the longest limit that is about its items, by whatever name.
-    subjects: [Option<(T, u8)>; CATEGORY_COUNT],
-    /// All categories that are named.
+pub struct LimitSet<T> {
+    /// For each name, the longest limit on it, with the index of its words.
+    slots: [Option<(T, u8)>; SLOT_COUNT],
+    /// For each category, the longest limit on its items, by any name.
+    items: [Option<(T, u8)>; CATEGORY_COUNT],
+    /// All categories that the limits name.
     named: Categories,
     words: Vec<Words>,
 }
 
-impl<T: Copy + Ord> Closed<T> {
-    /// What the `limits` close together.
-    pub fn by<'l>(limits: impl Iterator<Item = (&'l RateLimit, T)>) -> Closed<T> {
-        let mut closed = Closed {
-            places: [None; PLACES],
-            subjects: [None; CATEGORY_COUNT],
+impl<T: Copy + Ord> LimitSet<T> {
+    pub fn from_limits<'l>(limits: impl Iterator<Item = (&'l RateLimit, T)>) -> LimitSet<T> {
+        let mut closed = LimitSet {
+            slots: [None; SLOT_COUNT],
+            items: [None; CATEGORY_COUNT],
             named: Categories::default(),
             words: Vec::new(),
         };
@@ -104,72 +102,73 @@ impl<T: Copy + Ord> Closed<T> {
     }
 
     fn add(&mut self, limit: &RateLimit, until: (T, u8)) {
-        let mut close = |place: usize| {
-            if let Some(place) = self.places.get_mut(place) {
-                *place = longer(*place, Some(until));
+        let mut extend = |index: usize| {
+            if let Some(slot) = self.slots.get_mut(index) {
+                *slot = longer(*slot, Some(until));
             }
         };
         if !limit.namespaces.is_empty() {
-            // Only metrics have namespaces; of nothing else it limits anything.
-            let of_metrics = place(Category::MetricBucket);
+            // Only metrics have namespaces, so the limit affects no other category.
+            let of_metrics = category_index(Category::MetricBucket);
             if limit.categories.is_empty()
                 || limit.categories.indices().any(|one| one == of_metrics)
             {
                 let namespaces = limit.namespaces.indices();
-                namespaces.for_each(|index| close(FIRST_NAMESPACE + index));
+                namespaces.for_each(|index| extend(FIRST_NAMESPACE + index));
             }
         } else if limit.categories.is_empty() {
-            close(EVERYTHING);
+            extend(EVERYTHING);
         } else {
             for index in limit.categories.indices() {
-                close(FIRST_CATEGORY + index);
+                extend(FIRST_CATEGORY + index);
                 self.named.add(index);
-                if let Some(place) = self.subjects.get_mut(subject(index)) {
-                    *place = longer(*place, Some(until));
+                if let Some(items) = self.items.get_mut(limited_index(index)) {
+                    *items = longer(*items, Some(until));
                 }
             }
         }
     }
 
-    /// Until when all items of a category are limited, or, with none, items of a category that is not known.
+    /// When the limit ends for all items of a category; `None` stands for items of an unknown one.
     pub fn until(&self, category: Option<Category>) -> Option<T> {
-        let subject = category.and_then(|category| self.subject(place(category)));
-        longer(self.place(EVERYTHING), subject).map(|(until, _)| until)
+        let items = category.and_then(|category| self.items(category_index(category)));
+        longer(self.slot(EVERYTHING), items).map(|(until, _)| until)
     }
 
     /// The end of the longest limit.
     pub fn last(&self) -> Option<T> {
-        self.places.iter().flatten().map(|(until, _)| *until).max()
+        self.slots.iter().flatten().map(|(until, _)| *until).max()
     }
 
-    fn place(&self, place: usize) -> Option<(T, u8)> {
-        self.places.get(place).copied().flatten()
+    fn slot(&self, index: usize) -> Option<(T, u8)> {
+        self.slots.get(index).copied().flatten()
     }
 
-    fn subject(&self, category: usize) -> Option<(T, u8)> {
-        self.subjects.get(category).copied().flatten()
+    fn items(&self, category: usize) -> Option<(T, u8)> {
+        self.items.get(category).copied().flatten()
     }
 
-    /// Until when everything is closed, what a category names, and the items that it is about.
-    fn of_everything(&self) -> Option<(T, u8)> {
-        self.place(EVERYTHING)
+    fn everything(&self) -> Option<(T, u8)> {
+        self.slot(EVERYTHING)
     }
 
-    fn of_name(&self, category: usize) -> Option<(T, u8)> {
-        longer(self.of_everything(), self.place(FIRST_CATEGORY + category))
+    /// The limit on a category by this name.
+    fn name(&self, category: usize) -> Option<(T, u8)> {
+        longer(self.everything(), self.slot(FIRST_CATEGORY + category))
     }
 
-    fn of_subject(&self, category: usize) -> Option<(T, u8)> {
-        longer(self.of_everything(), self.subject(category))
+    /// The limit on the items of a category, by any name.
+    fn items_of(&self, category: usize) -> Option<(T, u8)> {
+        longer(self.everything(), self.items(category))
     }
 
-    fn of_namespace(&self, namespace: usize) -> Option<(T, u8)> {
-        let of_metrics = self.of_subject(place(Category::MetricBucket));
-        longer(of_metrics, self.place(FIRST_NAMESPACE + namespace))
+    fn namespace(&self, namespace: usize) -> Option<(T, u8)> {
+        let of_metrics = self.items_of(category_index(Category::MetricBucket));
+        longer(of_metrics, self.slot(FIRST_NAMESPACE + namespace))
     }
 }
 
-/// The longer of two limits; of equals the first.
+/// The longer of two limits; the first of equal ones.
 fn longer<T: Ord>(one: Option<(T, u8)>, other: Option<(T, u8)>) -> Option<(T, u8)> {
     match (one, other) {
         (Some(one), Some(other)) if other.0 > one.0 => Some(other),
@@ -178,50 +177,50 @@ fn longer<T: Ord>(one: Option<(T, u8)>, other: Option<(T, u8)>) -> Option<(T, u8
     }
 }
 
-/// What is limited in every one of `sets`, for the shortest of its times, which `seconds` tells from where
-/// it ends: zero where it has ended.
+/// The limits that are in each of `sets`, for the shortest of their times. `seconds` converts the end of a limit into the
+/// remaining time, zero if it has ended.
 ///
-/// Scope and reason are those of the first set. Where several limits of one set meet, the longest
-/// counts, and what another limit of the result covers is left out.
-pub(crate) fn common<T: Copy + Ord>(
-    sets: &[impl AsRef<Closed<T>>],
+/// Scope and reason are those of the first set. Of several limits of one set on the same items, the longest counts. The
+/// result contains no limit that is covered by another one.
+pub(crate) fn intersect<T: Copy + Ord>(
+    sets: &[impl AsRef<LimitSet<T>>],
     seconds: impl Fn(T) -> u32,
 ) -> Vec<RateLimit> {
-    let mut common = Common {
+    let mut common = Intersection {
         sets: sets.iter().map(AsRef::as_ref).collect(),
         limits: Vec::new(),
     };
-    let everything = common.shortest(Closed::of_everything);
+    let everything = common.shortest(LimitSet::everything);
     common.add(everything, None, None);
-    let mut subjects = [None; CATEGORY_COUNT];
-    for (index, closed) in subjects.iter_mut().enumerate() {
-        *closed = common.shortest(|set| set.of_subject(index));
+    let mut items = [None; CATEGORY_COUNT];
+    for (index, closed) in items.iter_mut().enumerate() {
+        *closed = common.shortest(|set| set.items_of(index));
     }
-    let mut unnamed = subjects;
+    let mut unnamed = items;
     let mut names = Categories::default();
     for index in common.sets.iter().flat_map(|set| set.named.indices()) {
         names.add(index);
     }
     for index in names.indices() {
-        let closed = subjects.get(subject(index)).copied().flatten();
-        let named = common.shortest(|set| set.of_name(index));
+        let closed = items.get(limited_index(index)).copied().flatten();
+        let named = common.shortest(|set| set.name(index));
         if is_longer(closed, everything) && is_as_long(named, closed) {
             common.add(closed, Some(index), None);
-            if let Some(closed) = unnamed.get_mut(subject(index)) {
+            if let Some(closed) = unnamed.get_mut(limited_index(index)) {
                 *closed = None;
             }
         }
     }
-    // Each set has another name for these.
+    // Each set names these items differently.
     for (index, closed) in unnamed.into_iter().enumerate() {
         if is_longer(closed, everything) {
             common.add(closed, Some(index), None);
         }
     }
-    let metrics = place(Category::MetricBucket);
-    let of_metrics = common.shortest(|set| set.of_subject(metrics));
+    let metrics = category_index(Category::MetricBucket);
+    let of_metrics = common.shortest(|set| set.items_of(metrics));
     for index in 0..NAMESPACE_COUNT {
-        let closed = common.shortest(|set| set.of_namespace(index));
+        let closed = common.shortest(|set| set.namespace(index));
         if is_longer(closed, of_metrics) {
             common.add(closed, Some(metrics), Some(index));
         }
@@ -235,13 +234,13 @@ pub(crate) fn common<T: Copy + Ord>(
     limits.into_iter().filter_map(limit).collect()
 }
 
-/// The limits that several sets have in common.
-struct Common<'s, T> {
-    sets: Vec<&'s Closed<T>>,
+/// The intersection of several sets, in progress.
+struct Intersection<'s, T> {
+    sets: Vec<&'s LimitSet<T>>,
     limits: Vec<(T, RateLimit)>,
 }
 
-/// How long something is closed in all sets, with the words of the first one.
+/// The end of a limit that is in all sets, with the words of the first one.
 type Shortest<'s, T> = Option<(T, &'s Words)>;
 
 fn is_longer<T: Copy + Ord>(one: Shortest<'_, T>, other: Shortest<'_, T>) -> bool {
@@ -255,8 +254,8 @@ fn is_as_long<T: Copy + Ord>(one: Shortest<'_, T>, other: Shortest<'_, T>) -> bo
     !is_longer(one, other) && !is_longer(other, one)
 }
 
-impl<'s, T: Copy + Ord> Common<'s, T> {
-    fn shortest(&self, closed: impl Fn(&'s Closed<T>) -> Option<(T, u8)>) -> Shortest<'s, T> {
+impl<'s, T: Copy + Ord> Intersection<'s, T> {
+    fn shortest(&self, closed: impl Fn(&'s LimitSet<T>) -> Option<(T, u8)>) -> Shortest<'s, T> {
         let first = *self.sets.first()?;
         let (_, words) = closed(first)?;
         let words = first.words.get(usize::from(words))?;
@@ -268,7 +267,7 @@ impl<'s, T: Copy + Ord> Common<'s, T> {
         shortest.map(|until| (until, words))
     }
 
-    /// Adds a name to the limit that is as long and has the same words, or a limit where there is none.
+    /// Adds a name to the limit with the same end and the same words, or else a new limit.
     fn add(&mut self, closed: Shortest<'s, T>, category: Option<usize>, namespace: Option<usize>) {
         let Some((until, words)) = closed else {
             return;
@@ -304,11 +303,10 @@ impl<'s, T: Copy + Ord> Common<'s, T> {
     }
 }
 
-/// Reads the value of `X-Sentry-Rate-Limits`.
+/// Parses the value of `X-Sentry-Rate-Limits`.
 ///
-/// What cannot be understood is passed over, and so are quotas of zero seconds, and those that name
-/// only what nobody knows. Only printable ASCII
-/// is kept, so that everything in a [`RateLimit`] can be written into a header again.
+/// Malformed quotas are ignored, as are those of zero seconds, and those with only unknown names. Only printable ASCII is
+/// kept, so that a [`RateLimit`] can be written into a header again.
 pub fn parse(value: &[u8]) -> Vec<RateLimit> {
     let printable = value.iter().filter(|byte| matches!(byte, b' '..=b'~'));
     let text: String = printable.copied().map(char::from).collect();
@@ -318,23 +316,25 @@ pub fn parse(value: &[u8]) -> Vec<RateLimit> {
         .collect()
 }
 
-/// The same of `sets` as they were read; see [`common`].
+/// The same of `sets` as they were read; see [`intersect`].
 pub fn intersection(sets: &[Vec<RateLimit>]) -> Vec<RateLimit> {
-    let closed =
-        |set: &Vec<RateLimit>| Arc::new(Closed::by(set.iter().map(|limit| (limit, limit.seconds))));
+    let closed = |set: &Vec<RateLimit>| {
+        Arc::new(LimitSet::from_limits(
+            set.iter().map(|limit| (limit, limit.seconds)),
+        ))
+    };
     let closed: Vec<_> = sets.iter().map(closed).collect();
-    common(&closed, |seconds| seconds)
+    intersect(&closed, |seconds| seconds)
 }
 
-/// The value of `X-Sentry-Rate-Limits` that says this.
+/// The value of `X-Sentry-Rate-Limits` with these limits.
 pub fn header_value(limits: &[RateLimit]) -> String {
     let quotas: Vec<_> = limits.iter().map(write_quota).collect();
     quotas.join(", ")
 }
 
-/// Reads the value of `Retry-After`, received at `now`: how many seconds to wait, a day at most. It is a
-/// number of seconds or a date (RFC 9110, section 10.2.3). A fraction is rounded up; what is negative or
-/// past means no time.
+/// Parses the value of `Retry-After`, received at `now`, to seconds, at most a day. The value is a number of seconds or a
+/// date (RFC 9110 §10.2.3). Fractions are rounded up; a negative number or a past date means zero.
 pub fn parse_retry_after(value: &[u8], now: SystemTime) -> Option<u32> {
     let text = str::from_utf8(value).ok()?.trim();
     let is_number = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
@@ -353,13 +353,13 @@ pub fn parse_retry_after(value: &[u8], now: SystemTime) -> Option<u32> {
 fn parse_quota(quota: &str) -> Option<RateLimit> {
     let mut fields = quota.split(':').map(str::trim);
     let seconds = fields.next()?.parse::<f64>().ok()?.ceil();
-    // Infinite is no time, and neither is none.
+    // Infinite and zero times are invalid.
     if !seconds.is_finite() || seconds < 1.0 {
         return None;
     }
     let seconds = (seconds as u32).min(SECONDS_MAX);
     let mut field = || fields.next().unwrap_or_default();
-    // All that is kept is ASCII.
+    // The text is ASCII, so every index is a character boundary.
     let words = |text: &str| Arc::from(text.get(..WORDS_BYTES_MAX).unwrap_or(text).trim_end());
     Some(RateLimit {
         seconds,
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_read() {
+    fn every_field_of_a_quota_is_parsed() {
         assert_eq!(
             parse(b"60:error;transaction:organization:quota_exceeded, 2700:metric_bucket:project::custom;spans"),
             [
@@ -433,14 +433,14 @@ mod tests {
         );
     }
 
-    /// What is received, and what is understood of it.
+    /// A received header, and the limits read from it.
     #[test]
-    fn headers_are_read_leniently() {
+    fn headers_are_parsed_leniently() {
         for (received, understood) in [
             ("", ""),
             (",, ,", ""),
             ("60::key", "60::key"),
-            // SDKs pass over what they do not know; what names nothing else limits nothing.
+            // SDKs ignore unknown names; a quota with no other names limits nothing.
             ("60:default;unheard_of:key", "60:default:key"),
             ("60:unheard_of:key", ""),
             ("60:metric_bucket:key:why:unheard_of", ""),
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_is_bounded() {
+    fn the_number_of_quotas_is_bounded() {
         let quotas = "1:error:key,".repeat(1000);
         assert_eq!(parse(quotas.as_bytes()).len(), QUOTAS_MAX);
         let categories = format!("1:{}:key:why", "error;".repeat(1000));
@@ -482,18 +482,18 @@ mod tests {
         assert_eq!(limit.words.reason.len(), WORDS_BYTES_MAX);
     }
 
-    /// What many quotas of many names close is as small as what one closes: a place for each name.
+    /// A set of many quotas is as small as a set of one.
     #[test]
-    fn what_is_closed_has_one_place_for_each_name_however_many_quotas_there_are() {
+    fn the_size_of_a_limit_set_does_not_depend_on_the_number_of_quotas() {
         let names: Vec<_> = (0..CATEGORY_COUNT).map(Categories::name).collect();
         let quota =
             |number: usize| format!("{}:{}:s{number}:r{number}", 60 + number, names.join(";"));
         let header = (0..QUOTAS_MAX).map(quota).collect::<Vec<_>>().join(",");
         let set = parse(header.as_bytes());
         assert_eq!(set.len(), QUOTAS_MAX);
-        let closed = Closed::by(set.iter().map(|limit| (limit, limit.seconds)));
-        assert_eq!(closed.places.len(), 1 + CATEGORY_COUNT + NAMESPACE_COUNT);
-        assert_eq!(closed.places.iter().flatten().count(), CATEGORY_COUNT);
+        let closed = LimitSet::from_limits(set.iter().map(|limit| (limit, limit.seconds)));
+        assert_eq!(closed.slots.len(), 1 + CATEGORY_COUNT + NAMESPACE_COUNT);
+        assert_eq!(closed.slots.iter().flatten().count(), CATEGORY_COUNT);
         assert_eq!(closed.until(Some(Category::Error)), Some(91));
         assert_eq!(closed.until(None), None);
         let expected = quota(QUOTAS_MAX - 1);
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_limited_everywhere_is_limited() {
+    fn the_intersection_limits_only_what_every_set_limits() {
         for (sets, expected) in [
             (&[][..], ""),
             (&["60:error:key:why"], "60:error:key:why"),
@@ -527,7 +527,7 @@ mod tests {
                 "30:error:org",
             ),
             (&["60::org", "30::key"], "30::org"),
-            // The longest limit of one outbound is what keeps it closed.
+            // The longest limit of one outbound counts.
             (
                 &["60:error:org,10:error:key", "30:error:key"],
                 "30:error:org",
@@ -537,13 +537,13 @@ mod tests {
                 &["30::org,90:error:key", "60::org"],
                 "30::org, 60:error:key",
             ),
-            // Listing the errors again would say nothing new.
+            // The errors are limited already, so they are not listed again.
             (&["60::org,60:error:key", "60::org"], "60::org"),
             (
                 &["60:error:org,60:span:key", "60::org"],
                 "60:error:org, 60:span:key",
             ),
-            // Namespaces limit a quota further.
+            // Namespaces restrict a quota.
             (
                 &["60:metric_bucket:org::custom", "30:metric_bucket:key"],
                 "30:metric_bucket:org::custom",
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after() {
+    fn retry_after_is_a_number_or_a_date() {
         for (value, seconds) in [
             ("60", Some(60)),
             (" 0 ", Some(0)),
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_on_the_bytes_and_on_the_number_of_logs_are_about_the_same_logs() {
+    fn limits_on_the_bytes_and_on_the_number_of_logs_limit_the_same_items() {
         for (sets, expected) in [
             (
                 &["60:log_byte:org", "30:log_item:key"][..],
@@ -612,7 +612,7 @@ mod tests {
                 "30:log_item:org",
             ),
             (&["60:profile_duration_ui:org", "30:profile_chunk:key"], ""),
-            // One limit of the first outbound keeps it closed for longer than the other.
+            // One limit of the first outbound lasts longer than the other.
             (
                 &["10:log_byte:org,60:log_item:org", "30:log_byte:key"],
                 "30:log_item:org",
@@ -623,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_does_not_count_against_the_number_of_quotas() {
+    fn malformed_quotas_do_not_count_against_the_maximum() {
         let limits = format!("{}60:error:key", ",".repeat(QUOTAS_MAX));
         assert_eq!(header_value(&parse(limits.as_bytes())), "60:error:key");
     }
@@ -646,13 +646,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(limits in limits()) {
+        fn a_written_header_is_parsed_to_the_same_limits(limits in limits()) {
             prop_assert_eq!(parse(header_value(&limits).as_bytes()), limits);
         }
 
-        /// The twin asks for every subject how long each set keeps it closed.
+        /// The reference looks up each category in each set.
         #[test]
-        fn intersections_close_what_all_sets_close(
+        fn the_intersection_equals_that_of_the_reference(
             sets in proptest::collection::vec(limits(), 1..4)
         ) {
             let closed = |set: &[RateLimit], category: &str, namespace: &str| {
@@ -674,7 +674,7 @@ mod tests {
                     .unwrap_or(0)
             };
             let common = intersection(&sets);
-            // `profile` and `stats` stand for every name that is not mentioned.
+            // `profile` and `stats` stand for all names without a limit.
             for category in ["error", "log_item", "metric_bucket", "span", "profile"] {
                 for namespace in ["custom", "spans", "stats"] {
                     let expected = sets.iter().map(|set| closed(set, category, namespace)).min();
@@ -684,7 +684,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read(value: Vec<u8>, nearly in "[0-9a:;, .]{0,40}") {
+        fn any_bytes_are_parsed(value: Vec<u8>, nearly in "[0-9a:;, .]{0,40}") {
             parse_retry_after(&value, SystemTime::UNIX_EPOCH);
             for value in [&value[..], nearly.as_bytes()] {
                 let limits = parse(value);

@@ -147,7 +147,7 @@ mod tests {
         let all = Selection::new(None, Rates::uniform(0.1)).unwrap();
         let mut each = Rates::FULL;
         for category in Category::ALL {
-            each.set(CategorySet::of(&[category]), 0.1);
+            each.set(CategorySet::from_slice(&[category]), 0.1);
         }
         let each = Selection::new(None, each).unwrap();
         for number in 0..100_000 {
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_filter_takes_what_it_names_and_nothing_unknown() {
-        let errors = CategorySet::of(&[Category::Error]);
+        let errors = CategorySet::from_slice(&[Category::Error]);
         let selection = Selection::new(Some(errors), Rates::FULL).unwrap();
         let key = SamplingKey::new(b"");
         assert_eq!(selection.take(Some(Category::Error), key), Ok(()));

@@ -1,11 +1,10 @@
-//! A key or secret in every spelling that a server on the way could read.
+//! Finds a key or secret in every spelling that a server could decode.
 //!
-//! A server percent-decodes what it is sent, and a proxy in front of it may have done so before. So a
-//! credential is looked for as it is and percent-encoded, once or twice, also where only some of its
-//! characters are.
+//! A server percent-decodes a request, and a proxy before it may do so too. So the search also finds a credential of
+//! which all or some characters are percent-encoded, once or twice.
 //!
-//! The search is made for heads that hold nothing. It is a plain one where nothing is encoded; otherwise it
-//! looks at one byte of 32.
+//! The search is optimised for heads without a match: it is a plain one if nothing is encoded, and otherwise looks at
+//! one byte of 32.
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr2_iter};
@@ -13,14 +12,13 @@ use memchr::{memchr, memchr2_iter};
 use super::parameters::hex_digit;
 use crate::span::Span;
 
-/// The shortest credential that is looked for. Sentry's have 32 characters; a short one that somebody
-/// made up may be part of any word.
+/// The shortest credential to search for. Sentry's have 32 characters; a short, made-up one may be part of any word.
 const LENGTH_MIN: usize = 16;
 
-/// How often servers on the way may percent-decode.
+/// How many times a request may be percent-decoded on its way.
 const DECODINGS: usize = 2;
 
-/// A credential to look for.
+/// A credential to search for.
 pub struct Credential {
     text: Finder<'static>,
     /// Whether a byte can be part of a spelling.
@@ -28,7 +26,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// `None` if `text` is too short to be told from other words.
+    /// `None` if `text` is too short to be distinguished from other words.
     pub fn new(text: &str) -> Option<Credential> {
         if text.len() < LENGTH_MIN {
             return None;
@@ -45,8 +43,8 @@ impl Credential {
         })
     }
 
-    /// Calls `found` for every spelling in `text` from `from` on, in order and without overlap, until it
-    /// fails. It takes time linear in the text, whatever that is.
+    /// Calls `found` for each match in `text` from `from` on, in order and without overlap, until it fails. The time is
+    /// linear in the length of any text.
     pub fn find<E>(
         &self,
         text: &[u8],
@@ -55,7 +53,7 @@ impl Credential {
     ) -> Result<(), E> {
         let length = self.text.needle().len();
         let rest = text.get(from..).unwrap_or_default();
-        // Without an escape there is one spelling.
+        // Without an escape, there is only the plain spelling.
         if memchr(b'%', rest).is_none() {
             let plain = |at| Span::new(from + at, from + at + length);
             return self
@@ -71,7 +69,7 @@ impl Credential {
                 probe += length;
                 continue;
             }
-            // A spelling that covers the probe lies in the run of its bytes around it.
+            // A match that covers the probe lies in the run of possible bytes around it.
             let before = text.get(run_start..probe).unwrap_or_default().iter();
             let start = before.rev().take_while(|byte| self.is_part(**byte));
             let start = probe - start.count();
@@ -102,9 +100,9 @@ impl Credential {
                 .try_for_each(|at| found(plain(at)));
         }
         let mut spans: Vec<Span> = self.text.find_iter(written).map(plain).collect();
-        let mut decoded = Decoded::of(written, run.start);
+        let mut decoded = Decoded::new(written, run.start);
         for _ in 0..DECODINGS {
-            decoded = decoded.again();
+            decoded = decoded.decode();
             let starts = self.text.find_iter(&decoded.text);
             spans.extend(starts.filter_map(|at| {
                 let (start, end) = (decoded.places.get(at)?, decoded.places.get(at + length)?);
@@ -122,7 +120,7 @@ impl Credential {
         Ok(())
     }
 
-    /// The spelling at `span`, which is the user of a URL perhaps, with the password that follows.
+    /// The match at `span`, extended by a password that may follow it as in the user info of a URL.
     pub fn with_password(&self, text: &[u8], span: Span) -> Span {
         let mut rest = text.get(span.end..).unwrap_or_default();
         let mut length = 0;
@@ -139,7 +137,7 @@ impl Credential {
         Span::new(span.start, span.end + length)
     }
 
-    /// Whether it stands in `text` in any spelling.
+    /// Whether `text` contains it in any spelling.
     pub fn is_in(&self, text: &[u8]) -> bool {
         self.find(text, 0, |_| Err(())).is_err()
     }
@@ -151,23 +149,24 @@ impl Credential {
     }
 }
 
-/// A text that was percent-decoded, and where each byte of it and its end stand in what it was made of.
+/// A percent-decoded text.
 struct Decoded {
     text: Vec<u8>,
+    /// The position of each byte, and of the end, in the original text.
     places: Vec<usize>,
 }
 
 impl Decoded {
-    /// `text` as it stands at `start`.
-    fn of(text: &[u8], start: usize) -> Decoded {
+    /// The text at `start`, not decoded yet.
+    fn new(text: &[u8], start: usize) -> Decoded {
         Decoded {
             text: text.to_vec(),
             places: (start..=start + text.len()).collect(),
         }
     }
 
-    /// The same, decoded once more.
-    fn again(&self) -> Decoded {
+    /// Decodes it once more.
+    fn decode(&self) -> Decoded {
         let mut decoded = Decoded {
             text: Vec::with_capacity(self.text.len()),
             places: Vec::with_capacity(self.places.len()),
@@ -184,7 +183,7 @@ impl Decoded {
     }
 }
 
-/// The first byte of `text` when that is percent-decoded twice, and what follows.
+/// The first byte of `text` after percent-decoding it twice, and the rest.
 fn decoded_twice(text: &[u8]) -> Option<(u8, &[u8])> {
     let (byte, after) = decoded_once(text)?;
     if byte != b'%' {
@@ -208,17 +207,16 @@ fn decoded_once(text: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
-/// Whether there is a name in `text` that a key or a secret goes with, in any case and percent-encoded
-/// once or twice.
+/// Whether `text` contains the name of a parameter for a key or a secret, in any case, percent-encoded up to twice.
 pub(super) fn names_credential(text: &[u8]) -> bool {
-    // Both names have an underscore, and few codes stand for any of their letters.
+    // Both names have an underscore, and few escapes stand for one of their letters.
     let is_suspect = memchr2_iter(b'_', b'%', text)
         .filter_map(|at| decoded_once(text.get(at..)?))
         .any(|(byte, _)| b"_%sentrykcSENTRYKC".contains(&byte));
     is_suspect && has_name(text)
 }
 
-/// Whether one of the names stands in `text`, not as the end of a longer one.
+/// Whether `text` contains one of the names, and not as the end of a longer one.
 fn has_name(mut text: &[u8]) -> bool {
     let mut is_within_word = false;
     while let Some((byte, after)) = decoded_twice(text) {
@@ -232,7 +230,7 @@ fn has_name(mut text: &[u8]) -> bool {
     false
 }
 
-/// Whether `text` begins with `name`, in any case, when it is percent-decoded twice.
+/// Whether `text` begins with `name` after percent-decoding it twice, ignoring case.
 fn begins_with(mut text: &[u8], name: &[u8]) -> bool {
     name.iter().all(|wanted| match decoded_twice(text) {
         Some((byte, after)) => {
@@ -289,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn all_spellings_are_found_and_take_no_time_to_be_told_from_others() {
+    fn all_spellings_are_found_in_linear_time() {
         let (key, coded) = (KEY, KEY.replace('0', "%2530"));
         let text = format!("{key}{coded}-{key}%{coded}{key}%2");
         let mut spans = Vec::new();
@@ -300,7 +298,7 @@ mod tests {
         let known = Credential::new(KEY).unwrap();
         assert_eq!(known.find(text.as_bytes(), 0, found), Ok(()));
         assert_eq!(spans, [key, &coded, key, &coded, key]);
-        // Each start of it looks like the key for long.
+        // Each position matches the key for a long time.
         let known = Credential::new(&"a1".repeat(16)).unwrap();
         for piece in ["a1", "%61", "%2561", "a1a1a1a1a1a1a1a1%"] {
             let text = [&piece.repeat((1 << 18) / piece.len()), "b"].concat();
@@ -311,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_not_found() {
+    fn other_texts_are_not_found() {
         for text in [
             "",
             &KEY[1..],
@@ -329,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_goes_with_its_user() {
+    fn a_match_is_extended_by_its_password() {
         let key = Credential::new(KEY).unwrap();
         for (text, whole) in [
             ("https://KEY:secret@m/1", "KEY:secret"),
@@ -349,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_seen_in_any_case_and_encoding() {
+    fn names_are_found_in_any_case_and_encoding() {
         for text in [
             "sentry_key",
             "Sentry_Secret",
@@ -374,7 +372,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_is_found_exactly_where_decoding_twice_shows_it(
+        fn a_key_is_found_if_decoding_twice_reveals_it(
             pieces in proptest::collection::vec(
                 prop_oneof![
                     Just("0123456789abcdef".to_owned()),
@@ -393,7 +391,7 @@ mod tests {
             let decode = |text: &[u8]| super::super::parameters::percent_decode(text).into_owned();
             let decoded = decode(&decode(text.as_bytes()));
             let is_there = decoded.windows(KEY.len()).any(|window| window == KEY.as_bytes());
-            // What is looked at from within a code may show more than what is decoded from the start.
+            // A search may find more, since it may begin within an escape.
             let key = Credential::new(KEY).unwrap();
             prop_assert!(key.is_in(text.as_bytes()) || !is_there, "{}", text);
         }

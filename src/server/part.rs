@@ -25,7 +25,7 @@ pub(super) fn part(
     let endpoint = sent.target.endpoint;
     let category = match endpoint {
         Endpoint::ErrorPage => Some(Category::Feedback),
-        _ => Category::of_endpoint(endpoint),
+        _ => Category::from_endpoint(endpoint),
     };
     let subject = sent.target.subject.map(|subject| subject.slice(sent.head));
     let named = match endpoint {

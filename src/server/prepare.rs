@@ -279,7 +279,7 @@ impl Preparation<'_> {
         selection: &Selection,
         signal: Signal,
     ) -> Result<Taken, Missing> {
-        let category = Category::of_endpoint(self.sent.target.endpoint);
+        let category = Category::from_endpoint(self.sent.target.endpoint);
         let any = selection.take(category, SamplingKey::new(b""));
         if any == Err(Refused::Filtered) || selection.rate(category) >= 1.0 {
             return any.map(|()| self.everything()).map_err(Missing::Refused);

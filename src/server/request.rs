@@ -370,7 +370,7 @@ impl Sent<'_> {
             return Vec::new();
         }
         let Some(envelope) = self.envelope.filter(|_| self.body.is_whole) else {
-            return vec![Category::of_endpoint(self.target.endpoint)];
+            return vec![Category::from_endpoint(self.target.endpoint)];
         };
         let mut survey = Indexer::new(&self.body.text, envelope.end, None);
         let mut turns = Turns::of_walks();

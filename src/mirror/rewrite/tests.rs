@@ -1,4 +1,4 @@
-//! Golden requests, and a naive twin that works on lines of text.
+//! Golden requests, and a naive reference that works on lines of text.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -327,7 +327,7 @@ fn no_inbound_secret_leaves_in_base64_without_its_key() {
 
 proptest! {
     #[test]
-    fn what_goes_out_is_what_the_naive_twin_would_send(
+    fn what_goes_out_is_what_the_naive_reference_would_send(
         fields in proptest::collection::vec(
             prop_oneof![
                 "X-[A-F]: ?[ -~]{0,20}[!-~]",

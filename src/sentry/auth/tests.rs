@@ -567,7 +567,7 @@ fn seen(list: &str, separator: char) -> Vec<(String, String)> {
 }
 
 proptest! {
-    /// The naive twin takes the list apart and filters it.
+    /// The naive reference takes the list apart and filters it.
     #[test]
     fn lists_are_rewritten_as_if_taken_apart(
         pieces in proptest::collection::vec(piece(), 0..7),

@@ -314,7 +314,7 @@ impl Json {
         }
     }
 
-    /// The twin: replaces in the tree.
+    /// The reference: replaces in the tree.
     fn replaced(mut self) -> Json {
         let replace = |object: &mut Json, name: &str, text: &str| {
             let Json::Object(members) = object else {

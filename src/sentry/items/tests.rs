@@ -1,4 +1,4 @@
-//! Items as SDKs write them and as nobody should, and the naive twin as a judge.
+//! Items as SDKs write them and as nobody should, and the naive reference as a judge.
 
 use proptest::prelude::*;
 
@@ -171,11 +171,11 @@ fn piece() -> impl Strategy<Value = &'static str> {
 
 proptest! {
     #[test]
-    fn what_the_naive_twin_accepts_is_accepted_and_means_the_same(
+    fn what_the_naive_reference_accepts_is_accepted_and_means_the_same(
         pieces in prop::collection::vec(piece(), 0..12),
     ) {
         let body = format!("{{}}{}", pieces.concat());
-        if let Some(expected) = twin::items(body.as_bytes(), 2) {
+        if let Some(expected) = reference::items(body.as_bytes(), 2) {
             let found: Result<Vec<_>, _> = items(body.as_bytes(), 2).collect();
             let found = found.map_err(|error| TestCaseError::fail(format!("{error:?} in {body:?}")))?;
             let found: Vec<_> = found
