@@ -43,19 +43,19 @@ impl Changes {
         let mut changes = Changes::default();
         diff_routes(&old.routes, &new.routes, &mut changes.applied);
         let (before, after) = (settings(old), settings(new));
-        for (key, then) in &after {
+        for (key, new_value) in &after {
             let name = key.as_str().unwrap_or_default();
-            let now = before.get(key).unwrap_or(&Value::Null);
+            let old_value = before.get(key).unwrap_or(&Value::Null);
             if NEEDS_RESTART.contains(&name) {
                 // The texts show a shortened key and may be equal although the DSNs differ.
                 let is_other_dsn = name == "sentry_dsn"
                     && old.self_report.as_ref().map(|report| &report.dsn)
                         != new.self_report.as_ref().map(|report| &report.dsn);
-                if now != then || is_other_dsn {
+                if old_value != new_value || is_other_dsn {
                     changes.needs_restart.push(name.to_owned());
                 }
             } else {
-                diff_values(name, now, then, &mut changes.applied);
+                diff_values(name, old_value, new_value, &mut changes.applied);
             }
         }
         changes

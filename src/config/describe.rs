@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use super::model::{Compression, Config, Outbound};
+use super::value::name;
 
 impl Config {
     /// The listen address and the routes, on several lines. Keys are shortened, so that the text can be
@@ -36,11 +37,12 @@ fn options(outbound: &Outbound) -> String {
     if outbound.copies > 1 {
         let _ = write!(text, " multiplier {}", outbound.copies);
     }
-    text.push_str(match outbound.compression {
-        Compression::None => "",
-        Compression::Preserve => " compression preserve",
-        Compression::Gzip => " compression gzip",
-        Compression::Zstd => " compression zstd",
-    });
+    if outbound.compression != Compression::None {
+        let _ = write!(
+            text,
+            " compression {}",
+            name(outbound.compression, Compression::NAMES)
+        );
+    }
     text
 }

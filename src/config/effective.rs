@@ -9,6 +9,8 @@ use serde_yaml::{Mapping, Value};
 use super::model::{
     Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Route, Workers,
 };
+use super::units::HumanDuration;
+use super::value::name;
 use crate::limits::{BreakerLimits, Limits, PoolLimits, Timeouts};
 use crate::sentry::category::CategorySet;
 use crate::sentry::selection::Selection;
@@ -27,8 +29,11 @@ impl Config {
             ("reuse_port", self.reuse_port.into()),
             ("keys", Value::Sequence(self.keys())),
             ("workers", self.workers_value()),
-            ("driver", self.driver_name().into()),
-            ("reply_policy", self.reply_policy_name().into()),
+            ("driver", name(self.driver, DriverChoice::NAMES).into()),
+            (
+                "reply_policy",
+                name(self.reply_policy, ReplyPolicy::NAMES).into(),
+            ),
             ("reply_timeout", duration(self.reply_timeout)),
             ("forward_client_ip", self.forward_client_ip.into()),
             ("external_url", optional(self.external_url.clone())),
@@ -72,21 +77,6 @@ impl Config {
         match self.workers {
             Workers::Auto => "auto".into(),
             Workers::Count(count) => count.get().into(),
-        }
-    }
-
-    fn driver_name(&self) -> &'static str {
-        match self.driver {
-            DriverChoice::Auto => "auto",
-            DriverChoice::IoUring => "io_uring",
-            DriverChoice::Epoll => "epoll",
-        }
-    }
-
-    fn reply_policy_name(&self) -> &'static str {
-        match self.reply_policy {
-            ReplyPolicy::FirstSuccess => "first_success",
-            ReplyPolicy::Primary => "primary",
         }
     }
 
@@ -161,17 +151,11 @@ fn outbound(outbound: &Outbound) -> Value {
         ("categories", Value::Sequence(names)),
         ("sample_rate", rate),
         ("multiplier", outbound.copies.into()),
-        ("compression", compression_name(outbound.compression).into()),
+        (
+            "compression",
+            name(outbound.compression, Compression::NAMES).into(),
+        ),
     ])
-}
-
-fn compression_name(compression: Compression) -> &'static str {
-    match compression {
-        Compression::None => "none",
-        Compression::Preserve => "preserve",
-        Compression::Gzip => "gzip",
-        Compression::Zstd => "zstd",
-    }
 }
 
 fn limits(limits: &Limits) -> Value {
@@ -224,19 +208,11 @@ fn breaker(breaker: &BreakerLimits) -> Value {
 }
 
 fn log_format(format: LogFormat) -> &'static str {
-    match format {
-        LogFormat::Text => "text",
-        LogFormat::Json => "json",
-    }
+    name(format, LogFormat::NAMES)
 }
 
-/// In whole seconds if possible, otherwise in milliseconds.
 fn duration(duration: Duration) -> Value {
-    if duration.subsec_millis() == 0 {
-        format!("{}s", duration.as_secs()).into()
-    } else {
-        format!("{}ms", duration.as_millis()).into()
-    }
+    HumanDuration(duration).to_string().into()
 }
 
 fn optional(text: Option<String>) -> Value {

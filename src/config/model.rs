@@ -68,6 +68,9 @@ pub struct Outbound {
     pub compression: Compression,
 }
 
+/// The names of the variants of an enum in the file.
+pub(super) type Names<T, const N: usize> = [(&'static str, T); N];
+
 /// The content coding of delivered bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
@@ -76,6 +79,15 @@ pub enum Compression {
     Preserve,
     Gzip,
     Zstd,
+}
+
+impl Compression {
+    pub(super) const NAMES: Names<Compression, 4> = [
+        ("none", Compression::None),
+        ("preserve", Compression::Preserve),
+        ("gzip", Compression::Gzip),
+        ("zstd", Compression::Zstd),
+    ];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +107,14 @@ pub enum DriverChoice {
     Epoll,
 }
 
+impl DriverChoice {
+    pub(super) const NAMES: Names<DriverChoice, 3> = [
+        ("auto", DriverChoice::Auto),
+        ("io_uring", DriverChoice::IoUring),
+        ("epoll", DriverChoice::Epoll),
+    ];
+}
+
 /// Which outbound's response the SDK receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyPolicy {
@@ -102,6 +122,13 @@ pub enum ReplyPolicy {
     FirstSuccess,
     /// The primary's response, whether or not it is a success.
     Primary,
+}
+
+impl ReplyPolicy {
+    pub(super) const NAMES: Names<ReplyPolicy, 2> = [
+        ("first_success", ReplyPolicy::FirstSuccess),
+        ("primary", ReplyPolicy::Primary),
+    ];
 }
 
 /// Certificates that upstreams are verified with, in addition to the built-in roots.
@@ -142,4 +169,9 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+impl LogFormat {
+    pub(super) const NAMES: Names<LogFormat, 2> =
+        [("text", LogFormat::Text), ("json", LogFormat::Json)];
 }

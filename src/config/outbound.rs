@@ -43,13 +43,11 @@ pub(super) fn outbound(
     let categories = categories(&section.take("categories"));
     let rates = rates(&section.take("sample_rate"));
     let copies = copies(&section.take("multiplier"), rates);
-    let compressions = choice([
-        ("none", Compression::None),
-        ("preserve", Compression::Preserve),
-        ("gzip", Compression::Gzip),
-        ("zstd", Compression::Zstd),
-    ]);
-    let compression = section.value("compression", compressions, default_compression);
+    let compression = section.value(
+        "compression",
+        choice(Compression::NAMES),
+        default_compression,
+    );
     section.finish();
     let outbound = Outbound {
         dsn: dsn(&node)?,

@@ -21,15 +21,8 @@ use super::value::{Parsed, boolean, choice, duration, ip_address, number, text};
 
 /// The configuration in `document`. Valid only if `diagnostics` gets no error.
 pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
-    let driver = choice([
-        ("auto", DriverChoice::Auto),
-        ("io_uring", DriverChoice::IoUring),
-        ("epoll", DriverChoice::Epoll),
-    ]);
-    let reply_policy = choice([
-        ("first_success", ReplyPolicy::FirstSuccess),
-        ("primary", ReplyPolicy::Primary),
-    ]);
+    let driver = choice(DriverChoice::NAMES);
+    let reply_policy = choice(ReplyPolicy::NAMES);
     let reply_timeout = duration(MILLISECOND..=HOUR);
     let mut root = Node::root(document, diagnostics).section();
     let modify_envelope = modify_envelope(&mut root);
@@ -122,10 +115,9 @@ fn tls(mut section: Section<'_>) -> Tls {
 fn log(root: &mut Section<'_>) -> Log {
     let filter = root.value("log_filter", log_filter, "info".to_owned());
     let verbose = root.value("verbose", boolean, false);
-    let formats = choice([("text", LogFormat::Text), ("json", LogFormat::Json)]);
     Log {
         filter: if verbose { "debug".to_owned() } else { filter },
-        format: root.value("log_format", formats, LogFormat::Text),
+        format: root.value("log_format", choice(LogFormat::NAMES), LogFormat::Text),
     }
 }
 

@@ -56,14 +56,9 @@ pub(super) fn admin(root: &mut Section<'_>, listen: SocketAddr) -> Option<Socket
     Some(address)
 }
 
-/// `access_log`: `off`, or the form of a line.
 pub(super) fn access_log(root: &mut Section<'_>) -> Option<LogFormat> {
-    let forms = choice([
-        ("off", None),
-        ("text", Some(LogFormat::Text)),
-        ("json", Some(LogFormat::Json)),
-    ]);
-    root.value("access_log", forms, None)
+    let [text, json] = LogFormat::NAMES.map(|(name, format)| (name, Some(format)));
+    root.value("access_log", choice([("off", None), text, json]), None)
 }
 
 /// `statsd_addr` and `default_metrics_tags`.

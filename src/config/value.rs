@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_yaml::Value;
 
+use super::model::Names;
 use super::units::{ByteSize, HumanDuration};
 use crate::sentry::dsn::{self, Dsn};
 
@@ -93,7 +94,7 @@ pub(super) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Parsed<usi
 
 /// One of the names in `choices`.
 pub(super) fn choice<T: Copy, const N: usize>(
-    choices: [(&'static str, T); N],
+    choices: Names<T, N>,
 ) -> impl Fn(&Value) -> Parsed<T> {
     move |value| {
         let name = value.as_str();
@@ -108,6 +109,14 @@ pub(super) fn choice<T: Copy, const N: usize>(
             }
         })
     }
+}
+
+/// The name of `value` in `names`, which has every value of its type.
+pub(super) fn name<T: PartialEq, const N: usize>(value: T, names: Names<T, N>) -> &'static str {
+    let mut names = names.iter();
+    names
+        .find(|(_, named)| *named == value)
+        .map_or("", |(name, _)| name)
 }
 
 /// Parses the text of a scalar.

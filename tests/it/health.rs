@@ -82,7 +82,7 @@ fn a_mirror_is_healthy_after_its_file_was_changed_or_removed() {
     assert_eq!(ask(path, &[]), (Some(0), String::new()));
     for (text, told) in [
         (format!("{good}prot: 3\n"), "prot: unknown key"),
-        (format!("{good}a: [\n"), "not valid YAML"),
+        (format!("{good}a: [\n"), "invalid YAML"),
         (good.replace("http://", "http//"), "expected a DSN"),
         (good.replace("port: ", "port: x"), "port: found"),
         (String::new(), "found nothing"),
