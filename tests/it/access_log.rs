@@ -179,7 +179,7 @@ fn a_full_pipe_delays_no_request_and_dropped_lines_are_counted() {
     let good = envelope_request(envelope("00").as_bytes());
     assert_eq!(client.ask(&good).status, 200);
     let metrics = mirror.metrics();
-    let dropped = metrics.of("sentry_mirror_access_log_dropped_total{reason=\"queue\"}");
+    let dropped = metrics.value("sentry_mirror_access_log_dropped_total{reason=\"queue\"}");
     assert!(dropped > 1000.0 && dropped < REQUESTS as f64, "{dropped}");
 }
 
@@ -259,7 +259,7 @@ fn the_queue_of_lines_is_bounded_in_bytes() {
     let peak = mirror.peak_bytes();
     assert!(peak < bound, "{peak} of {bound} bytes");
     let metrics = mirror.metrics();
-    let dropped = metrics.of("sentry_mirror_access_log_dropped_total{reason=\"queue\"}");
+    let dropped = metrics.value("sentry_mirror_access_log_dropped_total{reason=\"queue\"}");
     assert!(dropped > 0.0 && dropped < REQUESTS as f64, "{dropped}");
 }
 
@@ -275,7 +275,7 @@ fn lines_that_cannot_be_written_are_counted_and_logged_once() {
     drop(reader);
     let lost = || {
         let metrics = mirror.metrics();
-        metrics.of("sentry_mirror_access_log_dropped_total{reason=\"write\"}")
+        metrics.value("sentry_mirror_access_log_dropped_total{reason=\"write\"}")
     };
     for sent in 1..=5 {
         let health = b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n";

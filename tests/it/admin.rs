@@ -137,7 +137,7 @@ fn a_draining_mirror_is_not_ready_but_serves_its_pages() {
     let draining = mirror.page("/ready");
     assert_eq!((draining.status, draining.text()), (503, "draining\n"));
     assert_eq!(mirror.page("/health").status, 200);
-    assert_eq!(mirror.metrics().of("sentry_mirror_ready"), 0.0);
+    assert_eq!(mirror.metrics().value("sentry_mirror_ready"), 0.0);
     assert_eq!(client.response().status, 200);
     assert_eq!(mirror.wait().0.code(), Some(0));
 }

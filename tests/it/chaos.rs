@@ -106,9 +106,9 @@ fn survive(driver: &str) {
         },
     );
     mirror.wait_for_metrics(|metrics| {
-        metrics.of("sentry_mirror_request_memory_bytes") == 0.0
+        metrics.value("sentry_mirror_request_memory_bytes") == 0.0
             && metrics.sum("sentry_mirror_deliveries_in_flight", &[]) == 0.0
-            && metrics.of("sentry_mirror_sdk_connections_open") == 0.0
+            && metrics.value("sentry_mirror_sdk_connections_open") == 0.0
     });
     assert!(ledger.count(Fate::Cut) > 0 && ledger.count(Fate::Abandoned) > 0);
 

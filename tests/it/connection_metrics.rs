@@ -90,7 +90,7 @@ fn dropped_items_are_counted_by_reason() {
     });
     for reason in ["filtered", "sampled"] {
         let sample = format!("sentry_mirror_items_left_out_total{{reason=\"{reason}\"}}");
-        assert_eq!(metrics.of(&sample), 1.0, "{reason}");
+        assert_eq!(metrics.value(&sample), 1.0, "{reason}");
     }
     assert!(
         upstream

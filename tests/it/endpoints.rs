@@ -1,9 +1,9 @@
-//! Every endpoint, with every method and every place of the key: what goes out, and what comes back.
+//! Every endpoint, with every method and every key site: the deliveries and the reply.
 //!
-//! The tables are those of Relay's router and of its key extractor, spelled out by hand; a test takes
+//! The tables are those of Relay's router and of its key extractor, written out by hand. A test sends
 //! their product through one mirror with two outbounds. What a row does not name must not change: the
 //! whole head and the whole body of each delivery are compared. In the tables `PID`, `KEY`, `SECRET`
-//! and `DSN` stand for what the side in question has there, and what is in `<>` is Base64.
+//! and `DSN` stand for those of a side, and the text in `<>` is sent in Base64.
 
 mod keys;
 mod successes;
@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
-/// What the mirror adds to a request for the inbound key.
+/// The field that the mirror adds to requests with the inbound key.
 const VIA: &str = "Via: 1.1 sentry-mirror-26d52149";
 const METHODS: [&str; 6] = ["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"];
 
@@ -26,7 +26,7 @@ struct Endpoint {
     sent: &'static str,
     /// The target as it arrives, after the outbound's path prefix.
     arrives: &'static str,
-    /// The methods that are passed on, as `Allow` lists them; all others are answered 405.
+    /// The methods that are forwarded, as in `Allow`; all others get 405.
     allow: &'static str,
     places: &'static [Place],
     body: Body,
@@ -36,18 +36,18 @@ struct Endpoint {
 enum Body {
     /// Its header line is rewritten.
     Envelope,
-    /// It names the inbound DSN, and is not touched.
+    /// It names the inbound DSN, and is not rewritten.
     Opaque,
 }
 
-/// A place of the key.
+/// A key site.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
     Field(&'static str),
     Query(&'static str),
-    /// The target of the row holds it.
+    /// In the target of the row.
     Target,
-    /// The header of the envelope holds it.
+    /// In the header of the envelope.
     Envelope,
 }
 use Place::{Field, Query, Target};
@@ -58,7 +58,7 @@ const AUTHORIZATION: Place = Field("Authorization: Sentry sentry_key=KEY,sentry_
 const BASIC: Place = Field("Authorization: Basic <KEY:>");
 const QUERY: Place = Query("sentry_version=7&sentry_key=KEY&sentry_release=a%20b&c");
 
-/// The places that all endpoints share.
+/// The key sites that all endpoints share.
 const ANY: &[Place] = &[
     X_SENTRY_AUTH,
     Field("x-sentry-auth:sentry sentry_key=KEY,sentry_secret=SECRET,sentry_version=7"),
@@ -79,7 +79,7 @@ const ANY_OR_ENVELOPE: &[Place] = &[
     Place::Envelope,
 ];
 
-/// An endpoint whose target keeps its form.
+/// An endpoint whose target stays as it is.
 const fn at(target: &'static str, allow: &'static str, places: &'static [Place]) -> Endpoint {
     moved(target, target, allow, places)
 }
@@ -138,22 +138,22 @@ const ENDPOINTS: &[Endpoint] = &[
     at("/api/PID/integration/vercel/logs/",    "POST", ANY),
     at("/api/PID/integration/vercel/logs",     "POST", ANY),
     at("/api/PID/playstation/", "POST", ANY),
-    // The crash-report dialog; its script is the one thing that only the primary is asked for.
+    // The crash-report dialog; its script is requested from the primary only.
     at("/api/embed/error-page/?dsn=DSN&eventId=9ec79c33ec9942ab8353589fcb2e04dc", "GET,POST", &[Target]),
-    // What does not exist yet.
+    // Unknown endpoints.
     at("/api/PID/new/thing",   "DELETE,GET,HEAD,PATCH,POST,PUT", ANY),
     at("/api/PID/new/42/11/",  "DELETE,GET,HEAD,PATCH,POST,PUT", ANY),
-    // Prefixes of load balancers and of DSNs go, also if they look like an endpoint.
+    // Prefixes of load balancers and of DSNs are removed, even if they look like an endpoint.
     envelopes("/sentry/in/api/PID/envelope/",    "/api/PID/envelope/", ANY_OR_ENVELOPE),
     envelopes("/api/7/store/api/PID/envelope/",  "/api/PID/envelope/", ANY_OR_ENVELOPE),
     moved("/sentry/api/store/", "/api/store/", "GET,HEAD,POST", ANY),
     moved("/sentry/api/PID/cron/nightly/KEY", "/api/PID/cron/nightly/KEY", "GET,HEAD,POST", &[Target]),
-    // Repeated slashes are folded; what is missing at the end is not added.
+    // Repeated slashes are folded; a missing slash at the end is not added.
     envelopes("//api//PID///envelope//",     "/api/PID/envelope/", ANY_OR_ENVELOPE),
     moved("/a//api/PID/integration//otlp/v1/traces", "/api/PID/integration/otlp/v1/traces", "POST", ANY),
     moved("//api/PID/unreal//KEY//", "/api/PID/unreal/KEY/", "POST", &[Target]),
     moved("/api///store", "/api/store", "GET,HEAD,POST", ANY),
-    // Project ids are not compared, and have any form that Relay takes for a number.
+    // Project ids are not compared, and may be anything that Relay takes for a number.
     envelopes("/api/0/envelope/",   "/api/PID/envelope/", ANY_OR_ENVELOPE),
     envelopes("/api/042/envelope/", "/api/PID/envelope/", ANY_OR_ENVELOPE),
     envelopes("/api/+1/envelope/",  "/api/PID/envelope/", ANY_OR_ENVELOPE),
@@ -161,11 +161,11 @@ const ENDPOINTS: &[Endpoint] = &[
     moved("/api/18446744073709551615/store/", "/api/PID/store/", "GET,HEAD,POST", ANY),
 ];
 
-/// What the words of the tables stand for at one side.
+/// The values of one side for the words in the tables.
 struct Side {
     key: &'static str,
     project: &'static str,
-    /// Without one, whatever names it is not there.
+    /// Without one, the parameters that name it are left out.
     secret: Option<&'static str>,
     dsn: String,
 }
@@ -199,13 +199,13 @@ impl Side {
         format!("{before}{}{after}", STANDARD.encode(plain))
     }
 
-    /// The DSN as the crash-report dialog gets it, whose script shows it: without a secret.
+    /// The DSN for the crash-report dialog, whose script shows it: without a secret.
     fn public_dsn(&self) -> String {
         let secret = self.secret.map(|secret| format!(":{secret}@"));
         secret.map_or(self.dsn.clone(), |secret| self.dsn.replace(&secret, "@"))
     }
 
-    /// The body as it is at this side.
+    /// The body at this side.
     fn body(&self, body: Body) -> String {
         let inbound = Side::inbound();
         match body {
@@ -225,7 +225,7 @@ struct Outbound {
     side: Side,
     prefix: &'static str,
     upstream: Upstream,
-    /// How many requests it must have had.
+    /// How many requests it must have received.
     count: usize,
 }
 
@@ -263,7 +263,7 @@ impl Outbound {
         }
     }
 
-    /// Checks the delivery of the request that was just answered.
+    /// Checks the delivery of the last request.
     fn expect(&mut self, method: &str, row: &Endpoint, place: Place) {
         self.count += 1;
         let got = self.upstream.wait_for(self.count).remove(self.count - 1);
@@ -285,13 +285,13 @@ impl Outbound {
     }
 }
 
-/// The field with the one space after its colon that the upstream of the tests reports.
+/// The field with one space after its colon, as the upstream of the tests reports it.
 fn spaced(field: &str) -> String {
     let (name, value) = field.split_once(':').expect("a colon");
     format!("{name}: {}", value.trim())
 }
 
-/// A request as it is at one side.
+/// A request at one side.
 struct Sent {
     target: String,
     /// All but `Host`.
@@ -357,7 +357,7 @@ impl Pair {
         Pair { a, b, mirror }
     }
 
-    /// Nothing has arrived but what was looked at.
+    /// Asserts that nothing else has arrived.
     fn expect_no_more(&self) {
         for outbound in [&self.a, &self.b] {
             assert_eq!(outbound.upstream.received().len(), outbound.count);
@@ -440,7 +440,7 @@ fn an_envelope_at_any_other_path_is_a_tunnel_to_every_outbound() {
         envelopes("/my/tunnel/?o=1&p=2", "/api/PID/envelope/", &[Place::Envelope]),
         envelopes("/api/tunnel", "/api/PID/envelope/", &[Place::Envelope]),
         envelopes("/api/abc/envelope/", "/api/PID/envelope/", &[Place::Envelope]),
-        // Relay matches paths by case, so this is no endpoint.
+        // Relay matches paths case-sensitively, so this is not an endpoint.
         envelopes("/API/42/envelope/", "/api/PID/envelope/", &[Place::Envelope]),
     ];
     for row in &rows {
@@ -480,7 +480,7 @@ fn an_envelope_without_another_key_is_a_tunnel_even_at_an_unknown_api_path() {
     assert_eq!((response.status, response.text()), (200, r#"{"id":"a"}"#));
     pair.a.expect("POST", &row, Place::Envelope);
     pair.b.expect("POST", &row, Place::Envelope);
-    // The key of a line that does not count must not get out either.
+    // The key in a line that is not read must not leak either.
     sent.fields.push("X-Sentry-Auth: none".to_owned());
     sent.fields.push(inbound.fill(X_SENTRY_AUTH_LINE));
     assert_eq!(client.ask(&sent.bytes("POST")).status, 200);
@@ -495,7 +495,7 @@ fn an_envelope_without_another_key_is_a_tunnel_even_at_an_unknown_api_path() {
             "{fields}"
         );
     }
-    // Anything else without a key is refused as ever.
+    // Anything else without a key is rejected.
     let refused = client.ask(&request("POST", "/api/1/tunnel", "Content-Length: 2", "{}"));
     let missing = r#"{"detail":"missing authorization information"}"#;
     assert_eq!((refused.status, refused.text()), (401, missing));
@@ -514,7 +514,7 @@ fn a_declared_envelope_is_rewritten_at_an_unknown_endpoint() {
         request("POST", "/api/42/new/thing", &fields, body)
     };
     let sent = Side::inbound().body(Body::Envelope);
-    // What it will look like nobody knows.
+    // The body format of an unknown endpoint is unknown.
     let strange = format!("[\"http://{IN_KEY}@mirror.example.com/42\"]");
     let envelope_type = "application/x-sentry-envelope";
     for (count, (content_type, body)) in (1..).zip([
@@ -524,7 +524,7 @@ fn a_declared_envelope_is_rewritten_at_an_unknown_endpoint() {
     ]) {
         let response = client.ask(&post(content_type, body));
         assert_eq!(response.status, 200, "{content_type} {body}");
-        // The reply follows the first success; the other may still be under way.
+        // The reply follows the first success; the other delivery may still be in flight.
         pair.a.upstream.wait_for(count);
         pair.b.upstream.wait_for(count);
     }

@@ -1,8 +1,7 @@
-//! Running out of file descriptors: accepting slows down and goes on, and nothing that was accepted is
-//! lost.
+//! Running out of file descriptors: the mirror accepts more slowly, and loses no accepted connection.
 //!
-//! The limit of the running process is lowered from outside to a few more than it has open. That is the
-//! same to `accept` as a table that others have filled.
+//! The tests lower the limit of the running process to a few more descriptors than it has open. For
+//! `accept` that is the same as a full file table.
 
 use std::fs;
 use std::net::TcpStream;
@@ -54,19 +53,19 @@ fn accept_waits_for_descriptors_and_logs_it_once() {
         let mut first = mirror.client();
         assert_eq!(ask(&mut first), 200);
         set_limit(&mirror, mirror.descriptors() + 5);
-        // Connecting is done by the kernel, so all of them succeed.
+        // The kernel completes the connections, so all of them succeed.
         let mut clients: Vec<Client> = (0..30).map(|_| mirror.client()).collect();
         mirror.wait_for_line("cannot accept");
-        // Whoever is in is served, over the pooled connection to the upstream.
+        // Accepted connections are served, over the pooled connection to the upstream.
         assert_eq!(ask(&mut first), 200);
 
-        // Being refused costs little.
+        // Failing accepts cost little.
         let before = ticks(&mirror);
         thread::sleep(Duration::from_millis(500));
         let used = ticks(&mirror) - before;
         assert!(used <= 10, "{used} ticks of 50 while nothing could be done");
 
-        // Each that goes lets another in, and each time the limit is hit anew.
+        // Each connection that closes lets in another, which reaches the limit again.
         for _ in 0..29 {
             drop(clients.remove(0));
             assert_eq!(ask(&mut first), 200);
@@ -79,7 +78,7 @@ fn accept_waits_for_descriptors_and_logs_it_once() {
         assert_eq!(told.count(), 1, "{}", log.join("\n"));
         drop(clients);
         let pauses = "sentry_mirror_accept_pauses_total{reason=\"error\"}";
-        assert_ne!(mirror.metrics().of(pauses), 0.0);
+        assert_ne!(mirror.metrics().value(pauses), 0.0);
     }
 }
 
@@ -97,7 +96,7 @@ fn without_descriptors_under_load_no_accepted_connection_is_lost() {
         let first = mirror.client().ask(&envelope_request(&body(number)));
         assert_eq!(first.status, 200);
         ledger.note(number, Fate::Accepted);
-        // Its connection to the upstream stays, so that the clients cannot take every descriptor.
+        // Its connection to the upstream stays open, so that the clients cannot take every descriptor.
         mirror.wait_for_descriptors(descriptors);
         let idle: Vec<Client> = (0..IDLE).map(|_| mirror.client()).collect();
         wait_until(
@@ -112,7 +111,7 @@ fn without_descriptors_under_load_no_accepted_connection_is_lost() {
                 scope.spawn(|| {
                     for _ in 0..10 {
                         let number = ledger.number();
-                        // A connection for each, as PHP and mobile SDKs have it.
+                        // A new connection for each event, as PHP and mobile SDKs do.
                         let mut client = mirror.client();
                         match client.ask(&envelope_request(&body(number))).status {
                             200 => ledger.note(number, Fate::Accepted),

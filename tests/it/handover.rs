@@ -1,7 +1,7 @@
-//! One process follows on another: shared ports, passed sockets, and what waits when one stops.
+//! A new process takes over from an old one: shared ports, passed sockets, and the accept queue.
 //!
-//! The clients here connect anew for every request, because that is where a hand-over could lose
-//! something: in the queue of the socket that is closed.
+//! The clients open a new connection for every request, because a hand-over could lose connections in
+//! the queue of the socket that is closed.
 
 use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener};
@@ -22,15 +22,15 @@ use crate::support::{
 const CLIENTS: usize = 8;
 const HAND_OVERS: usize = 3;
 
-/// How many requests the newcomer and the one before it get before the next hand-over.
+/// How many requests arrive before and after each hand-over.
 const REQUESTS_BETWEEN: usize = 200;
 
-/// Passes its standard input on as a service manager does.
+/// Passes its standard input on, as a service manager does.
 const PASS_SOCKET: &str =
     r#"exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$0" "$@""#;
 
-/// Keeps new connections with a request each coming to `address` while one mirror follows on
-/// another, each made by `start`, and sees that all were served.
+/// Sends requests to `address`, each over a new connection, while mirrors started by `start` replace
+/// each other, and asserts that all were served.
 fn hand_over_under_load(
     address: SocketAddr,
     upstream: &Upstream,
@@ -64,7 +64,7 @@ fn hand_over_under_load(
     });
 }
 
-/// Sends one request over each of many connections, and gives their number.
+/// Sends requests, each over a new connection, and gives their number.
 fn keep_asking(address: SocketAddr, is_done: &AtomicBool) -> usize {
     let request = envelope_request(envelope("00").as_bytes());
     let mut count = 0;
@@ -72,7 +72,7 @@ fn keep_asking(address: SocketAddr, is_done: &AtomicBool) -> usize {
         let response = Client::connect(address).ask(&request);
         assert_eq!(response.status, 200, "{}", response.text());
         count += 1;
-        // Else the ports of the loopback are used up.
+        // Otherwise the ports of the loopback run out.
         thread::sleep(Duration::from_millis(1));
     }
     count
@@ -103,7 +103,7 @@ fn processes_that_share_a_port_hand_over_without_losing_a_request() {
     }
 }
 
-/// A mirror that gets the listening socket from outside.
+/// A mirror that inherits the listening socket.
 fn with_passed_socket(socket: &TcpListener, config: &Config) -> Process {
     let socket = OwnedFd::from(socket.try_clone().unwrap());
     Process::start_with(&config.text(), |command| {
@@ -135,8 +135,8 @@ fn processes_that_are_passed_one_socket_hand_over_without_losing_a_request() {
     }
 }
 
-/// The mode of a socket is one for all processes that have it: if accepting could wait in it, a worker
-/// on epoll that loses the race for a connection would stand still until the next one.
+/// All processes share the mode of a socket. If it were blocking, a worker on epoll that loses the race
+/// for a connection would block until the next one.
 #[test]
 fn accept_never_blocks_on_a_passed_socket() {
     let upstream = Upstream::ok();
@@ -188,7 +188,7 @@ fn a_passed_socket_of_the_wrong_kind_is_an_error() {
     let line = mirror.wait_for_line("while ip and port say 127.0.0.1:1");
     assert!(line.contains("health"), "{line}");
 
-    // What is passed here is the end of a pipe.
+    // The passed descriptor is the end of a pipe.
     let path = file("config.yml", &elsewhere.text());
     let ended = Command::new("bash")
         .args(["-c", PASS_SOCKET, env!("CARGO_BIN_EXE_sentry-mirror"), "-c"])

@@ -1,4 +1,4 @@
-//! The sub-command that asks a running mirror whether it is well.
+//! The subcommand that checks a running mirror.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use crate::support::process::{file, run};
 use crate::support::{KEY_A, Process, Reloadable, Upstream, config, is_skipped};
 
-/// Asks the mirror that runs with the file at `path`, where these variables are set.
+/// Checks the mirror that runs with the file at `path`, with these environment variables.
 fn ask(path: &Path, env: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"));
     command.args(["health", "-c"]).arg(path);
@@ -43,7 +43,7 @@ fn health_finds_the_running_mirror_by_its_configuration() {
 
 #[test]
 fn an_unhealthy_mirror_gives_exit_code_1_and_the_reason() {
-    // Nobody listens there: only root may, and nobody does.
+    // Nothing listens on port 1.
     let upstream = Upstream::start(|_, _| crate::support::Action::Answer(503, "{}"));
     let at = |port: u16| {
         let text = config(&[upstream.dsn(KEY_A, 11)], "");
@@ -64,7 +64,7 @@ fn an_unhealthy_mirror_gives_exit_code_1_and_the_reason() {
     }
 }
 
-/// A mirror with a port that its file names, as most have.
+/// A mirror whose file names its port.
 fn on_a_named_port(upstream: &Upstream) -> (Reloadable, String) {
     let text = config(&[upstream.dsn(KEY_A, 11)], "admin: {port: 0}");
     let mirror = Reloadable::start(&text);
@@ -111,11 +111,11 @@ fn health_asks_the_port_in_use_instead_of_the_port_in_the_changed_file() {
     for told in ["says 127.0.0.1:1", &port, "only with a restart"] {
         assert!(stderr.contains(told), "{told}: {stderr}");
     }
-    // Another mirror, with the same text in another file, is not meant.
+    // A mirror with the same text in another file is not checked.
     let other = file("changing.yml", &good.replace(&port, "1"));
     let (code, stderr) = ask(&other, &[]);
     assert_eq!(code, Some(1), "{stderr}");
-    // Where the kernel has chosen the port, only the process can tell it.
+    // If the kernel chose the port, only the process knows it.
     std::fs::write(&mirror.path, good.replace(&port, "0")).unwrap();
     assert_eq!(ask(&mirror.path, &[]), (Some(0), String::new()));
 }
@@ -144,7 +144,7 @@ fn a_mirror_that_has_ended_is_unhealthy() {
     let path = mirror.path.clone();
     mirror.process.signal("TERM");
     assert_eq!(mirror.process.wait().0.code(), Some(0));
-    // Nobody listens there: only root may, and nobody does.
+    // Nothing listens on port 1.
     let good = text.replace("port: 0\n", "port: 1\n");
     for text in [good.clone(), format!("{good}a: [\n"), String::new()] {
         std::fs::write(&path, &text).unwrap();
@@ -158,7 +158,7 @@ fn without_a_configuration_health_asks_the_only_mirror() {
     let upstream = Upstream::ok();
     let text = config(&[upstream.dsn(KEY_A, 11)], "");
     let path = file("elsewhere.yml", &text);
-    // Other tests run mirrors of their own, which see other mounts.
+    // A mount namespace hides the mirrors of other tests.
     let alone = ["--mount", "--map-root-user", "--propagation=private"];
     let can = Command::new("unshare").args(alone).arg("true").output();
     let can_run = can.is_ok_and(|output| output.status.success());

@@ -66,7 +66,7 @@ fn a_reply_that_the_client_does_not_read_in_time_closes_the_connection() {
     std::io::Write::write_all(&mut &stream, request.repeat(30).as_bytes()).expect("a connection");
     let metrics = mirror.wait_for_metrics(|metrics| of(metrics, CLOSED, "write") == 1.0);
     assert_eq!(
-        metrics.of("sentry_mirror_sdk_connections_closed_total{reason=\"idle\"}"),
+        metrics.value("sentry_mirror_sdk_connections_closed_total{reason=\"idle\"}"),
         0.0
     );
     assert_eq!(ask(&mut mirror.client()), 200);

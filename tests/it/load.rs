@@ -8,9 +8,9 @@ use crate::support::{KEY_A, KEY_B, Process, Upstream, config, envelope, envelope
 const EVENTS: usize = 20_000;
 const CLIENTS: usize = 64;
 
-/// How many connections an upstream sees at most. Usually these are 30 to 50. Each client waits for the
-/// primary, so that there is no use for more than one connection for each; deliveries to the other go on
-/// in the background, and on a busy machine more than that may be under way for a moment.
+/// The most connections of each upstream; usually there are 30 to 50. Each client waits for the primary, so
+/// one connection per client is enough there. Deliveries to the other upstream continue in the background,
+/// and on a busy machine more of them may be in flight for a moment.
 const CONNECTIONS_MAX: [usize; 2] = [CLIENTS, EVENTS / 100];
 
 #[test]
@@ -32,7 +32,7 @@ fn twenty_thousand_events_arrive_exactly_once_over_few_connections() {
     });
     a.wait_for(EVENTS);
     b.wait_for(EVENTS);
-    // What might be sent twice would be sent until the mirror has ended.
+    // A duplicate would be sent before the mirror ends.
     mirror.signal("TERM");
     let (status, _) = mirror.wait();
     assert!(status.success());
@@ -75,7 +75,7 @@ fn the_connections_of_a_load_balancer_leave_no_worker_idle() {
         *per_worker.entry(worker.to_owned()).or_default() += 1;
     }
     assert_eq!(per_worker.len(), 2, "{per_worker:?}");
-    // Even would be 32; nothing is promised, but a third would be a worker half idle.
+    // 32 would be even. With less than 20 a worker would be half idle.
     assert!(
         per_worker.values().all(|count| *count >= 20),
         "{per_worker:?}"

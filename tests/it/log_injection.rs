@@ -1,4 +1,4 @@
-//! Words of an upstream and of a client, where an operator reads them.
+//! Text of upstreams and clients in logs and on pages.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -11,8 +11,8 @@ use crate::support::{
 
 const SECRET: &str = "ee0123456789abcdef0123456789abcd";
 
-/// What an upstream may answer: an entry of its own, orders to the terminal and to the direction of
-/// writing, its key and its secret.
+/// A body with a forged log line, control sequences for terminals, marks for the direction of text, a key
+/// and a secret.
 fn evil() -> String {
     let key: String = KEY_A.bytes().map(|byte| format!("%{byte:02x}")).collect();
     format!(
@@ -41,7 +41,7 @@ fn text_of_peers_cannot_forge_log_lines_control_a_terminal_or_show_a_key() {
             let length = body.len();
             let limits = "X-Sentry-Rate-Limits: 60:\u{202e};error\u{1b};aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:key";
             let head = format!("HTTP/1.1 403 X\r\nContent-Length: {length}\r\n");
-            // A control character in a field would be refused with its response.
+            // The mirror refuses a response with a control character in a field.
             let limits = limits.replace('\u{1b}', "");
             Action::Raw(format!("{head}{limits}\r\n\r\n{body}").into_bytes())
         });

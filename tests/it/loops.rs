@@ -1,4 +1,4 @@
-//! A loop of outbound DSNs ends: what comes back to a mirror that has sent it already is refused.
+//! Loops of outbound DSNs: a mirror rejects a request that it has already sent.
 
 use crate::support::process::{file, run};
 use crate::support::{
@@ -9,7 +9,7 @@ use crate::support::{
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 const OTHER_KEY: &str = "22222222222222222222222222222222";
 
-/// How many requests `mirror` has refused since they had been through it before.
+/// How many requests `mirror` has rejected because they had passed it before.
 fn loops(mirror: &Process) -> usize {
     let counted = mirror
         .metrics()
@@ -47,7 +47,7 @@ fn an_event_sent_to_two_mirrors_that_name_each_other_is_delivered_once_by_each()
         assert_eq!(b.wait_for(sent).len(), sent);
     }
     assert_eq!(loops(&second), 0);
-    // A loop is an error, and a flood of them is told once a minute.
+    // A loop is an error, and is logged at most once a minute.
     let lines = first.process.wait_for_lines("a request came back", 1);
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(lines[0].contains("ERROR"), "{}", lines[0]);
@@ -73,7 +73,7 @@ fn a_mirror_that_sends_to_itself_refuses_every_kind_of_request() {
     let cases = [
         ("POST", "/api/42/envelope/".to_owned(), auth.as_str(), event.as_str()),
         ("POST", format!("/api/42/envelope/{query}"), already, &event),
-        // An SDK's `tunnel`: the route is known from the body alone.
+        // An SDK's `tunnel`: only the body names the route.
         ("POST", "/tunnel".to_owned(), "", &event),
         ("POST", "/api/42/something/new/".to_owned(), "", &event),
         ("POST", format!("/api/42/store/{query}"), "", "{}"),
@@ -98,7 +98,7 @@ fn a_mirror_that_sends_to_itself_refuses_every_kind_of_request() {
             assert_eq!(a.wait_for(count).len(), count, "{method} {target}");
         }
     }
-    // The script of the dialog has one source, the primary.
+    // The script of the dialog comes from the primary only.
     let target = format!("/api/embed/error-page/?dsn=http://{IN_KEY}@m/42&eventId={ID}");
     let response = mirror
         .process
@@ -126,15 +126,15 @@ fn via_names_the_mirrors_that_a_delivery_has_passed() {
         let lines = fields.into_iter().filter(|(name, _)| named(name));
         lines.map(|(_, value)| value).collect::<Vec<_>>()
     };
-    // The tag follows from the inbound key, so that all replicas of a route have the same.
+    // The tag is a hash of the inbound key, so that all replicas of a route share it.
     let own = "1.1 sentry-mirror-26d52149";
     assert_eq!(via_of("1.1", ""), [own]);
-    // RFC 9110 section 7.6.3: each hop adds itself behind those before it, with the version it got.
+    // RFC 9110 section 7.6.3: each hop appends itself, with the version that it received.
     assert_eq!(via_of("1.0", ""), ["1.0 sentry-mirror-26d52149"]);
     let before = ["2.0 edge, 1.1 (a comment, with a comma) x", "1.1 y:8080"];
     let lines = format!("Via: {}\r\nvia: {}\r\n", before[0], before[1]);
     assert_eq!(via_of("1.1", &lines), [before[0], before[1], own]);
-    // A hop cannot hide by calling the field one of its connection.
+    // A hop cannot hide by listing the field in `Connection`.
     assert_eq!(
         via_of("1.1", "Connection: via\r\nVia: 1.1 x\r\n"),
         ["1.1 x", own]

@@ -1,5 +1,5 @@
-//! The worst case of a process in memory: everything that can be made large, at once, by clients and
-//! upstreams that mean ill. The bound is the one that the README states.
+//! The worst case of memory: hostile clients and upstreams make everything large at once. The bound is the
+//! documented one.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -35,13 +35,13 @@ fn bound() -> usize {
         + IN_FLIGHT * TLS_UPSTREAM_BYTES
 }
 
-/// Connects and writes what `bytes` says, as much of it as is taken, without reading anything.
+/// Connects and writes as much of `bytes` as the mirror reads, without reading anything.
 fn push(address: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream
         .set_write_timeout(Some(Duration::from_secs(2)))
         .expect("a timeout");
-    // The mirror may refuse it at any point; what matters is what it holds until then.
+    // The mirror may reject it at any point; the memory until then matters.
     let _ = stream.write_all(bytes);
     Some(stream)
 }
@@ -54,7 +54,7 @@ fn post(fields: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// A body in one chunk, and behind it the beginning of another request that is as large.
+/// A body in one chunk, followed by the beginning of another large request.
 fn chunked_and_more(body: &[u8], more: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n",
@@ -63,13 +63,13 @@ fn chunked_and_more(body: &[u8], more: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body, b"\r\n0\r\n\r\n", more].concat()
 }
 
-/// A path that asks for as many edits as it can.
+/// A path that needs as many edits as possible.
 fn slashes() -> Vec<u8> {
     let path = "//a".repeat(60 * KIB / 3);
     format!("GET /api/42{path}?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n\r\n").into_bytes()
 }
 
-/// Large answers whose reader takes its time.
+/// Requests with large replies, which the client does not read.
 fn scripts() -> Vec<u8> {
     let apostrophes = "'".repeat(50 * KIB);
     let path = format!("/api/embed/error-page/?dsn=http://{IN_KEY}@m/42&a={apostrophes}");
@@ -78,7 +78,7 @@ fn scripts() -> Vec<u8> {
         .into_bytes()
 }
 
-/// An upstream over TLS that shakes hands and then reads nothing.
+/// An upstream over TLS that completes the handshake and then reads nothing.
 fn deaf(authority: &Authority) -> SocketAddr {
     let config = Arc::new(authority.server_config("localhost"));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -94,7 +94,7 @@ fn deaf(authority: &Authority) -> SocketAddr {
     address
 }
 
-/// A body that brotli makes small, with the largest window there is.
+/// A body that brotli compresses well, with the largest window.
 fn brotli_bomb() -> Vec<u8> {
     let mut bomb = Vec::new();
     let mut writer = brotli::CompressorWriter::new(&mut bomb, 64 * KIB, 1, 24);
@@ -179,7 +179,7 @@ fn the_worst_case_of_memory_stays_within_the_documented_bound() {
     talkative.wait_for(1);
     drop(open);
 
-    // It is still there for others, once the attackers' requests have ended.
+    // It serves others again after the attackers' requests have ended.
     let is_served = || Client::connect(address).ask(&small).status == 200;
     wait_until(is_served, || "it serves nobody".to_owned());
     let peak = mirror.peak_bytes();
@@ -198,14 +198,13 @@ struct Uploads<'m> {
 }
 
 impl Uploads<'_> {
-    /// Opens uploads of `size` bytes, of which the last one does not come, until one is refused, or there
-    /// are `count`.
+    /// Opens uploads of `size` bytes without their last byte, until one is rejected or `count` are open.
     fn open(&mut self, size: usize, count: usize) {
         let head = format!("POST /t HTTP/1.1\r\nHost: m\r\nContent-Length: {size}\r\n\r\n");
         let mut upload = head.into_bytes();
         upload.resize(upload.len() + size - 1, b'x');
-        let refused = |metrics: &Metrics| metrics.of(OVERLOADED);
-        let received = |metrics: &Metrics| metrics.of("sentry_mirror_received_bytes_total");
+        let refused = |metrics: &Metrics| metrics.value(OVERLOADED);
+        let received = |metrics: &Metrics| metrics.value("sentry_mirror_received_bytes_total");
         let (begin, mut sent) = (self.mirror.metrics(), 0);
         while self.open.len() < count {
             let batch = MIB.div_ceil(size);
@@ -266,7 +265,7 @@ fn fragmented_uploads_stay_within_the_documented_bound() {
         uploads.open(size, CONNECTIONS - 50);
         uploads.close_every_other();
     }
-    assert!(mirror.metrics().of(OVERLOADED) > 0.0);
+    assert!(mirror.metrics().value(OVERLOADED) > 0.0);
     let peak = mirror.peak_bytes();
     println!("peak: {peak} of {bound} bytes");
     assert!(peak < bound, "{peak} of {bound} bytes");
@@ -293,7 +292,7 @@ fn thousands_of_outbounds_stay_within_the_documented_bound() {
         }
     }
     let mirror = Process::start(&text);
-    // Every histogram of a route that has had a request is told, and every outbound's.
+    // A request to each route makes its histograms and those of its outbounds appear.
     for route in 0..ROUTES {
         let request = format!(
             "POST /api/1/envelope/?sentry_key={route:032x} HTTP/1.1\r\nHost: m\r\nContent-Length: 3\r\n\r\n{{}}\n"

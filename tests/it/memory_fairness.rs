@@ -1,5 +1,5 @@
-//! Who may take how much of the memory budget: what is only announced takes nothing, and nobody takes what
-//! others need.
+//! Shares of the memory budget: announced bytes reserve nothing, and nobody can take the memory that others
+//! need.
 
 use crate::support::{
     Action, Client, Config, IN_KEY, KEY_A, KEY_B, Process, Upstream, envelope, envelope_request,
@@ -27,7 +27,7 @@ fn other_request(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// The same over a tunnel: only the envelope says where it goes.
+/// The same over a tunnel: only the envelope names the route.
 fn tunnelled(body: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST /tunnel HTTP/1.1\r\nHost: m\r\nContent-Length: {}\r\n\r\n",
@@ -59,7 +59,7 @@ fn announced_bodies_leave_the_whole_budget_to_others() {
         &[upstream.dsn(KEY_B, 22)],
         "limits: {memory_bytes: 1MiB, body_bytes: 512KiB, decoded_bytes: 512KiB}",
     );
-    // Each is in the middle of its body when the next comes: the answer to its first request says so.
+    // The mirror waits for the body of each when the next connects: it has answered its first request.
     let hogs: Vec<Client> = (0..100)
         .map(|number| {
             let mut hog = mirror.client();
@@ -72,7 +72,7 @@ fn announced_bodies_leave_the_whole_budget_to_others() {
         })
         .collect();
     assert_served(&mirror);
-    mirror.wait_for_metrics(|metrics| metrics.of("sentry_mirror_request_memory_bytes") == 0.0);
+    mirror.wait_for_metrics(|metrics| metrics.value("sentry_mirror_request_memory_bytes") == 0.0);
     drop(hogs);
 }
 
@@ -96,13 +96,13 @@ fn announced_response_bodies_leave_the_whole_budget_to_others() {
     hostile.wait_for(20);
     assert_served(&mirror);
     mirror.wait_for_metrics(|metrics| {
-        let held_bytes = metrics.of("sentry_mirror_request_memory_bytes");
+        let held_bytes = metrics.value("sentry_mirror_request_memory_bytes");
         0.0 < held_bytes && held_bytes < 1_000_000.0
     });
     drop(hogs);
 }
 
-/// A budget that forty of the bodies below fill.
+/// A budget that forty bodies of `BODY_BYTES` fill.
 const SMALL: &str =
     "reply_timeout: 100ms\nlimits: {memory_bytes: 4MiB, body_bytes: 1MiB, decoded_bytes: 1MiB}";
 const BODY_BYTES: usize = 100_000;
@@ -124,7 +124,7 @@ fn an_origin_that_does_not_answer_does_not_harm_other_routes() {
     let mut client = mirror.client();
     let request = other_request(&other_envelope(BODY_BYTES));
     let statuses: Vec<u16> = (0..60).map(|_| client.ask(&request).status).collect();
-    // Its own are dropped once they hold half of the budget.
+    // Deliveries to it are dropped once they hold half of the budget.
     let (unconfirmed, refused) = statuses.split_at(silent.received().len());
     assert!((10..20).contains(&unconfirmed.len()), "{statuses:?}");
     assert!(
@@ -133,7 +133,7 @@ fn an_origin_that_does_not_answer_does_not_harm_other_routes() {
     );
     assert!(refused.iter().all(|status| *status == 503), "{statuses:?}");
     assert_eq!(overloaded(&mirror, 43), refused.len() as f64);
-    // What others send is served, also what is large.
+    // Other requests are served, even large ones.
     assert_served(&mirror);
     let mut large = envelope(ID).into_bytes();
     large.resize(900_000, b'x');
@@ -171,13 +171,13 @@ fn requests_without_a_key_leave_memory_for_requests_with_a_key() {
         })
         .collect();
     let rejected = "sentry_mirror_rejections_total{reason=\"overloaded\"}";
-    mirror.wait_for_metrics(|metrics| metrics.of(rejected) > 0.0);
+    mirror.wait_for_metrics(|metrics| metrics.value(rejected) > 0.0);
     assert_served(&mirror);
     let mut large = envelope(ID).into_bytes();
     large.resize(900_000, b'x');
     assert_eq!(mirror.client().ask(&envelope_request(&large)).status, 200);
     drop(hogs);
-    mirror.wait_for_metrics(|metrics| metrics.of("sentry_mirror_request_memory_bytes") == 0.0);
+    mirror.wait_for_metrics(|metrics| metrics.value("sentry_mirror_request_memory_bytes") == 0.0);
     let request = tunnelled(&other_envelope(900_000));
     assert_eq!(mirror.client().ask(&request).status, 200);
 }

@@ -1,4 +1,4 @@
-//! Every counter moves when it should, and by how much.
+//! Every counter moves when it should, and by the right amount.
 
 mod sums;
 
@@ -23,7 +23,7 @@ const DELIVERIES: &str = "sentry_mirror_deliveries_total";
 const REJECTIONS: &str = "sentry_mirror_rejections_total";
 const REQUESTS: &str = "sentry_mirror_requests_total";
 
-/// One request that is as it should be.
+/// A valid request.
 fn good() -> Vec<u8> {
     envelope_request(envelope("00").as_bytes())
 }
@@ -144,7 +144,7 @@ fn each_reason_for_a_rejection_is_counted_once() {
         assert!(sample.contains("result=\"rejected\""), "{reason}: {sample}");
         assert!(after.moved(&before, DELIVERIES).is_empty(), "{reason}");
     }
-    // The table is whole.
+    // The table is complete.
     let reasons: BTreeSet<&str> = table.iter().map(|(reason, _, _)| *reason).collect();
     assert_eq!(mirror.metrics().all(REJECTIONS, &[]).len(), reasons.len());
     assert!(upstream.received().is_empty());
@@ -172,7 +172,7 @@ fn case(outcome: &'static str, lines: &'static str, outbound: impl Into<Value>) 
     }
 }
 
-/// An upstream that does with each connection what it is told.
+/// An upstream that calls `act` for each connection.
 fn raw(scheme: &str, act: impl Fn(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -180,7 +180,7 @@ fn raw(scheme: &str, act: impl Fn(TcpStream) + Send + 'static) -> String {
     format!("{scheme}://{KEY_A}@{address}/11")
 }
 
-/// A port at which nobody listens.
+/// A DSN with a port on which nothing listens.
 fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{KEY_A}@{}/11", listener.local_addr().unwrap())
@@ -386,7 +386,7 @@ fn received_bytes_are_counted_exactly_whatever_the_result() {
             200,
             with("Transfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n1\r\n\n\r\n0\r\nA: b\r\n\r\n"),
         ),
-        // Its body is read and thrown away.
+        // Its body is read and discarded.
         (401, post("/api/42/store/", "", "0123456789")),
         (400, b"G(T / HTTP/1.1\r\n\r\n".to_vec()),
         (408, b"POST / HT".to_vec()),
@@ -414,7 +414,7 @@ fn received_bytes_are_counted_exactly_whatever_the_result() {
         sent += request.len();
     }
     let received =
-        |metrics: &Metrics| metrics.of("sentry_mirror_received_bytes_total") == sent as f64;
+        |metrics: &Metrics| metrics.value("sentry_mirror_received_bytes_total") == sent as f64;
     mirror.wait_for_metrics(received);
 }
 
@@ -449,7 +449,7 @@ fn unsent_bytes_are_not_counted_as_delivered() {
     assert_eq!(of(dead), 0.0);
 }
 
-/// How many bytes a request had.
+/// The size of a request in bytes.
 fn size(request: &Received) -> usize {
     let fields = request.fields.iter();
     let fields: usize = fields
@@ -489,7 +489,7 @@ fn deliveries_are_requests_times_outbounds_and_have_latencies() {
     let route = "route=\"http://0123…@mirror.example.com/42\"";
     assert_eq!(metrics.sum(REQUESTS, &[route]), 200.0);
     assert_eq!(
-        metrics.of(&format!("{REQUESTS}{{route=\"none\",result=\"local\"}}")),
+        metrics.value(&format!("{REQUESTS}{{route=\"none\",result=\"local\"}}")),
         2.0
     );
     for key in ["aaaa", "bbbb"] {
@@ -506,10 +506,10 @@ fn deliveries_are_requests_times_outbounds_and_have_latencies() {
         assert!(metrics.sum(&format!("sentry_mirror_{name}_seconds_sum"), &[]) > 0.0);
     }
     let sent = (good().len() * 200) as f64;
-    assert!(metrics.of("sentry_mirror_received_bytes_total") > sent);
+    assert!(metrics.value("sentry_mirror_received_bytes_total") > sent);
     assert!(metrics.sum("sentry_mirror_delivered_bytes_total", &["aaaa"]) > sent / 2.0);
-    assert_eq!(metrics.of("sentry_mirror_sdk_connections_total"), 9.0);
-    // Connections are used again, and one that was closed meanwhile is replaced.
+    assert_eq!(metrics.value("sentry_mirror_sdk_connections_total"), 9.0);
+    // Connections are reused, and a closed one is replaced.
     let origin = format!("origin=\"http://{}\"", a.address);
     let opened = metrics.sum(
         "sentry_mirror_upstream_connections_opened_total",
@@ -546,23 +546,23 @@ fn gauges_follow_the_state_within_seconds() {
     assert_eq!(client.ask(&good()).status, 200);
     let origin = format!("{{origin=\"http://{}\"}}", a.address);
     mirror.wait_for_metrics(|metrics| {
-        metrics.of("sentry_mirror_sdk_connections_open") == 1.0
-            && metrics.of(&format!("sentry_mirror_upstream_connections_idle{origin}")) == 1.0
-            && metrics.of(&format!("sentry_mirror_upstream_connections_open{origin}")) == 1.0
-            && metrics.of(&format!("sentry_mirror_breakers_open{origin}")) == 0.0
+        metrics.value("sentry_mirror_sdk_connections_open") == 1.0
+            && metrics.value(&format!("sentry_mirror_upstream_connections_idle{origin}")) == 1.0
+            && metrics.value(&format!("sentry_mirror_upstream_connections_open{origin}")) == 1.0
+            && metrics.value(&format!("sentry_mirror_breakers_open{origin}")) == 0.0
             && metrics.sum("sentry_mirror_breakers_open", &[]) == 2.0
             && metrics.sum(
                 "sentry_mirror_rate_limits",
                 &["bbbb", &limited.address.to_string()],
             ) == 2.0
-            && metrics.of("sentry_mirror_request_memory_limit_bytes") > 1e9
-            && metrics.of("sentry_mirror_ready") == 1.0
-            && metrics.of("sentry_mirror_dns_age_seconds{origin=\"http://localhost:9\"}") < 60.0
+            && metrics.value("sentry_mirror_request_memory_limit_bytes") > 1e9
+            && metrics.value("sentry_mirror_ready") == 1.0
+            && metrics.value("sentry_mirror_dns_age_seconds{origin=\"http://localhost:9\"}") < 60.0
     });
     client.send(&good());
     mirror.wait_for_metrics(|metrics| {
-        metrics.of(&format!("sentry_mirror_deliveries_in_flight{origin}")) == 1.0
-            && metrics.of("sentry_mirror_request_memory_bytes") > 0.0
+        metrics.value(&format!("sentry_mirror_deliveries_in_flight{origin}")) == 1.0
+            && metrics.value("sentry_mirror_request_memory_bytes") > 0.0
     });
 }
 
@@ -602,18 +602,18 @@ fn a_reload_keeps_counters_of_kept_outbounds_and_removes_the_others() {
     assert!(metrics.all(DELIVERIES, &["aaaa"]).is_empty());
     assert_eq!(metrics.sum(REQUESTS, &["result=\"accepted\""]), 2.0);
     assert_eq!(
-        metrics.of("sentry_mirror_config_reloads_total{result=\"done\"}"),
+        metrics.value("sentry_mirror_config_reloads_total{result=\"done\"}"),
         1.0
     );
     let opened = format!(
         "sentry_mirror_upstream_connections_opened_total{{origin=\"http://{}\"}}",
         b.address
     );
-    assert_eq!(metrics.of(&opened), b.connections() as f64);
+    assert_eq!(metrics.value(&opened), b.connections() as f64);
     std::fs::write(&path, "keys: nonsense\n").unwrap();
     mirror.signal("HUP");
     mirror.wait_for_metrics(|metrics| {
-        metrics.of("sentry_mirror_config_reloads_total{result=\"refused\"}") == 1.0
+        metrics.value("sentry_mirror_config_reloads_total{result=\"refused\"}") == 1.0
     });
     assert_eq!(Client::connect(mirror.address).ask(&good()).status, 200);
 }

@@ -1,5 +1,5 @@
-//! The largest request that has to pass with default limits: a minidump of 200 MiB, which is Relay's
-//! limit for an attachment, in its form and with a small log beside it.
+//! The largest request that has to pass with default limits: a form with a minidump of 200 MiB, which is
+//! Relay's limit for an attachment, and a small log.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ const MIB: usize = 1024 * 1024;
 const DUMP_MIB: usize = 200;
 const ID: &str = "f8f8b981-960e-448a-87ae-fb58fc61541b";
 
-/// The body: the same block again and again, so that it can be compared without being kept.
+/// The body: one block, repeated, so that it can be compared without being stored.
 struct Form {
     front: Vec<u8>,
     block: Vec<u8>,
@@ -29,7 +29,7 @@ impl Form {
             "\r\n--x\r\n{disposition}\"log\"; filename=\"log.txt\"\r\n\r\n{}\r\n--x--\r\n",
             "a line of the log\n".repeat(1000)
         );
-        // No power of two, so that a block in the place of another would be seen.
+        // Not a power of two, so that swapped blocks differ.
         let block = (0..MIB).map(|at| (at % 251) as u8).collect();
         Form {
             front: front.into(),
@@ -50,7 +50,7 @@ impl Form {
     }
 }
 
-/// Takes one request that must have `form` as its body, answers it, and gives the lines of its head.
+/// Accepts one request, which must have `form` as its body, answers it, and gives the lines of its head.
 fn take(form: &Arc<Form>) -> (SocketAddr, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");

@@ -144,7 +144,7 @@ fn every_key_site_is_rewritten_and_none_is_added() {
         use base64::Engine;
         base64::engine::general_purpose::STANDARD.encode(text)
     };
-    // What is sent as target and fields, and what has to arrive at the second outbound.
+    // The target and field as sent, and as they must arrive at the second outbound.
     #[rustfmt::skip]
     let cases = [
         ("/api/42/envelope/", format!("X-Sentry-Auth: Sentry sentry_version=7,sentry_key={IN_KEY},sentry_secret=old"),
@@ -199,7 +199,7 @@ fn a_tunnelled_envelope_is_routed_by_its_header() {
 fn a_path_outside_the_api_is_routed_by_the_envelope_alone() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
-    // A store event is no envelope, and would be lost as one.
+    // A store event is not an envelope, and would be lost if it were sent as one.
     let request = format!(
         "POST /API/42/store/ HTTP/1.1\r\nHost: m\r\nX-Sentry-Auth: Sentry sentry_key={IN_KEY}\r\nContent-Length: LENGTH\r\n\r\n{{\"message\":\"lost\"}}"
     );
@@ -243,7 +243,7 @@ fn cookies_and_credentials_of_a_tunnel_request_go_to_no_outbound() {
         let got = pair.a.received().remove(count);
         assert_eq!(got.field("Authorization"), authorization, "{fields}");
     }
-    // Where the head names the key, a request is no tunnel's, and nothing is left out.
+    // A request with the key in its head is not a tunnel's, and keeps its fields.
     let request = format!(
         "POST /api/42/store/ HTTP/1.1\r\nHost: m\r\nCookie: a=b\r\nAuthorization: Bearer c\r\nX-Sentry-Auth: {sentry}\r\nContent-Length: 2\r\n\r\n{{}}"
     );
@@ -272,7 +272,7 @@ fn the_trace_key_of_another_route_becomes_its_key_at_the_same_origin() {
     );
     let at = |upstream: &Upstream| upstream.wait_for(1).remove(0).text().to_owned();
     assert_eq!(at(&a), body.replace(other_key, other_at_a));
-    // There is no outbound of the other route at this origin.
+    // The other route has no outbound at this origin.
     assert_eq!(at(&b), body.replace(other_key, KEY_B));
 }
 
@@ -360,7 +360,7 @@ fn hop_by_hop_fields_are_removed_and_all_others_pass_unchanged() {
     );
 }
 
-/// What proxies tell of the client besides `X-Forwarded-For`.
+/// Fields with which proxies forward the client's address, besides `X-Forwarded-For`.
 const CLIENT_ADDRESSES: &str = "CF-Connecting-IP: 203.0.113.1\r\nForwarded: for=203.0.113.2\r\ntrue-client-ip: 203.0.113.3\r\nX-Real-IP:203.0.113.4\r\nX-Sentry-Forwarded-For: 203.0.113.5\r\nX-Vercel-Forwarded-For: 203.0.113.6\r\n";
 
 #[test]

@@ -1,14 +1,12 @@
-//! The parsers, against verdicts written down from the RFCs.
+//! The parsers, checked against verdicts from the RFCs.
 //!
-//! A row of a table is a shape of a request: its bytes, what must become of it, and the section that
-//! says so. The verdicts come from RFC 9110 and RFC 9112; where these leave a choice, the house takes
-//! the strict one for whatever two parsers could read in two ways, and says so in the row. What the
-//! program does is no source.
+//! A row of a table is a shape of a request: its bytes, its verdict, and the section that demands it. The
+//! verdicts come from RFC 9110 and RFC 9112, never from what the program does. If these leave a choice and
+//! two parsers could read the bytes in two ways, the mirror chooses the strict reading, and the row says so.
 //!
-//! Behind every shape, on the same connection, comes a canary: a request that is beyond doubt. Either
-//! it arrives at the upstream as exactly itself, or it does not arrive at all; a byte of it that is
-//! taken for another request, or of another that is taken for it, shows. Every shape is sent in one
-//! piece and then byte by byte, with the same verdict.
+//! Every shape is followed by a canary on the same connection: a valid request. It must arrive at the
+//! upstream unchanged, or not at all; this shows if one of its bytes is taken for another request, or a byte
+//! of another request for it. Every shape is sent in one piece and then byte by byte, with the same verdict.
 
 mod bodies;
 mod chunks;
@@ -27,7 +25,7 @@ use crate::support::{IN_KEY, KEY_A, PATIENCE, Process, config};
 
 use sink::{Answer, Seen, Sink};
 
-/// What must become of a shape and of the canary behind it.
+/// What must happen to a shape and to the canary behind it.
 #[derive(Clone, Copy, Debug)]
 enum Verdict {
     /// It is forwarded with this body, and the connection goes on with the canary.
@@ -41,16 +39,16 @@ enum Verdict {
     /// It is forwarded with this body; the bytes between it and the canary make the canary a request
     /// that is refused with this.
     Spoils(&'static str, u16),
-    /// It is answered with the first without being forwarded; what of the canary is left over is
-    /// refused with the second.
+    /// It is answered with the first without being forwarded; it takes a part of the canary, and the rest
+    /// is refused with the second.
     Eats(u16, u16),
-    /// It never ends, so nothing is forwarded and nobody is answered.
+    /// It never ends, so nothing is forwarded and nothing is answered.
     Unanswered,
 }
 
 use Verdict::{Answered, Eats, Forwarded, ForwardedAndClosed, Refused, Spoils, Unanswered};
 
-/// The usual verdict on what is malformed.
+/// The usual verdict on malformed bytes.
 const BAD: Verdict = Refused(&[400]);
 
 /// A shape of a request.
@@ -76,7 +74,7 @@ fn target() -> String {
     format!("/api/42/store/?sentry_key={IN_KEY}")
 }
 
-/// A request with these header lines and all that follows the head.
+/// A request with these header lines, and `rest` after the head.
 fn post(fields: impl AsRef<[u8]>, rest: impl AsRef<[u8]>) -> Vec<u8> {
     let start = format!("POST {} HTTP/1.1\r\nHost: m\r\n", target());
     [start.as_bytes(), fields.as_ref(), b"\r\n", rest.as_ref()].concat()
@@ -100,7 +98,7 @@ fn chunked(body: impl AsRef<[u8]>) -> Vec<u8> {
     post("Transfer-Encoding: chunked\r\n", body)
 }
 
-/// A request that no shape contains but the smuggled ones; it must never be seen.
+/// The request that smuggling shapes contain; it must never arrive.
 fn hidden() -> String {
     format!(
         "POST /api/42/store/?sentry_key={IN_KEY}&hidden=1 HTTP/1.1\r\nHost: m\r\nContent-Length: 0\r\n\r\n"
@@ -119,11 +117,11 @@ fn canary() -> String {
 /// The configuration of the mirror between the client and the sink.
 const LIMITS: &str = "workers: 1\nlimits: {body_bytes: 1MiB, decoded_bytes: 1MiB}";
 
-/// A mirror between a client that misbehaves and a sink that looks closely.
+/// A mirror between a misbehaving client and a strict sink.
 struct Bench {
     mirror: Process,
     sink: Sink,
-    /// The head of a canary that came alone.
+    /// The head of a canary without a shape before it.
     canary_head: Vec<u8>,
 }
 
@@ -147,7 +145,7 @@ impl Bench {
         bench
     }
 
-    /// Sends `bytes` in pieces, says that nothing follows, and reads to the end.
+    /// Sends `bytes` in pieces, closes the sending side, and reads to the end.
     fn tell(&self, bytes: &[u8], piece_bytes: usize) -> Told {
         let mut stream = TcpStream::connect(self.mirror.address).expect("the mirror listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -168,7 +166,7 @@ impl Bench {
         told
     }
 
-    /// What is wrong with the fate of `shape`, if anything is.
+    /// A report if `shape` does not get its verdict.
     fn complaint(&self, shape: &Shape, piece_bytes: usize) -> Option<String> {
         let bytes = [shape.bytes.as_slice(), canary().as_bytes()].concat();
         let told = self.tell(&bytes, piece_bytes);
@@ -205,7 +203,7 @@ impl Bench {
         if !is_told {
             return Some("wrong answers");
         }
-        // Whoever sends on after `Connection: close` has to live with a reset (RFC 9112 9.6).
+        // A client that keeps sending after `Connection: close` may get a reset (RFC 9112 9.6).
         if told.is_reset && !matches!(shape.verdict, ForwardedAndClosed(_)) {
             return Some("the connection was reset, which can destroy an answer");
         }
@@ -219,7 +217,7 @@ impl Bench {
         if let Some(canary) = canaries
             && (canary.head != self.canary_head || canary.body != CANARY_BODY.as_bytes())
         {
-            return Some("the canary is not itself");
+            return Some("the canary has changed");
         }
         let request = shapes?;
         if request.body != body.unwrap_or_default().as_bytes() {
@@ -234,7 +232,7 @@ impl Bench {
     }
 }
 
-/// What could be read in two ways in a request that was made by the mirror.
+/// What is ambiguous in a request made by the mirror.
 fn framing_fault(request: &Seen) -> Option<&'static str> {
     if request.values("host").len() != 1 {
         return Some("not exactly one Host");
@@ -268,14 +266,14 @@ fn framing_fault(request: &Seen) -> Option<&'static str> {
     (!lines.all(is_strict)).then_some("a line without CRLF was forwarded")
 }
 
-/// All that the mirror said on a connection.
+/// All that the mirror sent on a connection.
 struct Told {
     bytes: Vec<u8>,
     is_reset: bool,
 }
 
 impl Told {
-    /// The final statuses, in order. The first response has no body if it is one to HEAD.
+    /// The final statuses, in order. A response to HEAD, which is the first, has no body.
     fn statuses(&self, is_head: bool) -> Vec<u16> {
         let mut statuses = Vec::new();
         let mut rest = self.bytes.as_slice();
@@ -301,12 +299,12 @@ impl Told {
     }
 }
 
-/// The pieces in which a shape of so many bytes is sent the second time.
+/// The size of the pieces in which a shape is sent the second time.
 fn small_pieces(shape: &Shape) -> usize {
     if shape.bytes.len() < 2000 { 1 } else { 1000 }
 }
 
-/// Holds every shape against its verdict, whole and in pieces.
+/// Asserts that every shape gets its verdict, whole and in pieces.
 fn assert_verdicts(shapes: &[Shape]) {
     assert_verdicts_in(shapes, |shape| vec![usize::MAX, small_pieces(shape)]);
 }

@@ -1,5 +1,5 @@
-//! A process that is stopped for longer than its time-outs, as by SIGSTOP, a frozen control group or a
-//! machine that is suspended: what lies in its sockets when it goes on has come in time.
+//! A process that is stopped for longer than its time-outs, by SIGSTOP, a frozen control group or a
+//! suspended machine: data that waits in its sockets when it continues counts as in time.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use crate::support::{Client, Config, KEY_A, Process, envelope, envelope_request,
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 const REQUESTS: usize = 12;
-/// `timeouts.exchange` and `timeouts.head`, `reply_timeout` is less; and how long the process is stopped.
+/// `timeouts.exchange` and `timeouts.head`; `reply_timeout` is shorter, and `STOPPED` is longer.
 const TIMEOUT: &str = "4s";
 const STOPPED: Duration = Duration::from_secs(5);
 
@@ -48,7 +48,7 @@ fn data_that_arrived_while_the_process_was_stopped_is_in_time() {
             answer(stream);
         }
         half.send(&request[60..]);
-        // The stop has to be longer than the time-outs.
+        // Longer than the time-outs.
         thread::sleep(STOPPED);
         mirror.signal("CONT");
 
@@ -57,8 +57,8 @@ fn data_that_arrived_while_the_process_was_stopped_is_in_time() {
             let told = (reply.status, reply.text());
             assert_eq!(told, (200, "{\"id\":\"late\"}"), "{driver}");
         }
-        // The upstream is not taken to be down. Whether one of its connections is back in time for the
-        // request that is half there is left open, so it serves new ones, too.
+        // The breaker stays closed. A connection may or may not be back in the pool for the request that was
+        // half sent, so the upstream serves new connections, too.
         for stream in upstreams {
             thread::spawn(move || serve(stream));
         }
@@ -84,7 +84,7 @@ fn answer(stream: &mut TcpStream) {
     stream.write_all(answer).unwrap();
 }
 
-/// Answers whatever comes until the mirror closes.
+/// Answers every request until the mirror closes.
 fn serve(mut stream: TcpStream) {
     while stream.read(&mut [0; 4000]).is_ok_and(|count| count > 0) {
         answer(&mut stream);

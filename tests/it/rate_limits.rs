@@ -1,8 +1,7 @@
-//! What an outbound is not sent while its upstream has limited it, and what the SDK is told of it.
+//! Which envelopes a rate-limited outbound does not get, and the reply to the SDK.
 //!
-//! Each row is a route of its own. Its upstream first says what the row says, in answers to items of an
-//! unknown type, which only a limit on everything is about. Then an envelope comes, which is sent or is
-//! answered with 429.
+//! Each row has its own route. Its upstream first sends the responses of the row, to items of an unknown
+//! type, to which only a limit on everything applies. The envelope that follows is delivered, or gets 429.
 
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -12,18 +11,18 @@ use crate::support::{Action, Client, Config, KEY_A, Response, Upstream};
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 const TRACE: &str = "771a43a4192642f0b136d5159a501700";
 
-/// How many seconds of a limit may have passed when the SDK is told of it, on a machine that is busy.
+/// How many seconds of a limit may have passed when the SDK gets it, on a busy machine.
 const PASSED_MAX: u64 = 20;
 
-/// The answers of an upstream: each a status and header lines.
+/// The responses of an upstream: each a status and header lines.
 type Answers<'a> = &'a [(u16, &'a str)];
 
-/// What becomes of the envelope.
+/// What happens to the envelope.
 #[derive(Clone, Copy)]
 enum Becomes<'a> {
     /// It is sent.
     Sent,
-    /// It is not, and the SDK is told of these limits; the times are those at the start.
+    /// It is not sent, and the SDK gets these limits, with the times at the start.
     Withheld(&'a str),
 }
 use Becomes::{Sent, Withheld};
@@ -74,7 +73,7 @@ fn check(rows: &[(Answers<'_>, String, Becomes<'_>)]) {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-/// What is wrong about a row.
+/// A report if a row fails.
 fn complaint(
     client: &mut Client,
     route: usize,
@@ -298,7 +297,7 @@ fn an_unreadable_body_is_withheld_only_by_a_limit_on_everything() {
     ]);
 }
 
-/// Rows of what is limited, an envelope, and whether it is sent all the same.
+/// Rows of limited categories, an envelope, and whether it is sent.
 fn check_limits(rows: &[(&str, String, bool)]) {
     let limits: Vec<[String; 2]> = rows
         .iter()

@@ -1,5 +1,5 @@
-//! What the SDK is told, and when. The whole table stands as unit tests beside the code that decides;
-//! here its rows meet real upstreams and a real clock.
+//! What the mirror replies to the SDK, and when. The unit tests of the reply policy have the whole table;
+//! here some rows meet real upstreams and a real clock.
 
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime};
@@ -50,7 +50,7 @@ fn a_primary_that_never_answers_delays_the_sdk_by_no_more_than_the_reply_timeout
     let (response, elapsed) = ask(&a, &b, extra);
     assert_eq!(response.text(), r#"{"id":"from-upstream"}"#);
     assert!(elapsed >= Duration::from_millis(700), "{elapsed:?}");
-    // The second got it while the first had not answered, as it never does.
+    // The second got it although the first never answers.
     assert_eq!((a.received().len(), b.received().len()), (1, 1));
 }
 
@@ -176,7 +176,7 @@ fn every_reply_has_the_cors_headers() {
             response.field("Cross-Origin-Resource-Policy"),
             Some("cross-origin")
         );
-        // Nothing is taken for a page that is not called one.
+        // Browsers must not guess a content type.
         assert_eq!(response.field("X-Content-Type-Options"), Some("nosniff"));
     }
 }
@@ -212,7 +212,7 @@ fn a_browser_never_runs_a_response_of_an_outbound_as_a_page_or_a_script() {
             let request =
                 format!("GET /api/42/store/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n\r\n");
             let response = mirror.client().ask(request.as_bytes());
-            // The bytes say what was wrong, whatever they are called.
+            // The body is passed on unchanged, whatever its type.
             assert_eq!((response.status, response.text()), (status, "<p>no</p>"));
             assert_eq!(response.field("Content-Type"), Some(passed_on), "{sent}");
             assert_eq!(response.field("X-Content-Type-Options"), Some("nosniff"));
@@ -240,7 +240,7 @@ fn a_rate_limited_outbound_gets_no_events_until_the_limit_expires() {
     let error = envelope_request(envelope(ID).as_bytes());
     let session = envelope_request(b"{}\n{\"type\":\"session\"}\n{}");
     assert_eq!(client.ask(&error).field("X-Sentry-Rate-Limits"), None);
-    // Withheld from the first; the second has it and answers.
+    // Not sent to the first; the second accepts it.
     let response = client.ask(&error);
     assert_eq!(
         (response.status, response.field("Retry-After")),
@@ -281,7 +281,7 @@ fn a_success_announces_the_rate_limits_of_every_outbound() {
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
     let mut client = mirror.client();
     client.ask(&envelope_request(envelope(ID).as_bytes()));
-    // The first answer may have come before the second outbound had spoken.
+    // The first reply may come before the second outbound has answered.
     let started = Instant::now();
     let response = loop {
         let response = client.ask(&envelope_request(b"{}\n{\"type\":\"log\"}\n{}"));
@@ -294,17 +294,17 @@ fn a_success_announces_the_rate_limits_of_every_outbound() {
     };
     let is_common = |response: &Response| {
         let limits = response.field("X-Sentry-Rate-Limits").unwrap();
-        // A second may be over already.
+        // A second may have passed already.
         ["30:session:key", "29:session:key"].contains(&limits)
     };
     assert!(is_common(&response), "{response:?}");
-    // What is limited everywhere is answered here.
+    // A request that every outbound limits is answered by the mirror.
     let response = client.ask(&envelope_request(b"{}\n{\"type\":\"session\"}\n{}"));
     assert_eq!(response.status, 429);
     assert!(is_common(&response), "{response:?}");
 }
 
-/// Sentry makes an event of a lone minidump, so no limit on attachments withholds it.
+/// Sentry makes an event of a lone minidump, so a limit on attachments does not apply to it.
 #[test]
 fn a_limit_on_attachments_lets_crashes_pass() {
     let a = always(Action::Raw(
@@ -365,11 +365,11 @@ fn every_reply_has_the_date() {
         let response = mirror.client().ask(request);
         assert_eq!(response.status, status);
         let at = date_of(&response);
-        // It is made once a second, and a worker may wait for the processor.
+        // It is updated once a second, and a worker may wait for the processor.
         assert!(at <= SystemTime::now() && at + PATIENCE > before, "{at:?}");
     }
     date_of(&mirror.page("/health"));
-    // It goes on while the mirror does.
+    // It advances while the mirror runs.
     let mut client = mirror.client();
     let health = b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n";
     let first = date_of(&client.ask(health));

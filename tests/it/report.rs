@@ -1,11 +1,11 @@
-//! Errors of the mirror itself go to its own Sentry, and only those.
+//! The mirror reports its own errors, and nothing else, to the Sentry of `sentry_dsn`.
 
 use crate::support::process::file;
 use crate::support::{
     Action, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request,
 };
 
-/// A mirror whose file can be changed, and that reports to `dsn`.
+/// A mirror that reports to `dsn`, and its configuration file.
 fn reporting(outbound: &Upstream, dsn: &str) -> (std::path::PathBuf, Process) {
     let extra = format!("sentry_dsn: {dsn}\nsentry_env: prod");
     let text = config(&[outbound.dsn(KEY_A, 11)], &extra);
@@ -26,7 +26,7 @@ fn a_self_report_has_the_release_and_no_request_data() {
         200
     );
     std::fs::write(&path, "keys: secret-word\n").unwrap();
-    // One after the other: signals that wait are one.
+    // One after the other, since pending signals merge.
     for count in 1..=3 {
         mirror.signal("HUP");
         mirror.wait_for_lines("is not reloaded", count);
@@ -48,7 +48,7 @@ fn a_self_report_has_the_release_and_no_request_data() {
     for private in ["secret-word", IN_KEY, "division by zero", "config.yml"] {
         assert!(!text.contains(private), "{private} in {text}");
     }
-    // The mirror still serves, and the same error is not told again and again.
+    // The mirror still serves, and reports the same error only once.
     assert_eq!(
         mirror
             .client()

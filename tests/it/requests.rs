@@ -57,7 +57,7 @@ fn a_100_continue_is_sent_once_the_request_is_routed() {
     assert_eq!(client.response().status, 200);
     assert_eq!(upstream.wait_for(1)[0].field("Expect"), None);
 
-    // An unknown key is told before the body is sent.
+    // An unknown key is rejected before the body is sent.
     let mut client = mirror.client();
     let response = client.ask(head(KEY_A).as_bytes());
     assert_eq!(response.status, 403);
@@ -229,7 +229,7 @@ fn an_incomplete_body_is_dropped_and_a_complete_one_is_delivered_without_its_cli
     client.send(&whole);
     drop(client);
     upstream.wait_for(1);
-    // A half-closed client still gets its answer.
+    // A half-closed client still gets its reply.
     let mut client = mirror.client();
     client.send(&whole);
     client.finish_writing();
@@ -371,7 +371,7 @@ fn bare_line_feeds_are_forwarded_as_crlf() {
 fn announced_bodies_reserve_no_memory() {
     let (upstream, mirror) =
         mirror("workers: 1\nlimits: {memory_bytes: 4MiB, body_bytes: 3MiB, decoded_bytes: 3MiB}");
-    // Nobody needs a key to announce a body to a tunnel.
+    // A request to a tunnel needs no key in its head.
     let mut hogs: Vec<_> = (0..20).map(|_| mirror.client()).collect();
     for hog in &mut hogs {
         hog.send(b"POST /x HTTP/1.1\r\nHost: m\r\nContent-Length: 3000000\r\n\r\n{");
@@ -402,7 +402,7 @@ fn a_body_below_the_minimum_data_rate_is_refused() {
     let mut trickle = client.another_handle();
     let trickling = std::thread::spawn(move || {
         use std::io::Write;
-        // Each byte is progress, so only the rate can end this.
+        // Each byte is progress, so only the data rate can end this.
         while trickle.write_all(b"x").is_ok() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
@@ -428,7 +428,7 @@ fn a_fast_start_does_not_excuse_a_slow_body() {
     let mut trickle = client.another_handle();
     let trickling = std::thread::spawn(move || {
         use std::io::Write;
-        // The average is good for hours.
+        // The average rate stays high enough for hours.
         while trickle.write_all(b"x").is_ok() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
@@ -437,7 +437,7 @@ fn a_fast_start_does_not_excuse_a_slow_body() {
     client.finish_writing();
     trickling.join().unwrap();
     assert_eq!(upstream.received().len(), 0);
-    mirror.wait_for_metrics(|metrics| metrics.of("sentry_mirror_request_memory_bytes") == 0.0);
+    mirror.wait_for_metrics(|metrics| metrics.value("sentry_mirror_request_memory_bytes") == 0.0);
 }
 
 #[test]
@@ -486,7 +486,7 @@ fn an_envelope_header_with_many_dsns_is_refused() {
     assert_eq!(upstream.received().len(), 0);
 }
 
-/// Relay has no bound of its own for it.
+/// Relay has no separate limit for it.
 #[test]
 fn an_envelope_header_may_be_as_long_as_its_limit() {
     let long = |bytes: usize| {
@@ -553,7 +553,7 @@ fn no_client_can_monopolise_a_worker_on_epoll() {
     });
 }
 
-/// A mirror whose upstream answers a request when the test says so.
+/// A mirror whose upstream answers a request when the test sends to the channel.
 fn mirror_with_a_held_answer(extra: &str) -> (Upstream, Process, Sender<()>) {
     let (answer, held) = channel();
     let held = Mutex::new(held);
@@ -585,7 +585,7 @@ fn a_connection_that_closes_after_its_reply_is_not_reset_by_unread_bytes() {
                 client.send(request(version, field).as_bytes());
                 count += 1;
                 upstream.wait_for(count);
-                // The mirror has read the request, so nobody reads what comes now before the reply.
+                // The mirror has read the request, and reads nothing more before the reply.
                 client.send(behind.as_bytes());
                 answer.send(()).unwrap();
                 let response = client.response();
@@ -609,7 +609,7 @@ fn a_connection_closed_at_shutdown_is_not_reset_by_unread_bytes() {
         mirror.wait_for_line("stopping");
         client.send(&b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n".repeat(5_000));
         answer.send(()).unwrap();
-        // The worker may hear of the order after the first reply.
+        // The worker may see the signal after the first reply.
         while client.response().field("Connection").is_none() {}
         assert!(client.is_closed(), "{driver}");
         client.finish_writing();
@@ -631,13 +631,13 @@ fn empty_lines_before_a_request_are_ignored() {
         let mut alone = mirror.client();
         alone.send(b"\r");
         alone.send(b"\n\r\n\n");
-        // Once this one has been given up, so would be those above if their time had begun to run.
+        // If the time-outs of the others had started, they would be over before this one.
         let mut half = mirror.client();
         half.send(b"\r\nPOST");
         assert_eq!(half.response().status, 408);
         assert_eq!(alone.ask(&request).status, 200);
         assert_eq!(behind_a_body.ask(&request).status, 200);
-        // It is told by its bytes, however they are cut.
+        // In pieces, too.
         behind_a_body.send(b"\r");
         behind_a_body.send(b"\n");
         assert_eq!(behind_a_body.ask(&request).status, 200);

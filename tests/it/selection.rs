@@ -1,4 +1,4 @@
-//! What goes where: outbounds that take some categories, a share, copies, or another form.
+//! Outbounds with categories, sample rates, multipliers, and other encodings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -42,7 +42,7 @@ impl Pair {
         Pair { all, some, mirror }
     }
 
-    /// Sends envelopes one after the other, each of which the primary must get.
+    /// Sends envelopes one after the other, and waits until the primary has each.
     fn send<B: AsRef<[u8]>>(&self, bodies: &[B]) {
         let mut client = self.mirror.client();
         for (number, body) in bodies.iter().enumerate() {
@@ -53,8 +53,7 @@ impl Pair {
         }
     }
 
-    /// Ends the mirror, so that nothing more can come, and gives what the second outbound got and the
-    /// totals that the mirror has logged.
+    /// Stops the mirror, and gives what the second outbound received and the totals from the log.
     fn finish(self) -> (Vec<Received>, String) {
         self.mirror.signal("TERM");
         let totals = self.mirror.wait_for_line(", requests ");
@@ -68,7 +67,7 @@ fn mapping(upstream: &Upstream, key: &str, options: &str) -> String {
     format!("{{dsn: '{}', {options}}}", upstream.dsn(key, 22))
 }
 
-/// The body of `text` with its header made the second outbound's.
+/// `text` as the second outbound must get it.
 fn rewritten(text: &str, upstream: &Upstream) -> String {
     text.replace(
         &format!("http://{IN_KEY}@mirror.example.com/42"),
@@ -114,7 +113,7 @@ fn items_of_other_categories_are_removed_and_the_rest_is_unchanged() {
     );
     let mut expected = expected.map(|text| rewritten(&text, &pair.some));
     let (got, totals) = pair.finish();
-    // Requests overtake each other on their way to an outbound that nobody waits for.
+    // The mirror does not wait for the second outbound, so requests may overtake each other.
     let mut got: Vec<&str> = got.iter().map(Received::text).collect();
     got.sort_unstable();
     expected.sort_unstable();
@@ -123,7 +122,7 @@ fn items_of_other_categories_are_removed_and_the_rest_is_unchanged() {
     assert!(totals.contains("items filtered 3"), "{totals}");
 }
 
-/// The reply table where some of the outbounds want nothing of a request.
+/// The reply table if some outbounds filter out the whole request.
 #[test]
 fn a_request_that_no_outbound_wants_is_a_success_for_the_sdk() {
     let a = Upstream::start(|_, _| Action::Answer(503, "{}"));
@@ -175,7 +174,7 @@ fn a_limited_outbound_does_not_silence_the_sdk_for_one_that_wanted_something_els
     assert_eq!(limited.received().len(), 1);
 }
 
-/// What is limited at an outbound is compared with what it would get, not with what came.
+/// The rate limits of an outbound are compared with what it would get, not with the whole request.
 #[test]
 fn rate_limits_apply_to_the_items_left_after_filtering() {
     let some = Upstream::start(|_, _| {
@@ -193,7 +192,7 @@ fn rate_limits_apply_to_the_items_left_after_filtering() {
     let mixed = format!("{}{{\"type\":\"session\"}}\n{{}}\n", envelope(ID));
     let mut client = mirror.client();
     assert_eq!(client.ask(&envelope_request(mixed.as_bytes())).status, 200);
-    // Both answers are in, and with them the limit.
+    // Both responses have arrived, and with them the rate limit.
     mirror.wait_for_lines("delivery ended", 2);
     assert_eq!(client.ask(&envelope_request(mixed.as_bytes())).status, 200);
     all.wait_for(2);
@@ -335,7 +334,7 @@ fn two_independent_mirrors_sample_a_trace_alike() {
     assert_eq!(kept[0], kept[1]);
 }
 
-/// Both ways to send check-ins, and updates of sessions.
+/// Check-ins in envelopes and over the cron endpoint.
 #[test]
 fn related_items_without_a_trace_are_sampled_together() {
     let pair = Pair::start("sample_rate: 0.5");
@@ -350,7 +349,7 @@ fn related_items_without_a_trace_are_sampled_together() {
             );
             assert_eq!(client.ask(&envelope_request(body.as_bytes())).status, 200);
         }
-        // A prefix that looks like the endpoint is none of it.
+        // A prefix that looks like the endpoint is ignored.
         let get =
             format!("GET /cron/api/42/cron/{slug}/{IN_KEY}/?status=ok HTTP/1.1\r\nHost: m\r\n\r\n");
         assert_eq!(client.ask(get.as_bytes()).status, 200);
@@ -374,7 +373,7 @@ fn related_items_without_a_trace_are_sampled_together() {
     assert!((8..33).contains(&seen.len()), "{seen:?}");
 }
 
-/// The same are kept whatever the inbound DSN is.
+/// The same requests are kept with any inbound DSN.
 #[test]
 fn requests_without_a_body_are_sampled_by_their_target() {
     const COUNT: usize = 200;
@@ -450,7 +449,7 @@ fn copies_have_new_ids_that_agree_across_requests() {
     assert_eq!(traces.len(), 3);
 }
 
-/// Only the original speaks for the outbound.
+/// Only the original counts for the outbound.
 #[test]
 fn outcomes_of_further_copies_do_not_affect_the_reply() {
     let upstream = Upstream::start(|_, received| match received.text().contains(ID) {
@@ -491,7 +490,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// What a server reads of a body; the stream must have one member and nothing behind it.
+/// Decompresses a body, which must have one member and nothing after it.
 fn gunzip(bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     let mut single = flate2::bufread::GzDecoder::new(bytes);

@@ -1,4 +1,4 @@
-//! Signals while the mirror reads its configuration, and while it waits for a resolver.
+//! Signals while the mirror reads its configuration, and while it waits for DNS.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::process::file;
 use crate::support::{KEY_A, KEY_B, PATIENCE, Process, Upstream, config, is_skipped};
 
-/// Below the five seconds for which the mirror waits for a resolver.
+/// Less than the five seconds for which the mirror waits for DNS.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
 #[test]
@@ -22,7 +22,7 @@ fn sighup_during_the_start_is_a_reload() {
     assert!(made.unwrap().success());
     let mirror = std::thread::scope(|scope| {
         scope.spawn(|| {
-            // This opens as soon as the mirror does.
+            // This blocks until the mirror opens the file.
             let mut pipe = fs::OpenOptions::new().write(true).open(&path).unwrap();
             let readers = readers(&path);
             let sent = Command::new("kill").arg("-HUP").args(readers).status();
@@ -34,12 +34,12 @@ fn sighup_during_the_start_is_a_reload() {
             command.arg("--config").arg(&path);
         })
     });
-    // The mirror has read all of it once; the reload reads it again.
+    // The mirror has read the pipe; the reload reads this file.
     fs::write(&path, &text).unwrap();
     mirror.wait_for_line("nothing has changed in ");
 }
 
-/// The mirrors that read `path`.
+/// The ids of the mirrors that run with `path`.
 fn readers(path: &Path) -> Vec<String> {
     let is_reader = |id: &String| {
         let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
@@ -51,7 +51,7 @@ fn readers(path: &Path) -> Vec<String> {
     ids.filter(is_reader).collect()
 }
 
-/// A resolver that never answers, and how to run a program with it.
+/// A DNS server that never answers, for a mirror in its own mount namespace.
 struct Silence {
     socket: UdpSocket,
     resolv_conf: PathBuf,
@@ -86,13 +86,13 @@ impl Silence {
         command
     }
 
-    /// Waits until it is asked.
+    /// Waits for a query.
     fn asked(&self) {
         self.socket.recv(&mut [0; 512]).expect("a question");
     }
 }
 
-/// A configuration whose second outbound has to be resolved.
+/// A configuration whose second outbound has a host name.
 fn with_a_name(address: SocketAddr) -> String {
     let dsns = [
         format!("http://{KEY_A}@{address}/11"),
@@ -118,7 +118,7 @@ fn sigterm_stops_the_mirror_while_a_reload_waits_for_dns() {
     assert!(ordered.elapsed() < AT_ONCE, "{:?}", ordered.elapsed());
 }
 
-/// Ends with the test.
+/// A process that is killed at the end of the test.
 struct Killed(Child);
 
 impl Drop for Killed {

@@ -1,4 +1,4 @@
-//! What a statsd server receives: what the README promises.
+//! What a statsd server receives.
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
@@ -8,7 +8,7 @@ use crate::support::{
     Config, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope, envelope_request,
 };
 
-/// Everything that arrives until `is_last` comes.
+/// All lines up to one that `is_last`.
 fn received(socket: &UdpSocket, is_last: impl Fn(&str) -> bool) -> Vec<String> {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut lines: Vec<String> = Vec::new();
@@ -36,7 +36,7 @@ fn legacy_and_new_metrics_arrive_with_the_counts() {
         assert_eq!(response.status, 200);
     }
     client.ask(b"POST /api/42/store/ HTTP/1.1\r\nHost: m\r\nContent-Length: 0\r\n\r\n");
-    // The last push is made when all is done.
+    // The last push follows the last delivery.
     mirror.signal("TERM");
     assert_eq!(mirror.wait().0.code(), Some(0));
     let lines = received(&server, |line| {
@@ -66,7 +66,7 @@ fn legacy_and_new_metrics_arrive_with_the_counts() {
     ] {
         assert!(lines.contains(&expected), "no {expected} in {lines:#?}");
     }
-    // Each request is in one of the lines about its duration.
+    // Each request is counted in one of the lines of its duration.
     for name in [
         "handle_proxy.duration",
         "request_duration",
@@ -191,7 +191,7 @@ fn increments_are_pushed_every_ten_seconds_and_a_reload_adds_none() {
     for name in names {
         assert_eq!(counted(&first, name), 5, "{name} in {first:#?}");
     }
-    // One route goes, and the other is called otherwise.
+    // One route is removed, and the other renamed.
     std::fs::write(&path, one(43).text()).unwrap();
     mirror.signal("HUP");
     mirror.wait_for_line("configuration reloaded");

@@ -1,5 +1,5 @@
-//! Upstreams over TLS: a private certificate authority, or a server's own certificate, is trusted where it is
-//! named, and only there; what is wrong is told in words that help.
+//! Upstreams over TLS: a private certificate authority or a server's own certificate is trusted only if it is
+//! configured, and failures are explained.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -50,7 +50,7 @@ impl Server {
     }
 }
 
-/// Serves one connection until it ends in any way; a refused certificate is one of them.
+/// Serves one connection until it ends, for example because the mirror refuses the certificate.
 fn serve(stream: TcpStream, config: Arc<ServerConfig>, handshakes: &AtomicUsize) -> Option<()> {
     let session = ServerConnection::new(config).ok()?;
     let mut reader = BufReader::new(StreamOwned::new(session, stream));
@@ -96,7 +96,7 @@ fn a_configured_private_authority_is_trusted() {
             assert_eq!(response.status, 200, "{}", response.text());
             let sent = response.text().strip_prefix(r#"{"bytes":"#).unwrap();
             let sent: usize = sent.strip_suffix('}').unwrap().parse().unwrap();
-            // Only the length of the DSN in the envelope header may make a difference.
+            // Only the length of the DSN in the envelope header may differ.
             assert!(sent.abs_diff(size) < 50, "{sent} of {size}");
         }
         assert_eq!(server.handshakes.load(Ordering::SeqCst), 1);
@@ -128,7 +128,7 @@ fn connections_outlive_a_reload_unless_other_certificates_are_trusted() {
         assert_eq!(ask(), 200);
     }
     assert_eq!(server.handshakes.load(Ordering::SeqCst), 1);
-    // The same path, with more in it.
+    // The same path, with another certificate in the file.
     std::fs::write(&path, authority.pem() + &Authority::new().pem()).unwrap();
     mirror.reload(&text(9));
     assert_eq!(ask(), 200);
@@ -176,8 +176,8 @@ fn a_response_over_tls_is_read_although_the_upstream_neither_reads_on_nor_closes
     let answering = thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         let mut stream = StreamOwned::new(ServerConnection::new(tls).unwrap(), stream);
-        // Session tickets come right after the handshake and must not be taken for an answer: this
-        // one reads long enough for them to arrive first.
+        // Session tickets follow the handshake and must not be taken for a response. This server reads long
+        // enough for them to arrive first.
         stream.read_exact(&mut vec![0; 1_000_000]).unwrap();
         stream
             .write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
@@ -194,8 +194,8 @@ fn a_response_over_tls_is_read_although_the_upstream_neither_reads_on_nor_closes
     answering.join().unwrap();
 }
 
-/// What `openssl req -x509 -subj /CN=localhost` makes, with `-addext subjectAltName=DNS:name` for each name:
-/// a certificate that is marked as an authority's.
+/// A certificate as made by `openssl req -x509 -subj /CN=localhost`, with `-addext subjectAltName=DNS:name`
+/// for each name: it is marked as a certificate authority.
 fn made_by_openssl(names: &[&str]) -> CertificateParams {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
@@ -205,8 +205,7 @@ fn made_by_openssl(names: &[&str]) -> CertificateParams {
     params
 }
 
-/// What a mirror says that is to deliver an event with the configuration `config`: the status, and why the
-/// upstream gave no answer.
+/// Delivers an event with this configuration; gives the status of the reply, and the log line of a failure.
 fn told(config: &str) -> (u16, String) {
     let mirror = Process::start(config);
     let event = envelope_request(envelope(ID).as_bytes());
@@ -240,7 +239,7 @@ fn a_configured_end_entity_certificate_is_trusted_without_a_chain() {
         ("signed by a stranger", Authority::new().signed(&server)),
     ] {
         let upstream = Server::with(certified.server_config());
-        // Others may stand in the file as well.
+        // The file may hold other certificates as well.
         let file = ca_file(&(Authority::new().pem() + &certified.pem()));
         for host in ["localhost", "127.0.0.1"] {
             assert_eq!(
@@ -286,7 +285,7 @@ fn a_configured_end_entity_certificate_is_trusted_only_for_its_names_and_validit
             words,
         );
     }
-    // To name one is no word for another.
+    // Trust in one certificate does not extend to another.
     let certified = Certified::by_itself(&made_by_openssl(&["localhost"]));
     let upstream = Server::with(certified.server_config());
     let words = "has an unknown self-signed certificate; to trust it, add it to tls.ca_file";
@@ -319,7 +318,7 @@ fn a_renewed_certificate_of_the_same_key_is_trusted_after_a_reload() {
     assert_eq!(ask(&mirror), 200);
 }
 
-/// A server that reads what comes first, answers with `bytes` and then waits for the end.
+/// A server that reads the first bytes, answers with `bytes`, and then waits for the end.
 fn raw_server(bytes: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,8 +1,8 @@
-//! Servers that send messages which only TLS itself has a use for, without end and as fast as they can: that
-//! ends with an error that names it, and holds up nobody else.
+//! Servers that send TLS messages without application data, without end and as fast as they can: the connection
+//! is closed with an error that names the cause, and other routes are not delayed.
 //!
-//! A rustls server would send them all in one flight, and a client of rustls ends that itself. So this one has
-//! a cipher of its own, which turns a certain word into a session ticket, in a record by itself.
+//! A rustls server would send all tickets in one flight, which a rustls client refuses itself. This server has
+//! its own cipher, which turns a certain word into a session ticket, in a record by itself.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -25,7 +25,7 @@ use crate::support::{
     Config, KEY_A, KEY_B, PATIENCE, Process, Upstream, envelope, envelope_request,
 };
 
-/// What a server writes to send a ticket.
+/// The word that the cipher turns into a ticket.
 const WORD: &[u8] = b"a session ticket, please";
 
 /// A NewSessionTicket (RFC 8446 section 4.6.1) for a minute, without a nonce, of a thousand bytes.
@@ -85,7 +85,7 @@ impl MessageEncrypter for Encrypter {
     }
 }
 
-/// Cryptography with such a cipher.
+/// A provider with this cipher.
 fn provider() -> CryptoProvider {
     let SupportedCipherSuite::Tls13(suite) = ring::cipher_suite::TLS13_AES_128_GCM_SHA256 else {
         panic!("a suite of TLS 1.3");
@@ -106,8 +106,8 @@ fn provider() -> CryptoProvider {
     }
 }
 
-/// A server that answers each request with that many tickets, and then with 200. `ended` hears of
-/// each connection that ends.
+/// A server that answers each request with this many tickets, and then with 200. `ended` gets a message
+/// for each connection that ends.
 fn server(config: ServerConfig, tickets: usize, ended: Sender<()>) -> SocketAddr {
     let config = Arc::new(config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
-//! Upstreams that send more than they were asked for: it is handed to no request, and such an upstream gets
-//! a connection for each request for a while.
+//! Upstreams that send more than one response per request. The surplus answers no request, and such an
+//! upstream gets a new connection for each request for a while.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,20 +18,20 @@ use crate::support::{
 const DROPPED: &str = "sentry_mirror_upstream_connections_dropped_total";
 const WARNING: &str = "upstream has sent more than it was asked for";
 
-/// What an upstream does on a connection after its answer has reached the client.
+/// What an upstream does on a connection after its response has reached the client.
 #[derive(Clone, Copy, Debug)]
 enum Then {
     Nothing,
     Say(&'static str),
-    /// Say it and close.
+    /// Sends it and closes.
     Leave(&'static str),
-    /// A message that only TLS itself has a use for.
+    /// Sends a TLS message without application data.
     UpdateKeys,
-    /// The end of TLS, but not of the connection below.
+    /// Closes TLS, but not the connection below.
     EndTls,
 }
 
-/// An upstream that answers every request with its event id, and then does what it is told.
+/// An upstream that answers every request with its event id, and then follows an order.
 struct Told {
     address: SocketAddr,
     orders: Sender<Then>,
@@ -88,7 +88,7 @@ impl Told {
         config.with_metrics().set("driver", driver).start()
     }
 
-    /// Lets it do that where it has answered last.
+    /// Gives an order to the connection with the last response.
     fn order(&self, then: Then) {
         self.orders.send(then).unwrap();
         self.done.recv_timeout(PATIENCE).unwrap();
@@ -111,7 +111,7 @@ impl Speaker for TcpStream {}
 impl Speaker for StreamOwned<ServerConnection, TcpStream> {
     fn update_keys(&mut self) {
         self.conn.refresh_traffic_keys().unwrap();
-        // It goes out with what comes next, or alone.
+        // Without this it would wait for the next write.
         self.flush().unwrap();
     }
 
@@ -121,7 +121,7 @@ impl Speaker for StreamOwned<ServerConnection, TcpStream> {
     }
 }
 
-/// Serves one connection until it ends in any way.
+/// Serves one connection until it ends.
 fn serve<S: Speaker>(stream: S, orders: &Mutex<Receiver<Then>>, done: &Sender<()>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     loop {
@@ -175,7 +175,7 @@ fn read_id(reader: &mut impl BufRead) -> Option<String> {
 const ANOTHER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}";
 const FAREWELL: &str = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n";
 
-/// Sends a request for each of `orders` and sees that each gets its own answer.
+/// Sends a request for each of `orders`, and checks that each gets its own response.
 fn ask_each(mirror: &Process, told: &Told, orders: &[Then]) {
     let mut client = mirror.client();
     for (number, order) in orders.iter().enumerate() {
@@ -201,7 +201,7 @@ fn unsolicited_responses_answer_no_request_and_suspend_connection_reuse() {
                 let say = Then::Say(words);
                 let orders = [Then::Nothing, Then::Nothing, say, say, say, Then::Nothing];
                 ask_each(&mirror, &told, &orders);
-                // The first three had one together, and the other three one each.
+                // The first three shared one connection, and the other three had one each.
                 assert_eq!(told.connections(), 4, "{driver} {words:?}");
                 let line = mirror.wait_for_line(WARNING);
                 assert!(line.contains(seen), "{line}");
@@ -258,7 +258,7 @@ fn bytes_after_a_response_suspend_the_pool() {
 
 #[test]
 fn an_undetectable_late_response_misleads_at_most_one_request() {
-    // What nobody asked for comes when the connection is in use again, in front of the answer.
+    // The unsolicited response comes when the connection is in use again, before the actual response.
     let upstream = Upstream::start(|number, _| match number % 2 {
         0 => Action::ok(),
         _ => Action::Raw(

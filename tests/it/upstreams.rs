@@ -52,7 +52,7 @@ fn a_connection_with_a_doubtful_response_is_not_reused() {
 
 #[test]
 fn a_connection_that_the_upstream_closed_is_replaced_without_loss() {
-    // Announces nothing and closes after each response, as a server does whose idle timeout is over.
+    // It closes after each response without notice, like a server after its idle timeout.
     let upstream = Upstream::start(|_, _| {
         Action::RawAndClose(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec())
     });
@@ -134,7 +134,7 @@ fn the_rest_of_an_earlier_response_does_not_harm_a_later_request() {
                 .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
                 .unwrap();
             if number == 0 {
-                // It has said that it was done, and goes on when the next request is there.
+                // After the whole response it sends more when the next request arrives.
                 assert!(stream.read(&mut request).unwrap() > 0);
                 stream.write_all(b"\r\n{\"more\":1}").unwrap();
             }
@@ -231,7 +231,7 @@ fn an_invalid_response_counts_as_no_response() {
         let counted = format!("delivered {outcome} 1");
         assert!(totals.contains(&counted), "{response:?}: {totals}");
     }
-    // It ends with its connection, and all of it comes at once.
+    // A body that ends with the connection, and arrives all at once.
     let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(2000));
     let upstream = Upstream::start(move |_, _| Action::RawAndClose(long.clone().into_bytes()));
     let got = mirror(&upstream, "limits: {response_bytes: 1KiB}")
@@ -242,7 +242,7 @@ fn an_invalid_response_counts_as_no_response() {
 
 #[test]
 fn after_a_timeout_a_late_response_never_answers_another_request() {
-    // The first request is answered only after the mirror has given it up.
+    // The first request is answered after its timeout.
     let upstream = Upstream::start(|number, _| match number {
         0 => Action::Late(
             std::time::Duration::from_millis(400),
@@ -322,7 +322,7 @@ fn a_response_before_the_end_of_the_body_is_read() {
             .write_all(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             .unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
-        // Keep reading, so that no reset overtakes the answer.
+        // Keep reading, so that no reset overtakes the response.
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
     });
     let mirror = Process::start(&config(&[format!("http://{KEY_A}@{address}/11")], ""));
@@ -342,7 +342,7 @@ fn a_response_is_read_although_the_upstream_neither_reads_on_nor_closes() {
         stream
             .write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
             .unwrap();
-        // The second request must not come over a connection on which half a body is stuck.
+        // The second request must not use the connection with the unfinished body.
         let (mut other, _) = listener.accept().unwrap();
         assert!(other.read(&mut [0; 1000]).unwrap() > 0);
         other
@@ -421,7 +421,7 @@ fn the_breaker_stays_open_until_a_trial_request_succeeds() {
     for _ in 0..20 {
         assert_eq!(client.ask(&request()).status, 200);
     }
-    // Three failures, then at most a probe or two while these twenty went by.
+    // Three failures, then at most two trial requests.
     let tried = a.received().len();
     assert!((3..=5).contains(&tried), "{tried}");
     assert_eq!(b.wait_for(20).len(), 20);
@@ -439,7 +439,7 @@ fn the_breaker_stays_open_until_a_trial_request_succeeds() {
     assert!(totals.contains("delivered paused "), "{totals}");
 }
 
-/// An upstream with a firewall in front of it that resets what it takes offence at.
+/// An upstream behind a firewall that resets some requests.
 fn guarded() -> Upstream {
     Upstream::start(|_, request| match request.text().contains("EVIL") {
         true => Action::Close,
@@ -485,7 +485,7 @@ fn resets_of_all_requests_of_a_route_open_the_breaker_of_that_route_alone() {
     let text = String::from_utf8(request()).unwrap();
     let honest = text.replace(crate::support::IN_KEY, other);
     assert_eq!(client.ask(honest.as_bytes()).status, 200);
-    // That was an answer, which closes it for all.
+    // That was a response, which closes the breaker for all routes.
     assert_eq!(client.ask(&request()).status, 200);
 }
 

@@ -1,11 +1,11 @@
-//! Requests without a key, with several, or with one that cannot be: Relay's statuses and words.
+//! Requests without a key, with several keys, or with an invalid one: Relay's statuses and texts.
 //!
-//! The rows follow what Relay was seen to do. A request that is refused leaves nothing at any outbound.
+//! The rows follow the observed behaviour of Relay. A rejected request is not delivered to any outbound.
 
 use super::{Body, ENDPOINTS, Pair, Place, Sent, Side, Target, request};
 use crate::support::{IN_KEY, Response};
 
-/// Two targets that say nothing of a key, and one that has it in its path.
+/// Two targets without a key, and one with the key in its path.
 const STORE: &str = "/api/42/store/";
 const ENVELOPES: &str = "/api/42/envelope/";
 const CRON: &str = "/api/PID/cron/nightly/KEY/?status=ok";
@@ -15,7 +15,7 @@ fn two_keys_are_refused_even_if_they_are_equal() {
     let pair = Pair::start();
     let mut client = pair.mirror.client();
     let inbound = Side::inbound();
-    // What names the key in a header, in the query, and in the path.
+    // The key in a header, in the query, and in the path.
     let x_sentry_auth = "X-Sentry-Auth: Sentry sentry_key=KEY";
     let authorization = "Authorization: Sentry sentry_key=KEY";
     let basic = "Authorization: Basic <KEY:>";
@@ -60,7 +60,7 @@ fn missing_and_unknown_keys_are_refused_at_every_endpoint_and_site() {
     };
     let rows = ENDPOINTS.iter();
     for (row, place) in rows.flat_map(|row| row.places.iter().map(move |place| (row, *place))) {
-        // There a user who is no key may be the site's, and the body that all rows have names a key.
+        // At unknown endpoints a user that is not a key may belong to the site, and the body names a key.
         let is_basic =
             matches!(place, Place::Field(field) if field.starts_with("Authorization: Basic"));
         if is_basic && row.sent.starts_with("/api/PID/new/") {
@@ -129,7 +129,7 @@ const GRAMMAR: &[(&str, &str, &str, Verdict)] = &[
     (STORE, AUTHORIZATION, "Basic <KEY>", MISSING),
     (STORE, AUTHORIZATION, "Basic <:KEY>", MISSING),
     (STORE, AUTHORIZATION, "Basic KEY:", MISSING),
-    // A line that says nothing is as good as none.
+    // A line without a key is ignored.
     (STORE, X, "\r\nAuthorization: Sentry sentry_key=KEY", TAKEN),
     (STORE, X, "Sentry sentry_key=KEY\r\nAuthorization: Bearer abc", TAKEN),
     ("/api/42/store/?sentry_key=KEY", AUTHORIZATION, "Bearer abc", TAKEN),
@@ -163,12 +163,12 @@ const GRAMMAR: &[(&str, &str, &str, Verdict)] = &[
     // The query: values are decoded, names are not.
     ("/api/42/store/?sentry_key=%30123456789abcdef0123456789abcdef", "X: ", "", TAKEN),
     ("/api/42/store/?sentry%5Fkey=KEY", "X: ", "", MISSING),
-    // Whatever has `sentry_` in it makes a query a place of the key.
+    // Any parameter with `sentry_` makes the query a key site.
     ("/api/42/store/?sentry_key=KEY&sentry_release=1", X, "Sentry sentry_key=KEY", SEVERAL),
     ("/api/42/store/?sentry_release=1", X, "Sentry sentry_key=KEY", SEVERAL),
     ("/api/42/unreal/KEY/?sentry_key=KEY", "X: ", "", SEVERAL),
     ("/api/42/unreal/KEY/?sentry_release=1", "X: ", "", BAD_AUTH),
-    // The header of an envelope counts only where nothing else is there.
+    // The header of an envelope counts only without any other key.
     (ENVELOPES, X, "Sentry sentry_key=KEY", TAKEN),
     (ENVELOPES, X, "Sentry sentry_key=KEYf", BAD_KEY),
     (ENVELOPES, X, "Sentry sentry_version=7", BAD_AUTH),
@@ -219,7 +219,7 @@ fn no_head_leaks_an_inbound_key_or_secret_in_any_spelling() {
         let text = text.replace("ALL", &all).replace("SOME", &some);
         inbound.fill(&text.replace("TWICE", &twice).replace("SECRET", SECRET))
     };
-    // In the head of an API request that has its key in a place that Relay reads.
+    // In the head of an API request whose key is at a site that Relay reads.
     #[rustfmt::skip]
     let rows = [
         ("/api/PID/unreal/KEY/x", x),
@@ -280,7 +280,7 @@ fn no_head_leaks_an_inbound_key_or_secret_in_any_spelling() {
 
 const SECRET: &str = "5ec4e75ec4e75ec4e75ec4e75ec4e75e";
 
-/// The naive way, of text.
+/// Percent-decodes a text.
 fn percent_decoded(text: &str) -> String {
     let mut decoded = String::new();
     let mut rest = text;
@@ -314,7 +314,7 @@ fn a_path_with_dot_segments_is_refused_in_any_spelling() {
         let response = client.ask(&request("POST", &target, "Content-Length: 2", "{}"));
         expect_rejection(&response, 404, "not found", path);
     }
-    // These are names that begin with a dot, or have one.
+    // These names begin with dots or contain them.
     for path in [
         "/api/42/..a/store/",
         "/api/42/cron/a..b%2Fc/",
@@ -385,11 +385,11 @@ fn a_path_without_a_project_id_is_refused_if_a_key_rules_out_a_tunnel() {
         ("POST", "/api/abc/unreal/KEY/", "X: 1", bad_project),
         ("GET",  "/api/abc/cron/nightly/KEY/?status=ok", "X: 1", bad_project),
         ("GET",  "/api/abc/store/?sentry_key=KEY", "X: 1", bad_project),
-        // Relay looks at the case of a path.
+        // Relay matches paths case-sensitively.
         ("POST", "/API/42/store/?sentry_key=KEY", "X: 1", not_found),
         ("POST", "/API/42/store/", x, not_found),
         ("POST", "/42/store/", "Authorization: Sentry sentry_key=KEY", not_found),
-        // Basic auth may be that of the site that the tunnel is on.
+        // Basic credentials may belong to the site of the tunnel.
         ("POST", "/api/abc/envelope/", "Authorization: Basic <KEY:>", no_key),
         ("POST", "/api/abc/store/", "X: 1", no_key),
         ("POST", "/API/42/store/", "X: 1", no_key),
@@ -444,7 +444,7 @@ fn basic_credentials_that_are_not_a_key_leave_the_key_to_the_envelope() {
             }
         }
     }
-    // Where no envelope names a key the user is taken for one, as ever.
+    // Without a key in an envelope the user is taken for the key.
     let no_route = "event submission rejected with_reason: the mirror has no route for this key";
     let bad_key = "bad sentry DSN public key";
     let stranger = "Basic <ffffffffffffffffffffffffffffffff:pw>";

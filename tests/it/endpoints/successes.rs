@@ -1,21 +1,21 @@
-//! What a success looks like at every endpoint: that of the primary, and the one made by the mirror.
+//! The successful reply of every endpoint: that of the primary, and the one made by the mirror.
 //!
-//! SDKs look at the status and the type: what the mirror says when nobody answers in time must be what
-//! Relay would say, since Relay too answers before it knows.
+//! SDKs read the status and the content type. Without a response in time the mirror replies as Relay
+//! does, which also replies before it knows the outcome.
 
 use super::{ask, request};
 use crate::support::{Action, Client, IN_KEY, KEY_A, KEY_B, Process, Response, Upstream, config};
 
-/// A request, and what Relay says when it takes it.
+/// A request, and Relay's reply if it accepts it.
 struct Success {
     method: &'static str,
     target: &'static str,
     content_type: &'static str,
     body: &'static str,
     status: u16,
-    /// None, and no body, where Relay sends nothing but the status.
+    /// None, and no body, if Relay sends only the status.
     answer_type: Option<&'static str>,
-    /// What the mirror says itself when nobody answers in time.
+    /// The body of the mirror's own reply without a response in time.
     answer: &'static [u8],
 }
 
@@ -41,7 +41,7 @@ const fn success(
 
 #[rustfmt::skip]
 const SUCCESSES: &[Success] = &[
-    // To Java only 200 is a success; Elixir wants JSON too.
+    // For the Java SDK only 200 is a success; the Elixir SDK also needs JSON.
     success("POST", "/api/42/envelope/", ENVELOPE, EVENT,      200, Some(JSON), WITH_ID),
     success("POST", "/api/42/envelope/", ENVELOPE, HYPHENATED, 200, Some(JSON), WITH_ID),
     success("POST", "/api/42/envelope/", ENVELOPE, "{}",       200, Some(JSON), b"{}"),
@@ -104,7 +104,7 @@ impl Success {
 #[test]
 fn a_success_of_the_primary_is_passed_on_unchanged() {
     let answer = |row: &Success| match row.answer_type {
-        // What SDKs read has to be JSON.
+        // The body that SDKs read has to be JSON.
         Some(JSON) => r#"{"by":"the primary"}"#,
         Some(_) => "by the primary",
         None => "",
@@ -178,7 +178,7 @@ fn a_request_limited_at_every_outbound_is_answered_as_by_relay() {
     let mirror = Process::start(&config(&[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)], ""));
     let mut client = mirror.client();
     assert_eq!(client.ask(&SUCCESSES[0].bytes()).status, 429);
-    // The envelopes here are empty, so that no limit is about anything in them.
+    // The envelopes here are empty, so that no rate limit applies to them.
     let is_envelope = |row: &&Success| row.answer == WITH_ID || row.target.contains("/envelope/");
     for row in SUCCESSES.iter().filter(|row| !is_envelope(row)) {
         let response = ask(&mut client, row.method, &row.bytes());
@@ -200,13 +200,13 @@ fn a_request_limited_at_every_outbound_is_answered_as_by_relay() {
     }
 }
 
-/// What becomes of a limit on everything.
+/// The effect of a rate limit on everything.
 enum Limited {
-    /// The client is told.
+    /// The client gets 429.
     Tells,
-    /// Relay drops what it gets, and answers as if it took it: Crashpad would send it again.
+    /// Relay drops the request and replies with success: Crashpad would send it again.
     Swallows,
-    /// Sentry's web part serves the crash-report dialog, which has nothing to do with ingest.
+    /// Sentry's web server serves the crash-report dialog, which is not part of ingest.
     Never,
 }
 

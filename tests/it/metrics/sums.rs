@@ -1,8 +1,8 @@
-//! Requests times outbounds are deliveries, whatever becomes of either.
+//! Deliveries are requests times outbounds, whatever their results.
 //!
 //! Everything that keeps a delivery from being sent, or a request from being answered, happens to two
-//! routes at once. The sums are taken of what the mirror has pushed when it has ended, so that what was
-//! given up is among it.
+//! routes at once. The sums are those of the last push to statsd, which includes the requests and
+//! deliveries that were abandoned at shutdown.
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
@@ -14,7 +14,7 @@ use crate::support::{Action, Client, Config, IN_KEY, KEY_A, Process, Upstream, o
 
 const OTHER_KEY: &str = "ffffffffffffffffffffffffffffffff";
 
-/// The counters of one name by their tags, over all that was pushed.
+/// The counters of one name by their tags, summed over all pushes.
 fn pushed(lines: &[String], name: &str) -> Counts {
     let mut counts = BTreeMap::new();
     for line in lines {

@@ -1,16 +1,16 @@
 //! `Transfer-Encoding`: exactly one `chunked` in HTTP/1.1, or nothing at all.
 //!
-//! RFC 9112 section 6.1 wants 400 where `chunked` is not the last coding and 501 for codings that are
-//! not known; both close. A request with both fields may be refused (section 6.3), and is.
+//! RFC 9112 section 6.1 demands 400 if `chunked` is not the last coding, and 501 for unknown codings; both
+//! close. A request with `Content-Length` as well may be refused (section 6.3), and is.
 
 use super::{BAD, Forwarded, Refused, Shape, assert_verdicts, post, shape};
 
-/// Refused as a coding that is malformed or not known.
+/// Refused as a malformed or unknown coding.
 const UNKNOWN: super::Verdict = Refused(&[400, 501]);
 
 const CHUNKS: &str = "3\r\nabc\r\n0\r\n\r\n";
 
-/// A request with these bytes behind the name of the field.
+/// A request with these bytes after the name of the field.
 fn coding(section: &'static str, value: &[u8], verdict: super::Verdict) -> Shape {
     let fields = [b"Transfer-Encoding:", value, b"\r\n"].concat();
     shape(section, post(fields, CHUNKS), verdict)

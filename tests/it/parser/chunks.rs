@@ -1,7 +1,7 @@
 //! Chunked bodies: sizes, extensions, line ends, trailers.
 //!
-//! Nothing here is repaired. RFC 9112 section 7.1 has one more trap than most parsers know: what an
-//! extension says means nothing, but where it ends does.
+//! The mirror repairs nothing here. RFC 9112 section 7.1 has a trap that many parsers miss: the text of an
+//! extension means nothing, but its end does.
 
 use super::{
     BAD, Forwarded, Refused, Shape, Unanswered, assert_verdicts, chunked as request, shape,
@@ -83,7 +83,7 @@ fn chunk_sizes_follow_rfc_9112() {
 #[rustfmt::skip]
 fn chunk_lines_follow_rfc_9112() {
     assert_verdicts(&[
-        // Extensions are ignored, whatever they say.
+        // Extensions are ignored.
         size("9112 7.1.1", "3;a", Forwarded("abc")),
         size("9112 7.1.1", "3;a=b", Forwarded("abc")),
         size("9112 7.1.1", "3;a=\"b c\"", Forwarded("abc")),

@@ -1,6 +1,6 @@
-//! Header lines: names, values, line ends, and what the fields of a connection mean.
+//! Header lines: names, values, line ends, and connection fields.
 //!
-//! RFC 9112 section 5 leaves little choice. Where it does, as with folded lines, the house refuses.
+//! RFC 9112 section 5 leaves little choice. If it does, as with folded lines, the mirror refuses.
 
 use super::{BAD, Forwarded, ForwardedAndClosed, Refused, Shape, assert_verdicts, post, shape};
 
@@ -10,7 +10,7 @@ fn with(lines: impl AsRef<[u8]>) -> Vec<u8> {
     post(fields, "abc")
 }
 
-/// A request whose head ends in other bytes than usual.
+/// A request whose head ends in unusual bytes.
 fn ending(fields: &str) -> Vec<u8> {
     format!(
         "POST {} HTTP/1.1\r\nHost: m\r\nContent-Length: 3\r\n{fields}abc",
@@ -19,7 +19,7 @@ fn ending(fields: &str) -> Vec<u8> {
     .into()
 }
 
-/// A line that must arrive as it is.
+/// A line that must arrive unchanged.
 fn kept(section: &'static str, line: &[u8]) -> Shape {
     Shape {
         kept: Some(line.to_vec()),
@@ -31,7 +31,7 @@ fn kept(section: &'static str, line: &[u8]) -> Shape {
 #[rustfmt::skip]
 fn field_names_and_values_follow_rfc_9110() {
     assert_verdicts(&[
-        // What is fine goes through byte for byte.
+        // Valid lines pass byte for byte.
         kept("9110 5.5", b"X-A: value"),
         kept("9112 5: no white space is needed", b"X-A:value"),
         kept("9110 5.5: an empty value", b"X-A:"),
@@ -74,7 +74,7 @@ fn field_names_and_values_follow_rfc_9110() {
         shape("9112 5", with("X-A 1"), BAD),
         shape("9112 5", with("GET / HTTP/1.1"), BAD),
 
-        // Values: CR, LF and NUL must not get through; other control characters do not either.
+        // Values: CR, LF and NUL must not pass; other control characters do not pass either.
         shape("9110 5.5", with("X-A: a\rb"), BAD),
         shape("9110 5.5", with("X-A: a\r"), BAD),
         shape("9110 5.5", with("X-A: \rTransfer-Encoding: chunked"), BAD),
@@ -88,7 +88,7 @@ fn field_names_and_values_follow_rfc_9110() {
         shape("9110 5.5", with("X-A: a\x7fb"), BAD),
         shape("9112 2.2: LF ends a line, and what follows is none", with("X-A: a\nb"), BAD),
 
-        // Folded lines (MUST be refused or unfolded; the house refuses).
+        // Folded lines (MUST be refused or unfolded; the mirror refuses).
         shape("9112 5.2", with("X-A: a\r\n b"), BAD),
         shape("9112 5.2", with("X-A: a\r\n\tb"), BAD),
         shape("9112 5.2", with("X-A: a\n b"), BAD),
@@ -114,7 +114,7 @@ fn field_names_and_values_follow_rfc_9110() {
         shape("9112 2.2", ending("\r\r"), BAD),
         shape("9112 2.2", ending("X-A: 1\n\r\r\n"), BAD),
 
-        // How many and how long.
+        // Their number and length.
         shape("9110 5.4: 100 lines", with(many(98)), Forwarded("abc")),
         shape("9110 5.4: one too many", with(many(99)), Refused(&[431])),
         shape("9110 5.4", with(format!("X-A: {}", "x".repeat(60_000))), Forwarded("abc")),
@@ -124,7 +124,7 @@ fn field_names_and_values_follow_rfc_9110() {
     ]);
 }
 
-/// So many header lines beside Host and Content-Length.
+/// `count` header lines besides Host and Content-Length.
 fn many(count: usize) -> String {
     let lines: Vec<String> = (0..count).map(|i| format!("X-{i}: 1")).collect();
     lines.join("\r\n")
@@ -135,7 +135,7 @@ fn many(count: usize) -> String {
 fn framing_and_connection_fields_follow_rfc_9112() {
     let host = |host: &str| format!("POST {} HTTP/1.1\r\n{host}Content-Length: 3\r\n\r\nabc", super::target());
     assert_verdicts(&[
-        // Host is replaced for each outbound, so that nothing depends on it; two are refused.
+        // Host is replaced for each outbound, so nothing depends on it; two Host lines are refused.
         shape("9112 3.2", host("Host: m\r\nHost: m\r\n"), BAD),
         shape("9112 3.2", host("Host: m\r\nHost: n\r\n"), BAD),
         shape("9112 3.2", host("Host: m\r\nhOST: n\r\n"), BAD),
@@ -163,7 +163,7 @@ fn framing_and_connection_fields_follow_rfc_9112() {
         shape("9110 7.6.1: what is listed goes no further", with("Connection: TE, X-Hop\r\nTE: trailers\r\nX-Hop: 1"), Forwarded("abc")),
         shape("9110 7.6.1", with("Keep-Alive: timeout=5\r\nProxy-Connection: close"), Forwarded("abc")),
 
-        // Fields that ask for something.
+        // Fields that ask the server for something.
         shape("9110 7.8: an upgrade may be ignored", with("Connection: Upgrade\r\nUpgrade: websocket"), Forwarded("abc")),
         shape("9113 3.1: so may h2c", with("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk"), Forwarded("abc")),
         shape("9110 10.1.1", with("Expect: 100-continue"), Forwarded("abc")),

@@ -1,7 +1,7 @@
-//! `Content-Length`: the numbers that are one, and the many texts that are not.
+//! `Content-Length`: valid and invalid values.
 //!
-//! RFC 9112 section 6.3 wants an invalid one refused with 400 and the connection closed. It would allow
-//! to repair a list of equal numbers; the house does not.
+//! RFC 9112 section 6.3 demands that an invalid value is refused with 400 and the connection closed. It
+//! allows a server to repair a list of equal numbers; the mirror does not.
 
 use super::{Answered, BAD, Forwarded, Refused, Shape, Unanswered, assert_verdicts, post, shape};
 

@@ -1,15 +1,15 @@
-//! Request lines: methods, targets, versions, and what may stand in front of them.
+//! Request lines: methods, targets, versions, and the bytes before them.
 //!
-//! RFC 9112 section 3 lets a server answer an invalid request line with 400; it is closed too,
-//! since nobody knows what else its sender gets wrong.
+//! RFC 9112 section 3 lets a server answer an invalid request line with 400. The mirror also closes the
+//! connection, since its sender may get other things wrong, too.
 
 use super::{Answered, BAD, Forwarded, ForwardedAndClosed, Refused, assert_verdicts, line, shape};
 
-/// What does not look like HTTP/1.0 or HTTP/1.1 is malformed (RFC 9112 section 3) or a version that is
-/// not spoken (RFC 9110 section 15.6.6); which of both it is makes no difference to anybody.
+/// Neither HTTP/1.0 nor HTTP/1.1: malformed (RFC 9112 section 3) or an unsupported version (RFC 9110
+/// section 15.6.6). The difference does not matter.
 const NO_VERSION: super::Verdict = Refused(&[400, 505]);
 
-/// There is nothing of that name: any client error says so.
+/// An unknown target: any client error will do.
 const NOTHING_THERE: super::Verdict = Answered(&[400, 401, 404, 405]);
 
 #[test]

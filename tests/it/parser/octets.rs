@@ -1,6 +1,6 @@
-//! Every byte there is, in every part of a head.
+//! Every byte value in every part of a head.
 //!
-//! The verdicts are the character classes of RFC 9110 and RFC 3986, written out anew here.
+//! The verdicts are the character classes of RFC 9110 and RFC 3986, written independently of the program.
 
 use super::{Answered, BAD, Forwarded, Refused, Shape, assert_verdicts_in, line, post, shape};
 
@@ -20,7 +20,7 @@ fn every_byte_in_a_method_follows_rfc_9110() {
         let text = [b"PO", &[byte][..], b"ST @ HTTP/1.1"].concat();
         let verdict = match byte {
             byte if is_token(byte) => Answered(&[405, 501]),
-            // The target would be `ST`, and what follows it no version.
+            // The target would be `ST`, followed by an invalid version.
             b' ' => Refused(&[400, 505]),
             _ => BAD,
         };
@@ -37,7 +37,7 @@ fn every_byte_in_a_target_follows_rfc_9112() {
             b'#' => BAD,
             b'!'..=b'~' => Forwarded("abc"),
             b' ' | b'\n' => Refused(&[400, 505]),
-            // Half a character of UTF-8, too; whole ones pass, since some clients send them raw.
+            // Also incomplete UTF-8; whole characters pass, since some clients send them raw.
             _ => BAD,
         };
         let text = if byte == b'@' {
@@ -108,7 +108,7 @@ fn every_byte_in_a_chunk_size_follows_rfc_9112() {
         let rest = [&[byte][..], b"3\r\nabc\r\n0\r\n\r\n"].concat();
         let verdict = match byte {
             b'0' => Forwarded("abc"),
-            // A larger number than what comes.
+            // A larger number than the body.
             b'1'..=b'9' | b'a'..=b'f' | b'A'..=b'F' => {
                 return shape(
                     "9112 7.1",

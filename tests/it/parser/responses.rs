@@ -1,22 +1,22 @@
-//! Responses of upstreams: what is taken for an answer, and what may follow on its connection.
+//! Responses of upstreams: which are accepted, and which connections are reused.
 //!
-//! An upstream is not trusted more than a client. A response whose end is doubtful is no answer, so
-//! that the SDK is told 503 by the mirror itself; and after anything but a response that ended where it
-//! had to, the next request goes over a fresh connection, because what comes on the old one could be
-//! taken for its answer. That, and not the status, is what would hand one SDK's answer to another.
+//! The mirror trusts an upstream no more than a client. A response with a doubtful end is not accepted, and
+//! the SDK gets a 503 from the mirror. After anything but a response that ended where it had to, the next
+//! request goes over a new connection: bytes on the old one could be taken for its response, and give one
+//! SDK's response to another.
 
 use crate::support::{IN_KEY, KEY_A, Process, Response, config};
 
 use super::sink::{Answer, Sink};
 
-/// What becomes of a response.
+/// What happens to a response.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
-    /// It is passed on with this status and body, and its connection is used again.
+    /// It is passed on with this status and body, and its connection is reused.
     Reused(u16, &'static str),
     /// It is passed on with this status and body, and its connection is closed.
     Passed(u16, &'static str),
-    /// It is no answer, and its connection is closed.
+    /// It is not accepted, and its connection is closed.
     None,
 }
 
@@ -26,7 +26,7 @@ struct Row {
     section: &'static str,
     method: &'static str,
     bytes: Vec<u8>,
-    /// What comes when the response is over.
+    /// What follows the response later.
     late: Option<&'static str>,
     /// Whether the upstream then closes.
     closes: bool,
@@ -79,7 +79,7 @@ fn line(line: &str) -> Vec<u8> {
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// A response that some later request must not get.
+/// A response that no later request may get.
 const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
 
 #[test]
@@ -237,7 +237,7 @@ fn response_bodies_follow_rfc_9112() {
     ]);
 }
 
-/// Plays every row to a mirror, and sees over which connection the next request goes.
+/// Sends every row to a mirror, and checks over which connection the next request goes.
 fn assert_fates(rows: Vec<Row>) {
     let rows = std::sync::Arc::new(rows);
     let played = std::sync::Arc::clone(&rows);
@@ -252,7 +252,7 @@ fn assert_fates(rows: Vec<Row>) {
                 late: row.late.map(|late| late.as_bytes().to_vec()),
                 closes: row.closes,
             },
-            // Nothing of this request is left for the next row.
+            // It closes, so that nothing of this request is left for the next row.
             None => Answer {
                 bytes: b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nnext"
                     .to_vec(),
@@ -267,7 +267,7 @@ fn assert_fates(rows: Vec<Row>) {
     let complaints: Vec<String> = rows
         .iter()
         .enumerate()
-        // A mirror for each: what one row leaves behind its answer suspends the pool.
+        // A mirror for each row: bytes after a response suspend the pool.
         .filter_map(|(number, row)| complaint(&Process::start(&config), &sink, number, row))
         .collect();
     assert!(
@@ -311,7 +311,7 @@ fn complaint(mirror: &Process, sink: &Sink, number: usize, row: &Row) -> Option<
     ))
 }
 
-/// Asks an endpoint whose answers are passed on as they are.
+/// Sends a request to an endpoint whose responses are passed on unchanged.
 fn ask(mirror: &Process, method: &str, fields: &str) -> Response {
     let request = format!(
         "{method} /api/42/other/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n{fields}Content-Length: 0\r\n\r\n"

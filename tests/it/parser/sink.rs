@@ -1,7 +1,7 @@
-//! An upstream that keeps the bytes it gets, and knows on which connection each request came.
+//! An upstream that records the bytes of each request and its connection.
 //!
-//! It reads HTTP in the narrowest way: a head up to its blank line, at most one `Content-Length`,
-//! nothing else that could frame a body. Whatever does not fit is recorded as it came, so that it shows.
+//! It reads HTTP as strictly as possible: a head up to its blank line, at most one `Content-Length`, and
+//! nothing else that could frame a body. Anything else is recorded as it came.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ pub(super) struct Seen {
     /// Request line and header lines, without the blank line.
     pub(super) head: Vec<u8>,
     pub(super) body: Vec<u8>,
-    /// On which connection it came, in the order of their beginning.
+    /// The number of its connection.
     pub(super) connection: usize,
 }
 
@@ -29,7 +29,7 @@ impl std::fmt::Debug for Seen {
 }
 
 impl Seen {
-    /// The values of a header, whatever the case of its name.
+    /// The values of a field, in any case of its name.
     pub(super) fn values(&self, name: &str) -> Vec<&[u8]> {
         let lines = self.head.split(|byte| *byte == b'\n').skip(1);
         let values = lines.filter_map(|line| {
@@ -45,7 +45,7 @@ impl Seen {
 /// What to answer.
 pub(super) struct Answer {
     pub(super) bytes: Vec<u8>,
-    /// What is sent some time after that, while nobody waits for anything.
+    /// What is sent later, after the response is complete.
     pub(super) late: Option<Vec<u8>>,
     pub(super) closes: bool,
 }
@@ -59,7 +59,7 @@ pub(super) struct Sink {
     settled: Arc<Settled>,
 }
 
-/// The connections over which all has been sent that is late, or which have ended.
+/// The connections that have sent all late bytes, or have ended.
 #[derive(Default)]
 struct Settled {
     connections: Mutex<Vec<usize>>,
@@ -110,8 +110,8 @@ impl Sink {
         }
     }
 
-    /// Waits until all has been sent that belongs to the request that came last, or its connection has
-    /// ended. On the loopback it is there then.
+    /// Waits until everything for the last request was sent, or its connection has ended. On the loopback
+    /// the bytes have arrived then.
     pub(super) fn settle(&self) {
         let seen = self.seen.lock().expect("unpoisoned");
         let connection = seen.last().map(|last| last.connection);
@@ -121,7 +121,7 @@ impl Sink {
         }
     }
 
-    /// What has come since it was asked last.
+    /// What has arrived since the last call.
     pub(super) fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.seen.lock().expect("unpoisoned"))
     }
@@ -143,7 +143,7 @@ fn serve(
             return;
         }
         if let Some(late) = answer.late {
-            // Long enough for the answer to be taken for complete.
+            // Long enough that the mirror takes the response for complete.
             thread::sleep(Duration::from_millis(30));
             let _ = (&mut &*stream).write_all(&late);
             settled.add(connection);

@@ -1,7 +1,7 @@
-//! Requests within requests: what two parsers in a row have been made to disagree on.
+//! Request smuggling: requests within requests, on which two parsers in a row could disagree.
 //!
-//! Each shape carries a whole request where a careless parser would find one: in a body, behind a
-//! length that lies, in an extension, behind an answer that came too early. It must not be seen.
+//! Each shape carries a whole request where a careless parser would find one: in a body, after a false
+//! length, in a chunk extension, after an early response. It must not arrive.
 
 use super::{
     Answered, BAD, Eats, Forwarded, ForwardedAndClosed, Refused, Spoils, assert_verdicts, canary,
@@ -38,7 +38,7 @@ fn a_false_length_smuggles_no_request() {
     let both = |one: String, other: &str| post(format!("{one}{other}"), &ending);
     let cl = format!("Content-Length: {}\r\n", ending.len());
     assert_verdicts(&[
-        // CL.TE and TE.CL: the front believes one, the back the other.
+        // CL.TE and TE.CL: the front server reads one, the back server the other.
         shape("9112 6.3: CL.TE", both(cl.clone(), te), BAD),
         shape("9112 6.3: TE.CL", both(te.to_owned(), &cl), BAD),
         shape("9112 6.3: TE.CL", post(format!("{te}Content-Length: 4\r\n"), format!("{length:x}\r\n{hidden}\r\n0\r\n\r\n")), BAD),
@@ -47,7 +47,7 @@ fn a_false_length_smuggles_no_request() {
         shape("9112 6.3: 0.CL", post(format!("Content-Length: {length}\r\nContent-Length: 0\r\n"), &hidden), BAD),
         shape("9112 6.3: CL.CL", post(format!("Content-Length: {length}\r\nContent-Length:\t{length}\r\n"), &hidden), BAD),
 
-        // TE.TE: one of the two is deceived about the coding.
+        // TE.TE: one of the two servers does not recognise the coding.
         shape("9112 6.1", both(cl.clone(), "Transfer-Encoding: xchunked\r\n"), Refused(&[400, 501])),
         shape("9112 6.1", both(cl.clone(), "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n"), Refused(&[400, 501])),
         shape("9112 6.1", both(cl.clone(), "Transfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n"), Refused(&[400, 501])),
@@ -63,7 +63,7 @@ fn a_false_length_smuggles_no_request() {
         shape("9110 5.1: which is no Transfer-Encoding", post(format!("{cl}Transfer_Encoding: chunked\r\n"), &ending), Forwarded(leak(&ending))),
         shape("9110 5.1", post(format!("{cl}Transfer-Encodin: chunked\r\n"), &ending), Forwarded(leak(&ending))),
 
-        // The head ends elsewhere.
+        // The head ends somewhere else.
         shape("9112 2.2", post("X: \r\r\n\r\n", &hidden), BAD),
         shape("9112 5.2", post("X: 1\r\n \r\n", &hidden), BAD),
         shape("9110 5.5", post("Content-Length: 3\r\nX: 1\0\r\n\r\n", &hidden), BAD),
@@ -71,7 +71,7 @@ fn a_false_length_smuggles_no_request() {
         shape("9112 3", format!("GET /?\r\n{hidden}"), Refused(&[400, 505])),
         shape("9112 3.2: two requests in a line", format!("GET / HTTP/1.1 {hidden}"), BAD),
 
-        // Chunks that end elsewhere.
+        // Chunks that end somewhere else.
         shape("9112 7.1.1: TERM.EXT", chunked(format!("3;\n{hidden}\r\n0\r\n\r\n")), BAD),
         shape("9112 7.1.1: EXT.TERM", chunked(format!("3;x\nabc\r\n{length:x}\r\n{hidden}\r\n0\r\n\r\n")), BAD),
         shape("9112 7.1: TERM.SPILL", chunked(format!("3\r\nabcXX{length:x}\r\n{hidden}\r\n0\r\n\r\n")), BAD),
@@ -95,7 +95,7 @@ fn a_body_that_looks_like_a_request_is_not_one() {
     let unknown = "POST /api/42/store/?sentry_key=ffffffffffffffffffffffffffffffff";
     let body = leak(&hidden());
     assert_verdicts(&[
-        // A body is a body, whoever reads it.
+        // A body stays a body.
         shape("9112 6.3", around(&store, ""), Forwarded(body)),
         shape("9112 7.1", around_in_chunks(&store, ""), Forwarded(body)),
         shape("9110 9.3.1", around(&store.replace("POST", "GET"), ""), Forwarded(body)),
@@ -110,7 +110,7 @@ fn a_body_that_looks_like_a_request_is_not_one() {
         shape("9112 9.6: what follows is not read", around(&store, "Connection: close\r\n"), ForwardedAndClosed(body)),
         shape("9112 6.3: a canary in a canary", post(format!("Content-Length: {}\r\n", canary().len()), canary()), Forwarded(leak(&canary()))),
 
-        // Requests that are answered before their body was looked at.
+        // Requests that are answered before their body is read.
         shape("9112 9.3: 200", around("GET /health", ""), Answered(&[200])),
         shape("9112 9.3", around_in_chunks("GET /health", ""), Answered(&[200])),
         shape("9112 9.3", around("HEAD /health", ""), Answered(&[200])),
@@ -147,13 +147,13 @@ fn a_body_that_looks_like_a_request_is_not_one() {
     ]);
 }
 
-/// A request of an unknown key with a body of so many bytes.
+/// A request with an unknown key and a body of `length` bytes.
 fn post_unknown(line: &str, length: usize) -> Vec<u8> {
     let head = format!("{line} HTTP/1.1\r\nHost: m\r\nContent-Length: {length}\r\n\r\n");
     [head.as_bytes(), &vec![b'x'; length]].concat()
 }
 
-/// Texts of a table live as long as the test.
+/// The texts of a table live as long as the test.
 fn leak(text: &str) -> &'static str {
     Box::leak(text.to_owned().into_boxed_str())
 }

@@ -1,6 +1,6 @@
-//! The examples in the documentation of the prior art, and whether they do what it says of them.
+//! The examples in the documentation of getsentry/sentry-mirror do what it says.
 //!
-//! They are its examples with other keys and ports, and with options in the place of the second outbound.
+//! They have other keys and ports, and options in place of the second outbound.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +10,10 @@ use super::{ID, KEY_A, KEY_B, Process, TRACE, Upstream};
 use crate::support::upstream::Received;
 use crate::support::{Action, IN_KEY, envelope_request};
 
-/// What the primary is called there, and what it answers here.
+/// The response of the primary, which the examples call red.
 const RED_ANSWER: &str = r#"{"id":"red"}"#;
 
-/// How many traces the shares are tried with.
+/// The number of traces with which sample rates are tested.
 const TRACE_COUNT: usize = 400;
 
 struct Example {
@@ -23,8 +23,8 @@ struct Example {
 }
 
 impl Example {
-    /// A mirror with the outbounds of an example: the primary, and then one for each of `blues`, in which
-    /// `DSN` stands for where it leads.
+    /// A mirror with the outbounds of an example: the primary, then one for each of `blues`, in which `DSN`
+    /// stands for its DSN.
     fn start(blues: &[&str]) -> Example {
         let red = Upstream::start(|_, _| Action::Answer(200, RED_ANSWER));
         let upstreams: Vec<Upstream> = blues.iter().map(|_| Upstream::ok()).collect();
@@ -42,7 +42,7 @@ impl Example {
         }
     }
 
-    /// Sends envelopes, of which the SDK is told what the primary answers.
+    /// Sends envelopes, each of which gets the response of the primary.
     fn send(&self, bodies: &[String]) {
         let mut client = self.mirror.client();
         for body in bodies {
@@ -51,7 +51,7 @@ impl Example {
         }
     }
 
-    /// Ends the mirror, so that nothing more can come, and gives what the primary and the others got.
+    /// Stops the mirror, and gives what the primary and the others received.
     fn finish(self) -> (Vec<Received>, Vec<Vec<Received>>) {
         self.mirror.signal("TERM");
         assert!(self.mirror.wait().0.success());

@@ -1,4 +1,4 @@
-//! What decides on a share, where SDKs write it in several ways or not at all.
+//! The id that decides on sampling, in the spellings of SDKs, and without one.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::support::{IN_KEY, Process, Upstream, config, envelope_request};
 const NIL: &str = "00000000000000000000000000000000";
 const DASHED: &str = "00000000-0000-0000-0000-000000000000";
 
-/// An id of its own for each number.
+/// A distinct id for each number.
 fn id(number: usize) -> String {
     format!("{:032x}", (number as u128 + 1) * 0x9e37_79b9_7f4a_7c15)
 }
@@ -18,8 +18,8 @@ fn item(header: &str, kind: &str, payload: &str) -> String {
     format!("{header}\n{{\"type\":\"{kind}\"}}\n{payload}\n")
 }
 
-/// Checks that of requests which differ in nothing but what `make` makes of a number some are delivered
-/// and some are not: with a draw of its own for each, a hundred miss this range once in 10⁸ times.
+/// Checks that some of the requests with the bodies from `make` are delivered and some are not. With an
+/// independent draw for each, a hundred requests miss this range once in 10⁸ times.
 fn assert_shared(name: &str, path: &str, make: impl Fn(usize) -> String) {
     const COUNT: usize = 100;
     let pair = Pair::start("sample_rate: 0.5");

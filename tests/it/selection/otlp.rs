@@ -1,4 +1,4 @@
-//! Shares of OTLP requests, whose records are of many traces.
+//! Sampling of OTLP requests, whose records belong to many traces.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use super::{Pair, gzip};
 use crate::support::IN_KEY;
 
 const LOGS: &str = "logs";
-/// The most that is taken apart.
+/// The longest body that the mirror parses.
 const APART_BYTES: usize = 2 * 1024 * 1024;
 
-/// Ids as SDKs make them, always the same.
+/// Random-looking ids, the same in every run.
 fn traces(count: u64) -> Vec<u128> {
     let mix = |number: u64| {
         let number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -75,7 +75,7 @@ fn request(signal: &str, content_type: &str, coding: &str, body: &[u8]) -> Vec<u
     [head.as_bytes(), body].concat()
 }
 
-/// The traces of which the second outbound got an event.
+/// The traces whose event the second outbound got.
 fn kept_events(traces: &[u128]) -> BTreeSet<u128> {
     let pair = Pair::start("sample_rate: 0.5");
     let event = |trace: &u128| {
@@ -107,7 +107,7 @@ fn otlp_and_envelopes_sample_a_trace_alike() {
             let pair = Pair::start("sample_rate: 0.5");
             let mut client = pair.mirror.client();
             let mut expected = Vec::new();
-            // Among them are requests of one trace, which go or stay as they are.
+            // Some requests have only one trace, and are kept or dropped as a whole.
             let chunks = traces.chunks(10).chain(traces.chunks(1).take(8));
             for (number, chunk) in chunks.enumerate() {
                 let body = write(signal, chunk);
@@ -134,7 +134,7 @@ fn otlp_and_envelopes_sample_a_trace_alike() {
     }
 }
 
-/// They begin and end alike, as those of one service do.
+/// They begin and end alike, as requests of one service do.
 #[test]
 fn bodies_too_long_to_parse_are_sampled_by_all_their_bytes() {
     const COUNT: usize = 16;

@@ -1,4 +1,4 @@
-//! Shares of a hundred thousand traces, taken by processes that know nothing of each other.
+//! Samples of a hundred thousand traces, taken by independent processes.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::{Pair, Received};
 
 const TRACES: usize = 100_000;
-/// How many come in one item: as many as are taken apart.
+/// The entries of an item: the most that the mirror parses.
 const ENTRIES: usize = 10_000;
 
-/// Ids as SDKs make them, always the same: the finalizer of SplitMix64 over a counter, twice.
+/// Random-looking ids, the same in every run: the finalizer of SplitMix64 over a counter, twice.
 fn traces() -> Vec<String> {
     let mix = |number: u64| {
         let number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -39,7 +39,7 @@ fn containers(kind: &str, traces: &[String]) -> Vec<String> {
     traces.chunks(ENTRIES).map(envelope).collect()
 }
 
-/// The traces of one kind in what was received; each item must say how many it has.
+/// The received traces of one kind; each item must have the right count.
 fn kept(received: &[Received], kind: &str) -> BTreeSet<String> {
     let mut kept = BTreeSet::new();
     for received in received {

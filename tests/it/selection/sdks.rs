@@ -1,16 +1,16 @@
-//! One envelope for each kind of data as SDKs send it, and who gets what of it.
+//! One envelope for each kind of data that SDKs send, and what each outbound gets.
 //!
-//! What is in `captured` came from real SDKs, byte for byte: sentry-python 2.75.0, 2.20.0 for old
-//! metrics, @sentry/node 11.12.0 and 10.78.0, each with the inbound key in its DSN. The rest are kinds
-//! of data that those do not send. It is written here: the header lines as the sources of the named SDK
-//! have them, the payloads short.
+//! The files in `captured` came from real SDKs, byte for byte: sentry-python 2.75.0, 2.20.0 for old
+//! metrics, @sentry/node 11.12.0 and 10.78.0, each with the inbound key in its DSN. Kinds of data that
+//! those do not send are written here: the header lines follow the sources of the named SDK, the payloads
+//! are short.
 
 use std::collections::BTreeSet;
 
 use super::{Pair, Received};
 use crate::support::IN_KEY;
 
-/// What was captured, and the categories of its items in their order.
+/// Captured envelopes, and the categories of their items in order.
 const CAPTURED: &[(&str, &[u8], &[&str])] = &[
     (
         "python, error with an attachment",
@@ -94,8 +94,8 @@ const CAPTURED: &[(&str, &[u8], &[&str])] = &[
     ),
 ];
 
-/// What was written: the header line, then of each item its category, the members of its header
-/// without the length, and its payload. `KEY` stands for the inbound key.
+/// Written envelopes: the header line, then the category of each item, the members of its header without
+/// the length, and its payload. `KEY` stands for the inbound key.
 type Written = (
     &'static str,
     &'static str,
@@ -397,7 +397,7 @@ fn split(envelope: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
     (envelope[..first].to_vec(), items)
 }
 
-/// What a request with this body must look like at the second outbound, whatever is in the rest.
+/// The body as the second outbound must get it.
 fn rewritten(body: &[u8], dsn: &str) -> Vec<u8> {
     let line = body.iter().position(|byte| *byte == b'\n').unwrap();
     let (header, rest) = body.split_at(line);
@@ -441,7 +441,7 @@ fn each_category_gets_its_items_of_captured_sdk_envelopes() {
         .flat_map(|sample| sample.items.iter().map(|(category, _)| *category))
         .filter(|category| *category != "unknown")
         .collect();
-    // All that there are.
+    // All categories.
     assert_eq!(categories.len(), 16);
     for category in categories {
         check(&samples, &format!("categories: [{category}]"), |sample| {
@@ -450,7 +450,7 @@ fn each_category_gets_its_items_of_captured_sdk_envelopes() {
     }
 }
 
-/// Of 0.999 of something all is kept that is here, but everything is looked at.
+/// A sample rate of 0.999 keeps everything here, but makes the mirror parse everything.
 #[test]
 fn a_sampled_envelope_is_whole() {
     let samples = Sample::all();

@@ -1,4 +1,4 @@
-//! In which form bodies go out: compressed once for all, as they came, or untouched.
+//! Encodings of delivered bodies: compressed once for all outbounds, as received, or unmodified.
 
 use super::{
     ID, KEY_A, KEY_B, Pair, Process, Upstream, config, envelope, gunzip, gzip, mapping, rewritten,
@@ -106,7 +106,7 @@ fn bodies_other_than_envelopes_are_compressed() {
     let got = pair.some.wait_for(1).remove(0);
     assert_eq!(got.field("Content-Encoding"), Some("gzip"));
     assert_eq!(gunzip(&got.body), body);
-    // Nothing stays nothing.
+    // An empty body stays empty.
     let get = format!("GET /api/42/cron/x/{IN_KEY}/?status=ok HTTP/1.1\r\nHost: m\r\n\r\n");
     assert_eq!(client.ask(get.as_bytes()).status, 200);
     let got = pair.some.wait_for(2).remove(1);
@@ -119,7 +119,7 @@ fn preserve_forwards_the_original_bytes_if_nothing_changes() {
     let plain = b"{}\n{\"type\":\"session\"}\n{}\n";
     let mut brotli = Vec::new();
     brotli::BrotliCompress(&mut &plain[..], &mut brotli, &Default::default()).unwrap();
-    // Among an outbound that needs everything decoded, and alone.
+    // Beside an outbound that needs the decoded body, and alone.
     for all in ["compression: none", "compression: preserve"] {
         let (one, other) = (Upstream::ok(), Upstream::ok());
         let outbounds = [
@@ -152,7 +152,7 @@ fn preserve_forwards_the_original_bytes_if_nothing_changes() {
         }
         assert_eq!(check("/api/42/envelope/", "", plain, None), plain);
 
-        // Where the header names the DSN, the body is made anew.
+        // If the header names the DSN, the body is encoded again.
         let named = envelope(ID);
         let expected = rewritten(&named, &other);
         let got = check(
@@ -170,7 +170,7 @@ fn preserve_forwards_the_original_bytes_if_nothing_changes() {
     }
 }
 
-/// What follows the first slice is not even looked at: it is not there.
+/// The mirror does not read beyond the first slice: the rest is missing.
 #[test]
 fn an_envelope_without_edits_is_decoded_only_as_far_as_needed() {
     let upstream = Upstream::ok();
@@ -187,9 +187,9 @@ fn an_envelope_without_edits_is_decoded_only_as_far_as_needed() {
     let request = begun(&[b"{}\n{\"type\":\"session\"}\n", &large(200_000)[..]].concat());
     assert_eq!(client.ask(&request).status, 200);
     assert!(request.ends_with(&upstream.wait_for(1).remove(0).body));
-    // With something to rewrite it has to be.
+    // With an edit it has to be decoded.
     assert_eq!(client.ask(&begun(&large(200_000))).status, 400);
-    // And what does not begin like an envelope is none.
+    // A body that does not begin like an envelope is rejected.
     assert_eq!(
         client
             .ask(&coded_request("/api/42/envelope/", "gzip", &gzip(b"[]")))
@@ -220,7 +220,7 @@ fn an_outbound_does_not_wait_for_the_transform_of_another() {
     );
 }
 
-/// What is decoded of it grows in steps of which the bound is none.
+/// It is decoded in steps that do not divide the limit.
 #[test]
 fn an_encoded_envelope_header_is_decoded_up_to_its_limit() {
     let sdk = "integration,".repeat(30_000);
@@ -306,7 +306,7 @@ fn without_modification_only_the_head_is_rewritten() {
         let got = all.wait_for(before + 2).remove(before + 1);
         assert_eq!(got.text(), named);
     }
-    // In the order in which they arrive, which is not that of the requests.
+    // In the order of arrival, which may differ from that of the requests.
     for received in some.wait_for(2) {
         let body = match received.field("Content-Encoding") {
             Some("gzip") => gunzip(&received.body),
@@ -316,7 +316,7 @@ fn without_modification_only_the_head_is_rewritten() {
     }
 }
 
-/// In whatever form it came, and whoever gets it.
+/// In any encoding, and for every outbound.
 #[test]
 fn an_unmodified_body_may_be_anything() {
     let (all, some) = (Upstream::ok(), Upstream::ok());
@@ -336,7 +336,7 @@ fn an_unmodified_body_may_be_anything() {
             let got = all.wait_for(before + 1).remove(before);
             assert_eq!(got.field("Content-Encoding").unwrap_or(""), *coding);
             assert_eq!(&got.body, body);
-            // Where its key stands in it, it has to be read.
+            // If it holds the key, it has to be parsed.
             let head = format!(
                 "POST /tunnel HTTP/1.1\r\nHost: m\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
                 body.len()
@@ -354,7 +354,7 @@ fn an_unmodified_body_may_be_anything() {
     assert_eq!((all.received().len(), some.received().len()), (4, 0));
 }
 
-/// With a memory budget that allows the body and one more of its size, but not two.
+/// The memory budget allows the body and one more of its size, but not two.
 #[test]
 fn outbounds_with_different_options_share_a_compressed_body() {
     let upstreams: Vec<Upstream> = (0..3).map(|_| Upstream::ok()).collect();
@@ -387,7 +387,7 @@ fn outbounds_with_different_options_share_a_compressed_body() {
     }
 }
 
-/// With a memory budget that allows the body but no second one, the plain delivery goes on.
+/// The memory budget allows the body but not a second one; the delivery without a transform succeeds.
 #[test]
 fn a_body_without_memory_for_its_transform_is_dropped_without_harm_to_others() {
     let pair = Pair::start_with(

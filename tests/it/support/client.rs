@@ -1,4 +1,4 @@
-//! A client that writes what it is told, byte for byte, and reads responses.
+//! A client that writes given bytes and reads responses.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -40,7 +40,7 @@ impl Client {
         Client::over(TcpStream::connect(address).expect("the mirror listens"))
     }
 
-    /// Over a connection that was opened in another way.
+    /// Uses a connection that the test has opened.
     pub(crate) fn over(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
@@ -122,12 +122,12 @@ impl Client {
         matches!(self.reader.read(&mut [0; 1]), Ok(0))
     }
 
-    /// The same connection once more, to write from another thread.
+    /// Another handle of the connection, to write from another thread.
     pub(crate) fn another_handle(&self) -> TcpStream {
         self.reader.get_ref().try_clone().expect("a handle")
     }
 
-    /// Says that nothing more will be written.
+    /// Closes the sending side.
     pub(crate) fn finish_writing(&mut self) {
         self.reader
             .get_ref()

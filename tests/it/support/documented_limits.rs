@@ -1,5 +1,5 @@
-//! What the README states under "Limits" of the memory that a process takes at most, in bytes. Tests that
-//! try to make it take more add up what holds for them.
+//! The documented bounds of memory, in bytes, from "Limits" of the README. Each test adds up those that
+//! apply to it.
 
 pub(crate) const KIB: usize = 1024;
 pub(crate) const MIB: usize = 1024 * KIB;

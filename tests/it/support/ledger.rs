@@ -1,7 +1,7 @@
-//! Who was promised what, and what arrived where.
+//! A ledger of events: which were acknowledged, and which arrived where.
 //!
-//! Every event has a number of its own, which is its event id. A client writes down what became of it;
-//! a sink writes down what came. At the end the two must agree.
+//! Every event has a number, which is its event id. Clients record the fate of each event, sinks record
+//! what they receive. At the end the two must agree.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,14 +17,14 @@ use super::{envelope, wait_until};
 /// How an event was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// The SDK was told 2xx.
+    /// The client got 2xx.
     Accepted,
-    /// All of it was sent, and nobody waited for the answer.
+    /// All of it was sent, and the client did not wait for the reply.
     Abandoned,
     /// The last byte was never sent.
     Cut,
-    /// All of it may have been sent, and the connection ended without an answer, or the answer was no
-    /// 2xx: nobody has promised anything, and nothing may arrive.
+    /// The connection ended without a reply, or the reply was not 2xx: the event was not acknowledged, and
+    /// must not arrive.
     Refused,
 }
 
@@ -50,7 +50,7 @@ impl Ledger {
         fates.values().filter(|known| **known == fate).count()
     }
 
-    /// Asserts that a healthy sink has everything that was sent whole, exactly once, and nothing else.
+    /// Asserts that a sink has every event that was sent whole, exactly once, and nothing else.
     pub(crate) fn assert_complete(&self, sink: &Sink) {
         let due = self.count(Fate::Accepted) + self.count(Fate::Abandoned);
         wait_until(
@@ -61,7 +61,7 @@ impl Ledger {
         assert_eq!(sink.count(), due);
     }
 
-    /// Asserts that nothing else is at a sink than what was sent whole, nothing twice.
+    /// Asserts that a sink has only events that were sent whole, and none of them twice.
     pub(crate) fn assert_part(&self, sink: &Sink) {
         let fates = self.fates.lock().expect("unpoisoned");
         for (number, count) in &*sink.got.lock().expect("unpoisoned") {
@@ -73,7 +73,7 @@ impl Ledger {
     }
 }
 
-/// The envelope of an event; its length follows from its number.
+/// The envelope of an event; its number determines its length.
 pub(crate) fn body(number: usize) -> Vec<u8> {
     let mut body = envelope(&format!("{number:032x}")).into_bytes();
     let padding = match number {
@@ -149,7 +149,7 @@ fn read_event(reader: &mut impl BufRead) -> Option<usize> {
     reader.read_exact(&mut got).ok()?;
     let id = &got[r#"{"event_id":""#.len()..][..32];
     let number = usize::from_str_radix(str::from_utf8(id).expect("text"), 16).expect("an id");
-    // The keys in it have changed, and nothing else: all have the same length.
+    // Only the DSN may have another length; keys all have the same.
     let dsn_bytes = |body: &[u8]| {
         let from = body
             .windows(7)

@@ -1,4 +1,4 @@
-//! What `/metrics` says, as numbers by the name and labels they stand behind.
+//! The samples of `/metrics`, by name and labels.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::{PATIENCE, Process};
 
-/// All samples of one look.
+/// All samples of one scrape.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
-    /// Reads the text that Prometheus would get.
+    /// Parses the text format of Prometheus.
     pub(crate) fn parse(text: &str) -> Metrics {
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.map(|line| {
@@ -21,15 +21,15 @@ impl Metrics {
         Metrics(samples.collect())
     }
 
-    /// The value of a sample, which has to be there.
-    pub(crate) fn of(&self, sample: &str) -> f64 {
+    /// The value of a sample; panics without one.
+    pub(crate) fn value(&self, sample: &str) -> f64 {
         *self
             .0
             .get(sample)
             .unwrap_or_else(|| panic!("no {sample} in {:#?}", self.0.keys()))
     }
 
-    /// The samples whose name begins so and whose labels hold all of `labels`.
+    /// The samples of a family whose labels include all of `labels`.
     pub(crate) fn all(&self, name: &str, labels: &[&str]) -> Vec<(&str, f64)> {
         let samples = self.0.iter();
         let meant = samples.filter(|(sample, _)| {
@@ -48,23 +48,23 @@ impl Metrics {
         all.iter().map(|(_, value)| value).sum()
     }
 
-    /// The samples of a family that have moved since `earlier`, and by how much.
+    /// The samples of a family that have changed since `earlier`, with the differences.
     pub(crate) fn moved(&self, earlier: &Metrics, name: &str) -> Vec<(&str, f64)> {
         let all = self.all(name, &[]).into_iter();
-        let differences = all.map(|(sample, value)| (sample, value - earlier.of(sample)));
+        let differences = all.map(|(sample, value)| (sample, value - earlier.value(sample)));
         differences.filter(|(_, by)| *by != 0.0).collect()
     }
 }
 
 impl Process {
-    /// What `/metrics` says now.
+    /// Scrapes `/metrics`.
     pub(crate) fn metrics(&self) -> Metrics {
         let page = self.page("/metrics");
         assert_eq!(page.status, 200);
         Metrics::parse(page.text())
     }
 
-    /// Looks until what it sees is as `is_right` wants it.
+    /// Scrapes until `is_right`.
     pub(crate) fn wait_for_metrics(&self, is_right: impl Fn(&Metrics) -> bool) -> Metrics {
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -1,8 +1,7 @@
-//! What the tests stand on: the real binary, scripted upstreams, a raw client.
+//! The real binary, scripted upstreams, a raw client.
 //!
-//! Nothing here shares code with the mirror, so that a mistake in its parsers cannot hide in the
-//! tests. Nothing sleeps to wait for something; every wait ends with its condition or fails after
-//! [`PATIENCE`].
+//! Nothing here shares code with the mirror, so that the tests show mistakes of its parsers. Nothing sleeps to
+//! wait for a condition; every wait ends with its condition, or fails after [`PATIENCE`].
 
 pub(crate) mod client;
 pub(crate) mod config;
@@ -46,7 +45,7 @@ pub(crate) const KEY_A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 pub(crate) const KEY_B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
 /// A configuration with one route from `IN_KEY` to `outbounds`, on a free port of the loopback,
-/// with the lines of `extra` on top.
+/// with the lines of `extra` first. See [`Config`] for anything else.
 pub(crate) fn config(outbounds: &[String], extra: &str) -> String {
     let list: String = outbounds
         .iter()

@@ -1,7 +1,4 @@
-//! What the kernel says a process holds.
-//!
-//! Only what cannot be argued with: descriptors and resident memory. Both are read from `/proc`, so
-//! that the process under test need not be asked and cannot be wrong about itself.
+//! Descriptors and memory of a process, read from `/proc`, independently of the process itself.
 
 use std::fs;
 use std::thread;
@@ -10,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{PATIENCE, Process};
 
 impl Process {
-    /// How many file descriptors it has open.
+    /// The number of its open file descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.id());
         fs::read_dir(folder).expect("it runs").count()
@@ -23,7 +20,7 @@ impl Process {
         pages.parse::<usize>().expect("a number") * 4096
     }
 
-    /// The most resident memory that it has had so far, in bytes.
+    /// Its peak resident memory in bytes.
     pub(crate) fn peak_bytes(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
         let line = status.lines().find(|line| line.starts_with("VmHWM:"));

@@ -1,4 +1,4 @@
-//! The real binary, run as an operator would.
+//! The real binary, run as an operator runs it.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -28,7 +28,7 @@ struct Log {
     grew: Condvar,
 }
 
-/// How a run that was to end by itself has ended.
+/// The result of a run that ends by itself.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &[&str]) -> Ended {
     }
 }
 
-/// Many mirrors run at a time, and by default all have their admin pages on the same port.
+/// Many mirrors run at a time, and the default admin port is the same for all.
 fn leave_admin_off(command: &mut Command) {
     let after_c = command.get_args().skip_while(|argument| *argument != "-c");
     let config = after_c
@@ -60,7 +60,7 @@ fn leave_admin_off(command: &mut Command) {
     }
 }
 
-/// Writes `text` to a file of its own and gives its path.
+/// Writes `text` to a new file and gives its path.
 pub(crate) fn file(name: &str, text: &str) -> PathBuf {
     let number = NEXT.fetch_add(1, Ordering::SeqCst);
     let folder =
@@ -75,7 +75,7 @@ fn binary() -> Command {
     Command::new(env!("CARGO_BIN_EXE_sentry-mirror"))
 }
 
-/// The answer to one request on a connection of its own.
+/// The reply to one request on a new connection.
 pub(crate) fn ask(address: SocketAddr, request: &str) -> Response {
     Client::connect(address).ask(request.as_bytes())
 }
@@ -99,7 +99,7 @@ impl Process {
         Process::spawn(config, |_| {}, stdout)
     }
 
-    /// The same, with a last word on the command.
+    /// The same, after `adjust` has changed the command.
     pub(crate) fn start_with(config: &str, adjust: impl FnOnce(&mut Command)) -> Process {
         Process::spawn(config, adjust, Stdio::null())
     }
@@ -141,7 +141,7 @@ impl Process {
         Client::connect(self.address)
     }
 
-    /// Where its admin pages are, which its configuration has to have on port 0.
+    /// The address of its admin pages, whose port has to be 0 in the configuration.
     pub(crate) fn admin_address(&self) -> SocketAddr {
         let line = self.wait_for_line("status page at http://");
         let (_, rest) = line.split_once("http://").expect("just seen");
@@ -154,14 +154,14 @@ impl Process {
         let request = format!("GET {path} HTTP/1.1\r\nHost: m\r\n\r\n");
         loop {
             let page = ask(self.admin_address(), &request);
-            // It listens for a moment before it has something to tell.
+            // It listens a moment before the pages are ready.
             if page.text() != "starting\n" {
                 return page;
             }
         }
     }
 
-    /// What it writes to standard output, where that is a pipe.
+    /// Its standard output, which has to be a pipe.
     pub(crate) fn take_stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().expect("a pipe")
     }
@@ -208,7 +208,7 @@ impl Process {
         self.child.id()
     }
 
-    /// How many rings of io_uring it has, by the word of the kernel.
+    /// How many io_uring rings it has open.
     pub(crate) fn rings(&self) -> usize {
         let folder = fs::read_dir(format!("/proc/{}/fd", self.id())).expect("it runs");
         let targets = folder.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());

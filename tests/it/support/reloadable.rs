@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Process;
 use super::process::file;
 
-/// A running mirror and the file that it reads again.
+/// A running mirror and its configuration file.
 pub(crate) struct Reloadable {
     pub(crate) process: Process,
     pub(crate) path: PathBuf,
@@ -22,7 +22,7 @@ impl Reloadable {
         }
     }
 
-    /// Lets it go over to another configuration.
+    /// Reloads with another configuration.
     pub(crate) fn reload(&mut self, config: &str) {
         std::fs::write(&self.path, config).expect("a file");
         self.reloads += 1;

@@ -1,4 +1,4 @@
-//! Certificates of the tests' own.
+//! Certificates for tests.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::process::file;
 
-/// A certificate authority of the test's own.
+/// A certificate authority.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -28,7 +28,7 @@ impl Authority {
         self.server_config_with(name, ring::default_provider())
     }
 
-    /// The same with cryptography of the test's own.
+    /// The same with another cryptography provider.
     pub(crate) fn server_config_with(&self, name: &str, provider: CryptoProvider) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(vec![name.to_owned()])
@@ -38,7 +38,7 @@ impl Authority {
         server_config(&certificate, &key, provider)
     }
 
-    /// A server with a certificate as `params` say, which this authority has signed, and that certificate.
+    /// A certificate with these parameters, signed by this authority, and its key.
     pub(crate) fn signed(&self, params: &CertificateParams) -> Certified {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -63,12 +63,12 @@ pub(crate) struct Certified {
 }
 
 impl Certified {
-    /// Signed with its own key, as `params` say.
+    /// A self-signed certificate with these parameters.
     pub(crate) fn by_itself(params: &CertificateParams) -> Certified {
         Certified::with_key(params, KeyPair::generate().unwrap())
     }
 
-    /// The same with another certificate as `params` say for the key of this one.
+    /// Another certificate with these parameters for the same key.
     pub(crate) fn renewed(self, params: &CertificateParams) -> Certified {
         Certified::with_key(params, self.key)
     }
@@ -87,7 +87,7 @@ impl Certified {
     }
 }
 
-/// The lines of a configuration that trust what is in `pem`.
+/// The lines of a configuration that trust the certificates in `pem`.
 pub(crate) fn ca_file(pem: &str) -> String {
     format!("tls: {{ca_file: {}}}", file("ca.pem", pem).display())
 }

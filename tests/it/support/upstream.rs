@@ -1,4 +1,4 @@
-//! A scripted upstream: records what it gets and answers as it is told.
+//! A scripted upstream: records requests and answers as the script says.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -43,7 +43,7 @@ pub(crate) enum Action {
     Raw(Vec<u8>),
     /// Answer with these bytes and close.
     RawAndClose(Vec<u8>),
-    /// Answer like `Answer`, but only after a time.
+    /// Answer like `Answer`, after a delay.
     Late(Duration, u16, &'static str),
     /// Never answer, keep the connection open.
     Hang,
@@ -78,7 +78,7 @@ impl Upstream {
         Upstream::start(|_, _| Action::ok())
     }
 
-    /// Asks `script`, with the number of the request and the request, what to do.
+    /// Does what `script` returns for the number of the request and the request.
     pub(crate) fn start(
         script: impl Fn(usize, &Received) -> Action + Send + Sync + 'static,
     ) -> Upstream {
@@ -86,7 +86,7 @@ impl Upstream {
         Upstream::serve(listener, script)
     }
 
-    /// The same on a listener of the test's own.
+    /// The same on a listener of the test.
     pub(crate) fn serve(
         listener: TcpListener,
         script: impl Fn(usize, &Received) -> Action + Send + Sync + 'static,
@@ -109,7 +109,7 @@ impl Upstream {
         Upstream { address, shared }
     }
 
-    /// An outbound DSN that leads here.
+    /// An outbound DSN for this upstream.
     pub(crate) fn dsn(&self, key: &str, project: u32) -> String {
         format!("http://{key}@{}/{project}", self.address)
     }
@@ -165,7 +165,7 @@ fn serve(stream: &TcpStream, shared: &Shared) {
                 false
             }
             Action::Late(pause, status, body) => {
-                // Being slow is what this upstream is for; nobody waits for the pause to end.
+                // Being slow is the point of this upstream; no test waits for the pause.
                 thread::sleep(pause);
                 write(answer(status, body).as_bytes())
             }
@@ -182,7 +182,7 @@ fn serve(stream: &TcpStream, shared: &Shared) {
     }
 }
 
-/// Reads one request with a length; the mirror never sends another kind.
+/// Reads one request with a length; the mirror sends no others.
 fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Received> {
     let mut line = String::new();
     if reader.read_line(&mut line).ok()? == 0 {

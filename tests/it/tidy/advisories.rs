@@ -1,12 +1,12 @@
-//! What is known of the crates in the lock file.
+//! Known advisories of crates in the lock file.
 //!
-//! The database of advisories is not a package, so a gate that reaches registries only cannot fetch
-//! it; `cargo deny check` with `deny.toml` does where it can be fetched. This table holds what was
-//! known when the dependencies were chosen, so that no change of the lock file can bring it back.
+//! `cargo deny check` with `deny.toml` needs the database of advisories, which a machine that reaches
+//! only registries cannot fetch. This table holds the advisories that were known when the dependencies were
+//! chosen, so that no change of the lock file brings one back.
 
 use std::fs;
 
-/// Crates that were affected, the first version that is not, and the advisory.
+/// Affected crates, the first version that is not affected, and the advisory.
 const FIXED: [(&str, [u64; 3], &str); 5] = [
     ("bytes", [1, 11, 1], "RUSTSEC-2026-0007"),
     ("rustls", [0, 23, 45], "RUSTSEC-2026-0285"),
@@ -15,7 +15,7 @@ const FIXED: [(&str, [u64; 3], &str); 5] = [
     ("rustls-webpki", [0, 103, 13], "RUSTSEC-2026-0104"),
 ];
 
-/// Crates that are unsound or abandoned whatever their version.
+/// Crates that are unsound or abandoned in every version.
 const NEVER: [(&str, &str); 2] = [
     ("libyml", "RUSTSEC-2025-0067"),
     ("serde_yml", "RUSTSEC-2025-0068"),
