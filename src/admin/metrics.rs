@@ -41,9 +41,11 @@ pub(super) enum Reader {
 
 pub(super) struct LabelName {
     pub(super) name: &'static str,
-    /// The values with their meanings, if they are a closed set.
-    pub(super) values: Option<fn() -> Vec<(&'static str, &'static str)>>,
+    /// The values, if they are a closed set.
+    pub(super) values: Option<fn() -> ValuesWithMeanings>,
 }
+
+pub(super) type ValuesWithMeanings = Vec<(&'static str, &'static str)>;
 
 /// What metrics are read from.
 #[derive(Clone, Copy)]

@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use super::metrics::{CATALOGUE, Metric, Reader};
+use super::metrics::{CATALOGUE, Metric, Reader, ValuesWithMeanings};
 use crate::observe::family::PREFIX;
 
 /// A closed set of label values with the metrics that have it.
 struct ValueSet {
     label: &'static str,
-    values: Vec<(&'static str, &'static str)>,
+    values: ValuesWithMeanings,
     metrics: Vec<String>,
 }
 
