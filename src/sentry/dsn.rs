@@ -335,7 +335,7 @@ fn is_digits(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// `pchar` of RFC 3986 section 3.3, in which nothing needs escaping in a JSON string.
+/// `pchar` of RFC 3986 §3.3. None of them needs escaping in a JSON string.
 fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@".contains(&byte)
 }
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_read() {
+    fn every_part_of_a_dsn_is_parsed() {
         let dsn = dsn("https://public-key-red:s3cret@Sentry.Example.COM:8443/a/b/42");
         assert_eq!(dsn.key(), "public-key-red");
         assert!(!dsn.has_usual_key());
@@ -371,9 +371,9 @@ mod tests {
         assert_eq!(dsn.project(), "42");
     }
 
-    /// What is written, and the canonical text it means.
+    /// A DSN, and its canonical text.
     #[test]
-    fn canonical_text() {
+    fn a_dsn_is_displayed_in_canonical_form() {
         for (written, canonical) in [
             ("https://k@h/42", "https://k@h/42"),
             ("https://k:@h/42", "https://k@h/42"),
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals() {
+    fn invalid_dsns_are_rejected() {
         for (written, error) in [
             ("", DsnError::Scheme),
             ("k@h/42", DsnError::Scheme),
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn authority_and_origin() {
+    fn the_default_port_is_omitted() {
         for (written, authority, origin) in [
             ("https://k@h/1", "h", "https://h"),
             ("https://k@h:80/1", "h:80", "https://h:80"),
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn key_in_the_text_of_an_sdk() {
+    fn the_key_in_a_dsn_of_an_sdk_is_found() {
         for (text, key) in [
             ("https://K@h/42", Some("K")),
             ("https://K:@h/42", Some("K")),
@@ -494,7 +494,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_parsed_or_refused(text in "(https?://)?[a-z0-9:@/\\[\\]. é-]{0,40}") {
+        fn any_text_is_parsed_or_rejected(text in "(https?://)?[a-z0-9:@/\\[\\]. é-]{0,40}") {
             if let Ok(dsn) = text.parse::<Dsn>() {
                 let canonical = dsn.to_string();
                 prop_assert_eq!(key_in_text(canonical.as_bytes()), Some(dsn.key().as_bytes()));
@@ -503,7 +503,7 @@ mod tests {
         }
 
         #[test]
-        fn a_canonical_dsn_reads_as_itself(
+        fn a_canonical_dsn_is_parsed_and_displayed_unchanged(
             scheme in "https?",
             user in "[a-zA-Z0-9_-]{1,40}(:[a-z0-9]{1,9})?",
             host in "[a-z0-9_-]{1,9}(\\.[a-z0-9]{1,9}){0,3}|\\[2001:db8::[1-9a-f]\\]",

@@ -1,63 +1,59 @@
-//! What has to change in a request, without saying yet into what.
+//! Edits of a request.
 //!
-//! A request is mirrored by copying its bytes with some places replaced. Each such place is an
-//! [`Edit`]: a span and a [`Replacement`], the meaning of what goes there. The same list of edits serves
-//! every outbound of a route; `mirror::rewrite` turns it into bytes for one of them.
+//! A request is mirrored by copying its bytes, with some spans replaced. Each is an [`Edit`]: a span and a
+//! [`Replacement`], which says what to insert but not the text. One list of edits serves all outbounds of a route;
+//! `mirror::rewrite` renders it for each of them.
 
 use crate::span::Span;
 
-/// How many places of a head may be edited for its path and its keys; a request that needs more is
-/// refused. SDKs need four. An edit takes 40 bytes and a doubled slash asks for one, so without a bound
-/// the edits of a head would take many times what the head is counted as.
+/// The maximum number of edits for the path and the keys of a head; a request that needs more is rejected. SDKs need
+/// four. An edit takes 40 bytes and is caused by as little as a repeated slash, so unbounded edits could take many times
+/// the memory that is accounted for the head.
 pub const EDITS_MAX: usize = 128;
 
-/// One place of a request that is not copied as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// The bytes to replace; empty where something is inserted.
+    /// The bytes to replace; empty to insert something.
     pub span: Span,
-    /// What goes in their place.
     pub replacement: Replacement,
 }
 
 /// What replaces the bytes of an [`Edit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replacement {
-    /// Nothing: the bytes are left out.
+    /// Remove the bytes.
     Nothing,
     /// The outbound's public key.
     Key,
-    /// `sentry_key=` and the outbound's public key, for a parameter whose name is percent-encoded.
+    /// `sentry_key=` and the outbound's public key, for a parameter with a percent-encoded name.
     KeyParameter,
-    /// A whole `sentry_secret` parameter with one of its separators. Where the outbound has a secret
-    /// only `value` is replaced by it; where it has none the whole parameter is left out, so that
-    /// the inbound's secret never leaks.
+    /// For a whole `sentry_secret` parameter with one of its separators. If the outbound has a secret, it replaces only
+    /// `value`; otherwise the whole parameter is removed, so that the inbound's secret never leaks.
     SecretParameter {
         /// The inbound's secret, inside the edit's span.
         value: Span,
     },
-    /// The base64 text of `key:` or, where the inbound sent a password and the outbound has a
-    /// secret, `key:secret`.
+    /// Base64 of `key:`, or of `key:secret` if the inbound credentials have a password and the outbound has a secret.
     BasicCredentials {
-        /// Whether the inbound credentials carried a non-empty password.
+        /// Whether the inbound credentials have a non-empty password.
         with_secret: bool,
     },
     /// The outbound's project id.
     Project,
     /// The outbound's path prefix, which may be empty.
     PathPrefix,
-    /// The outbound's path of the envelope endpoint, prefix included.
+    /// The path of the envelope endpoint at the outbound, with its prefix.
     EnvelopePath,
-    /// The outbound's host, with its port where that is not the scheme's default.
+    /// The outbound's host, with its port unless that is the scheme's default.
     Host,
     /// The outbound's DSN.
     Dsn,
-    /// The same without its secret, for a place that others get to see.
+    /// The outbound's DSN without its secret, for text that others may see.
     PublicDsn,
-    /// The key that stands, at this outbound, for the service whose key is written here.
+    /// The key at this outbound of the service whose key is replaced.
     TraceKey,
-    /// `HTTP/1.1`, for a request that came with another version.
+    /// `HTTP/1.1`, for a request in another version.
     Version,
-    /// A line end, for a header line that came with a bare line feed.
+    /// CRLF, for a header line that ends in a bare line feed.
     LineEnd,
 }

@@ -1,14 +1,13 @@
-//! The header of an envelope: where its DSN and its trace's public key are.
+//! The header of an envelope, with its DSN and the public key of its trace.
 //!
-//! An envelope begins with one JSON object, and Relay finds its end as a JSON parser does, not by
-//! the first line feed: white space before it and line feeds inside it are fine. So [`scan`] walks
-//! over that object, notes the spans of the few strings that matter, and stops at its closing
-//! brace. It looks at the structure only. Members have to follow each other properly and brackets
-//! have to match, since otherwise nobody could say which member a string belongs to; whether a
-//! number or an escape is valid, and what follows the header, is for the upstreams to judge.
+//! An envelope begins with a JSON object. Relay finds its end with a JSON parser, not by the first line feed, so white
+//! space before the object and line feeds in it are allowed. [`scan`] walks over the object, notes the spans of a few
+//! strings, and stops at the closing brace. It checks only the structure, members and brackets, which decides what
+//! member a string belongs to. Whether numbers and escapes are valid, and what follows the header, is left to the
+//! upstreams.
 //!
-//! Only the two places that Relay reads count: the top-level `dsn` and `public_key` in the top-level
-//! `trace`. The same names deeper inside or in later lines are somebody's data.
+//! Only the two members that Relay reads count: the top-level `dsn`, and `public_key` in the top-level `trace`. Deeper
+//! inside or in later lines, the same names are the user's own data.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,12 +18,12 @@ use super::edit::{Edit, Replacement};
 use super::parameters::hex_digit;
 use crate::span::Span;
 
-/// How many places of a header are edited. Relay refuses a second `dsn`; each place of a bomb of
-/// them would grow to the length of the outbound's DSN, once for each outbound.
+/// The maximum number of edits in a header. Relay rejects a second `dsn`. Without a bound, each of many short ones would
+/// grow to the length of the outbound's DSN, for each outbound.
 const EDITS_MAX: usize = 16;
 
-/// What the header of an envelope says. Spans are those of the contents of strings, between the
-/// quotes and with their escapes; of several members with one name the last counts.
+/// A parsed envelope header. Spans are those of the contents of strings, between the quotes and still escaped. The last of
+/// several members with one name counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EnvelopeHeader {
     /// The position after the closing brace.
@@ -37,22 +36,19 @@ pub struct EnvelopeHeader {
     pub event_id: Option<Span>,
 }
 
-/// Why a body does not begin with the header of an envelope.
+/// Why an envelope, or JSON in it, is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnvelopeError {
-    /// There is no body.
     Empty,
-    /// The body ends before the header does.
     UnexpectedEnd,
-    /// The body begins with something else than an object, such as a byte order mark.
+    /// It begins with something else, such as a byte order mark.
     NotAnObject,
-    /// The object is not well-formed.
     Malformed,
-    /// Arrays and objects are nested too deep.
+    /// Arrays and objects are nested too deeply.
     TooDeep,
-    /// There are more members `dsn` and `trace` than a header can mean.
+    /// Too many members to edit, items, or entries.
     TooMany,
-    /// The header is longer than it may be.
+    /// A header is longer than allowed.
     TooLong,
 }
 
@@ -72,17 +68,16 @@ impl fmt::Display for EnvelopeError {
 
 impl std::error::Error for EnvelopeError {}
 
-/// Reads the header at the start of `body` and pushes a [`Replacement::Dsn`] for every `dsn` and a
+/// Parses the header at the start of `body`, and pushes a [`Replacement::Dsn`] for every `dsn` and a
 /// [`Replacement::TraceKey`] for every `public_key` of a `trace`, in the order of their positions.
 ///
-/// Values that are not strings are left alone: `null` means that there is none, anything else is
-/// refused by every server. An error pushes nothing.
+/// Values other than strings are not edited: `null` means none, and servers reject anything else. On an error, nothing is
+/// pushed.
 pub fn scan(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, EnvelopeError> {
     scan_within(body, usize::MAX, edits)
 }
 
-/// The same with a header of `header_bytes_max` at most: to walk over it keeps the core from everything
-/// else.
+/// The same for a header of at most `header_bytes_max`, since a walk over it keeps the core from everything else.
 pub(crate) fn scan_within(
     body: &[u8],
     header_bytes_max: usize,
@@ -92,7 +87,7 @@ pub(crate) fn scan_within(
         return Err(EnvelopeError::Empty);
     }
     let edits_before = edits.len();
-    // Cut off, a header that is too long has no end.
+    // A header that is too long has no end in the part that is read.
     let (start, is_cut) = match body.get(..header_bytes_max) {
         Some(start) if start.len() < body.len() => (start, true),
         Some(_) | None => (body, false),
@@ -107,10 +102,9 @@ pub(crate) fn scan_within(
     scanned
 }
 
-/// The text that the content of a JSON string stands for.
+/// Unescapes the content of a JSON string.
 ///
-/// Never fails: an unknown escape stands for its character, a surrogate without its other half for
-/// U+FFFD.
+/// Never fails: an unknown escape stands for its character, a lone surrogate for U+FFFD.
 pub fn unescape(json_string_content: &[u8]) -> Cow<'_, [u8]> {
     if memchr(b'\\', json_string_content).is_none() {
         return Cow::Borrowed(json_string_content);
@@ -127,7 +121,7 @@ pub fn unescape(json_string_content: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(text)
 }
 
-/// Appends what the escape at the start of `escape` stands for and returns what follows it.
+/// Appends the character of the escape at the start of `escape`, and returns the rest.
 fn unescape_one<'b>(escape: &'b [u8], text: &mut Vec<u8>) -> &'b [u8] {
     let (byte, rest) = match escape {
         [b'\\', b'u', rest @ ..] => return unescape_unicode(rest, text),
@@ -137,14 +131,14 @@ fn unescape_one<'b>(escape: &'b [u8], text: &mut Vec<u8>) -> &'b [u8] {
         [b'\\', b'r', rest @ ..] => (b'\r', rest),
         [b'\\', b't', rest @ ..] => (b'\t', rest),
         [b'\\', other, rest @ ..] => (*other, rest),
-        // A lone backslash at the end, which the content of a string cannot have.
+        // A lone backslash at the end, which is impossible in a string.
         other => (b'\\', other.get(1..).unwrap_or_default()),
     };
     text.push(byte);
     rest
 }
 
-/// The same for what follows `\u`. Characters beyond U+FFFF are written as two such escapes.
+/// The same for the digits after `\u`. Characters beyond U+FFFF are two such escapes.
 fn unescape_unicode<'b>(digits: &'b [u8], text: &mut Vec<u8>) -> &'b [u8] {
     let (character, rest) = match code_unit(digits) {
         Some((high @ 0xd800..=0xdbff, rest)) => rest
@@ -200,18 +194,17 @@ fn scan_header(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, Env
     Ok(header)
 }
 
-/// A position in JSON text.
+/// Walks over JSON text from position `at`.
 pub(super) struct Scanner<'b> {
     pub(super) body: &'b [u8],
     pub(super) at: usize,
 }
 
 impl<'b> Scanner<'b> {
-    /// How deep arrays and objects may be nested, the outermost included. Relay's JSON parser has
-    /// the same limit.
+    /// How deeply arrays and objects may be nested, including the outermost. Relay's JSON parser has the same limit.
     pub(super) const NESTING_MAX: u32 = 128;
 
-    /// Walks over an object in front of which there may be white space; see [`Scanner::members`].
+    /// Walks over an object after optional white space; see [`Scanner::members`].
     pub(super) fn object(
         &mut self,
         member: impl FnMut(&mut Self, &[u8]) -> Result<(), EnvelopeError>,
@@ -222,7 +215,7 @@ impl<'b> Scanner<'b> {
         self.members(member)
     }
 
-    /// The byte after any white space, where the scanner then stands.
+    /// Skips white space, and returns the byte at the new position.
     pub(super) fn next_token(&mut self) -> Result<u8, EnvelopeError> {
         loop {
             match self.body.get(self.at) {
@@ -233,8 +226,8 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    /// Walks over an object from its opening brace. `member` gets the name of each member and has
-    /// to walk over its value, in front of which there may be white space.
+    /// Walks over an object from its opening brace. `member` gets the name of each member and has to walk over its value,
+    /// after optional white space.
     pub(super) fn members(
         &mut self,
         mut member: impl FnMut(&mut Self, &[u8]) -> Result<(), EnvelopeError>,
@@ -303,7 +296,7 @@ impl<'b> Scanner<'b> {
         Ok(content)
     }
 
-    /// The same, and whether the content is plain: without escapes, it is what it stands for.
+    /// The same, and whether the content is plain, without escapes.
     fn content(&mut self) -> Result<(Span, bool), EnvelopeError> {
         let start = self.at + 1;
         let mut from = start;
@@ -315,7 +308,7 @@ impl<'b> Scanner<'b> {
                 self.at = at + 1;
                 return Ok((Span::new(start, at), from == start));
             }
-            // The byte after a backslash, which may be a quote, never ends the string.
+            // The byte after a backslash may be a quote, but does not end the string.
             from = at + 2;
         }
     }
@@ -333,7 +326,7 @@ impl<'b> Scanner<'b> {
         Ok(span)
     }
 
-    /// Walks over a value, in which arrays and objects may be nested `nesting_max` deep.
+    /// Walks over a value; arrays and objects may be nested `nesting_max` deep.
     pub(super) fn skip_value(&mut self, nesting_max: u32) -> Result<(), EnvelopeError> {
         match self.next_token()? {
             b'"' => self.string().map(drop),
@@ -344,7 +337,7 @@ impl<'b> Scanner<'b> {
 
     /// Walks over an array or an object from its opening bracket.
     fn skip_nested(&mut self, nesting_max: u32) -> Result<(), EnvelopeError> {
-        // One bit for each open bracket, the innermost the lowest: whether it is a brace.
+        // One bit for each open bracket, with the innermost as the lowest: whether it is a brace.
         const { assert!(Scanner::NESTING_MAX <= u128::BITS) };
         let mut braces: u128 = 0;
         let mut depth = 0;
@@ -378,10 +371,10 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    /// Walks over all that stands between strings and brackets inside of a value.
+    /// Walks over everything between strings and brackets in a value.
     fn skip_between(&mut self) -> Result<(), EnvelopeError> {
         let rest = self.body.get(self.at..).unwrap_or_default();
-        // One loop over all of it, since a long array of numbers takes some time.
+        // A single loop, since a long array of numbers takes some time.
         let is_between = |byte: &u8| {
             matches!(
                 byte,
@@ -400,7 +393,7 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    /// Walks over a number without sign, fraction or exponent, and returns where it stands and its value.
+    /// Walks over a number without sign, fraction or exponent, and returns its span and its value.
     pub(super) fn digits(&mut self) -> Result<(Span, usize), EnvelopeError> {
         let start = self.at;
         self.skip_scalar()?;

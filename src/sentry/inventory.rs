@@ -1,13 +1,11 @@
-//! What an envelope holds, as far as a selection has to know: of each item its category and what it
-//! belongs to.
+//! The index of an envelope: the category and the sampling key of each item.
 //!
-//! An attachment goes where the event goes that it comes with, so it has that event's category and
-//! sampling key. That event may be an attachment itself, of which Sentry makes one: a crash report. An
-//! attachment that comes without an event is one by itself, whatever else is in the envelope, and a
-//! trace attachment belongs to its trace, whatever it comes with. Logs, metrics and spans come many in one item and from several traces, so each of these entries has a
-//! sampling key of its own. What else decides is chosen so that what only makes sense as a whole stays whole:
-//! all parts of a replay, all updates of a session, all chunks of a profiler's run, all check-ins of a
-//! monitor, and of everything else a trace.
+//! An attachment has the category and the sampling key of the event in its envelope. That event may be an attachment
+//! itself, a crash report, of which Sentry makes an event. An attachment without an event stands alone, and a trace
+//! attachment belongs to its trace in any envelope. An item of logs, metrics or spans has many entries from several
+//! traces, each with a sampling key of its own. Sampling keys are chosen so that data which makes sense only as a whole
+//! is kept or dropped as a whole: all parts of a replay, all updates of a session, all chunks of a profiler's run, all
+//! check-ins of a monitor, and otherwise a trace.
 
 use std::cell::OnceCell;
 
@@ -19,43 +17,39 @@ use super::places::{self, IdKind, IdSpan};
 use super::sampling::{Chance, SamplingKey};
 use crate::span::Span;
 
-/// How many entries of an envelope have sampling keys of their own. SDKs send 100 logs, or 1,000 metrics or
-/// spans, at a time. An item with which there would be more is not taken apart: it has one sampling key.
+/// The number of entries in an envelope that get sampling keys of their own. SDKs send 100 logs, or 1,000 metrics or
+/// spans, at a time. An item with which there would be more gets a single sampling key.
 pub(crate) const ENTRIES_MAX: usize = 10_000;
 
-/// The parts of an envelope.
 #[derive(Debug)]
 pub struct EnvelopeIndex {
     /// The items, in their order.
     pub items: Vec<IndexedItem>,
-    /// The rate in the header that the trace was sampled with.
+    /// The `trace.sample_rate` in the envelope header.
     pub sample_rate: Option<Span>,
 }
 
-/// An item.
 #[derive(Debug)]
 pub struct IndexedItem {
-    /// All of it, its line end included.
+    /// The item with its header and its line end.
     pub whole: Span,
-    /// Its payload.
     pub payload: Span,
-    /// The numbers in its header that depend on the payload.
+    /// The digits of `length` in the item header.
     pub length: Option<Span>,
-    /// The number of entries in its header.
+    /// The digits of `item_count` in the item header.
     pub item_count: Option<Span>,
-    /// What it counts as.
+    /// `None` if unknown.
     pub category: Option<Category>,
-    /// What decides on it.
     pub sampling_key: SamplingKey,
-    /// What decides on each of its entries, where it has some.
+    /// The entries, if they are sampled one by one, each with its sampling key.
     pub entries: Vec<(Span, SamplingKey)>,
 }
 
 impl EnvelopeIndex {
-    /// The items of `body`, whose envelope header ends at `header_end`, all at once; see [`Indexer`].
+    /// Indexes `body`, of which the envelope header ends at `header_end`, all at once; see [`Indexer`].
     ///
     /// # Errors
-    /// An item is not well-formed, so that nobody knows where it ends.
+    /// An item is malformed, so that its end is unknown.
     pub fn build(
         body: &[u8],
         header_end: usize,
@@ -67,28 +61,28 @@ impl EnvelopeIndex {
     }
 }
 
-/// An inventory that is being made, an item at a time: to walk over all payloads of a large envelope
-/// takes longer than a core should be kept from everything else.
+/// Indexes an envelope an item at a time: a walk over all payloads of a large envelope would keep the core from
+/// everything else for too long.
 pub(crate) struct Indexer<'b> {
     body: &'b [u8],
     unread: Items<'b>,
     header: Header,
     is_sampling: bool,
     items: Vec<IndexedItem>,
-    /// The parts that belong to the event.
+    /// The indices of the items that belong to the event.
     followers: Vec<usize>,
     /// The first event, and the first attachment that becomes one.
     event: Option<(Option<Category>, SamplingKey)>,
     crash: Option<(Option<Category>, SamplingKey)>,
-    /// How many more entries may have sampling keys of their own.
+    /// How many more entries may get sampling keys of their own.
     entries_left: usize,
-    /// What the entries so far take in memory.
+    /// The memory held for the entries.
     entries_bytes: usize,
 }
 
 impl<'b> Indexer<'b> {
-    /// Begins the index of `body`, whose envelope header ends at `header_end`. Sampling keys are only found
-    /// out where there is `sampling`, with the chance of the request.
+    /// Begins to index `body`, of which the envelope header ends at `header_end`. Sampling keys are determined only
+    /// with `sampling`, the chance of the request.
     pub(crate) fn new(body: &'b [u8], header_end: usize, sampling: Option<Chance>) -> Indexer<'b> {
         Indexer {
             body,
@@ -107,16 +101,15 @@ impl<'b> Indexer<'b> {
         }
     }
 
-    /// Takes the next item, and gives how many bytes there were to walk over at most; `None` behind the
-    /// last one.
+    /// Indexes the next item. Returns an upper bound of the bytes walked over, or `None` after the last item.
     ///
     /// # Errors
-    /// The item is not well-formed, so that nobody knows where it ends.
+    /// The item is malformed, so that its end is unknown.
     pub(crate) fn step(&mut self) -> Result<Option<usize>, EnvelopeError> {
         let Some(item) = self.unread.next().transpose()? else {
             return Ok(None);
         };
-        let mut part = IndexedItem {
+        let mut indexed = IndexedItem {
             whole: item.whole,
             payload: item.payload,
             length: item.length,
@@ -126,64 +119,64 @@ impl<'b> Indexer<'b> {
             entries: Vec::new(),
         };
         if self.is_sampling {
-            self.decide(&item, &mut part);
+            self.find_sampling_keys(&item, &mut indexed);
         }
-        let as_event = (part.category, part.sampling_key);
+        let as_event = (indexed.category, indexed.sampling_key);
         if is_event(&item.kind) {
             self.event.get_or_insert(as_event);
         } else if becomes_event(self.body, &item) {
             self.crash.get_or_insert(as_event);
         }
-        if goes_along(self.body, &item) {
+        if belongs_to_event(self.body, &item) {
             self.followers.push(self.items.len());
         }
-        self.items.push(part);
+        self.items.push(indexed);
         Ok(Some(item.whole.len().min(places::SEARCHED_BYTES_MAX)))
     }
 
-    /// Finds out what decides on an item, in one walk over its payload.
-    fn decide(&mut self, item: &Item<'_>, part: &mut IndexedItem) {
+    /// Determines the sampling keys of an item, in one walk over its payload.
+    fn find_sampling_keys(&mut self, item: &Item<'_>, indexed: &mut IndexedItem) {
         let found = OnceCell::new();
-        if has_entries(item, part) {
+        if has_entries(item, indexed) {
             let (body, header) = (self.body, &self.header);
             let (mut ids, mut entries) = (Vec::new(), Vec::new());
             let entry = |span, found: &[IdSpan]| {
                 entries.push((span, header.entry_sampling_key(body, span, found)));
             };
-            let walked = places::entries(body, part.payload, self.entries_left, &mut ids, entry);
+            let walked = places::entries(body, indexed.payload, self.entries_left, &mut ids, entry);
             if walked.is_ok() && !entries.is_empty() {
                 self.entries_left = self.entries_left.saturating_sub(entries.len());
                 self.entries_bytes += entries.capacity() * size_of::<(Span, SamplingKey)>();
-                part.entries = entries;
+                indexed.entries = entries;
                 return;
             }
             let _ = found.set(ids);
         }
-        part.sampling_key = self
+        indexed.sampling_key = self
             .header
-            .sampling_key(self.body, item, part.category, &found);
+            .sampling_key(self.body, item, indexed.category, &found);
     }
 
-    /// What the index takes in memory so far.
+    /// The memory held by the index so far.
     pub(crate) fn held_bytes(&self) -> usize {
         self.items.capacity() * size_of::<IndexedItem>() + self.entries_bytes
     }
 
-    /// What each item counts as: an attachment as the event that it comes with. What could not be read,
-    /// unless it `is_whole`, counts as one more item, which is not known.
+    /// The category of each item so far. Unless the envelope `is_whole`, the unread rest counts as one more item of an
+    /// unknown category.
     pub(crate) fn categories(self, is_whole: bool) -> Vec<Option<Category>> {
         let items = self.finish().items;
         let read = items.iter().map(|item| item.category);
         read.chain((!is_whole).then_some(None)).collect()
     }
 
-    /// The inventory of the items so far.
+    /// The index of the items so far.
     pub(crate) fn finish(mut self) -> EnvelopeIndex {
         if let Some((category, key)) = self.event.or(self.crash) {
             for index in self.followers {
-                if let Some(part) = self.items.get_mut(index) {
-                    part.category = category;
-                    part.sampling_key = key;
+                if let Some(indexed) = self.items.get_mut(index) {
+                    indexed.category = category;
+                    indexed.sampling_key = key;
                 }
             }
         }
@@ -194,8 +187,7 @@ impl<'b> Indexer<'b> {
     }
 }
 
-/// What each item of `body` counts as, whose envelope header ends at `header_end`, all at once; see
-/// [`Indexer::categories`].
+/// [`Indexer::categories`] of `body`, of which the envelope header ends at `header_end`, all at once.
 #[cfg(test)]
 fn categories(body: &[u8], header_end: usize) -> Vec<Option<Category>> {
     let mut indexer = Indexer::new(body, header_end, None);
@@ -209,18 +201,18 @@ fn categories(body: &[u8], header_end: usize) -> Vec<Option<Category>> {
     indexer.categories(is_whole)
 }
 
-/// Whether an item is of a kind that has entries, and short enough to be walked over.
-fn has_entries(item: &Item<'_>, part: &IndexedItem) -> bool {
+/// Whether an item is of a type with entries, and short enough to be walked over.
+fn has_entries(item: &Item<'_>, indexed: &IndexedItem) -> bool {
     let may_have_some = matches!(
-        part.category,
+        indexed.category,
         Some(Category::LogItem | Category::TraceMetric | Category::Span)
     );
     may_have_some
         && *item.kind != *b"attachment"
-        && part.payload.len() <= places::SEARCHED_BYTES_MAX
+        && indexed.payload.len() <= places::SEARCHED_BYTES_MAX
 }
 
-/// What an item counts as by itself.
+/// The category of an item by itself.
 fn category(body: &[u8], item: &Item<'_>) -> Option<Category> {
     match &*item.kind {
         b"attachment" if item.is_trace_attachment(body) => Some(match item.has_span_id {
@@ -236,22 +228,20 @@ fn category(body: &[u8], item: &Item<'_>) -> Option<Category> {
     }
 }
 
-/// Whether an item of this type is a chunk of a profiler's run. Some versions of the SDK for Android send
-/// the name of a category.
+/// Whether an item of this type is a profile chunk. Some versions of the Android SDK send the name of a category.
 fn is_profile_chunk(kind: &[u8]) -> bool {
     matches!(kind, b"profile_chunk" | b"profile_chunk_ui")
 }
 
-/// Whether an item belongs to the event that it comes with.
-fn goes_along(body: &[u8], item: &Item<'_>) -> bool {
+/// Whether an item belongs to the event in its envelope.
+fn belongs_to_event(body: &[u8], item: &Item<'_>) -> bool {
     match &*item.kind {
         b"attachment" => !item.is_trace_attachment(body),
         kind => kind == b"form_data",
     }
 }
 
-/// Whether an item of this type is an event. A `user_report` is none: it speaks of one that was sent
-/// before.
+/// Whether an item of this type is an event. A `user_report` is not: its event was sent before.
 fn is_event(kind: &[u8]) -> bool {
     let events: [&[u8]; 6] = [
         b"event",
@@ -264,9 +254,8 @@ fn is_event(kind: &[u8]) -> bool {
     events.contains(&kind)
 }
 
-/// Whether Relay makes an event of an attachment that comes without one: by its type, or where it is what
-/// a Nintendo Switch sends, by its name and the first bytes of it (Relay 26.9, `Item::creates_event` and
-/// `errors/nswitch.rs`).
+/// Whether Relay makes an event of an attachment if there is none: by its type or, for a Nintendo Switch, by its name and
+/// its first bytes (Relay 26.9, `Item::creates_event` and `errors/nswitch.rs`).
 fn becomes_event(body: &[u8], item: &Item<'_>) -> bool {
     if *item.kind != *b"attachment" || item.is_trace_attachment(body) {
         return false;
@@ -288,21 +277,21 @@ fn becomes_event(body: &[u8], item: &Item<'_>) -> bool {
             && item.payload.slice(body).starts_with(b"sntr"))
 }
 
-/// The ids in the header of an envelope.
+/// The sampling keys of the ids in the header of an envelope.
 #[derive(Default)]
 struct Header {
     trace: Option<SamplingKey>,
     replay: Option<SamplingKey>,
     event: Option<SamplingKey>,
     sample_rate: Option<Span>,
-    /// What decides where there is no id.
+    /// Decides if there is no id.
     chance: Chance,
 }
 
 impl Header {
     fn read(text: &[u8], chance: Chance) -> Header {
         let mut found = Vec::new();
-        // It was read once already; what could not be read has no ids.
+        // The header was parsed before, so an error does not matter here.
         let _ = places::find(text, 0, &places::HEADER, &mut found);
         let key = |kind| sampling_key(text, &found, kind);
         let rate = found.iter().find(|f| f.kind == IdKind::SampleRate);
@@ -315,8 +304,8 @@ impl Header {
         }
     }
 
-    /// The sampling key of an item: that of what it is a part of, as far as that is told. The ids in its payload
-    /// are looked for if they are asked for and were not `found` before.
+    /// The sampling key of an item, by the ids in its payload or in the header. The payload is searched only if needed,
+    /// and if its ids were not `found` before.
     fn sampling_key(
         &self,
         body: &[u8],
@@ -334,11 +323,11 @@ impl Header {
                 .or_else(|| own(IdKind::SessionId))
                 .or_else(|| Some(by_chance())),
             Some(Category::Monitor) => own(IdKind::MonitorSlug),
-            // The recording itself names no replay, the envelope does.
+            // A recording contains no replay id; its envelope does.
             Some(Category::Replay) => self.event.or_else(|| own(IdKind::ReplayId)),
             Some(Category::ClientReport | Category::MetricBucket) => Some(by_chance()),
             _ if is_profile_chunk(&item.kind) => own(IdKind::ProfilerId),
-            // As with the entries of a log: the envelope may have more than one trace.
+            // An envelope may have attachments of several traces.
             _ if item.is_trace_attachment(body) => own(IdKind::TraceId),
             _ => None,
         };
@@ -352,7 +341,7 @@ impl Header {
             .unwrap_or_else(by_chance)
     }
 
-    /// The sampling key of an entry at `span`, in which the ids `found` are.
+    /// The sampling key of the entry at `span`, with the ids `found` in it.
     fn entry_sampling_key(&self, body: &[u8], span: Span, found: &[IdSpan]) -> SamplingKey {
         let own = |kind| sampling_key(body, found, kind);
         own(IdKind::PartTraceId)
@@ -364,7 +353,7 @@ impl Header {
     }
 }
 
-/// What a body without an envelope around it belongs to: a JSON event, as the store endpoint takes it.
+/// The sampling key of a body that is a JSON event, as at the store endpoint.
 pub(crate) fn event_sampling_key(body: &[u8], chance: Chance) -> SamplingKey {
     let found = ids(body, Span::new(0, body.len()));
     let own = |kind| sampling_key(body, &found, kind);
@@ -374,8 +363,8 @@ pub(crate) fn event_sampling_key(body: &[u8], chance: Chance) -> SamplingKey {
         .unwrap_or_else(|| chance.sampling_key(0))
 }
 
-/// The ids in an item, as far as it is JSON. A file is somebody's, whatever it looks like: only in front of
-/// that of a trace attachment are some.
+/// The ids in an item, as far as it is JSON. Attachments are the user's own files and have no ids, except for the JSON
+/// in front of a trace attachment.
 fn ids_of_item(body: &[u8], item: &Item<'_>) -> Vec<IdSpan> {
     let mut found = Vec::new();
     match &*item.kind {
@@ -395,7 +384,7 @@ fn ids(body: &[u8], payload: Span) -> Vec<IdSpan> {
     found
 }
 
-/// The sampling key of the first value with this meaning that is an id.
+/// The sampling key of the first value of this kind that is a valid id.
 fn sampling_key(text: &[u8], found: &[IdSpan], kind: IdKind) -> Option<SamplingKey> {
     let mut values = found.iter().filter(|found| found.kind == kind);
     values.find_map(|value| match (kind, unescape(value.span.slice(text))) {

@@ -1,11 +1,10 @@
-//! The items of an envelope, found by walking over their headers.
+//! The items of an envelope.
 //!
-//! Behind the envelope's header stand items: a JSON object on a line of its own, then the payload.
-//! Where the object has a `length` the payload is that long and may contain line feeds, otherwise it
-//! ends at the next one. Nothing is copied and no payload is looked at. The walk agrees with Relay's
-//! parser wherever Relay accepts, but for headers that are longer than any SDK makes them; where Relay
-//! refuses, some of what is wrong inside of an item's header is not noticed, but never where an item
-//! begins or ends, or of what type it is.
+//! After the envelope's header come the items: a JSON object on a line of its own, then the payload. If the object has a
+//! `length`, the payload is that long and may contain line feeds; otherwise it ends at the next one. Nothing is copied,
+//! and payloads are not read. The walk agrees with Relay's parser on every envelope that Relay accepts, except for
+//! headers longer than any SDK's. On envelopes that Relay rejects, some errors inside an item header are not noticed, but
+//! the start, the end and the type of an item are always Relay's.
 
 use std::borrow::Cow;
 
@@ -14,45 +13,39 @@ use memchr::memchr;
 use super::envelope::{EnvelopeError, Scanner, unescape};
 use crate::span::Span;
 
-/// How many items an envelope may have; Relay refuses one with more.
+/// The maximum number of items in an envelope, as in Relay.
 pub(crate) const ITEMS_MAX: usize = 500;
 
-/// How long the header of an item may be: fifty times what SDKs make it. A longer one would keep the
-/// core from everything else while it is walked over.
+/// The longest header of an item, fifty times the length of SDKs' headers. A walk over a longer one would keep the core
+/// from everything else.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// One item.
+/// An item and the members of its header. Those of another type than expected are `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item<'b> {
-    /// Its `type`.
+    /// The member `type`.
     pub kind: Cow<'b, [u8]>,
-    /// Its `attachment_type`, if it is a string.
     pub attachment_type: Option<Span>,
-    /// Its `filename`, if it is a string.
     pub filename: Option<Span>,
-    /// Its `content_type`, if it is a string.
     pub content_type: Option<Span>,
-    /// Its `platform`, if it is a string.
     pub platform: Option<Span>,
-    /// Its `meta_length`, if it is a number.
     pub meta_length: Option<usize>,
-    /// Whether it has a `span_id`, be it `null`.
+    /// Whether there is a `span_id`, even `null`.
     pub has_span_id: bool,
-    /// The digits of its `length`.
+    /// The digits of `length`.
     pub length: Option<Span>,
-    /// The digits of its `item_count`.
+    /// The digits of `item_count`.
     pub item_count: Option<Span>,
-    /// The bytes of its payload.
     pub payload: Span,
-    /// All of it, the line feed behind it included where there is one.
+    /// The whole item, with the line feed after it if there is one.
     pub whole: Span,
 }
 
-/// The content type of a file that belongs to a trace (Relay 26.9, `ContentType::TraceAttachment`).
+/// The content type of trace attachments (Relay 26.9, `ContentType::TraceAttachment`).
 const TRACE_ATTACHMENT: &[u8] = b"application/vnd.sentry.trace-attachment";
 
 impl Item<'_> {
-    /// Whether it is a file that belongs to a trace, and to no event: `body` is the envelope.
+    /// Whether it is a file that belongs to a trace instead of an event. `body` is the envelope.
     pub fn is_trace_attachment(&self, body: &[u8]) -> bool {
         let is_of_trace = |content_type: Span| {
             let name = unescape(content_type.slice(body));
@@ -62,8 +55,8 @@ impl Item<'_> {
         *self.kind == *b"attachment" && self.content_type.is_some_and(is_of_trace)
     }
 
-    /// The JSON in front of a trace attachment's file, `meta_length` bytes of the payload. Without that
-    /// number there is none, and Relay refuses the item.
+    /// The JSON in front of the file of a trace attachment, `meta_length` bytes of the payload. Empty without that
+    /// number; Relay rejects such an item.
     pub fn meta(&self) -> Span {
         let length = self.meta_length.unwrap_or(0);
         match length <= self.payload.len() {
@@ -73,8 +66,8 @@ impl Item<'_> {
     }
 }
 
-/// The items of `body`, whose envelope header ends at `header_end`. After an error there is nothing
-/// more, because nobody knows where the next item would begin.
+/// The items of `body`, of which the envelope header ends at `header_end`. After an error there are no more, since the
+/// start of the next item is unknown.
 pub fn items(body: &[u8], header_end: usize) -> Items<'_> {
     Items {
         body,
@@ -88,7 +81,7 @@ pub struct Items<'b> {
     body: &'b [u8],
     /// Where the next item begins.
     next: Result<usize, EnvelopeError>,
-    /// How many may follow.
+    /// How many more items are allowed.
     left: usize,
 }
 
@@ -112,7 +105,7 @@ impl<'b> Items<'b> {
     fn read(&mut self, start: usize) -> Result<Item<'b>, EnvelopeError> {
         let body = self.body;
         self.left = self.left.checked_sub(1).ok_or(EnvelopeError::TooMany)?;
-        // Cut off, a header that is too long has no end.
+        // A header that is too long has no end in the part that is read.
         let header_end = body.len().min(start + HEADER_BYTES_MAX);
         let mut scanner = Scanner {
             body: body.get(..header_end).unwrap_or_default(),
@@ -145,13 +138,12 @@ impl<'b> Items<'b> {
             length: declared.map(|(digits, _)| digits),
             item_count: item_count.map(|(digits, _)| digits),
             payload,
-            // Where it ends wrongly the next step says so.
+            // If the end is malformed, the next step returns the error.
             whole: Span::new(start, self.next.unwrap_or(payload.end)),
         })
     }
 }
 
-/// What the header of an item says.
 #[derive(Default)]
 struct ItemHeader {
     kind: Option<Span>,
@@ -168,12 +160,12 @@ struct ItemHeader {
 /// The value of a member that has to be a number.
 #[derive(Clone, Copy, Default)]
 enum Number {
-    /// There is none, or `null`.
+    /// Missing or `null`.
     #[default]
     Absent,
-    /// Its digits, and what they say.
+    /// The digits and their value.
     Digits(Span, usize),
-    /// Something else, which is no fault where another member of this name follows.
+    /// Something else. It is an error only if no other member of this name follows.
     Invalid,
 }
 
@@ -188,8 +180,8 @@ impl Number {
 }
 
 impl ItemHeader {
-    /// Reads what Relay reads: of several members with one name the last counts, whatever its value is
-    /// (Relay 26.9 reads the header into a map). Refuses a `length` or an `item_count` that is no number.
+    /// Reads the members that Relay reads. The last of several members with one name counts, with any value (Relay 26.9
+    /// reads the header into a map).
     fn read(scanner: &mut Scanner<'_>) -> Result<ItemHeader, EnvelopeError> {
         let mut header = ItemHeader::default();
         scanner.object(|scanner, name| {
@@ -220,7 +212,7 @@ impl ItemHeader {
     }
 }
 
-/// The content of a string in front of which the scanner stands; `None` for any other value.
+/// Reads the value at `scanner`: the content of a string, or `None`.
 fn string(scanner: &mut Scanner<'_>, token: u8) -> Result<Option<Span>, EnvelopeError> {
     match token {
         b'"' => scanner.string().map(Some),
@@ -228,7 +220,7 @@ fn string(scanner: &mut Scanner<'_>, token: u8) -> Result<Option<Span>, Envelope
     }
 }
 
-/// A number in front of which the scanner stands.
+/// Reads the value at `scanner` as a number.
 fn number(scanner: &mut Scanner<'_>, token: u8) -> Result<Number, EnvelopeError> {
     match token {
         b'0'..=b'9' => {
@@ -249,7 +241,7 @@ fn skipped<T>(scanner: &mut Scanner<'_>) -> Result<Option<T>, EnvelopeError> {
     scanner.skip_value(Scanner::NESTING_MAX - 1).map(|()| None)
 }
 
-/// The position after the line feed at `at`; the end of the body counts as one.
+/// The position after the line feed at `at`; the end of the body counts as a line feed.
 fn end_of_line(body: &[u8], at: usize) -> Result<usize, EnvelopeError> {
     match body.get(at) {
         Some(b'\n') => Ok(at + 1),

@@ -1,16 +1,14 @@
-//! What Sentry means by a request, without any I/O.
+//! Sentry's protocol, without any I/O.
 //!
-//! A request names its project in three ways: by the key in one of the places an SDK may write it
-//! ([`auth`]), by the project id in the path ([`endpoint`]), and by the DSN and the trace in the
-//! header of an envelope ([`envelope`]). What it carries is told by the [`items`] of an envelope and
-//! their [`category`]; what belongs together by the ids in it ([`places`], [`inventory`]), so that a
-//! [`selection`] can take some of it. Every module here *finds* such places in bytes that stay
-//! where they are and notes them as [`edit::Edit`]s; none of them knows an outbound, and none of
-//! them writes a request.
+//! A request names its project by a key in its head ([`auth`]), by the project id in the path ([`endpoint`]), and by the
+//! DSN and the trace in the header of an envelope ([`envelope`]). The [`items`] of an envelope have a [`category`] each,
+//! and ids that tell what belongs together ([`places`], [`inventory`]), by which a [`selection`] keeps a share. These
+//! modules find such parts in bytes that stay where they are, and describe changes as [`edit::Edit`]s. They know no
+//! outbound and write no request.
 //!
-//! The edits of one request head come from two modules, the path's from [`endpoint`] and those of
-//! the query, the path key and the header lines from [`auth`]. They never overlap, but the list has
-//! to be sorted by `span.start` before it is used. Where else a key may stand, [`spelling`] finds it.
+//! The edits of one request head come from two modules: those of the path from [`endpoint`], those of the query, the
+//! path key and the header lines from [`auth`]. They never overlap, but the list has to be sorted by `span.start` before
+//! it is used. [`spelling`] finds keys in all other places.
 
 pub(crate) mod dsn;
 

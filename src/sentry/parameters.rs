@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_headers_and_queries() {
+    fn lists_are_split_into_parameters() {
         assert_eq!(
             pairs(" a = 1 ,, x,b=2=3,c=", Syntax::Header),
             [
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn decoding() {
+    fn escapes_are_decoded() {
         for (written, decoded) in [
             ("plain", "plain"),
             ("a+b", "a b"),
@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parameters_are_what_stands_between_separators(list in "[a=, \t]{0,24}") {
+        fn parameters_are_the_parts_between_separators(list in "[a=, \t]{0,24}") {
             let expected: Vec<_> = list
                 .split(',')
                 .filter_map(|whole| {
@@ -217,15 +217,15 @@ mod tests {
             prop_assert_eq!(pairs(&list, Syntax::Header), expected);
         }
 
-        /// The standard library reads text, and takes a plus in front of it.
+        /// The standard library also accepts a leading plus.
         #[test]
-        fn digits_mean_what_the_standard_library_reads(digits in "[0-9]{0,22}|[0-9+ ./:a]{0,3}") {
+        fn digits_are_parsed_as_by_the_standard_library(digits in "[0-9]{0,22}|[0-9+ ./:a]{0,3}") {
             let parsed = digits.parse().ok().filter(|_| !digits.starts_with('+'));
             prop_assert_eq!(decimal(digits.as_bytes()), parsed);
         }
 
         #[test]
-        fn whatever_is_encoded_decodes_to_itself(bytes: Vec<u8>, plain: Vec<bool>) {
+        fn encoded_bytes_decode_to_themselves(bytes: Vec<u8>, plain: Vec<bool>) {
             let written: String = bytes
                 .iter()
                 .zip(plain.into_iter().chain(std::iter::repeat(false)))

@@ -1,30 +1,27 @@
-//! Which share of the traces is kept, without a memory and without a coin.
+//! Deterministic sampling by trace.
 //!
-//! Whether something is kept follows from the id of what it belongs to, so that all parts of a trace
-//! are kept or dropped together: those in other requests, at other workers, after a restart and at
-//! other mirrors, those of getsentry/sentry-mirror included. The function is fixed for that reason. In
-//! words for other implementations:
+//! Whether to keep something is a function of the id it belongs to. So all parts of a trace are kept or dropped
+//! together: in other requests, at other workers, after a restart, and at other mirrors, including those of
+//! getsentry/sentry-mirror. The function therefore must not change. For other implementations:
 //!
-//! * An id that parses as a UUID is a number of 128 bits. That number XOR 0x9e3779b97f4a7c15f39cc0605cedc834
-//!   seeds a PCG32 (the generator `Lcg64Xsh32` of the crate rand_pcg), the upper half as the state and the
-//!   lower half as the stream. Its first two outputs, the first as the lower half, are 64 bits.
-//! * Of any other text the 64 bits are its FNV-1a hash, mixed with the finalizer of MurmurHash3.
-//! * The upper 53 of the 64 bits, divided by 2⁵³, are a draw from 0 to 1. What has it is kept where it is
-//!   less than the rate.
+//! * An id that parses as a UUID is a number of 128 bits. That number XOR 0x9e3779b97f4a7c15f39cc0605cedc834 seeds a
+//!   PCG32 (the generator `Lcg64Xsh32` of the crate rand_pcg), with the upper half as the state and the lower half as
+//!   the stream. Its first two outputs, the first as the lower half, are 64 bits.
+//! * For any other text, the 64 bits are its FNV-1a hash, mixed with the finalizer of MurmurHash3.
+//! * The upper 53 of the 64 bits, divided by 2⁵³, are a draw from 0 to 1. Data is kept if its draw is less than the
+//!   rate.
 //!
-//! What has no id belongs to nothing else, and is drawn for by a [`Chance`].
-//!
-//! So what is kept at one rate is also kept at any higher one. The id 771a43a4192642f0b136d5159a501700
-//! draws 0.2580455816534687.
+//! So what is kept at one rate is also kept at any higher one. The id 771a43a4192642f0b136d5159a501700 draws
+//! 0.2580455816534687. A [`Chance`] makes the draws for data without an id.
 
 use uuid::Uuid;
 
-/// What a decision is taken by: the 64 bits that a draw is made of.
+/// The 64 bits from which a sampling decision follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SamplingKey(u64);
 
 impl SamplingKey {
-    /// The sampling key of all that belongs to `id`.
+    /// The sampling key of `id`, which may be any text.
     pub fn new(id: &[u8]) -> SamplingKey {
         match Uuid::try_parse_ascii(id) {
             Ok(uuid) => SamplingKey(pcg32(uuid.as_u128())),
@@ -32,30 +29,29 @@ impl SamplingKey {
         }
     }
 
-    /// The sampling key of all that belongs to `id`; `None` where that is no id: it is empty, or a UUID of
-    /// zeros, which SDKs write where they have none.
+    /// The sampling key of `id`; `None` if it is empty, or a UUID of zeros, which SDKs send if they have no id.
     pub fn from_id(id: &[u8]) -> Option<SamplingKey> {
         (!id.is_empty() && !is_nil(id)).then(|| SamplingKey::new(id))
     }
 
-    /// The sampling key of all that belongs to the UUID of this number; `None` for zero.
+    /// The sampling key of a UUID; `None` for zero.
     pub fn from_u128(id: u128) -> Option<SamplingKey> {
         (id != 0).then(|| SamplingKey(pcg32(id)))
     }
 
-    /// Whether it is among the share `rate`.
+    /// Whether data with this key is kept at `rate`.
     pub fn is_within(self, rate: f64) -> bool {
         self.draw() < rate
     }
 
-    /// A number from 0 to 1, without 1 itself.
+    /// A number from 0 to less than 1.
     fn draw(self) -> f64 {
         const STEPS: f64 = (1_u64 << 53) as f64;
         (self.0 >> 11) as f64 / STEPS
     }
 }
 
-/// A sampling key of a long text, which is read a slice at a time.
+/// Computes the sampling key of a long text, a slice at a time.
 pub(crate) struct Digest(u64);
 
 impl Default for Digest {
@@ -65,36 +61,35 @@ impl Default for Digest {
 }
 
 impl Digest {
-    /// Reads the next slice.
     pub(crate) fn update(&mut self, slice: &[u8]) {
         self.0 = fnv1a_on(self.0, slice.iter().copied());
     }
 
-    /// The sampling key of what was read.
+    /// The sampling key of all slices.
     pub(crate) fn finish(self) -> SamplingKey {
         SamplingKey(mix(self.0))
     }
 }
 
-/// What decides on that which has no id, of one request: another number for each, so that reports which
-/// are all the same, as browsers send them, do not all fall on one side.
+/// Makes the sampling keys of data without an id in one request. Each request has another number, since identical
+/// reports, as browsers send them, must not all be kept or all be dropped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Chance(u64);
 
 impl Chance {
-    /// A request's chance, of a number that no other request has.
+    /// `number` has to be unique to the request.
     pub const fn new(number: u64) -> Chance {
         Chance(number)
     }
 
-    /// The sampling key of what stands at a position of the request.
+    /// The sampling key of the data at a position of the request.
     pub fn sampling_key(self, position: usize) -> SamplingKey {
         let step = (position as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         SamplingKey(mix(self.0.wrapping_add(step)))
     }
 }
 
-/// The first two outputs of a PCG32 that `id` seeds.
+/// The first two outputs of a PCG32 with the seed `id`.
 fn pcg32(id: u128) -> u64 {
     const MULTIPLIER: u64 = 6_364_136_223_846_793_005;
     let seed = id ^ 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834;
@@ -108,7 +103,7 @@ fn pcg32(id: u128) -> u64 {
     output(first) | output(next(first)) << 32
 }
 
-/// Whether `text` is an id: 32 hexadecimal digits, with or without the dashes of a UUID.
+/// Whether `text` is an id: 32 hexadecimal digits, with or without the hyphens of a UUID.
 pub(crate) fn is_id(text: &[u8]) -> bool {
     let is_dash_place = |at: usize| text.len() == 36 && matches!(at, 8 | 13 | 18 | 23);
     matches!(text.len(), 32 | 36)
@@ -121,21 +116,20 @@ pub(crate) fn is_id(text: &[u8]) -> bool {
         })
 }
 
-/// Whether `text` is a UUID of zeros, which names nothing.
+/// Whether `text` is a UUID of zeros, which is no id.
 pub(crate) fn is_nil(text: &[u8]) -> bool {
     Uuid::try_parse_ascii(text).is_ok_and(|uuid| uuid.is_nil())
 }
 
-/// The id that stands for `id` in copy number `copy` of a request. It is of the same form and a
-/// function of the two, so that what refers to each other in the original does so in the copy, in
-/// whichever requests it comes.
+/// The replacement for `id` in copy number `copy` of a request. It has the same form and is a function of the two, so
+/// that references between requests hold between their copies too.
 pub(crate) fn id_of_copy(id: &[u8], copy: u32) -> Vec<u8> {
     let digits = id.iter().filter(|byte| **byte != b'-');
     let original = mix(fnv1a(digits.map(u8::to_ascii_lowercase)));
-    let half = |lane: u8| {
+    let half = |index: u8| {
         let seed = original.to_le_bytes().into_iter();
         let copy = copy.to_le_bytes().into_iter();
-        mix(fnv1a(seed.chain(copy).chain([lane])))
+        mix(fnv1a(seed.chain(copy).chain([index])))
     };
     let digits = format!("{:016x}{:016x}", half(0), half(1));
     let mut digits = digits.bytes();
@@ -146,7 +140,7 @@ pub(crate) fn id_of_copy(id: &[u8], copy: u32) -> Vec<u8> {
     replaced.collect()
 }
 
-/// A number that looks random and follows from `text`: FNV-1a of 64 bits, mixed as a sampling key is.
+/// A hash of `text`: FNV-1a of 64 bits, mixed like a sampling key.
 pub(crate) fn hash(text: &[u8]) -> u64 {
     mix(fnv1a(text.iter().copied()))
 }
@@ -155,14 +149,14 @@ fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
     fnv1a_on(0xcbf2_9ce4_8422_2325, bytes)
 }
 
-/// The hash of what has this `hash` so far and goes on with `bytes`.
+/// Continues a `hash` with `bytes`.
 fn fnv1a_on(hash: u64, bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(hash, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// Spreads the hash over all bits; the upper ones of FNV-1a hardly depend on the last bytes.
+/// Mixes the bits of a hash, since the upper ones of FNV-1a hardly depend on the last bytes.
 fn mix(mut hash: u64) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -171,7 +165,7 @@ fn mix(mut hash: u64) -> u64 {
     hash ^ (hash >> 33)
 }
 
-/// A sample rate times `factor`, as a decimal number without an exponent; `None` where `rate` is none.
+/// A sample rate times `factor`, as a decimal number without an exponent; `None` if `rate` is not from 0 to 1.
 pub(crate) fn multiplied(rate: &[u8], factor: f64) -> Option<String> {
     let rate: f64 = str::from_utf8(rate).ok()?.parse().ok()?;
     if !(0.0..=1.0).contains(&rate) {
@@ -187,7 +181,7 @@ pub(crate) fn multiplied(rate: &[u8], factor: f64) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// A hundred thousand ids as SDKs make them: 128 bits that look random.
+    /// A hundred thousand ids of 128 pseudo-random bits.
     fn ids() -> impl Iterator<Item = String> {
         let mut state = 1_u128;
         (0..100_000).map(move |_| {
@@ -198,13 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn the_share_of_a_hundred_thousand_traces_that_is_kept_is_the_rate() {
+    fn the_kept_share_of_a_hundred_thousand_traces_is_the_rate() {
         for rate in [0.0, 0.01, 0.1, 0.5, 0.9, 1.0] {
             let kept = ids().filter(|id| SamplingKey::new(id.as_bytes()).is_within(rate));
             let share = kept.count() as f64 / 100_000.0;
             assert!((share - rate).abs() <= 0.005, "{share} of {rate}");
         }
-        // Counted ids are as good as random ones.
+        // Consecutive ids behave like random ones.
         let counted = (0..100_000)
             .filter(|n| SamplingKey::new(format!("{n:032x}").as_bytes()).is_within(0.1));
         let share = counted.count() as f64 / 100_000.0;
@@ -212,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_at_a_rate_is_kept_at_any_higher_one() {
+    fn a_trace_kept_at_one_rate_is_kept_at_any_higher_one() {
         for id in ids().take(1000) {
             let key = SamplingKey::new(id.as_bytes());
             assert!(!key.is_within(0.1) || key.is_within(0.3));
@@ -223,7 +217,7 @@ mod tests {
 
     /// Other mirrors decide alike only if this never changes.
     #[test]
-    fn the_draws_are_those_that_the_documentation_describes() {
+    fn the_draws_are_those_of_the_documentation() {
         assert_eq!(fnv1a(b"foobar".iter().copied()), 0x8594_4171_f739_67e8);
         let id = b"771a43a4192642f0b136d5159a501700";
         let key = SamplingKey::new(id);
@@ -244,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_keeps_the_rate_of_what_is_the_same_in_all_requests_and_of_what_comes_in_one() {
+    fn chance_keeps_the_rate_across_requests_and_within_one() {
         let requests = (0..100_000).map(|number| Chance::new(mix(number)).sampling_key(0));
         let positions = (0..100_000).map(|position| Chance::new(7).sampling_key(position));
         for keys in [requests.collect::<Vec<_>>(), positions.collect()] {
@@ -259,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_in_slices_has_the_sampling_key_that_it_has_in_one() {
+    fn a_text_has_the_same_sampling_key_in_slices_and_at_once() {
         let text = b"resource, scope, span";
         for at in 0..=text.len() {
             let mut digest = Digest::default();
@@ -270,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_zeros_is_none() {
+    fn an_id_of_zeros_is_no_id() {
         for nil in [
             "",
             "00000000000000000000000000000000",
@@ -285,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_copies_are_valid_distinct_and_always_the_same() {
+    fn ids_of_copies_are_valid_distinct_and_reproducible() {
         let plain = b"9ec79c33ec9942ab8353589fcb2e04dc";
         let dashed = b"9ec79c33-ec99-42ab-8353-589fcb2e04dc";
         let mut seen: Vec<Vec<u8>> = vec![plain.to_vec()];
@@ -313,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_multiplied_and_written_as_people_would() {
+    fn multiplied_rates_are_rounded_to_short_decimals() {
         for (rate, factor, product) in [
             ("1.0", 0.5, Some("0.5")),
             ("1", 0.1, Some("0.1")),

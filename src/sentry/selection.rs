@@ -1,34 +1,33 @@
-//! What of a request an outbound takes: which categories, and which share of each.
+//! The selection of an outbound: the categories that it accepts, and the share of each.
 //!
-//! A selection is made from the configuration once. What is of no known category is taken only by an
-//! outbound that takes everything, and sampled at the rate that holds for all.
+//! A selection is built once, from the configuration. Data of an unknown category is accepted only without a list of
+//! categories, and sampled at the rate for all.
 
 use std::fmt;
 
 use super::category::{Category, CategorySet};
 use super::sampling::SamplingKey;
 
-/// Which items an outbound takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Selection {
-    /// `None` for all, those that are not known included.
+    /// `None` for all, including unknown ones.
     categories: Option<CategorySet>,
     rates: Rates,
 }
 
-/// The share of each category that is taken; each is a number from 0 to 1.
+/// The share of each category, a number from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
     known: [f64; Category::ALL.len()],
     unknown: f64,
 }
 
-/// Why something is not taken.
+/// Why a selection drops data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Its category is none of those that are wanted.
+    /// By category.
     Filtered,
-    /// It is not in the share that is wanted.
+    /// By sampling.
     Sampled,
 }
 
@@ -44,7 +43,6 @@ impl Rates {
         }
     }
 
-    /// Takes another share of some categories.
     pub fn set(&mut self, categories: CategorySet, rate: f64) {
         for (known, category) in self.known.iter_mut().zip(Category::ALL) {
             if categories.contains(category) {
@@ -53,53 +51,52 @@ impl Rates {
         }
     }
 
-    /// The share of a category.
-    pub fn of(&self, category: Option<Category>) -> f64 {
+    pub fn get(&self, category: Option<Category>) -> f64 {
         let known = category.and_then(|category| {
-            let place = Category::ALL.iter().position(|known| *known == category);
-            self.known.get(place?)
+            let index = Category::ALL.iter().position(|known| *known == category);
+            self.known.get(index?)
         });
         known.copied().unwrap_or(self.unknown)
     }
 }
 
 impl Selection {
-    /// A selection, or `None` where it takes everything there is.
+    /// `None` for a selection that accepts everything.
     pub fn new(categories: Option<CategorySet>, rates: Rates) -> Option<Selection> {
         let takes_all = categories.is_none() && rates == Rates::FULL;
         (!takes_all).then_some(Selection { categories, rates })
     }
 
-    /// The categories that it takes; `None` for all.
+    /// The accepted categories; `None` for all.
     pub fn categories(&self) -> Option<CategorySet> {
         self.categories
     }
 
-    /// The share that it takes, where that is the same of everything.
+    /// The share, if it is the same for all categories.
     pub fn uniform_rate(&self) -> Option<f64> {
         let rate = self.rates.unknown;
         (self.rates == Rates::uniform(rate)).then_some(rate)
     }
 
-    /// The categories of which it takes a share, with that share.
+    /// The categories that are sampled, each with its share.
     pub fn sampled(&self) -> impl Iterator<Item = (Category, f64)> {
         let rates = Category::ALL.into_iter().zip(self.rates.known);
         rates.filter(|(_, rate)| *rate < 1.0)
     }
 
-    /// Whether it takes a share only of anything, so that sampling keys are needed.
+    /// Whether anything is sampled, so that sampling keys are needed.
     pub fn samples(&self) -> bool {
         self.rates != Rates::FULL
     }
 
-    /// Whether it takes what is of no known category, and so what holds nothing at all.
+    /// Whether it accepts data of unknown categories, and so an empty envelope.
     pub fn takes_unknown(&self) -> bool {
         self.categories.is_none()
     }
 
-    /// The share of a category that it takes, if it takes that category.
+    /// The share of a category, if that is accepted.
     pub fn rate(&self, category: Option<Category>) -> f64 {
-        self.rates.of(category)
+        self.rates.get(category)
     }
 
     /// Whether it takes what is of `category` and has `sampling key`.
@@ -143,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_of_all_and_rates_of_each_agree() {
+    fn one_rate_for_all_equals_the_same_rate_for_each_category() {
         let all = Selection::new(None, Rates::uniform(0.1)).unwrap();
         let mut each = Rates::FULL;
         for category in Category::ALL {
@@ -156,12 +153,12 @@ mod tests {
                 assert_eq!(all.take(category, key), each.take(category, key));
             }
         }
-        // What a map does not name is not sampled.
+        // Categories without a rate are not sampled.
         assert_eq!((all.rate(None), each.rate(None)), (0.1, 1.0));
     }
 
     #[test]
-    fn a_filter_takes_what_it_names_and_nothing_unknown() {
+    fn a_filter_accepts_its_categories_and_nothing_unknown() {
         let errors = CategorySet::from_slice(&[Category::Error]);
         let selection = Selection::new(Some(errors), Rates::FULL).unwrap();
         let key = SamplingKey::new(b"");

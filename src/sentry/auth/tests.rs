@@ -7,7 +7,7 @@ const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 type Found = Result<Option<(Source, String)>, AuthError>;
 
-/// A head made of the given parts, in which they can be found again.
+/// A head built of parts, with the span of each.
 #[derive(Default)]
 struct Request {
     head: Vec<u8>,
@@ -54,7 +54,7 @@ impl Request {
         (found, edits)
     }
 
-    /// The head as it goes to an outbound with the key `OUT` and perhaps a secret.
+    /// The head for an outbound with the key `OUT` and this secret.
     fn rewritten(&self, secret: Option<&str>) -> String {
         rewrite(&self.head, &self.find().1, secret)
     }
@@ -98,7 +98,7 @@ fn x_sentry_auth(value: &str) -> Request {
 }
 
 #[test]
-fn headers_of_sdks_and_what_becomes_of_them() {
+fn auth_headers_of_sdks_are_rewritten() {
     for (value, without_secret, with_secret) in [
         (
             "Sentry sentry_key=KEY, sentry_version=7, sentry_client=sentry.python/2.75.0",
@@ -154,7 +154,7 @@ fn headers_of_sdks_and_what_becomes_of_them() {
 }
 
 #[test]
-fn auth_values_that_count_as_absent() {
+fn auth_values_that_relay_ignores_are_no_source() {
     for value in [
         "",
         "Sentry",
@@ -173,7 +173,7 @@ fn auth_values_that_count_as_absent() {
 }
 
 #[test]
-fn auth_values_that_are_refused() {
+fn malformed_auth_values_are_rejected() {
     for (value, error) in [
         ("Sentry ", AuthError::Unparsable),
         ("Sentry sentry_version=7", AuthError::Unparsable),
@@ -223,7 +223,7 @@ fn the_last_of_several_keys_counts_and_all_are_rewritten() {
 }
 
 #[test]
-fn there_is_no_quoting() {
+fn quotes_have_no_meaning() {
     let (found, _) = x_sentry_auth("Sentry sentry_key=\"KEY\"").find();
     assert_eq!(found, Ok(Some((Source::XSentryAuth, format!("\"{KEY}\"")))));
 }
@@ -253,9 +253,9 @@ fn the_first_line_counts_and_all_are_rewritten() {
 }
 
 #[test]
-fn a_line_that_counts_as_absent_leaks_nothing_and_stays_absent() {
+fn an_ignored_line_leaks_no_key_and_stays_ignored() {
     for (value, rewritten) in [
-        // What is beyond ASCII arrives as it came, and the keys beside it are the outbound's.
+        // Bytes beyond ASCII are kept, and the keys beside them are replaced.
         (
             "Sentry sentry_key=KEY,sentry_client=é/1",
             "Sentry sentry_key=OUT,sentry_client=é/1",
@@ -264,13 +264,13 @@ fn a_line_that_counts_as_absent_leaks_nothing_and_stays_absent() {
             "sentry é, sentry_secret=in ,sentry_key=KEY.é",
             "sentry é, sentry_key=OUT.é",
         ),
-        // Without what makes it absent the line would be another source.
+        // Without the bytes for which Relay ignores it, the line would be a source.
         ("Sentry sentry_key=é,sentry_client=a/1", ""),
         ("Sentry sentry_key=KEY,sentry_secret=é", ""),
-        // A key that is in no parameter of the list.
+        // A key outside the parameters of the list.
         ("Sentry sentry_client=é sentry_key=KEY", ""),
         ("Sentry é;sentry_secret=in", ""),
-        // Without the word nothing in the line is anybody's.
+        // Without the scheme, the line is emptied.
         ("sentry_key=KEY", ""),
         ("Sentry\tsentry_key=KEY", ""),
         ("Bearer sentry_key=KEY, sentry_secret=in", ""),
@@ -285,7 +285,7 @@ fn a_line_that_counts_as_absent_leaks_nothing_and_stays_absent() {
             "{value}"
         );
     }
-    // The header is not Sentry's alone.
+    // Other services use the header too.
     for (value, rewritten) in [
         ("Bearer é", "Bearer é"),
         ("Bearer KEY", "Bearer KEY"),
@@ -303,7 +303,7 @@ fn a_line_that_counts_as_absent_leaks_nothing_and_stays_absent() {
 }
 
 #[test]
-fn a_parameter_that_names_a_key_in_a_spelling_of_its_own_is_left_out() {
+fn parameters_with_unusual_spellings_of_a_key_name_are_removed() {
     for (list, rewritten) in [
         (
             "sentry_key=KEY,sentry_client=x;sentry_secret=in",
@@ -331,7 +331,7 @@ fn a_parameter_that_names_a_key_in_a_spelling_of_its_own_is_left_out() {
             "{list}"
         );
     }
-    // Without the plain text `sentry_` a query is none that Relay reads.
+    // Relay ignores a query without the plain text `sentry_`.
     for (query, rewritten) in [
         ("sentr%79_key=KEY&a=b", "a=b"),
         ("a=b&sentr%79_secret=in&c=d", "a=b&c=d"),
@@ -346,7 +346,7 @@ fn a_parameter_that_names_a_key_in_a_spelling_of_its_own_is_left_out() {
 }
 
 #[test]
-fn a_line_after_the_first_leaks_nothing() {
+fn lines_after_the_first_leak_no_key() {
     for (value, rewritten) in [
         (
             "Sentry sentry_client=a/é,sentry_key=in",
@@ -362,7 +362,7 @@ fn a_line_after_the_first_leaks_nothing() {
 }
 
 #[test]
-fn queries() {
+fn keys_in_queries_are_rewritten() {
     for (query, rewritten) in [
         (
             "sentry_version=7&sentry_key=KEY&sentry_client=sentry.javascript.node%2F11.12.0",
@@ -413,7 +413,7 @@ fn a_percent_encoded_key_is_decoded() {
 }
 
 #[test]
-fn a_query_counts_as_soon_as_it_says_sentry() {
+fn a_query_with_the_text_sentry_is_a_source() {
     for (query, expected) in [
         ("foo=bar", Ok(None)),
         ("sentry%5Fkey=KEY", Ok(None)),
@@ -436,7 +436,7 @@ fn a_query_counts_as_soon_as_it_says_sentry() {
 }
 
 #[test]
-fn basic_credentials() {
+fn basic_credentials_are_rewritten() {
     for (user_info, with_secret, key) in [
         ("KEY:", false, Some(KEY)),
         ("KEY:secret", true, Some(KEY)),
@@ -471,7 +471,7 @@ fn basic_credentials() {
 }
 
 #[test]
-fn path_keys() {
+fn keys_in_paths_are_rewritten() {
     for (segment, key, rewritten) in [
         (KEY, KEY, "OUT"),
         ("k.no-cache", "k", "OUT.no-cache"),
@@ -484,7 +484,7 @@ fn path_keys() {
 }
 
 #[test]
-fn more_than_one_source_is_refused() {
+fn more_than_one_source_is_rejected() {
     let sources: [fn(Request) -> Request; 5] = [
         |request| request.header(XSentryAuth, "Sentry sentry_key=a"),
         |request| request.header(Authorization, "Sentry sentry_key=a"),
@@ -505,7 +505,7 @@ fn more_than_one_source_is_refused() {
 }
 
 #[test]
-fn the_crash_report_dialog_has_a_whole_dsn() {
+fn the_dsn_of_the_crash_report_dialog_is_rewritten() {
     for (query, key, rewritten) in [
         (
             "dsn=https://KEY@h/42&eventId=1",
@@ -540,7 +540,7 @@ fn the_crash_report_dialog_has_a_whole_dsn() {
 }
 
 #[test]
-fn well_formed_keys() {
+fn well_formed_keys_are_32_ascii_characters() {
     assert!(is_well_formed(KEY.as_bytes()));
     assert!(is_well_formed(&[b'Z'; 32]));
     assert!(!is_well_formed(&KEY.as_bytes()[1..]));
@@ -558,7 +558,7 @@ fn piece() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What a server sees in a list: the parameters in their order.
+/// The parameters of a list in their order, as a server sees them.
 fn seen(list: &str, separator: char) -> Vec<(String, String)> {
     list.split(separator)
         .filter_map(|piece| piece.split_once('='))
@@ -567,9 +567,9 @@ fn seen(list: &str, separator: char) -> Vec<(String, String)> {
 }
 
 proptest! {
-    /// The naive reference takes the list apart and filters it.
+    /// The reference splits the list and filters it.
     #[test]
-    fn lists_are_rewritten_as_if_taken_apart(
+    fn lists_are_rewritten_as_by_the_reference(
         pieces in proptest::collection::vec(piece(), 0..7),
         secret in proptest::option::of(Just("NEW")),
     ) {
@@ -593,7 +593,7 @@ proptest! {
     }
 
     #[test]
-    fn versions_are_read_as_the_standard_library_reads_numbers(text in "[0-9.+-]{0,7}") {
+    fn versions_are_parsed_as_by_the_standard_library(text in "[0-9.+-]{0,7}") {
         let number = text.split('.').next().unwrap();
         prop_assert_eq!(read_version(text.as_bytes()), number.parse().ok());
     }
@@ -618,7 +618,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read(
+    fn any_bytes_are_parsed(
         lines in proptest::collection::vec((any::<bool>(), any::<Vec<u8>>()), 0..3),
         tail: Vec<u8>,
     ) {

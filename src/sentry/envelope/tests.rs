@@ -7,7 +7,7 @@ use super::*;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-/// Scans and applies the edits.
+/// Scans `body` and applies the edits.
 fn rewrite(body: &[u8]) -> Result<(EnvelopeHeader, Vec<u8>), EnvelopeError> {
     let mut edits = Vec::new();
     let header = scan(body, &mut edits)?;
@@ -28,9 +28,9 @@ fn rewrite(body: &[u8]) -> Result<(EnvelopeHeader, Vec<u8>), EnvelopeError> {
     Ok((header, out))
 }
 
-/// Headers of real SDKs. `KEY` is the inbound key, `<…>` marks what becomes an outbound value.
+/// Headers of real SDKs. `KEY` is the inbound key; `<…>` marks text that is replaced.
 #[test]
-fn headers_of_sdks() {
+fn headers_of_sdks_are_rewritten() {
     for marked in [
         // Python 2.75
         r#"{"event_id":"e","sent_at":"2026-11-23T15:32:05.903898Z","trace":{"trace_id":"t","environment":"prod","release":"app@1.2.3","public_key":"<KEY>","sample_rate":"1.0"}}"#,
@@ -85,7 +85,7 @@ fn headers_of_sdks() {
 }
 
 #[test]
-fn edge_cases() {
+fn only_top_level_members_are_rewritten() {
     for (sent, rewritten) in [
         // White space before the header and inside it.
         ("\n \t\r\n{\"dsn\":\"a\"}", "\n \t\r\n{\"dsn\":\"OUT_DSN\"}"),
@@ -93,7 +93,7 @@ fn edge_cases() {
             "{\n  \"dsn\" : \"a\" ,\n  \"trace\" : {\n \"public_key\"\t:\n\"b\" } }\n",
             "{\n  \"dsn\" : \"OUT_DSN\" ,\n  \"trace\" : {\n \"public_key\"\t:\n\"OUT_KEY\" } }\n",
         ),
-        // What comes after the header is not looked at.
+        // Bytes after the header are ignored.
         ("{}\r\n", "{}\r\n"),
         ("{} ", "{} "),
         ("{}{\"dsn\":\"a\"}", "{}{\"dsn\":\"a\"}"),
@@ -112,7 +112,7 @@ fn edge_cases() {
             r#"{"trace":{"public_key":null}}"#,
         ),
         (r#"{"trace":{}}"#, r#"{"trace":{}}"#),
-        // Look-alikes.
+        // Other members with these names.
         (r#"{"public_key":"a"}"#, r#"{"public_key":"a"}"#),
         (r#"{"sdk":{"dsn":"a"}}"#, r#"{"sdk":{"dsn":"a"}}"#),
         (
@@ -147,7 +147,7 @@ fn edge_cases() {
             r#"{"trace":{"public_key":"a"},"dsn":"c","trace":{"public_key":"b","public_key":""}}"#,
             r#"{"trace":{"public_key":"OUT_KEY"},"dsn":"OUT_DSN","trace":{"public_key":"OUT_KEY","public_key":"OUT_KEY"}}"#,
         ),
-        // Escapes and multi-byte characters in the neighbourhood.
+        // Escapes and multi-byte characters nearby.
         (
             r#"{"a":"\\","b":"\\\"","é\u00e9":"ü😀\ud83d\ude00","dsn":"\"\\"}"#,
             r#"{"a":"\\","b":"\\\"","é\u00e9":"ü😀\ud83d\ude00","dsn":"OUT_DSN"}"#,
@@ -163,7 +163,7 @@ fn edge_cases() {
 }
 
 #[test]
-fn what_is_not_a_header() {
+fn malformed_headers_are_rejected() {
     for (body, error) in [
         ("", Empty),
         ("\n", UnexpectedEnd),
@@ -205,7 +205,7 @@ fn what_is_not_a_header() {
 }
 
 #[test]
-fn nesting_is_limited() {
+fn the_depth_of_nesting_is_bounded() {
     let nested = |depth| format!("{{\"a\":{}1{}}}", "[".repeat(depth), "]".repeat(depth));
     assert!(rewrite(nested(127).as_bytes()).is_ok());
     assert_eq!(rewrite(nested(128).as_bytes()).unwrap_err(), TooDeep);
@@ -215,7 +215,7 @@ fn nesting_is_limited() {
 }
 
 #[test]
-fn unescaping() {
+fn strings_are_unescaped() {
     for (content, text) in [
         ("", ""),
         (r"https:\/\/k@h\/42", "https://k@h/42"),
@@ -238,7 +238,7 @@ fn unescaping() {
     assert!(matches!(unescape(br"\/"), Cow::Owned(_)));
 }
 
-/// JSON that remembers the order of members and duplicates.
+/// JSON with ordered and duplicate members.
 #[derive(Clone, Debug, PartialEq)]
 enum Json {
     Scalar(Value),
@@ -283,7 +283,7 @@ impl<'de> Deserialize<'de> for Json {
 }
 
 impl Json {
-    /// Writes it as text. Each bit taken from `choices` decides about white space or an escape.
+    /// Writes it as text. The bits of `choices` decide about white space and escapes.
     fn write(&self, choices: &mut dyn Iterator<Item = bool>, out: &mut String) {
         space(choices, out);
         match self {
@@ -394,7 +394,7 @@ fn object(value: impl Strategy<Value = Json>) -> impl Strategy<Value = Json> {
 
 proptest! {
     #[test]
-    fn headers_are_rewritten_as_the_tree_would_be(
+    fn headers_are_rewritten_as_by_the_reference(
         header in object(json()),
         choices: Vec<bool>,
         tail: Vec<u8>,
@@ -407,13 +407,13 @@ proptest! {
         prop_assert_eq!(scanned.end, text.len());
         prop_assert_eq!(serde_json::from_slice::<Json>(&rewritten).unwrap(), header.replaced());
 
-        // What follows changes neither what is found nor what is written.
+        // Bytes after the header have no effect.
         let (scanned_with_tail, rewritten_with_tail) =
             rewrite(&[text.as_bytes(), &tail].concat()).unwrap();
         prop_assert_eq!(scanned_with_tail, scanned);
         prop_assert_eq!(rewritten_with_tail, [rewritten, tail].concat());
 
-        // A header that was cut off is never taken for a whole one.
+        // A truncated header is never accepted.
         for cut in 0..text.len() {
             prop_assert!(rewrite(&text.as_bytes()[..cut]).is_err());
         }

@@ -1,4 +1,4 @@
-//! Envelopes in a few words, and what of them belongs together.
+//! Short envelopes, with the categories and sampling keys of their items.
 
 use super::super::envelope;
 use super::*;
@@ -9,7 +9,7 @@ const EVENT: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 const CHANCE: Chance = Chance::new(7);
 
 #[test]
-fn what_has_no_id_is_decided_for_each_request_and_each_part_of_it() {
+fn items_without_an_id_are_decided_by_chance_one_by_one() {
     let item = |kind: &str, payload: &str| format!("{{\"type\":\"{kind}\"}}\n{payload}\n");
     let logs = r#"{"items":[{"body":1},{"body":1}]}"#;
     let body = [
@@ -25,9 +25,9 @@ fn what_has_no_id_is_decided_for_each_request_and_each_part_of_it() {
     let keys = |number: u64| {
         let chance = Some(Chance::new(number));
         let index = EnvelopeIndex::build(body.as_bytes(), header.end, chance).unwrap();
-        let entries = index.items.iter().flat_map(|part| part.entries.clone());
+        let entries = index.items.iter().flat_map(|item| item.entries.clone());
         let entries: Vec<_> = entries.map(|(_, key)| key).collect();
-        let items = index.items.iter().take(4).map(|part| part.sampling_key);
+        let items = index.items.iter().take(4).map(|item| item.sampling_key);
         [items.collect(), entries].concat()
     };
     let (first, second) = (keys(1), keys(2));
@@ -37,7 +37,7 @@ fn what_has_no_id_is_decided_for_each_request_and_each_part_of_it() {
         assert!(!all.contains(key));
         all.push(*key);
     }
-    // All outbounds with the same rate get the same of a request.
+    // All outbounds with the same rate get the same items of a request.
     assert_eq!(keys(1), first);
     let store = |number: u64| event_sampling_key(br#"{"message":"x"}"#, Chance::new(number));
     assert_ne!(store(1), store(2));
@@ -52,12 +52,12 @@ fn keys(body: &str) -> Vec<SamplingKey> {
     index(body)
         .items
         .iter()
-        .map(|part| part.sampling_key)
+        .map(|item| item.sampling_key)
         .collect()
 }
 
 #[test]
-fn what_decides_is_what_has_to_stay_whole() {
+fn the_sampling_key_is_that_of_what_must_stay_whole() {
     let traced = format!(r#"{{"event_id":"{EVENT}","trace":{{"trace_id":"{TRACE}"}}}}"#);
     let plain = format!(r#"{{"event_id":"{EVENT}"}}"#);
     #[rustfmt::skip]
@@ -68,7 +68,7 @@ fn what_decides_is_what_has_to_stay_whole() {
         (&*traced, "new_thing", "not JSON", TRACE),
         (&*plain, "event", r#"{"contexts":{"trace":{"trace_id":"771A43A4-1926-42f0-b136-d5159a501700"}}}"#, TRACE),
         (&*plain, "event", "{}", EVENT),
-        // A replay before the event, as the replay itself goes.
+        // The replay before the event, so that both follow the replay.
         (&*plain, "event", r#"{"contexts":{"replay":{"replay_id":"R"}}}"#, "R"),
         (&*plain, "event", r#"{"tags":{"replayId":"R"}}"#, "R"),
         (&*plain, "event", r#"{"tags":{"replayId":"R"},"contexts":{"trace":{"trace_id":"T"}}}"#, "T"),
@@ -77,7 +77,7 @@ fn what_decides_is_what_has_to_stay_whole() {
         (&*plain, "feedback", r#"{"contexts":{"feedback":{"replay_id":"R"}}}"#, "R"),
         ("{}", "event", r#"{"event_id":"9ec79c33ec9942ab8353589fcb2e04dc"}"#, EVENT),
         ("{}", "span", r#"{"trace_id":"771a43a4192642f0b136d5159a501700"}"#, TRACE),
-        // Whatever trace the envelope is of.
+        // In an envelope of any trace.
         (&*traced, "session", r#"{"sid":"S","did":"D"}"#, "D"),
         (&*traced, "session", r#"{"sid":"S","did":null}"#, "S"),
         (&*traced, "check_in", r#"{"check_in_id":"C","monitor_slug":"nightly"}"#, "nightly"),
@@ -98,7 +98,7 @@ fn what_decides_is_what_has_to_stay_whole() {
 }
 
 #[test]
-fn zeros_pass_the_decision_on_to_the_next_source() {
+fn an_id_of_zeros_is_skipped() {
     let nil = "00000000000000000000000000000000";
     let dashed = "00000000-0000-0000-0000-000000000000";
     let plain = format!(r#"{{"event_id":"{EVENT}"}}"#);
@@ -144,7 +144,7 @@ fn zeros_pass_the_decision_on_to_the_next_source() {
     assert_eq!(entries[0].1, SamplingKey::new(TRACE.as_bytes()));
 }
 
-/// The categories of items of these types, all of which must have the sampling key of the event.
+/// The categories of items of these types. Asserts that all have the sampling key of the event.
 fn kinds_to_categories(kinds: &[&str]) -> Vec<Option<Category>> {
     let items: String = kinds
         .iter()
@@ -152,12 +152,12 @@ fn kinds_to_categories(kinds: &[&str]) -> Vec<Option<Category>> {
         .collect();
     let body = format!("{{\"event_id\":\"{EVENT}\"}}\n{items}");
     let items = index(&body).items;
-    let all_alike = items.iter().all(|part| {
-        part.category == Some(Category::Session)
-            || part.sampling_key == SamplingKey::new(EVENT.as_bytes())
+    let all_alike = items.iter().all(|item| {
+        item.category == Some(Category::Session)
+            || item.sampling_key == SamplingKey::new(EVENT.as_bytes())
     });
     assert!(all_alike, "{body}");
-    items.iter().map(|part| part.category).collect()
+    items.iter().map(|item| item.category).collect()
 }
 
 /// An attachment of this type, for [`kinds_to_categories`].
@@ -166,7 +166,7 @@ fn attachment(kind: &str) -> String {
 }
 
 #[test]
-fn an_attachment_is_of_the_event_that_it_comes_with() {
+fn an_attachment_has_the_category_of_its_event() {
     use Category::{Attachment, Error, Feedback, Security, Session, Transaction};
     let cases: [(&[&str], &[Category]); 9] = [
         (&["event", "attachment"], &[Error, Error]),
@@ -181,7 +181,7 @@ fn an_attachment_is_of_the_event_that_it_comes_with() {
             &["attachment", "unreal_report", "form_data"],
             &[Error, Error, Error],
         ),
-        // A report is no event, whether one comes with it or not.
+        // A report is not an event.
         (
             &["user_report", "event", "attachment"],
             &[Feedback, Error, Error],
@@ -197,7 +197,7 @@ fn an_attachment_is_of_the_event_that_it_comes_with() {
 }
 
 #[test]
-fn a_crash_report_is_an_event_that_others_belong_to() {
+fn other_attachments_belong_to_a_crash_report() {
     let error = Some(Category::Error);
     let log = attachment("event.attachment");
     for kind in [
@@ -214,7 +214,7 @@ fn a_crash_report_is_an_event_that_others_belong_to() {
         assert_eq!(kinds_to_categories(&[&crash]), [error], "{kind}");
         let with_others = kinds_to_categories(&[&log, &crash, "form_data", "attachment"]);
         assert_eq!(with_others, [error; 4], "{kind}");
-        // Where there is an event, it goes along with that.
+        // With an event, the crash report belongs to that.
         assert_eq!(
             kinds_to_categories(&[&crash, "transaction"]),
             [Some(Category::Transaction); 2]
@@ -233,9 +233,9 @@ fn a_crash_report_is_an_event_that_others_belong_to() {
     assert_eq!(kinds_to_categories(&[session]), [Some(Category::Session)]);
 }
 
-/// The Switch sends its crash report without an `attachment_type`.
+/// The Switch sends crash reports without an `attachment_type`.
 #[test]
-fn a_crash_report_of_a_switch_is_known_by_its_name_and_its_first_bytes() {
+fn a_crash_report_of_a_switch_is_recognised_by_name_and_first_bytes() {
     let error = Some(Category::Error);
     let attachment = Some(Category::Attachment);
     for (name, payload, category) in [
@@ -251,7 +251,7 @@ fn a_crash_report_of_a_switch_is_known_by_its_name_and_its_first_bytes() {
         );
         let found = index(&body).items;
         let expected = [category, category.filter(|known| *known == Category::Error)];
-        let found: Vec<_> = found.iter().map(|part| part.category).collect();
+        let found: Vec<_> = found.iter().map(|item| item.category).collect();
         assert_eq!(found, expected, "{name} {payload:?}");
     }
 }
@@ -267,7 +267,7 @@ fn trace_attachment(members: &str, trace: &str) -> String {
 }
 
 #[test]
-fn a_trace_attachment_belongs_to_its_trace_whatever_it_comes_with() {
+fn a_trace_attachment_belongs_to_its_trace_in_any_envelope() {
     use Category::{Attachment, Error, Span};
     let header = format!("{{\"event_id\":\"{EVENT}\",\"trace\":{{\"trace_id\":\"{TRACE}\"}}}}\n");
     let other = "00112233445566778899aabbccddeeff";
@@ -298,7 +298,7 @@ fn a_trace_attachment_belongs_to_its_trace_whatever_it_comes_with() {
             assert_eq!(found, expected, "{items}");
         }
     }
-    // Without a trace of its own it is of that of the envelope.
+    // Without a trace of its own it belongs to the trace of the envelope.
     let bare = "{\"type\":\"attachment\",\"content_type\":\"Application/vnd.sentry.trace-attachment\"}\n{\"trace_id\":\"x\"}\n";
     assert_eq!(
         keys(&format!("{header}{bare}")),
@@ -307,7 +307,7 @@ fn a_trace_attachment_belongs_to_its_trace_whatever_it_comes_with() {
 }
 
 #[test]
-fn an_attachment_without_its_event_is_not_decided_by_what_is_in_the_file() {
+fn the_contents_of_an_attachment_do_not_affect_its_sampling_key() {
     let body = format!(
         "{{\"event_id\":\"{EVENT}\"}}\n{{\"type\":\"attachment\"}}\n{{\"trace_id\":\"{TRACE}\"}}\n"
     );
@@ -315,7 +315,7 @@ fn an_attachment_without_its_event_is_not_decided_by_what_is_in_the_file() {
 }
 
 #[test]
-fn chunks_of_a_profile_are_of_one_run_whatever_their_category() {
+fn chunks_of_a_profiler_run_have_one_sampling_key_in_both_categories() {
     for (platform, category) in [
         (r#","platform":"python""#, Some(Category::ProfileChunk)),
         (
@@ -335,7 +335,7 @@ fn chunks_of_a_profile_are_of_one_run_whatever_their_category() {
 }
 
 #[test]
-fn what_cannot_be_read_counts_as_one_item_more() {
+fn an_unread_rest_counts_as_one_more_item() {
     let count = |body: &str| categories(body.as_bytes(), 2).len();
     assert_eq!(count("{}\n"), 0);
     assert_eq!(count("{}\n{\"type\":\"event\"}\n{}\n"), 1);
@@ -354,7 +354,7 @@ fn what_cannot_be_read_counts_as_one_item_more() {
 }
 
 #[test]
-fn every_entry_of_a_container_is_of_its_own_trace() {
+fn every_entry_has_the_sampling_key_of_its_trace() {
     let linked = format!("{{\"links\":[{{\"trace_id\":\"{EVENT}\"}}],\"trace_id\":\"{TRACE}\"}}");
     let replayed = r#"{"attributes":{"sentry.replay_id":{"value":"R"}}}"#;
     let body = format!(
@@ -367,9 +367,8 @@ fn every_entry_of_a_container_is_of_its_own_trace() {
     assert_eq!(keys[4], CHANCE.sampling_key(items[0].entries[4].0.start));
 }
 
-/// The chunks of a profiler's run stay together, however long they are.
 #[test]
-fn a_long_profile_goes_by_the_same_id_as_a_short_one() {
+fn long_and_short_profile_chunks_have_the_sampling_key_of_their_profiler() {
     let plain = format!("{{\"event_id\":\"{EVENT}\"}}");
     for length in [10, places::SEARCHED_BYTES_MAX] {
         let samples = "0,".repeat(length);
@@ -393,26 +392,26 @@ fn logs(count: usize) -> String {
 }
 
 #[test]
-fn no_more_entries_than_allowed_have_sampling_keys_of_their_own() {
+fn the_number_of_entries_with_sampling_keys_is_bounded() {
     let traced = format!("{{\"trace\":{{\"trace_id\":\"{TRACE}\"}}}}\n");
     for (counts, expected) in [
         (&[ENTRIES_MAX][..], &[ENTRIES_MAX][..]),
         (&[ENTRIES_MAX + 1], &[0]),
-        // What has no room takes none from the others.
+        // An item that exceeds the bound does not count against it.
         (&[ENTRIES_MAX - 1, 2, 1, 1], &[ENTRIES_MAX - 1, 0, 1, 0]),
     ] {
         let items: String = counts.iter().map(|count| logs(*count)).collect();
         let indexed = index(&format!("{traced}{items}")).items;
-        let counted: Vec<usize> = indexed.iter().map(|part| part.entries.len()).collect();
+        let counted: Vec<usize> = indexed.iter().map(|item| item.entries.len()).collect();
         assert_eq!(counted, expected);
-        for part in indexed.iter().filter(|part| part.entries.is_empty()) {
-            assert_eq!(part.sampling_key, SamplingKey::new(TRACE.as_bytes()));
+        for item in indexed.iter().filter(|item| item.entries.is_empty()) {
+            assert_eq!(item.sampling_key, SamplingKey::new(TRACE.as_bytes()));
         }
     }
 }
 
 #[test]
-fn what_an_inventory_holds_is_bounded() {
+fn the_size_of_an_index_is_bounded() {
     let numbers = format!("{{\"items\":[{}1]}}", "1,".repeat(1_000_000));
     let length = numbers.len();
     let many = format!("{{\"type\":\"log\",\"length\":{length}}}\n{numbers}\n");
@@ -434,6 +433,6 @@ fn what_an_inventory_holds_is_bounded() {
         indexer.held_bytes()
     );
     let items = indexer.finish().items;
-    let entries = items.iter().map(|part| part.entries.len());
+    let entries = items.iter().map(|item| item.entries.len());
     assert_eq!(entries.sum::<usize>(), 501 * (ENTRIES_MAX / 501));
 }

@@ -1,21 +1,21 @@
-//! What Relay was seen to do with envelopes, row by row, and what is done here.
+//! How Relay parses envelopes, by observation, and how the mirror does.
 //!
-//! A mirror has to find what Relay finds in what Relay accepts. What Relay refuses may be accepted here,
-//! for then it is Relay that says so; each such row has its reason.
+//! In an envelope that Relay accepts, the mirror has to find the same items. It may accept envelopes that Relay
+//! rejects, since Relay then answers; each such row has a reason.
 
 use super::super::envelope;
 use super::*;
 
-/// What Relay does, and what is done here.
+/// What Relay and the mirror do.
 enum Row {
     /// Both find items of these types.
     Finds(&'static [&'static str]),
-    /// Both refuse it.
-    Refuses,
-    /// Relay refuses it, and here items of these types are found, because of that.
+    /// Both reject it.
+    Rejects,
+    /// Relay rejects it; the mirror finds items of these types, for this reason.
     Passes(&'static [&'static str], &'static str),
 }
-use Row::{Finds, Passes, Refuses};
+use Row::{Finds, Passes, Rejects};
 
 /// The types of the items of `body`.
 fn read(body: &[u8]) -> Result<Vec<String>, EnvelopeError> {
@@ -24,30 +24,30 @@ fn read(body: &[u8]) -> Result<Vec<String>, EnvelopeError> {
     items(body, header.end).map(|item| item.map(kind)).collect()
 }
 
-const UPSTREAM_JUDGES: &str = "what it means is for the upstreams to judge";
+const UPSTREAM_JUDGES: &str = "the upstreams check it";
 
 #[rustfmt::skip]
 const ROWS: &[(&str, &[u8], Row)] = &[
     // The header is the first JSON value of the body, then a line feed or the end.
     ("white space before it", b" \r\n\t{}\n{\"type\":\"session\"}\n{}", Finds(&["session"])),
     ("over several lines", b"{\n  \"sdk\": {\n  }\n}\n{\"type\":\"session\"}\n{}\n", Finds(&["session"])),
-    ("an array", b"[]\n", Refuses),
-    ("a string", b"\"a\"\n", Refuses),
-    ("a number", b"7\n", Refuses),
-    ("a carriage return behind it", b"{}\r\n{\"type\":\"session\"}\r\n{}", Refuses),
-    ("a space behind it", b"{} \n{\"type\":\"session\"}\n{}", Refuses),
-    ("a byte order mark", b"\xef\xbb\xbf{}\n", Refuses),
+    ("an array", b"[]\n", Rejects),
+    ("a string", b"\"a\"\n", Rejects),
+    ("a number", b"7\n", Rejects),
+    ("a carriage return behind it", b"{}\r\n{\"type\":\"session\"}\r\n{}", Rejects),
+    ("a space behind it", b"{} \n{\"type\":\"session\"}\n{}", Rejects),
+    ("a byte order mark", b"\xef\xbb\xbf{}\n", Rejects),
     ("only it", b"{}", Finds(&[])),
     ("only it, with a line feed", b"{}\n", Finds(&[])),
-    ("an empty line behind it", b"{}\n\n", Refuses),
-    ("two line feeds at the end", b"{}\n{\"type\":\"a\",\"length\":1}\nx\n\n", Refuses),
+    ("an empty line behind it", b"{}\n\n", Rejects),
+    ("two line feeds at the end", b"{}\n{\"type\":\"a\",\"length\":1}\nx\n\n", Rejects),
     // Items.
-    ("no type", b"{}\n{\"length\":1}\nx", Refuses),
-    ("no line feed behind the item's header", b"{}\n{\"type\":\"a\"} \nx", Refuses),
+    ("no type", b"{}\n{\"length\":1}\nx", Rejects),
+    ("no line feed behind the item's header", b"{}\n{\"type\":\"a\"} \nx", Rejects),
     ("an exact length", b"{}\n{\"type\":\"a\",\"length\":3}\nx\ny\n{\"type\":\"b\"}\n", Finds(&["a", "b"])),
     ("an exact length, no line feed", b"{}\n{\"type\":\"a\",\"length\":3}\nx\ny", Finds(&["a"])),
-    ("a payload that is too short", b"{}\n{\"type\":\"a\",\"length\":4}\nx\ny", Refuses),
-    ("a payload that is too long", b"{}\n{\"type\":\"a\",\"length\":2}\nx\ny", Refuses),
+    ("a payload that is too short", b"{}\n{\"type\":\"a\",\"length\":4}\nx\ny", Rejects),
+    ("a payload that is too long", b"{}\n{\"type\":\"a\",\"length\":2}\nx\ny", Rejects),
     ("no payload", b"{}\n{\"type\":\"a\",\"length\":0}\n\n{\"type\":\"b\",\"length\":0}", Finds(&["a", "b"])),
     ("no length", b"{}\n{\"type\":\"a\"}\nx y\n{\"type\":\"b\"}\nz", Finds(&["a", "b"])),
     ("no length and no payload", b"{}\n{\"type\":\"a\"}", Finds(&["a"])),
@@ -63,11 +63,11 @@ const ROWS: &[(&str, &[u8], Row)] = &[
     ("no event id", b"{\"event_id\":\"x\"}\n{\"type\":\"a\"}", Passes(&["a"], UPSTREAM_JUDGES)),
     ("an event id with dashes", b"{\"event_id\":\"f8f8b981-960e-448a-87ae-fb58fc61541b\"}\n{\"type\":\"a\"}", Finds(&["a"])),
     ("no time", b"{\"sent_at\":\"x\"}\n{\"type\":\"a\"}", Passes(&["a"], UPSTREAM_JUDGES)),
-    ("nothing", b"", Refuses),
+    ("nothing", b"", Rejects),
 ];
 
 #[test]
-fn envelopes_are_read_as_relay_reads_them() {
+fn envelopes_are_parsed_as_by_relay() {
     for (what, body, row) in ROWS {
         check(what, body, row);
     }
@@ -77,10 +77,10 @@ fn envelopes_are_read_as_relay_reads_them() {
 fn the_limits_are_those_of_relay() {
     let items = |count: usize| format!("{{}}\n{}", "{\"type\":\"a\"}\n\n".repeat(count));
     assert_eq!(read(items(500).as_bytes()).unwrap().len(), 500);
-    check("501 items", items(501).as_bytes(), &Refuses);
+    check("501 items", items(501).as_bytes(), &Rejects);
     let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
     check("128 brackets", nested(127).as_bytes(), &Finds(&[]));
-    check("129 brackets", nested(128).as_bytes(), &Refuses);
+    check("129 brackets", nested(128).as_bytes(), &Rejects);
     let long = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
     check("5 MB", long(5_000_000).as_bytes(), &Finds(&[]));
 }
@@ -90,6 +90,6 @@ fn check(what: &str, body: &[u8], row: &Row) {
     match row {
         Finds(kinds) => assert_eq!(found.unwrap(), *kinds, "{what}"),
         Passes(kinds, reason) => assert_eq!(found.unwrap(), *kinds, "{what}, because {reason}"),
-        Refuses => assert!(found.is_err(), "{what}: {found:?}"),
+        Rejects => assert!(found.is_err(), "{what}: {found:?}"),
     }
 }

@@ -1,13 +1,13 @@
-//! The items of an envelope as a JSON library finds them: slowly, and in the plainest way.
+//! A reference implementation: finds the items of an envelope with a JSON library.
 //!
-//! It is what the walk over item headers is compared with, so it shares no code with that. A header is a map,
-//! in which the last of several members with one name stays, as in Relay's.
+//! The walk over item headers is compared with it, so it shares no code with that. A header is a map, in which the
+//! last of several members with one name stays, as in Relay.
 
 use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-/// The type of each item and where its payload is, if all are well-formed.
+/// The type and the payload of each item, if all are well-formed.
 pub(crate) fn items(body: &[u8], header_end: usize) -> Option<Vec<(Vec<u8>, Range<usize>)>> {
     let mut found = Vec::new();
     let mut at = after_line(body, header_end)?;
@@ -35,7 +35,7 @@ pub(crate) fn items(body: &[u8], header_end: usize) -> Option<Vec<(Vec<u8>, Rang
     Some(found)
 }
 
-/// A number that need not be there; `None` if something else is.
+/// An optional number; `None` for any other value.
 fn number(header: &Map<String, Value>, name: &str) -> Option<Option<u32>> {
     match header.get(name) {
         None | Some(Value::Null) => Some(None),
@@ -43,7 +43,7 @@ fn number(header: &Map<String, Value>, name: &str) -> Option<Option<u32>> {
     }
 }
 
-/// The position behind the line feed at `at`; the end of the body is as good as one.
+/// The position after the line feed at `at`; the end of the body counts as a line feed.
 fn after_line(body: &[u8], at: usize) -> Option<usize> {
     match body.get(at) {
         Some(b'\n') => Some(at + 1),

@@ -1,11 +1,11 @@
-//! Items as SDKs write them and as nobody should, and the naive reference as a judge.
+//! Items of SDKs, malformed items, and a comparison with the naive reference.
 
 use proptest::prelude::*;
 
 use super::super::envelope;
 use super::*;
 
-/// The types and payloads of an envelope, and the error it ends in.
+/// The types and payloads of the items, and the error at the end.
 fn read(body: &str) -> (Vec<(String, String)>, Option<EnvelopeError>) {
     let header = envelope::scan(body.as_bytes(), &mut Vec::new()).unwrap();
     let mut found = Vec::new();
@@ -22,7 +22,7 @@ fn read(body: &str) -> (Vec<(String, String)>, Option<EnvelopeError>) {
 }
 
 #[test]
-fn items_with_and_without_a_length() {
+fn items_may_have_a_length() {
     let cases: [(&str, &[(&str, &str)]); 11] = [
         ("{}", &[]),
         ("{}\n", &[]),
@@ -42,7 +42,7 @@ fn items_with_and_without_a_length() {
             &[("a", "q")],
         ),
         ("{}\n{\"type\":\"a\",\"length\":null}\nq", &[("a", "q")]),
-        // Of two members of one name the last counts.
+        // The last of two members with one name counts.
         (
             "{}\n{\"type\":\"a\",\"length\":1,\"type\":\"b\",\"length\":3}\nx\ny\n",
             &[("b", "x\ny")],
@@ -59,9 +59,9 @@ fn items_with_and_without_a_length() {
     }
 }
 
-/// As in a map: what was written over is not there.
+/// As in a map, the first value is overwritten.
 #[test]
-fn a_length_that_another_one_follows_may_be_anything() {
+fn only_the_last_of_several_lengths_has_to_be_valid() {
     for first in ["\"x\"", "-1", "1.5", "[{}]", "true", "99999999999999999999"] {
         let body = format!(
             "{{}}\n{{\"type\":\"a\",\"length\":{first},\"item_count\":{first},\"length\":3,\"item_count\":1}}\nx\ny\n"
@@ -75,7 +75,7 @@ fn a_length_that_another_one_follows_may_be_anything() {
 }
 
 #[test]
-fn an_error_ends_the_walk_after_the_items_before_it() {
+fn items_before_an_error_are_found() {
     use EnvelopeError::{Malformed, UnexpectedEnd};
     let cases = [
         ("{}\r\n", 0, Malformed),
@@ -105,7 +105,7 @@ fn an_error_ends_the_walk_after_the_items_before_it() {
 }
 
 #[test]
-fn an_envelope_has_five_hundred_items_at_most() {
+fn an_envelope_has_at_most_five_hundred_items() {
     let body = |count: usize| format!("{{}}\n{}", "{\"type\":\"a\"}\n\n".repeat(count));
     assert_eq!(read(&body(ITEMS_MAX)).1, None);
     let (found, error) = read(&body(ITEMS_MAX + 1));
@@ -116,7 +116,7 @@ fn an_envelope_has_five_hundred_items_at_most() {
 }
 
 #[test]
-fn a_header_that_never_ends_is_not_walked_over() {
+fn the_length_of_an_item_header_is_bounded() {
     let body = |padding: usize| {
         let padding = "1,".repeat(padding / 2);
         format!("{{}}\n{{\"type\":\"log\",\"x\":[{padding}1]}}\n{{}}\n")
@@ -130,7 +130,7 @@ fn a_header_that_never_ends_is_not_walked_over() {
 }
 
 #[test]
-fn an_item_says_where_all_of_it_is() {
+fn an_item_has_the_span_of_all_its_bytes() {
     let body = "{}\n{\"type\":\"log\",\"item_count\":2,\"length\":4,\"attachment_type\":\"x\"}\na\nbc\n{\"type\":\"b\"}\nq";
     let items: Vec<_> = items(body.as_bytes(), 2).map(Result::unwrap).collect();
     let text = |span: Span| str::from_utf8(span.slice(body.as_bytes())).unwrap();
@@ -142,7 +142,7 @@ fn an_item_says_where_all_of_it_is() {
     assert_eq!(text(items[1].whole), "{\"type\":\"b\"}\nq");
 }
 
-/// Pieces of which envelopes, and what is nearly one, are made.
+/// Pieces of valid and of nearly valid envelopes.
 fn piece() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "{}",
@@ -171,7 +171,7 @@ fn piece() -> impl Strategy<Value = &'static str> {
 
 proptest! {
     #[test]
-    fn what_the_naive_reference_accepts_is_accepted_and_means_the_same(
+    fn envelopes_that_the_reference_accepts_have_the_same_items(
         pieces in prop::collection::vec(piece(), 0..12),
     ) {
         let body = format!("{{}}{}", pieces.concat());
