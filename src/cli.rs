@@ -105,8 +105,7 @@ fn without_repeated_name(mut words: Vec<OsString>) -> Vec<OsString> {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the mirror and two stand-ins for Sentry in this process, send envelopes through it, and
-    /// show what arrived and what each outbound received
+    /// Run the mirror with two stand-ins for Sentry, send envelopes, and show what each one received
     Demo {
         /// Exit after the tour; otherwise keep running for your own SDK
         #[arg(long)]
@@ -118,8 +117,9 @@ pub enum Command {
         #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
         listen: SocketAddr,
     },
-    /// Check whether the running mirror is healthy, and exit with 0 or 1. Errors that its
-    /// configuration file has by now are printed to standard error, but do not affect the result
+    /// Check whether a running mirror is healthy, and exit with 0 or 1
+    ///
+    /// Errors in its configuration file are printed to standard error, but do not affect the result.
     Health {
         /// Configuration file of that mirror [default: config.yml, or that of the only mirror]
         #[arg(short, long, value_name = "FILE")]

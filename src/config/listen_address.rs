@@ -1,7 +1,8 @@
 //! The listen address of a configuration that may have errors elsewhere, for `sentry-mirror health`.
 
-use serde_yaml::{Mapping, Value};
 use std::net::SocketAddr;
+
+use serde_yaml::{Mapping, Value};
 
 use super::diagnostics::Diagnostics;
 use super::environment;

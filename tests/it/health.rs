@@ -108,7 +108,7 @@ fn health_asks_the_port_in_use_instead_of_the_port_in_the_changed_file() {
     std::fs::write(&mirror.path, elsewhere).unwrap();
     let (code, stderr) = ask(&mirror.path, &[]);
     assert_eq!(code, Some(0), "{stderr}");
-    for told in ["says 127.0.0.1:1", &port, "only with a restart"] {
+    for told in ["has 127.0.0.1:1", &port, "need a restart"] {
         assert!(stderr.contains(told), "{told}: {stderr}");
     }
     // A mirror with the same text in another file is not checked.
@@ -131,7 +131,11 @@ fn a_mirror_is_healthy_whatever_the_environment_of_the_health_command() {
     ] {
         let (code, stderr) = ask(&mirror.path, &[(variable, value)]);
         assert_eq!(code, Some(0), "{variable}={value}: {stderr}");
-        let told = if value == "1" { "says" } else { variable };
+        let told = if value == "1" {
+            "need a restart"
+        } else {
+            variable
+        };
         assert!(stderr.contains(told), "{variable}={value}: {stderr}");
     }
 }
