@@ -1,10 +1,10 @@
-//! How often the mirror asks for memory for one request, once everything is warm.
+//! The number of allocations per request, once everything is warm.
 //!
-//! The real thing runs in this process, one worker, over real sockets; the client and the upstreams are
-//! threads that allocate nothing once they are connected, so every allocation counted is the mirror's.
-//! The next request is sent when the last delivery of the one before has ended, which makes the numbers
-//! exact: they repeat from run to run. What is to be seen is what each further outbound adds. `cargo bench --bench allocations -- --sites` also
-//! tells where they come from, in a build with `CARGO_PROFILE_BENCH_DEBUG=1`.
+//! A mirror with one worker runs in this process, over real sockets. The client and the upstreams are threads
+//! that allocate nothing once they are connected, so every counted allocation is the mirror's. Each request
+//! waits for the last delivery of the one before, so the numbers are exact and repeat from run to run. They
+//! show what each further outbound adds. `cargo bench --bench allocations -- --sites` also shows where the
+//! allocations happen, in a build with `CARGO_PROFILE_BENCH_DEBUG=1`.
 
 #![allow(
     missing_docs,
@@ -15,7 +15,7 @@
 )]
 
 mod counting;
-// The heads are for the stages.
+// `stages` uses the heads.
 #[allow(dead_code)]
 mod fixtures;
 
@@ -41,13 +41,13 @@ const KB: usize = 1000;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
     content-length: 41\r\nvia: 1.1 google\r\n\r\n{\"id\":\"9ec79c33ec9942ab8353589fcb2e04dc\"}";
 
-/// How long the deliveries are waited for.
+/// How long to wait for deliveries.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
-    // Without cargo bench, as in a test, it is enough that it runs.
+    // Without `cargo bench` this is a test, and a short run will do.
     let requests = if has("--bench") { 1000 } else { 50 };
     println!("allocations and bytes per request, one worker, warm");
     for (name, encoding, bytes_sent) in [
@@ -69,7 +69,7 @@ fn main() {
                     (each - of_one) / (outbounds - 1) as f64
                 ),
             };
-            // What most requests are: however many outbounds, no more memory is asked for.
+            // For small requests, which most are, further outbounds allocate nothing.
             let is_small = bytes_sent <= 2 * KB;
             assert!(
                 !is_small || each < of_one + 0.1,
@@ -104,7 +104,7 @@ impl Stage {
         }
     }
 
-    /// What `requests` requests allocate.
+    /// The allocations of `requests` requests.
     fn measure(self, encoding: Encoding, bytes: usize, requests: usize, sites: bool) -> Allocated {
         let request = request(encoding, bytes);
         let mut client = TcpStream::connect(self.mirror.address()).expect("it listens");
@@ -137,7 +137,7 @@ impl Stage {
     }
 }
 
-/// Waits until so many deliveries have ended, each with its connection back in the pool.
+/// Waits until `count` deliveries have ended, each with its connection back in the pool.
 fn await_deliveries(sight: &Arc<Sight>, count: usize) {
     let begin = Instant::now();
     let ended = || {
@@ -182,7 +182,7 @@ fn sink() -> SocketAddr {
     address
 }
 
-/// Answers request after request; allocates nothing.
+/// Answers requests without allocating.
 fn serve(mut stream: TcpStream) -> Option<()> {
     let mut buffer = [0; 16 * 1024];
     loop {

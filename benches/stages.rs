@@ -1,10 +1,9 @@
-//! What each pure stage of a request costs, in the order in which a request goes through them.
+//! The cost of each pure stage of a request, in the order of the request path.
 //!
-//! One bench is one call that the data path makes once per request, or once per outbound for
-//! rewriting, on input as SDKs send it; memory is reused as a worker reuses it. Every bench checks
-//! its result before it is timed, so that a number never belongs to a stage that refused its input.
-//! Each row also says how often the call asks for memory. Sockets, TLS and scheduling are not measured
-//! here: this says how much of a core the bytes themselves take.
+//! One bench is one call that the data path makes once per request, or once per outbound for rewriting, on
+//! input as SDKs send it; memory is reused as in a worker. Every bench checks its result before it is timed,
+//! so that no number belongs to a stage that refused its input. Each row also has the number of allocations.
+//! Sockets, TLS and scheduling are not measured.
 
 #![allow(
     missing_docs,
@@ -48,12 +47,12 @@ static ALLOCATOR: counting::Counting = counting::Counting;
 
 const KB: usize = 1000;
 
-/// As much as a worker decodes before it lets other connections have their turn.
+/// What a worker decodes before it yields to other connections.
 const DECODE_SLICE_BYTES: usize = 512 * 1024;
 
 criterion_group! {
     name = stages;
-    // Short runs, since the stages take micro-seconds: all of them fit into a minute.
+    // Short runs, since the stages take microseconds: all of them fit into a minute.
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1200))
@@ -81,7 +80,7 @@ fn request_head(criterion: &mut Criterion) {
     }
 }
 
-/// What the path asks for, and where its project is.
+/// The endpoint of a target, and the position of its project id.
 fn target(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("target");
     for (name, text, endpoint) in [
@@ -97,7 +96,7 @@ fn target(criterion: &mut Criterion) {
     }
 }
 
-/// The key and every place where it is written, in each of the sources.
+/// The key and all its key sites, for each source.
 fn key_search(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("key search");
     for (name, text, source) in [
@@ -117,7 +116,7 @@ fn key_search(criterion: &mut Criterion) {
     }
 }
 
-/// A chunked body, all of it in the buffer: one chunk as Node sends it, and small ones, whose data
+/// A chunked body, completely in the buffer: one chunk, as Node sends it, and small chunks, whose data
 /// has to be moved together.
 fn chunked(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("chunked");
@@ -143,7 +142,7 @@ fn dechunk(buffer: &mut BytesMut) -> std::ops::Range<usize> {
     }
 }
 
-/// A compressed body; the throughput is that of the plain one.
+/// A compressed body; the throughput is that of the decoded bytes.
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
     for (name, encoding, plain_bytes) in [
@@ -170,9 +169,9 @@ fn decoded(encoding: Encoding, input: &Bytes, pool: &mut Decompressors) -> Bytes
     decoder.finish(pool)
 }
 
-/// The header of an envelope: finding what changes in it, and making it anew in front of a body that
-/// is shared. Neither may depend on the size of that body, so the throughput counts the header only
-/// and the rows of one SDK are to be equal.
+/// The header of an envelope: finding its edits, and rendering it in front of a shared body. Neither may
+/// depend on the size of the body, so the throughput counts only the header, and the rows of one SDK must be
+/// equal.
 fn envelope_header(criterion: &mut Criterion) {
     let (routes, mut edits) = (routes(), Vec::new());
     let outbound = primary(&routes);
@@ -217,7 +216,7 @@ fn envelope_header(criterion: &mut Criterion) {
     }
 }
 
-/// The head for one outbound, from the edits of key and target on.
+/// The head for one outbound, after the edits of key and target are known.
 fn rewrite_head(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rewrite head");
     let routes = routes();
@@ -258,8 +257,8 @@ fn response_head(criterion: &mut Criterion) {
     }
 }
 
-/// What a selection takes of an envelope: the walk over its items and the spans that stay. Outbounds
-/// without one pay nothing of this.
+/// Filtering an envelope: indexing its items, and collecting the spans that stay. Outbounds without a
+/// selection do not pay for this.
 fn selection(criterion: &mut Criterion) {
     let session = b"{\"type\":\"session\"}\n{\"sid\":\"771a43a4192642f0b136d5159a501700\"}\n";
     let entry = br#"{"timestamp":1.5,"trace_id":"771a43a4192642f0b136d5159a501700","body":"a line of a log"}"#;
@@ -292,7 +291,7 @@ fn selection(criterion: &mut Criterion) {
     }
 }
 
-/// The rest of a body, compressed once for all outbounds that want it so.
+/// The rest of a body, compressed once for all outbounds that want it compressed.
 fn compress(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("compress");
     let mut pool = Compressors::default();
@@ -311,7 +310,7 @@ fn compress(criterion: &mut Criterion) {
     }
 }
 
-/// Benches `operation`, which works on so many bytes.
+/// Benches `operation`, which works on `bytes` bytes.
 fn bench<T>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
@@ -319,13 +318,13 @@ fn bench<T>(
     mut operation: impl FnMut() -> T,
 ) {
     group.throughput(Throughput::Bytes(bytes as u64));
-    // What the first one needs is kept by those that follow.
+    // Buffers that the first call allocates are reused by the following.
     black_box(operation());
     tell_allocations(name, &mut operation);
     group.bench_function(name, |bencher| bencher.iter(&mut operation));
 }
 
-/// Does `operation` once, and says how often it asked for memory.
+/// Runs `operation` once, and prints its allocations.
 fn tell_allocations<T>(name: &str, operation: impl FnOnce() -> T) {
     let before = counting::allocated();
     black_box(operation());
@@ -343,7 +342,7 @@ fn contains(text: &[u8], part: &str) -> bool {
     memchr::memmem::find(text, part.as_bytes()).is_some()
 }
 
-/// A request head with the memory that a connection keeps for it.
+/// A request head with the buffers that a connection reuses.
 struct Request {
     buffer: Vec<u8>,
     head: RequestHead,

@@ -1,10 +1,9 @@
-//! An allocator that counts, for the benches: how often memory is asked for, and how much.
+//! An allocator for benches that counts allocations and their bytes.
 //!
-//! All threads count into the same two numbers, so what is measured has to be the only thing that
-//! allocates meanwhile. With [`watch`] it also keeps where each request for memory came from, which
-//! takes far longer and is no time to measure anything else.
+//! All threads share two counters, so nothing else may allocate during a measurement. [`watch`] also
+//! records where each allocation happens, which is far slower; do not measure time meanwhile.
 
-// Not every bench uses all of it.
+// Each bench uses a part of it.
 #![allow(dead_code, unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -17,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 /// The system's allocator, counted.
 pub(crate) struct Counting;
 
-/// Allocations and bytes so far; giving back is not counted, growing counts as an allocation.
+/// Allocations and their bytes so far. A reallocation counts as one; deallocations do not count.
 #[derive(Clone, Copy)]
 pub(crate) struct Allocated {
     pub(crate) count: u64,
@@ -30,12 +29,12 @@ static IS_WATCHING: AtomicBool = AtomicBool::new(false);
 static SITES: Mutex<Option<HashMap<String, u64>>> = Mutex::new(None);
 
 thread_local! {
-    /// Whether the thread is keeping a site, whose own allocations are nobody's.
+    /// Whether the thread is recording a site, whose own allocations do not count.
     static IS_KEEPING: Cell<bool> = const { Cell::new(false) };
 }
 
-// SAFETY: every call goes to the system's allocator as it came, and what that gives comes back as it
-// is; counting touches nothing else. Keeping a site allocates, but does not enter itself.
+// SAFETY: every call and its result pass to and from the system allocator unchanged, and counting does not
+// touch the memory. Recording a site allocates, but does not record itself.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
@@ -64,7 +63,7 @@ pub(crate) fn allocated() -> Allocated {
 }
 
 impl Allocated {
-    /// What was allocated since this was taken.
+    /// The allocations since this snapshot.
     pub(crate) fn since(self) -> Allocated {
         let now = allocated();
         Allocated {
@@ -74,7 +73,7 @@ impl Allocated {
     }
 }
 
-/// Begins to keep the sites of allocations, or ends it and gives them with their numbers.
+/// Starts recording the sites of allocations, or stops and gives them with their counts.
 pub(crate) fn watch(on: bool) -> Vec<(String, u64)> {
     IS_WATCHING.store(on, Ordering::SeqCst);
     let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +99,7 @@ fn count(size: usize) {
     }
 }
 
-/// The innermost lines of our own in a backtrace, or all of it where there is none.
+/// The innermost lines of this crate or monoio in a backtrace.
 fn site(backtrace: &str) -> String {
     let lines: Vec<&str> = backtrace.lines().map(str::trim).collect();
     let own = lines

@@ -1,7 +1,6 @@
-//! Whole responses of upstreams, the interim ones in front and the body behind: what is taken for the
-//! answer does not depend on the pieces in which it comes, and a real exchange over a socket takes the
-//! same for it. The first byte says into what pieces the rest is cut, and whether the request was one to
-//! HEAD.
+//! Whole responses of upstreams, with interim responses and bodies: the result does not depend on the pieces
+//! in which they arrive, and is the same in a real exchange over a socket. The first byte selects the pieces,
+//! and whether the request was a HEAD.
 
 #![no_main]
 
@@ -71,7 +70,7 @@ thread_local! {
     };
 }
 
-/// What the program takes for the answer where an upstream sends `data` and closes.
+/// The result of the program if an upstream sends `data` and closes.
 fn exchange(data: &[u8], method: Method) -> Result<Response, Failure> {
     let (mut upstream, mirror) = UnixStream::pair().expect("a pair of sockets");
     upstream.write_all(data).expect("room for it");
@@ -110,11 +109,11 @@ struct Answer {
     rest: Option<Vec<u8>>,
 }
 
-/// The response is none, or a part of it is too long.
+/// The response is invalid, or a part of it is too long.
 #[derive(Debug, PartialEq)]
 struct Malformed;
 
-/// Reads as `upstream::exchange` does. `None` where the end is missing.
+/// Reads as `upstream::exchange` does. `None` if the end is missing.
 fn read(data: &[u8], piece_bytes: usize, method: Method) -> Result<Option<Answer>, Malformed> {
     let mut pieces = data.chunks(piece_bytes);
     let mut buffer = BytesMut::new();

@@ -1,6 +1,6 @@
-//! Targets and key sites made of bytes that not even HTTP allows: the edits never overlap, stay in
-//! the part they belong to, and there is one for every key that is found. The lines of the input are
-//! the request target, `X-Sentry-Auth`, `Authorization`, and these two once more.
+//! Targets and key sites made of bytes that not even HTTP allows: the edits never overlap, stay within their
+//! part, and there is one for every key found. The lines of the input are the request target, `X-Sentry-Auth`,
+//! `Authorization`, and these two once more.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Configurations: whatever is accepted can be served, and whatever is refused is refused in lines
-//! that say where. Text behind a NUL, which YAML cannot have, are environment variables, one a line.
+//! Configurations: every accepted one can be served, and every error has a position. The text after a NUL,
+//! which YAML cannot contain, holds environment variables, one per line.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
-//! The script of the crash-report dialog: it changes only where it has URLs, nothing that a client sent can
-//! end the literal it is put into, and the external URL follows from the fields of a request. The first
-//! line is the client's, the rest the script.
+//! The script of the crash-report dialog: only its URLs change, no text of a client can end the literal that it
+//! is put into, and the external URL follows from the fields of a request. The first line is the client's, the
+//! rest is the script.
 
 #![no_main]
 

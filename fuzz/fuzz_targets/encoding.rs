@@ -1,6 +1,6 @@
-//! Content codings: no input makes the output longer than its limit, takes more memory than the limit
-//! and a slice, or goes on for ever; and the slices do not change the outcome. The first byte of the
-//! input is the coding, the second the size of a slice.
+//! Content codings: no input makes the output longer than its limit, needs more memory than the limit and a
+//! slice, or runs for ever; and the result does not depend on the slices. The first byte of the input selects
+//! the coding, the second the size of a slice.
 
 #![no_main]
 
@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
     let whole = decode(coding, data, LIMIT_BYTES + 1, &mut pool);
     let in_slices = decode(coding, data, 1 + 16 * usize::from(*slice), &mut pool);
     match (&whole, &in_slices) {
-        // Which fault of several is met first may depend on the slices.
+        // Which of several faults is found first may depend on the slices.
         (Err(_), Err(_)) => {}
         _ => assert_eq!(whole, in_slices),
     }

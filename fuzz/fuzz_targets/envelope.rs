@@ -1,6 +1,5 @@
-//! Envelope headers: the scanner finds what a JSON parser finds, its edits can be made, and an
-//! envelope with its edits made is one whose DSN and trace key are the outbound's and whose other
-//! bytes are the same.
+//! Envelope headers: the scanner finds what a JSON parser finds, its edits can be applied, and the edited
+//! envelope has the DSN and trace key of the outbound and otherwise the same bytes.
 
 #![no_main]
 

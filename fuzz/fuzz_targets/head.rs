@@ -1,5 +1,5 @@
-//! Request heads: a head that is accepted is described completely, ends exactly where it says, and
-//! keeps to its limits.
+//! Request heads: an accepted head is described completely, ends exactly where it says, and is within its
+//! limits.
 
 #![no_main]
 

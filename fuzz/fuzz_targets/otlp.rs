@@ -1,5 +1,5 @@
-//! OTLP requests: whatever the bytes, the walk ends, and what is cut of a batch is a batch again, no longer
-//! than the one before, of which everything is taken.
+//! OTLP requests: the walk ends for any bytes, and a filtered batch is a batch again, no longer than the
+//! original, from which a second filter with the same choice removes nothing.
 
 #![no_main]
 

@@ -1,10 +1,9 @@
-//! Requests one after the other on one connection, framed in every way in which two readers could
-//! disagree. Where each ends does not depend on the pieces in which they come, a naive reader of RFC 9112
-//! finds the same ends and refuses the same requests, and what goes out of each is to that reader exactly
-//! one request with the same body.
+//! Pipelined requests, framed in every way in which two readers could disagree. The end of each does not depend
+//! on the pieces in which they arrive, a naive reader of RFC 9112 finds the same ends and refuses the same
+//! requests, and reads each forwarded request as exactly one request with the same body.
 //!
-//! The first byte of an input says into what pieces the rest is cut. Each byte from 0x80 on stands for one
-//! of the texts below. All of these are tried in all kinds of requests before the fuzzing begins.
+//! The first byte of an input selects the pieces. Each byte from 0x80 on stands for one of the texts below, all
+//! of which are tried in all kinds of requests before the fuzzing begins.
 
 #![no_main]
 
@@ -59,7 +58,7 @@ const STARTS: &[&str] = &[
     "OPTIONS * HTTP/1.1\r\nHost: m\r\n",
 ];
 
-/// Header lines that could say how long the body is, to somebody.
+/// Header lines that a reader could take for the length of the body.
 const LINES: &[&str] = &[
     "Content-Length: 5\r\n",
     "Content-Length: 5\r\nContent-Length: 5\r\n",
@@ -121,7 +120,7 @@ const LINES: &[&str] = &[
     "Content-Encoding: chunked\r\n",
 ];
 
-/// Bodies, and what could be taken for some.
+/// Bodies, and texts that could be taken for bodies.
 const BODIES: &[&str] = &[
     "",
     "hello",
@@ -151,7 +150,7 @@ const BODIES: &[&str] = &[
     "\r\n",
 ];
 
-/// What follows each of them: a whole request, which must not be taken for a part of it.
+/// A whole request after each of them, which must not be taken for a part of it.
 const SECOND: &str =
     "POST /api/7/store/ HTTP/1.1\r\nHost: second\r\nContent-Length: 6\r\n\r\nsecond";
 
@@ -189,7 +188,7 @@ fn try_all_kinds() {
     }
 }
 
-/// Asserts that all agree on what `data` consists of.
+/// Asserts that all readers agree on the requests in `data`.
 fn check(data: &[u8], piece_bytes: usize) {
     let whole = Pipeline::read(data, data.len().max(1));
     let in_pieces = Pipeline::read(data, piece_bytes);
@@ -205,7 +204,7 @@ fn check(data: &[u8], piece_bytes: usize) {
     );
     match end {
         End::Clean => assert!(!whole.is_broken && !in_pieces.is_broken),
-        // It may be known already that it is none.
+        // It may be invalid already.
         End::Incomplete => {}
         End::Refused(reason) => {
             assert!(
@@ -219,7 +218,7 @@ fn check(data: &[u8], piece_bytes: usize) {
     }
 }
 
-/// Asserts that what is made of a request is one request.
+/// Asserts that a request is forwarded as one request.
 fn check_sent(request: &Request, came: &Message) {
     let limits = limits();
     let (mut head, mut edits) = (RequestHead::default(), Vec::new());
@@ -308,7 +307,7 @@ struct Request {
 #[derive(Debug, Default, PartialEq)]
 struct Pipeline {
     requests: Vec<Request>,
-    /// Whether it ended with something that is no request.
+    /// Whether it ended with an invalid request.
     is_broken: bool,
 }
 

@@ -1,6 +1,5 @@
-//! What upstreams ask not to be sent: whatever they say is bounded, can be written into a header again and
-//! means the same there, and what several have in common is asked for by each. Lines are the headers of
-//! several upstreams.
+//! Rate limits of upstreams: they are bounded, can be written into a header and mean the same there, and the
+//! intersection of several is part of each. The lines are the headers of several upstreams.
 
 #![no_main]
 
@@ -22,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     let common = rate_limits::intersection(&sets);
     check(&common);
     for limit in &common {
-        // Nobody is told to wait longer than every upstream asked for.
+        // The common time is not longer than that of every upstream.
         for set in &sets {
             assert!(set.iter().any(|asked| asked.seconds >= limit.seconds));
         }

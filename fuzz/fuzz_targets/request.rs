@@ -1,13 +1,11 @@
-//! The whole pure way of a request: what is accepted goes out as exactly one request, made as a naive
-//! reader makes it out of the parts of the request, and neither the inbound key nor the inbound secret
-//! stands in it anywhere: not in the target, the header lines and the header of an envelope, after
-//! decoding twice.
+//! The whole pure request path: an accepted request is forwarded as exactly one request, equal to the one that a
+//! naive reader makes of its parts. It contains neither the inbound key nor the inbound secret in the target,
+//! the header lines or the header of an envelope, even after decoding twice.
 //!
-//! The first byte of an input says in which coding the body comes, the second how the request begins, in
-//! which version of HTTP, and whether its first header line names the key. What
-//! follows up to a NUL is the rest of its target, up to the next are its header lines, and behind that is
-//! its body. Each byte from 0x80 on stands for one of the texts below, most of which name the key or the
-//! secret in some way.
+//! The first byte of an input selects the coding of the body, the second the request line, the version of HTTP,
+//! and whether the first header line has the key. Then follow, separated by NULs, the rest of the target, the
+//! header lines and the body. Each byte from 0x80 on stands for one of the texts below, most of which contain
+//! the key or the secret in some spelling.
 
 #![no_main]
 
@@ -173,7 +171,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// The request that an input stands for, with its body uncoded.
+/// The request of an input, with its decoded body.
 fn whole(start: u8, data: &[u8]) -> Vec<u8> {
     let parts: Vec<&[u8]> = data.splitn(3, |byte| *byte == 0).collect();
     let part = |at: usize| expand(parts.get(at).unwrap_or(&&b""[..]), [TEXTS]);
@@ -198,7 +196,7 @@ fn whole(start: u8, data: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// A body that came in one of five codings, decoded again.
+/// Decodes a body in one of five codings.
 fn decoded(body: &[u8], coding: u8) -> Bytes {
     let (encoding, coded) = match coding % 5 {
         1 => {
@@ -326,7 +324,7 @@ fn read(head: RequestHead, text: &[u8], body: Bytes) -> Option<Request> {
     })
 }
 
-/// Asserts that what goes out is what the naive reader makes of what came.
+/// Asserts that the forwarded request is the one of the naive reader.
 fn check(request: &Request, came: &Message, sent: &Message, outbound: &Outbound) {
     let own = naive::Own {
         key: &outbound.key,

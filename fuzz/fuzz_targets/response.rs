@@ -1,5 +1,5 @@
-//! Response heads: a head that is accepted is described completely and ends exactly where it says,
-//! an interim response never has a body, and what was parsed before leaves no trace.
+//! Response heads: an accepted head is described completely and ends exactly where it says, an interim response
+//! never has a body, and the result does not depend on the heads parsed before.
 
 #![no_main]
 
@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(framing, Ok(Framing::Empty));
     let _ = head.keep_alive(data);
 
-    // The next one, which may be so like it that it is not parsed: that shows in nothing.
+    // The next one may be so similar that it is not parsed again; the result must be the same.
     let mut next = data.to_vec();
     let [position, byte] = [data.len() / 2, data.len() - 1].map(|at| data[at]);
     let position = usize::from(position) % text.len();

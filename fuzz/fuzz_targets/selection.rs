@@ -1,10 +1,9 @@
-//! What outbounds get of an envelope: the items that they want, the share of them that they want, as often
-//! as they want it, compressed as they want it. It is what a naive reader selects and copies, byte for
-//! byte, after other decoders have undone the compression. Of what that reader cannot read it is at least
-//! an envelope again, of the same items in the same order.
+//! Filtering, sampling, copying and compressing envelopes. The result is what a naive reader selects and copies,
+//! byte for byte, after an independent decoder has undone the compression. If that reader cannot read the
+//! envelope, the result is at least an envelope of the same items in the same order.
 //!
-//! The first two bytes of an input are the chance of the request and the size of a slice, the rest is the
-//! envelope. Each byte from 0x80 on stands for one of the texts below.
+//! The first two bytes of an input select the sampling key and the size of a slice, the rest is the envelope.
+//! Each byte from 0x80 on stands for one of the texts below.
 
 #![no_main]
 
@@ -244,7 +243,7 @@ struct Request {
 }
 
 impl Request {
-    /// Asserts that an outbound gets what it wants.
+    /// Asserts that an outbound gets the right items.
     fn check(&self, spec: &Spec, outbound: &Outbound, handling: &Handling) {
         let expected = naive::select(&self.body, spec.wanted, self.chance);
         let taken = match self.take(handling) {
@@ -303,8 +302,8 @@ impl Request {
         })
     }
 
-    /// Asserts that `whole` is an envelope of `count` items that were there before: in the same order, and
-    /// each whole unless some entries were taken out.
+    /// Asserts that `whole` is an envelope of `count` of the original items, in the same order, each whole
+    /// unless entries were removed.
     fn check_items(&self, whole: &[u8], count: usize) {
         let header = envelope::scan(whole, &mut Vec::new()).expect("still an envelope");
         let left: Result<Vec<_>, _> = items(whole, header.end).collect();
@@ -370,7 +369,7 @@ impl Request {
     }
 }
 
-/// What another decoder makes of a body.
+/// Decodes a body with an independent decoder.
 fn decoded(codec: Codec, body: &[u8]) -> Vec<u8> {
     match codec {
         Codec::Gzip => {
@@ -407,7 +406,7 @@ fn nothing_of(refused: Refused) -> Nothing {
     }
 }
 
-/// To be read where an assertion fails.
+/// A readable form for failed assertions.
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }

@@ -1,8 +1,7 @@
-//! What the fuzz targets share: the routes they rewrite for, and the checks on what a parser found.
+//! Shared by the fuzz targets: the routes they rewrite for, and checks of parser results.
 //!
-//! A target feeds arbitrary bytes to the public functions of the crate in the way `server` does, and
-//! asserts what must hold of any result. It never asserts which bytes are accepted: that is the
-//! business of the unit tests.
+//! A target feeds arbitrary bytes to functions of the crate as `server` does, and asserts what must hold for any
+//! result. It never asserts which bytes are accepted; the unit tests do.
 
 #[path = "../../benches/fixtures/routes.rs"]
 mod fixture;
@@ -17,11 +16,11 @@ use sentry_mirror::internals::sentry::auth::{self, AuthError, AuthHeader, FoundK
 use sentry_mirror::internals::sentry::edit::Edit;
 use sentry_mirror::internals::sentry::endpoint::{Endpoint, Target};
 
-/// How long the text may be that an input stands for: what is longer only takes longer.
+/// The longest text that an input may expand to; longer ones are only slower.
 const EXPANDED_BYTES_MAX: usize = 4 * 1024;
 
-/// The text that an input stands for: each byte from 0x80 on is one of `texts`, as far as there are so many,
-/// and all others are themselves.
+/// Expands an input: each byte from 0x80 on stands for one of `texts`, if there are so many; all others stand
+/// for themselves.
 pub fn expand<const GROUPS: usize>(data: &[u8], texts: [&[&str]; GROUPS]) -> Vec<u8> {
     let texts = texts.concat();
     let mut expanded = Vec::new();
@@ -43,7 +42,7 @@ pub fn outbounds() -> &'static [Outbound] {
     &route.expect("the fixture has the route").outbounds
 }
 
-/// The key of a request, as `server` asks for it.
+/// The key of a request, found as in `server`.
 pub fn find_key(
     head: &RequestHead,
     buffer: &[u8],
@@ -67,7 +66,7 @@ pub fn find_key(
     auth::find(buffer, fields, target.query, target.path_key, edits)
 }
 
-/// Asserts that edits can be made one after the other within `range`.
+/// Asserts that edits are ordered, do not overlap, and lie within `range`.
 pub fn check_edits(edits: &[Edit], range: Range<usize>) {
     let mut at = range.start;
     for Edit { span, .. } in edits {
@@ -77,9 +76,8 @@ pub fn check_edits(edits: &[Edit], range: Range<usize>) {
     assert!(at <= range.end, "{edits:?} in {range:?}");
 }
 
-/// Asserts that `fields` are the lines of `head` from `start` on, up to its blank line. Between a name and
-/// its colon stands nothing but `padding`: responses may have white space there, requests may not (RFC 9112
-/// section 5.1).
+/// Asserts that `fields` are the lines of `head` from `start` to its blank line. Between a name and its colon
+/// there may only be `padding`: white space in responses, nothing in requests (RFC 9112 section 5.1).
 pub fn check_fields(fields: &[Header], head: &[u8], start: usize, padding: &[u8]) {
     let mut at = start;
     for field in fields {

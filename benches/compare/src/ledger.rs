@@ -1,22 +1,22 @@
-//! What each sink has to get: every request once, and rewritten for it.
+//! Checks that each sink gets every request once, rewritten for it.
 //!
-//! A sink tells the ledger of each request; at the end of a slot the ledger knows which are missing,
-//! which came twice and which were wrong, and keeps the first complaint in words. How much has to be
-//! right depends on what a contender is able to do at all.
+//! A sink records each request in its ledger. At the end of a slot the ledger knows which requests are
+//! missing, duplicated or wrong, and keeps the text of the first fault. What has to be right depends on the
+//! abilities of the contender.
 
 use memchr::memmem::{self, Finder};
 
 use crate::wire::{ID_FIELD, ID_LEN, INBOUND_KEY, Target, Template};
 
-/// How much of an envelope is searched for keys: more than the header of any of ours.
+/// How much of an envelope is searched for keys: more than the header of any envelope here.
 pub const LOOKED_AT_BYTES: usize = 512;
 
-/// What a contender is able to rewrite.
+/// What a contender can rewrite.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ability {
     /// Everything.
     Full,
-    /// Path, query and header lines; the body goes as it came.
+    /// Path, query and header lines; the body is unchanged.
     Head,
     /// Nothing; the body is decoded.
     Decode,
@@ -35,13 +35,13 @@ impl Ability {
     }
 }
 
-/// The book of one sink.
+/// The ledger of one sink.
 pub struct Ledger {
     target: Target,
     ability: Ability,
-    /// How often the request with each number came.
+    /// How often each request number has arrived.
     seen: Vec<u8>,
-    /// Of each kind, what its body has to be.
+    /// The expected body of each kind.
     bodies: Vec<Body>,
     /// Whether bodies are compared byte for byte.
     pub is_thorough: bool,
@@ -52,7 +52,7 @@ pub struct Ledger {
     finders: Finders,
 }
 
-/// What is searched for in every request.
+/// What every request is searched for.
 struct Finders {
     own: Finder<'static>,
     inbound: Finder<'static>,
@@ -115,8 +115,8 @@ impl Ledger {
         }
     }
 
-    /// Enters a request: its head, its body or the first [`LOOKED_AT_BYTES`] of it, and how long the
-    /// body was.
+    /// Records a request: its head, its body or the first [`LOOKED_AT_BYTES`] of it, and the length of the
+    /// body.
     pub fn enter(&mut self, head: &[u8], body: &[u8], body_bytes: usize) {
         self.arrived += 1;
         if let Err(complaint) = self.check(head, body, body_bytes) {
@@ -178,7 +178,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// What came of the first `sent` requests.
+    /// The result for the first `sent` requests.
     pub fn verdict(&self, sent: usize) -> Verdict {
         let seen = |number: usize| self.seen.get(number).copied().unwrap_or(0);
         let missing: Vec<usize> = (0..sent).filter(|number| seen(*number) == 0).collect();
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use crate::wire::{Coding, Content, INBOUND_DSN, Key, Kind};
 
-    /// A request of 1 KB for the first outbound, as it has to be: head and body.
+    /// The expected head and body of a request of 1 KB for the first outbound.
     fn rewritten(number: usize) -> (Ledger, Vec<u8>, Vec<u8>) {
         let kind = Kind {
             share: 100,

@@ -1,9 +1,9 @@
-//! sentry-mirror beside what else could do its work: one command, one machine, one run.
+//! Compares sentry-mirror with its alternatives: one command, one machine, one run.
 //!
-//! It builds the mirror and a tokio build of the same job, takes nginx where it is installed and a
-//! floor that only moves bytes, and lets them take turns in every case: contender on one core, clients
-//! and upstreams on the other. The ratios are what is claimed; they hold although the machine is not
-//! quiet, since the turns of a round are next to each other.
+//! It builds the mirror and a tokio implementation of the same job, and adds nginx if it is installed and a
+//! floor that only moves bytes. They alternate in every case: the contender on one core, clients and upstreams
+//! on the other. The claims are the ratios; they hold on a machine that is not quiet, since the slots of a
+//! round follow each other at once.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -42,31 +42,31 @@ struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
 
-    /// How many rounds are made of each case.
+    /// Rounds of each case.
     #[arg(long, value_name = "COUNT", default_value = "7")]
     rounds: usize,
 
-    /// How long each load of a slot lasts: 3, and 12 with --cost, so that a push to statsd is in it.
+    /// Seconds of each load of a slot: 3, or 12 with --cost, so that it includes a push to statsd.
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
 
-    /// Only these cases, or those whose names contain one of these; separated by semicolons.
+    /// Run only the cases whose names contain one of these; separated by semicolons.
     #[arg(long, value_name = "TEXT", value_delimiter = ';')]
     cases: Vec<String>,
 
-    /// Another binary that takes `-c FILE` with the same configuration.
+    /// Add another binary, which takes `-c FILE` with the same configuration.
     #[arg(long, value_name = "BIN")]
     peer: Vec<PathBuf>,
 
-    /// Leaves contenders out whose names contain one of these; separated by semicolons.
+    /// Leave out contenders whose names contain one of these; separated by semicolons.
     #[arg(long, value_name = "TEXT", value_delimiter = ';')]
     without: Vec<String>,
 
-    /// Compares the mirror with itself while its metrics are read and its access log is written.
+    /// Compare the mirror with itself while its metrics are scraped and its access log is written.
     #[arg(long)]
     cost: bool,
 
-    /// One round of half a second.
+    /// Run one round of half a second.
     #[arg(long)]
     quick: bool,
 
@@ -78,14 +78,14 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Take the mirror as it was built before.
+    /// Use the mirror binary that was built before.
     #[arg(long, value_name = "BIN")]
     mirror: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Role {
-    /// The floor, as a contender; started by the comparison itself.
+    /// Run the floor; used by the comparison itself.
     #[command(hide = true)]
     Floor {
         #[arg(long)]
@@ -160,7 +160,7 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
         is_clean &= result.print();
         results.push(result);
     }
-    // What is left of it is of no use to anybody.
+    // Nothing in the folder is of use any more.
     let _ = std::fs::remove_dir_all(&bench.folder);
     if let Some(path) = &arguments.json {
         let record = report::record(&machine, rounds, time.as_secs_f64(), &results);
@@ -170,7 +170,7 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
     Ok(is_clean)
 }
 
-/// Lets the contenders take turns, beginning with another one in each round.
+/// Runs the contenders in turn, with another one first in each round.
 fn run_case(bench: &Bench, case: Case, contenders: &[Contender], rounds: usize) -> CaseResult {
     let takes = |contender: &&Contender| contender.takes(&case);
     let mut results: Vec<report::Result> = contenders
@@ -182,7 +182,7 @@ fn run_case(bench: &Bench, case: Case, contenders: &[Contender], rounds: usize) 
             failure: None,
         })
         .collect();
-    // Half of what the slowest can do is the same load for all.
+    // All get the same load: half of what the slowest can do.
     let mut slowest = f64::INFINITY;
     for result in &mut results {
         match bench.run(&case, &result.contender, Plan::default()) {
@@ -218,7 +218,7 @@ fn run_case(bench: &Bench, case: Case, contenders: &[Contender], rounds: usize) 
 }
 
 fn check(bench: &Bench, case: &Case, contenders: &[Contender]) -> Result<bool, String> {
-    // Neither makes requests that others do not.
+    // Neither sends requests that the others do not.
     if case.idle > 0 || case.workers > 1 {
         return Ok(true);
     }
@@ -248,7 +248,7 @@ fn check(bench: &Bench, case: &Case, contenders: &[Contender]) -> Result<bool, S
     Ok(is_clean)
 }
 
-/// Everything that takes part; the mirror is the first.
+/// The contenders; the mirror is the first.
 fn contenders(arguments: &Arguments) -> Result<Vec<Contender>, String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = here.join("../..");

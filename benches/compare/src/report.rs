@@ -12,11 +12,11 @@ use crate::stats::Spread;
 pub struct Result {
     pub contender: Contender,
     pub samples: Vec<Sample>,
-    /// Why it was given up, if it was.
+    /// Why it was abandoned, if it was.
     pub failure: Option<String>,
 }
 
-/// A case with everybody's rounds; the first is what the others are compared with.
+/// A case with the rounds of all contenders; the others are compared with the first.
 pub struct CaseResult {
     pub case: Case,
     pub rate: Option<f64>,
@@ -51,8 +51,8 @@ impl Result {
         ))
     }
 
-    /// How many times this one's `value` is the first one's, by slots of the same round, which are next to
-    /// each other in time.
+    /// The ratio of this contender's `value` to the first one's, by slots of the same round, which follow each
+    /// other at once.
     fn ratio(&self, first: &Result, value: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
         let rounds = self.samples.iter().zip(&first.samples);
         Spread::of(rounds.filter_map(|(own, other)| Some(value(other)? / value(own)?)))
@@ -92,7 +92,7 @@ impl Result {
 }
 
 impl CaseResult {
-    /// Prints a table; returns whether every sink got what it had to.
+    /// Prints a table; gives whether every sink got the right requests.
     pub fn print(&self) -> bool {
         let rate = self
             .rate

@@ -1,8 +1,7 @@
-//! The upstreams: they read requests, enter them into their ledgers and answer like Relay.
+//! The upstreams: they read requests, record them in their ledgers and answer like Relay.
 //!
-//! They have to be cheaper than any contender, since they run on one core together with the load. So a
-//! request is looked at where it was read, bodies are not kept, and what is large and known to be of
-//! no interest is not even copied out of the kernel.
+//! They share one core with the load, so they have to be cheaper than any contender. Requests are parsed in
+//! place, bodies are not kept, and large bodies that need no check are not even copied out of the kernel.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,7 +12,7 @@ use rustls::{ServerConfig, ServerConnection};
 
 use crate::ledger::{LOOKED_AT_BYTES, Ledger};
 
-/// What Relay says to an envelope, with the header lines that it and its proxies send.
+/// Relay's response to an envelope, with the header lines of Relay and its proxies.
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\
     server: nginx\r\n\
     date: Mon, 23 Nov 2026 15:32:05 GMT\r\n\
@@ -33,9 +32,9 @@ pub struct SinkConnection {
     tls: Option<Box<ServerConnection>>,
     /// Whose it is.
     pub sink: usize,
-    /// What has come of a request that is not complete.
+    /// The received part of an incomplete request.
     pending: Vec<u8>,
-    /// How much more of a body is to come that nobody wants to see; its request is entered already.
+    /// How many bytes of a body are left to discard; its request is recorded already.
     skip: usize,
 }
 
@@ -64,7 +63,7 @@ impl SinkConnection {
         })
     }
 
-    /// Reads once and answers what is complete; `false` where the connection has ended.
+    /// Reads once and answers complete requests; `false` if the connection has ended.
     pub fn turn(&mut self, ledger: &mut Ledger, scratch: &mut [u8]) -> bool {
         if self.tls.is_some() {
             return self.turn_tls(ledger, scratch).unwrap_or(false);
@@ -110,7 +109,7 @@ impl SinkConnection {
         Ok(count > 0)
     }
 
-    /// Lets the kernel throw away what is left of a body.
+    /// Lets the kernel discard the rest of a body.
     fn skip_body(&mut self, scratch: &mut [u8]) -> bool {
         // The buffer gives the length; with this flag nothing is written to it.
         let most = self.skip.min(scratch.len());
@@ -124,7 +123,7 @@ impl SinkConnection {
         }
     }
 
-    /// Enters the requests that `new` completes, and says how many are to be answered now.
+    /// Records the requests that `new` completes, and gives how many to answer.
     fn take(&mut self, new: &[u8], ledger: &mut Ledger) -> usize {
         let mut pending = std::mem::take(&mut self.pending);
         let is_whole = pending.is_empty();
@@ -204,7 +203,7 @@ pub fn content_length(head: &[u8]) -> Option<usize> {
     None
 }
 
-/// How long a chunked body is of which all has come. Only the floor sends such bodies, one at a time.
+/// The length of a complete chunked body. Only the floor sends such bodies, one at a time.
 fn chunked_len(body: &[u8]) -> Option<usize> {
     body.ends_with(b"\r\n0\r\n\r\n").then_some(body.len())
 }

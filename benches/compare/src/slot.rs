@@ -1,8 +1,8 @@
 //! A slot: one contender in one case, from its start to its end.
 //!
-//! The contender is started anew, so that no slot inherits anything from another; it is warmed up,
-//! loaded as far as it goes, then loaded at a rate that all contenders of the case get, and stopped. In
-//! the end its requests are looked for at every sink.
+//! The contender is started anew, so that no slot inherits anything from another. It is warmed up, loaded to
+//! its limit, then loaded at the same rate as all contenders of the case, and stopped. At the end every sink
+//! is checked for its requests.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,10 +23,10 @@ const WARM_UP: Duration = Duration::from_millis(400);
 /// How long system calls are counted.
 const SYSCALL_TIME: Duration = Duration::from_millis(300);
 
-/// How long deliveries that nobody waits for may take to arrive.
+/// How long deliveries in the background may take.
 const SETTLING: Duration = Duration::from_secs(5);
 
-/// What all slots have in common.
+/// The settings that all slots share.
 pub struct Bench {
     /// The cores of the contender in cases with one worker, and with two.
     pub contender_cores: Vec<usize>,
@@ -37,23 +37,23 @@ pub struct Bench {
     pub time: Duration,
 }
 
-/// What a slot is to do.
+/// The task of a slot.
 #[derive(Clone, Copy, Default)]
 pub struct Plan {
-    /// The rate of the open load; none to leave it out.
+    /// The rate of the open-loop load, if there is one.
     pub rate: Option<f64>,
     pub counts_syscalls: bool,
     /// Every body is compared, and load is light.
     pub is_check: bool,
 }
 
-/// What came of a slot.
+/// The result of a slot.
 pub struct Sample {
     /// Requests a second, as fast as they are answered.
     pub throughput: f64,
     /// Microseconds of CPU time per request.
     pub cpu: f64,
-    /// How much of its cores the contender used. Far from 1, something else was the bottleneck.
+    /// The share of its cores that the contender used. Far below 1, the bottleneck was elsewhere.
     pub busy: f64,
     pub latency: Option<Latency>,
     /// Microseconds of CPU time per request, at the rate of the open load.
@@ -63,7 +63,7 @@ pub struct Sample {
     pub idle_bytes: Option<f64>,
     pub upstream_connections: usize,
     pub syscalls: Option<f64>,
-    /// How much busier the busiest worker was than the average one.
+    /// The load of the busiest worker, relative to the average.
     pub imbalance: f64,
     pub requests: usize,
     pub verdict: Verdict,
@@ -163,7 +163,7 @@ impl Bench {
         engine.load(running.address, templates, order, Vec::new());
         let mut parked = Vec::new();
         while parked.len() < case.idle {
-            // A few at a time: to take all of them at once is another matter.
+            // A few at a time; a burst of all of them would measure something else.
             engine.set_lanes(lanes(case.lanes.min(case.idle - parked.len()), 0));
             engine.once()?;
             parked.extend(engine.park()?);
@@ -239,7 +239,7 @@ fn lanes(count: usize, fresh: usize) -> Vec<Lane> {
     (0..count).map(|lane| Lane::new(is_fresh(lane))).collect()
 }
 
-/// Which kind comes when: a hundred requests with every kind's share, well mixed.
+/// The order of kinds: a hundred requests, mixed by the shares of the kinds.
 fn order(case: &Case) -> Vec<usize> {
     let mut order: Vec<usize> = Vec::new();
     for (index, kind) in case.kinds.iter().enumerate() {

@@ -1,10 +1,9 @@
-//! The requests that are sent and what they have to become.
+//! The requests, and what must arrive.
 //!
-//! Each request names itself in a field of its own, `x-request-id`, which every contender passes on:
-//! a running number, so that a sink can tell which requests it got and how often, and the number of
-//! its kind, so that it knows what the body has to be. Bodies are JSON as SDKs write it, without
-//! spaces, so that a contender that parses and writes the header anew makes the same bytes as one that
-//! replaces the keys in place.
+//! The field `x-request-id`, which every contender passes on, identifies each request: a running number, so
+//! that a sink knows which requests it got and how often, and the number of its kind, which determines the
+//! body. Bodies are JSON as SDKs write it, without spaces, so that a contender that parses and writes the
+//! header produces the same bytes as one that replaces the keys in place.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -22,7 +21,7 @@ pub const INBOUND_DSN: &str = "http://0123456789abcdef0123456789abcdef@mirror.ex
 /// The field that names a request; seven digits for the number, two for the kind.
 pub const ID_FIELD: &[u8] = b"x-request-id: ";
 
-/// How long its value is: `1234567-00`.
+/// The length of its value, such as `1234567-00`.
 pub const ID_LEN: usize = 10;
 
 /// The form of a body on its way to the contender.
@@ -119,7 +118,7 @@ impl Template {
         }
     }
 
-    /// Makes this the request with that number.
+    /// Sets the number of the request.
     pub fn name(&mut self, number: usize) {
         let id = format!("{number:07}-{:02}", self.kind);
         let end = self.id_at + ID_LEN;
@@ -131,7 +130,7 @@ impl Template {
         self.content != Content::Minidump
     }
 
-    /// The body as it has to arrive where everything is decoded and rewritten for `target`.
+    /// The body that must arrive if it is decoded and rewritten for `target`.
     pub fn rewritten(&self, target: &Target) -> Vec<u8> {
         if !self.is_envelope() {
             return self.plain.clone();
@@ -144,14 +143,14 @@ impl Template {
         [header.as_bytes(), rest].concat()
     }
 
-    /// The body as it has to arrive where it is only decoded.
+    /// The body that must arrive if it is only decoded.
     pub fn decoded(&self) -> &[u8] {
         &self.plain
     }
 
-    /// The body as it has to arrive where nobody touches it.
+    /// The body that must arrive if it is passed on unchanged.
     pub fn untouched(&self) -> &[u8] {
-        // Who takes a body apart and leaves it alone otherwise gives it a length.
+        // A contender that reads the chunks of a body sends it with a length.
         if self.coding == Coding::Chunked {
             return &self.plain;
         }

@@ -1,9 +1,9 @@
-//! What becomes of the *next* request when an exchange does not go as planned.
+//! What happens to the *next* request after an exchange fails.
 //!
-//! Three things that every upstream does now and then, each followed by two ordinary requests, one
-//! after the other. A sound client gives each request its own answer or none. What the pinned versions
-//! of the others do is asserted as well: once a newer version does better, the check fails, and the
-//! decision not to use it should be taken again.
+//! Three things that every upstream does now and then, each followed by two ordinary requests, one after the
+//! other. A sound client gives each request its own response or none. The behaviour of the pinned versions of
+//! the others is asserted as well: if a newer version does better, the check fails, and the decision not to use
+//! it should be reconsidered.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use crate::ways::codec::Codec;
 use crate::ways::ours::Ours;
 use crate::ways::{Answer, Message, Way};
 
-/// The deadline of an exchange: long for a sink that answers at once, short for whoever waits.
+/// The deadline of an exchange: long for a sink that answers at once, short for a test that waits for it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What happens first, and what each way is expected to make of it.
+/// The first event, and the expected result of each way.
 struct Scenario {
     path: &'static str,
     what: &'static str,
@@ -53,16 +53,16 @@ const SCENARIOS: [Scenario; 3] = [
     },
 ];
 
-/// What a way made of a scenario.
+/// The result of a way in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every answer was its request's own, and the later requests got theirs.
+    /// Every request got its own response.
     Sound,
     /// A later request failed; the last one did not.
     Recovered,
     /// The last request failed: so will all others.
     Stuck,
-    /// A request got what is not its answer.
+    /// A request got the response of another.
     Mixed,
 }
 
@@ -83,7 +83,7 @@ pub struct Finding {
     pub way: &'static str,
     pub verdict: Verdict,
     pub expected: Verdict,
-    /// Each request with what it got.
+    /// Each request with its response.
     exchanges: Vec<(&'static str, Result<Answer, String>)>,
 }
 
@@ -145,7 +145,7 @@ fn judge(exchanges: &[(&str, Result<Answer, String>)]) -> Verdict {
 }
 
 impl Finding {
-    /// Whether it is as the documentation says.
+    /// Whether the result is the documented one.
     pub fn is_expected(&self) -> bool {
         self.verdict == self.expected
     }

@@ -1,8 +1,8 @@
-//! The same upstream exchange through the mirror's own client and through what could replace it.
+//! The same upstream exchange through the mirror's own client and through its alternatives.
 //!
-//! monoio-http and monoio-http-client are the obvious crates for this work and are not in the data
-//! path. This program keeps the reasons checkable: what they cost, and what they do when an upstream
-//! misbehaves. It is a package of its own so that they stay out of the mirror's lock file.
+//! monoio-http and monoio-http-client are the obvious crates for this work, but are not in the data path. This
+//! program keeps the reasons checkable: their cost, and their behaviour when an upstream misbehaves. It is a
+//! separate package, so that they stay out of the mirror's lock file.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -32,11 +32,11 @@ struct Arguments {
     #[arg(long)]
     check: bool,
 
-    /// Write everything that was measured to this file, too.
+    /// Also write all samples to this file.
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     json: Option<PathBuf>,
 
-    /// How many samples are taken of each way and size.
+    /// Samples of each way and size.
     #[arg(long, value_name = "COUNT", default_value = "120")]
     rounds: NonZeroUsize,
 }
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, String> {
-    // A thread inherits the cores of the one that starts it: the sink goes first.
+    // A thread inherits the cores of the thread that starts it, so the sink starts first.
     let core_count = machine::core_count()?;
     let upstream = sink::start()?;
     let mut runtime = machine::runtime(Role::Client)?;
@@ -98,7 +98,7 @@ fn print_findings(findings: &[Finding]) {
     }
 }
 
-/// A connection as all ways have it: without delay of small writes.
+/// A connection as all ways use it: with `TCP_NODELAY`.
 async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     let stream = TcpStream::connect_addr(address).await;
     let stream = stream.map_err(|error| format!("cannot connect: {error}"))?;

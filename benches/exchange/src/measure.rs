@@ -1,11 +1,9 @@
-//! How much CPU time an exchange costs the thread that does it, for every way and size.
+//! The CPU time of an exchange on its thread, for every way and size.
 //!
-//! CPU time and not throughput, because other programs on the machine disturb it least and because it
-//! is what a worker runs out of. The ways take turns in short slots, beginning with another one in
-//! each round, and each slot is compared with our slot of the same round: what disturbs the machine
-//! for longer than a round disturbs both. Connections are opened anew every few rounds, since the
-//! kernel settles into buffer sizes that differ from one connection to the next and last as long as it
-//! does. Every answer is checked.
+//! CPU time instead of throughput, because other programs disturb it least and because it is what limits a
+//! worker. The ways alternate in short slots, with another one first in each round, and each slot is compared
+//! with our slot of the same round: a disturbance that lasts longer than a round affects both. Connections are
+//! reopened every few rounds, since the kernel chooses buffer sizes per connection. Every response is checked.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -22,20 +20,20 @@ use crate::ways::floor::Floor;
 use crate::ways::ours::Ours;
 use crate::ways::{Answer, Message, Way};
 
-/// How many exchanges are under way at a time.
+/// The number of concurrent exchanges.
 pub const CONNECTIONS: usize = 16;
 
-/// The deadline of an exchange; none comes near it.
+/// The deadline of an exchange, which none reaches.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many rounds connections are used for.
+/// The rounds for which a connection is used.
 const ROUNDS_PER_CONNECTION: usize = 5;
 
 /// A request to measure with.
 pub struct Size {
     pub name: &'static str,
     pub body_bytes: usize,
-    /// How many exchanges make a slot; some hundredths of a second of CPU time.
+    /// The exchanges of a slot: some hundredths of a second of CPU time.
     pub exchanges: usize,
 }
 
@@ -147,7 +145,7 @@ impl<W: Way + 'static> Contestant<W> {
         }
     }
 
-    /// Does `exchanges`, [`CONNECTIONS`] at a time; microseconds of CPU time for each.
+    /// Runs `exchanges`, [`CONNECTIONS`] at a time; gives the microseconds of CPU time of each.
     async fn slot(&self, exchanges: usize) -> Result<f64, String> {
         let before = thread_cpu_time();
         let tasks: Vec<_> = (0..CONNECTIONS)

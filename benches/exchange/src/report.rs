@@ -1,8 +1,7 @@
-//! From samples to what is read: a table for people, a JSON document for programs.
+//! The results: a table for people, a JSON document for programs.
 //!
-//! Medians, because a mean is at the mercy of a few bad slots on a machine with other work to do. With a
-//! cost stands how far its samples lie apart, with a ratio how far its median can be trusted: the
-//! second is what a comparison needs to know.
+//! They are medians, because a few bad slots on a busy machine distort a mean. A cost comes with the spread of
+//! its samples, a ratio with the confidence interval of its median, which a comparison needs.
 
 use serde_json::{Value, json};
 
@@ -20,12 +19,12 @@ struct Summary {
     /// The bounds of the middle half.
     quartiles: [f64; 2],
     least: f64,
-    /// Between these is the true median, most likely (95 %), whatever the distribution.
+    /// The 95 % confidence interval of the median, for any distribution.
     interval: [f64; 2],
 }
 
 impl Summary {
-    /// A summary of `values`, of which there is at least one.
+    /// A summary of `values`, which must not be empty.
     fn of(values: &[f64]) -> Summary {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -86,7 +85,7 @@ impl<'s> Report<'s> {
         }
     }
 
-    /// The table, in Markdown, and whether it can be trusted.
+    /// The table in Markdown, and whether the run was quiet enough.
     pub fn print(&self) {
         println!("| body | way | median | middle half | least | times ours | 95 % interval |");
         println!("| --- | --- | --- | --- | --- | --- | --- |");

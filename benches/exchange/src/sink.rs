@@ -1,7 +1,7 @@
 //! The upstream that all ways talk to: it reads requests and answers each with its own path.
 //!
-//! It runs on a thread and a core of its own, so that its time is nobody's. Some paths make it behave
-//! as real servers do on bad days, see [`Manner`]; none of that needs a clock.
+//! It runs on its own thread and core, so that its CPU time does not count. Some paths make it misbehave as
+//! real servers do, see [`Manner`]; none of that needs a clock.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
@@ -16,7 +16,7 @@ use crate::machine::{self, Role};
 
 /// The path of a request that is answered late: together with the next one on its connection.
 pub const SLOW: &str = "/slow";
-/// The path of a request after whose answer the connection is closed, without a word before.
+/// The path of a request after whose response the connection is closed without notice.
 pub const LAST: &str = "/last";
 /// The path of a request that gets a `100 Continue` first.
 pub const INTERIM: &str = "/interim";
@@ -61,7 +61,7 @@ fn run(ready: &mpsc::Sender<Result<SocketAddr, String>>) {
     let served = machine::runtime(Role::Sink).map(|mut runtime| {
         runtime.block_on(async {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            // The other end is gone only if the program is about to end.
+            // The other end is closed only at the end of the program.
             let _ = ready.send(listener.local_addr().map_err(|error| error.to_string()));
             loop {
                 #[expect(clippy::disallowed_methods, reason = "it is never given up")]

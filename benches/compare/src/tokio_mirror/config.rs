@@ -1,6 +1,6 @@
 //! The configuration of the tokio build: the part of the mirror's own format that it understands.
 //!
-//! What the mirror has beyond that is ignored here. An outbound may be a string or a map with `dsn`.
+//! Other keys are ignored. An outbound may be a string or a map with `dsn`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::AnyError;
 
-/// What is mirrored, and where to listen.
+/// The routes, and the address to listen on.
 pub struct Config {
     pub ip: String,
     pub port: u16,
@@ -30,7 +30,7 @@ pub struct Route {
     pub outbounds: Vec<Outbound>,
 }
 
-/// A DSN, taken apart.
+/// A parsed DSN.
 pub struct Outbound {
     pub dsn: String,
     pub key: String,

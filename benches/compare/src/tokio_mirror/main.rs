@@ -1,11 +1,10 @@
-//! The same job on tokio, as a good engineer would write it in a week: the build to compare with.
+//! The same job on tokio, as a good engineer would write it in a week, to compare with.
 //!
-//! hyper serves, one pooled hyper client with rustls is shared by all, headers and envelope headers are
-//! rewritten as parsed values, mimalloc allocates, the runtime has its usual threads. Deliveries run
-//! side by side with a deadline, the primary's answer goes back, and the first success where it gives
-//! none. It does what the mirror does with SDK traffic: every place for a key, all content codings,
-//! `dsn` and `trace.public_key`. It has none of the mirror's limits, breakers and reloads, which only
-//! makes it cheaper.
+//! hyper serves, all connections share one pooled hyper client with rustls, headers and envelope headers are
+//! rewritten as parsed values, mimalloc allocates, the runtime has its default threads. Deliveries run
+//! concurrently with a deadline. The reply is the primary's response, or the first success if the primary
+//! fails. It handles SDK traffic as the mirror does: every key site, all content codings, `dsn` and
+//! `trace.public_key`. It has none of the mirror's limits, breakers and reloads, which makes it cheaper.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -90,13 +89,13 @@ fn client(config: &Config) -> Result<HttpClient, AnyError> {
 }
 
 async fn serve(mirror: Arc<Mirror>, stream: TcpStream, _peer: SocketAddr) {
-    // Where the option cannot be set the connection is broken, which the first read will tell.
+    // If the option cannot be set, the connection is broken, and the first read fails.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let mirror = Arc::clone(&mirror);
         async move { Ok::<_, Infallible>(mirror.answer(request).await) }
     });
-    // The client went away: nobody to tell.
+    // The client has disconnected.
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .pipeline_flush(true)
@@ -129,8 +128,8 @@ impl Mirror {
         self.deliver(route, &inbound).await
     }
 
-    /// Sends the request to all outbounds at once, and answers as the first of them does; where it
-    /// fails, as the next one that succeeds.
+    /// Sends the request to all outbounds at once; gives the response of the first, or the next success if it
+    /// fails.
     async fn deliver(
         &self,
         route: &Route,

@@ -1,4 +1,4 @@
-//! What an inbound request becomes for an outbound, in the tokio build.
+//! Rewriting a request for an outbound, in the tokio build.
 //!
 //! Values are parsed, changed and written again: the query as a form, the auth field as a list, the
 //! envelope header as JSON. The body behind that header is shared.
@@ -20,7 +20,7 @@ use crate::config::Outbound;
 
 const X_SENTRY_AUTH: HeaderName = HeaderName::from_static("x-sentry-auth");
 
-/// What never goes on, apart from what `Connection` lists.
+/// Fields that are never forwarded, besides those that `Connection` lists.
 const DROPPED: [HeaderName; 13] = [
     header::CONNECTION,
     header::CONTENT_ENCODING,
@@ -37,19 +37,19 @@ const DROPPED: [HeaderName; 13] = [
     HeaderName::from_static("x-forwarded-for"),
 ];
 
-/// A request, understood.
+/// A parsed request.
 pub struct Inbound {
     parts: Parts,
-    /// Without what never goes on.
+    /// Without the fields that are never forwarded.
     headers: HeaderMap,
     key: String,
     body: Bytes,
-    /// The header of an envelope, and where the rest of the body begins.
+    /// The header of an envelope, and the position of the rest.
     envelope: Option<(Value, usize)>,
     is_tunnel: bool,
 }
 
-/// An answer to what cannot be mirrored.
+/// The reply to a request that cannot be mirrored.
 pub struct Refusal {
     status: StatusCode,
     reason: &'static str,
@@ -209,7 +209,7 @@ fn envelope_header(body: &Bytes) -> Result<(Value, usize), Refusal> {
     Ok((header, end))
 }
 
-/// The key in one of the places that are not in the body.
+/// The key at a key site outside of the body.
 fn find_key(parts: &Parts) -> Option<String> {
     let field = |name| {
         parts

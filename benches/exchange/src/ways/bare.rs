@@ -1,7 +1,7 @@
-//! The mirror's own exchange with the simplest pool that is not wrong: what `codec` has.
+//! The mirror's own exchange with the simplest correct pool, as in `codec`.
 //!
-//! It is here to be compared with that one, since [`super::ours`] does more: it looks at a connection
-//! before it uses it again, and bounds what is in flight. The mirror itself never goes without.
+//! It exists to be compared with that one, since [`super::ours`] does more: it checks a connection before it
+//! reuses it, and limits the deliveries in flight. The mirror always does both.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
-//! monoio-http-client, as it comes: its pool, its connector, HTTP/1.1.
+//! monoio-http-client with its own pool and connector, over HTTP/1.1.
 //!
-//! It has no deadline of its own, so it gets the one that its users give it: a timeout round the
-//! call, which is how monoio gives up on any future.
+//! It has no deadline, so it gets the one that its users add: a timeout around the call, as for any monoio
+//! future.
 
 use std::time::Duration;
 

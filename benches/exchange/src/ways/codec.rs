@@ -1,8 +1,7 @@
-//! monoio-http's `ClientCodec` over a monoio stream, with the simplest pool that is not wrong.
+//! monoio-http's `ClientCodec` over a monoio stream, with the simplest correct pool.
 //!
-//! A connection is taken out of the pool for an exchange and put back only after one that ended well,
-//! so that a deadline drops it. Nothing else is done for it: no check before it is used again, no
-//! retry, no bound.
+//! A connection leaves the pool for an exchange and returns only after success, so that a deadline drops it.
+//! There is nothing else: no check before reuse, no retry, no limit.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

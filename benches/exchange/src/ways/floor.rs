@@ -1,7 +1,7 @@
 //! The floor: one write, reads until the expected number of bytes is there, nothing else.
 //!
-//! It shows what the runtime, the kernel and a timeout cost; the rest of a way's time is its own. It
-//! parses nothing: it knows the response beforehand and compares. Nobody can use it for anything.
+//! It shows the cost of the runtime, the kernel and a timeout; the rest of a way's time is its own. It parses
+//! nothing: it knows the response in advance and compares. It is useless for real work.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

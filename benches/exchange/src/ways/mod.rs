@@ -1,8 +1,7 @@
 //! The ways to do one exchange: send a request, read its response, keep the connection.
 //!
-//! Each way gets the request in the form that is cheapest for it, made beforehand, and copies of it
-//! only what one exchange uses up. So what is compared is the exchange and not the making of
-//! requests, of which the mirror has its own kind anyway.
+//! Each way gets the request in its cheapest form, made beforehand, and copies only what one exchange
+//! consumes. This compares the exchanges, and not how requests are made, which the mirror does in its own way.
 
 use std::future::Future;
 
@@ -19,27 +18,27 @@ pub mod ours;
 
 /// A way to do an exchange, with its pool of connections to one upstream.
 pub trait Way {
-    /// What it is called in the tables.
+    /// Its name in the tables.
     const NAME: &'static str;
 
     /// A request in the form this way takes.
     type Prepared: 'static;
 
-    /// Brings `message` into that form.
+    /// Converts `message` into that form.
     fn prepare(&self, message: &Message) -> Self::Prepared;
 
-    /// Sends `request` and reads the response, within the time the way was made with.
+    /// Sends `request` and reads the response, before the deadline of the way.
     fn exchange(&self, request: &Self::Prepared) -> impl Future<Output = Result<Answer, String>>;
 }
 
-/// A request, in no particular form.
+/// A request in a neutral form.
 pub struct Message {
     pub authority: String,
     pub path: &'static str,
     pub body: Bytes,
 }
 
-/// What came back, as far as it is looked at.
+/// The checked parts of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
@@ -47,7 +46,7 @@ pub struct Answer {
 }
 
 impl Message {
-    /// The header lines: what is left of an SDK's request, as the mirror sends it out.
+    /// The header lines that the mirror forwards from an SDK's request.
     fn headers(&self) -> [(&'static str, String); 6] {
         let auth = "Sentry sentry_key=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, sentry_version=7, \
                     sentry_client=sentry.python/2.35.0";
@@ -89,7 +88,7 @@ impl Message {
     }
 }
 
-/// The parts of an [`http::Request`], of which each exchange uses up one.
+/// The parts of an [`http::Request`], which each exchange consumes.
 pub struct TypedRequest {
     uri: Uri,
     headers: HeaderMap,
@@ -97,7 +96,7 @@ pub struct TypedRequest {
 }
 
 impl TypedRequest {
-    /// One to use up. Names, values and body are shared; the table of headers is not.
+    /// A request to consume. Names, values and body are shared; the table of headers is not.
     pub fn instance(&self) -> Request<HttpBody> {
         let mut request = Request::new(HttpBody::fixed_body(Some(self.body.clone())));
         *request.method_mut() = Method::POST;

@@ -41,7 +41,7 @@ impl Parts {
         }
     }
 
-    /// A request to use up. A short body is copied, a long one is shared.
+    /// A request to consume. A short body is copied, a long one is shared.
     pub fn instance(&self) -> Request {
         let (head, body) = if self.body.len() <= COPY_BYTES_MAX {
             ([self.head.as_slice(), &self.body].concat(), Bytes::new())
