@@ -70,8 +70,7 @@ pub enum Unanswered {
     Silent,
 }
 
-/// The permission to send one delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The permission to send one delivery. Its outcome consumes it.
 pub(crate) struct Permit {
     sender: Sender,
     begun: Instant,
@@ -80,9 +79,9 @@ pub(crate) struct Permit {
 }
 
 impl Breaker {
-    /// Permits a delivery of `sender`, or not. After a permit, [`Breaker::answered`],
-    /// [`Breaker::passed`] or [`Breaker::failed`] must follow.
-    pub(crate) fn admits(&self, sender: Sender, now: Instant, limits: &Limits) -> Option<Permit> {
+    /// Permits a delivery of `sender`, unless a circuit is open. The outcome has to be recorded with the
+    /// permit.
+    pub(crate) fn admit(&self, sender: Sender, now: Instant, limits: &Limits) -> Option<Permit> {
         // The second circuit concerns only the senders that got no response.
         let is_concerned = self.answering.is_open() && self.unanswered.borrow().contains(&sender);
         if is_concerned && !self.answering.permits(now) || !self.connecting.permits(now) {
@@ -106,7 +105,7 @@ impl Breaker {
     }
 
     /// Records a response.
-    pub(crate) fn answered(&self, now: Instant) {
+    pub(crate) fn record_response(&self, _permit: Permit, now: Instant) {
         self.answered_at.set(Some(now));
         self.connecting.close();
         if self.answering.close() {
@@ -120,21 +119,27 @@ impl Breaker {
     }
 
     /// Records a delivery whose end says nothing about the upstream.
-    pub(crate) fn passed(&self, permit: Permit, now: Instant) {
+    pub(crate) fn record_inconclusive(&self, permit: Permit, now: Instant) {
         if permit.probes_connecting {
-            self.connecting.pass(now);
+            self.connecting.probe_again(now);
         }
         if permit.probes_answering {
-            self.answering.pass(now);
+            self.answering.probe_again(now);
         }
     }
 
     /// Records a delivery without a response.
-    pub(crate) fn failed(&self, permit: Permit, how: Unanswered, now: Instant, limits: &Limits) {
+    pub(crate) fn record_failure(
+        &self,
+        permit: Permit,
+        how: Unanswered,
+        now: Instant,
+        limits: &Limits,
+    ) {
         if how == Unanswered::Unreachable {
             self.connecting.fail(permit.probes_connecting, now, limits);
             if permit.probes_answering {
-                self.answering.pass(now);
+                self.answering.probe_again(now);
             }
             return;
         }
@@ -142,11 +147,11 @@ impl Breaker {
             // The connection was opened.
             self.connecting.close();
         }
-        if self.got_no_response(permit, how, now, limits) {
+        if self.got_no_response(permit.begun, how, now, limits) {
             self.unanswered.borrow_mut().insert(permit.sender);
             self.answering.fail(permit.probes_answering, now, limits);
         } else if permit.probes_answering {
-            self.answering.pass(now);
+            self.answering.probe_again(now);
         }
     }
 
@@ -154,7 +159,7 @@ impl Breaker {
     /// silent upstream, or during the longest pause before its connection broke.
     fn got_no_response(
         &self,
-        permit: Permit,
+        begun: Instant,
         how: Unanswered,
         now: Instant,
         limits: &Limits,
@@ -163,7 +168,7 @@ impl Breaker {
             return true;
         };
         match how {
-            Unanswered::Silent => answered_at < permit.begun,
+            Unanswered::Silent => answered_at < begun,
             _ => now.saturating_duration_since(answered_at) >= limits.breaker.pause_max,
         }
     }
@@ -217,7 +222,7 @@ impl Circuit {
     }
 
     /// The probe ended without a result, so the next delivery is the probe.
-    fn pass(&self, now: Instant) {
+    fn probe_again(&self, now: Instant) {
         if self.is_probing.replace(false) {
             self.open_until.set(Some(now));
         }
@@ -269,12 +274,26 @@ mod tests {
     const HONEST: Sender = 2;
 
     fn fail(breaker: &Breaker, how: Unanswered, now: Instant) {
-        let permit = breaker.admits(ATTACKER, now, &limits()).unwrap();
-        breaker.failed(permit, how, now, &limits());
+        let permit = breaker.admit(ATTACKER, now, &limits()).unwrap();
+        breaker.record_failure(permit, how, now, &limits());
+    }
+
+    /// The permit of a delivery that was sent before the breaker opened.
+    fn earlier_permit() -> Permit {
+        Permit {
+            sender: ATTACKER,
+            begun: Instant::now(),
+            probes_connecting: false,
+            probes_answering: false,
+        }
+    }
+
+    fn respond(breaker: &Breaker, now: Instant) {
+        breaker.record_response(earlier_permit(), now);
     }
 
     fn admits(breaker: &Breaker, sender: Sender, now: Instant) -> bool {
-        breaker.admits(sender, now, &limits()).is_some()
+        breaker.admit(sender, now, &limits()).is_some()
     }
 
     #[test]
@@ -286,7 +305,7 @@ mod tests {
                 fail(&breaker, Unreachable, now);
             }
             assert!(admits(&breaker, ATTACKER, now));
-            breaker.answered(now);
+            respond(&breaker, now);
         }
         for _ in 0..3 {
             fail(&breaker, Unreachable, now);
@@ -322,7 +341,6 @@ mod tests {
             for _ in 0..2 {
                 fail(&breaker, how, start);
             }
-            let earlier = breaker.admits(ATTACKER, start, &limits()).unwrap();
             fail(&breaker, how, start);
             assert!(!admits(
                 &breaker,
@@ -333,10 +351,10 @@ mod tests {
             assert!(admits(&breaker, ATTACKER, later));
             assert_eq!(breaker.state(later), BreakerState::Probing);
             // The failure of an earlier delivery is not that of the probe.
-            breaker.failed(earlier, how, later, &limits());
+            breaker.record_failure(earlier_permit(), how, later, &limits());
             assert_eq!(breaker.state(later), BreakerState::Probing);
             assert!(!admits(&breaker, ATTACKER, later), "one probe at a time");
-            breaker.answered(later);
+            respond(&breaker, later);
             assert_eq!(breaker.state(later), BreakerState::Closed);
             assert!(admits(&breaker, ATTACKER, later) && admits(&breaker, ATTACKER, later));
         }
@@ -346,7 +364,6 @@ mod tests {
     fn pauses_double_up_to_the_limit_and_late_failures_do_not_count() {
         let breaker = Breaker::default();
         let mut now = Instant::now();
-        let late = breaker.admits(ATTACKER, now, &limits()).unwrap();
         for _ in 0..3 {
             fail(&breaker, Unreachable, now);
         }
@@ -354,7 +371,7 @@ mod tests {
             let longest = Duration::from_secs(longest);
             let until = breaker.connecting.open_until.get().unwrap();
             assert!(until >= now + longest / 2 && until <= now + longest);
-            breaker.failed(late, Unreachable, now, &limits());
+            breaker.record_failure(earlier_permit(), Unreachable, now, &limits());
             assert_eq!(breaker.connecting.open_until.get(), Some(until));
             now = until;
             fail(&breaker, Unreachable, now);
@@ -368,7 +385,7 @@ mod tests {
         for second in 0..20 {
             let now = start + Duration::from_secs(second);
             if second % 2 == 0 {
-                breaker.answered(now);
+                respond(&breaker, now);
             }
             for _ in 0..100 {
                 fail(&breaker, Broken, now);
@@ -381,23 +398,23 @@ mod tests {
     fn silence_counts_only_if_no_other_request_got_a_response_meanwhile() {
         let breaker = Breaker::default();
         let begun = Instant::now();
-        let permits = [(); 9].map(|()| breaker.admits(ATTACKER, begun, &limits()).unwrap());
+        let permits = [(); 9].map(|()| breaker.admit(ATTACKER, begun, &limits()).unwrap());
         let ended = begun + Duration::from_secs(30);
-        breaker.answered(begun + Duration::from_secs(1));
+        respond(&breaker, begun + Duration::from_secs(1));
         for permit in permits {
-            breaker.failed(permit, Silent, ended, &limits());
+            breaker.record_failure(permit, Silent, ended, &limits());
         }
         assert_eq!(breaker.state(ended), BreakerState::Closed);
-        let permits = [(); 3].map(|()| breaker.admits(ATTACKER, ended, &limits()).unwrap());
+        let permits = [(); 3].map(|()| breaker.admit(ATTACKER, ended, &limits()).unwrap());
         let later = ended + Duration::from_secs(30);
         for permit in permits {
-            breaker.failed(permit, Silent, later, &limits());
+            breaker.record_failure(permit, Silent, later, &limits());
         }
         assert_eq!(breaker.state(later), BreakerState::Open);
     }
 
     #[test]
-    fn what_breaks_over_requests_concerns_the_routes_alone_that_it_happened_to() {
+    fn a_broken_or_silent_connection_concerns_only_the_routes_to_which_it_happened() {
         for how in [Broken, Silent] {
             let breaker = Breaker::default();
             let now = Instant::now();
@@ -405,12 +422,12 @@ mod tests {
                 fail(&breaker, how, now);
             }
             assert!(!admits(&breaker, ATTACKER, now));
-            let permit = breaker.admits(HONEST, now, &limits()).unwrap();
-            // The upstream is down for that one too.
-            breaker.failed(permit, how, now, &limits());
+            let permit = breaker.admit(HONEST, now, &limits()).unwrap();
+            // The upstream fails for that sender, too.
+            breaker.record_failure(permit, how, now, &limits());
             assert!(!admits(&breaker, HONEST, now));
             assert!(admits(&breaker, HONEST + 1, now));
-            breaker.answered(now);
+            respond(&breaker, now);
             assert!(admits(&breaker, HONEST, now) && admits(&breaker, ATTACKER, now));
         }
     }
@@ -419,7 +436,7 @@ mod tests {
     fn a_probe_with_a_broken_connection_shows_that_connecting_works() {
         let breaker = Breaker::default();
         let now = Instant::now();
-        breaker.answered(now);
+        respond(&breaker, now);
         for _ in 0..3 {
             fail(&breaker, Unreachable, now);
         }

@@ -152,7 +152,7 @@ impl Pool {
         let Some(_slot) = InFlightGuard::acquire(&self.in_flight, limits.in_flight) else {
             return (Err(Failure::Overloaded), begun);
         };
-        let Some(permit) = self.breaker.admits(sender, begun, &limits) else {
+        let Some(permit) = self.breaker.admit(sender, begun, &limits) else {
             return (Err(Failure::Paused), begun);
         };
         // Pinned in place because the future is about 2 KiB.
@@ -170,13 +170,13 @@ impl Pool {
         let unanswered = result.as_ref().err().and_then(Failure::unanswered);
         match (&result, unanswered) {
             (Err(failure), Some(how)) => {
-                self.breaker.failed(permit, how, ended, &limits);
+                self.breaker.record_failure(permit, how, ended, &limits);
                 self.shared.record_failure(failure, ended);
             }
             // A shortage of this host, for example of descriptors.
-            (Err(Failure::Connect(_)), None) => self.breaker.passed(permit, ended),
+            (Err(Failure::Connect(_)), None) => self.breaker.record_inconclusive(permit, ended),
             (Ok(_) | Err(_), _) => {
-                self.breaker.answered(ended);
+                self.breaker.record_response(permit, ended);
                 self.shared.record_response(ended);
             }
         }
