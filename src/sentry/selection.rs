@@ -99,7 +99,7 @@ impl Selection {
         self.rates.get(category)
     }
 
-    /// Whether it takes what is of `category` and has `sampling key`.
+    /// Whether to keep data of `category` with this sampling key.
     pub fn take(&self, category: Option<Category>, key: SamplingKey) -> Result<(), Refused> {
         let is_wanted = self
             .categories

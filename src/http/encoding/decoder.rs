@@ -147,7 +147,7 @@ impl Decoder {
     pub fn step(&mut self, slice_bytes: usize) -> Result<Step, DecodeError> {
         // Zeroing the output first avoids unsafe code and costs a few percent of decoding.
         let start = self.output.len();
-        let room_bytes = self.room(slice_bytes);
+        let room_bytes = self.prepare_output(slice_bytes);
         self.output.resize(start + room_bytes, 0);
         let room = self.output.get_mut(start..).unwrap_or_default();
 
@@ -227,7 +227,7 @@ impl Decoder {
 
     /// Makes sure that the output has capacity, and returns how much may be decoded next: up to one byte over the
     /// limit, by which too large an output is recognised.
-    fn room(&mut self, slice_bytes: usize) -> usize {
+    fn prepare_output(&mut self, slice_bytes: usize) -> usize {
         let decoded_bytes = self.output.len();
         let allowed_bytes = self.limit_bytes.saturating_add(1) - decoded_bytes;
         if self.output.capacity() == decoded_bytes {

@@ -216,7 +216,7 @@ fn ambiguous_heads_are_malformed() {
         "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nhost: b\r\n\r\n",
     ] {
-        // Some fall on the version already, which says as little about where a request ends.
+        // Some fail at the version, which is as harmless.
         match parse(text.as_bytes()) {
             Err(HeadError::Malformed(_) | HeadError::Version) => {}
             other => panic!("{text:?}: {other:?}"),
@@ -228,7 +228,7 @@ fn ambiguous_heads_are_malformed() {
 fn control_bytes_are_malformed_everywhere() {
     for byte in (0..=u8::MAX).filter(|byte| *byte != b'\n') {
         let control = byte.is_ascii_control();
-        // In a value all but controls may be, and the tab. Long ones are scanned by other code.
+        // Values allow tabs and everything but control bytes. Other code scans long ones.
         for length in [0, 5, 40] {
             let text = [
                 b"GET / HTTP/1.1\r\nA: b",
@@ -239,7 +239,7 @@ fn control_bytes_are_malformed_everywhere() {
             let text = text.concat();
             let expected = !control || byte == b'\t';
             assert_eq!(parse(&text).is_ok(), expected, "{byte:#x} in a value");
-            // In a name only those of a token, in a target only what is visible and begins no fragment.
+            // Names allow only token bytes; targets allow only visible bytes and no fragment.
             let text = [
                 b"GET / HTTP/1.1\r\nA",
                 &vec![b'x'; length][..],
@@ -377,7 +377,7 @@ fn the_length_of_a_head_is_bounded() {
         head.parse(&b"\r\n".repeat(50), limits),
         Err(HeadError::TooLarge)
     );
-    // A body behind the head does not count.
+    // A body after the head does not count.
     let with_body = [head_of(100), vec![b'{'; 1000]].concat();
     assert_eq!(head.parse(&with_body, limits), Ok(Parsed::Complete));
 }

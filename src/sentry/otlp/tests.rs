@@ -40,7 +40,7 @@ fn even(tree: &Tree) -> Option<Tree> {
         let kept = retain(resource, |scope| {
             retain(scope, |trace| (trace % 2 == 0).then_some(*trace))
         })?;
-        // Scopes that never had records keep no resource that has lost all of its own.
+        // Empty scopes do not keep a resource that lost all of its records.
         (is_empty(resource) || !is_empty(&kept)).then_some(kept)
     })?;
     (!kept.iter().all(is_empty)).then_some(kept)
@@ -80,7 +80,7 @@ fn protobuf(tree: &Tree, signal: Signal) -> Vec<u8> {
     };
     let scope = |scope: &Vec<u128>| field(2, &message(scope.iter().map(record)));
     let resource = |resource: &Vec<Vec<u128>>| field(1, &message(resource.iter().map(scope)));
-    // The others of the request have nothing between them, so that what is left is what was written.
+    // The request has no other fields, so that the result equals an encoding of the remaining records.
     tree.iter().flat_map(resource).collect()
 }
 

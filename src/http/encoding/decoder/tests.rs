@@ -198,7 +198,7 @@ fn all_members_of_a_gzip_body_are_decoded() {
             Ok(parts.concat())
         );
     }
-    // Members without output do not add up to a step without end.
+    // Members without output do not prolong a step.
     let empty = gzip(b"").repeat(50_000);
     let mut pool = Decompressors::default();
     let mut decoder = Decoder::new(Encoding::Gzip, Bytes::from(empty.clone()), 10, &mut pool);
@@ -229,7 +229,7 @@ fn all_optional_parts_of_a_gzip_header_are_accepted() {
         let decoded = decode(Encoding::Gzip, &encoded[..end], 2000, 1 << 20);
         assert_eq!(decoded, Err(DecodeError::Truncated), "{end}");
     }
-    // A checksum of the header, which stands behind its other parts.
+    // A checksum of the header, after its other parts.
     let header_bytes = 10 + 2 + 300 + "dump.dmp".len() + 1 + "a comment".len() + 1;
     encoded[3] |= 2;
     encoded.splice(header_bytes..header_bytes, [0xaa, 0xbb]);
@@ -240,7 +240,7 @@ fn all_optional_parts_of_a_gzip_header_are_accepted() {
         decode(Encoding::Gzip, &encoded, 2000, 1 << 20),
         Err(DecodeError::Corrupt)
     );
-    // A name that does not end within a slice.
+    // A name that is longer than a slice.
     let endless = [&[0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 0][..], &[b'x'; 100_000]].concat();
     assert_eq!(
         decode(Encoding::Gzip, &endless, 2000, 1000),
@@ -258,7 +258,7 @@ fn bytes_after_a_complete_body_are_ignored() {
             assert_eq!(decoded, Ok(data.clone()), "{encoding:?} {garbage:?}");
         }
     }
-    // zstd cannot tell garbage from a frame that is broken.
+    // To zstd, garbage is a broken frame.
     let encoded = [zstd(&data), b"garbage".to_vec()].concat();
     assert_eq!(
         decode(Encoding::Zstd, &encoded, 3000, 1 << 20),
@@ -301,7 +301,7 @@ fn a_broken_zstd_frame_is_rejected_or_decodes_as_in_the_reference_decoder() {
         for flip in [0x01, 0x10, 0x80] {
             let mut broken = whole.clone();
             broken[at] ^= flip;
-            // The reference decoder lets some faults of its streams pass.
+            // The reference decoder accepts some invalid streams.
             if let Ok(decoded) = decode(Encoding::Zstd, &broken, 1 << 20, 1 << 20) {
                 let expected = ::zstd::decode_all(&broken[..]).unwrap_or_default();
                 assert!(decoded == expected, "byte {at} ^ {flip:#x}");
@@ -352,7 +352,7 @@ fn decompression_bombs_end_at_the_limit() {
     for encoding in CODINGS {
         let encoded = encode(encoding, &bomb);
         for limit_bytes in [0, 1000, 1 << 20] {
-            // What is held is checked after each step.
+            // The bound on memory holds after each step.
             let decoded = decode(encoding, &encoded, limit_bytes, 65_536);
             assert_eq!(decoded, Err(DecodeError::TooLarge), "{encoding:?}");
         }
@@ -397,7 +397,7 @@ fn a_body_cut_anywhere_is_truncated() {
 
 #[test]
 fn a_step_reads_little_of_input_that_is_slow_to_decode() {
-    // Noise takes as much input as output, so that the input ends the step.
+    // Noise is as long encoded as decoded, so the end of the input slice ends the step.
     let mut number = 1_u32;
     let noise = std::iter::repeat_with(|| {
         number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -428,7 +428,7 @@ fn a_step_reads_little_of_input_that_is_slow_to_decode() {
 
 #[test]
 fn a_decoded_body_holds_no_unused_memory() {
-    // Sixteen times the input is believed, and does not come.
+    // The stated size is believed up to sixteen times the input, but is false.
     let data = text(100);
     let lie = 1_000_000_u32.to_le_bytes();
     let input = [gzip(&data), lie.to_vec()].concat();
@@ -445,7 +445,7 @@ fn a_stated_size_is_only_a_hint() {
     let data = text(5000);
     let (member, lies) = (gzip(&data), [0, 1, 4999, 5001, u32::MAX]);
     for lie in lies {
-        // The lie stands behind the member, where garbage is ignored.
+        // The false size is behind the member, where garbage is ignored.
         let encoded = [member.clone(), lie.to_le_bytes().to_vec()].concat();
         let input = Bytes::from(encoded.clone());
         let decoder = Decoder::new(
@@ -526,7 +526,7 @@ proptest! {
         let place = place.index(encoded.len());
         encoded[place] = byte;
         let decoded = decode(encoding, &encoded, 1 << 16, slice_bytes);
-        // Only these two have a checksum, and not over all of their headers.
+        // Only these two have a checksum, which does not cover all of the header.
         let has_checksum = matches!(encoding, Encoding::Gzip | Encoding::Deflate) && place >= 10;
         if let Ok(decoded) = decoded && has_checksum {
             prop_assert_eq!(decoded, data);
