@@ -271,8 +271,8 @@ fn each_outcome_of_a_delivery_is_counted_once() {
         provoke(&case);
         seen.push(case.outcome);
     }
-    // A panic can only be provoked by a bug, as a test beside `server::background` does, and what is given
-    // up is told once the mirror has stopped: see `sums`.
+    // Unit tests cover panics, which only a bug can cause. `given_up` is counted after the mirror has stopped:
+    // see `sums`.
     let elsewhere = ["panicked", "given_up"];
     let metrics = Process::start(&config(&[nobody()], "admin: {port: 0}")).metrics();
     for (sample, _) in metrics.all(DELIVERIES, &[]) {
@@ -337,8 +337,8 @@ fn each_result_of_a_request_is_counted_once() {
         ("local", Action::ok(), whole(health), 200),
         ("abandoned", Action::ok(), half, 0),
     ];
-    // The first two cannot be provoked from outside: a panic is a bug, and what is given up is told once
-    // the mirror has stopped: see `sums`.
+    // The first two cannot be provoked from outside: a panic is a bug, and `given_up` is counted after the
+    // mirror has stopped, see `sums`.
     let mut seen = vec!["panicked", "given_up"];
     for (result, action, (request, is_whole), status) in table {
         let mirror = Config::new([answering(action)])

@@ -1,7 +1,7 @@
-//! Those who look at a mirror: a Prometheus that asks every second, and a statsd server.
+//! Consumers of metrics: a Prometheus that scrapes every second, and a statsd server.
 //!
-//! They take from the core of the load and not from the mirror's. What they get has to be what they
-//! came for, so that nobody takes a mirror for cheap which tells nothing.
+//! They run on the core of the load, not on the mirror's. They check what they get, so that a mirror without
+//! metrics does not look cheap.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use crate::engine::said;
 
-/// The time between two looks at the metrics.
+/// The interval of scrapes.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How long a look may take, and how long the mirror may take to have anything to tell.
+/// The timeout of a scrape, and of the first metrics.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An audience as long as this lives.
+/// Consumers that run until this is dropped.
 pub struct Audience {
     /// Where to push to.
     pub statsd: SocketAddr,
@@ -26,7 +26,7 @@ pub struct Audience {
 }
 
 impl Audience {
-    /// Begins to look at what is told at `admin`.
+    /// Starts scraping the admin pages at `admin`.
     pub fn gather(admin: SocketAddr) -> Result<Audience, String> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(said("a free port"))?;
         socket.set_nonblocking(true).map_err(said("a socket"))?;
@@ -47,7 +47,7 @@ impl Audience {
         })
     }
 
-    /// Looks no more. What is pushed from now on can be read from the socket.
+    /// Stops scraping. Later pushes can be read from the socket.
     pub fn leave(self) -> Result<UdpSocket, String> {
         drop(self.stop);
         let looked = self.looking.join();
@@ -55,13 +55,13 @@ impl Audience {
     }
 }
 
-/// How many datagrams have come.
+/// The number of received datagrams.
 pub fn datagrams(socket: &UdpSocket) -> usize {
     let mut room = [0; 2048];
     std::iter::from_fn(|| socket.recv(&mut room).ok()).count()
 }
 
-/// Looks until there is something to see.
+/// Scrapes until there are metrics.
 fn await_metrics(admin: SocketAddr) -> Result<(), String> {
     let begin = Instant::now();
     loop {

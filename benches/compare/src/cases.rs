@@ -13,21 +13,21 @@ pub struct Case {
     /// How many of a hundred clients take a new connection for each request.
     pub fresh: usize,
     pub is_tls: bool,
-    /// How many further connections have sent one request and are kept open.
+    /// The number of further idle connections, each open after one request.
     pub idle: usize,
-    /// What is wrong with the last outbound.
+    /// The fault of the last outbound.
     pub trouble: Option<Trouble>,
     pub workers: usize,
-    /// Whether a floor has a meaning here.
+    /// Whether the floor makes sense here.
     pub has_floor: bool,
 }
 
-/// What is wrong with an outbound.
+/// A fault of an outbound.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     /// Its address refuses connections.
     Refuses,
-    /// It takes connections and never says anything.
+    /// It accepts connections and never answers.
     Silent,
 }
 
@@ -131,7 +131,7 @@ fn all() -> Vec<Case> {
     ]
 }
 
-/// How many connections may be idle: the mirror takes as many as half of its descriptors at most.
+/// The number of idle connections: the mirror accepts at most half of its descriptors.
 fn idle_max() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     let limit = limit.and_then(|limit| usize::try_from(limit).ok());
@@ -185,7 +185,7 @@ fn with_dsn(bytes: usize) -> Kind {
     }
 }
 
-/// What a mirror in front of many SDKs gets.
+/// The traffic of a mirror for many SDKs.
 fn mix() -> Vec<Kind> {
     let minidump = Kind {
         content: Content::Minidump,

@@ -1,7 +1,7 @@
-//! What takes part, and how each is configured and run.
+//! The contenders, and how each is configured and run.
 //!
-//! A contender is a process of its own, bound to its cores before it starts. All get the same outbounds
-//! in the same order; those that understand the mirror's configuration get the same file.
+//! A contender is a separate process, bound to its cores before it starts. All get the same outbounds in the
+//! same order; those that understand the mirror's configuration get the same file.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use crate::kernel;
 use crate::ledger::Ability;
 use crate::wire::{INBOUND_DSN, Target};
 
-/// How long a contender may take to start, and to stop.
+/// The timeout of starts and stops.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Something that is measured.
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Contender {
     pub name: String,
     pub way: Way,
-    /// Whether all its outbounds are sound where those of others are not, to show what trouble costs.
+    /// Whether its outbounds have no fault, to show the cost of the fault.
     pub is_spared: bool,
 }
 
@@ -36,7 +36,7 @@ pub enum Way {
     /// The same with an [`Audience`].
     Watched {
         mirror: PathBuf,
-        /// Whether it also writes a line for each request, to where it costs the reader nothing.
+        /// Whether it also writes an access log, to /dev/null.
         logs: bool,
     },
     Nginx,
@@ -55,7 +55,7 @@ pub struct Setup<'s> {
     pub ca_file: &'s Path,
 }
 
-/// A contender that runs; it is stopped when this is dropped.
+/// A running contender; it is stopped on drop.
 pub struct Running {
     child: Child,
     pub address: SocketAddr,
@@ -71,7 +71,7 @@ impl Contender {
         }
     }
 
-    /// The same without the trouble of a case.
+    /// The same without the fault of a case.
     pub fn spared(&self) -> Contender {
         Contender {
             name: format!("{}, spared", self.name),
@@ -80,7 +80,7 @@ impl Contender {
         }
     }
 
-    /// What it gets of a case.
+    /// The case as this contender runs it.
     pub fn own(&self, case: &Case) -> Case {
         let trouble = case.trouble.filter(|_| !self.is_spared);
         Case {
@@ -96,7 +96,7 @@ impl Contender {
         }
         match &self.way {
             Way::Mirror(_) | Way::Watched { .. } => true,
-            // It answers when all mirrored requests have ended, and waits for the silent one.
+            // nginx answers after all mirrored requests, and would wait for the silent outbound.
             Way::Nginx => case.trouble.is_none(),
             Way::Floor { inflate } => case.has_floor && *inflate == case.is_gzip(),
         }
@@ -168,7 +168,7 @@ impl Contender {
             }
         };
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
-        // A process begins where the thread is that starts it.
+        // A process inherits the cores of the thread that starts it.
         kernel::bind(cores)?;
         let child = command.spawn();
         kernel::bind(own)?;
@@ -191,13 +191,13 @@ impl Running {
         self.child.id()
     }
 
-    /// Stops it, and makes sure that it has told its audience what it should.
+    /// Stops it, and checks that its audience got the metrics.
     pub fn stop(mut self) -> Result<(), String> {
         let Some(audience) = self.audience.take() else {
             return Ok(());
         };
         let statsd = audience.leave()?;
-        // It pushes once more when all is done.
+        // It pushes once more at the end.
         drop(self);
         match datagrams(&statsd) {
             0 => Err("nothing was pushed to statsd".to_owned()),
@@ -236,7 +236,7 @@ impl Drop for Running {
     }
 }
 
-/// The configuration for the mirror and what understands it, with the lines of `extra` in it.
+/// The configuration of the mirror, with the lines of `extra`.
 fn write_config(setup: &Setup<'_>, address: SocketAddr, extra: &str) -> Result<PathBuf, String> {
     let mut text = format!(
         "ip: {}\nport: {}\n{extra}workers: {}\ntls:\n  ca_file: {}\n  system_roots: false\n\
@@ -254,7 +254,7 @@ fn write_config(setup: &Setup<'_>, address: SocketAddr, extra: &str) -> Result<P
     Ok(path)
 }
 
-/// An address that nobody listens at right now.
+/// A free address.
 fn free_address() -> Result<SocketAddr, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(said("a free port"))?;
     listener.local_addr().map_err(said("a free port"))

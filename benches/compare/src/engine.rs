@@ -1,8 +1,8 @@
 //! The load and the sinks: one thread, one epoll, no runtime.
 //!
-//! Whatever a contender costs is only to be seen if what surrounds it costs less, and the timing of an
-//! open load is only right if nothing else wants the core. So everything here is a read or a write as
-//! soon as it is possible, on one core, bounded in number and time.
+//! The cost of a contender shows only if its surroundings cost less, and the timing of an open load is right only
+//! if nothing else wants the core. So everything here is a read or a write as soon as possible, on one core,
+//! bounded in number and time.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -21,7 +21,7 @@ use crate::ledger::{Ledger, Verdict};
 use crate::sink::SinkConnection;
 use crate::wire::Template;
 
-/// How long nothing may happen before a slot is given up.
+/// How long a slot may be idle before it is abandoned.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// For a look at what has happened.
@@ -39,21 +39,21 @@ const INDEX: u64 = LISTENER - 1;
 /// How requests are sent.
 #[derive(Clone, Copy)]
 pub enum Pace {
-    /// The next one as soon as one is answered, on every lane.
+    /// Closed loop: each lane sends its next request after a reply.
     Full,
-    /// So many a second, whatever the answers do.
+    /// Open loop: so many a second, independently of replies.
     Open(f64),
 }
 
-/// What a stretch of load gave.
+/// The result of a period of load.
 #[derive(Default)]
 pub struct Stretch {
     pub answered: usize,
     /// How many of them when the time was over.
     pub answered_in_time: usize,
-    /// How long it took, without what was waited for at its end.
+    /// The duration, without the wait at its end.
     pub elapsed: Duration,
-    /// From when each request was due to when its reply was whole, in nanoseconds.
+    /// The time from when each request was due to the end of its reply, in nanoseconds.
     pub latencies: Vec<u64>,
 }
 
@@ -70,7 +70,7 @@ pub struct Engine {
     lanes: Vec<Lane>,
     free: VecDeque<usize>,
     templates: Vec<Template>,
-    /// Which template comes when, over and over.
+    /// The order of templates, repeated.
     order: Vec<usize>,
     target: SocketAddr,
     sent: usize,
@@ -79,7 +79,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Sinks listen from now on, each at an address of its own.
+    /// Starts sinks, each with its own address.
     pub fn new(sinks: usize, tls: Option<Arc<ServerConfig>>) -> Result<Engine, String> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(said("epoll"))?;
         let mut engine = Engine {
@@ -117,12 +117,12 @@ impl Engine {
         listener.local_addr().map_err(said("a sink's address"))
     }
 
-    /// From now on a sink's address refuses connections.
+    /// Makes the address of a sink refuse connections.
     pub fn refuse(&mut self, sink: usize) {
         self.listeners[sink] = None;
     }
 
-    /// From now on a sink's connections are established by the kernel and never looked at.
+    /// Makes a sink never accept: the kernel completes its connections, and nothing answers.
     pub fn fall_silent(&mut self, sink: usize) -> Result<(), String> {
         if let Some(listener) = &self.listeners[sink] {
             epoll::delete(&self.epoll, listener).map_err(said("epoll"))?;
@@ -130,7 +130,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Says what is sent, and to whom.
+    /// Sets the requests and their address.
     pub fn load(
         &mut self,
         target: SocketAddr,
@@ -144,7 +144,7 @@ impl Engine {
         self.set_lanes(lanes);
     }
 
-    /// Says by how many clients.
+    /// Sets the number of clients.
     pub fn set_lanes(&mut self, lanes: Vec<Lane>) {
         self.free = (0..lanes.len()).collect();
         self.lanes = lanes;
@@ -155,7 +155,7 @@ impl Engine {
         self.sent
     }
 
-    /// Takes the connections of the load away; they stay open for as long as they are kept.
+    /// Takes the connections of the load; they stay open until dropped.
     pub fn park(&mut self) -> Result<Vec<TcpStream>, String> {
         let mut parked = Vec::new();
         for stream in self.lanes.iter_mut().filter_map(|lane| lane.stream.take()) {
@@ -183,7 +183,7 @@ impl Engine {
         self.run_observed(pace, time, || {})
     }
 
-    /// The same; `observe` is called at the end of the time, before what is left is waited for.
+    /// The same; `observe` is called at the end of the time, before the wait for the rest.
     pub fn run_observed(
         &mut self,
         pace: Pace,
@@ -223,7 +223,7 @@ impl Engine {
                 planned += 1;
                 continue;
             }
-            // With lanes to spare only the clock can be waited for, else only an answer.
+            // With free lanes wait for the clock, otherwise for a reply.
             let pause = match pace {
                 Pace::Open(_) if !is_over && !self.free.is_empty() => due - now,
                 _ => PATIENCE.as_nanos() as u64,
@@ -232,7 +232,7 @@ impl Engine {
         }
     }
 
-    /// Lets the sinks work until every ledger in `whole` has all requests or the time is over.
+    /// Runs the sinks until every ledger in `whole` has all requests or the time is over.
     pub fn settle(&mut self, whole: usize, time: Duration) -> Result<(), String> {
         let end = Instant::now() + time;
         let mut nothing = Stretch::default();
@@ -255,15 +255,15 @@ impl Engine {
         verdict
     }
 
-    /// Waits for events and sees to them. It never sleeps: who sends to a sleeper has to wake it, which
-    /// can cost more than to send, and would be charged to a contender the more often the slower it is.
+    /// Polls for events and handles them. It never sleeps: waking a sleeping receiver can cost the sender more
+    /// than the send itself, and a slow contender would pay for it more often.
     fn turn(&mut self, pause: Duration, stretch: &mut Stretch) -> Result<(), String> {
         let mut events = std::mem::take(&mut self.events);
         events.clear();
         let end = Instant::now() + pause;
         loop {
             match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&AT_ONCE)) {
-                // Where there is no core for it alone, others have to get on.
+                // Without a core of its own it has to let others run.
                 Ok(0) if Instant::now() < end => thread::yield_now(),
                 Ok(0) if pause >= PATIENCE => {
                     let waiting = self.lanes.len() - self.free.len();
@@ -367,7 +367,7 @@ impl Engine {
     }
 }
 
-/// Puts a word in front of an error.
+/// Prefixes an error.
 pub fn said<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
     move |error| format!("{what}: {error}")
 }

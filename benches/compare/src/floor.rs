@@ -1,9 +1,9 @@
 //! The floor: the same work on sockets, on the mirror's own runtime, and hardly anything else.
 //!
-//! It looks for the end of a head and for `Content-Length`, sends every request on as it came to all
-//! upstreams at once over connections that it keeps, and hands back the first one's response. With
-//! `inflate` it also decodes bodies, which nobody can do without who has to rewrite them. It has no
-//! deadlines, no limits and no errors to tell; nobody can use it for anything.
+//! It finds the end of a head and `Content-Length`, forwards every request unchanged to all upstreams at once
+//! over pooled connections, and returns the first upstream's response. With `inflate` it also decodes bodies,
+//! which any contender that rewrites them has to do. It has no deadlines, limits or error handling, and is
+//! useless for real work.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,10 +20,10 @@ use sentry_mirror::internals::server::driver::Driver;
 
 use crate::sink::content_length;
 
-/// How much room a read has at least.
+/// The least buffer space of a read.
 const READ_BYTES: usize = 16 * 1024;
 
-/// What a gzip member begins with, where it has no name and no comment.
+/// The header of a gzip member without name and comment.
 const GZIP_HEADER_BYTES: usize = 10;
 
 /// What all connections share.
@@ -39,7 +39,7 @@ struct Peer {
     buffer: BytesMut,
 }
 
-/// A request as it goes out; small ones are all head.
+/// A request as it is forwarded; small ones are all in `head`.
 #[derive(Clone)]
 struct Message {
     head: Bytes,
@@ -61,7 +61,7 @@ pub fn run(listen: SocketAddr, upstreams: Vec<SocketAddr>, inflate: bool) -> Res
             #[expect(clippy::disallowed_methods, reason = "it is never given up")]
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            // An error ends a connection, which is all that can be done about it.
+            // An error only closes the connection.
             let floor = Rc::clone(&floor);
             monoio::spawn(async move { floor.serve(Peer::new(stream)).await.ok() });
         }
@@ -72,7 +72,7 @@ pub fn run(listen: SocketAddr, upstreams: Vec<SocketAddr>, inflate: bool) -> Res
 impl Floor {
     async fn serve(self: Rc<Floor>, mut client: Peer) -> io::Result<()> {
         loop {
-            // Nothing is held by a connection that waits, as in the mirror.
+            // An idle connection holds no buffer, as in the mirror.
             client.stream.readable(false).await?;
             let Some((head_len, whole)) = client.read_message().await? else {
                 return Ok(());
@@ -127,7 +127,7 @@ impl Peer {
         }
     }
 
-    /// Reads up to the end of a message; says how long its head is. `None` at the end of the stream.
+    /// Reads to the end of a message; gives the length of its head. `None` at the end of the stream.
     async fn read_message(&mut self) -> io::Result<Option<(usize, Bytes)>> {
         let mut whole_len = None;
         loop {
@@ -153,7 +153,7 @@ impl Peer {
     }
 }
 
-/// How long the head at the start of `buffer` is, and the message; a chunked one is taken as it is.
+/// The lengths of the head and the message at the start of `buffer`; a chunked message is passed on as it is.
 fn find_end(buffer: &[u8]) -> Option<(usize, usize)> {
     let head_len = memchr::memmem::find(buffer, b"\r\n\r\n")? + 4;
     match content_length(&buffer[..head_len]) {

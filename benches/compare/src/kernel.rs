@@ -1,8 +1,8 @@
-//! What the kernel knows of a process: its CPU time, its memory, its system calls.
+//! CPU time, memory and system calls of a process, from the kernel.
 //!
-//! A contender may have children, as nginx has workers; they all count. CPU time is what the scheduler
-//! has charged all threads, in nanoseconds, those included that have ended. On the loopback that includes the
-//! way of a packet through the kernel up to the receiving socket, which the sender is charged for.
+//! A contender may have children, such as nginx's workers; they all count. CPU time is what the scheduler has
+//! charged to all threads, including ended ones, in nanoseconds. On the loopback the sender is also charged for
+//! the path of a packet through the kernel to the receiving socket.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 #[derive(Clone, Default)]
 pub struct CpuTimes {
     total: Duration,
-    /// That of each thread which has not ended.
+    /// The CPU time of each running thread.
     threads: Vec<(u32, u64)>,
 }
 
@@ -48,7 +48,7 @@ impl CpuTimes {
         self.total.saturating_sub(earlier.total)
     }
 
-    /// How much more than the average the busiest of `workers` threads used since `earlier`.
+    /// The CPU time of the busiest of `workers` threads since `earlier`, relative to the average.
     pub fn imbalance_since(&self, earlier: &CpuTimes, workers: usize) -> f64 {
         let mut used = self.since(earlier);
         used.sort_unstable_by(|one, other| other.cmp(one));
@@ -86,7 +86,7 @@ pub struct SyscallCount {
 }
 
 impl SyscallCount {
-    /// `None` where perf is not installed or not permitted.
+    /// `None` if perf is not installed or not permitted.
     pub fn start(process: u32) -> Option<SyscallCount> {
         let members: Vec<String> = family(process).iter().map(u32::to_string).collect();
         let perf = Command::new("perf")
@@ -158,7 +158,7 @@ pub fn cores() -> Result<Vec<usize>, String> {
         .collect())
 }
 
-/// Binds the calling thread, and what it starts from now on, to these cores.
+/// Binds the calling thread, and the threads and processes that it starts, to these cores.
 pub fn bind(cores: &[usize]) -> Result<(), String> {
     let mut own = CpuSet::new();
     for core in cores {

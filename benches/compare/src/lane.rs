@@ -1,8 +1,8 @@
 //! A lane of the load: one client that sends one request after the other.
 //!
-//! A lane has a connection, or opens one for each request, as SDKs for Java, Ruby and PHP do. What it
-//! sends is shared with all other lanes, apart from the number of the request at the front, which is
-//! always on its way before another lane writes its own.
+//! A lane has a connection, or opens one for each request, as the SDKs for Java, Ruby and PHP do. All lanes share
+//! the bytes that they send, except for the number of the request at the front, which is always sent before
+//! another lane writes its own.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -16,15 +16,15 @@ pub struct Lane {
     pub stream: Option<TcpStream>,
     /// Whether it takes a new connection for each request.
     pub is_fresh: bool,
-    /// When its request was to be sent; `None` while it has none.
+    /// When its request was due; `None` without one.
     pub due: Option<u64>,
-    /// Which template is being sent, and how much of it is.
+    /// The template that it sends, and how much is sent.
     template: usize,
     sent: usize,
     response: Vec<u8>,
 }
 
-/// How a lane's turn ended.
+/// The result of an event on a lane.
 pub enum Turn {
     /// Its request is answered.
     Answered,
@@ -52,7 +52,7 @@ impl Lane {
         Ok(self.stream.insert(stream))
     }
 
-    /// Begins to send a request that was due at this time.
+    /// Starts a request that was due at this time.
     pub fn begin(&mut self, due: u64, index: usize, template: &Template) -> Result<(), String> {
         self.due = Some(due);
         self.template = index;
@@ -65,7 +65,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Whether it has more to send than the kernel took so far, and of which template.
+    /// The template that is not completely sent yet, if there is one.
     pub fn unsent(&self, templates: &[Template]) -> Option<usize> {
         let is_unsent = self.due.is_some() && self.sent < templates[self.template].wire.len();
         is_unsent.then_some(self.template)
@@ -97,7 +97,7 @@ impl Lane {
             Err(error) => return Turn::Failed(format!("cannot read a reply: {error}")),
         };
         if self.due.is_none() {
-            // Closing an idle connection is anybody's right.
+            // A server may close an idle connection.
             self.stream = None;
             return Turn::Waiting;
         }
@@ -124,7 +124,7 @@ impl Lane {
     }
 }
 
-/// Whether `reply` is whole; an error where it is no success.
+/// Whether `reply` is complete; an error if it is not a success.
 fn judge(reply: &[u8]) -> Result<bool, String> {
     let Some(head_end) = memchr::memmem::find(reply, b"\r\n\r\n") else {
         return Ok(false);

@@ -1,9 +1,8 @@
-//! What an outbound is to get of an envelope.
+//! The part of an envelope that an outbound must get.
 //!
-//! Every step makes a new text: the envelope is split into lines and payloads, items that are not wanted
-//! are left out, numbers that do not fit any more are written anew, ids are replaced. Where serde_json
-//! cannot read what a decision depends on, there is no result: the program may read more than that, and
-//! nobody says what.
+//! Every step makes a new text: the envelope is split into lines and payloads, items are filtered out, counts
+//! and lengths are updated, ids are replaced. If serde_json cannot read what a decision depends on, there is no
+//! result: the program may read more than serde_json, and no specification says what.
 
 use std::ops::Range;
 
@@ -11,16 +10,16 @@ use super::ids::{ENTRY_PATHS, Found, HEADER_PATHS, META_PATHS, PAYLOAD_PATHS, dr
 use super::json::{self, Node, Value};
 use super::sampling;
 
-/// What an outbound takes, in the words of a configuration.
+/// The options of an outbound, as in a configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     /// `None` for all.
     pub categories: Option<&'static [&'static str]>,
-    /// The shares of categories that are not 1; that of `*` holds for all others, and unknown ones.
+    /// The sample rates other than 1; that of `*` holds for all other categories, even unknown ones.
     pub rates: &'static [(&'static str, f64)],
 }
 
-/// What stands in the header of an envelope for an outbound.
+/// The values of an outbound for the header of an envelope.
 #[derive(Clone, Copy, Debug)]
 pub struct Own<'o> {
     pub dsn: &'o str,
@@ -38,7 +37,7 @@ pub enum Nothing {
 pub struct Envelope {
     pub header: Node,
     pub items: Vec<Item>,
-    /// Where the first item begins, or the end.
+    /// The position of the first item, or the end.
     pub items_start: usize,
 }
 
@@ -51,10 +50,10 @@ pub struct Item {
     pub whole: Range<usize>,
 }
 
-/// A text with the places that change in it.
+/// A text and its edits.
 type Changes = Vec<(Range<usize>, String)>;
 
-/// Reads an envelope, where serde_json can read the headers.
+/// Reads an envelope if serde_json can read the headers.
 pub fn read(text: &[u8]) -> Option<Envelope> {
     let header = json::read(text, 0)?;
     if !matches!(header.value, Value::Object(_)) {
@@ -71,7 +70,7 @@ pub fn read(text: &[u8]) -> Option<Envelope> {
         let kind = header.member("type")?.as_text()?.to_owned();
         let length = number(&header, "length")?;
         number(&header, "item_count")?;
-        // What SDKs do not come near to is refused, or given up by the program.
+        // Far beyond what SDKs send, the program refuses it or stops parsing.
         let is_long = header.place.end - at > 8 * 1024;
         let start = after_line(text, header.place.end)?;
         let rest = &text[start..];
@@ -93,7 +92,7 @@ pub fn read(text: &[u8]) -> Option<Envelope> {
     Some(envelope)
 }
 
-/// The number that the last member `name` is; `Some(None)` where there is none, or `null`.
+/// The number in the last member `name`; `Some(None)` if it is missing or `null`.
 fn number(header: &Node, name: &str) -> Option<Option<usize>> {
     match header.member(name).map(|member| &member.value) {
         None | Some(Value::Null) => Some(None),
@@ -102,7 +101,7 @@ fn number(header: &Node, name: &str) -> Option<Option<usize>> {
     }
 }
 
-/// The position behind the line feed at `at`; the end of the text is as good as one.
+/// The position after the line feed at `at`; the end of the text counts as one.
 fn after_line(text: &[u8], at: usize) -> Option<usize> {
     match text.get(at) {
         Some(b'\n') => Some(at + 1),
@@ -111,8 +110,8 @@ fn after_line(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// What of the envelope `text` is `wanted`; `None` where that cannot be told. What has no id is drawn for
-/// by the chance of this number.
+/// The part of the envelope `text` that is `wanted`; `None` if that cannot be decided. Items without an id are
+/// sampled by this number.
 pub fn select(text: &[u8], wanted: Wanted, chance: u128) -> Option<Result<Vec<u8>, Nothing>> {
     let envelope = read(text)?;
     let Envelope {
@@ -191,7 +190,7 @@ impl Wanted {
     }
 }
 
-/// What an item counts as, and what is drawn for it.
+/// The category of an item, and its draw for sampling.
 #[derive(Clone)]
 struct Decision {
     category: Option<String>,
@@ -200,10 +199,10 @@ struct Decision {
 
 #[derive(Clone)]
 enum Draws {
-    /// Nobody knows, since serde_json cannot read the payload.
+    /// Unknown, since serde_json cannot read the payload.
     Unknown,
     Item(f64),
-    /// For each entry, with the place where it stands.
+    /// For each entry, with its position.
     Entries(Vec<(Range<usize>, f64)>),
 }
 
@@ -247,7 +246,7 @@ fn decisions(text: &[u8], envelope: &Envelope, wanted: Wanted, chance: u128) -> 
     decisions
 }
 
-/// The bytes of an item that are taken; `None` where that cannot be told.
+/// The bytes of an item that are kept; `None` if that cannot be decided.
 fn taken_of_item(
     text: &[u8],
     item: &Item,
@@ -257,7 +256,7 @@ fn taken_of_item(
 ) -> Option<Result<Vec<u8>, Nothing>> {
     let whole = || text[item.whole.clone()].to_vec();
     let entries = match draw {
-        // Sampled by nothing.
+        // Not sampled.
         Draws::Unknown if wanted.rate(category) >= 1.0 || wanted.take(category, 0.0).is_err() => {
             return Some(wanted.take(category, 0.0).map(|()| whole()));
         }
@@ -271,7 +270,7 @@ fn taken_of_item(
         .map(|(place, _)| place)
         .collect();
     if kept.is_empty() {
-        // All entries are of one category.
+        // All entries have one category.
         return Some(wanted.take(category, 1.0).map(|()| Vec::new()));
     }
     if kept.len() == entries.len() {
@@ -314,7 +313,7 @@ fn multiplied_rate(text: &[u8], header: &Node, factor: f64) -> Option<Changes> {
     Some(vec![(place, product.to_string())])
 }
 
-/// What an item counts as by itself.
+/// The category of an item by itself.
 fn category(text: &[u8], item: &Item) -> Option<String> {
     let text_of = |name| item.header.member(name).and_then(Node::as_text);
     let name = match item.kind.as_str() {
@@ -369,7 +368,7 @@ fn becomes_event(text: &[u8], item: &Item) -> bool {
     item.kind == "attachment" && !is_trace_attachment(item) && is_crash
 }
 
-/// What is drawn for an item, or for each of its entries.
+/// The draw of an item, or of each of its entries.
 fn draws(
     text: &[u8],
     item: &Item,
@@ -412,7 +411,7 @@ fn draws(
                 };
                 return Draws::Entries(entries.iter().map(draw).collect());
             }
-            // Two lists of one name are one too many for Sentry.
+            // Sentry refuses two lists with one name.
             _ => return Draws::Unknown,
         }
     }
@@ -444,10 +443,10 @@ fn draws(
     Draws::Item(draw)
 }
 
-/// The JSON of a payload cannot be read with serde_json, but there may be some.
+/// The payload may have JSON that serde_json cannot read.
 struct Unreadable;
 
-/// The object in an item that ids may be in, if there is one.
+/// The object in an item that may hold ids, if there is one.
 fn ids_root(text: &[u8], item: &Item) -> Result<Option<Node>, Unreadable> {
     let end = match item.kind.as_str() {
         "attachment" if is_trace_attachment(item) => {
@@ -481,14 +480,14 @@ fn ids_root(text: &[u8], item: &Item) -> Result<Option<Node>, Unreadable> {
     }
 }
 
-/// The envelope `text` for one outbound; `None` where serde_json cannot read its header.
+/// The envelope `text` for one outbound; `None` if serde_json cannot read its header.
 pub fn rewritten(text: &[u8], own: Own<'_>) -> Option<Vec<u8>> {
     let header = json::read(text, 0)?;
     let is_object = matches!(header.value, Value::Object(_));
     is_object.then(|| changed(text, key_sites(&header, own)))
 }
 
-/// What the strings at the key sites of an envelope stand for.
+/// The values of the strings at the key sites of an envelope.
 pub fn credentials(text: &[u8]) -> Vec<String> {
     let header = json::read(text, 0);
     let header = header.iter();
@@ -503,7 +502,7 @@ pub fn credentials(text: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// Copy number `copy` of the envelope `text` for one outbound; `None` where serde_json cannot read it.
+/// Copy number `copy` of the envelope `text` for one outbound; `None` if serde_json cannot read it.
 pub fn copy(text: &[u8], copy: u32, own: Own<'_>) -> Option<Vec<u8>> {
     let envelope = read(text)?;
     let mut changes = key_sites(&envelope.header, own);
@@ -525,7 +524,7 @@ pub fn copy(text: &[u8], copy: u32, own: Own<'_>) -> Option<Vec<u8>> {
             ));
         }
         for Found { meaning, node } in ids {
-            // As it is written: one with escapes cannot be replaced in its place.
+            // As written: an id with escapes cannot be replaced in place.
             let id = str::from_utf8(&text[node.content()]).ok()?;
             let is_name = matches!(meaning, "user" | "monitor");
             if !is_name && sampling::is_id(id) && !sampling::is_nil(id) {
@@ -536,7 +535,7 @@ pub fn copy(text: &[u8], copy: u32, own: Own<'_>) -> Option<Vec<u8>> {
     Some(changed(text, changes))
 }
 
-/// What becomes the outbound's own in the header of an envelope.
+/// The edits of the header of an envelope for an outbound.
 fn key_sites(header: &Node, own: Own<'_>) -> Changes {
     let dsns = header.members("dsn").map(|dsn| (dsn, own.dsn));
     let traces = header.members("trace");
@@ -548,7 +547,7 @@ fn key_sites(header: &Node, own: Own<'_>) -> Changes {
         .collect()
 }
 
-/// `text` with all changes made, the last one first.
+/// `text` with all edits applied, the last one first.
 fn changed(text: &[u8], mut changes: Changes) -> Vec<u8> {
     changes.sort_by_key(|(place, _)| std::cmp::Reverse(place.start));
     let mut text = text.to_vec();

@@ -1,10 +1,10 @@
-//! Requests of HTTP/1.1 as RFC 9112 writes them, read from bytes that are all there.
+//! HTTP/1.1 requests by RFC 9112, read from complete bytes.
 //!
-//! What two readers could understand in two ways is refused. Lenient is this reader only where no length
-//! depends on it: empty lines in front of a request, lines that end in a bare LF outside of a chunked
-//! body, targets of any UTF-8.
+//! Anything that two readers could read in two ways is refused. This reader is lenient only if no length
+//! depends on it: empty lines before a request, lines that end in a bare LF outside of a chunked body, targets
+//! with any UTF-8.
 
-/// How long a request may be.
+/// The limits of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub head_bytes: usize,
@@ -20,7 +20,7 @@ impl Bounds {
     };
 }
 
-/// What extensions and trailers of one chunked body may be long, together.
+/// The longest extensions and trailers of one chunked body, together.
 const IGNORED_BYTES_MAX: usize = 16 * 1024;
 
 /// A request.
@@ -31,9 +31,9 @@ pub struct Message {
     pub version: String,
     /// Names as they are written, values without the white space around them.
     pub fields: Vec<(String, Vec<u8>)>,
-    /// The lines that they stand on, without line ends.
+    /// Their lines, without line ends.
     pub lines: Vec<Vec<u8>>,
-    /// All bytes of the head, with empty lines in front of it.
+    /// All bytes of the head, including empty lines before it.
     pub head: Vec<u8>,
     /// The body without its chunks.
     pub body: Vec<u8>,
@@ -48,18 +48,18 @@ impl Message {
     }
 }
 
-/// What stands behind the last whole request.
+/// What follows the last whole request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
     /// Nothing.
     Clean,
-    /// The beginning of a request; it may be a broken one.
+    /// The beginning of a request, which may be invalid.
     Incomplete,
-    /// A request that is none, for this reason.
+    /// An invalid request, with the reason.
     Refused(&'static str),
 }
 
-/// The requests that `text` consists of.
+/// The requests in `text`.
 pub fn read_all(text: &[u8], bounds: Bounds) -> (Vec<Message>, End) {
     let mut messages = Vec::new();
     let mut rest = text;
@@ -75,7 +75,7 @@ pub fn read_all(text: &[u8], bounds: Bounds) -> (Vec<Message>, End) {
     (messages, End::Clean)
 }
 
-/// The request that `text` begins with, and how long it is with its body.
+/// The request at the start of `text`, and its length with the body.
 fn read(text: &[u8], bounds: Bounds) -> Result<(Message, usize), End> {
     let head = head_of(text)?;
     if head.len() > bounds.head_bytes {
@@ -121,7 +121,7 @@ fn read(text: &[u8], bounds: Bounds) -> Result<(Message, usize), End> {
     Ok((message, head.len() + body_bytes))
 }
 
-/// The head up to its blank line, empty lines in front of it included.
+/// The head up to its blank line, including empty lines before it.
 fn head_of(text: &[u8]) -> Result<&[u8], End> {
     let mut at = 0;
     let mut has_begun = false;
@@ -141,7 +141,7 @@ fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// The request whose head this is, without a body.
+/// The request with this head, without a body.
 pub fn parse_head(head: &[u8]) -> Result<Message, &'static str> {
     let lines = head.split(|byte| *byte == b'\n').map(without_cr);
     let mut lines = lines.skip_while(|line| line.is_empty());
@@ -228,7 +228,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// The data of a chunked body, and how long that is with all chunks and trailers (RFC 9112 section 7.1).
+/// The data of a chunked body, and its length with all chunks and trailers (RFC 9112 section 7.1).
 fn unchunk(text: &[u8], body_bytes_max: usize) -> Result<(Vec<u8>, usize), End> {
     let mut body = Vec::new();
     let mut at = 0;
@@ -284,7 +284,7 @@ fn unchunk(text: &[u8], body_bytes_max: usize) -> Result<(Vec<u8>, usize), End> 
     }
 }
 
-/// The line that `text` begins with, which has to end in CRLF.
+/// The first line of `text`, which must end in CRLF.
 fn crlf_line(text: &[u8]) -> Result<&[u8], End> {
     let end = text.iter().position(|byte| *byte == b'\n');
     let line = &text[..end.ok_or(End::Incomplete)?];

@@ -1,15 +1,15 @@
-//! Which values in the JSON of an envelope are ids, and what is drawn by them.
+//! The ids in the JSON of an envelope, and their draws for sampling.
 
 use super::json::{Node, Value};
 use super::sampling;
 
-/// A value that means something.
+/// A value with a meaning.
 pub struct Found<'n> {
     pub meaning: &'static str,
     pub node: &'n Node,
 }
 
-/// What the first value with this meaning draws that is an id.
+/// The draw of the first value with this meaning that is an id.
 pub fn draw_of(found: &[Found<'_>], meaning: &str) -> Option<f64> {
     let with_meaning = found.iter().filter(|found| found.meaning == meaning);
     with_meaning
@@ -59,7 +59,7 @@ pub const HEADER_PATHS: Paths = &[
     ("replay", "trace/replay_id"),
 ];
 
-/// In front of the file of a trace attachment.
+/// Before the file of a trace attachment.
 pub const META_PATHS: Paths = &[
     ("trace", "trace_id"),
     ("other", "attachment_id"),
@@ -147,7 +147,7 @@ pub const PAYLOAD_PATHS: Paths = &[
     ("other", "items/*/attributes/sentry.profiler_id/value"),
 ];
 
-/// The strings and numbers at `paths`, in the order in which they stand.
+/// The strings and numbers at `paths`, in order of position.
 pub fn found<'n>(root: &'n Node, paths: Paths) -> Vec<Found<'n>> {
     let mut found = Vec::new();
     walk(root, &mut Vec::new(), paths, &mut found);
@@ -158,7 +158,7 @@ fn walk<'n>(node: &'n Node, steps: &mut Vec<&'n str>, paths: Paths, found: &mut 
     match &node.value {
         Value::Object(members) => {
             for (name, member) in members {
-                // No member of Sentry's is called so.
+                // Sentry has no such member.
                 let step = if name == "*" { "\0" } else { name };
                 steps.push(step);
                 walk(member, steps, paths, found);

@@ -1,4 +1,4 @@
-//! JSON as serde_json reads it, with the places where its values stand.
+//! JSON as serde_json reads it, with the positions of its values.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde::de::{self, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// How deep values may be nested to be looked at here.
+/// The deepest nesting that is read here.
 const NESTING_MAX: usize = 100;
 
-/// A value, and where it stands in the text that it was read from.
+/// A value, and its position in the text.
 #[derive(Clone, Debug)]
 pub struct Node {
     pub place: Range<usize>,
@@ -21,7 +21,7 @@ pub struct Node {
 pub enum Value {
     Object(Vec<(String, Node)>),
     Array(Vec<Node>),
-    /// What a string stands for.
+    /// The decoded text of a string.
     Text(String),
     /// A number, as it is written.
     Number(String),
@@ -31,7 +31,7 @@ pub enum Value {
 }
 
 impl Node {
-    /// Where the content of a string stands, or all of any other value.
+    /// The position of the content of a string, or of any other value as a whole.
     pub fn content(&self) -> Range<usize> {
         match self.value {
             Value::Text(_) => self.place.start + 1..self.place.end - 1,
@@ -62,8 +62,8 @@ impl Node {
     }
 }
 
-/// The value that `text` has at `start`, after white space if there is some. `None` where serde_json takes
-/// it for none, or it is nested deep.
+/// The value of `text` at `start`, after optional white space. `None` if serde_json refuses it, or it is nested
+/// too deeply.
 pub fn read(text: &[u8], start: usize) -> Option<Node> {
     let rest = text.get(start..)?;
     let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
@@ -102,7 +102,7 @@ fn node(text: &[u8], raw: &RawValue, nesting_max: usize) -> Option<Node> {
     })
 }
 
-/// All members of an object, also those with one name.
+/// All members of an object, including duplicates.
 struct Members<'t>(Vec<(String, &'t RawValue)>);
 
 impl<'t> Deserialize<'t> for Members<'t> {

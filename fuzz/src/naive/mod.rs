@@ -1,7 +1,7 @@
-//! What the program should do, written a second time: slowly, in the plainest way, and without its code.
+//! A second, naive implementation of what the program should do, without its code.
 //!
-//! A fuzz target compares both. Where this side is stricter than the program has to be, it says so in its
-//! result rather than to follow the program's ways.
+//! A fuzz target compares both. If the naive side is stricter than the program has to be, its result says so,
+//! instead of imitating the program.
 
 pub mod envelope;
 pub mod http;

@@ -1,8 +1,8 @@
-//! What an outbound is to get of the head of a request.
+//! The head of a request that an outbound must get.
 //!
-//! A head is split into its parts, each part that names a key in a way that Relay reads is put together
-//! again with the outbound's own, and all else stays. What names a key or a secret in another way has no
-//! one right form: it may be emptied, replaced or left out, and is only looked at for what leaks.
+//! A head is split into its parts. Each part with a key that Relay reads is put together again with the values
+//! of the outbound, and everything else stays. A part with a key or a secret that Relay does not read has no
+//! single right form: it may be emptied, replaced or left out, and is only checked for leaks.
 
 use base64::Engine;
 use base64::alphabet;
@@ -11,14 +11,14 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 
 use super::http::Message;
 
-/// What must not leave: the inbound DSN's.
+/// The values of the inbound DSN, which must not leak.
 #[derive(Clone, Copy, Debug)]
 pub struct Inbound<'i> {
     pub key: &'i str,
     pub secret: &'i str,
 }
 
-/// What goes in its place.
+/// The values of the outbound.
 #[derive(Clone, Copy, Debug)]
 pub struct Own<'o> {
     pub key: &'o str,
@@ -30,19 +30,19 @@ pub struct Own<'o> {
     pub host: &'o str,
 }
 
-/// A part of a request as it has to go out.
+/// A part of a request as it must be forwarded.
 #[derive(Clone, Debug)]
 pub enum Part {
     /// These bytes.
     Exactly(Vec<u8>),
-    /// The same, but for the separators and white space around what is left out.
+    /// The same, except for separators and white space around removed parts.
     Loosely(Vec<u8>),
-    /// Whatever leaks nothing.
+    /// Anything that leaks nothing.
     Anything,
 }
 
 impl Part {
-    /// Whether `text` is as it has to be.
+    /// Whether `text` matches.
     pub fn allows(&self, text: &[u8]) -> bool {
         match self {
             Part::Exactly(expected) => text == expected,
@@ -51,7 +51,7 @@ impl Part {
         }
     }
 
-    /// With something that stands in front of it and behind it.
+    /// With a text before and after it.
     fn within(self, before: &[u8], after: &[u8]) -> Part {
         let whole = |text: Vec<u8>| [before, &text, after].concat();
         match self {
@@ -75,27 +75,27 @@ fn unless_it_leaks(text: &[u8], inbound: Inbound<'_>) -> Part {
     }
 }
 
-/// The head of a request as it has to go out.
+/// The head of a request as it must be forwarded.
 #[derive(Debug)]
 pub struct Head {
     pub target: Part,
-    /// The header lines that came and go on, whole.
+    /// The header lines that are forwarded unchanged.
     pub lines: Vec<Part>,
 }
 
-/// What the path and the place of the key make of a request.
+/// The kind of a request, by its path and its key site.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
-    /// The path is none of the API.
+    /// The path is outside of the API.
     pub is_tunnel: bool,
     /// It is for the crash-report dialog.
     pub is_dialog: bool,
-    /// The site's credentials may be in the head: the key stands in the envelope only, or it is for the
+    /// The head may have credentials of the site: the key is only in the envelope, or the request is for the
     /// crash-report dialog.
     pub is_sites: bool,
 }
 
-/// What is to become of the head of a request.
+/// What must happen to the head of a request.
 pub fn rewritten(came: &Message, kind: Kind, inbound: Inbound<'_>, own: Own<'_>) -> Head {
     let target = match kind.is_tunnel {
         true => {
@@ -143,7 +143,7 @@ pub fn rewritten(came: &Message, kind: Kind, inbound: Inbound<'_>, own: Own<'_>)
     Head { target, lines }
 }
 
-/// The fields of a connection, of the form of a body, and of the client's address.
+/// The fields of the connection, of the framing of the body, and of the client's address.
 const DROPPED: &[&str] = &[
     "content-length",
     "content-encoding",
@@ -182,7 +182,7 @@ fn listed(came: &Message) -> Vec<String> {
     names.filter(|name| !is_option(name)).take(32).collect()
 }
 
-/// What stands on a line in front of its value, and behind it.
+/// The parts of a line before and after its value.
 fn around<'l>(line: &'l [u8], value: &[u8]) -> (&'l [u8], &'l [u8]) {
     let colon = line
         .iter()
@@ -220,7 +220,7 @@ fn target(target: &str, kind: Kind, inbound: Inbound<'_>, own: Own<'_>) -> Part 
     }
 }
 
-/// A query with another `dsn`, as a browser may show it to anybody.
+/// A query with another `dsn`, which a browser may show.
 fn dialog_query(query: &str, inbound: Inbound<'_>, own: Own<'_>) -> Part {
     let mut pieces = Vec::new();
     for piece in query.split('&') {
@@ -235,7 +235,7 @@ fn dialog_query(query: &str, inbound: Inbound<'_>, own: Own<'_>) -> Part {
     Part::Exactly(pieces.join("&").into_bytes())
 }
 
-/// A path from its `/api/` on. The project is another one, and so is a key; `None` if there are more.
+/// A path from `/api/` on, with another project and key; `None` if there are several keys.
 fn rewritten_path(path: &str, inbound: Inbound<'_>, own: Own<'_>) -> Option<String> {
     let segments: Vec<&str> = path
         .split('/')
@@ -334,7 +334,7 @@ fn list(text: &[u8], syntax: Syntax, inbound: Inbound<'_>, own: Own<'_>) -> Part
     }
 }
 
-/// The outbound's key with the flags that were written behind the inbound's.
+/// The outbound's key with the flags after the inbound's.
 fn key(written: &[u8], syntax: Syntax, own: Own<'_>) -> Vec<u8> {
     let text = String::from_utf8_lossy(written).to_lowercase();
     let dots = match syntax {
@@ -389,7 +389,7 @@ fn has_scheme(value: &[u8], scheme: &str) -> bool {
     start.is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
-/// Whether a text names a key or a secret, or is one, in any spelling that somebody may read.
+/// Whether a text names a key or a secret, or is one, in any spelling that a server may read.
 fn leaks(text: &[u8], inbound: Inbound<'_>) -> bool {
     let spellings = spellings(text, true);
     let names = |spelling: &Vec<u8>| {
@@ -399,15 +399,15 @@ fn leaks(text: &[u8], inbound: Inbound<'_>) -> bool {
     spellings.iter().any(names) || shows(text, true, inbound)
 }
 
-/// Whether the inbound key or secret stands in a text that goes out, in any spelling. Base64 is one
-/// only where credentials are.
+/// Whether a forwarded text contains the inbound key or secret in any spelling. Base64 counts only in
+/// credentials.
 pub fn shows(text: &[u8], is_auth: bool, inbound: Inbound<'_>) -> bool {
     spellings(text, is_auth).iter().any(|spelling| {
         contains(spelling, inbound.key.as_bytes()) || contains(spelling, inbound.secret.as_bytes())
     })
 }
 
-/// A text, and what it becomes when it is decoded once or twice: percent-decoded, or from base64.
+/// A text, and its decodings, once or twice: from percent-encoding, or from Base64.
 fn spellings(text: &[u8], has_base64: bool) -> Vec<Vec<u8>> {
     let mut spellings = vec![text.to_vec()];
     let mut last = spellings.clone();
@@ -425,7 +425,7 @@ fn spellings(text: &[u8], has_base64: bool) -> Vec<Vec<u8>> {
     spellings
 }
 
-/// What a word of 16 letters and more is in base64, in either alphabet and with or without padding.
+/// Decodes words of 16 letters or more from Base64, in either alphabet, with or without padding.
 fn from_base64(word: &[u8]) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &alphabet::STANDARD,

@@ -1,8 +1,8 @@
-//! The draws that decide on shares, and the ids of copies, in the arithmetic of large numbers.
+//! The draws of sampling and the ids of copies, in plain big-integer arithmetic.
 
 const WORD: u128 = 1 << 64;
 
-/// What `id` draws, from 0 to 1.
+/// The draw of `id`, from 0 to 1.
 pub fn draw(id: &str) -> f64 {
     match uuid(id) {
         Some(number) => share(pcg32(number)),
@@ -10,14 +10,14 @@ pub fn draw(id: &str) -> f64 {
     }
 }
 
-/// What is drawn for the thing without an id at `position`, in a request with the chance `number`.
+/// The draw of the item without an id at `position`, in a request with the sampling key `number`.
 pub fn draw_by_chance(number: u128, position: usize) -> f64 {
     share(mix(
         (number + position as u128 * 0x9e37_79b9_7f4a_7c15) % WORD
     ))
 }
 
-/// The id that `id`, hexadecimal digits with or without dashes, has in copy number `copy`.
+/// The id in copy number `copy` for `id`: hexadecimal digits with or without dashes.
 pub fn id_of_copy(id: &str, copy: u32) -> String {
     let plain = id.replace('-', "").to_lowercase();
     let original = mix(fnv1a(plain.as_bytes())) as u64;
@@ -44,7 +44,7 @@ pub fn is_id(text: &str) -> bool {
     dashed(text).or_else(|| plain(text)).is_some()
 }
 
-/// Whether `text` is a UUID that names nothing.
+/// Whether `text` is a nil UUID.
 pub fn is_nil(text: &str) -> bool {
     uuid(text) == Some(0)
 }
