@@ -50,10 +50,10 @@ impl Request {
     }
 }
 
-/// Why a delivery got no answer.
+/// Why a delivery got no response.
 #[derive(Debug)]
 pub enum Failure {
-    /// No address of the host is known.
+    /// The host has no known address.
     Dns,
     /// The connection was refused or failed.
     Connect(io::Error),
@@ -63,7 +63,7 @@ pub enum Failure {
     Tls(io::Error),
     /// The request could not be sent.
     Send(io::Error),
-    /// The upstream answered with this status below 300 before it had the request, and then did not
+    /// The upstream sent a response with this status below 300 before it had the whole request, and then did not
     /// take the rest.
     CutShort(u16),
     /// The response could not be read.
@@ -77,15 +77,15 @@ pub enum Failure {
     TooLarge,
     /// The whole exchange took longer than `timeouts.exchange`.
     Timeout,
-    /// `limits.in_flight` deliveries to this origin are under way already, or those take its share of
-    /// `limits.memory_bytes`, or that leaves no room to make this one.
+    /// There are `limits.in_flight` deliveries to this origin, or they take its share of
+    /// `limits.memory_bytes`, or no memory is left for this one.
     Overloaded,
-    /// The upstream failed too often and is left alone for a while.
+    /// The circuit breaker is open.
     Paused,
 }
 
 impl Failure {
-    /// In which way nothing came back, where something could have, as far as this process is concerned.
+    /// How the delivery ended without a response, if this process is not the cause.
     pub fn unanswered(&self) -> Option<Unanswered> {
         match self {
             Failure::Dns | Failure::ConnectTimeout | Failure::Tls(_) => {
@@ -106,13 +106,13 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Dns => f.write_str("no address is known for its host"),
+            Failure::Dns => f.write_str("its host has no known address"),
             Failure::Connect(error) => write!(f, "cannot connect: {error}"),
             Failure::ConnectTimeout => f.write_str("connecting took longer than timeouts.connect"),
             Failure::Tls(error) => write!(f, "TLS: {error}"),
             Failure::Send(error) => write!(f, "cannot send the request: {error}"),
             Failure::CutShort(status) => {
-                write!(f, "answered {status}, but did not take the whole request")
+                write!(f, "responded with {status}, but did not take the whole request")
             }
             Failure::Receive(error) => write!(f, "cannot read the response: {error}"),
             Failure::Closed => f.write_str("closed before the response was complete"),
@@ -122,14 +122,14 @@ impl fmt::Display for Failure {
             ),
             Failure::Timeout => f.write_str("no complete response within timeouts.exchange"),
             Failure::Overloaded => f.write_str(
-                "limits.in_flight deliveries are under way already, or they take the share of this origin in limits.memory_bytes, or no memory is left to make this one",
+                "over limits.in_flight, or over this origin's share of limits.memory_bytes, or out of memory for requests",
             ),
-            Failure::Paused => f.write_str("left alone after repeated failures"),
+            Failure::Paused => f.write_str("circuit breaker open"),
         }
     }
 }
 
-/// Whether an error means that this process, or this host, has run out of something.
+/// Whether an error means that this process or host has run out of a resource.
 fn is_own_shortage(error: &io::Error) -> bool {
     let shortages = [
         libc::EMFILE,
@@ -142,6 +142,8 @@ fn is_own_shortage(error: &io::Error) -> bool {
         .raw_os_error()
         .is_some_and(|code| shortages.contains(&code))
 }
+
+impl std::error::Error for Failure {}
 
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Failure {
