@@ -69,7 +69,7 @@ pub(crate) fn check(path: Option<&Path>, env: &[(String, String)]) -> Health {
         Some(Ok(address)) => {
             if let Some(configured) = configured {
                 warnings.push(format!(
-                    "{} says {configured}, but the running mirror listens on {address}: ip and port change only with a restart",
+                    "{} has {configured}, but the running mirror listens on {address}: changes of ip and port need a restart",
                     path.display()
                 ));
             }

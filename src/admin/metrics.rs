@@ -4,7 +4,7 @@
 //! first event. Only empty histograms are left out when they are written, because each has twenty lines;
 //! the counters beside them give the same rate.
 
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::numbers::{
     MetricsSnapshot, OriginSnapshot, OutboundSnapshot, ProcessSnapshot, ReloadResult, RouteSnapshot,
@@ -20,7 +20,7 @@ use crate::observe::label::Label;
 use crate::observe::lines::DropReason;
 use crate::sentry::dsn::Origin;
 use crate::server::sight::{Sight, Stage};
-use crate::upstream::counters::Dropped;
+use crate::upstream::counters::{Dropped, OriginCounters};
 use crate::upstream::origin::SharedOrigin;
 
 /// A row of the catalogue.
@@ -271,44 +271,26 @@ pub(super) const CATALOGUE: &[Metric] = &[
         name: "upstream_connections_open",
         labels: &[ORIGIN],
         help: "Open connections to an upstream.",
-        reader: Reader::Gauge(|source| {
-            origin_gauge(source, |origin, _| {
-                Some(origin.counters.sum(|worker| worker.open.get()) as f64)
-            })
-        }),
+        reader: Reader::Gauge(|source| origin_gauge(source, |worker| worker.open.get())),
     },
     Metric {
         name: "upstream_connections_idle",
         labels: &[ORIGIN],
         help: "Idle pooled connections to an upstream.",
-        reader: Reader::Gauge(|source| {
-            origin_gauge(source, |origin, _| {
-                Some(origin.counters.sum(|worker| worker.idle.get()) as f64)
-            })
-        }),
+        reader: Reader::Gauge(|source| origin_gauge(source, |worker| worker.idle.get())),
     },
     Metric {
         name: "deliveries_in_flight",
         labels: &[ORIGIN],
         help: "Deliveries to an upstream that are in progress.",
-        reader: Reader::Gauge(|source| {
-            origin_gauge(source, |origin, _| {
-                Some(origin.counters.sum(|worker| worker.in_flight.get()) as f64)
-            })
-        }),
+        reader: Reader::Gauge(|source| origin_gauge(source, |worker| worker.in_flight.get())),
     },
     Metric {
         name: "breakers_open",
         labels: &[ORIGIN],
         help: "Number of workers whose circuit breaker for an upstream is open.",
         reader: Reader::Gauge(|source| {
-            origin_gauge(source, |origin, _| {
-                let is_open = origin
-                    .counters
-                    .iter()
-                    .map(|worker| worker.breaker().is_open());
-                Some(is_open.filter(|is_open| *is_open).count() as f64)
-            })
+            origin_gauge(source, |worker| u64::from(worker.breaker().is_open()))
         }),
     },
     Metric {
@@ -321,21 +303,13 @@ pub(super) const CATALOGUE: &[Metric] = &[
         name: "dns_age_seconds",
         labels: &[ORIGIN],
         help: "Seconds since the host name of an upstream was last resolved.",
-        reader: Reader::Gauge(|source| {
-            origin_gauge(source, |origin, now| {
-                Some(origin.dns_age(now)?.as_secs_f64())
-            })
-        }),
+        reader: Reader::Gauge(|source| dns_gauge(source, SharedOrigin::dns_age)),
     },
     Metric {
         name: "dns_refresh_seconds",
         labels: &[ORIGIN],
         help: "Seconds between two resolutions of the host name of an upstream.",
-        reader: Reader::Gauge(|source| {
-            origin_gauge(source, |origin, _| {
-                Some(origin.dns_refresh()?.as_secs_f64())
-            })
-        }),
+        reader: Reader::Gauge(|source| dns_gauge(source, |origin, _| origin.dns_refresh())),
     },
 ];
 
@@ -431,15 +405,24 @@ fn origin_counter(source: Source<'_>, read: fn(&OriginSnapshot) -> u64) -> Value
     Box::new(origins.map(move |(shared, values)| (origin_label(&shared.origin), read(&values))))
 }
 
-/// A gauge of those origins for which `read` returns a value.
-fn origin_gauge(
+/// The sums over the workers.
+fn origin_gauge(source: Source<'_>, read: fn(&OriginCounters) -> u64) -> Values<'_, f64> {
+    let origins = source.snapshot.origins();
+    Box::new(origins.map(move |(shared, _)| {
+        let sum = shared.counters.sum(read);
+        (origin_label(&shared.origin), sum as f64)
+    }))
+}
+
+/// The seconds of those origins that have a host name to resolve.
+fn dns_gauge(
     source: Source<'_>,
-    read: fn(&SharedOrigin, Instant) -> Option<f64>,
+    read: fn(&SharedOrigin, Instant) -> Option<Duration>,
 ) -> Values<'_, f64> {
     let origins = source.snapshot.origins();
     Box::new(origins.filter_map(move |(shared, _)| {
-        let value = read(shared, source.now)?;
-        Some((origin_label(&shared.origin), value))
+        let seconds = read(shared, source.now)?.as_secs_f64();
+        Some((origin_label(&shared.origin), seconds))
     }))
 }
 
