@@ -29,7 +29,7 @@ pub struct Limits {
     /// limit is the amount of payload that a worker processes without a pause. Beyond it: 400.
     pub envelope_header_bytes: usize,
     /// `limits.decoded_ratio`: how many times its wire size a decoded body may have, once it is
-    /// larger than [`DECODED_BYTES_FREE`]. Event JSON compresses 5 to 20 times, a minidump with pages
+    /// larger than `DECODED_BYTES_FREE`. Event JSON compresses 5 to 20 times, a minidump with pages
     /// of zeros 50 times. The ratio keeps a few hundred bytes from expanding to 256 MiB. Beyond
     /// it: 413.
     pub decoded_ratio: usize,

@@ -147,8 +147,7 @@ impl<'a> Section<'a> {
     pub(super) fn take(&mut self, key: &'static str) -> Node<'a> {
         self.known.push(key);
         let value = self.mapping.and_then(|mapping| mapping.get(key));
-        let path = key_path::member(&self.node.path, key);
-        Node::new(path, value, self.node.diagnostics)
+        Node::new(self.path(key), value, self.node.diagnostics)
     }
 
     /// The parsed value of `key`, or `default` if it is missing or invalid.
@@ -168,13 +167,17 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn warn(&self, key: &'static str, text: &str) {
-        let path = key_path::member(&self.node.path, key);
+        let path = self.path(key);
         self.node.diagnostics.warn(&path, text.to_owned());
     }
 
     pub(super) fn error(&self, key: &'static str, text: &str) {
-        let path = key_path::member(&self.node.path, key);
+        let path = self.path(key);
         self.node.diagnostics.error(&path, text.to_owned());
+    }
+
+    fn path(&self, key: &str) -> String {
+        key_path::member(&self.node.path, key)
     }
 
     /// Reports every key that was not read.
@@ -184,12 +187,11 @@ impl<'a> Section<'a> {
             if self.known.contains(&key.as_str()) {
                 continue;
             }
-            let path = key_path::member(&self.node.path, &key);
             let text = match suggest(&key, &self.known) {
                 Some(suggestion) => format!("unknown key, did you mean {suggestion}?"),
                 None => format!("unknown key, expected one of {}", self.known.join(", ")),
             };
-            self.node.diagnostics.unknown_key(&path, text);
+            self.node.diagnostics.unknown_key(&self.path(&key), text);
         }
     }
 }

@@ -17,26 +17,25 @@ use crate::sentry::selection::{Rates, Selection};
 /// The most copies of a request for one outbound. Each copy uses memory.
 const COPIES_MAX: u32 = 100;
 
-/// An outbound and the node of its DSN.
-pub(super) struct LocatedOutbound<'a> {
+/// A value and the node of its DSN.
+pub(super) struct Located<'a, T> {
     pub(super) node: Node<'a>,
-    pub(super) outbound: Outbound,
+    pub(super) value: T,
 }
 
 pub(super) fn outbound(
     node: Node<'_>,
     default_compression: Compression,
     dsn: impl Fn(&Node<'_>) -> Option<Dsn>,
-) -> Option<LocatedOutbound<'_>> {
+) -> Option<Located<'_, Outbound>> {
     if !node.is_mapping() {
-        let dsn = dsn(&node)?;
-        let outbound = Outbound {
-            dsn,
+        let value = Outbound {
+            dsn: dsn(&node)?,
             selection: None,
             copies: 1,
             compression: default_compression,
         };
-        return Some(LocatedOutbound { node, outbound });
+        return Some(Located { node, value });
     }
     let mut section = node.section();
     let node = section.take("dsn");
@@ -49,13 +48,13 @@ pub(super) fn outbound(
         default_compression,
     );
     section.finish();
-    let outbound = Outbound {
+    let value = Outbound {
         dsn: dsn(&node)?,
         selection: Selection::new(categories, rates),
         copies,
         compression,
     };
-    Some(LocatedOutbound { node, outbound })
+    Some(Located { node, value })
 }
 
 /// The categories in a list; `None` for an empty list, which selects all.

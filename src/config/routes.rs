@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::model::{Compression, Route};
+use super::model::{Compression, Outbound, Route};
 use super::node::Node;
-use super::outbound::{LocatedOutbound, outbound};
+use super::outbound::{Located, outbound};
 use super::value;
 use crate::sentry::dsn::{Dsn, Origin};
 
@@ -31,21 +31,16 @@ pub(super) fn routes(
 
 /// The valid parts of one entry of `keys`.
 struct Entry<'a> {
-    inbound: Option<LocatedDsn<'a>>,
-    outbounds: Vec<LocatedOutbound<'a>>,
-}
-
-struct LocatedDsn<'a> {
-    node: Node<'a>,
-    dsn: Dsn,
+    inbound: Option<Located<'a, Dsn>>,
+    outbounds: Vec<Located<'a, Outbound>>,
 }
 
 impl Entry<'_> {
     fn route(self) -> Option<Route> {
         let outbounds = self.outbounds.into_iter();
         Some(Route {
-            inbound: self.inbound?.dsn,
-            outbounds: outbounds.map(|located| located.outbound).collect(),
+            inbound: self.inbound?.value,
+            outbounds: outbounds.map(|located| located.value).collect(),
         })
     }
 }
@@ -56,8 +51,8 @@ fn entry(node: Node<'_>, default_compression: Compression) -> Option<Entry<'_>> 
         return None;
     }
     let mut section = node.section();
-    let inbound = section.take("inbound");
-    let inbound = dsn(&inbound).map(|dsn| LocatedDsn { node: inbound, dsn });
+    let node = section.take("inbound");
+    let inbound = dsn(&node).map(|value| Located { node, value });
     let outbounds = section.take("outbound");
     let outbounds = outbounds.required_list("a list of at least one DSN");
     section.finish();
@@ -82,7 +77,7 @@ fn dsn(node: &Node<'_>) -> Option<Dsn> {
 fn reject_shared_keys(entries: &[Entry<'_>]) {
     let mut owners: HashMap<&str, &str> = HashMap::new();
     for inbound in entries.iter().filter_map(|entry| entry.inbound.as_ref()) {
-        let key = inbound.dsn.key();
+        let key = inbound.value.key();
         let owner = *owners.entry(key).or_insert(&inbound.node.path);
         if owner != inbound.node.path {
             inbound.node.error(format!(
@@ -94,13 +89,13 @@ fn reject_shared_keys(entries: &[Entry<'_>]) {
 
 /// An outbound that certainly leads back to this mirror is an error, one that may do so a warning.
 fn reject_loops(entries: &[Entry<'_>], listen: SocketAddr) {
-    let inbounds: HashMap<&str, &LocatedDsn<'_>> = entries
+    let inbounds: HashMap<&str, &Located<'_, Dsn>> = entries
         .iter()
         .filter_map(|entry| entry.inbound.as_ref())
-        .map(|inbound| (inbound.dsn.key(), inbound))
+        .map(|inbound| (inbound.value.key(), inbound))
         .collect();
     for outbound in entries.iter().flat_map(|entry| &entry.outbounds) {
-        let (node, dsn) = (&outbound.node, &outbound.outbound.dsn);
+        let (node, dsn) = (&outbound.node, &outbound.value.dsn);
         let Some(inbound) = inbounds.get(dsn.key()) else {
             continue;
         };
@@ -110,7 +105,7 @@ fn reject_loops(entries: &[Entry<'_>], listen: SocketAddr) {
                 "has the key of {path} and the address of this mirror ({listen}), so that it leads back \
                  to this mirror; expected the DSN of another server"
             ));
-        } else if dsn.origin() == inbound.dsn.origin() {
+        } else if dsn.origin() == inbound.value.origin() {
             node.error(format!(
                 "has the key and the host of {path}, so that it leads back to this mirror; expected the \
                  DSN of another server. If SDKs reach the mirror by the name of that server (a tunnel), \
@@ -137,7 +132,7 @@ pub(super) fn is_own_address(origin: &Origin, listen: SocketAddr) -> bool {
 fn warn_about_duplicates(entry: &Entry<'_>) {
     let mut first_paths: HashMap<String, &str> = HashMap::new();
     for outbound in &entry.outbounds {
-        let (path, dsn) = (&outbound.node.path, outbound.outbound.dsn.to_string());
+        let (path, dsn) = (&outbound.node.path, outbound.value.dsn.to_string());
         let first = *first_paths.entry(dsn).or_insert(path);
         if first != path {
             let text =

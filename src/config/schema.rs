@@ -33,11 +33,11 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
     };
     let listen = listen_address(&mut root);
     let (limits, is_memory_configured) = limits(&mut root);
-    let mut config = Config {
+    let routes = routes(&root.take("keys"), default_compression, listen);
+    let config = Config {
         ip: listen.ip(),
         port: listen.port(),
         reuse_port: root.value("reuse_port", boolean, false),
-        routes: routes(&root.take("keys"), default_compression, listen),
         workers: root.value("workers", workers, Workers::Auto),
         driver: root.value("driver", driver, DriverChoice::Auto),
         reply_policy: root.value("reply_policy", reply_policy, ReplyPolicy::FirstSuccess),
@@ -49,11 +49,12 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         log: log(&mut root),
         limits,
         is_memory_configured,
-        admin: None,
+        admin: telemetry::admin(&mut root, listen),
         admin_is_default: !root.has("admin"),
-        access_log: None,
+        access_log: telemetry::access_log(&mut root),
         statsd: telemetry::statsd(&mut root),
-        self_report: None,
+        self_report: telemetry::self_report(&mut root, &routes, listen),
+        routes,
         warnings: Vec::new(),
     };
     if root.has("reply_timeout") && config.reply_timeout > config.limits.timeouts.exchange {
@@ -62,9 +63,6 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
             "is longer than timeouts.exchange, which ends each delivery; expected at most that",
         );
     }
-    config.admin = telemetry::admin(&mut root, listen);
-    config.access_log = telemetry::access_log(&mut root);
-    config.self_report = telemetry::self_report(&mut root, &config);
     telemetry::ignored_keys(&mut root);
     root.finish();
     config

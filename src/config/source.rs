@@ -46,7 +46,6 @@ impl Source {
 }
 
 /// Why a configuration has no text.
-#[derive(Debug)]
 enum SourceError {
     Read(io::Error),
     Utf16,
@@ -69,16 +68,6 @@ impl fmt::Display for SourceError {
                     "found invalid UTF-8 at byte {position}, expected YAML in UTF-8"
                 )
             }
-        }
-    }
-}
-
-impl std::error::Error for SourceError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            SourceError::Read(error) => Some(error),
-            SourceError::Utf16 => None,
-            SourceError::InvalidUtf8(error) => Some(error),
         }
     }
 }

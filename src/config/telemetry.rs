@@ -9,11 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde_yaml::Value;
 
-use super::model::{Config, LogFormat, SelfReport, StatsdTarget};
+use super::model::{LogFormat, Route, SelfReport, StatsdTarget};
 use super::node::Section;
 use super::routes::is_own_address;
 use super::value::{Parsed, choice, dsn, ip_address, number, parse_scalar, text};
-use crate::sentry::dsn::Dsn;
 
 /// By default the admin pages are served only to this host, because they show details of other systems.
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
@@ -69,12 +68,17 @@ pub(super) fn statsd(root: &mut Section<'_>) -> Option<StatsdTarget> {
     Some(StatsdTarget { host, port, tags })
 }
 
-/// `sentry_dsn` and `sentry_env`. `config` has the addresses of this mirror.
-pub(super) fn self_report(root: &mut Section<'_>, config: &Config) -> Option<SelfReport> {
+/// `sentry_dsn` and `sentry_env`.
+pub(super) fn self_report(
+    root: &mut Section<'_>,
+    routes: &[Route],
+    listen: SocketAddr,
+) -> Option<SelfReport> {
     let environment = root.take("sentry_env").optional(text);
     let node = root.take("sentry_dsn");
     let dsn = node.optional(dsn)?;
-    if leads_back(&dsn, config) {
+    let is_inbound_key = routes.iter().any(|route| route.inbound.key() == dsn.key());
+    if is_inbound_key || is_own_address(dsn.origin(), listen) {
         node.error("leads back to this mirror, expected a DSN that does not depend on it");
     }
     Some(SelfReport { dsn, environment })
@@ -86,12 +90,6 @@ pub(super) fn ignored_keys(root: &mut Section<'_>) {
     if node.optional(number(0.0..=1.0)).is_some() {
         node.warn("has no effect: the mirror reports only errors to sentry_dsn, no traces");
     }
-}
-
-fn leads_back(dsn: &Dsn, config: &Config) -> bool {
-    let mut inbounds = config.routes.iter().map(|route| &route.inbound);
-    inbounds.any(|inbound| inbound.key() == dsn.key())
-        || is_own_address(dsn.origin(), SocketAddr::new(config.ip, config.port))
 }
 
 /// `HOST:PORT`, with an IPv6 address in brackets.
