@@ -86,7 +86,7 @@ fn field_names_and_values_follow_rfc_9110() {
         shape("9110 5.5", with("X-A: a\x0cb"), BAD),
         shape("9110 5.5", with("X-A: a\x1bb"), BAD),
         shape("9110 5.5", with("X-A: a\x7fb"), BAD),
-        shape("9112 2.2: LF ends a line, and what follows is none", with("X-A: a\nb"), BAD),
+        shape("9112 2.2: LF ends a line, and the next line is invalid", with("X-A: a\nb"), BAD),
 
         // Folded lines (MUST be refused or unfolded; the mirror refuses).
         shape("9112 5.2", with("X-A: a\r\n b"), BAD),

@@ -82,7 +82,7 @@ fn versions_and_other_protocols_follow_rfc_9112() {
         shape("9112 9.3", line("POST @ HTTP/1.0\r\nConnection: keep-alive, close"), ForwardedAndClosed("abc")),
         shape("9112 9.3: only Connection says so", line("POST @ HTTP/1.0\r\nKeep-Alive: timeout=5"), ForwardedAndClosed("abc")),
         shape("9112 9.3", line("POST @ HTTP/1.0\r\nProxy-Connection: keep-alive"), ForwardedAndClosed("abc")),
-        shape("9110 15.6.6: 1.2 could be taken for 1.1; nobody sends it", line("POST @ HTTP/1.2"), NO_VERSION),
+        shape("9110 15.6.6: 1.2 could be taken for 1.1, but no client sends it", line("POST @ HTTP/1.2"), NO_VERSION),
         shape("9112 2.3: one digit each", line("POST @ HTTP/1.10"), NO_VERSION),
         shape("9112 2.3", line("POST @ HTTP/1.01"), NO_VERSION),
         shape("9112 2.3", line("POST @ HTTP/01.1"), NO_VERSION),
@@ -104,7 +104,7 @@ fn versions_and_other_protocols_follow_rfc_9112() {
         shape("9112 3: HTTP/0.9 had no version", "GET /api/42/store/\r\n", NO_VERSION),
         shape("9112 3", "GET /\r\n\r\n", NO_VERSION),
         shape("9112 3", "GET\r\n\r\n", BAD),
-        shape("9113 3.4: the preface of HTTP/2 is made to be refused", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", NO_VERSION),
+        shape("9113 3.4: the preface of HTTP/2 is meant to be refused", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", NO_VERSION),
 
         // Other protocols.
         shape("9112 3: TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", BAD),
@@ -150,7 +150,7 @@ fn request_targets_follow_rfc_9112() {
         shape("9112 3.2: a fragment is never sent", line("POST @#a HTTP/1.1"), BAD),
         shape("9112 3.2", line(format!("POST /api/42/store/#?sentry_key={key} HTTP/1.1")), BAD),
         shape("9112 3.2.2: nor in absolute form", absolute("http://m#"), BAD),
-        shape("3986 2.1: an encoded number sign is none", line("POST @&a=%23 HTTP/1.1"), Forwarded("abc")),
+        shape("3986 2.1: an encoded number sign starts no fragment", line("POST @&a=%23 HTTP/1.1"), Forwarded("abc")),
 
         // Bytes of a target.
         shape("3986 2: letters beyond ASCII pass as they are", line("POST @&a=\u{fc} HTTP/1.1"), Forwarded("abc")),
@@ -160,15 +160,15 @@ fn request_targets_follow_rfc_9112() {
         shape("9112 3.2", line("POST @&a=\rb HTTP/1.1"), BAD),
         shape("9112 3.2: a line end in a target ends the line", line("POST @&a=\nb HTTP/1.1"), NO_VERSION),
         shape("9112 3.2", line("POST @&a=\r\nb HTTP/1.1"), NO_VERSION),
-        shape("3986 2.1: an encoded line end is none", line("POST @&a=%0d%0aX:%201 HTTP/1.1"), Forwarded("abc")),
+        shape("3986 2.1: an encoded line end ends no line", line("POST @&a=%0d%0aX:%201 HTTP/1.1"), Forwarded("abc")),
         shape("3986 2.1", line("POST @&a=%00 HTTP/1.1"), Forwarded("abc")),
         shape("3986 2.1", line("POST @&a=%20HTTP/1.1 HTTP/1.1"), Forwarded("abc")),
-        shape("3986 2.1: half an escape is no business of ours", line("POST @&a=% HTTP/1.1"), Forwarded("abc")),
+        shape("3986 2.1: an incomplete escape passes", line("POST @&a=% HTTP/1.1"), Forwarded("abc")),
 
         // Lengths.
         shape("9112 3: 8000 bytes at least", long(8000), Forwarded("abc")),
         shape("9112 3", long(60_000), Forwarded("abc")),
-        shape("9112 3 wants 414; the house has one bound and one status for a head", long(70_000), Refused(&[414, 431])),
+        shape("9112 3 wants 414; the mirror has one limit and one status for a head", long(70_000), Refused(&[414, 431])),
         shape("9112 3: a method longer than any", "X".repeat(70_000), Refused(&[400, 414, 431, 501])),
         shape("9112 2.2: empty lines for ever", "\r\n".repeat(40_000), Refused(&[400, 431])),
     ]);
