@@ -31,7 +31,9 @@ use sentry_mirror::internals::http::head::{HeadLimits, HeaderName, Parsed, Reque
 use sentry_mirror::internals::http::response::ResponseHead;
 use sentry_mirror::internals::limits::Limits;
 use sentry_mirror::internals::mirror::portion;
-use sentry_mirror::internals::mirror::rewrite::{self, Original, PassedOn};
+use sentry_mirror::internals::mirror::render::{OutboundBody, render};
+use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
+use sentry_mirror::internals::mirror::rewrite::{self, PassedOn};
 use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
 use sentry_mirror::internals::sentry::auth::{self, AuthHeader, FoundKey, Source};
 use sentry_mirror::internals::sentry::edit::Edit;
@@ -90,7 +92,7 @@ fn target(criterion: &mut Criterion) {
     ] {
         let mut request = Request::parse(text);
         assert_eq!(request.read_target().endpoint, endpoint, "{name}");
-        bench(&mut group, name, request.head.target.len(), || {
+        bench(&mut group, name, request.0.parsed.target.len(), || {
             black_box(&mut request).read_target()
         });
     }
@@ -108,9 +110,9 @@ fn key_search(criterion: &mut Criterion) {
         let target = request.read_target();
         let found = request.find_key(target).expect("there is a key");
         assert_eq!(found.source, source, "{name}");
-        assert_eq!(found.bytes(&request.buffer), INBOUND_KEY.as_bytes());
-        bench(&mut group, name, request.buffer.len(), || {
-            request.edits.clear();
+        assert_eq!(found.bytes(&request.0.head), INBOUND_KEY.as_bytes());
+        bench(&mut group, name, request.0.head.len(), || {
+            request.0.head_edits.clear();
             black_box(&mut request).find_key(target)
         });
     }
@@ -191,25 +193,24 @@ fn envelope_header(criterion: &mut Criterion) {
         });
         drop(group);
 
-        let nothing = RequestHead::default();
-        let original = Original {
-            head: b"",
-            parsed: &nothing,
-            head_edits: &[],
-            body: &body,
-            body_edits: &edits,
-            trace_route: None,
-            client: None,
+        let request = InboundRequest {
+            body: Body::plain(body.clone()),
+            body_edits: edits.clone(),
+            ..InboundRequest::default()
         };
-        let mut front = Vec::new();
-        let rest = original.render(outbound, &mut front);
+        let sent = render(&request, outbound, &OutboundBody::Whole, Vec::new());
+        let mut front = sent.head;
         assert!(contains(&front, &outbound.key), "{name}");
         assert!(!contains(&front, INBOUND_KEY), "{name}");
-        assert!(body.ends_with(&rest), "{name}");
+        assert!(body.ends_with(&sent.body), "{name}");
         let mut group = criterion.benchmark_group("envelope splice");
         bench(&mut group, name, header.end, || {
             front.clear();
-            black_box(&original).render(outbound, &mut front)
+            let memory = std::mem::take(&mut front);
+            let whole = &OutboundBody::Whole;
+            let sent = render(black_box(&request), outbound, whole, memory);
+            front = sent.head;
+            sent.body
         });
         drop(group);
         edits.clear();
@@ -229,12 +230,14 @@ fn rewrite_head(criterion: &mut Criterion) {
         let mut request = Request::parse(text);
         let target = request.read_target();
         request.find_key(target).expect("there is a key");
-        let found = request.edits.clone();
-        let rewritten = request.rewritten(&found, outbound);
+        let found = request.0.head_edits.clone();
+        let mut rewritten = request.rewritten(&found, outbound, Vec::new());
         assert!(contains(&rewritten, &outbound.key), "{name}");
         assert!(!contains(&rewritten, INBOUND_KEY), "{name}");
-        bench(&mut group, name, request.buffer.len(), || {
-            black_box(&mut request).rewritten(&found, outbound)
+        bench(&mut group, name, request.0.head.len(), || {
+            let mut memory = std::mem::take(&mut rewritten);
+            memory.clear();
+            rewritten = black_box(&mut request).rewritten(&found, outbound, memory);
         });
     }
 }
@@ -342,65 +345,53 @@ fn contains(text: &[u8], part: &str) -> bool {
     memchr::memmem::find(text, part.as_bytes()).is_some()
 }
 
-/// A request head with the buffers that a connection reuses.
-struct Request {
-    buffer: Vec<u8>,
-    head: RequestHead,
-    edits: Vec<Edit>,
-}
+/// A request of which only the head matters.
+struct Request(InboundRequest);
 
 impl Request {
     fn parse(text: String) -> Request {
-        let buffer = text.into_bytes();
-        let mut head = RequestHead::default();
-        let parsed = head.parse(&buffer, HeadLimits::default());
+        let mut request = InboundRequest {
+            head: Bytes::from(text.into_bytes()),
+            ..InboundRequest::default()
+        };
+        let parsed = request.parsed.parse(&request.head, HeadLimits::default());
         assert_eq!(parsed, Ok(Parsed::Complete));
-        Request {
-            buffer,
-            head,
-            edits: Vec::new(),
-        }
+        Request(request)
     }
 
     fn read_target(&mut self) -> Target {
-        self.edits.clear();
-        endpoint::parse_target(&self.buffer, self.head.target, &mut self.edits)
+        let request = &mut self.0;
+        request.head_edits.clear();
+        let target = request.parsed.target;
+        endpoint::parse_target(&request.head, target, &mut request.head_edits)
     }
 
     fn find_key(&mut self, target: Target) -> Option<FoundKey> {
-        let fields = self.head.headers.iter().filter_map(|field| {
-            let source = match field.name {
+        let request = &mut self.0;
+        let headers = request.parsed.headers.iter().filter_map(|header| {
+            let source = match header.name {
                 HeaderName::XSentryAuth => AuthHeader::XSentryAuth,
                 HeaderName::Authorization => AuthHeader::Authorization,
                 _ => return None,
             };
-            Some((source, field.value))
+            Some((source, header.value))
         });
         let (query, path_key) = (target.query, target.path_key);
-        auth::find(&self.buffer, fields, query, path_key, &mut self.edits)
-            .expect("the key can be read")
+        let edits = &mut request.head_edits;
+        auth::find(&request.head, headers, query, path_key, edits).expect("the key can be read")
     }
 
-    fn rewritten(&mut self, found: &[Edit], outbound: &Outbound) -> Vec<u8> {
-        self.edits.clear();
-        self.edits.extend_from_slice(found);
+    fn rewritten(&mut self, found: &[Edit], outbound: &Outbound, memory: Vec<u8>) -> Vec<u8> {
+        let request = &mut self.0;
+        request.head_edits.clear();
+        request.head_edits.extend_from_slice(found);
         let passed_on = PassedOn {
             client_address: false,
             credentials: true,
             conditions: true,
         };
-        rewrite::edit_head(&self.head, &self.buffer, passed_on, &mut self.edits);
-        let original = Original {
-            head: &self.buffer,
-            parsed: &self.head,
-            head_edits: &self.edits,
-            body: &Bytes::new(),
-            body_edits: &[],
-            trace_route: None,
-            client: None,
-        };
-        let mut front = Vec::new();
-        original.render(outbound, &mut front);
-        front
+        let edits = &mut request.head_edits;
+        rewrite::edit_head(&request.parsed, &request.head, passed_on, edits);
+        render(request, outbound, &OutboundBody::Whole, memory).head
     }
 }

@@ -56,8 +56,14 @@ pub mod mirror {
     pub mod portion {
         pub use crate::mirror::portion::{Portion, cut};
     }
+    pub mod render {
+        pub use crate::mirror::render::{OutboundBody, render};
+    }
+    pub mod request {
+        pub use crate::mirror::request::{Body, Request};
+    }
     pub mod rewrite {
-        pub use crate::mirror::rewrite::{Original, Parcel, PassedOn, edit_head, edit_strays};
+        pub use crate::mirror::rewrite::{PassedOn, edit_head, edit_strays};
     }
     pub mod routes {
         pub use crate::mirror::routes::{Outbound, Route, Routes};
@@ -129,7 +135,7 @@ pub mod sys {
 
 pub mod upstream {
     pub mod exchange {
-        pub use crate::upstream::exchange::{Connection, Failure, Request};
+        pub use crate::upstream::exchange::{Connection, Failure, OutboundRequest};
     }
     pub mod origin {
         pub use crate::upstream::origin::SharedOrigin;

@@ -31,6 +31,7 @@ mod reload;
 mod report;
 mod resident;
 mod run;
+mod runtime;
 mod sentry;
 mod server;
 mod span;

@@ -21,7 +21,7 @@ use sentry_mirror::internals::http::framing::{self, Framing};
 use sentry_mirror::internals::http::head::{Method, Parsed};
 use sentry_mirror::internals::http::response::ResponseHead;
 use sentry_mirror::internals::limits::Limits;
-use sentry_mirror::internals::upstream::exchange::{Connection, Failure, Request};
+use sentry_mirror::internals::upstream::exchange::{Connection, Failure, OutboundRequest};
 use sentry_mirror::internals::upstream::response::Response;
 use sentry_mirror::internals::upstream::stream::Stream;
 
@@ -82,7 +82,7 @@ fn exchange(data: &[u8], method: Method) -> Result<Response, Failure> {
         runtime.block_on(async {
             let stream = Stream::Plain(TcpStream::from_std(mirror).expect("a socket"));
             let share = Budget::new(1024 * 1024).reservation();
-            let mut request = Request {
+            let mut request = OutboundRequest {
                 method,
                 head: b"POST / HTTP/1.1\r\n\r\n".to_vec(),
                 body: Bytes::new(),

@@ -13,7 +13,9 @@ use sentry_mirror::internals::http::chunked::{Chunked, Progress};
 use sentry_mirror::internals::http::due::ReparseGate;
 use sentry_mirror::internals::http::framing::{self, Framing};
 use sentry_mirror::internals::http::head::{HeadLimits, Parsed, RequestHead};
-use sentry_mirror::internals::mirror::rewrite::{self, Original, PassedOn};
+use sentry_mirror::internals::mirror::render::{OutboundBody, render};
+use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
+use sentry_mirror::internals::mirror::rewrite::{self, PassedOn};
 use sentry_mirror::internals::sentry::endpoint;
 use sentry_mirror_fuzz::naive::http::{self, Bounds, End, Message};
 use sentry_mirror_fuzz::{expand, outbounds};
@@ -230,19 +232,16 @@ fn check_sent(request: &Request, came: &Message) {
         conditions: true,
     };
     rewrite::edit_head(&head, &request.head, passed_on, &mut edits);
-    let original = Original {
-        head: &request.head,
-        parsed: &head,
-        head_edits: &edits,
-        body: &Bytes::copy_from_slice(&request.body),
-        body_edits: &[],
-        trace_route: None,
-        client: None,
+    let inbound = InboundRequest {
+        head: Bytes::copy_from_slice(&request.head),
+        parsed: head,
+        head_edits: edits,
+        body: Body::plain(Bytes::copy_from_slice(&request.body)),
+        ..InboundRequest::default()
     };
     for outbound in outbounds() {
-        let mut front = Vec::new();
-        let rest = original.render(outbound, &mut front);
-        let sent = [front.as_slice(), &rest].concat();
+        let sent = render(&inbound, outbound, &OutboundBody::Whole, Vec::new());
+        let sent = [sent.head.as_slice(), &sent.body].concat();
         let (messages, end) = http::read_all(&sent, Bounds::NONE);
         let [message] = messages.as_slice() else {
             panic!("{} requests, {end:?}", messages.len());

@@ -19,7 +19,9 @@ use sentry_mirror::internals::config::Config;
 use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding, Step};
 use sentry_mirror::internals::http::framing;
 use sentry_mirror::internals::http::head::{HeadLimits, HeaderName, Method, Parsed, RequestHead};
-use sentry_mirror::internals::mirror::rewrite::{self, Original, PassedOn};
+use sentry_mirror::internals::mirror::render::{OutboundBody, render};
+use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
+use sentry_mirror::internals::mirror::rewrite::{self, PassedOn};
 use sentry_mirror::internals::mirror::routes::{Outbound, Route, Routes};
 use sentry_mirror::internals::sentry::auth::{FoundKey, Source};
 use sentry_mirror::internals::sentry::dsn;
@@ -148,19 +150,17 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     check_edits(&request.head_edits, 0..request.head.len);
-    let original = Original {
-        head: text,
-        parsed: &request.head,
-        head_edits: &request.head_edits,
-        body: &request.body,
-        body_edits: &request.body_edits,
-        trace_route: None,
-        client: None,
+    let inbound = InboundRequest {
+        head: Bytes::copy_from_slice(text),
+        parsed: request.head.clone(),
+        head_edits: request.head_edits.clone(),
+        body: Body::plain(request.body.clone()),
+        body_edits: request.body_edits.clone(),
+        ..InboundRequest::default()
     };
     for outbound in &request.route.outbounds {
-        let mut front = Vec::new();
-        let rest = original.render(outbound, &mut front);
-        let sent = [front.as_slice(), &rest].concat();
+        let sent = render(&inbound, outbound, &OutboundBody::Whole, Vec::new());
+        let sent = [sent.head.as_slice(), &sent.body].concat();
         let (messages, end) = http::read_all(&sent, Bounds::NONE);
         assert_eq!(end, End::Clean);
         let [message] = messages.as_slice() else {

@@ -21,7 +21,8 @@ use sentry_mirror::internals::http::head::{HeadLimits, RequestHead};
 use sentry_mirror::internals::mirror::copies::{self, Template};
 use sentry_mirror::internals::mirror::handling::{Form, Handling};
 use sentry_mirror::internals::mirror::portion::{self, Portion};
-use sentry_mirror::internals::mirror::rewrite::{Original, Parcel};
+use sentry_mirror::internals::mirror::render::{OutboundBody, render};
+use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
 use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
 use sentry_mirror::internals::sentry::edit::Edit;
 use sentry_mirror::internals::sentry::envelope;
@@ -323,21 +324,19 @@ impl Request {
         const HEAD: &[u8] = b"POST /api/42/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n";
         let mut parsed = RequestHead::default();
         let _ = parsed.parse(HEAD, HeadLimits::default());
-        let original = Original {
-            head: HEAD,
-            parsed: &parsed,
-            head_edits: &[],
-            body: &self.body,
-            body_edits: &self.edits,
-            trace_route: None,
-            client: None,
+        let inbound = InboundRequest {
+            head: Bytes::from_static(HEAD),
+            parsed,
+            body: Body::plain(self.body.clone()),
+            body_edits: self.edits.clone(),
+            ..InboundRequest::default()
         };
         let codec = match handling.form(Encoding::Identity) {
             Form::Compressed(codec) => Some(codec),
-            Form::Plain | Form::AsItCame(_) => None,
+            Form::Plain | Form::AsReceived(_) => None,
         };
-        let parcel = match codec {
-            None => Parcel::Plain(portion),
+        let made = match codec {
+            None => OutboundBody::Plain(portion),
             Some(codec) => {
                 let compressed = POOL.with_borrow_mut(|pool| {
                     let mut compressor = Compressor::new(codec, portion.rest.clone(), pool);
@@ -347,10 +346,10 @@ impl Request {
                     {}
                     compressor.finish(pool)
                 });
-                Parcel::Compressed(portion, Rc::new(compressed))
+                OutboundBody::Compressed(portion, Rc::new(compressed))
             }
         };
-        let request = original.render_parcel(outbound, &parcel);
+        let request = render(&inbound, outbound, &made, Vec::new());
         let bytes = [&request.head[..], &request.body, &request.tail].concat();
         let (messages, end) = http::read_all(&bytes, Bounds::NONE);
         let [message] = messages.as_slice() else {

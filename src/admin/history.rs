@@ -12,9 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::mirror::counters::{DeliveryResult, OutboundCounters, RouteCounters};
+use crate::mirror::plan::Plan;
 use crate::observe::counters::PerWorker;
 use crate::observe::histogram::Distribution;
-use crate::server::plan::Plan;
 
 /// The time between two samples.
 pub(super) const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);

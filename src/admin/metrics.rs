@@ -478,7 +478,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::server::plan::Plan;
+    use crate::mirror::plan::Plan;
     use crate::server::sight::Current;
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
+use crate::mirror::plan::Plan;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::{Closing, Counters, Pause};
@@ -16,7 +17,6 @@ use crate::observe::counters::{CounterVecSnapshot, PerWorker};
 use crate::observe::histogram::Distribution;
 use crate::observe::label::{Label, labels};
 use crate::observe::lines::DropReason;
-use crate::server::plan::Plan;
 use crate::server::sight::Sight;
 use crate::upstream::counters::Dropped;
 use crate::upstream::origin::SharedOrigin;

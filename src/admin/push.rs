@@ -16,8 +16,8 @@ use super::metrics;
 use super::numbers::MetricsSnapshot;
 use super::prior_art;
 use crate::config::StatsdTarget;
+use crate::mirror::plan::Plan;
 use crate::observe::statsd::Statsd;
-use crate::server::plan::Plan;
 use crate::server::sight::Sight;
 
 /// The flush interval that statsd servers have by default.

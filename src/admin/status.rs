@@ -10,13 +10,13 @@ use serde_json::{Map, Value, json};
 
 use super::history::{self, History};
 use crate::mirror::counters::{DeliveryResult, OutcomeKind, RequestResult};
+use crate::mirror::plan::Plan;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::totals::Counters;
 use crate::observe::histogram::Distribution;
 use crate::observe::label::Label;
 use crate::observe::timestamp::rfc3339;
-use crate::server::plan::Plan;
 use crate::server::sight::{Sight, Stage};
 use crate::upstream::breaker::BreakerState;
 use crate::upstream::origin::SharedOrigin;

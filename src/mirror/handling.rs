@@ -25,7 +25,7 @@ pub enum Form {
     /// Decoded.
     Plain,
     /// As it came, if nothing in it changes, or else like this.
-    AsItCame(Option<Codec>),
+    AsReceived(Option<Codec>),
     /// Compressed by us.
     Compressed(Codec),
 }
@@ -66,10 +66,10 @@ impl Handling {
             (Compression::None, _) => Form::Plain,
             (Compression::Gzip, _) => Form::Compressed(Codec::Gzip),
             (Compression::Zstd, _) => Form::Compressed(Codec::Zstd),
-            (Compression::Preserve, Encoding::Identity) => Form::AsItCame(None),
-            (Compression::Preserve, Encoding::Zstd) => Form::AsItCame(Some(Codec::Zstd)),
+            (Compression::Preserve, Encoding::Identity) => Form::AsReceived(None),
+            (Compression::Preserve, Encoding::Zstd) => Form::AsReceived(Some(Codec::Zstd)),
             (Compression::Preserve, Encoding::Gzip | Encoding::Deflate | Encoding::Brotli) => {
-                Form::AsItCame(Some(Codec::Gzip))
+                Form::AsReceived(Some(Codec::Gzip))
             }
         }
     }

@@ -107,16 +107,26 @@ impl LimitMemory {
     }
 }
 
-/// For how many seconds a request need not be sent at all, since every item of it is limited. An item whose
-/// category is not known is limited only by a limit on everything.
-pub(crate) fn withheld_seconds(
-    closed: &LimitSet<Instant>,
-    items: &[Option<Category>],
+/// For how many seconds an outbound with these limits takes nothing of a request with these categories,
+/// since each is limited. A category that is not known is limited only by a limit on everything.
+pub(crate) fn limited_seconds(
+    limits: &LimitMemory,
+    categories: &[Option<Category>],
     now: Instant,
 ) -> Option<u32> {
-    let is_closed = |item: &Option<Category>| closed.until(*item).is_some_and(|until| until > now);
-    let is_withheld = !items.is_empty() && items.iter().all(is_closed);
-    let last = closed.last().filter(|_| is_withheld)?;
+    let closed = limits.closed(now)?;
+    closed_seconds(&closed, categories, now)
+}
+
+fn closed_seconds(
+    closed: &LimitSet<Instant>,
+    categories: &[Option<Category>],
+    now: Instant,
+) -> Option<u32> {
+    let is_closed =
+        |category: &Option<Category>| closed.until(*category).is_some_and(|until| until > now);
+    let is_limited = !categories.is_empty() && categories.iter().all(is_closed);
+    let last = closed.last().filter(|_| is_limited)?;
     Some(seconds_left(last, now))
 }
 
@@ -176,7 +186,7 @@ mod tests {
             let until = now + Duration::from_secs(limit.seconds.into());
             (limit, until)
         });
-        withheld_seconds(&LimitSet::from_limits(limits), items, now).is_some()
+        closed_seconds(&LimitSet::from_limits(limits), items, now).is_some()
     }
 
     fn header(memory: &LimitMemory, now: Instant) -> String {

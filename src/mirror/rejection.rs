@@ -11,6 +11,7 @@ use crate::http::encoding::DecodeError;
 use crate::http::framing::FramingError;
 use crate::http::head::HeadError;
 use crate::observe::label::labels;
+use crate::runtime::decoding::DecodeFailure;
 use crate::sentry::auth::AuthError;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
@@ -109,6 +110,15 @@ labels! {
         Loop => "loop",
         /// The request does not fit into what is free of `limits.memory_bytes`.
         Overloaded => "overloaded",
+    }
+}
+
+impl From<DecodeFailure> for Rejection {
+    fn from(failure: DecodeFailure) -> Rejection {
+        match failure {
+            DecodeFailure::Coding(error) => Rejection::Decode(error),
+            DecodeFailure::Memory => Rejection::Overloaded,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::mirror::limited::{DEFAULT_PAUSE_SECONDS, pause_seconds};
 use crate::mirror::media;
 use crate::mirror::outcome::{Outcome, SkipReason};
 use crate::mirror::rejection::Rejection;
+use crate::mirror::request::Request;
 use crate::mirror::verdict::Verdict;
 use crate::observe::timestamp::HttpDate;
 use crate::sentry::endpoint::{CannedResponse, Endpoint};
@@ -44,15 +45,15 @@ pub(crate) struct Manner {
 }
 
 /// What a reply depends on besides the outcomes.
-pub(crate) struct Circumstances<F> {
+pub(crate) struct Circumstances<'r> {
     /// What every live outbound has asked not to be sent.
     pub common_limits: Vec<RateLimit>,
     /// The primary's answer is passed on whatever it is.
     pub is_strict: bool,
     /// What the client understands.
     pub expected: Expected,
-    /// What the endpoint would say to an accepted request.
-    pub success: F,
+    /// What it is a reply to.
+    pub request: &'r Request,
 }
 
 /// What a client understands of an answer.
@@ -77,8 +78,8 @@ pub(crate) struct Reply {
     body: Bytes,
     /// What the body takes of the memory budget, until it is written.
     _memory: MemoryPermit,
-    /// Whether it says that something was accepted which nobody knows yet.
-    is_unconfirmed: bool,
+    /// What it is counted as, if not by its status.
+    result: Option<RequestResult>,
 }
 
 impl Reply {
@@ -90,20 +91,28 @@ impl Reply {
         }
     }
 
+    /// A success that concerns only the mirror itself.
+    fn local() -> Reply {
+        Reply {
+            result: Some(RequestResult::Local),
+            ..Reply::empty(200)
+        }
+    }
+
     /// The answer to a health check.
     pub(crate) fn health() -> Reply {
-        Reply::empty(200).with_body("text/plain", Bytes::from_static(b"ok\n"))
+        Reply::local().with_body("text/plain", Bytes::from_static(b"ok\n"))
     }
 
     /// The answer to a Relay that asks whether its upstream is alive.
     pub(crate) fn alive() -> Reply {
         let body = Bytes::from_static(br#"{"is_healthy":true}"#);
-        Reply::empty(200).with_body("application/json", body)
+        Reply::local().with_body("application/json", body)
     }
 
     /// The answer to a preflight request for `endpoint`.
     pub(crate) fn preflight(endpoint: Endpoint) -> Reply {
-        Reply::empty(200)
+        Reply::local()
             .with("Allow", endpoint.allow_header())
             .with("Access-Control-Allow-Methods", endpoint.allow_header())
             .with("Access-Control-Allow-Headers", allowed_headers(endpoint))
@@ -141,7 +150,7 @@ impl Reply {
     pub(crate) fn verdict(
         verdict: Verdict,
         outcomes: &[Option<Outcome>],
-        circumstances: Circumstances<impl FnOnce() -> CannedResponse>,
+        circumstances: Circumstances<'_>,
     ) -> Reply {
         let common_limits = &circumstances.common_limits;
         match verdict {
@@ -153,9 +162,10 @@ impl Reply {
                 Some(Some(_) | None) | None => Reply::unavailable(),
             },
             Verdict::Success => {
-                let mut reply = Reply::success((circumstances.success)());
+                let mut reply = Reply::success(circumstances.request.success());
                 // Otherwise nobody wanted it, and all is as it should be.
-                reply.is_unconfirmed = outcomes.iter().any(Option::is_none);
+                let is_unconfirmed = outcomes.iter().any(Option::is_none);
+                reply.result = is_unconfirmed.then_some(RequestResult::Unconfirmed);
                 reply.with_limits(common_limits)
             }
             Verdict::RateLimited => Reply::rate_limited(outcomes, common_limits),
@@ -206,13 +216,10 @@ impl Reply {
         self.body.len()
     }
 
-    /// What it tells the SDK, where it is about deliveries.
-    pub(crate) fn answered(&self) -> RequestResult {
-        if self.is_unconfirmed {
-            RequestResult::Unconfirmed
-        } else {
-            RequestResult::from_status(self.status)
-        }
+    /// What it tells the SDK.
+    pub(crate) fn result(&self) -> RequestResult {
+        self.result
+            .unwrap_or_else(|| RequestResult::from_status(self.status))
     }
 
     /// Appends the reply to `out`, but for a large body, which is returned. A server with a clock says
@@ -256,16 +263,12 @@ impl Reply {
         Bytes::new()
     }
 
-    fn answer(
-        response: &Response,
-        is_strict: bool,
-        circumstances: Circumstances<impl FnOnce() -> CannedResponse>,
-    ) -> Reply {
+    fn answer(response: &Response, is_strict: bool, circumstances: Circumstances<'_>) -> Reply {
         let is_accepted = (200..300).contains(&response.status);
         let is_misleading = response.status != 200 || !is_object(&response.body);
         let must_be_object = circumstances.expected == Expected::Object;
         if is_accepted && is_misleading && must_be_object && !is_strict {
-            let reply = Reply::success((circumstances.success)());
+            let reply = Reply::success(circumstances.request.success());
             return reply.with_limits(&circumstances.common_limits);
         }
         let rare_headers = response.rare_headers();

@@ -18,16 +18,17 @@ use monoio::net::{TcpListener, TcpStream};
 use monoio::time::sleep;
 use tracing::{debug, info, warn};
 
+use crate::mirror::core::Core;
 use crate::mirror::counters::RequestResult;
 use crate::mirror::totals::{Closing, Pause};
 use crate::observe::change::LogOnChange;
 use crate::panics::caught;
+use crate::runtime::in_flight::InFlight;
+use crate::runtime::shutdown::Shutdown;
 use crate::server::balance::Balance;
-use crate::server::core::Core;
-use crate::server::gate::Gate;
-use crate::server::inbound;
+
 use crate::server::peers::Peers;
-use crate::server::stop::Stop;
+use crate::server::session::serve;
 
 /// The pause after a failed accept, which doubles up to the longest one. Without it, running out of
 /// file descriptors makes accept fail 400,000 times a second.
@@ -38,12 +39,12 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(200);
 pub(super) struct Acceptor {
     core: Rc<Core>,
     /// The order to accept no more, a moment after the one to stop.
-    closing: Rc<Stop>,
+    closing: Rc<Shutdown>,
     /// Ends the accept that is waited for.
     accepting: RefCell<Canceller>,
     balance: Balance,
     /// Connections that are open.
-    connections: Rc<Gate>,
+    connections: Rc<InFlight>,
     /// Where they come from, if that is bounded.
     peers: Rc<Peers>,
 }
@@ -62,18 +63,18 @@ impl Acceptor {
 
     /// How many connections are open.
     pub(super) fn open_connections(&self) -> usize {
-        self.connections.inside()
+        self.connections.count()
     }
 
     /// Accepts no more.
     pub(super) fn close(&self) {
-        self.closing.order();
+        self.closing.trigger();
         self.accepting.replace(Canceller::new()).cancel();
     }
 
     /// Looks again whether there is room for another connection.
     pub(super) fn limits_changed(&self) {
-        self.connections.look_again();
+        self.connections.limit_changed();
     }
 
     /// Accepts until told to accept no more.
@@ -81,12 +82,12 @@ impl Acceptor {
         let mut pause = ACCEPT_PAUSE;
         // At the limit every connection that ends lets one in before the next fails.
         let shortage = LogOnChange::new();
-        while !self.closing.is_ordered() {
+        while !self.closing.is_triggered() {
             if !self.await_room().await {
                 return;
             }
             self.balance.let_others_catch_up().await;
-            if self.closing.is_ordered() {
+            if self.closing.is_triggered() {
                 return;
             }
             // Never dropped: an accept that is dropped after it was done loses a connection. The
@@ -103,7 +104,7 @@ impl Acceptor {
                     }
                     self.welcome(stream, peer);
                 }
-                Err(_) if self.closing.is_ordered() => {}
+                Err(_) if self.closing.is_triggered() => {}
                 // The client gave up while it waited; the next one may be fine.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 // A ring cannot wait in a socket that was passed, nor in any once another worker takes
@@ -114,7 +115,8 @@ impl Acceptor {
                 Err(error) => {
                     self.core.counters.pauses.inc(Pause::Error);
                     sleep(pause).await;
-                    if !self.core.stop.is_ordered() && shortage.should_log(1, Instant::now()) {
+                    if !self.core.shutdown.is_triggered() && shortage.should_log(1, Instant::now())
+                    {
                         warn!(worker = self.core.counters.worker, %error, "cannot accept; trying on with pauses");
                     }
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
@@ -158,32 +160,32 @@ impl Acceptor {
             return;
         }
         debug!(worker = self.core.counters.worker, %peer, "connection accepted");
-        let pass = self.connections.enter();
-        self.balance.publish(self.connections.inside());
+        let pass = self.connections.acquire();
+        self.balance.publish(self.connections.count());
         // Here and not in the task, which a worker that is stopping might not wait for otherwise.
-        let newcomer = self.core.gate.enter();
+        let newcomer = self.core.in_flight.acquire();
         let acceptor = Rc::clone(self);
         monoio::spawn(async move {
             let core = Rc::clone(&acceptor.core);
-            let serving = pin!(inbound::serve(core, stream, peer, newcomer));
+            let serving = pin!(serve(core, stream, peer, newcomer));
             if caught(serving).await.is_err() {
                 let counters = &acceptor.core.counters;
                 counters.answered(RequestResult::Panicked, None);
             }
             drop((pass, place));
-            acceptor.balance.publish(acceptor.connections.inside());
+            acceptor.balance.publish(acceptor.connections.count());
         });
     }
 
     /// Waits until a connection is in the queue, which another worker or process may take first, or
     /// for the order to accept no more.
     async fn await_queue(&self, listener: &TcpListener) {
-        let closing = self.closing.listener();
+        let closing = self.closing.subscribe();
         // A failure shows in the accept that follows.
         let mut readable = pin!(listener.readable(false));
         poll_fn(|context| match readable.as_mut().poll(context) {
             Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => closing.poll_ordered(context),
+            Poll::Pending => closing.poll_triggered(context),
         })
         .await;
     }
@@ -192,14 +194,14 @@ impl Acceptor {
     /// accept no more comes first.
     async fn await_room(&self) -> bool {
         let limit = || self.core.routing().plan.limits.connections;
-        if self.connections.inside() >= limit() {
+        if self.connections.count() >= limit() {
             self.core.counters.pauses.inc(Pause::Connections);
         }
-        let closing = self.closing.listener();
-        let mut below = pin!(self.connections.below(limit));
+        let closing = self.closing.subscribe();
+        let mut below = pin!(self.connections.wait_below(limit));
         poll_fn(|context| match below.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(true),
-            Poll::Pending => closing.poll_ordered(context).map(|()| false),
+            Poll::Pending => closing.poll_triggered(context).map(|()| false),
         })
         .await
     }

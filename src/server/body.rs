@@ -4,7 +4,6 @@
 //! enough to know whether something has to be changed in it, and of anything else nothing is read. Where
 //! the head names no route that line has to, and where it names none the rest is not decoded either.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,34 +11,23 @@ use bytes::Bytes;
 use crate::budget::Reservation;
 use crate::http::encoding::Encoding;
 use crate::limits::Limits;
+use crate::mirror::plan::Plan;
 use crate::mirror::rejection::Rejection;
+use crate::mirror::request::Body;
 use crate::mirror::routes::Route;
+use crate::runtime::decoding::Decoding;
 use crate::sentry::envelope::{self, EnvelopeError, EnvelopeHeader};
-use crate::server::decode::Decoding;
-use crate::server::plan::Plan;
-
-/// A body that was read.
-#[derive(Clone)]
-pub(super) struct Body {
-    /// What it says: all of it if `is_whole`, otherwise its first lines, or nothing.
-    pub(super) text: Bytes,
-    pub(super) is_whole: bool,
-    /// What came, if some outbound may get it like that.
-    pub(super) coded: Option<Bytes>,
-    /// The coding it came in.
-    pub(super) encoding: Encoding,
-}
 
 /// How a body came, and what it is for.
-pub(super) struct Arrived<'a> {
+pub(super) struct Received<'a> {
     pub(super) bytes: Bytes,
     pub(super) encoding: Encoding,
     pub(super) is_envelope: bool,
     /// Where it goes, if that does not have to be read in it.
-    pub(super) route: Option<&'a Arc<Route>>,
+    pub(super) route: Option<&'a Route>,
 }
 
-impl Arrived<'_> {
+impl Received<'_> {
     /// Decodes it, as far as needed, with a share of the memory that grows accordingly. Without a route
     /// `is_routed` is asked about its beginning, and may refuse it.
     pub(super) async fn decode(
@@ -49,14 +37,14 @@ impl Arrived<'_> {
         decoding: &Decoding,
         is_routed: impl Fn(&[u8], Option<EnvelopeHeader>) -> Result<(), Rejection>,
     ) -> Result<Body, Rejection> {
-        let Arrived {
+        let Received {
             bytes, encoding, ..
         } = &self;
         let may_preserve = *encoding != Encoding::Identity
             && self
                 .route
                 .map_or_else(|| plan.routes.preserves(), |route| route.preserves);
-        if may_preserve && self.route.is_some_and(|route| is_untouched(route)) {
+        if may_preserve && self.route.is_some_and(is_untouched) {
             let text = match self.is_envelope && plan.modify_envelope {
                 true => {
                     let bytes_max = plan.limits.envelope_header_bytes;
@@ -71,10 +59,10 @@ impl Arrived<'_> {
             let _ = envelope::scan_within(&text, header_bytes_max, &mut edits);
             if edits.is_empty() {
                 return Ok(Body {
-                    text,
+                    decoded: text,
                     is_whole: false,
                     encoding: *encoding,
-                    coded: Some(self.bytes),
+                    encoded: Some(self.bytes),
                 });
             }
         }
@@ -93,10 +81,10 @@ impl Arrived<'_> {
             }
         };
         Ok(Body {
-            text,
+            decoded: text,
             is_whole: true,
             encoding: self.encoding,
-            coded: coded.filter(|coded| share.grow(coded.len())),
+            encoded: coded.filter(|coded| share.grow(coded.len())),
         })
     }
 }
@@ -119,7 +107,7 @@ async fn front(
 ) -> Result<Bytes, Rejection> {
     let is_enough = |decoded: &[u8]| is_decided(scan(decoded, header_bytes_max));
     let front = decoding.decode_front(encoding, body, header_bytes_max, share, is_enough);
-    front.await
+    Ok(front.await?)
 }
 
 /// A whole body that `is_routed` by its beginning.
@@ -144,7 +132,7 @@ async fn routed(
     let header = header.or_else(|| scan(front, header_bytes_max).ok());
     is_routed(front, header)?;
     share.join_whole();
-    work.rest(share).await
+    Ok(work.rest(share).await?)
 }
 
 fn scan(decoded: &[u8], header_bytes_max: usize) -> Result<EnvelopeHeader, EnvelopeError> {

@@ -26,8 +26,8 @@ use crate::http::head::{HeadError, Parsed, RequestHead};
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::totals::{Closing, Counters};
+use crate::runtime::shutdown::ShutdownSignal;
 use crate::server::pace::Pace;
-use crate::server::stop::Listener;
 use crate::sys;
 use crate::upstream::socket::{READ_BYTES, read_some, write_all};
 use crate::upstream::turn::CoopBudget;
@@ -114,17 +114,21 @@ impl Connection {
 
     /// Waits for the first byte of a request. `false` where none will come: silence for too long, or
     /// the worker is stopping and nothing has arrived.
-    pub(crate) async fn await_request(&mut self, patience: Duration, stop: &Listener) -> bool {
+    pub(crate) async fn await_request(
+        &mut self,
+        patience: Duration,
+        shutdown: &ShutdownSignal,
+    ) -> bool {
         if self.skip_empty_lines() {
             return true;
         }
         let short = patience.min(BUSY_SILENCE);
-        let mut input = self.await_input(short, false, stop).await;
+        let mut input = self.await_input(short, false, shutdown).await;
         if input == Input::Late {
             // An idle connection holds no read buffer. Most of the memory of a process with ten
             // thousand of them would be these.
             self.buffer = BytesMut::from(&self.buffer[..]);
-            input = self.await_input(patience - short, true, stop).await;
+            input = self.await_input(patience - short, true, shutdown).await;
         }
         match input {
             Input::Some => true,
@@ -148,7 +152,12 @@ impl Connection {
 
     /// Waits until there is something to read. Where it `counts` that there was nothing, there is one
     /// more look.
-    async fn await_input(&self, patience: Duration, counts: bool, stop: &Listener) -> Input {
+    async fn await_input(
+        &self,
+        patience: Duration,
+        counts: bool,
+        shutdown: &ShutdownSignal,
+    ) -> Input {
         let readable = pin!(self.stream.readable(false));
         let mut readable = pin!(async {
             match counts {
@@ -160,7 +169,7 @@ impl Connection {
             Poll::Ready(Some(Ok(()))) => Poll::Ready(Input::Some),
             Poll::Ready(Some(Err(_))) => Poll::Ready(Input::Broken),
             Poll::Ready(None) => Poll::Ready(Input::Late),
-            Poll::Pending => stop.poll_ordered(context).map(|()| Input::Stopping),
+            Poll::Pending => shutdown.poll_triggered(context).map(|()| Input::Stopping),
         })
         .await
     }

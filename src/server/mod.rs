@@ -10,30 +10,21 @@
 //! of the start and the end, and [`sight`] is what can be seen of all this from outside.
 
 mod accept;
-mod background;
+mod authenticate;
 pub(crate) mod balance;
 mod body;
-mod compression;
 pub(crate) mod connection;
-pub(crate) mod core;
-pub(crate) mod decode;
 pub(crate) mod driver;
-pub(crate) mod gate;
-pub(crate) mod inbound;
-mod key;
+mod handle;
 pub(crate) mod listen;
+mod local;
 mod memory;
 pub(crate) mod notify;
 mod pace;
-mod part;
 mod peers;
-pub(crate) mod plan;
-mod prepare;
-mod queue;
-pub(crate) mod request;
+mod request_log;
+mod session;
 pub(crate) mod sight;
 pub(crate) mod signals;
-pub(crate) mod stop;
 pub(crate) mod supervisor;
-mod turns;
 pub(crate) mod worker;

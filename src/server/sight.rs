@@ -10,9 +10,9 @@ use std::time::{Instant, SystemTime};
 
 use crate::config::Config;
 use crate::mirror::access::AccessLog;
+use crate::mirror::plan::Plan;
 use crate::mirror::totals::Counters;
 use crate::observe::lines::{DropReason, Lines};
-use crate::server::plan::Plan;
 
 /// A running mirror, seen from outside.
 pub struct Sight {

@@ -24,13 +24,13 @@ use crate::config::{
     Changes, Config, DriverChoice, Log, LogFormat, SelfReport, StatsdTarget, Workers,
 };
 use crate::mirror::access::AccessLog;
+use crate::mirror::plan::Plan;
 use crate::mirror::totals::{Counters, Totals};
 use crate::observe::lines::LinesGuard;
 use crate::resident;
 use crate::server::balance::Balance;
 use crate::server::driver::{self, DriverKind};
 use crate::server::listen::{self, Listener};
-use crate::server::plan::Plan;
 use crate::server::sight::{Current, Sight};
 use crate::server::worker::{Assignment, Report, Start};
 use crate::upstream::dns;

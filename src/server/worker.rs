@@ -21,15 +21,15 @@ use tracing::{error, warn};
 use crate::config::DriverChoice;
 use crate::mirror::access::AccessLog;
 use crate::mirror::changes::tell_limits;
+use crate::mirror::core::Core;
+use crate::mirror::plan::Plan;
 use crate::mirror::totals::Counters;
 use crate::observe::timestamp::http_date;
 use crate::panics::caught;
 use crate::server::accept::Acceptor;
 use crate::server::balance::Balance;
-use crate::server::core::Core;
 use crate::server::driver::{Driver, DriverKind};
 use crate::server::listen::HANDSHAKE_PATIENCE;
-use crate::server::plan::Plan;
 
 /// How often idle upstream connections are looked through.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
@@ -177,11 +177,15 @@ impl Worker {
     /// Waits for what is in flight. Gives the number of requests and deliveries that were still in
     /// flight at the deadline, and counts them.
     async fn drain(&self) -> usize {
-        let Core { gate, counters, .. } = &*self.core;
+        let Core {
+            in_flight,
+            counters,
+            ..
+        } = &*self.core;
         let plan = Arc::clone(&self.core.routing().plan);
-        let _ = timeout(plan.limits.timeouts.drain, gate.below(|| 1)).await;
+        let _ = timeout(plan.limits.timeouts.drain, in_flight.wait_below(|| 1)).await;
         counters.give_up(plan.routes.all());
-        gate.inside()
+        in_flight.count()
     }
 
     /// Follows the orders of the supervisor until the one to stop. Then the connections learn of it,
@@ -197,7 +201,7 @@ impl Worker {
             let (result, read) = orders.read(bytes).await;
             bytes = read;
             if result.unwrap_or(0) == 0 {
-                self.core.stop.order();
+                self.core.shutdown.trigger();
                 sleep(grace).await;
                 self.acceptor.close();
                 return;

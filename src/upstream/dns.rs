@@ -157,7 +157,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::sentry::dsn::Scheme;
     use crate::test_runtime::block_on;
-    use crate::upstream::exchange::Request;
+    use crate::upstream::exchange::OutboundRequest;
     use crate::upstream::pool::Pool;
 
     fn shared() -> Arc<SharedOrigin> {
@@ -236,7 +236,7 @@ mod tests {
         let long = limits(Duration::from_secs(60));
         let pool = Pool::new(shared, long, &Budget::new(1 << 20), 0);
         let answer = async || {
-            let mut request = Request {
+            let mut request = OutboundRequest {
                 method: Method::Post,
                 head: b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
                 body: Bytes::new(),

@@ -33,10 +33,10 @@ const INTERIM_BYTES_MAX: usize = 32 * 1024;
 const JSON: &[u8] = b"application/json";
 
 /// A request as it is sent to an upstream.
-pub struct Request {
+pub struct OutboundRequest {
     /// Decides whether the response may have a body.
     pub method: Method,
-    /// Request line and header lines. A short body follows right here.
+    /// OutboundRequest line and header lines. A short body follows right here.
     pub head: Vec<u8>,
     /// The rest of the body, shared by all deliveries of the request.
     pub body: Bytes,
@@ -44,7 +44,7 @@ pub struct Request {
     pub tail: Vec<u8>,
 }
 
-impl Request {
+impl OutboundRequest {
     pub fn bytes(&self) -> usize {
         self.head.len() + self.body.len() + self.tail.len()
     }
@@ -284,7 +284,7 @@ impl Connection {
     /// Why there is no response. Then the connection is not reusable.
     pub async fn exchange(
         &mut self,
-        request: &mut Request,
+        request: &mut OutboundRequest,
         limits: &Limits,
     ) -> Result<Response, Failure> {
         self.reuse = Reuse::No;
@@ -317,7 +317,7 @@ impl Connection {
     /// upstream refused the request, and the parts that were being sent are lost.
     async fn send(
         &mut self,
-        request: &mut Request,
+        request: &mut OutboundRequest,
         limits: &Limits,
     ) -> Result<(), Option<io::Error>> {
         let heads = &mut self.heads;

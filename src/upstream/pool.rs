@@ -29,7 +29,7 @@ use crate::limits::Limits;
 use crate::upstream::breaker::{Breaker, Sender};
 use crate::upstream::connect::connect;
 use crate::upstream::counters::{Dropped, OriginCounters};
-use crate::upstream::exchange::{Connection, Failure, Request};
+use crate::upstream::exchange::{Connection, Failure, OutboundRequest};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
 use crate::upstream::socket::IdleState;
@@ -144,7 +144,7 @@ impl Pool {
     /// Why there is no response. The request may have arrived all the same.
     pub async fn deliver(
         &self,
-        request: &mut Request,
+        request: &mut OutboundRequest,
         begun: Instant,
         sender: Sender,
     ) -> (Result<Response, Failure>, Instant) {
@@ -239,7 +239,7 @@ impl Pool {
     /// upstream most likely never saw the request.
     async fn attempt(
         &self,
-        request: &mut Request,
+        request: &mut OutboundRequest,
         begun: Instant,
         limits: &Limits,
     ) -> Result<(Response, Box<PooledConnection>), Failure> {

@@ -3,8 +3,9 @@
 use std::fmt;
 
 /// The content coding of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
+    #[default]
     Identity,
     /// RFC 1952, with any number of members.
     Gzip,

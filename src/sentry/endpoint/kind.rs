@@ -1,7 +1,7 @@
 //! The endpoints of Sentry's ingest.
 
 /// What a request path addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// `/api/{project}/envelope/`, which current SDKs use.
     Envelope,
@@ -36,6 +36,7 @@ pub enum Endpoint {
     Generic,
     /// Any other path: an envelope sent through the SDK option `tunnel`. A path that looks `Generic` is a tunnel
     /// too, if the only key is in the header of the envelope.
+    #[default]
     Tunnel,
 }
 

@@ -19,7 +19,7 @@ use crate::sentry::parameters::{decimal, form_decode, percent_decode};
 use crate::span::Span;
 
 /// A parsed request target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
     pub endpoint: Endpoint,
     /// The query without `?`. `None` for a tunnel, whose query is dropped with its path.

@@ -12,7 +12,7 @@ use monoio::io::AsyncWriteRent;
 use monoio::time::timeout;
 
 use super::{Connection, Fill};
-use crate::server::stop::Stop;
+use crate::runtime::shutdown::Shutdown;
 use crate::upstream::socket::READ_BYTES;
 
 /// How long a closed connection may be silent, and how long it is read at all. A client that sends a
@@ -24,7 +24,7 @@ impl Connection {
     /// Closes so that the client can still read the reply: no more writing from our side, then
     /// reading for a while until the client has closed too. A worker that is stopping waits for that,
     /// so it takes less time then.
-    pub(crate) async fn linger(mut self, stop: &Stop) {
+    pub(crate) async fn linger(mut self, shutdown: &Shutdown) {
         if self.stream.shutdown().await.is_err() {
             return;
         }
@@ -36,7 +36,7 @@ impl Connection {
             if now >= deadline {
                 return;
             }
-            if stop.is_ordered() && !is_stopping {
+            if shutdown.is_triggered() && !is_stopping {
                 is_stopping = true;
                 deadline = deadline.min(now + LINGER_SILENCE);
             }

@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("limits", &["http"]),
     ("config", &["limits", "sentry"]),
     ("observe", &[]),
+    ("runtime", &["test_runtime", "limits", "budget", "http"]),
     (
         "upstream",
         &[
@@ -39,7 +40,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "mirror",
         &[
-            "span", "limits", "panics", "deadline", "sentry", "http", "config", "observe",
+            "test_runtime",
+            "span",
+            "limits",
+            "panics",
+            "deadline",
+            "budget",
+            "sentry",
+            "http",
+            "config",
+            "observe",
+            "runtime",
             "upstream",
         ],
     ),
@@ -59,6 +70,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "http",
             "config",
             "observe",
+            "runtime",
             "upstream",
             "mirror",
         ],

@@ -13,7 +13,7 @@ use sentry_mirror::internals::budget::Budget;
 use sentry_mirror::internals::http::head::Method;
 use sentry_mirror::internals::limits::Limits;
 use sentry_mirror::internals::sentry::dsn::{Origin, Scheme};
-use sentry_mirror::internals::upstream::exchange::Request;
+use sentry_mirror::internals::upstream::exchange::OutboundRequest;
 use sentry_mirror::internals::upstream::origin::SharedOrigin;
 use sentry_mirror::internals::upstream::pool::Pool;
 
@@ -42,13 +42,13 @@ impl Parts {
     }
 
     /// A request to consume. A short body is copied, a long one is shared.
-    pub fn instance(&self) -> Request {
+    pub fn instance(&self) -> OutboundRequest {
         let (head, body) = if self.body.len() <= COPY_BYTES_MAX {
             ([self.head.as_slice(), &self.body].concat(), Bytes::new())
         } else {
             (self.head.clone(), self.body.clone())
         };
-        Request {
+        OutboundRequest {
             method: Method::Post,
             head,
             body,

@@ -9,18 +9,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crate::budget::{Budget, Reservation};
+use crate::budget::Budget;
 use crate::http::compress::Compressors;
 use crate::limits::Limits;
 use crate::mirror::access::{AccessLog, Entry};
-use crate::mirror::deliver::Delivery;
-use crate::mirror::lanes::Lanes;
+use crate::mirror::delivery::Delivery;
+use crate::mirror::plan::Plan;
 use crate::mirror::totals::Counters;
 use crate::observe::timestamp::{HttpDate, http_date};
-use crate::server::decode::Decoding;
-use crate::server::gate::{Gate, Pass};
-use crate::server::plan::Plan;
-use crate::server::stop::Stop;
+use crate::runtime::decoding::Decoding;
+use crate::runtime::in_flight::InFlight;
+use crate::runtime::shutdown::Shutdown;
+use crate::runtime::task_pool::TaskPool;
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::pool::Pool;
 
@@ -30,35 +30,36 @@ pub(crate) struct Core {
     pub(crate) budget: Rc<Budget>,
     /// The part of them for requests whose key is not known, or not yet.
     pub(crate) keyless: Rc<Budget>,
-    pub(crate) lanes: Rc<Lanes<Delivery<(Reservation, Pass)>>>,
+    /// What carries deliveries.
+    pub(crate) tasks: Rc<TaskPool<Delivery>>,
     pub(crate) decoding: Decoding,
     pub(crate) compressors: RefCell<Compressors>,
     pub(crate) counters: Arc<Counters>,
     /// Requests and deliveries in flight.
-    pub(crate) gate: Rc<Gate>,
+    pub(crate) in_flight: Rc<InFlight>,
     /// The date of replies, made once a second.
     pub(crate) date: Cell<HttpDate>,
     /// Tells idle connections to close.
-    pub(crate) stop: Rc<Stop>,
+    pub(crate) shutdown: Rc<Shutdown>,
     access: Option<AccessLog>,
     routing: RefCell<Rc<Routing>>,
 }
 
 impl Core {
-    pub(super) fn new(plan: Arc<Plan>, counters: Arc<Counters>, access: Option<AccessLog>) -> Core {
+    pub(crate) fn new(plan: Arc<Plan>, counters: Arc<Counters>, access: Option<AccessLog>) -> Core {
         let budget = Budget::new(plan.limits.memory_bytes);
         let keyless = budget.part(plan.limits.keyless_bytes());
         let routing = Routing::new(plan, &budget, counters.worker);
         Core {
             keyless,
             budget,
-            lanes: Lanes::new(),
+            tasks: TaskPool::new(),
             decoding: Decoding::default(),
             compressors: RefCell::default(),
             counters,
-            gate: Rc::default(),
+            in_flight: Rc::default(),
             date: Cell::new(http_date(SystemTime::now())),
-            stop: Rc::default(),
+            shutdown: Rc::default(),
             access,
             routing: RefCell::new(Rc::new(routing)),
         }
@@ -70,7 +71,7 @@ impl Core {
     }
 
     /// Routes by another plan from now on.
-    pub(super) fn adopt(&self, plan: Arc<Plan>) {
+    pub(crate) fn adopt(&self, plan: Arc<Plan>) {
         self.budget.set_limit(plan.limits.memory_bytes);
         self.keyless.set_limit(plan.limits.keyless_bytes());
         let routing = self

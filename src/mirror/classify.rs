@@ -5,29 +5,25 @@
 //! decides then, but for what each outbound has its own of: the keys, the project, the prefix of the path.
 //! They say where the request was sent to, and mirrors with other inbound DSNs are to agree.
 
+use crate::mirror::request::Request;
 use crate::sentry::category::Category;
 use crate::sentry::edit::Edit;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::inventory;
 use crate::sentry::monitor;
 use crate::sentry::sampling::{Chance, SamplingKey};
-use crate::server::request::Sent;
 use crate::span::Span;
 
-/// What `sent` counts as, and what decides on it. `head_edits` are in order of position and without
-/// overlap.
-pub(super) fn part(
-    sent: &Sent<'_>,
-    head_edits: &[Edit],
-    chance: Chance,
-) -> (Option<Category>, SamplingKey) {
-    let body = &sent.body.text;
-    let endpoint = sent.target.endpoint;
+/// The category of a request that is no envelope, and its sampling key.
+pub(super) fn classify(request: &Request, chance: Chance) -> (Option<Category>, SamplingKey) {
+    let body = &request.body.decoded;
+    let endpoint = request.target.endpoint;
     let category = match endpoint {
         Endpoint::ErrorPage => Some(Category::Feedback),
         _ => Category::from_endpoint(endpoint),
     };
-    let subject = sent.target.subject.map(|subject| subject.slice(sent.head));
+    let subject = request.target.subject;
+    let subject = subject.map(|subject| subject.slice(&request.head));
     let named = match endpoint {
         // All check-ins of a monitor, those in envelopes included.
         Endpoint::Cron => subject.map(monitor::sampling_key_of_segment),
@@ -35,7 +31,10 @@ pub(super) fn part(
     };
     let key = match named {
         Some(key) => key,
-        None if body.is_empty() => target_sampling_key(sent.head, sent.request_target, head_edits),
+        None if body.is_empty() => {
+            let target = request.parsed.target;
+            target_sampling_key(&request.head, target, &request.head_edits)
+        }
         None if endpoint == Endpoint::Store => inventory::event_sampling_key(body, chance),
         None => chance.sampling_key(0),
     };

@@ -6,67 +6,66 @@
 use std::sync::Arc;
 
 use crate::http::head::{HeaderName, Method};
+use crate::mirror::plan::Plan;
 use crate::mirror::rejection::Rejection;
+use crate::mirror::request::Request;
 use crate::mirror::routes::Route;
 use crate::sentry::auth::{self, AuthHeader, FoundKey, Source};
 use crate::sentry::dsn;
 use crate::sentry::endpoint::{Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
-use crate::server::core::Routing;
-use crate::server::inbound::Exchange;
 
-impl Exchange {
-    /// Finds the key in the head, and edits all places of it.
-    pub(super) fn find_key(
-        &mut self,
-        head: &[u8],
-        target: &Target,
-    ) -> Result<Option<FoundKey>, Rejection> {
-        let edits = &mut self.head_edits;
-        let fields = self.head.headers.iter().filter_map(|field| {
-            let source = match field.name {
-                HeaderName::XSentryAuth => AuthHeader::XSentryAuth,
-                HeaderName::Authorization => AuthHeader::Authorization,
-                _ => return None,
-            };
-            Some((source, field.value))
-        });
-        if target.endpoint == Endpoint::ErrorPage {
-            let query = target.query.ok_or(Rejection::NoKey)?;
-            let found = auth::find_in_dsn_parameter(head, query, edits);
-            auth::edit_unread_headers(head, fields, edits).map_err(Rejection::Auth)?;
-            return Ok(found);
-        }
-        let (query, path_key) = (target.query, target.path_key);
-        let found = auth::find(head, fields, query, path_key, edits);
-        let found = found.map_err(Rejection::Auth)?;
-        if target.lacks_project && is_meant_for_sentry(target, found.as_ref()) {
-            return Err(Rejection::BadProject);
-        }
-        Ok(found)
+/// Finds the key in the head, and edits all places of it.
+pub(super) fn find_key(request: &mut Request) -> Result<Option<FoundKey>, Rejection> {
+    let Request {
+        head,
+        parsed,
+        target,
+        head_edits: edits,
+        ..
+    } = request;
+    let headers = parsed.headers.iter().filter_map(|header| {
+        let source = match header.name {
+            HeaderName::XSentryAuth => AuthHeader::XSentryAuth,
+            HeaderName::Authorization => AuthHeader::Authorization,
+            _ => return None,
+        };
+        Some((source, header.value))
+    });
+    if target.endpoint == Endpoint::ErrorPage {
+        let query = target.query.ok_or(Rejection::NoKey)?;
+        let found = auth::find_in_dsn_parameter(head, query, edits);
+        auth::edit_unread_headers(head, headers, edits).map_err(Rejection::Auth)?;
+        return Ok(found);
     }
+    let (query, path_key) = (target.query, target.path_key);
+    let found = auth::find(head, headers, query, path_key, edits);
+    let found = found.map_err(Rejection::Auth)?;
+    if target.lacks_project && is_meant_for_sentry(target, found.as_ref()) {
+        return Err(Rejection::BadProject);
+    }
+    Ok(found)
 }
 
-/// The route that the head asks for; `None` where the header of an envelope has to name the key. It has
-/// to where the head has none, and where all that it has is the user of HTTP Basic, who is the site's
-/// unless that is a configured key.
-pub(super) fn route_in_head<'r>(
-    routing: &'r Routing,
-    head: &[u8],
-    target: &Target,
-    method: Method,
+/// The route that the head asks for; `None` if the envelope header has to name the key. It has to if the
+/// head has none, and if all that it has is the user of HTTP Basic, who is the site's unless that is a
+/// configured key.
+pub(super) fn route_in_head<'p>(
+    request: &Request,
     key: Option<&FoundKey>,
-) -> Result<Option<&'r Arc<Route>>, Rejection> {
-    // Outside the API a key in the head routes nothing: Relay has no such path, and what comes there
-    // may be no envelope.
-    if target.endpoint == Endpoint::Tunnel {
+    plan: &'p Plan,
+) -> Result<Option<&'p Arc<Route>>, Rejection> {
+    let endpoint = request.target.endpoint;
+    // Outside the API a key in the head routes nothing: Relay has no such path, and what comes there may
+    // be no envelope.
+    if endpoint == Endpoint::Tunnel {
         return Ok(None);
     }
-    let is_optional = may_name_key_in_body(target.endpoint, method);
+    let is_optional = may_name_key_in_body(endpoint, request.parsed.method);
     match key {
         None if is_optional => Ok(None),
         None => Err(Rejection::NoKey),
-        Some(key) => match find_route(routing, key.bytes(head)) {
+        Some(key) => match find_route(plan, key.bytes(&request.head)) {
             Err(_) if is_optional && key.source == Source::Basic => Ok(None),
             found => found.map(Some),
         },
@@ -90,11 +89,8 @@ fn is_meant_for_sentry(target: &Target, key: Option<&FoundKey>) -> bool {
 }
 
 /// The refusal of a request whose key was looked for in its body, in vain.
-pub(super) fn refuse_without_key(
-    head: &[u8],
-    target: &Target,
-    key: Option<&FoundKey>,
-) -> Rejection {
+pub(super) fn refuse_without_key(request: &Request, key: Option<&FoundKey>) -> Rejection {
+    let (head, target) = (&request.head, &request.target);
     match (target.endpoint, key) {
         // Relay has nothing at such a path.
         (Endpoint::Tunnel, _) if is_meant_for_sentry(target, key) => Rejection::NotFound,
@@ -115,11 +111,8 @@ pub(super) fn envelope_key(envelope: Option<&EnvelopeHeader>, body: &[u8]) -> Op
         .map(<[u8]>::to_vec)
 }
 
-pub(super) fn find_route<'r>(
-    routing: &'r Routing,
-    key: &[u8],
-) -> Result<&'r Arc<Route>, Rejection> {
-    let route = routing.plan.routes.find(key);
+pub(super) fn find_route<'p>(plan: &'p Plan, key: &[u8]) -> Result<&'p Arc<Route>, Rejection> {
+    let route = plan.routes.find(key);
     route.ok_or_else(|| refuse_key(key))
 }
 

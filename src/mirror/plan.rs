@@ -100,7 +100,7 @@ impl Plan {
     }
 
     /// Whether it trusts the same certificates as `other`, as far as both need any.
-    pub(super) fn trusts_as(&self, other: &Plan) -> bool {
+    pub(crate) fn trusts_as(&self, other: &Plan) -> bool {
         match (&self.tls, &other.tls) {
             (Some(own), Some(other)) => Arc::ptr_eq(&own.config, &other.config),
             _ => true,

@@ -1,13 +1,17 @@
 //! Golden requests, and a naive reference that works on lines of text.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
 use crate::config::Config;
-use crate::http::head::{HeadLimits, Parsed};
+use crate::http::head::{HeadLimits, Parsed, RequestHead};
+use crate::mirror::request::Body;
+use crate::mirror::rewrite::{PassedOn, edit_head, edit_strays};
 use crate::mirror::routes::Routes;
-use crate::sentry::auth::AuthHeader;
+use crate::sentry::auth::{self, AuthHeader};
 use crate::sentry::{endpoint, envelope};
 
 const IN_KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -67,22 +71,22 @@ fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
     };
     edit_head(&head, request, passed_on, &mut head_edits);
     edit_strays(&head, request, route, &mut head_edits).unwrap();
-    let original = Original {
-        head: request,
-        parsed: &head,
-        head_edits: &head_edits,
-        body: &body,
-        body_edits: &body_edits,
-        trace_route: header
-            .trace_key
-            .and_then(|key| routes.find(key.slice(&body)))
-            .map(AsRef::as_ref),
+    let trace_route = header
+        .trace_key
+        .and_then(|key| routes.find(key.slice(&body)));
+    let request = Request {
+        head: Bytes::copy_from_slice(request),
+        parsed: head,
+        head_edits,
+        body: Body::plain(body.clone()),
+        body_edits,
+        trace_route: trace_route.map(Arc::clone),
         client: forward_client_ip.then(|| "192.0.2.1".parse().unwrap()),
+        ..Request::default()
     };
-    let mut out = Vec::new();
-    let rest = original.render(&route.outbounds[0], &mut out);
-    out.extend_from_slice(&rest);
-    out
+    let outbound = &route.outbounds[0];
+    let sent = render(&request, outbound, &OutboundBody::Whole, Vec::new());
+    [sent.head.as_slice(), &sent.body].concat()
 }
 
 #[track_caller]

@@ -6,27 +6,24 @@
 //! pauses between them, and counts in the memory budget.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::budget::Reservation;
 use crate::http::compress::{Codec, Compressed, Compressor};
-use crate::server::core::Core;
+use crate::mirror::core::Core;
+use crate::runtime::coop;
 
 /// How much is compressed before other connections get their turn: some 0.5 ms of work.
 const SLICE_BYTES: usize = 64 * 1024;
-
-/// How long they get it.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// What was compressed so far.
 #[derive(Default)]
 pub(super) struct Compressions(Vec<(Bytes, Rc<Compressed>)>);
 
 impl Compressions {
-    /// `rest` in the coding `codec`; `None` where `share` allows no more memory.
-    pub(super) async fn of(
+    /// `rest` in the coding `codec`; `None` if `share` allows no more memory.
+    pub(super) async fn compress(
         &mut self,
         rest: &Bytes,
         codec: Codec,
@@ -64,7 +61,7 @@ pub(super) async fn compress(
         if is_done {
             break;
         }
-        monoio::time::sleep(PAUSE).await;
+        coop::pause().await;
     }
     let compressed = compressor.finish(&mut pool.borrow_mut());
     // No more than it took while it was made.

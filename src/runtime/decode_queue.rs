@@ -168,6 +168,8 @@ impl Load {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::pin::pin;
     use std::rc::Rc;
 
     use super::*;
@@ -179,7 +181,8 @@ mod tests {
     fn order(costs: &[u64]) -> Vec<u64> {
         block_on(async {
             let queue = Rc::new(Queue::default());
-            queue.worked(3 * BURST, Instant::now());
+            // So much work that nobody has a turn before all wait.
+            queue.state.borrow_mut().load.work = 100 * MILLISECOND;
             let order = Rc::new(RefCell::new(Vec::new()));
             let tasks: Vec<_> = costs
                 .iter()
@@ -208,10 +211,19 @@ mod tests {
     fn a_place_that_is_given_up_does_not_hold_up_the_others() {
         block_on(async {
             let queue = Queue::default();
-            queue.worked(2 * BURST, Instant::now());
-            let given_up = monoio::time::timeout(Duration::ZERO, queue.turn(Duration::ZERO));
-            assert!(given_up.await.is_err());
-            queue.turn(Duration::from_secs(1)).await;
+            let place = queue.state.borrow_mut().enter(Duration::ZERO);
+            let given_up = Waiting {
+                queue: &queue,
+                place,
+            };
+            let mut other = pin!(queue.turn(Duration::from_secs(1)));
+            poll_fn(|context| {
+                assert!(other.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            drop(given_up);
+            other.await;
             assert!(queue.state.borrow().waiting.is_empty());
             assert!(queue.state.borrow().ages.is_empty());
         });

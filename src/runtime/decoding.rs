@@ -13,10 +13,9 @@ use bytes::Bytes;
 use local_sync::semaphore::{Semaphore, SemaphorePermit};
 
 use crate::budget::Reservation;
-use crate::http::encoding::{Decoder, Decompressors, Encoding, Step};
+use crate::http::encoding::{DecodeError, Decoder, Decompressors, Encoding, Step};
 use crate::limits::Limits;
-use crate::mirror::rejection::Rejection;
-use crate::server::queue::Queue;
+use crate::runtime::decode_queue::Queue;
 
 /// How much a step puts out at most: some 0.1 ms of work for an honest body.
 const STEP_BYTES: usize = 64 * 1024;
@@ -31,6 +30,15 @@ const TURN: Duration = Duration::from_micros(250);
 /// wait, in the order in which they came to be large.
 const LARGE_BYTES: usize = 512 * 1024;
 const LARGE_MAX: usize = 8;
+
+/// Why a body is not decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DecodeFailure {
+    /// It is not in the coding that it claims to be in, or too large.
+    Coding(DecodeError),
+    /// `limits.memory_bytes` has no room for it.
+    Memory,
+}
 
 /// What a worker decodes with.
 pub(crate) struct Decoding {
@@ -58,7 +66,7 @@ impl Decoding {
         body: Bytes,
         limits: &Limits,
         share: &mut Reservation,
-    ) -> Result<Bytes, Rejection> {
+    ) -> Result<Bytes, DecodeFailure> {
         if encoding == Encoding::Identity || body.is_empty() {
             return Ok(body);
         }
@@ -76,7 +84,7 @@ impl Decoding {
         bytes_max: usize,
         share: &mut Reservation,
         is_enough: impl FnMut(&[u8]) -> bool,
-    ) -> Result<Bytes, Rejection> {
+    ) -> Result<Bytes, DecodeFailure> {
         if encoding == Encoding::Identity || body.is_empty() {
             return Ok(body);
         }
@@ -144,7 +152,7 @@ impl Work<'_> {
         bytes_max: usize,
         share: &mut Reservation,
         mut is_enough: impl FnMut(&[u8]) -> bool,
-    ) -> Result<&[u8], Rejection> {
+    ) -> Result<&[u8], DecodeFailure> {
         // What was looked at is looked at again when it is four times as long, so that a long beginning
         // costs little more than it is long.
         let mut looked_at_bytes = 0;
@@ -161,7 +169,7 @@ impl Work<'_> {
     }
 
     /// The whole body. `share` no longer covers what came, but the decoded form.
-    pub(crate) async fn rest(mut self, share: &mut Reservation) -> Result<Bytes, Rejection> {
+    pub(crate) async fn rest(mut self, share: &mut Reservation) -> Result<Bytes, DecodeFailure> {
         self.decoder.reserve_all();
         self.run(STEP_BYTES, share, |_| false).await?;
         let coded_bytes = self.coded_bytes;
@@ -175,7 +183,7 @@ impl Work<'_> {
         step_bytes: usize,
         share: &mut Reservation,
         mut is_enough: impl FnMut(&[u8]) -> bool,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), DecodeFailure> {
         if !self.has_begun && self.first_turn(step_bytes, share, &mut is_enough)? {
             return Ok(());
         }
@@ -204,7 +212,7 @@ impl Work<'_> {
         step_bytes: usize,
         share: &mut Reservation,
         is_enough: &mut impl FnMut(&[u8]) -> bool,
-    ) -> Result<bool, Rejection> {
+    ) -> Result<bool, DecodeFailure> {
         self.has_begun = true;
         self.cost = TURN;
         Ok(self.step(step_bytes, share, is_enough)?
@@ -218,7 +226,7 @@ impl Work<'_> {
         step_bytes: usize,
         share: &mut Reservation,
         is_enough: &mut impl FnMut(&[u8]) -> bool,
-    ) -> Result<bool, Rejection> {
+    ) -> Result<bool, DecodeFailure> {
         loop {
             if self.step(step_bytes, share, is_enough)? {
                 return Ok(true);
@@ -236,11 +244,14 @@ impl Work<'_> {
         step_bytes: usize,
         share: &mut Reservation,
         is_enough: &mut impl FnMut(&[u8]) -> bool,
-    ) -> Result<bool, Rejection> {
-        let step = self.decoder.step(step_bytes).map_err(Rejection::Decode)?;
+    ) -> Result<bool, DecodeFailure> {
+        let step = self
+            .decoder
+            .step(step_bytes)
+            .map_err(DecodeFailure::Coding)?;
         let held_bytes = self.decoder.output_bytes() + self.decoder.state_bytes();
         if !share.resize(self.reserved_bytes + held_bytes) {
-            return Err(Rejection::Overloaded);
+            return Err(DecodeFailure::Memory);
         }
         self.is_done = step == Step::Done;
         Ok(self.is_done || is_enough(self.decoder.output()))

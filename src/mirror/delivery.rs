@@ -1,0 +1,57 @@
+//! One outbound request on its way, carried by a task of the pool.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::mirror::fan_out::FanOut;
+use crate::mirror::outcome::Outcome;
+use crate::panics::caught;
+use crate::runtime::task_pool::Job;
+use crate::upstream::exchange::OutboundRequest;
+use crate::upstream::pool::{Admission, Pool};
+
+/// A request to one outbound.
+pub(crate) struct Delivery {
+    pub(super) fan_out: Rc<FanOut>,
+    /// Which outbound of the route it goes to.
+    pub(super) index: usize,
+    pub(super) pool: Rc<Pool>,
+    pub(super) request: OutboundRequest,
+    pub(super) begun: Instant,
+    /// Whether it is a further copy, whose outcome does not matter to the SDK.
+    pub(super) is_copy: bool,
+    /// What it takes of its origin's share, until it has ended.
+    pub(super) _admission: Admission,
+}
+
+impl Job for Delivery {
+    async fn run(mut self) -> Vec<u8> {
+        // A request that was given up midway has lost some of its parts.
+        let bytes = self.request.bytes();
+        let panicked = {
+            let delivering = pin!(self.deliver(bytes));
+            caught(delivering).await.is_err()
+        };
+        if panicked {
+            self.end(Outcome::Panicked, bytes, Instant::now());
+        }
+        self.request.head
+    }
+}
+
+impl Delivery {
+    async fn deliver(&mut self, bytes: usize) {
+        let sender = self.fan_out.sender();
+        let delivering = self.pool.deliver(&mut self.request, self.begun, sender);
+        let (result, ended) = delivering.await;
+        self.end(result.into(), bytes, ended);
+    }
+
+    fn end(&self, outcome: Outcome, bytes: usize, now: Instant) {
+        self.fan_out.count(self.index, &outcome, bytes, now);
+        if !self.is_copy {
+            self.fan_out.settle(self.index, outcome);
+        }
+    }
+}

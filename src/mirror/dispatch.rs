@@ -1,0 +1,125 @@
+//! Starting the deliveries of a request.
+//!
+//! Most outbounds get the whole body: their deliveries begin at once. For the others it is transformed
+//! first, which takes longer than an SDK should wait. So that is a task of its own, whatever becomes of
+//! the connection.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::mirror::core::{Core, Routing};
+use crate::mirror::delivery::Delivery;
+use crate::mirror::fan_out::FanOut;
+use crate::mirror::limited::limited_seconds;
+use crate::mirror::outcome::{Outcome, SkipReason};
+use crate::mirror::render::{self, OutboundBody};
+use crate::mirror::request::Request;
+use crate::mirror::transform::{self, Transformed};
+use crate::panics::caught;
+use crate::sentry::category::Category;
+use crate::upstream::exchange::Failure;
+
+/// What the deliveries of a request are made with.
+#[derive(Clone)]
+pub(crate) struct Dispatch {
+    pub(crate) core: Rc<Core>,
+    pub(crate) routing: Rc<Routing>,
+    pub(crate) request: Rc<Request>,
+    pub(crate) fan_out: Rc<FanOut>,
+}
+
+impl Dispatch {
+    /// Starts the deliveries to all outbounds, without any transform if `is_untransformed`. The request
+    /// holds `categories`; they may be missing if no outbound has rate limits.
+    pub(crate) fn start(self, categories: &[Option<Category>], is_untransformed: bool) {
+        let now = self.fan_out.started();
+        let mut has_transforms = false;
+        for (index, outbound) in self.fan_out.outbounds().iter().enumerate() {
+            if outbound.handling.is_some() && !is_untransformed {
+                has_transforms = true;
+                continue;
+            }
+            match limited_seconds(&outbound.limits, categories, now) {
+                Some(seconds) => {
+                    let reason = SkipReason::RateLimited(seconds);
+                    self.fan_out.skip(index, Outcome::Skipped(reason));
+                }
+                None => self.deliver(index, &OutboundBody::Whole, 0, false, now),
+            }
+        }
+        if has_transforms {
+            monoio::spawn(self.transform());
+        }
+    }
+
+    async fn transform(self) {
+        let transforming = pin!(transform::run(
+            &self.core,
+            &self.request,
+            &self.fan_out,
+            |made| self.deliver_transformed(made)
+        ));
+        if caught(transforming).await.is_err() {
+            let route = self.fan_out.route();
+            self.fan_out.give_up(|index| route.is_handled(index));
+        }
+    }
+
+    fn deliver_transformed(&self, made: Transformed<'_>) {
+        let Transformed {
+            index,
+            body,
+            memory_bytes,
+            is_copy,
+        } = made;
+        self.deliver(index, body, memory_bytes, is_copy, Instant::now());
+    }
+
+    /// Starts the delivery of `body` to one outbound. What was made for it and others takes
+    /// `transform_bytes` of memory.
+    fn deliver(
+        &self,
+        index: usize,
+        body: &OutboundBody,
+        transform_bytes: usize,
+        is_copy: bool,
+        begun: Instant,
+    ) {
+        let fan_out = &self.fan_out;
+        let outbound = fan_out.outbounds().get(index);
+        let Some((outbound, pool)) = outbound.and_then(|outbound| {
+            let pool = self.routing.upstreams.get(outbound.origin)?;
+            Some((outbound, pool))
+        }) else {
+            debug_assert!(false, "an outbound without an upstream");
+            return;
+        };
+        let own_bytes = render::held_bytes(&self.request, outbound, body);
+        let shared_bytes = fan_out.memory_bytes() + transform_bytes;
+        let Some(admission) = pool.admit(own_bytes, shared_bytes) else {
+            let outcome = Outcome::Failed(Failure::Overloaded);
+            return match is_copy {
+                true => fan_out.skip_copy(index, &outcome),
+                false => fan_out.skip(index, outcome),
+            };
+        };
+        if is_copy {
+            fan_out.begin_copy(index);
+        } else if !matches!(body, OutboundBody::Whole) {
+            fan_out.begin_transformed(index);
+        }
+        self.core.tasks.start(|memory| Delivery {
+            fan_out: Rc::clone(fan_out),
+            index,
+            pool: Rc::clone(pool),
+            request: render::render(&self.request, outbound, body, memory),
+            begun,
+            is_copy,
+            _admission: admission,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! What a panic in a delivery or a transform costs.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::config::{Config, ReplyPolicy};
+use crate::http::head::{HeadLimits, Parsed};
+use crate::limits::Limits;
+use crate::mirror::counters::OutcomeKind;
+use crate::mirror::fan_out::Kept;
+use crate::mirror::plan::Plan;
+use crate::mirror::reply::Expected;
+use crate::mirror::totals::Counters;
+use crate::observe::label::Label;
+use crate::sentry::endpoint::Endpoint;
+use crate::test_runtime::block_on;
+use crate::upstream::pool::Pool;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An upstream that accepts everything.
+fn sink() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        }
+    });
+    address
+}
+
+fn plan(count: usize, address: SocketAddr) -> Arc<Plan> {
+    let mut text = "keys:\n- inbound: http://aaaa@m/1\n  outbound:\n".to_owned();
+    for index in 0..count {
+        text.push_str(&format!("  - http://bbbb@{address}/{index}\n"));
+    }
+    let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
+    let plan = Plan::new(&config, 1, None).unwrap();
+    plan.origins[0].set_addresses(vec![address]);
+    Arc::new(plan)
+}
+
+fn request() -> Request {
+    let head = Bytes::from_static(b"POST /api/1/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n");
+    let mut request = Request::default();
+    let parsed = request.parsed.parse(&head, HeadLimits::default());
+    assert_eq!(parsed, Ok(Parsed::Complete));
+    request.head = head;
+    request
+}
+
+/// Lets `act` make deliveries to `count` outbounds, then waits for the reply. Returns its status, and how
+/// often each outbound has ended in what. The pool counts its connections as those of worker `pool_worker`;
+/// the only worker is 0.
+fn dispatch(
+    count: usize,
+    pool_worker: usize,
+    act: impl FnOnce(&Dispatch),
+) -> (u16, Vec<Vec<(OutcomeKind, u64)>>) {
+    let plan = plan(count, sink());
+    let route = plan.routes.find(b"aaaa").unwrap();
+    let status = block_on(async {
+        let counters = Arc::new(Counters::of_worker(0));
+        let core = Rc::new(Core::new(Arc::clone(&plan), counters, None));
+        let limits = Rc::new(Limits::clone(&plan.limits));
+        let origin = Arc::clone(&plan.origins[0]);
+        let pool = Rc::new(Pool::new(origin, limits, &core.budget, pool_worker));
+        let kept = Kept {
+            memory: core.budget.reservation(),
+            _in_flight: core.in_flight.acquire(),
+            access: None,
+        };
+        let endpoint = Endpoint::Envelope;
+        let fan_out = FanOut::new(route, endpoint, count, &core.counters, kept, Instant::now());
+        let dispatch = Dispatch {
+            routing: Rc::new(Routing {
+                plan: Arc::clone(&plan),
+                upstreams: vec![pool],
+            }),
+            core,
+            request: Rc::new(request()),
+            fan_out,
+        };
+        act(&dispatch);
+        let (policy, expected) = (ReplyPolicy::FirstSuccess, Expected::Anything);
+        let fan_out = &dispatch.fan_out;
+        let reply = fan_out.reply(policy, PATIENCE, expected, &dispatch.request);
+        reply.await.status()
+    });
+    let ends = route.outbounds.iter().map(|outbound| {
+        let outcomes = &outbound.counters.for_worker(0).outcomes;
+        let kinds = OutcomeKind::ALL.iter();
+        let counts = kinds.map(|kind| (*kind, outcomes.get(*kind)));
+        counts.filter(|(_, count)| *count > 0).collect()
+    });
+    (status, ends.collect())
+}
+
+fn deliver(dispatch: &Dispatch, index: usize, body: &OutboundBody) {
+    dispatch.deliver(index, body, 0, false, Instant::now());
+}
+
+#[test]
+fn a_delivery_that_panics_is_counted_once_and_costs_nothing_else() {
+    // It finds no place to count the connection that it has opened.
+    let (status, ends) = dispatch(1, 1, |dispatch| deliver(dispatch, 0, &OutboundBody::Whole));
+    assert_eq!(status, 503);
+    assert_eq!(ends, [[(OutcomeKind::Panicked, 1)]]);
+}
+
+#[test]
+fn a_delivery_that_began_before_its_transform_panicked_ends_by_itself() {
+    let (status, ends) = dispatch(2, 0, |dispatch| {
+        let body = OutboundBody::AsReceived(Bytes::new(), "gzip");
+        deliver(dispatch, 0, &body);
+        dispatch.fan_out.give_up(|_| true);
+    });
+    assert_eq!(status, 200);
+    assert_eq!(
+        ends,
+        [[(OutcomeKind::Success, 1)], [(OutcomeKind::Panicked, 1)]]
+    );
+}

@@ -1,0 +1,262 @@
+//! The only place where outbound bytes are made.
+//!
+//! A request goes out as it came, apart from a list of edits: copy the bytes up to an edit, put the
+//! outbound's own text in its place, go on. One list covers the head and one the envelope header; both
+//! are made once per request and rendered once per outbound. What follows the last edit of the body is
+//! not copied: all deliveries share it.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::http::compress::Compressed;
+use crate::http::head::{HeaderName, Method};
+use crate::http::line;
+use crate::mirror::portion::Portion;
+use crate::mirror::request::Request;
+use crate::mirror::routes::Outbound;
+use crate::sentry::edit::{Edit, Replacement};
+use crate::span::Span;
+use crate::upstream::exchange::OutboundRequest;
+use crate::upstream::tls::SENDING_BYTES_MAX as TLS_BYTES_MAX;
+
+/// A shared rest of the body up to this size is copied behind the head all the same: for small bodies the
+/// copy costs less than a second vector of the write.
+const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// The room for what is rendered besides the bytes that came: a short rest of the body, the frame around a
+/// compressed front, and what the outbound's texts are longer than the inbound's.
+const RENDERED_BYTES: usize = COPY_BYTES_MAX + 512;
+
+/// What an outbound gets of a body.
+pub enum OutboundBody {
+    /// All of it, decoded.
+    Whole,
+    /// What a transform has taken or copied of it, decoded.
+    Plain(Portion),
+    /// The same with a compressed rest. The front is each outbound's own.
+    Compressed(Portion, Rc<Compressed>),
+    /// The body as it came, in the coding with this name.
+    AsReceived(Bytes, &'static str),
+}
+
+/// The most memory that a delivery takes while it is under way, apart from the bytes that all share: what
+/// is rendered for it, and what of that is ciphertext.
+pub(crate) fn held_bytes(request: &Request, outbound: &Outbound, body: &OutboundBody) -> usize {
+    let (front_bytes, shared_bytes) = match body {
+        OutboundBody::Whole => (edited_end(request), request.body.decoded.len()),
+        OutboundBody::Plain(portion) => (portion.front.len(), portion.rest.len()),
+        OutboundBody::Compressed(portion, compressed) => {
+            (portion.front.len(), compressed.bytes.len())
+        }
+        OutboundBody::AsReceived(bytes, _) => (0, bytes.len()),
+    };
+    let rendered_bytes = request.head.len() + front_bytes + RENDERED_BYTES;
+    let ciphertext_bytes = match outbound.is_tls {
+        true => TLS_BYTES_MAX.min(rendered_bytes + shared_bytes),
+        false => 0,
+    };
+    rendered_bytes + ciphertext_bytes
+}
+
+/// The request for one outbound. Its head is rendered into `memory`, which is empty.
+pub fn render(
+    request: &Request,
+    outbound: &Outbound,
+    body: &OutboundBody,
+    memory: Vec<u8>,
+) -> OutboundRequest {
+    let renderer = Renderer { request, outbound };
+    let decoded = &request.body.decoded;
+    match body {
+        OutboundBody::Whole => {
+            let end = edited_end(request).min(decoded.len());
+            let front = decoded.get(..end).unwrap_or_default();
+            renderer.render(front, &request.body_edits, (decoded, end), memory)
+        }
+        OutboundBody::Plain(portion) => {
+            let rest = (&portion.rest, 0);
+            renderer.render(&portion.front, &portion.edits, rest, memory)
+        }
+        OutboundBody::Compressed(portion, compressed) => {
+            renderer.render_compressed(portion, compressed, memory)
+        }
+        OutboundBody::AsReceived(bytes, coding) => {
+            let mut head = memory;
+            renderer.append_head(bytes.len(), 0, Some(coding), &mut head);
+            finish(request, head, (bytes, 0), Vec::new())
+        }
+    }
+}
+
+/// Where the part of the body ends that is rendered for each outbound.
+fn edited_end(request: &Request) -> usize {
+    let last = request.body_edits.last();
+    last.map_or(0, |edit| edit.span.end)
+}
+
+/// Copies the rest of a body, which begins at a place in some bytes, behind `head` if it is short.
+fn finish(
+    request: &Request,
+    mut head: Vec<u8>,
+    (bytes, start): (&Bytes, usize),
+    mut tail: Vec<u8>,
+) -> OutboundRequest {
+    let rest = bytes.get(start..).unwrap_or_default();
+    let body = if rest.len() <= COPY_BYTES_MAX {
+        head.extend_from_slice(rest);
+        head.append(&mut tail);
+        Bytes::new()
+    } else {
+        bytes.slice(start..)
+    };
+    OutboundRequest {
+        method: request.parsed.method,
+        head,
+        body,
+        tail,
+    }
+}
+
+struct Renderer<'r> {
+    request: &'r Request,
+    outbound: &'r Outbound,
+}
+
+impl Renderer<'_> {
+    /// A request whose body is `front`, edited, and a rest.
+    fn render(
+        &self,
+        front: &[u8],
+        edits: &[Edit],
+        rest: (&Bytes, usize),
+        mut head: Vec<u8>,
+    ) -> OutboundRequest {
+        let front_bytes = edits.iter().fold(front.len(), |length, edit| {
+            length - edit.span.len() + self.replacement_text(edit.replacement).len()
+        });
+        let body_bytes = front_bytes + rest.0.len() - rest.1;
+        self.append_head(body_bytes, front_bytes, None, &mut head);
+        self.splice(front, Span::new(0, front.len()), edits, &mut head);
+        finish(self.request, head, rest, Vec::new())
+    }
+
+    /// A request whose rest is compressed already. Its front goes before that without compression.
+    fn render_compressed(
+        &self,
+        portion: &Portion,
+        compressed: &Compressed,
+        mut head: Vec<u8>,
+    ) -> OutboundRequest {
+        let Portion { front, edits, .. } = portion;
+        let mut plain = Vec::with_capacity(front.len() + 64);
+        self.splice(front, Span::new(0, front.len()), edits, &mut plain);
+        let mut wrapped = Vec::with_capacity(plain.len() + 64);
+        let tail = compressed.wrap(&plain, &mut wrapped);
+        let body_bytes = wrapped.len() + compressed.bytes.len() + tail.len();
+        let coding = compressed.codec.name();
+        self.append_head(body_bytes, wrapped.len(), Some(coding), &mut head);
+        head.extend_from_slice(&wrapped);
+        finish(self.request, head, (&compressed.bytes, 0), tail)
+    }
+
+    /// Appends the head, and reserves room for so many bytes behind it.
+    fn append_head(
+        &self,
+        body_bytes: usize,
+        front_bytes: usize,
+        coding: Option<&str>,
+        out: &mut Vec<u8>,
+    ) {
+        self.append_lines(front_bytes, out);
+        self.append_own_headers(body_bytes, coding, out);
+    }
+
+    /// Appends the request line and the header lines that came, for one self.outbound.
+    fn append_lines(&self, front_bytes: usize, out: &mut Vec<u8>) {
+        out.reserve(self.request.head.len() + front_bytes + RENDERED_BYTES);
+        let last_line = self.request.parsed.headers.last();
+        let lines_end =
+            last_line.map_or(self.request.parsed.version_span.end, |field| field.line.end);
+        let lines = Span::new(self.request.parsed.method_span.start, lines_end);
+        self.splice(&self.request.head, lines, &self.request.head_edits, out);
+        if last_line.is_none() {
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Appends the headers that are the mirror's own, and the blank line.
+    fn append_own_headers(&self, body_bytes: usize, coding: Option<&str>, out: &mut Vec<u8>) {
+        if !self.request.parsed.has(HeaderName::Host) {
+            line::append(out, "Host", self.outbound.host.as_bytes());
+        }
+        out.extend_from_slice(self.outbound.via.line(self.request.parsed.version));
+        if let Some(client) = self.request.client {
+            line::append(out, "X-Forwarded-For", client.to_string().as_bytes());
+        }
+        let may_lack_body = match self.request.parsed.method {
+            Method::Get | Method::Head | Method::Delete | Method::Options | Method::Other => true,
+            Method::Post | Method::Put | Method::Patch => false,
+        };
+        // RFC 9110 section 8.6: a length of zero is only sent where a body would be expected.
+        if body_bytes > 0 || !may_lack_body {
+            line::append_number(out, "Content-Length", body_bytes);
+        }
+        if let Some(coding) = coding.filter(|_| body_bytes > 0) {
+            line::append(out, "Content-Encoding", coding.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Copies `range` of `source` to `out`, with what `edits` puts in its places.
+    fn splice(&self, source: &[u8], range: Span, edits: &[Edit], out: &mut Vec<u8>) {
+        let mut copied = range.start;
+        for edit in edits {
+            debug_assert!(edit.span.start >= copied, "edits overlap: {edits:?}");
+            out.extend_from_slice(source.get(copied..edit.span.start).unwrap_or_default());
+            match edit.replacement {
+                Replacement::Nothing => {}
+                Replacement::SecretParameter { value } => {
+                    if let Some(secret) = &self.outbound.secret {
+                        out.extend_from_slice(
+                            Span::new(edit.span.start, value.start).slice(source),
+                        );
+                        out.extend_from_slice(secret.as_bytes());
+                        out.extend_from_slice(Span::new(value.end, edit.span.end).slice(source));
+                    }
+                }
+                replacement => out.extend_from_slice(self.replacement_text(replacement).as_bytes()),
+            }
+            copied = edit.span.end;
+        }
+        out.extend_from_slice(source.get(copied..range.end).unwrap_or_default());
+    }
+
+    fn replacement_text(&self, replacement: Replacement) -> &str {
+        match replacement {
+            // The secret needs the bytes around it; `splice` sees to it.
+            Replacement::Nothing | Replacement::SecretParameter { .. } => "",
+            Replacement::Key => &self.outbound.key,
+            Replacement::KeyParameter => &self.outbound.key_parameter,
+            Replacement::BasicCredentials { with_secret: true } => &self.outbound.basic_with_secret,
+            Replacement::BasicCredentials { with_secret: false } => &self.outbound.basic,
+            Replacement::Project => &self.outbound.project,
+            Replacement::PathPrefix => &self.outbound.path_prefix,
+            Replacement::EnvelopePath => &self.outbound.envelope_path,
+            Replacement::Host => &self.outbound.host,
+            Replacement::Dsn => &self.outbound.dsn,
+            Replacement::PublicDsn => &self.outbound.public_dsn,
+            Replacement::TraceKey => self
+                .request
+                .trace_route
+                .as_ref()
+                .and_then(|route| route.outbound_at(self.outbound.origin))
+                .map_or(&self.outbound.key, |other| &other.key),
+            Replacement::Version => "HTTP/1.1",
+            Replacement::LineEnd => "\r\n",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
