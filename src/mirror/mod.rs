@@ -10,6 +10,7 @@
 //! and [`changes`] what the log is told of an outbound.
 
 pub(crate) mod access;
+mod build_routes;
 pub(crate) mod changes;
 mod classify;
 mod compression;

@@ -66,7 +66,17 @@ pub(crate) struct Connection {
     /// How much came since the last request that begins none.
     skipped_bytes: u32,
     is_new: bool,
+    pub(super) body_state: BodyState,
     coop: CoopBudget,
+}
+
+/// How much of a request's body was read when its reply was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyState {
+    Unread(Framing),
+    /// Some of it; the place where the next request begins is lost.
+    Broken,
+    Read,
 }
 
 /// Whether the body of a refused request is worth reading to keep the connection. A chunked one does
@@ -108,6 +118,7 @@ impl Connection {
             outgoing: Vec::new(),
             skipped_bytes: 0,
             is_new: true,
+            body_state: BodyState::Broken,
             coop: CoopBudget::default(),
         }
     }

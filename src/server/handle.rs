@@ -36,31 +36,26 @@ use crate::server::authenticate::{
     envelope_key, find_key, find_route, refuse_without_key, route_in_head,
 };
 use crate::server::body::Received;
-use crate::server::connection::{Connection, Ended, held_with_head};
+use crate::server::connection::{BodyState, Connection, Ended, held_with_head};
 use crate::server::local;
-use crate::server::session::{BodyState, Session};
 use crate::upstream::incoming::SMALL_BYTES;
 
-/// The reply to the request whose head `session` has read. Its memory so far is `memory`.
+/// The reply to the request whose head `connection` has read into `shared`, which nobody else holds yet.
+/// What came takes `memory`.
 pub(super) async fn handle(
-    session: &mut Session,
     core: &Rc<Core>,
     routing: &Rc<Routing>,
+    connection: &mut Connection,
+    shared: &mut Rc<Request>,
     access: Option<Rc<Entry>>,
     mut memory: Reservation,
 ) -> Result<Reply, Ended> {
     let plan = &routing.plan;
-    let Session {
-        connection,
-        request: shared,
-        body_state,
-    } = session;
-    // Not shared yet, so this is no copy.
     let request = Rc::make_mut(shared);
     let target = parse_target(request);
     let framing = framing::for_request(&request.parsed, &request.head);
     let framing = framing.map_err(Rejection::Framing)?;
-    *body_state = BodyState::Unread(framing);
+    connection.body_state = BodyState::Unread(framing);
     target?;
     if let Some(reply) = local::reply(request) {
         return reply.map_err(Ended::Rejected);
@@ -75,7 +70,7 @@ pub(super) async fn handle(
             .values(HeaderName::ContentEncoding, &request.head),
     )
     .map_err(|_| Rejection::Encoding)?;
-    let bytes = read_body(connection, body_state, request, framing, plan, &mut memory).await?;
+    let bytes = read_body(connection, request, framing, plan, &mut memory).await?;
     let is_envelope = request.route.is_none() || request.is_envelope();
     let received = Received {
         bytes,
@@ -165,7 +160,6 @@ fn take_tunnel(
 
 async fn read_body(
     connection: &mut Connection,
-    state: &mut BodyState,
     request: &mut Request,
     framing: Framing,
     plan: &Plan,
@@ -181,10 +175,10 @@ async fn read_body(
     if is_awaited && expects_continue && !connection.has_body_bytes() {
         Box::pin(connection.write_continue(limits)).await?;
     }
-    *state = BodyState::Broken;
+    connection.body_state = BodyState::Broken;
     let reading = connection.read_body(framing, bytes_max, memory, limits);
     let bytes = reading.await?;
-    *state = BodyState::Read;
+    connection.body_state = BodyState::Read;
     request.received_bytes = bytes.len();
     if !memory.resize(held_with_head(memory)) {
         return Err(Rejection::Overloaded.into());

@@ -15,7 +15,7 @@ use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::{Manner, Reply};
 use crate::mirror::request::Request;
 use crate::runtime::in_flight::InFlightGuard;
-use crate::server::connection::{Connection, Ended, is_discardable};
+use crate::server::connection::{BodyState, Connection, Ended, is_discardable};
 use crate::server::handle::handle;
 use crate::server::request_log::RequestLog;
 
@@ -33,7 +33,6 @@ pub(crate) async fn serve(
     let mut session = Session {
         connection: Connection::new(stream, peer, &core.counters),
         request: Rc::default(),
-        body_state: BodyState::Broken,
     };
     let mut newcomer = Some(newcomer);
     loop {
@@ -62,21 +61,11 @@ enum Next {
     Linger,
 }
 
-/// How much of a request's body was read when its reply was decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BodyState {
-    Unread(Framing),
-    /// Some of it; the place where the next request begins is lost.
-    Broken,
-    Read,
-}
-
 /// A connection and the request on it.
-pub(super) struct Session {
-    pub(super) connection: Connection,
+struct Session {
+    connection: Connection,
     /// Used again by the next request, unless a task still makes something of it.
-    pub(super) request: Rc<Request>,
-    pub(super) body_state: BodyState,
+    request: Rc<Request>,
 }
 
 impl Session {
@@ -86,7 +75,7 @@ impl Session {
             self.request = Rc::default();
         }
         Rc::make_mut(&mut self.request).clear();
-        self.body_state = BodyState::Broken;
+        self.connection.body_state = BodyState::Broken;
     }
 
     async fn serve_request(&mut self, core: &Rc<Core>) -> Next {
@@ -111,7 +100,11 @@ impl Session {
         // In a scope of its own: what was borrowed in it would be held while the reply is written.
         let (reply, closes) = {
             let access = log.entry();
-            let handling = handle(self, core, &routing, access, memory);
+            let Session {
+                connection,
+                request,
+            } = self;
+            let handling = handle(core, &routing, connection, request, access, memory);
             let answer = handling.await;
             log.answered(&self.request, &answer);
             match answer {
@@ -124,7 +117,7 @@ impl Session {
         };
         let log = log.without_entry();
         let parsed = &self.request.parsed;
-        let rest = match self.body_state {
+        let rest = match self.connection.body_state {
             BodyState::Read | BodyState::Unread(Framing::Empty) => Rest::Nothing,
             BodyState::Broken => Rest::Unknown,
             // Whether an announced body will come after a refusal is not known.
