@@ -23,6 +23,7 @@ impl Config {
     }
 
     pub(super) fn document(&self) -> Mapping {
+        let report = self.self_report.as_ref();
         entries([
             ("ip", self.ip.to_string().into()),
             ("port", self.port.into()),
@@ -54,8 +55,14 @@ impl Config {
                 "dns",
                 mapping([("refresh", duration(self.limits.dns_refresh))]),
             ),
-            ("sentry_dsn", self.report_dsn()),
-            ("sentry_env", self.report_environment()),
+            (
+                "sentry_dsn",
+                optional(report.map(|report| report.dsn.shortened())),
+            ),
+            (
+                "sentry_env",
+                optional(report.and_then(|report| report.environment.clone())),
+            ),
             ("statsd_addr", self.statsd_address()),
             ("default_metrics_tags", self.tags()),
         ])
@@ -99,16 +106,6 @@ impl Config {
                 ("port", address.port().into()),
             ]),
         }
-    }
-
-    fn report_dsn(&self) -> Value {
-        let report = self.self_report.as_ref();
-        optional(report.map(|report| report.dsn.shortened()))
-    }
-
-    fn report_environment(&self) -> Value {
-        let report = self.self_report.as_ref();
-        optional(report.and_then(|report| report.environment.clone()))
     }
 
     fn statsd_address(&self) -> Value {
