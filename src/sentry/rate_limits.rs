@@ -316,7 +316,7 @@ pub fn parse(value: &[u8]) -> Vec<RateLimit> {
         .collect()
 }
 
-/// The same of `sets` as they were read; see [`intersect`].
+/// The same for parsed headers; see `intersect`.
 pub fn intersection(sets: &[Vec<RateLimit>]) -> Vec<RateLimit> {
     let closed = |set: &Vec<RateLimit>| {
         Arc::new(LimitSet::from_limits(

@@ -56,7 +56,7 @@ impl Change {
 impl Batch {
     /// Finds the records of `body`. `chance` decides on those without a trace.
     ///
-    /// `None` if the body is malformed, longer than [`BODY_BYTES_MAX`], or has no records or too many.
+    /// `None` if the body is malformed, longer than 2 MiB, or has no records or too many.
     pub fn parse(body: &[u8], format: Format, signal: Signal, chance: Chance) -> Option<Batch> {
         if body.len() > BODY_BYTES_MAX {
             return None;
