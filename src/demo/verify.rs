@@ -39,11 +39,11 @@ pub(super) fn verify(
         query.map(|query| format!("?{query}")).unwrap_or_default(),
     );
     let host = outbound.origin().authority();
-    let fields = fields(sent).map(|line| match line.split_once(": ") {
+    let fields = passed_on_fields(sent).map(|line| match line.split_once(": ") {
         Some((name, _)) if name.eq_ignore_ascii_case("host") => format!("{name}: {host}"),
         _ => replaced(line),
     });
-    let mut received_fields: Vec<String> = self::fields(received).cloned().collect();
+    let mut received_fields: Vec<String> = passed_on_fields(received).cloned().collect();
     let via = received_fields.pop_if(|line| is_via(line));
     let ((header, items), (received_header, received_items)) =
         (split(&sent.body), split(&received.body));
@@ -76,8 +76,7 @@ fn is_via(line: &str) -> bool {
     tag.is_some_and(|tag| tag.len() == 8 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The header lines that are passed on.
-fn fields(message: &Message) -> impl Iterator<Item = &String> {
+fn passed_on_fields(message: &Message) -> impl Iterator<Item = &String> {
     message.lines.iter().skip(1).filter(|line| {
         let name = line.split(':').next().unwrap_or_default();
         !DROPPED.contains(&name.to_ascii_lowercase().as_str())
