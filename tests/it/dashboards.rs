@@ -92,7 +92,12 @@ fn the_dashboard_and_the_alerts_use_only_metrics_that_exist() {
     // A histogram appears after its first observation.
     let request = envelope_request(envelope("00").as_bytes());
     assert_eq!(mirror.client().ask(&request).status, 200);
-    mirror.wait_for_metrics(|metrics| metrics.sum("sentry_mirror_deliveries_total", &[]) == 2.0);
+    // The duration of a request is observed after its last delivery.
+    mirror.wait_for_metrics(|metrics| {
+        let name = "sentry_mirror_request_duration_seconds_count";
+        let observed = metrics.all(name, &[]);
+        observed.iter().map(|(_, count)| count).sum::<f64>() == 1.0
+    });
     let page = mirror.page("/metrics");
     let samples: Vec<&str> = page
         .text()
