@@ -29,8 +29,8 @@ use counting::{Allocated, Counting};
 use fixtures::routes::INBOUND_KEY;
 use sentry_mirror::internals::config::Config;
 use sentry_mirror::internals::http::encoding::Encoding;
-use sentry_mirror::internals::server::sight::Sight;
-use sentry_mirror::internals::server::supervisor::Mirror;
+use sentry_mirror::internals::process::status::MirrorStatus;
+use sentry_mirror::internals::process::supervisor::Mirror;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -109,7 +109,7 @@ impl Stage {
         let request = request(encoding, bytes);
         let mut client = TcpStream::connect(self.mirror.address()).expect("it listens");
         client.set_nodelay(true).expect("it is a socket");
-        let sight = self.mirror.sight();
+        let mirror_status = self.mirror.mirror_status();
         let mut reply = [0; 4096];
         let mut sent = 0;
         let mut send = |count: usize| {
@@ -118,7 +118,7 @@ impl Stage {
                 let length = client.read(&mut reply).expect("it is answered");
                 assert!(reply[..length].starts_with(b"HTTP/1.1 200 "), "a success");
                 sent += 1;
-                await_deliveries(&sight, sent * self.outbounds);
+                await_deliveries(&mirror_status, sent * self.outbounds);
             }
         };
         send(100);
@@ -138,10 +138,10 @@ impl Stage {
 }
 
 /// Waits until `count` deliveries have ended, each with its connection back in the pool.
-fn await_deliveries(sight: &Arc<Sight>, count: usize) {
+fn await_deliveries(mirror_status: &Arc<MirrorStatus>, count: usize) {
     let begin = Instant::now();
     let ended = || {
-        sight
+        mirror_status
             .counters
             .iter()
             .map(|of| of.deliveries.total())

@@ -30,16 +30,16 @@ use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding,
 use sentry_mirror::internals::http::head::{HeadLimits, HeaderName, Parsed, RequestHead};
 use sentry_mirror::internals::http::response::ResponseHead;
 use sentry_mirror::internals::limits::Limits;
-use sentry_mirror::internals::mirror::portion;
+use sentry_mirror::internals::mirror::filter;
+use sentry_mirror::internals::mirror::head_edits::{self, PassedOn};
 use sentry_mirror::internals::mirror::render::{OutboundBody, render};
 use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
-use sentry_mirror::internals::mirror::rewrite::{self, PassedOn};
 use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
 use sentry_mirror::internals::sentry::auth::{self, AuthHeader, FoundKey, Source};
 use sentry_mirror::internals::sentry::edit::Edit;
 use sentry_mirror::internals::sentry::endpoint::{self, Endpoint, Target};
 use sentry_mirror::internals::sentry::envelope;
-use sentry_mirror::internals::sentry::inventory::EnvelopeIndex;
+use sentry_mirror::internals::sentry::envelope_index::EnvelopeIndex;
 use sentry_mirror::internals::sentry::sampling::Chance;
 
 use fixtures::routes::{INBOUND_KEY, routes};
@@ -286,7 +286,7 @@ fn selection(criterion: &mut Criterion) {
         let take = || {
             let index = EnvelopeIndex::build(body, header.end, sampling);
             let index = index.expect("it is well-formed");
-            portion::cut(&selection, &index, body, &edits)
+            filter::filter_envelope(&selection, &index, body, &edits)
         };
         let taken = take().expect("something is taken");
         assert_eq!(taken.is_some(), body.ends_with(session), "{name}");
@@ -391,7 +391,7 @@ impl Request {
             conditions: true,
         };
         let edits = &mut request.head_edits;
-        rewrite::edit_head(&request.parsed, &request.head, passed_on, edits);
+        head_edits::edit_head(&request.parsed, &request.head, passed_on, edits);
         render(request, outbound, &OutboundBody::Whole, memory).head
     }
 }

@@ -1,14 +1,10 @@
-//! What benches and fuzz targets reach into, by the paths that it has in the crate. It is no interface:
-//! it changes with the code.
+//! What benches, fuzz targets and the test of the documents reach into, by the paths that it has in the
+//! crate. It is no interface: it changes with the code.
 
 pub mod admin {
     pub mod reference {
         pub use crate::admin::reference::markdown;
     }
-}
-
-pub mod budget {
-    pub use crate::budget::Budget;
 }
 
 pub mod config {
@@ -22,9 +18,6 @@ pub mod http {
     pub mod compress {
         pub use crate::http::compress::{Codec, Compressor, Compressors};
     }
-    pub mod due {
-        pub use crate::http::due::ReparseGate;
-    }
     pub mod encoding {
         pub use crate::http::encoding::{DecodeError, Decoder, Decompressors, Encoding, Step};
     }
@@ -33,6 +26,9 @@ pub mod http {
     }
     pub mod head {
         pub use crate::http::head::{HeadLimits, Header, HeaderName, Method, Parsed, RequestHead};
+    }
+    pub mod reparse {
+        pub use crate::http::reparse::ReparseGate;
     }
     pub mod response {
         pub use crate::http::response::ResponseHead;
@@ -47,14 +43,14 @@ pub mod mirror {
     pub mod copies {
         pub use crate::mirror::copies::{Template, ids, rename};
     }
-    pub mod dialog {
-        pub use crate::mirror::dialog::{external_url, literal, redirect};
+    pub mod crash_dialog {
+        pub use crate::mirror::crash_dialog::{external_url, literal, redirect};
     }
-    pub mod handling {
-        pub use crate::mirror::handling::{Form, Handling};
+    pub mod filter {
+        pub use crate::mirror::filter::{PartialBody, filter_envelope};
     }
-    pub mod portion {
-        pub use crate::mirror::portion::{Portion, cut};
+    pub mod head_edits {
+        pub use crate::mirror::head_edits::{PassedOn, edit_head, edit_strays};
     }
     pub mod render {
         pub use crate::mirror::render::{OutboundBody, render};
@@ -62,11 +58,38 @@ pub mod mirror {
     pub mod request {
         pub use crate::mirror::request::{Body, Request};
     }
-    pub mod rewrite {
-        pub use crate::mirror::rewrite::{PassedOn, edit_head, edit_strays};
-    }
     pub mod routes {
         pub use crate::mirror::routes::{Outbound, Route, Routes};
+    }
+    pub mod transform {
+        pub use crate::mirror::transform::{Form, Transform};
+    }
+}
+
+pub mod net {
+    pub mod socket {
+        pub use crate::net::socket::read_into;
+    }
+    pub mod stream {
+        pub use crate::net::stream::Stream;
+    }
+}
+
+pub mod process {
+    pub mod status {
+        pub use crate::process::status::MirrorStatus;
+    }
+    pub mod supervisor {
+        pub use crate::process::supervisor::Mirror;
+    }
+}
+
+pub mod runtime {
+    pub mod driver {
+        pub use crate::runtime::driver::{Driver, DriverKind};
+    }
+    pub mod memory_budget {
+        pub use crate::runtime::memory_budget::MemoryBudget;
     }
 }
 
@@ -91,8 +114,8 @@ pub mod sentry {
     pub mod envelope {
         pub use crate::sentry::envelope::{EnvelopeError, EnvelopeHeader, scan, unescape};
     }
-    pub mod inventory {
-        pub use crate::sentry::inventory::EnvelopeIndex;
+    pub mod envelope_index {
+        pub use crate::sentry::envelope_index::EnvelopeIndex;
     }
     pub mod items {
         pub use crate::sentry::items::items;
@@ -110,18 +133,6 @@ pub mod sentry {
     }
     pub mod selection {
         pub use crate::sentry::selection::{Refused, Selection};
-    }
-}
-
-pub mod server {
-    pub mod driver {
-        pub use crate::server::driver::{Driver, DriverKind};
-    }
-    pub mod sight {
-        pub use crate::server::sight::Sight;
-    }
-    pub mod supervisor {
-        pub use crate::server::supervisor::Mirror;
     }
 }
 
@@ -145,11 +156,5 @@ pub mod upstream {
     }
     pub mod response {
         pub use crate::upstream::response::Response;
-    }
-    pub mod socket {
-        pub use crate::upstream::socket::read_into;
-    }
-    pub mod stream {
-        pub use crate::upstream::stream::Stream;
     }
 }

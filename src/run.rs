@@ -8,21 +8,21 @@ use std::path::Path;
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Push};
-use crate::causes;
 use crate::cli::{Arguments, Command};
 use crate::config::{Config, STANDARD_INPUT};
 use crate::demo;
-use crate::health;
-use crate::logging;
-use crate::mirror::plan::Plan;
-use crate::observe::label::Label;
-use crate::observe::lines::DropReason;
-use crate::reload;
-use crate::report::Reports;
-use crate::server::notify;
-use crate::server::signals::{self, Request};
-use crate::server::supervisor::{Mirror, StartError};
+use crate::mirror::routing_table::RoutingTable;
+use crate::os_errors;
+use crate::process::health_check;
+use crate::process::reload;
+use crate::process::service_manager;
+use crate::process::signals::{self, Request};
+use crate::process::supervisor::{Mirror, StartError};
 use crate::sys;
+use crate::telemetry::label::Label;
+use crate::telemetry::lines::DropReason;
+use crate::telemetry::log;
+use crate::telemetry::self_report::Reports;
 
 /// Why the program ends before it was asked to. The text is for the operator.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
 /// Prints the routes of a configuration that can be used.
 fn check(arguments: &Arguments) -> Result<(), RunError> {
     let config = load(arguments)?;
-    Plan::new(&config, 1, None).map_err(RunError::Config)?;
+    RoutingTable::new(&config, 1, None).map_err(RunError::Config)?;
     for warning in &config.warnings {
         complain(&format!("warning: {warning}"));
     }
@@ -90,7 +90,7 @@ fn mirror(arguments: &Arguments) -> Result<(), RunError> {
     let config = load(arguments)?;
     let reports = config.self_report.as_ref().map(Reports::start).transpose();
     let reports = reports.map_err(RunError::Failed)?;
-    let log = logging::start(&config.log, reports.as_ref()).map_err(RunError::Failed)?;
+    let log = log::start(&config.log, reports.as_ref()).map_err(RunError::Failed)?;
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -105,25 +105,25 @@ fn mirror(arguments: &Arguments) -> Result<(), RunError> {
         admin => admin.map_err(RunError::Failed)?,
     };
     let mut mirror = Mirror::start_unless_stopping(&config, signals.is_stopping())?;
-    let sight = mirror.sight();
-    sight.logs_to(log.lines());
+    let mirror_status = mirror.mirror_status();
+    mirror_status.logs_to(log.lines());
     info!(
         version = env!("CARGO_PKG_VERSION"),
         configuration = %arguments.config.display(),
         routes = config.routes.len(),
-        workers = sight.counters.len(),
-        driver = sight.driver(),
+        workers = mirror_status.counters.len(),
+        driver = mirror_status.driver(),
         "sentry-mirror has started"
     );
     let push = show(&config, admin.as_ref(), &mirror)
-        .map_err(|error| RunError::Failed(causes::thread_error(&error)))?;
-    notify::ready();
+        .map_err(|error| RunError::Failed(os_errors::thread_error(&error)))?;
+    service_manager::ready();
     loop {
         match signals.next() {
             Request::Reload => reload(arguments, &mut mirror),
             Request::Stop(signal) => {
                 info!(signal, "stopping: finishing what is in flight");
-                notify::stopping();
+                service_manager::stopping();
                 mirror.stop();
                 break;
             }
@@ -148,11 +148,11 @@ fn mirror(arguments: &Arguments) -> Result<(), RunError> {
 /// Lets the mirror be seen wherever the configuration says.
 fn show(config: &Config, admin: Option<&Admin>, mirror: &Mirror) -> io::Result<Option<Push>> {
     if let Some(admin) = admin {
-        admin.show(mirror.sight())?;
+        admin.show(mirror.mirror_status())?;
     }
     let target = config.statsd.clone();
     target
-        .map(|target| Push::start(target, mirror.sight()))
+        .map(|target| Push::start(target, mirror.mirror_status()))
         .transpose()
 }
 
@@ -175,7 +175,7 @@ fn load(arguments: &Arguments) -> Result<Config, RunError> {
 /// Asks the mirror that runs with the configuration at `path`.
 fn ask_for_health(path: Option<&Path>) -> Result<(), String> {
     let environment: Vec<_> = environment().collect();
-    let health = health::check(path, &environment);
+    let health = health_check::check(path, &environment);
     for warning in health.warnings {
         complain(&format!("warning: {warning}"));
     }
@@ -197,7 +197,7 @@ fn reload(arguments: &Arguments, mirror: &mut Mirror) {
         Ok(())
     });
     if let Err(error) = reloaded {
-        mirror.sight().reload_failed();
+        mirror.mirror_status().reload_failed();
         error!(%error, "the configuration is not reloaded, the old one stays in force");
     }
 }

@@ -15,15 +15,15 @@ use libfuzzer_sys::fuzz_target;
 use monoio::net::TcpStream;
 use monoio::time::TimeDriver;
 use monoio::{LegacyDriver, Runtime, RuntimeBuilder};
-use sentry_mirror::internals::budget::Budget;
 use sentry_mirror::internals::http::chunked::{Chunked, Progress};
 use sentry_mirror::internals::http::framing::{self, Framing};
 use sentry_mirror::internals::http::head::{Method, Parsed};
 use sentry_mirror::internals::http::response::ResponseHead;
 use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::net::stream::Stream;
+use sentry_mirror::internals::runtime::memory_budget::MemoryBudget;
 use sentry_mirror::internals::upstream::exchange::{Connection, Failure, OutboundRequest};
 use sentry_mirror::internals::upstream::response::Response;
-use sentry_mirror::internals::upstream::stream::Stream;
 
 const BYTES_MAX: usize = 1024;
 
@@ -81,7 +81,7 @@ fn exchange(data: &[u8], method: Method) -> Result<Response, Failure> {
     RUNTIME.with_borrow_mut(|runtime| {
         runtime.block_on(async {
             let stream = Stream::Plain(TcpStream::from_std(mirror).expect("a socket"));
-            let share = Budget::new(1024 * 1024).reservation();
+            let share = MemoryBudget::new(1024 * 1024).reservation();
             let mut request = OutboundRequest {
                 method,
                 head: b"POST / HTTP/1.1\r\n\r\n".to_vec(),

@@ -10,12 +10,12 @@
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::http::chunked::{Chunked, Progress};
-use sentry_mirror::internals::http::due::ReparseGate;
 use sentry_mirror::internals::http::framing::{self, Framing};
 use sentry_mirror::internals::http::head::{HeadLimits, Parsed, RequestHead};
+use sentry_mirror::internals::http::reparse::ReparseGate;
+use sentry_mirror::internals::mirror::head_edits::{self, PassedOn};
 use sentry_mirror::internals::mirror::render::{OutboundBody, render};
 use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
-use sentry_mirror::internals::mirror::rewrite::{self, PassedOn};
 use sentry_mirror::internals::sentry::endpoint;
 use sentry_mirror_fuzz::naive::http::{self, Bounds, End, Message};
 use sentry_mirror_fuzz::{expand, outbounds};
@@ -231,7 +231,7 @@ fn check_sent(request: &Request, came: &Message) {
         credentials: true,
         conditions: true,
     };
-    rewrite::edit_head(&head, &request.head, passed_on, &mut edits);
+    head_edits::edit_head(&head, &request.head, passed_on, &mut edits);
     let inbound = InboundRequest {
         head: Bytes::copy_from_slice(&request.head),
         parsed: head,

@@ -19,9 +19,9 @@ use sentry_mirror::internals::config::Config;
 use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding, Step};
 use sentry_mirror::internals::http::framing;
 use sentry_mirror::internals::http::head::{HeadLimits, HeaderName, Method, Parsed, RequestHead};
+use sentry_mirror::internals::mirror::head_edits::{self, PassedOn};
 use sentry_mirror::internals::mirror::render::{OutboundBody, render};
 use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
-use sentry_mirror::internals::mirror::rewrite::{self, PassedOn};
 use sentry_mirror::internals::mirror::routes::{Outbound, Route, Routes};
 use sentry_mirror::internals::sentry::auth::{FoundKey, Source};
 use sentry_mirror::internals::sentry::dsn;
@@ -307,8 +307,8 @@ fn read(head: RequestHead, text: &[u8], body: Bytes) -> Option<Request> {
         credentials: !is_tunnelled && !is_dialog,
         conditions: !is_dialog,
     };
-    rewrite::edit_head(&head, text, passed_on, &mut head_edits);
-    rewrite::edit_strays(&head, text, route, &mut head_edits).ok()?;
+    head_edits::edit_head(&head, text, passed_on, &mut head_edits);
+    head_edits::edit_strays(&head, text, route, &mut head_edits).ok()?;
     Some(Request {
         head,
         route,

@@ -19,14 +19,14 @@ use sentry_mirror::internals::http::compress::{Codec, Compressor, Compressors};
 use sentry_mirror::internals::http::encoding::Encoding;
 use sentry_mirror::internals::http::head::{HeadLimits, RequestHead};
 use sentry_mirror::internals::mirror::copies::{self, Template};
-use sentry_mirror::internals::mirror::handling::{Form, Handling};
-use sentry_mirror::internals::mirror::portion::{self, Portion};
+use sentry_mirror::internals::mirror::filter::{self, PartialBody};
 use sentry_mirror::internals::mirror::render::{OutboundBody, render};
 use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
 use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
+use sentry_mirror::internals::mirror::transform::{Form, Transform};
 use sentry_mirror::internals::sentry::edit::Edit;
 use sentry_mirror::internals::sentry::envelope;
-use sentry_mirror::internals::sentry::inventory::EnvelopeIndex;
+use sentry_mirror::internals::sentry::envelope_index::EnvelopeIndex;
 use sentry_mirror::internals::sentry::items::items;
 use sentry_mirror::internals::sentry::sampling::Chance;
 use sentry_mirror::internals::sentry::selection::Refused;
@@ -229,8 +229,8 @@ fuzz_target!(|data: &[u8]| {
     };
     let route = ROUTES.find(KEY.as_bytes()).expect("it is configured");
     for (spec, outbound) in SPECS.iter().zip(&route.outbounds) {
-        let handling = &route.handlings[outbound.handling.expect("each has one")];
-        request.check(spec, outbound, handling);
+        let transform = &route.transforms[outbound.transform.expect("each has one")];
+        request.check(spec, outbound, transform);
     }
 });
 
@@ -245,10 +245,10 @@ struct Request {
 
 impl Request {
     /// Asserts that an outbound gets the right items.
-    fn check(&self, spec: &Spec, outbound: &Outbound, handling: &Handling) {
+    fn check(&self, spec: &Spec, outbound: &Outbound, transform: &Transform) {
         let expected = naive::select(&self.body, spec.wanted, self.chance);
-        let taken = match self.take(handling) {
-            Ok(portion) => portion,
+        let taken = match self.take(transform) {
+            Ok(partial) => partial,
             Err(refused) => {
                 let expected = expected.and_then(Result::err);
                 assert!(expected.is_none_or(|nothing| nothing == nothing_of(refused)));
@@ -265,38 +265,38 @@ impl Request {
             key: &outbound.key,
         };
         for number in 1..=spec.copies {
-            let portion = match number {
+            let partial = match number {
                 1 => taken.clone(),
                 _ => copy(&taken, &selected, number),
             };
-            let sent = self.sent(portion, outbound, handling);
+            let sent = self.sent(partial, outbound, transform);
             if let Some(expected) = naive::copy(&selected, number, own) {
                 assert_eq!(text(&sent), text(&expected), "copy {number}");
             }
         }
     }
 
-    /// What a selection takes, as `server::prepare` asks for it.
-    fn take(&self, handling: &Handling) -> Result<Portion, Refused> {
+    /// What a selection takes, as `mirror::transformer` asks for it.
+    fn take(&self, transform: &Transform) -> Result<PartialBody, Refused> {
         let (body, edits) = (&self.body, &self.edits);
-        if let Some(selection) = &handling.selection
-            && let Some(cut) = portion::cut(selection, &self.index, body, edits)?
+        if let Some(selection) = &transform.selection
+            && let Some(cut) = filter::filter_envelope(selection, &self.index, body, edits)?
         {
             check_edits(&cut.edits, 0..cut.front.len());
-            let rest: Vec<u8> = cut.pieces.slices(body).flatten().copied().collect();
-            assert_eq!(rest.len(), cut.pieces.len());
+            let rest: Vec<u8> = cut.segments.slices(body).flatten().copied().collect();
+            assert_eq!(rest.len(), cut.segments.len());
             let whole = [&cut.front[..], &rest].concat();
             self.check_items(&whole, cut.categories.len());
             let left_count = cut.categories.len() + cut.left_out.len();
             assert_eq!(left_count, self.index.items.len());
-            return Ok(Portion {
+            return Ok(PartialBody {
                 front: Bytes::from(cut.front),
                 edits: cut.edits,
                 rest: Bytes::from(rest),
             });
         }
         let front_bytes = edits.last().map_or(0, |edit| edit.span.end);
-        Ok(Portion {
+        Ok(PartialBody {
             front: body.slice(..front_bytes),
             edits: edits.clone(),
             rest: body.slice(front_bytes..),
@@ -319,8 +319,8 @@ impl Request {
         }
     }
 
-    /// The decoded body of what goes out with a portion.
-    fn sent(&self, portion: Portion, outbound: &Outbound, handling: &Handling) -> Vec<u8> {
+    /// The decoded body of what goes out with a partial.
+    fn sent(&self, partial: PartialBody, outbound: &Outbound, transform: &Transform) -> Vec<u8> {
         const HEAD: &[u8] = b"POST /api/42/envelope/ HTTP/1.1\r\nHost: m\r\n\r\n";
         let mut parsed = RequestHead::default();
         let _ = parsed.parse(HEAD, HeadLimits::default());
@@ -331,22 +331,22 @@ impl Request {
             body_edits: self.edits.clone(),
             ..InboundRequest::default()
         };
-        let codec = match handling.form(Encoding::Identity) {
+        let codec = match transform.form(Encoding::Identity) {
             Form::Compressed(codec) => Some(codec),
             Form::Plain | Form::AsReceived(_) => None,
         };
         let made = match codec {
-            None => OutboundBody::Plain(portion),
+            None => OutboundBody::Plain(partial),
             Some(codec) => {
                 let compressed = POOL.with_borrow_mut(|pool| {
-                    let mut compressor = Compressor::new(codec, portion.rest.clone(), pool);
+                    let mut compressor = Compressor::new(codec, partial.rest.clone(), pool);
                     while !compressor
                         .step(self.slice_bytes)
                         .expect("it can be compressed")
                     {}
                     compressor.finish(pool)
                 });
-                OutboundBody::Compressed(portion, Rc::new(compressed))
+                OutboundBody::Compressed(partial, Rc::new(compressed))
             }
         };
         let request = render(&inbound, outbound, &made, Vec::new());
@@ -382,8 +382,8 @@ fn decoded(codec: Codec, body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A copy, as `server::prepare` makes it.
-fn copy(taken: &Portion, text: &[u8], number: u32) -> Portion {
+/// A copy, as `mirror::transformer` makes it.
+fn copy(taken: &PartialBody, text: &[u8], number: u32) -> PartialBody {
     let ids = copies::ids(text, true).map(|ids| ids.spans).collect();
     let template = Template::new(taken, Bytes::copy_from_slice(text), ids);
     let mut copied = template.text().to_vec();
@@ -393,7 +393,7 @@ fn copy(taken: &Portion, text: &[u8], number: u32) -> Portion {
     for (old, new) in text.iter().zip(&copied) {
         assert!(old == new || (old.is_ascii_hexdigit() && new.is_ascii_hexdigit()));
     }
-    let copy = template.portion(copied);
+    let copy = template.partial(copied);
     assert_eq!(copy.front.len(), taken.front.len());
     copy
 }

@@ -12,9 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::mirror::counters::{DeliveryResult, OutboundCounters, RouteCounters};
-use crate::mirror::plan::Plan;
-use crate::observe::counters::PerWorker;
-use crate::observe::histogram::Distribution;
+use crate::mirror::routing_table::RoutingTable;
+use crate::telemetry::counters::PerWorker;
+use crate::telemetry::histogram::Distribution;
 
 /// The time between two samples.
 pub(super) const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
@@ -137,17 +137,17 @@ impl History {
         self.lock().add(now);
     }
 
-    /// Samples the counters of `plan`, and discards those that are no longer in it.
+    /// Samples the counters of `table`, and discards those that are no longer in it.
     #[expect(
         clippy::mutable_key_type,
         reason = "counters are compared by address, which does not change"
     )]
-    pub(super) fn sample(&self, plan: &Plan, now: Instant) {
+    pub(super) fn sample(&self, table: &RoutingTable, now: Instant) {
         let mut samples = self.lock();
         let has_histograms = samples.add(now);
         let mut routes = mem::take(&mut samples.routes);
         let mut outbounds = mem::take(&mut samples.outbounds);
-        for route in plan.routes.all() {
+        for route in table.routes.all() {
             let mut histograms = take_or(&mut routes, &route.counters, Ring::new);
             if has_histograms {
                 histograms.push(route_histogram(&route.counters));
@@ -262,18 +262,18 @@ mod tests {
     use crate::config::Config;
     use crate::mirror::counters::OutcomeKind;
 
-    fn plan(outbound: &str, previous: Option<&Plan>) -> Plan {
+    fn table(outbound: &str, previous: Option<&RoutingTable>) -> RoutingTable {
         let text = format!("keys: [{{inbound: 'http://a@m/1', outbound: ['http://{outbound}']}}]");
         let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
-        Plan::new(&config, 1, previous).unwrap()
+        RoutingTable::new(&config, 1, previous).unwrap()
     }
 
-    fn counters(plan: &Plan) -> &PerWorker<OutboundCounters> {
-        &plan.routes.all()[0].outbounds[0].counters
+    fn counters(table: &RoutingTable) -> &PerWorker<OutboundCounters> {
+        &table.routes.all()[0].outbounds[0].counters
     }
 
-    fn deliver(plan: &Plan, count: u64) {
-        let counters = counters(plan).for_worker(0);
+    fn deliver(table: &RoutingTable, count: u64) {
+        let counters = counters(table).for_worker(0);
         counters.outcomes.add(OutcomeKind::Success, count);
         for _ in 0..count {
             counters.time.record(Duration::from_millis(3));
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn rates_cover_a_minute_and_steps_five_minutes() {
-        let current = plan("b@127.0.0.1/1", None);
+        let current = table("b@127.0.0.1/1", None);
         let history = History::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!((steps[0], steps[60]), ([10, 0, 0], [10, 0, 0]));
         deliver(&current, 3);
         assert_eq!(history.steps(counters(&current))[60], [13, 0, 0]);
-        let other = plan("c@127.0.0.1/1", Some(&current));
+        let other = table("c@127.0.0.1/1", Some(&current));
         deliver(&other, 4);
         let steps = history.steps(counters(&other));
         assert_eq!(

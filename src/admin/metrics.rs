@@ -6,20 +6,20 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::numbers::{
+use super::snapshot::{
     MetricsSnapshot, OriginSnapshot, OutboundSnapshot, ProcessSnapshot, ReloadResult, RouteSnapshot,
 };
 use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
-use crate::mirror::totals::{Closing, Counters, Pause};
-use crate::observe::counters::CounterVecSnapshot;
-use crate::observe::family::{Family, Labels, Samples, Values};
-use crate::observe::histogram::Distribution;
-use crate::observe::label::Label;
-use crate::observe::lines::DropReason;
+use crate::mirror::worker_metrics::{Closing, Pause, WorkerMetrics};
+use crate::process::status::{MirrorStatus, Stage};
 use crate::sentry::dsn::Origin;
-use crate::server::sight::{Sight, Stage};
+use crate::telemetry::counters::CounterVecSnapshot;
+use crate::telemetry::family::{Family, Labels, Samples, Values};
+use crate::telemetry::histogram::Distribution;
+use crate::telemetry::label::Label;
+use crate::telemetry::lines::DropReason;
 use crate::upstream::counters::{Dropped, OriginCounters};
 use crate::upstream::origin::SharedOrigin;
 
@@ -50,7 +50,7 @@ pub(super) type ValuesWithMeanings = Vec<(&'static str, &'static str)>;
 /// What metrics are read from.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'n> {
-    sight: &'n Sight,
+    mirror_status: &'n MirrorStatus,
     snapshot: &'n MetricsSnapshot,
     now: Instant,
 }
@@ -89,7 +89,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         help: "Version and I/O driver of the process, as labels. The value is always 1.",
         reader: Reader::Gauge(|source| {
             let version = ("version", env!("CARGO_PKG_VERSION").to_owned());
-            let driver = ("driver", source.sight.driver().to_owned());
+            let driver = ("driver", source.mirror_status.driver().to_owned());
             one(vec![version, driver], 1.0)
         }),
     },
@@ -98,7 +98,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         labels: &[],
         help: "Unix time at which the process started to accept connections.",
         reader: Reader::Gauge(|source| {
-            let since_1970 = source.sight.started_at.duration_since(UNIX_EPOCH);
+            let since_1970 = source.mirror_status.started_at.duration_since(UNIX_EPOCH);
             unlabelled(since_1970.map_or(0.0, |since| since.as_secs_f64()))
         }),
     },
@@ -107,14 +107,16 @@ pub(super) const CATALOGUE: &[Metric] = &[
         labels: &[],
         help: "1 while the process accepts requests, 0 while it is draining.",
         reader: Reader::Gauge(|source| {
-            unlabelled(f64::from(u8::from(source.sight.stage() == Stage::Ready)))
+            unlabelled(f64::from(u8::from(
+                source.mirror_status.stage() == Stage::Ready,
+            )))
         }),
     },
     Metric {
         name: "workers",
         labels: &[],
         help: "Number of worker threads.",
-        reader: Reader::Gauge(|source| unlabelled(source.sight.counters.len() as f64)),
+        reader: Reader::Gauge(|source| unlabelled(source.mirror_status.counters.len() as f64)),
     },
     Metric {
         name: "access_log_dropped",
@@ -233,7 +235,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         reader: Reader::Gauge(|source| {
             let now = source.now;
             per_outbound(source, move |outbound, _| {
-                outbound.limits.in_force(now).len() as f64
+                outbound.rate_limits.in_force(now).len() as f64
             })
         }),
     },
@@ -315,11 +317,11 @@ pub(super) const CATALOGUE: &[Metric] = &[
 
 /// All metrics with the values of `snapshot`.
 pub(super) fn families<'n>(
-    sight: &'n Sight,
+    mirror_status: &'n MirrorStatus,
     snapshot: &'n MetricsSnapshot,
 ) -> impl Iterator<Item = Family<'n>> {
     let source = Source {
-        sight,
+        mirror_status,
         snapshot,
         now: Instant::now(),
     };
@@ -377,8 +379,8 @@ fn by_label<'n, L: Label>(
     Box::new(labels.map(move |label| (vec![(name, label.word().to_owned())], counts.get(*label))))
 }
 
-fn over_workers<'n>(source: Source<'n>, read: fn(&Counters) -> u64) -> Values<'n, f64> {
-    let workers = source.sight.counters.iter();
+fn over_workers<'n>(source: Source<'n>, read: fn(&WorkerMetrics) -> u64) -> Values<'n, f64> {
+    let workers = source.mirror_status.counters.iter();
     unlabelled(workers.map(|worker| read(worker)).sum::<u64>() as f64)
 }
 
@@ -478,21 +480,21 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::mirror::plan::Plan;
-    use crate::server::sight::Current;
+    use crate::mirror::routing_table::RoutingTable;
+    use crate::process::status::Current;
 
     #[test]
     fn samples_have_the_labels_that_the_catalogue_lists() {
         let text = "keys: [{inbound: 'http://a@m/1', outbound: ['http://b@127.0.0.1/1']}]";
         let config = Config::parse(text, "test", std::iter::empty()).unwrap();
-        let plan = Arc::new(Plan::new(&config, 1, None).unwrap());
+        let table = Arc::new(RoutingTable::new(&config, 1, None).unwrap());
         let current = Current {
-            plan: Arc::clone(&plan),
+            table: Arc::clone(&table),
             configuration: "".into(),
         };
-        let sight = Sight::new(([127, 0, 0, 1], 0).into(), vec![], None, current);
-        let snapshot = MetricsSnapshot::live(&sight, plan);
-        for (metric, family) in CATALOGUE.iter().zip(families(&sight, &snapshot)) {
+        let mirror_status = MirrorStatus::new(([127, 0, 0, 1], 0).into(), vec![], None, current);
+        let snapshot = MetricsSnapshot::live(&mirror_status, table);
+        for (metric, family) in CATALOGUE.iter().zip(families(&mirror_status, &snapshot)) {
             let samples: Vec<Labels> = match family.samples {
                 Samples::Counter(values) => values.map(|(labels, _)| labels).collect(),
                 Samples::Gauge(values) => values.map(|(labels, _)| labels).collect(),

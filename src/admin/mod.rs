@@ -1,19 +1,19 @@
 //! The admin port, with pages for operators: metrics, status, health, configuration.
 //!
-//! Plain threads serve it, so it takes no time from workers. `http` is the server and `pages` are its
-//! handlers. `metrics` is the catalogue of metrics, read from a snapshot of the counters (`numbers`);
-//! `push` sends the same metrics to a statsd server. `status` is the state as JSON, with rates of the
+//! Plain threads serve it, so it takes no time from workers. `server` speaks HTTP and `handlers` make
+//! its pages. `metrics` is the catalogue of metrics, read from a snapshot of the counters (`snapshot`);
+//! `dogstatsd_exporter` sends the same metrics to a statsd server. `status` is the state as JSON, with rates of the
 //! last minutes from `history`. The port opens before the mirror starts and stays open until the process
 //! ends, so that `/ready` can answer 503.
 
+mod dogstatsd_exporter;
+mod handlers;
 mod history;
-mod http;
+mod legacy_names;
 mod metrics;
-mod numbers;
-mod pages;
-mod prior_art;
-mod push;
 pub(crate) mod reference;
+mod server;
+mod snapshot;
 mod status;
 
 use std::io;
@@ -24,12 +24,12 @@ use std::time::Duration;
 
 use tracing::info;
 
-pub(crate) use self::push::Push;
+pub(crate) use self::dogstatsd_exporter::Push;
 
+use self::handlers::Pages;
 use self::history::History;
-use self::pages::Pages;
-use crate::causes;
-use crate::server::sight::Sight;
+use crate::os_errors;
+use crate::process::status::MirrorStatus;
 
 /// How often to retry a port that the previous process still uses.
 const BIND_RETRY_INTERVAL: Duration = Duration::from_millis(200);
@@ -54,7 +54,7 @@ impl Admin {
             bound => Some(bound.map_err(|error| bind_error(address, &error))?),
         };
         let pages = Arc::new(Pages {
-            sight: OnceLock::new(),
+            mirror_status: OnceLock::new(),
             history: History::default(),
         });
         let served = Arc::clone(&pages);
@@ -65,9 +65,9 @@ impl Admin {
                 if let Ok(address) = listener.local_addr() {
                     info!("metrics and status page at http://{address}/");
                 }
-                http::serve(&listener, &served);
+                server::serve(&listener, &served);
             })
-            .map_err(|error| causes::thread_error(&error))?;
+            .map_err(|error| os_errors::thread_error(&error))?;
         Ok(Admin { pages })
     }
 
@@ -75,10 +75,10 @@ impl Admin {
     ///
     /// # Errors
     /// If no thread can be created.
-    pub(crate) fn show(&self, sight: Arc<Sight>) -> io::Result<()> {
-        self.pages.history.start(sight.started);
+    pub(crate) fn show(&self, mirror_status: Arc<MirrorStatus>) -> io::Result<()> {
+        self.pages.history.start(mirror_status.started);
         // Cannot fail: a process starts one mirror.
-        let _ = self.pages.sight.set(sight);
+        let _ = self.pages.mirror_status.set(mirror_status);
         let pages = Arc::clone(&self.pages);
         thread::Builder::new()
             .name("history".to_owned())
@@ -100,6 +100,6 @@ fn await_port(address: SocketAddr) -> TcpListener {
 fn bind_error(address: SocketAddr, error: &io::Error) -> String {
     format!(
         "cannot listen on {address} for metrics and the status page: {}; set another `admin.port`, or turn the admin port off with `admin: off`",
-        causes::listen_error_cause(address, "admin.ip", error)
+        os_errors::listen_error_cause(address, "admin.ip", error)
     )
 }

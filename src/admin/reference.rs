@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::metrics::{CATALOGUE, Metric, Reader, ValuesWithMeanings};
-use crate::observe::family::PREFIX;
+use crate::telemetry::family::PREFIX;
 
 /// A closed set of label values with the metrics that have it.
 struct ValueSet {

@@ -10,41 +10,47 @@ use serde_json::{Map, Value, json};
 
 use super::history::{self, History};
 use crate::mirror::counters::{DeliveryResult, OutcomeKind, RequestResult};
-use crate::mirror::plan::Plan;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
-use crate::mirror::totals::Counters;
-use crate::observe::histogram::Distribution;
-use crate::observe::label::Label;
-use crate::observe::timestamp::rfc3339;
-use crate::server::sight::{Sight, Stage};
+use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::worker_metrics::WorkerMetrics;
+use crate::process::status::{MirrorStatus, Stage};
+use crate::telemetry::histogram::Distribution;
+use crate::telemetry::label::Label;
+use crate::telemetry::timestamp::rfc3339;
 use crate::upstream::breaker::BreakerState;
 use crate::upstream::origin::SharedOrigin;
 
 /// Writes the whole status, one outbound at a time because there can be thousands.
 pub(super) fn write(
-    sight: &Sight,
+    mirror_status: &MirrorStatus,
     history: &History,
     now: Instant,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
-    let plan = sight.current().plan;
+    let table = mirror_status.current().table;
     let view = View {
-        plan: &plan,
+        table: &table,
         history,
         now,
     };
-    let routes = plan.routes.all().iter();
-    write_with_list(out, &process(sight, now), "routes", routes, |out, route| {
-        let outbounds = route.outbounds.iter().enumerate();
-        write_with_list(
-            out,
-            &view.route(route),
-            "outbounds",
-            outbounds,
-            |out, (index, outbound)| write!(out, "{}", view.outbound(index, outbound)),
-        )
-    })
+    let routes = table.routes.all().iter();
+    write_with_list(
+        out,
+        &process(mirror_status, now),
+        "routes",
+        routes,
+        |out, route| {
+            let outbounds = route.outbounds.iter().enumerate();
+            write_with_list(
+                out,
+                &view.route(route),
+                "outbounds",
+                outbounds,
+                |out, (index, outbound)| write!(out, "{}", view.outbound(index, outbound)),
+            )
+        },
+    )
 }
 
 /// Writes `object` with one more member `name`: a list of what `write` writes for each of `entries`.
@@ -67,24 +73,28 @@ fn write_with_list<T>(
     out.write_all(b"]}")
 }
 
-fn process(sight: &Sight, now: Instant) -> Value {
-    let sum = |read: &dyn Fn(&Counters) -> u64| -> u64 {
-        sight.counters.iter().map(|counters| read(counters)).sum()
+fn process(mirror_status: &MirrorStatus, now: Instant) -> Value {
+    let sum = |read: &dyn Fn(&WorkerMetrics) -> u64| -> u64 {
+        mirror_status
+            .counters
+            .iter()
+            .map(|counters| read(counters))
+            .sum()
     };
-    let (reloads, failed_reloads) = sight.reloads();
+    let (reloads, failed_reloads) = mirror_status.reloads();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "stage": match sight.stage() {
+        "stage": match mirror_status.stage() {
             Stage::Ready => "ready",
             Stage::Draining => "draining",
         },
         // Lets a reader compute ages without relying on its own clock.
         "at": rfc3339(SystemTime::now()),
-        "started_at": rfc3339(sight.started_at),
-        "uptime_seconds": now.duration_since(sight.started).as_secs(),
-        "listening_on": sight.address.to_string(),
-        "driver": sight.driver(),
-        "workers": sight.counters.len(),
+        "started_at": rfc3339(mirror_status.started_at),
+        "uptime_seconds": now.duration_since(mirror_status.started).as_secs(),
+        "listening_on": mirror_status.address.to_string(),
+        "driver": mirror_status.driver(),
+        "workers": mirror_status.counters.len(),
         "step_seconds": history::SAMPLE_INTERVAL.as_secs(),
         "connections": {
             "open": sum(&|counters| counters.open_connections.get()),
@@ -100,7 +110,7 @@ fn process(sight: &Sight, now: Instant) -> Value {
 }
 
 struct View<'v> {
-    plan: &'v Plan,
+    table: &'v RoutingTable,
     history: &'v History,
     now: Instant,
 }
@@ -132,7 +142,7 @@ impl View<'_> {
             .iter()
             .filter_map(|counters| counters.last_error.get());
         let last = errors.max_by_key(|error| error.at);
-        let limits = outbound.limits.in_force(self.now);
+        let limits = outbound.rate_limits.in_force(self.now);
         let limits = limits
             .iter()
             .map(|limit| json!({"categories": limit.categories.iter().collect::<Vec<_>>(), "seconds": limit.seconds}));
@@ -151,7 +161,7 @@ impl View<'_> {
             "steps": self.history.steps(counters),
             "rate_limits": limits.collect::<Vec<_>>(),
             "last_error": last.map(|error| json!({"at": rfc3339(error.at), "message": error.message})),
-            "upstream": self.plan.origins.get(outbound.origin).map(|shared| self.upstream(shared)),
+            "upstream": self.table.origins.get(outbound.origin).map(|shared| self.upstream(shared)),
         })
     }
 

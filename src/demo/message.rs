@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read};
 use bytes::Bytes;
 
 use crate::http::encoding::{Decoder, Decompressors, Encoding, Step};
-use crate::observe::words::is_unsafe;
+use crate::telemetry::words::is_unsafe;
 
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;

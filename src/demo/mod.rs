@@ -22,9 +22,9 @@ use self::sdk::SdkRequest;
 use self::show::describe;
 use self::sink::{Arrival, endpoint};
 use crate::config::Config;
+use crate::process::signals;
+use crate::process::supervisor::Mirror;
 use crate::sentry::dsn::Dsn;
-use crate::server::signals;
-use crate::server::supervisor::Mirror;
 
 const INBOUND_KEY: &str = "0123456789abcdef0123456789abcdef";
 const KEY_A: &str = "aaaa1111aaaa1111aaaa1111aaaa1111";
@@ -115,7 +115,7 @@ impl Demo {
 The SDK knows only the inbound DSN {}.
 Keys are shortened here. What the mirror changed is ⟦in brackets⟧.
 ",
-            self.mirror.sight().driver(),
+            self.mirror.mirror_status().driver(),
             a.shortened(),
             b.shortened(),
             self.inbound.shortened(),

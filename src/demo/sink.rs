@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::message::Message;
-use crate::causes;
+use crate::os_errors;
 use crate::sentry::endpoint::{self, Endpoint};
 use crate::sentry::envelope;
 use crate::span::Span;
@@ -28,7 +28,7 @@ pub(super) fn start(
     index: usize,
     arrivals: Sender<Arrival>,
 ) -> Result<SocketAddr, String> {
-    let failed = |error: io::Error| causes::listen_error(listen, "--listen", &error);
+    let failed = |error: io::Error| os_errors::listen_error(listen, "--listen", &error);
     let listener = TcpListener::bind(listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     thread::spawn(move || {

@@ -7,8 +7,8 @@
 
 use std::fmt;
 
-use super::fields::{HeaderName, Version};
 use super::head::{Method, RequestHead};
+use super::header::{HeaderName, Version};
 use super::response::ResponseHead;
 
 /// How a body ends.

@@ -5,17 +5,17 @@
 //! [`RequestHead`] lives as long as its connection and is refilled for each request, so parsing allocates nothing
 //! once its list has grown.
 //!
-//! A growing buffer is parsed from its start each time; [`ReparseGate`](super::due::ReparseGate) decides when.
+//! A growing buffer is parsed from its start each time; [`ReparseGate`](super::reparse::ReparseGate) decides when.
 //! Nearly every head of an SDK arrives in one read.
 
 use std::mem::{self, MaybeUninit};
 
 use memchr::memchr;
 
-pub(crate) use super::fields::{HeadError, Version};
-pub use super::fields::{Header, HeaderName, Parsed};
+pub(crate) use super::header::{HeadError, Version};
+pub use super::header::{Header, HeaderName, Parsed};
 
-use super::fields::{self, HeaderNames, Slots};
+use super::header::{self, HeaderNames, Slots};
 use crate::span::Span;
 
 const BAD_TARGET: &str =
@@ -134,13 +134,13 @@ impl RequestHead {
 
     /// The values of all headers `name`, in order.
     pub fn values<'b>(&self, name: HeaderName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
-        fields::values(self.lines_with(name), name, buffer)
+        header::values(self.lines_with(name), name, buffer)
     }
 
     /// Whether the client keeps the connection open (RFC 9112 §9.3).
     pub fn keep_alive(&self, buffer: &[u8]) -> bool {
         let lines = self.lines_with(HeaderName::Connection);
-        fields::keep_alive(self.version, lines, buffer)
+        header::keep_alive(self.version, lines, buffer)
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body. HTTP/1.0 clients cannot (RFC 9110
@@ -156,7 +156,7 @@ impl RequestHead {
     fn fill(&mut self, request: &httparse::Request<'_, '_>, head: &[u8]) {
         let method = request.method.unwrap_or_default();
         let target = request.path.unwrap_or_default();
-        let start = fields::first_line(head);
+        let start = header::first_line(head);
         // There is exactly one space between the three: httparse accepts no other request line.
         self.method = Method::parse(method);
         self.method_span = Span::new(start, start + method.len());
@@ -165,12 +165,12 @@ impl RequestHead {
         self.version_span = Span::new(0, "HTTP/1.1".len()).shifted(self.target.end + 1);
         self.len = head.len();
 
-        fields::locate(request.headers, head, &mut self.headers);
+        header::locate(request.headers, head, &mut self.headers);
         self.names = HeaderNames::from_headers(&self.headers);
         let is_bare = |end: usize| !head.get(..end).unwrap_or_default().ends_with(b"\r\n");
         let first_line_end = self.headers.first().map(|header| header.line.start);
         self.bare_lf = is_bare(head.len())
-            || is_bare(first_line_end.unwrap_or_else(|| fields::blank_line(head)))
+            || is_bare(first_line_end.unwrap_or_else(|| header::blank_line(head)))
             || self.headers.iter().any(|header| is_bare(header.line.end));
     }
 }
@@ -186,7 +186,7 @@ fn head_error(error: httparse::Error, buffer: &[u8]) -> HeadError {
 
 /// Whether the third word of the first line begins with `HTTP/`.
 fn names_http(buffer: &[u8]) -> bool {
-    let line = buffer.get(fields::first_line(buffer)..).unwrap_or_default();
+    let line = buffer.get(header::first_line(buffer)..).unwrap_or_default();
     let version = line.splitn(3, |byte| *byte == b' ').nth(2);
     let name = version.and_then(|version| version.get(..5));
     name.is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP/"))

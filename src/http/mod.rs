@@ -1,9 +1,9 @@
 //! HTTP/1.1, without any I/O.
 //!
-//! [`head`] parses a request head into spans of the buffer that it was read into, at the times that [`due`] decides.
+//! [`head`] parses a request head into spans of the buffer that it was read into, at the times that [`reparse`] decides.
 //! [`framing`] determines the length of the body, [`chunked`] decodes a chunked body in place, and [`encoding`]
 //! decodes a `Content-Encoding`, which [`compress`] encodes. [`response`] parses the head of an upstream's response,
-//! and [`line`](mod@line) writes header lines.
+//! and [`header_writer`] writes header lines.
 //!
 //! Parsing is strict wherever two parsers could disagree on the end of a request (RFC 9112 §11.2): an upstream might
 //! then see another request than we do. It is lenient towards everything that SDKs are known to send. What a request
@@ -11,11 +11,11 @@
 
 pub(crate) mod chunked;
 pub(crate) mod compress;
-pub(crate) mod due;
 pub(crate) mod encoding;
 pub(crate) mod framing;
 pub(crate) mod head;
-pub(crate) mod line;
+pub(crate) mod header_writer;
+pub(crate) mod reparse;
 pub(crate) mod response;
 
-mod fields;
+mod header;

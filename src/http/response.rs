@@ -8,7 +8,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::fields::{self, HeadError, Header, HeaderName, HeaderNames, Parsed, Slots, Version};
+use super::header::{self, HeadError, Header, HeaderName, HeaderNames, Parsed, Slots, Version};
 use crate::span::Span;
 
 /// The longest response head, even if the configuration allows longer bodies. A head is parsed repeatedly while it
@@ -92,13 +92,13 @@ impl ResponseHead {
 
     /// The values of all headers `name`, in order.
     pub fn values<'b>(&self, name: HeaderName, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
-        fields::values(self.lines_with(name), name, buffer)
+        header::values(self.lines_with(name), name, buffer)
     }
 
     /// Whether the upstream keeps the connection open (RFC 9112 §9.3).
     pub fn keep_alive(&self, buffer: &[u8]) -> bool {
         let lines = self.lines_with(HeaderName::Connection);
-        fields::keep_alive(self.version, lines, buffer)
+        header::keep_alive(self.version, lines, buffer)
     }
 
     fn lines_with(&self, name: HeaderName) -> &[Header] {
@@ -111,7 +111,7 @@ impl ResponseHead {
         self.version = Version::from_minor(response.version);
         self.len = head.len();
         self.headers.clear();
-        fields::locate(response.headers, head, &mut self.headers);
+        header::locate(response.headers, head, &mut self.headers);
         self.names = HeaderNames::from_headers(&self.headers);
         self.text.clear();
         if head.len() <= KEPT_BYTES_MAX {

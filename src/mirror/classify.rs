@@ -9,7 +9,7 @@ use crate::mirror::request::Request;
 use crate::sentry::category::Category;
 use crate::sentry::edit::Edit;
 use crate::sentry::endpoint::Endpoint;
-use crate::sentry::inventory;
+use crate::sentry::envelope_index;
 use crate::sentry::monitor;
 use crate::sentry::sampling::{Chance, SamplingKey};
 use crate::span::Span;
@@ -35,7 +35,7 @@ pub(super) fn classify(request: &Request, chance: Chance) -> (Option<Category>, 
             let target = request.parsed.target;
             target_sampling_key(&request.head, target, &request.head_edits)
         }
-        None if endpoint == Endpoint::Store => inventory::event_sampling_key(body, chance),
+        None if endpoint == Endpoint::Store => envelope_index::event_sampling_key(body, chance),
         None => chance.sampling_key(0),
     };
     (category, key)

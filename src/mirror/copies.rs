@@ -10,18 +10,18 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-use crate::mirror::portion::Portion;
+use crate::mirror::filter::PartialBody;
 use crate::sentry::edit::Edit;
 use crate::sentry::envelope;
 use crate::sentry::items::{Item, items};
-use crate::sentry::places::{self, IdSpan};
+use crate::sentry::json_ids::{self, IdSpan};
 use crate::sentry::sampling::{id_of_copy, is_id, is_nil};
 use crate::span::Span;
 
 /// How many ids are renamed at a time: some 0.5 ms of work.
 pub(crate) const RENAMED_MAX: usize = 1024;
 
-/// What copies of a portion are made from.
+/// What copies of a partial are made from.
 pub struct Template {
     text: Bytes,
     front_bytes: usize,
@@ -38,12 +38,12 @@ pub struct Ids {
 }
 
 impl Template {
-    /// For copies of `portion`, whose `text` in one piece has these ids.
-    pub fn new(portion: &Portion, text: Bytes, ids: Vec<Box<[Span]>>) -> Template {
+    /// For copies of `partial`, whose `text` in one piece has these ids.
+    pub fn new(partial: &PartialBody, text: Bytes, ids: Vec<Box<[Span]>>) -> Template {
         Template {
             text,
-            front_bytes: portion.front.len(),
-            edits: portion.edits.clone(),
+            front_bytes: partial.front.len(),
+            edits: partial.edits.clone(),
             ids,
         }
     }
@@ -59,9 +59,9 @@ impl Template {
     }
 
     /// The copy that has become of its text.
-    pub fn portion(&self, text: Vec<u8>) -> Portion {
+    pub fn partial(&self, text: Vec<u8>) -> PartialBody {
         let text = Bytes::from(text);
-        Portion {
+        PartialBody {
             front: text.slice(..self.front_bytes),
             edits: self.edits.clone(),
             rest: text.slice(self.front_bytes..),
@@ -78,7 +78,7 @@ pub fn ids(text: &[u8], is_envelope: bool) -> impl Iterator<Item = Ids> {
             let header_text = text.get(..header.end).unwrap_or_default();
             let mut found = Vec::new();
             // It was read once already; what could not be read has no ids.
-            let _ = places::find(header_text, 0, &places::HEADER, &mut found);
+            let _ = json_ids::find(header_text, 0, &json_ids::HEADER, &mut found);
             (Some(unique(text, header.end, &found)), Some(header.end))
         }
         // Nobody knows what it is.
@@ -89,8 +89,8 @@ pub fn ids(text: &[u8], is_envelope: bool) -> impl Iterator<Item = Ids> {
     let of_item = move |item: Item<'_>| match &*item.kind {
         b"attachment" if item.is_trace_attachment(text) => {
             let (meta, mut found) = (item.meta(), Vec::new());
-            places::search_trace_attachment(text, meta, &mut found);
-            unique(text, meta.len().min(places::SEARCHED_BYTES_MAX), &found)
+            json_ids::search_trace_attachment(text, meta, &mut found);
+            unique(text, meta.len().min(json_ids::SEARCHED_BYTES_MAX), &found)
         }
         // A file is somebody's, whatever it looks like.
         b"attachment" => search(text, Span::default()),
@@ -104,8 +104,12 @@ pub fn ids(text: &[u8], is_envelope: bool) -> impl Iterator<Item = Ids> {
 
 fn search(text: &[u8], payload: Span) -> Ids {
     let mut found = Vec::new();
-    places::search(text, payload, &mut found);
-    unique(text, payload.len().min(places::SEARCHED_BYTES_MAX), &found)
+    json_ids::search(text, payload, &mut found);
+    unique(
+        text,
+        payload.len().min(json_ids::SEARCHED_BYTES_MAX),
+        &found,
+    )
 }
 
 /// What of `found` has to be another one in each copy.
@@ -164,17 +168,17 @@ mod tests {
 
     fn copied(text: &str, copy: u32) -> String {
         let line = text.find('\n').unwrap() + 1;
-        let portion = Portion {
+        let partial = PartialBody {
             front: Bytes::copy_from_slice(&text.as_bytes()[..line]),
             edits: Vec::new(),
             rest: Bytes::copy_from_slice(&text.as_bytes()[line..]),
         };
         let whole = Bytes::copy_from_slice(text.as_bytes());
         let ids = ids(&whole, true).map(|ids| ids.spans).collect();
-        let template = Template::new(&portion, whole, ids);
+        let template = Template::new(&partial, whole, ids);
         let mut text = template.text().to_vec();
         template.ids().for_each(|ids| rename(&mut text, ids, copy));
-        let copy = template.portion(text);
+        let copy = template.partial(text);
         assert_eq!(copy.front.len(), line);
         String::from_utf8([copy.front, copy.rest].concat()).unwrap()
     }

@@ -5,11 +5,11 @@
 //! which is what was begun and has no other end, ends as given up.
 
 use crate::mirror::outcome::{Outcome, SkipReason};
-use crate::observe::counters::{Counter, CounterVec};
-use crate::observe::histogram::Histogram;
-use crate::observe::label::{Label, labels};
-use crate::observe::last_error::LastError;
 use crate::sentry::selection::Refused;
+use crate::telemetry::counters::{Counter, CounterVec};
+use crate::telemetry::histogram::Histogram;
+use crate::telemetry::label::{Label, labels};
+use crate::telemetry::last_error::LastError;
 use crate::upstream::exchange::Failure;
 
 /// One worker's numbers about one route.

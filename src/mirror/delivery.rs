@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::mirror::fan_out::FanOut;
 use crate::mirror::outcome::Outcome;
-use crate::panics::caught;
+use crate::runtime::panics::caught;
 use crate::runtime::task_pool::Job;
 use crate::upstream::exchange::OutboundRequest;
 use crate::upstream::pool::{Admission, Pool};

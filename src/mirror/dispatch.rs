@@ -11,12 +11,12 @@ use std::time::Instant;
 use crate::mirror::core::{Core, Routing};
 use crate::mirror::delivery::Delivery;
 use crate::mirror::fan_out::FanOut;
-use crate::mirror::limited::limited_seconds;
 use crate::mirror::outcome::{Outcome, SkipReason};
+use crate::mirror::rate_limit_store::limited_seconds;
 use crate::mirror::render::{self, OutboundBody};
 use crate::mirror::request::Request;
-use crate::mirror::transform::{self, Transformed};
-use crate::panics::caught;
+use crate::mirror::transformer::{self, Transformed};
+use crate::runtime::panics::caught;
 use crate::sentry::category::Category;
 use crate::upstream::exchange::Failure;
 
@@ -36,11 +36,11 @@ impl Dispatch {
         let now = self.fan_out.started();
         let mut has_transforms = false;
         for (index, outbound) in self.fan_out.outbounds().iter().enumerate() {
-            if outbound.handling.is_some() && !is_untransformed {
+            if outbound.transform.is_some() && !is_untransformed {
                 has_transforms = true;
                 continue;
             }
-            match limited_seconds(&outbound.limits, categories, now) {
+            match limited_seconds(&outbound.rate_limits, categories, now) {
                 Some(seconds) => {
                     let reason = SkipReason::RateLimited(seconds);
                     self.fan_out.skip(index, Outcome::Skipped(reason));
@@ -54,7 +54,7 @@ impl Dispatch {
     }
 
     async fn transform(self) {
-        let transforming = pin!(transform::run(
+        let transforming = pin!(transformer::run(
             &self.core,
             &self.request,
             &self.fan_out,
@@ -62,7 +62,7 @@ impl Dispatch {
         ));
         if caught(transforming).await.is_err() {
             let route = self.fan_out.route();
-            self.fan_out.give_up(|index| route.is_handled(index));
+            self.fan_out.give_up(|index| route.is_transformed(index));
         }
     }
 

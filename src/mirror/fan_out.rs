@@ -14,31 +14,31 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use crate::budget::Reservation;
 use crate::config::ReplyPolicy;
-use crate::deadline::in_time;
-use crate::mirror::access::Entry;
-use crate::mirror::changes;
+use crate::mirror::access_log::AccessLogEntry;
 use crate::mirror::counters::OutcomeKind;
-use crate::mirror::limited;
+use crate::mirror::outbound_log;
 use crate::mirror::outcome::Outcome;
-use crate::mirror::reply::{Circumstances, Expected, Reply};
+use crate::mirror::rate_limit_store;
+use crate::mirror::reply::{Expected, Reply, ReplyContext};
+use crate::mirror::reply_policy::{Decision, decide, mask_rate_limits};
 use crate::mirror::request::Request;
 use crate::mirror::routes::{Outbound, Route};
-use crate::mirror::totals::Counters;
-use crate::mirror::verdict::{Verdict, decide, untold_limits};
-use crate::observe::label::Label;
-use crate::observe::words;
+use crate::mirror::worker_metrics::WorkerMetrics;
+use crate::runtime::deadline::in_time;
 use crate::runtime::in_flight::InFlightGuard;
+use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::rate_limits::RateLimit;
+use crate::telemetry::label::Label;
+use crate::telemetry::words;
 
 /// The deliveries of one request.
 pub(crate) struct FanOut {
     route: Arc<Route>,
     endpoint: Endpoint,
     started: Instant,
-    counters: Arc<Counters>,
+    counters: Arc<WorkerMetrics>,
     progress: RefCell<Progress>,
     kept: Kept,
 }
@@ -46,11 +46,11 @@ pub(crate) struct FanOut {
 /// What a fan-out keeps until its last delivery has ended.
 pub(crate) struct Kept {
     /// The memory of the request, and of a small answer of each outbound.
-    pub(crate) memory: Reservation,
+    pub(crate) memory: MemoryReservation,
     /// Lets a worker that stops wait for it.
     pub(crate) _in_flight: InFlightGuard,
     /// The request's entry in the access log, if there is one.
-    pub(crate) access: Option<Rc<Entry>>,
+    pub(crate) access: Option<Rc<AccessLogEntry>>,
 }
 
 #[derive(Default)]
@@ -60,7 +60,7 @@ struct Progress {
     /// The outbounds with a transform whose deliveries have begun.
     transformed: Vec<usize>,
     /// The memory of what the transforms have made.
-    transform_memory: Option<Reservation>,
+    transform_memory: Option<MemoryReservation>,
     /// Who waits for the decision on the reply.
     waker: Option<Waker>,
 }
@@ -71,7 +71,7 @@ impl FanOut {
         route: &Arc<Route>,
         endpoint: Endpoint,
         count: usize,
-        counters: &Arc<Counters>,
+        counters: &Arc<WorkerMetrics>,
         kept: Kept,
         now: Instant,
     ) -> Rc<FanOut> {
@@ -122,7 +122,7 @@ impl FanOut {
     }
 
     /// Keeps the memory of what was made for some outbounds.
-    pub(crate) fn keep(&self, memory: Reservation) {
+    pub(crate) fn keep(&self, memory: MemoryReservation) {
         self.progress.borrow_mut().transform_memory = Some(memory);
     }
 
@@ -176,26 +176,26 @@ impl FanOut {
     ) -> Reply {
         let deadline = self.started + patience;
         let decided = pin!(poll_fn(|context| self.poll_decided(policy, context)));
-        let verdict = match in_time(deadline, decided).await {
-            Some(verdict) => verdict,
+        let decision = match in_time(deadline, decided).await {
+            Some(decision) => decision,
             None => decide(policy, &self.progress.borrow().outcomes, true)
-                // With nothing left in flight there is always a verdict.
-                .unwrap_or(Verdict::Unavailable),
+                // With nothing left in flight there is always a decision.
+                .unwrap_or(Decision::Unavailable),
         };
-        let verdict = match self.endpoint.reveals_rate_limits() {
-            true => verdict,
-            false => untold_limits(verdict, &self.progress.borrow().outcomes),
+        let decision = match self.endpoint.reveals_rate_limits() {
+            true => decision,
+            false => mask_rate_limits(decision, &self.progress.borrow().outcomes),
         };
         let counters = self.route.counters.for_worker(self.counters.worker);
         let now = Instant::now();
         counters.reply_time.record(now.duration_since(self.started));
-        let circumstances = Circumstances {
+        let context = ReplyContext {
             common_limits: self.common_limits(now),
             is_strict: policy == ReplyPolicy::Primary,
             expected,
             request,
         };
-        Reply::verdict(verdict, &self.progress.borrow().outcomes, circumstances)
+        Reply::from_decision(decision, &self.progress.borrow().outcomes, context)
     }
 
     /// What is limited at every outbound of the route; nothing if one of them has no limit.
@@ -205,12 +205,12 @@ impl FanOut {
             if self.is_dead(index) {
                 continue;
             }
-            let Some(closed) = outbound.limits.closed(now) else {
+            let Some(closed) = outbound.rate_limits.closed(now) else {
                 return Vec::new();
             };
             sets.push(closed);
         }
-        limited::common(&sets, now)
+        rate_limit_store::common(&sets, now)
     }
 
     /// Whether an outbound answered that it will never take anything, so that it has no say in what
@@ -224,10 +224,10 @@ impl FanOut {
         }
     }
 
-    fn poll_decided(&self, policy: ReplyPolicy, context: &Context<'_>) -> Poll<Verdict> {
+    fn poll_decided(&self, policy: ReplyPolicy, context: &Context<'_>) -> Poll<Decision> {
         let mut progress = self.progress.borrow_mut();
-        if let Some(verdict) = decide(policy, &progress.outcomes, false) {
-            return Poll::Ready(verdict);
+        if let Some(decision) = decide(policy, &progress.outcomes, false) {
+            return Poll::Ready(decision);
         }
         progress.waker = Some(context.waker().clone());
         Poll::Pending
@@ -255,10 +255,10 @@ impl FanOut {
             let word = kind.word();
             debug!(outbound = outbound.label, outcome = word, "delivery ended");
             if let Some(response) = outcome.response() {
-                if self.endpoint.has_rate_limits() && outbound.limits.remember(response, now) {
-                    changes::tell_limits(outbound, now);
+                if self.endpoint.has_rate_limits() && outbound.rate_limits.remember(response, now) {
+                    outbound_log::tell_limits(outbound, now);
                 }
-                changes::tell_refusal(&self.route, outbound, response, now);
+                outbound_log::tell_refusal(&self.route, outbound, response, now);
             }
             let counters = outbound.counters.for_worker(self.counters.worker);
             if kind.is_recorded_as_error() {
@@ -290,7 +290,7 @@ const ERROR_BYTES_MAX: usize = 1000;
 fn describe_error(outbound: &Outbound, outcome: &Outcome) -> String {
     let reason = match outcome {
         Outcome::Answered(response) => {
-            let reason = changes::reason(outbound, response);
+            let reason = outbound_log::reason(outbound, response);
             return format!("answered {}: {reason}", response.status);
         }
         Outcome::Failed(failure) => failure.to_string(),

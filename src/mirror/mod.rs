@@ -1,41 +1,44 @@
 //! What goes to whom, and what the SDK is told.
 //!
-//! [`routes`] knows every inbound key and everything that can be computed about its outbounds at
-//! load. For outbounds with a [`handling`] there is a [`portion`] of a request, and perhaps [`copies`] of
-//! it. [`rewrite`] is the only place where outbound bytes are made. [`deliver`] sends them to all
-//! outbounds at once, over [`lanes`], and keeps their outcomes; [`limited`] remembers what they asked not
-//! to be sent. [`verdict`] is the only place that decides the answer from them, [`rejection`] the only
-//! place that refuses a request, and [`reply`] makes the bytes of both, in `media` types that a browser
-//! does not run; [`dialog`] is the one script. [`via`] is how a loop is noticed,
-//! and [`changes`] what the log is told of an outbound.
+//! - [`routes`] knows every inbound key and everything that follows from the configuration of its outbounds;
+//!   `route_builder` builds it. A [`routing_table`] is that with the origins and the limits.
+//! - A [`request`] is what an SDK sent. [`head_edits`] lists what changes in its head.
+//! - [`dispatch`] starts a [`delivery`] to every outbound. [`render`] is the only place where outbound bytes
+//!   are made. For outbounds with a [`transform`], the [`transformer`] makes the body first: [`filter`]s,
+//!   [`copies`], `compression`. The [`rate_limit_store`] says what an outbound does not want for a while.
+//! - A [`fan_out`] records each [`outcome`]. [`reply_policy`] is the only place that decides the reply from
+//!   them, [`rejection`] names every reason to refuse a request, and [`reply`] makes the bytes of both.
+//! - [`core`] is what all requests of one core share.
+//! - [`counters`], [`worker_metrics`], [`access_log`] and [`outbound_log`] tell operators what happens.
+//! - [`crash_dialog`] is the one script that is passed on, and [`via`] shows a loop.
 
-pub(crate) mod access;
-mod build_routes;
-pub(crate) mod changes;
+pub(crate) mod access_log;
 mod classify;
 mod compression;
 pub(crate) mod copies;
 pub(crate) mod core;
 pub(crate) mod counters;
+pub(crate) mod crash_dialog;
 pub(crate) mod delivery;
-pub(crate) mod dialog;
 pub(crate) mod dispatch;
 mod escapes;
 pub(crate) mod fan_out;
-pub(crate) mod handling;
-pub(crate) mod limited;
-mod media;
-mod names;
+pub(crate) mod filter;
+pub(crate) mod head_edits;
+mod media_type;
+mod metric_names;
+pub(crate) mod outbound_log;
 pub(crate) mod outcome;
-pub(crate) mod plan;
-pub(crate) mod portion;
+pub(crate) mod rate_limit_store;
 pub(crate) mod rejection;
 pub(crate) mod render;
 pub(crate) mod reply;
+pub(crate) mod reply_policy;
 pub(crate) mod request;
-pub(crate) mod rewrite;
+mod route_builder;
 pub(crate) mod routes;
-pub(crate) mod totals;
+pub(crate) mod routing_table;
 pub(crate) mod transform;
-pub(crate) mod verdict;
+pub(crate) mod transformer;
 pub(crate) mod via;
+pub(crate) mod worker_metrics;

@@ -10,11 +10,11 @@ use crate::http::chunked::ChunkError;
 use crate::http::encoding::DecodeError;
 use crate::http::framing::FramingError;
 use crate::http::head::HeadError;
-use crate::observe::label::labels;
 use crate::runtime::decoding::DecodeFailure;
 use crate::sentry::auth::AuthError;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
+use crate::telemetry::label::labels;
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,14 +11,14 @@ use bytes::Bytes;
 
 use crate::http::compress::Compressed;
 use crate::http::head::{HeaderName, Method};
-use crate::http::line;
-use crate::mirror::portion::Portion;
+use crate::http::header_writer;
+use crate::mirror::filter::PartialBody;
 use crate::mirror::request::Request;
 use crate::mirror::routes::Outbound;
+use crate::net::tls::SENDING_BYTES_MAX as TLS_BYTES_MAX;
 use crate::sentry::edit::{Edit, Replacement};
 use crate::span::Span;
 use crate::upstream::exchange::OutboundRequest;
-use crate::upstream::tls::SENDING_BYTES_MAX as TLS_BYTES_MAX;
 
 /// A shared rest of the body up to this size is copied behind the head all the same: for small bodies the
 /// copy costs less than a second vector of the write.
@@ -33,9 +33,9 @@ pub enum OutboundBody {
     /// All of it, decoded.
     Whole,
     /// What a transform has taken or copied of it, decoded.
-    Plain(Portion),
+    Plain(PartialBody),
     /// The same with a compressed rest. The front is each outbound's own.
-    Compressed(Portion, Rc<Compressed>),
+    Compressed(PartialBody, Rc<Compressed>),
     /// The body as it came, in the coding with this name.
     AsReceived(Bytes, &'static str),
 }
@@ -45,9 +45,9 @@ pub enum OutboundBody {
 pub(crate) fn held_bytes(request: &Request, outbound: &Outbound, body: &OutboundBody) -> usize {
     let (front_bytes, shared_bytes) = match body {
         OutboundBody::Whole => (edited_end(request), request.body.decoded.len()),
-        OutboundBody::Plain(portion) => (portion.front.len(), portion.rest.len()),
-        OutboundBody::Compressed(portion, compressed) => {
-            (portion.front.len(), compressed.bytes.len())
+        OutboundBody::Plain(partial) => (partial.front.len(), partial.rest.len()),
+        OutboundBody::Compressed(partial, compressed) => {
+            (partial.front.len(), compressed.bytes.len())
         }
         OutboundBody::AsReceived(bytes, _) => (0, bytes.len()),
     };
@@ -74,12 +74,12 @@ pub fn render(
             let front = decoded.get(..end).unwrap_or_default();
             renderer.render(front, &request.body_edits, (decoded, end), memory)
         }
-        OutboundBody::Plain(portion) => {
-            let rest = (&portion.rest, 0);
-            renderer.render(&portion.front, &portion.edits, rest, memory)
+        OutboundBody::Plain(partial) => {
+            let rest = (&partial.rest, 0);
+            renderer.render(&partial.front, &partial.edits, rest, memory)
         }
-        OutboundBody::Compressed(portion, compressed) => {
-            renderer.render_compressed(portion, compressed, memory)
+        OutboundBody::Compressed(partial, compressed) => {
+            renderer.render_compressed(partial, compressed, memory)
         }
         OutboundBody::AsReceived(bytes, coding) => {
             let mut head = memory;
@@ -144,11 +144,11 @@ impl Renderer<'_> {
     /// A request whose rest is compressed already. Its front goes before that without compression.
     fn render_compressed(
         &self,
-        portion: &Portion,
+        partial: &PartialBody,
         compressed: &Compressed,
         mut head: Vec<u8>,
     ) -> OutboundRequest {
-        let Portion { front, edits, .. } = portion;
+        let PartialBody { front, edits, .. } = partial;
         let mut plain = Vec::with_capacity(front.len() + 64);
         self.splice(front, Span::new(0, front.len()), edits, &mut plain);
         let mut wrapped = Vec::with_capacity(plain.len() + 64);
@@ -188,11 +188,11 @@ impl Renderer<'_> {
     /// Appends the headers that are the mirror's own, and the blank line.
     fn append_own_headers(&self, body_bytes: usize, coding: Option<&str>, out: &mut Vec<u8>) {
         if !self.request.parsed.has(HeaderName::Host) {
-            line::append(out, "Host", self.outbound.host.as_bytes());
+            header_writer::append(out, "Host", self.outbound.host.as_bytes());
         }
         out.extend_from_slice(self.outbound.via.line(self.request.parsed.version));
         if let Some(client) = self.request.client {
-            line::append(out, "X-Forwarded-For", client.to_string().as_bytes());
+            header_writer::append(out, "X-Forwarded-For", client.to_string().as_bytes());
         }
         let may_lack_body = match self.request.parsed.method {
             Method::Get | Method::Head | Method::Delete | Method::Options | Method::Other => true,
@@ -200,10 +200,10 @@ impl Renderer<'_> {
         };
         // RFC 9110 section 8.6: a length of zero is only sent where a body would be expected.
         if body_bytes > 0 || !may_lack_body {
-            line::append_number(out, "Content-Length", body_bytes);
+            header_writer::append_number(out, "Content-Length", body_bytes);
         }
         if let Some(coding) = coding.filter(|_| body_bytes > 0) {
-            line::append(out, "Content-Encoding", coding.as_bytes());
+            header_writer::append(out, "Content-Encoding", coding.as_bytes());
         }
         out.extend_from_slice(b"\r\n");
     }

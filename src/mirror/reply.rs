@@ -9,17 +9,17 @@
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use crate::http::line;
+use crate::http::header_writer;
 use crate::mirror::counters::RequestResult;
-use crate::mirror::limited::{DEFAULT_PAUSE_SECONDS, pause_seconds};
-use crate::mirror::media;
+use crate::mirror::media_type;
 use crate::mirror::outcome::{Outcome, SkipReason};
+use crate::mirror::rate_limit_store::{DEFAULT_PAUSE_SECONDS, pause_seconds};
 use crate::mirror::rejection::Rejection;
+use crate::mirror::reply_policy::Decision;
 use crate::mirror::request::Request;
-use crate::mirror::verdict::Verdict;
-use crate::observe::timestamp::HttpDate;
 use crate::sentry::endpoint::{CannedResponse, Endpoint};
 use crate::sentry::rate_limits::{self, RateLimit};
+use crate::telemetry::timestamp::HttpDate;
 use crate::upstream::response::{MemoryPermit, Response};
 
 /// What Relay's CORS layer lets a browser send with a request.
@@ -35,7 +35,7 @@ const COPY_BYTES_MAX: usize = 16 * 1024;
 
 /// What a client asks to be answered, apart from the content.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Manner {
+pub(crate) struct ReplyFraming {
     /// The answer goes without its body, as to HEAD.
     pub is_head: bool,
     /// The connection stays open.
@@ -45,7 +45,7 @@ pub(crate) struct Manner {
 }
 
 /// What a reply depends on besides the outcomes.
-pub(crate) struct Circumstances<'r> {
+pub(crate) struct ReplyContext<'r> {
     /// What every live outbound has asked not to be sent.
     pub common_limits: Vec<RateLimit>,
     /// The primary's answer is passed on whatever it is.
@@ -146,33 +146,33 @@ impl Reply {
         }
     }
 
-    /// The answer that `verdict` on `outcomes` asks for.
-    pub(crate) fn verdict(
-        verdict: Verdict,
+    /// The answer that `decision` on `outcomes` asks for.
+    pub(crate) fn from_decision(
+        decision: Decision,
         outcomes: &[Option<Outcome>],
-        circumstances: Circumstances<'_>,
+        context: ReplyContext<'_>,
     ) -> Reply {
-        let common_limits = &circumstances.common_limits;
-        match verdict {
-            Verdict::Answer(index) => match outcomes.get(index) {
+        let common_limits = &context.common_limits;
+        match decision {
+            Decision::Answer(index) => match outcomes.get(index) {
                 Some(Some(Outcome::Answered(response))) => {
-                    let is_strict = circumstances.is_strict && index == 0;
-                    Reply::answer(response, is_strict, circumstances)
+                    let is_strict = context.is_strict && index == 0;
+                    Reply::answer(response, is_strict, context)
                 }
                 Some(Some(_) | None) | None => Reply::unavailable(),
             },
-            Verdict::Success => {
-                let mut reply = Reply::success(circumstances.request.success());
+            Decision::Success => {
+                let mut reply = Reply::success(context.request.success());
                 // Otherwise nobody wanted it, and all is as it should be.
                 let is_unconfirmed = outcomes.iter().any(Option::is_none);
                 reply.result = is_unconfirmed.then_some(RequestResult::Unconfirmed);
                 reply.with_limits(common_limits)
             }
-            Verdict::RateLimited => Reply::rate_limited(outcomes, common_limits),
-            Verdict::TooLarge => {
+            Decision::RateLimited => Reply::rate_limited(outcomes, common_limits),
+            Decision::TooLarge => {
                 Reply::empty(413).with_detail("request too large for every outbound")
             }
-            Verdict::Unavailable => Reply::unavailable(),
+            Decision::Unavailable => Reply::unavailable(),
         }
     }
 
@@ -184,7 +184,7 @@ impl Reply {
     /// The script in it, if it is one.
     pub(crate) fn script(&self) -> Option<&[u8]> {
         let content_type = self.content_type.as_deref()?;
-        (self.status == 200 && media::is_script(content_type)).then_some(&*self.body)
+        (self.status == 200 && media_type::is_script(content_type)).then_some(&*self.body)
     }
 
     /// The same reply with another body.
@@ -224,7 +224,12 @@ impl Reply {
 
     /// Appends the reply to `out`, but for a large body, which is returned. A server with a clock says
     /// when it answered (RFC 9110 section 6.6.1).
-    pub(crate) fn write(&self, manner: Manner, date: &HttpDate, out: &mut Vec<u8>) -> Bytes {
+    pub(crate) fn write(
+        &self,
+        reply_framing: ReplyFraming,
+        date: &HttpDate,
+        out: &mut Vec<u8>,
+    ) -> Bytes {
         out.extend_from_slice(b"HTTP/1.1 ");
         out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
         out.push(b' ');
@@ -235,25 +240,25 @@ impl Reply {
               \r\nCross-Origin-Resource-Policy: cross-origin\
               \r\nX-Content-Type-Options: nosniff\r\n",
         );
-        line::append(out, "Date", date);
+        header_writer::append(out, "Date", date);
         if let Some(content_type) = &self.content_type {
-            line::append(out, "Content-Type", content_type);
+            header_writer::append(out, "Content-Type", content_type);
         }
         for (name, value) in &self.fields {
-            line::append(out, name, value);
+            header_writer::append(out, name, value);
         }
         // What the answer to GET would be long is not known where the upstream has not said it.
-        let is_unknown = manner.is_head && self.body.is_empty();
+        let is_unknown = reply_framing.is_head && self.body.is_empty();
         if self.status != 204 && !is_unknown {
-            line::append_number(out, "Content-Length", self.body.len());
+            header_writer::append_number(out, "Content-Length", self.body.len());
         }
-        if !manner.keep_alive {
-            line::append(out, "Connection", b"close");
-        } else if manner.is_http10 {
-            line::append(out, "Connection", b"keep-alive");
+        if !reply_framing.keep_alive {
+            header_writer::append(out, "Connection", b"close");
+        } else if reply_framing.is_http10 {
+            header_writer::append(out, "Connection", b"keep-alive");
         }
         out.extend_from_slice(b"\r\n");
-        if manner.is_head || self.status == 204 {
+        if reply_framing.is_head || self.status == 204 {
             return Bytes::new();
         }
         if self.body.len() > COPY_BYTES_MAX {
@@ -263,28 +268,27 @@ impl Reply {
         Bytes::new()
     }
 
-    fn answer(response: &Response, is_strict: bool, circumstances: Circumstances<'_>) -> Reply {
+    fn answer(response: &Response, is_strict: bool, context: ReplyContext<'_>) -> Reply {
         let is_accepted = (200..300).contains(&response.status);
         let is_misleading = response.status != 200 || !is_object(&response.body);
-        let must_be_object = circumstances.expected == Expected::Object;
+        let must_be_object = context.expected == Expected::Object;
         if is_accepted && is_misleading && must_be_object && !is_strict {
-            let reply = Reply::success(circumstances.request.success());
-            return reply.with_limits(&circumstances.common_limits);
+            let reply = Reply::success(context.request.success());
+            return reply.with_limits(&context.common_limits);
         }
         let rare_headers = response.rare_headers();
         let mut reply = Reply::empty(response.status)
             .with_field("Content-Encoding", &rare_headers.content_encoding)
             .with_field("X-Sentry-Error", &rare_headers.sentry_error);
         if let Some(content_type) = &response.content_type {
-            let may_be_script =
-                circumstances.expected == Expected::Script && response.status == 200;
+            let may_be_script = context.expected == Expected::Script && response.status == 200;
             reply = reply.with_content_type(content_type, may_be_script);
         }
         reply.body = response.body.clone();
         reply._memory = response.memory.clone();
         match (is_accepted, is_strict) {
             // What one outbound asks for would silence the SDK for the others too.
-            (_, false) => reply.with_limits(&circumstances.common_limits),
+            (_, false) => reply.with_limits(&context.common_limits),
             (true, true) => reply.with_field("X-Sentry-Rate-Limits", &rare_headers.rate_limits),
             (false, true) => reply
                 .with_field("X-Sentry-Rate-Limits", &rare_headers.rate_limits)
@@ -326,15 +330,15 @@ impl Reply {
 
     /// Takes over the content type of an upstream, if a browser may see it as that.
     fn with_content_type(mut self, content_type: &Bytes, may_be_script: bool) -> Reply {
-        let is_passed_on =
-            media::is_harmless(content_type) || may_be_script && media::is_script(content_type);
+        let is_passed_on = media_type::is_harmless(content_type)
+            || may_be_script && media_type::is_script(content_type);
         if is_passed_on {
             self.content_type = Some(content_type.clone());
-        } else if media::is_xml(content_type) {
+        } else if media_type::is_xml(content_type) {
             self.content_type = Some(content_type.clone());
-            self = self.with("Content-Security-Policy", media::XML_POLICY);
+            self = self.with("Content-Security-Policy", media_type::XML_POLICY);
         } else {
-            self.content_type = Some(Bytes::from_static(media::PLAIN));
+            self.content_type = Some(Bytes::from_static(media_type::PLAIN));
         }
         self
     }

@@ -1,6 +1,6 @@
 //! One request from an SDK: what came, where it goes, and what changes in it.
 //!
-//! A connection fills it in step by step, see `server::handle`. From then on it never changes, and the
+//! A connection fills it in step by step, see `inbound::handle`. From then on it never changes, and the
 //! tasks that make something of it for some outbounds share it.
 
 use std::net::IpAddr;
@@ -11,12 +11,12 @@ use bytes::Bytes;
 use crate::http::encoding::Encoding;
 use crate::http::head::{HeaderName, RequestHead};
 use crate::mirror::routes::Route;
-use crate::runtime::coop::Slices;
+use crate::runtime::slices::Slices;
 use crate::sentry::category::Category;
 use crate::sentry::edit::Edit;
 use crate::sentry::endpoint::{CannedResponse, Endpoint, Target};
 use crate::sentry::envelope::EnvelopeHeader;
-use crate::sentry::inventory::Indexer;
+use crate::sentry::envelope_index::Indexer;
 
 /// How many edits of each kind a connection keeps room for. SDKs need about ten.
 const KEPT_EDITS_MAX: usize = 64;

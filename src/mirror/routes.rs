@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::mirror::counters::{OutboundCounters, RouteCounters};
-use crate::mirror::handling::Handling;
-use crate::mirror::limited::LimitMemory;
+use crate::mirror::rate_limit_store::RateLimitStore;
+use crate::mirror::transform::Transform;
 use crate::mirror::via::Via;
-use crate::observe::change::LogOnChange;
-use crate::observe::counters::PerWorker;
-use crate::observe::throttle::Throttle;
 use crate::sentry::dsn::Origin;
 use crate::sentry::spelling::Credential;
+use crate::telemetry::counters::PerWorker;
+use crate::telemetry::log_on_change::LogOnChange;
+use crate::telemetry::throttle::Throttle;
 use crate::upstream::origin::Dependent;
 
 /// All routes of a configuration.
@@ -34,7 +34,7 @@ pub struct Route {
     /// Never empty.
     pub outbounds: Vec<Outbound>,
     /// What is done for some of them, each once.
-    pub handlings: Vec<Handling>,
+    pub transforms: Vec<Transform>,
     /// Whether some outbound may get a body as it came.
     pub preserves: bool,
     /// Whether all outbounds get a body as it came if no place of it changes.
@@ -65,8 +65,8 @@ pub struct Outbound {
     pub origin: usize,
     /// Whether that is `https`.
     pub is_tls: bool,
-    /// Which of [`Route::handlings`] it has; `None` if it gets everything, once and decoded.
-    pub handling: Option<usize>,
+    /// Which of [`Route::transforms`] it has; `None` if it gets everything, once and decoded.
+    pub transform: Option<usize>,
     /// The public key.
     pub key: String,
     /// The public key as a parameter of a query.
@@ -92,7 +92,7 @@ pub struct Outbound {
     /// The same with the secret as password, where there is one.
     pub basic_with_secret: String,
     /// What it has asked not to be sent for a while.
-    pub limits: Arc<LimitMemory>,
+    pub rate_limits: Arc<RateLimitStore>,
     /// How it took what it was sent, as the log was told last: 0 well, else the status of its
     /// refusals.
     pub refusal: LogOnChange,
@@ -151,15 +151,15 @@ impl Routes {
 
 impl Route {
     /// Whether something is done for the outbound at `index` alone.
-    pub fn is_handled(&self, index: usize) -> bool {
+    pub fn is_transformed(&self, index: usize) -> bool {
         let outbound = self.outbounds.get(index);
-        outbound.is_some_and(|outbound| outbound.handling.is_some())
+        outbound.is_some_and(|outbound| outbound.transform.is_some())
     }
 
-    /// Those of the outbounds that have a handling, with their places.
-    pub fn handled(&self, handling: usize) -> impl Iterator<Item = (usize, &Outbound)> {
+    /// Those of the outbounds that have a transform, with their places.
+    pub fn with_transform(&self, transform: usize) -> impl Iterator<Item = (usize, &Outbound)> {
         let outbounds = self.outbounds.iter().enumerate();
-        outbounds.filter(move |(_, outbound)| outbound.handling == Some(handling))
+        outbounds.filter(move |(_, outbound)| outbound.transform == Some(transform))
     }
 
     /// The outbound of this route at an origin.

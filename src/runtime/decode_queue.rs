@@ -173,7 +173,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::test_runtime::block_on;
+    use crate::runtime::test_runtime::block_on;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use local_sync::semaphore::{Semaphore, SemaphorePermit};
 
-use crate::budget::Reservation;
 use crate::http::encoding::{DecodeError, Decoder, Decompressors, Encoding, Step};
 use crate::limits::Limits;
 use crate::runtime::decode_queue::Queue;
+use crate::runtime::memory_budget::MemoryReservation;
 
 /// How much a step puts out at most: some 0.1 ms of work for an honest body.
 const STEP_BYTES: usize = 64 * 1024;
@@ -58,40 +58,40 @@ impl Default for Decoding {
 }
 
 impl Decoding {
-    /// The decoded form of `body`. `share` covers `body`, and the decoded form afterwards; in between it
+    /// The decoded form of `body`. `memory` covers `body`, and the decoded form afterwards; in between it
     /// grows by what the decoder takes.
     pub(crate) async fn decode(
         &self,
         encoding: Encoding,
         body: Bytes,
         limits: &Limits,
-        share: &mut Reservation,
+        memory: &mut MemoryReservation,
     ) -> Result<Bytes, DecodeFailure> {
         if encoding == Encoding::Identity || body.is_empty() {
             return Ok(body);
         }
         let bytes_max = limits.decoded_bytes_max(body.len());
-        let work = self.begin(Decoder::new, encoding, body, bytes_max, share);
-        work.rest(share).await
+        let work = self.begin(Decoder::new, encoding, body, bytes_max, memory);
+        work.rest(memory).await
     }
 
     /// The beginning of the decoded form of `body` with which `is_enough` is content, as it has to be with
-    /// more than `bytes_max`, or all of it. `share` covers `body`, and grows by the beginning.
+    /// more than `bytes_max`, or all of it. `memory` covers `body`, and grows by the beginning.
     pub(crate) async fn decode_front(
         &self,
         encoding: Encoding,
         body: Bytes,
         bytes_max: usize,
-        share: &mut Reservation,
+        memory: &mut MemoryReservation,
         is_enough: impl FnMut(&[u8]) -> bool,
     ) -> Result<Bytes, DecodeFailure> {
         if encoding == Encoding::Identity || body.is_empty() {
             return Ok(body);
         }
         let most_bytes = bytes_max.saturating_add(FRONT_STEP_BYTES);
-        let mut work = self.begin(Decoder::without_reserve, encoding, body, most_bytes, share);
-        work.front(bytes_max, share, is_enough).await?;
-        Ok(work.finish(share))
+        let mut work = self.begin(Decoder::without_reserve, encoding, body, most_bytes, memory);
+        work.front(bytes_max, memory, is_enough).await?;
+        Ok(work.finish(memory))
     }
 
     /// Begins to decode `body`, which is not empty, for its beginning; whether its rest is wanted is to be
@@ -101,10 +101,10 @@ impl Decoding {
         encoding: Encoding,
         body: Bytes,
         limits: &Limits,
-        share: &Reservation,
+        memory: &MemoryReservation,
     ) -> Work<'_> {
         let bytes_max = limits.decoded_bytes_max(body.len());
-        self.begin(Decoder::without_reserve, encoding, body, bytes_max, share)
+        self.begin(Decoder::without_reserve, encoding, body, bytes_max, memory)
     }
 
     fn begin(
@@ -113,7 +113,7 @@ impl Decoding {
         encoding: Encoding,
         body: Bytes,
         bytes_max: usize,
-        share: &Reservation,
+        memory: &MemoryReservation,
     ) -> Work<'_> {
         let coded_bytes = body.len();
         let mut decompressors = self.decompressors.borrow_mut();
@@ -121,7 +121,7 @@ impl Decoding {
             decoder: decoder(encoding, body, bytes_max, &mut decompressors),
             decoding: self,
             coded_bytes,
-            reserved_bytes: share.bytes(),
+            reserved_bytes: memory.bytes(),
             cost: Duration::ZERO,
             has_begun: false,
             is_done: false,
@@ -146,11 +146,11 @@ pub(crate) struct Work<'d> {
 
 impl Work<'_> {
     /// Decodes until `is_enough` is content with the beginning, as it has to be with more than
-    /// `bytes_max`, or to the end. `share` grows by what that takes.
+    /// `bytes_max`, or to the end. `memory` grows by what that takes.
     pub(crate) async fn front(
         &mut self,
         bytes_max: usize,
-        share: &mut Reservation,
+        memory: &mut MemoryReservation,
         mut is_enough: impl FnMut(&[u8]) -> bool,
     ) -> Result<&[u8], DecodeFailure> {
         // What was looked at is looked at again when it is four times as long, so that a long beginning
@@ -164,27 +164,30 @@ impl Work<'_> {
             }
             is_looked_at && is_enough(decoded)
         };
-        self.run(FRONT_STEP_BYTES, share, is_enough).await?;
+        self.run(FRONT_STEP_BYTES, memory, is_enough).await?;
         Ok(self.decoder.output())
     }
 
-    /// The whole body. `share` no longer covers what came, but the decoded form.
-    pub(crate) async fn rest(mut self, share: &mut Reservation) -> Result<Bytes, DecodeFailure> {
+    /// The whole body. `memory` no longer covers what came, but the decoded form.
+    pub(crate) async fn rest(
+        mut self,
+        memory: &mut MemoryReservation,
+    ) -> Result<Bytes, DecodeFailure> {
         self.decoder.reserve_all();
-        self.run(STEP_BYTES, share, |_| false).await?;
+        self.run(STEP_BYTES, memory, |_| false).await?;
         let coded_bytes = self.coded_bytes;
-        let decoded = self.finish(share);
-        share.shrink(coded_bytes);
+        let decoded = self.finish(memory);
+        memory.shrink(coded_bytes);
         Ok(decoded)
     }
 
     async fn run(
         &mut self,
         step_bytes: usize,
-        share: &mut Reservation,
+        memory: &mut MemoryReservation,
         mut is_enough: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), DecodeFailure> {
-        if !self.has_begun && self.first_turn(step_bytes, share, &mut is_enough)? {
+        if !self.has_begun && self.first_turn(step_bytes, memory, &mut is_enough)? {
             return Ok(());
         }
         while !self.is_done {
@@ -194,7 +197,7 @@ impl Work<'_> {
             let cost = self.cost + self.decoder.next_step_time();
             self.decoding.queue.turn(cost).await;
             let begun = Instant::now();
-            let worked = self.take_turn(begun, step_bytes, share, &mut is_enough);
+            let worked = self.take_turn(begun, step_bytes, memory, &mut is_enough);
             let now = Instant::now();
             let time = now.saturating_duration_since(begun);
             self.decoding.queue.worked(time, now);
@@ -210,13 +213,13 @@ impl Work<'_> {
     fn first_turn(
         &mut self,
         step_bytes: usize,
-        share: &mut Reservation,
+        memory: &mut MemoryReservation,
         is_enough: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, DecodeFailure> {
         self.has_begun = true;
         self.cost = TURN;
-        Ok(self.step(step_bytes, share, is_enough)?
-            || self.take_turn(Instant::now(), step_bytes, share, is_enough)?)
+        Ok(self.step(step_bytes, memory, is_enough)?
+            || self.take_turn(Instant::now(), step_bytes, memory, is_enough)?)
     }
 
     /// Works until the time is over; `true` where that was enough.
@@ -224,11 +227,11 @@ impl Work<'_> {
         &mut self,
         begun: Instant,
         step_bytes: usize,
-        share: &mut Reservation,
+        memory: &mut MemoryReservation,
         is_enough: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, DecodeFailure> {
         loop {
-            if self.step(step_bytes, share, is_enough)? {
+            if self.step(step_bytes, memory, is_enough)? {
                 return Ok(true);
             }
             let is_large = self.permit.is_none() && self.decoder.output().len() > LARGE_BYTES;
@@ -242,7 +245,7 @@ impl Work<'_> {
     fn step(
         &mut self,
         step_bytes: usize,
-        share: &mut Reservation,
+        memory: &mut MemoryReservation,
         is_enough: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, DecodeFailure> {
         let step = self
@@ -250,20 +253,20 @@ impl Work<'_> {
             .step(step_bytes)
             .map_err(DecodeFailure::Coding)?;
         let held_bytes = self.decoder.output_bytes() + self.decoder.state_bytes();
-        if !share.resize(self.reserved_bytes + held_bytes) {
+        if !memory.resize(self.reserved_bytes + held_bytes) {
             return Err(DecodeFailure::Memory);
         }
         self.is_done = step == Step::Done;
         Ok(self.is_done || is_enough(self.decoder.output()))
     }
 
-    fn finish(self, share: &mut Reservation) -> Bytes {
+    fn finish(self, memory: &mut MemoryReservation) -> Bytes {
         let decoded_bytes = self.decoder.output_bytes();
         let mut decompressors = self.decoding.decompressors.borrow_mut();
         let decoded = self.decoder.finish(&mut decompressors);
-        // A smaller share is always granted.
+        // A smaller memory is always granted.
         let kept_bytes = decoded_bytes.min(decoded.len().saturating_mul(2));
-        let _ = share.resize(self.reserved_bytes + kept_bytes);
+        let _ = memory.resize(self.reserved_bytes + kept_bytes);
         decoded
     }
 }
@@ -277,8 +280,8 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
-    use crate::budget::Budget;
-    use crate::test_runtime::block_on;
+    use crate::runtime::memory_budget::MemoryBudget;
+    use crate::runtime::test_runtime::block_on;
 
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;
@@ -305,17 +308,17 @@ mod tests {
         let small = gzip(&noise(48 * KIB));
         let order = block_on(async {
             let decoding = Rc::new(Decoding::default());
-            let budget = Budget::new(256 * MIB);
+            let budget = MemoryBudget::new(256 * MIB);
             let order = Rc::new(RefCell::new(Vec::new()));
             let tasks: Vec<_> = std::iter::repeat_n(&large, 2 * LARGE_MAX)
                 .chain([&small])
                 .map(|body| {
                     let (decoding, order) = (Rc::clone(&decoding), Rc::clone(&order));
                     let body = body.clone();
-                    let mut share = budget.reservation();
+                    let mut memory = budget.reservation();
                     monoio::spawn(async move {
                         let limits = Limits::default();
-                        let decoding = decoding.decode(Encoding::Gzip, body, &limits, &mut share);
+                        let decoding = decoding.decode(Encoding::Gzip, body, &limits, &mut memory);
                         let bytes = decoding.await.map(|decoded| decoded.len());
                         order.borrow_mut().push(bytes);
                     })
@@ -337,15 +340,15 @@ mod tests {
         let body = gzip(&text);
         block_on(async {
             let decoding = Decoding::default();
-            let budget = Budget::new(64 * MIB);
-            let mut share = budget.reservation();
+            let budget = MemoryBudget::new(64 * MIB);
+            let mut memory = budget.reservation();
             let limits = Limits::default();
-            let mut work = decoding.begin_front(Encoding::Gzip, body, &limits, &share);
+            let mut work = decoding.begin_front(Encoding::Gzip, body, &limits, &memory);
             let has_line = |front: &[u8]| front.contains(&b'\n');
-            let front = work.front(MIB, &mut share, has_line).await.unwrap();
+            let front = work.front(MIB, &mut memory, has_line).await.unwrap();
             assert!(front.len() <= FRONT_STEP_BYTES);
-            assert!(share.bytes() < 128 * KIB, "{}", share.bytes());
-            let decoded = work.rest(&mut share).await.unwrap();
+            assert!(memory.bytes() < 128 * KIB, "{}", memory.bytes());
+            let decoded = work.rest(&mut memory).await.unwrap();
             assert!(decoded == text);
         });
     }

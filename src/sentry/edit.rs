@@ -2,7 +2,7 @@
 //!
 //! A request is mirrored by copying its bytes, with some spans replaced. Each is an [`Edit`]: a span and a
 //! [`Replacement`], which says what to insert but not the text. One list of edits serves all outbounds of a route;
-//! `mirror::rewrite` renders it for each of them.
+//! `mirror::render` renders it for each of them.
 
 use crate::span::Span;
 

@@ -2,7 +2,7 @@
 //!
 //! A request names its project by a key in its head ([`auth`]), by the project id in the path ([`endpoint`]), and by the
 //! DSN and the trace in the header of an envelope ([`envelope`]). The [`items`] of an envelope have a [`category`] each,
-//! and ids that tell what belongs together ([`places`], [`inventory`]), by which a [`selection`] keeps a share. These
+//! and ids that tell what belongs together ([`json_ids`], [`envelope_index`]), by which a [`selection`] keeps a share. These
 //! modules find such parts in bytes that stay where they are, and describe changes as [`edit::Edit`]s. They know no
 //! outbound and write no request.
 //!
@@ -15,16 +15,16 @@ pub(crate) mod dsn;
 pub(crate) mod auth;
 pub(crate) mod endpoint;
 pub(crate) mod envelope;
-pub(crate) mod inventory;
+pub(crate) mod envelope_index;
 pub(crate) mod items;
+pub(crate) mod json_ids;
 pub(crate) mod monitor;
 pub(crate) mod otlp;
-pub(crate) mod places;
 pub(crate) mod spelling;
 
 pub(crate) mod category;
 pub(crate) mod edit;
-pub(crate) mod limit_names;
+pub(crate) mod rate_limit_names;
 pub(crate) mod rate_limits;
 pub(crate) mod sampling;
 pub(crate) mod selection;

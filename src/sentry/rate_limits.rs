@@ -9,14 +9,14 @@
 //! ([`limited_category`]). A [`LimitSet`] has one slot for each name, however many quotas it was made of, so look-up and
 //! intersection have a constant cost.
 //!
-//! [`limit_names`]: super::limit_names
+//! [`limit_names`]: super::rate_limit_names
 //! [`limited_category`]: super::category::limited_category
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::category::Category;
-use super::limit_names::{
+use super::rate_limit_names::{
     CATEGORY_COUNT, Categories, NAMESPACE_COUNT, Namespaces, category_index, limited_index,
 };
 

@@ -21,7 +21,7 @@ use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use crate::limits::Limits;
-use crate::observe::label::labels;
+use crate::telemetry::label::labels;
 
 /// One worker's breaker for one origin.
 #[derive(Default)]

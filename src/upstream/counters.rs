@@ -3,8 +3,8 @@
 //! Gauges are published once a second by the task that sweeps idle connections, so that they cost a
 //! delivery nothing.
 
-use crate::observe::counters::{Counter, CounterVec, Gauge};
-use crate::observe::label::{Label, labels};
+use crate::telemetry::counters::{Counter, CounterVec, Gauge};
+use crate::telemetry::label::{Label, labels};
 use crate::upstream::breaker::BreakerState;
 
 #[derive(Default)]

@@ -10,20 +10,20 @@ use std::time::SystemTime;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::budget::Reservation;
 use crate::http::chunked::{ChunkError, Chunked, Progress};
-use crate::http::due::ReparseGate;
 use crate::http::framing::{self, Framing};
 use crate::http::head::{Header, HeaderName, Method, Parsed};
+use crate::http::reparse::ReparseGate;
 use crate::http::response::ResponseHead;
 use crate::limits::Limits;
+use crate::net::early_response::{EarlyResponse, EarlyResponseWatch};
+use crate::net::socket::{IdleState, READ_BYTES};
+use crate::net::stream::{Sent, Stream};
+use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::rate_limits;
 use crate::upstream::breaker::Unanswered;
-use crate::upstream::incoming::{ReadBuffer, ReadError};
-use crate::upstream::probe::{EarlyResponse, EarlyResponseWatch};
+use crate::upstream::read_buffer::{ReadBuffer, ReadError};
 use crate::upstream::response::Response;
-use crate::upstream::socket::{IdleState, READ_BYTES};
-use crate::upstream::stream::{Sent, Stream};
 
 /// The most bytes that the interim responses (1xx) to one request may have in all. A server that reports
 /// every second that it is busy (102) needs 30 bytes each time; early hints (103) take a few hundred.
@@ -230,7 +230,7 @@ impl Heads {
 
 impl Connection {
     /// A new connection. Large responses grow `memory`, which is empty.
-    pub fn new(stream: Stream, memory: Reservation) -> Connection {
+    pub fn new(stream: Stream, memory: MemoryReservation) -> Connection {
         Connection {
             stream,
             read_buffer: ReadBuffer::new(memory),

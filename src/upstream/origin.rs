@@ -8,13 +8,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tracing::{info, warn};
 
-use crate::observe::change::LogOnChange;
-use crate::observe::counters::PerWorker;
+use crate::net::tls_client::TlsIdentity;
 use crate::sentry::dsn::Origin;
+use crate::telemetry::counters::PerWorker;
+use crate::telemetry::log_on_change::LogOnChange;
 use crate::upstream::counters::OriginCounters;
 use crate::upstream::pooling::{Pooling, SUSPENSION};
 
@@ -52,14 +51,6 @@ type Outage = Vec<(Dependent, u64)>;
 
 /// How many routes the log line at the end of an outage names.
 const DEPENDENTS_NAMED_MAX: usize = 10;
-
-#[derive(Clone)]
-pub struct TlsIdentity {
-    /// Trusted roots, protocol versions and the session cache.
-    pub config: Arc<ClientConfig>,
-    /// The name for SNI and for the verification of the certificate.
-    pub server_name: ServerName<'static>,
-}
 
 impl SharedOrigin {
     /// An origin whose addresses are not known yet.

@@ -23,18 +23,18 @@ use std::time::{Duration, Instant};
 use monoio::time::{sleep, timeout};
 use tracing::debug;
 
-use crate::budget::Budget;
-use crate::deadline::in_time;
 use crate::limits::Limits;
+use crate::net::socket::IdleState;
+use crate::runtime::deadline::in_time;
+use crate::runtime::memory_budget::MemoryBudget;
 use crate::upstream::breaker::{Breaker, Sender};
-use crate::upstream::connect::connect;
+use crate::upstream::connector::connect;
 use crate::upstream::counters::{Dropped, OriginCounters};
 use crate::upstream::exchange::{Connection, Failure, OutboundRequest};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
-use crate::upstream::socket::IdleState;
 
-pub(crate) use crate::budget::Admission;
+pub(crate) use crate::runtime::memory_budget::Admission;
 
 /// Up to this number of deliveries in flight, a delivery opens a connection without waiting for one to be returned.
 const EAGER_CONNECTIONS: usize = 16;
@@ -57,7 +57,7 @@ pub struct Pool {
     shared: Arc<SharedOrigin>,
     limits: RefCell<Rc<Limits>>,
     /// The origin's part of the worker's memory budget.
-    budget: Rc<Budget>,
+    budget: Rc<MemoryBudget>,
     idle: RefCell<VecDeque<Box<PooledConnection>>>,
     /// Deliveries that wait for a returned connection, in order. They are weak, so that a delivery that gives up needs
     /// no clean-up.
@@ -98,7 +98,7 @@ impl Pool {
     pub fn new(
         shared: Arc<SharedOrigin>,
         limits: Rc<Limits>,
-        budget: &Rc<Budget>,
+        budget: &Rc<MemoryBudget>,
         worker: usize,
     ) -> Pool {
         Pool {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::budget::Reservation;
+use crate::runtime::memory_budget::MemoryReservation;
 
 /// It is moved often, so it is kept small: headers that few responses have are boxed.
 #[derive(Clone, Debug, Default)]
@@ -62,10 +62,10 @@ impl Response {
 
 /// A reservation in the memory budget that lives as long as any copy of a response.
 #[derive(Clone, Default)]
-pub struct MemoryPermit(Option<Rc<Reservation>>);
+pub struct MemoryPermit(Option<Rc<MemoryReservation>>);
 
 impl MemoryPermit {
-    pub fn new(reservation: Reservation) -> MemoryPermit {
+    pub fn new(reservation: MemoryReservation) -> MemoryPermit {
         MemoryPermit(Some(Rc::new(reservation)))
     }
 }

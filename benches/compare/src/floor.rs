@@ -16,7 +16,7 @@ use monoio::buf::{IoBufMut, SliceMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 use sentry_mirror::internals::config::DriverChoice;
-use sentry_mirror::internals::server::driver::Driver;
+use sentry_mirror::internals::runtime::driver::Driver;
 
 use crate::sink::content_length;
 

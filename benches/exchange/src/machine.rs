@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use sentry_mirror::internals::config::DriverChoice;
-use sentry_mirror::internals::server::driver::{Driver, DriverKind};
+use sentry_mirror::internals::runtime::driver::{Driver, DriverKind};
 
 /// Who gets a core.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::thread;
 use bytes::BytesMut;
 use monoio::io::AsyncWriteRentExt;
 use monoio::net::{TcpListener, TcpStream};
-use sentry_mirror::internals::upstream::socket::read_into;
+use sentry_mirror::internals::net::socket::read_into;
 
 use crate::machine::{self, Role};
 

@@ -331,7 +331,7 @@ fn headers_named_by_connection_are_hop_by_hop() {
         (b"", false),
     ] {
         let lines = head.lines_with(HeaderName::Connection);
-        assert_eq!(fields::connection_lists(lines, name, text), listed);
+        assert_eq!(header::connection_lists(lines, name, text), listed);
     }
 }
 
@@ -398,9 +398,9 @@ fn the_number_of_header_lines_is_bounded() {
         headers: usize::MAX,
         ..limits
     };
-    let most = head_of(fields::HEADER_COUNT_MAX);
+    let most = head_of(header::HEADER_COUNT_MAX);
     assert_eq!(head.parse(most.as_bytes(), limits), Ok(Parsed::Complete));
-    let too_many = head.parse(head_of(fields::HEADER_COUNT_MAX + 1).as_bytes(), limits);
+    let too_many = head.parse(head_of(header::HEADER_COUNT_MAX + 1).as_bytes(), limits);
     assert_eq!(too_many, Err(HeadError::TooManyHeaders));
 }
 

@@ -14,12 +14,12 @@ use crate::http::head::{HeadLimits, Parsed};
 use crate::limits::Limits;
 use crate::mirror::counters::OutcomeKind;
 use crate::mirror::fan_out::Kept;
-use crate::mirror::plan::Plan;
 use crate::mirror::reply::Expected;
-use crate::mirror::totals::Counters;
-use crate::observe::label::Label;
+use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::worker_metrics::WorkerMetrics;
+use crate::runtime::test_runtime::block_on;
 use crate::sentry::endpoint::Endpoint;
-use crate::test_runtime::block_on;
+use crate::telemetry::label::Label;
 use crate::upstream::pool::Pool;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,15 +37,15 @@ fn sink() -> SocketAddr {
     address
 }
 
-fn plan(count: usize, address: SocketAddr) -> Arc<Plan> {
+fn table(count: usize, address: SocketAddr) -> Arc<RoutingTable> {
     let mut text = "keys:\n- inbound: http://aaaa@m/1\n  outbound:\n".to_owned();
     for index in 0..count {
         text.push_str(&format!("  - http://bbbb@{address}/{index}\n"));
     }
     let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
-    let plan = Plan::new(&config, 1, None).unwrap();
-    plan.origins[0].set_addresses(vec![address]);
-    Arc::new(plan)
+    let table = RoutingTable::new(&config, 1, None).unwrap();
+    table.origins[0].set_addresses(vec![address]);
+    Arc::new(table)
 }
 
 fn request() -> Request {
@@ -65,13 +65,13 @@ fn dispatch(
     pool_worker: usize,
     act: impl FnOnce(&Dispatch),
 ) -> (u16, Vec<Vec<(OutcomeKind, u64)>>) {
-    let plan = plan(count, sink());
-    let route = plan.routes.find(b"aaaa").unwrap();
+    let table = table(count, sink());
+    let route = table.routes.find(b"aaaa").unwrap();
     let status = block_on(async {
-        let counters = Arc::new(Counters::of_worker(0));
-        let core = Rc::new(Core::new(Arc::clone(&plan), counters, None));
-        let limits = Rc::new(Limits::clone(&plan.limits));
-        let origin = Arc::clone(&plan.origins[0]);
+        let counters = Arc::new(WorkerMetrics::of_worker(0));
+        let core = Rc::new(Core::new(Arc::clone(&table), counters, None));
+        let limits = Rc::new(Limits::clone(&table.limits));
+        let origin = Arc::clone(&table.origins[0]);
         let pool = Rc::new(Pool::new(origin, limits, &core.budget, pool_worker));
         let kept = Kept {
             memory: core.budget.reservation(),
@@ -82,7 +82,7 @@ fn dispatch(
         let fan_out = FanOut::new(route, endpoint, count, &core.counters, kept, Instant::now());
         let dispatch = Dispatch {
             routing: Rc::new(Routing {
-                plan: Arc::clone(&plan),
+                table: Arc::clone(&table),
                 upstreams: vec![pool],
             }),
             core,

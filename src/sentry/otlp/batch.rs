@@ -3,7 +3,7 @@
 use super::nodes::{Node, NodeKind, NodeList, Signal};
 use super::{json, protobuf};
 use crate::sentry::endpoint;
-use crate::sentry::places::SEARCHED_BYTES_MAX;
+use crate::sentry::json_ids::SEARCHED_BYTES_MAX;
 use crate::sentry::sampling::{Chance, SamplingKey};
 use crate::sentry::selection::Refused;
 use crate::span::Span;

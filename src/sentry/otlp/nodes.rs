@@ -2,7 +2,7 @@
 
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
-use crate::sentry::inventory::ENTRIES_MAX;
+use crate::sentry::envelope_index::ENTRIES_MAX;
 use crate::sentry::sampling::{Chance, SamplingKey};
 use crate::span::Span;
 

@@ -9,10 +9,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use monoio::time::timeout;
-use sentry_mirror::internals::budget::Budget;
 use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::net::stream::Stream;
+use sentry_mirror::internals::runtime::memory_budget::MemoryBudget;
 use sentry_mirror::internals::upstream::exchange::Connection;
-use sentry_mirror::internals::upstream::stream::Stream;
 
 use super::ours::Parts;
 use super::{Answer, Message, Way};
@@ -20,7 +20,7 @@ use super::{Answer, Message, Way};
 /// Idle connections.
 pub struct Bare {
     address: SocketAddr,
-    budget: Rc<Budget>,
+    budget: Rc<MemoryBudget>,
     limits: Limits,
     patience: Duration,
     idle: RefCell<Vec<Connection>>,
@@ -30,7 +30,7 @@ impl Bare {
     pub fn new(address: SocketAddr, patience: Duration) -> Bare {
         Bare {
             address,
-            budget: Budget::new(usize::MAX),
+            budget: MemoryBudget::new(usize::MAX),
             limits: Limits::default(),
             patience,
             idle: RefCell::default(),

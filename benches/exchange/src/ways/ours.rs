@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sentry_mirror::internals::budget::Budget;
 use sentry_mirror::internals::http::head::Method;
 use sentry_mirror::internals::limits::Limits;
+use sentry_mirror::internals::runtime::memory_budget::MemoryBudget;
 use sentry_mirror::internals::sentry::dsn::{Origin, Scheme};
 use sentry_mirror::internals::upstream::exchange::OutboundRequest;
 use sentry_mirror::internals::upstream::origin::SharedOrigin;
@@ -19,7 +19,7 @@ use sentry_mirror::internals::upstream::pool::Pool;
 
 use super::{Answer, Message, Way};
 
-/// The body size up to which `mirror::rewrite` copies a body behind its head.
+/// The body size up to which `mirror::render` copies a body behind its head.
 const COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// The upstream of one worker.
@@ -68,7 +68,7 @@ impl Ours {
         shared.set_addresses(vec![address]);
         let mut limits = Limits::default();
         limits.timeouts.exchange = patience;
-        let budget = Budget::new(limits.memory_bytes);
+        let budget = MemoryBudget::new(limits.memory_bytes);
         Ours {
             upstream: Pool::new(Arc::new(shared), Rc::new(limits), &budget, 0),
         }

@@ -1,0 +1,109 @@
+//! The pages of the admin port, all read-only.
+//!
+//! `/health` says that the process is alive and depends on nothing else; `/ready` says whether to send it
+//! requests.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Instant;
+
+use super::history::{self, History};
+use super::server::{Body, Handler, Request, Response};
+use super::snapshot::MetricsSnapshot;
+use super::{metrics, status};
+use crate::process::status::{MirrorStatus, Stage};
+use crate::telemetry::prometheus::{self, Format};
+
+/// The status page: a single file that loads nothing from other servers.
+const STATUS_PAGE: &str = include_str!("page.html");
+
+pub(super) struct Pages {
+    /// Empty until the mirror has started.
+    pub(super) mirror_status: OnceLock<Arc<MirrorStatus>>,
+    pub(super) history: History,
+}
+
+impl Handler for Pages {
+    fn handle(&self, request: &Request) -> Response<'_> {
+        if !matches!(request.method.as_str(), "GET" | "HEAD") {
+            return Response::text(405, "only GET and HEAD\n");
+        }
+        match (request.path.as_str(), self.mirror_status.get()) {
+            ("/health", _) => Response::text(200, "ok\n"),
+            ("/", _) => Response::ok("text/html; charset=utf-8", Body::Static(STATUS_PAGE)),
+            ("/ready", Some(mirror_status)) if mirror_status.stage() == Stage::Ready => {
+                Response::text(200, "ready\n")
+            }
+            ("/ready", Some(_)) => Response::text(503, "draining\n"),
+            ("/metrics", Some(mirror_status)) => {
+                let format = Format::from_accept(&request.accept);
+                let write = move |out: &mut dyn io::Write| {
+                    let snapshot =
+                        MetricsSnapshot::live(mirror_status, mirror_status.current().table);
+                    prometheus::write(metrics::families(mirror_status, &snapshot), format, out)
+                };
+                Response::ok(format.content_type(), Body::Streamed(Box::new(write)))
+            }
+            ("/status", Some(mirror_status)) => {
+                let write = |out: &mut dyn io::Write| {
+                    status::write(mirror_status, &self.history, Instant::now(), out)
+                };
+                Response::ok("application/json", Body::Streamed(Box::new(write)))
+            }
+            ("/config", Some(mirror_status)) => {
+                let text = mirror_status.current().configuration;
+                Response::ok("text/plain; charset=utf-8", Body::Shared(text))
+            }
+            ("/ready" | "/metrics" | "/status" | "/config", None) => {
+                Response::text(503, "starting\n")
+            }
+            _ => Response::text(
+                404,
+                "not found; the pages are / /status /metrics /config /health /ready\n",
+            ),
+        }
+    }
+}
+
+impl Pages {
+    /// Samples the counters for the history, forever.
+    pub(super) fn record_history(&self) {
+        let Some(mirror_status) = self.mirror_status.get() else {
+            return;
+        };
+        loop {
+            thread::sleep(history::SAMPLE_INTERVAL);
+            let table = mirror_status.current().table;
+            self.history.sample(&table, Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn before_the_mirror_has_started_the_process_is_healthy_but_not_ready() {
+        let pages = Pages {
+            mirror_status: OnceLock::new(),
+            history: History::default(),
+        };
+        let status = |path: &str| {
+            let request = Request {
+                method: "GET".to_owned(),
+                path: path.to_owned(),
+                accept: String::new(),
+                host: String::new(),
+                takes_chunks: true,
+            };
+            pages.handle(&request).status
+        };
+        assert_eq!(status("/health"), 200);
+        assert_eq!(status("/"), 200);
+        for path in ["/ready", "/metrics", "/status", "/config"] {
+            assert_eq!(status(path), 503, "{path}");
+        }
+    }
+}

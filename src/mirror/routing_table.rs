@@ -1,0 +1,118 @@
+//! What workers need of a configuration: routes, origins with their TLS, bounds.
+//!
+//! A table is made as a whole or not at all, shared by all workers, and never changes. A reload makes
+//! another one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+
+use crate::config::{Config, ReplyPolicy};
+use crate::limits::Limits;
+use crate::mirror::routes::Routes;
+use crate::net::tls_client::{TlsClient, TlsIdentity};
+use crate::sentry::dsn::{Origin, Scheme};
+use crate::upstream::origin::SharedOrigin;
+
+/// The part of a configuration that workers need.
+pub struct RoutingTable {
+    /// The route table.
+    pub routes: Routes,
+    /// The origins of [`Routes::origins`], in the same order.
+    pub origins: Vec<Arc<SharedOrigin>>,
+    /// How to speak TLS, if any origin wants it.
+    tls: Option<TlsClient>,
+    /// All bounds.
+    pub limits: Arc<Limits>,
+    /// Who decides the reply.
+    pub reply_policy: ReplyPolicy,
+    /// How long the SDK waits at most.
+    pub reply_timeout: Duration,
+    /// Whether the header of an envelope is rewritten.
+    pub modify_envelope: bool,
+    /// Whether outbounds learn the SDK's address.
+    pub forward_client_ip: bool,
+    /// Where browsers reach the mirror, if it was told.
+    pub external_url: Option<String>,
+}
+
+impl RoutingTable {
+    /// The table for `config` and so many workers. What the `previous` table knows of an origin and of an
+    /// outbound's rate limits is kept, and so is what was counted.
+    ///
+    /// # Errors
+    /// What is wrong with the TLS settings, in words for an operator.
+    pub fn new(
+        config: &Config,
+        workers: usize,
+        previous: Option<&RoutingTable>,
+    ) -> Result<RoutingTable, String> {
+        let known_routes = previous.map(|previous| &previous.routes);
+        let routes = Routes::new(workers, config, known_routes);
+        let is_https = |origin: &Origin| origin.scheme == Scheme::Https;
+        let known_client = previous.and_then(|previous| previous.tls.as_ref());
+        // A file that is named is read in any case, so that a mistake in it does not wait for its first use.
+        let needs_tls = config.tls.ca_file.is_some() || routes.origins().iter().any(is_https);
+        let client = match needs_tls {
+            true => Some(TlsClient::load(
+                config.tls.ca_file.as_deref(),
+                config.tls.system_roots,
+                known_client,
+            )?),
+            false => None,
+        };
+        let known = previous.into_iter().flat_map(|previous| &previous.origins);
+        let known: HashMap<&Origin, &Arc<SharedOrigin>> =
+            known.map(|known| (&known.origin, known)).collect();
+        let known_as = |origin: &Origin| known.get(origin).copied();
+        let share = |origin: &Origin| match &client {
+            Some(client) if is_https(origin) => {
+                let identity = TlsIdentity {
+                    config: Arc::clone(&client.config),
+                    server_name: server_name(origin)?,
+                };
+                Ok(match known_as(origin) {
+                    Some(known) if known.trusts_as(&identity) => Arc::clone(known),
+                    // Connections that were opened with other roots are not kept.
+                    Some(known) => Arc::new(known.with_tls(identity)),
+                    None => Arc::new(SharedOrigin::new(workers, origin.clone(), Some(identity))),
+                })
+            }
+            Some(_) | None => {
+                let new = || Arc::new(SharedOrigin::new(workers, origin.clone(), None));
+                Ok(known_as(origin).map_or_else(new, Arc::clone))
+            }
+        };
+        let origins: Result<Vec<_>, String> = routes.origins().iter().map(share).collect();
+        let origins = origins?;
+        for (origin, dependents) in origins.iter().zip(routes.dependents()) {
+            origin.set_dependents(dependents);
+        }
+        Ok(RoutingTable {
+            origins,
+            routes,
+            tls: client,
+            limits: Arc::new(config.limits.clone()),
+            reply_policy: config.reply_policy,
+            reply_timeout: config.reply_timeout,
+            modify_envelope: config.modify_envelope,
+            forward_client_ip: config.forward_client_ip,
+            external_url: config.external_url.clone(),
+        })
+    }
+
+    /// Whether it trusts the same certificates as `other`, as far as both need any.
+    pub(crate) fn trusts_as(&self, other: &RoutingTable) -> bool {
+        match (&self.tls, &other.tls) {
+            (Some(own), Some(other)) => Arc::ptr_eq(&own.config, &other.config),
+            _ => true,
+        }
+    }
+}
+
+fn server_name(origin: &Origin) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(origin.host.clone())
+        .map_err(|error| format!("the host of {origin} cannot be used with TLS: {error}"))
+}

@@ -1,0 +1,12 @@
+//! Sockets: plain and TLS connections to upstreams, and what SDK connections share with them.
+//!
+//! A [`stream`] is a plain [`socket`], or [`tls`] with the settings of [`tls_client`]. While it sends,
+//! [`early_response`] looks for a response that comes before the request is sent whole.
+
+mod certificate;
+pub(crate) mod early_response;
+pub(crate) mod socket;
+pub(crate) mod stream;
+pub(crate) mod tls;
+pub(crate) mod tls_client;
+mod tls_failure;

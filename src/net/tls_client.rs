@@ -1,0 +1,117 @@
+//! The TLS settings for connections to upstreams.
+//!
+//! Certificates are always verified, see `certificate`; there is no switch to turn that off.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tracing::warn;
+
+use crate::net::certificate::{PinnedCertificate, TrustAnchors, Verifier};
+
+/// The size of the session cache, for all origins and workers together. A resumed handshake costs less
+/// than half of a full one.
+const RESUMED_SESSIONS: usize = 1024;
+
+/// What one `https` origin is spoken to with.
+#[derive(Clone)]
+pub struct TlsIdentity {
+    /// Trusted roots, protocol versions and the session cache.
+    pub config: Arc<ClientConfig>,
+    /// The name for SNI and for the verification of the certificate.
+    pub server_name: ServerName<'static>,
+}
+
+/// The TLS settings for all `https` origins.
+#[derive(Clone)]
+pub(crate) struct TlsClient {
+    pub config: Arc<ClientConfig>,
+    trusted: Arc<TrustAnchors>,
+}
+
+impl TlsClient {
+    /// Makes the TLS settings from the built-in roots, the roots of the system if `system_roots` is set, and
+    /// the certificates in `ca_file`. Returns `known` if it trusts the same ones.
+    ///
+    /// # Errors
+    /// What is wrong with `ca_file`, for the operator.
+    pub(crate) fn load(
+        ca_file: Option<&Path>,
+        system_roots: bool,
+        known: Option<&TlsClient>,
+    ) -> Result<TlsClient, String> {
+        let trusted = trusted(ca_file, system_roots)?;
+        if let Some(known) = known
+            && is_same_set(&known.trusted.roots.roots, &trusted.roots.roots)
+            && is_same_set(&known.trusted.pinned, &trusted.pinned)
+        {
+            return Ok(known.clone());
+        }
+        let trusted = Arc::new(trusted);
+        let provider = Arc::new(ring::default_provider());
+        let verifier = Verifier::new(Arc::clone(&trusted), Arc::clone(&provider))?;
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.resumption = Resumption::in_memory_sessions(RESUMED_SESSIONS);
+        Ok(TlsClient {
+            config: Arc::new(config),
+            trusted,
+        })
+    }
+}
+
+fn is_same_set<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+    one.len() == other.len() && one.iter().all(|root| other.contains(root))
+}
+
+fn trusted(ca_file: Option<&Path>, system_roots: bool) -> Result<TrustAnchors, String> {
+    let mut roots = RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    if system_roots {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            warn!(%error, "a system root certificate cannot be read");
+        }
+        roots.add_parsable_certificates(found.certs);
+    }
+    let pinned = match ca_file {
+        Some(path) => add_ca_file(&mut roots, path)?,
+        None => Vec::new(),
+    };
+    Ok(TrustAnchors {
+        roots: Arc::new(roots),
+        pinned,
+    })
+}
+
+/// Adds the certificates in a file to `roots`. Returns those that servers may also present themselves.
+fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<Vec<PinnedCertificate>, String> {
+    let in_file =
+        |error: &dyn std::fmt::Display| format!("tls.ca_file {}: {error}", path.display());
+    let pem = fs::read(path).map_err(|error| in_file(&error))?;
+    let mut pinned = Vec::new();
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| in_file(&error))?;
+        pinned.extend(PinnedCertificate::parse(&certificate));
+        roots.add(certificate).map_err(|error| in_file(&error))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(in_file(
+            &"holds no certificate; expected at least one PEM block `BEGIN CERTIFICATE`",
+        ));
+    }
+    Ok(pinned)
+}

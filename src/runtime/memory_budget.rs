@@ -1,0 +1,304 @@
+//! The memory budget of a worker: how many bytes its requests may hold at a time.
+//!
+//! Memory is reserved before bytes are read or made, for as long as anything uses them: the body of a
+//! request, its decoded form and the decoder, the bytes rendered for each outbound, and the responses, in the
+//! background, too. So the worst case of a worker is one number of the configuration, whatever clients
+//! send and however slow upstreams are. Beside that, a connection holds a small amount, bounded by the
+//! number of connections.
+//!
+//! No origin takes the memory that others need. Each origin has a part of the budget, and so do the
+//! requests without a known key. A reservation in a part counts in the whole budget as well. A part that has used
+//! its share gets more only while half of the whole budget is free. The share of an origin also counts the
+//! bodies that its deliveries keep alive, although the whole budget counts them already.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::runtime::resident_memory::ReservedMemory;
+
+/// The memory budget of a worker, or a part of it.
+pub struct MemoryBudget {
+    /// In a part, the share that it gets in any case.
+    limit: Cell<usize>,
+    used: Cell<usize>,
+    kind: Kind,
+}
+
+enum Kind {
+    Whole(ReservedMemory),
+    PartOf(Rc<MemoryBudget>),
+}
+
+impl MemoryBudget {
+    pub fn new(limit: usize) -> Rc<MemoryBudget> {
+        Rc::new(MemoryBudget {
+            limit: Cell::new(limit),
+            used: Cell::new(0),
+            kind: Kind::Whole(ReservedMemory::new()),
+        })
+    }
+
+    /// A part with a share of `limit` bytes.
+    pub fn part(self: &Rc<MemoryBudget>, limit: usize) -> Rc<MemoryBudget> {
+        Rc::new(MemoryBudget {
+            limit: Cell::new(limit),
+            used: Cell::new(0),
+            kind: Kind::PartOf(Rc::clone(self)),
+        })
+    }
+
+    /// Changes the limit. Existing reservations stay.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.set(limit);
+    }
+
+    /// Returns freed memory to the system if the process has much more than is reserved. Must be called now and
+    /// then.
+    pub fn return_freed_memory(&self) {
+        match &self.kind {
+            Kind::Whole(reserved) => reserved.check(self.used.get()),
+            Kind::PartOf(whole) => whole.return_freed_memory(),
+        }
+    }
+
+    /// The reserved bytes.
+    pub fn used(&self) -> usize {
+        self.used.get()
+    }
+
+    /// An empty reservation.
+    pub fn reservation(self: &Rc<MemoryBudget>) -> MemoryReservation {
+        MemoryReservation {
+            budget: Rc::clone(self),
+            bytes: 0,
+        }
+    }
+
+    /// Admits a delivery that takes `own` bytes and keeps alive `kept` bytes, which the whole budget counts
+    /// already. `None` if no memory is left, or the share is used up.
+    pub fn admit(self: &Rc<MemoryBudget>, own: usize, kept: usize) -> Option<Admission> {
+        if !self.has_room(own) {
+            return None;
+        }
+        self.add(own);
+        self.used.set(self.used.get().saturating_add(kept));
+        Some(Admission {
+            budget: Rc::clone(self),
+            own,
+            kept,
+        })
+    }
+
+    /// Whether `bytes` more can be reserved. A reservation may exceed the share of its part, because the largest
+    /// body is larger than the share of a small budget.
+    fn has_room(&self, bytes: usize) -> bool {
+        let fits = |limit: usize| {
+            let total = self.used.get().checked_add(bytes);
+            total.is_some_and(|total| total <= limit)
+        };
+        match &self.kind {
+            Kind::Whole(_) => fits(self.limit.get()),
+            Kind::PartOf(whole) => {
+                let has_share_left = self.used.get() < self.limit.get();
+                whole.has_room(bytes) && (has_share_left || whole.is_half_free(bytes))
+            }
+        }
+    }
+
+    /// Whether half of it would still be free with `bytes` more.
+    fn is_half_free(&self, bytes: usize) -> bool {
+        self.used.get().saturating_add(bytes) <= self.limit.get() / 2
+    }
+
+    fn add(&self, bytes: usize) {
+        self.used.set(self.used.get() + bytes);
+        match &self.kind {
+            Kind::Whole(reserved) => reserved.change(bytes, self.used.get()),
+            Kind::PartOf(whole) => whole.add(bytes),
+        }
+    }
+
+    fn release(&self, bytes: usize) {
+        self.used.set(self.used.get() - bytes);
+        match &self.kind {
+            Kind::Whole(reserved) => reserved.change(bytes, self.used.get()),
+            Kind::PartOf(whole) => whole.release(bytes),
+        }
+    }
+}
+
+/// Bytes of a [`MemoryBudget`] that are released on drop.
+pub struct MemoryReservation {
+    budget: Rc<MemoryBudget>,
+    bytes: usize,
+}
+
+impl MemoryReservation {
+    /// Resizes it to `bytes`. Returns `false`, without a change, if the budget does not allow that.
+    #[must_use]
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        if !self.can_resize(bytes) {
+            return false;
+        }
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.budget.add(more),
+            None => self.budget.release(self.bytes - bytes),
+        }
+        self.bytes = bytes;
+        true
+    }
+
+    /// Grows it by `bytes`. Returns `false`, without a change, if the budget does not allow that.
+    #[must_use]
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        self.resize(self.bytes.saturating_add(bytes))
+    }
+
+    pub fn shrink(&mut self, bytes: usize) {
+        // A smaller size is always allowed.
+        let _ = self.resize(self.bytes.saturating_sub(bytes));
+    }
+
+    pub fn can_resize(&self, bytes: usize) -> bool {
+        match bytes.checked_sub(self.bytes) {
+            None | Some(0) => true,
+            Some(more) => self.budget.has_room(more),
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// An empty reservation of the same budget.
+    pub fn empty_sibling(&self) -> MemoryReservation {
+        self.budget.reservation()
+    }
+
+    /// Moves it from a part to the whole budget, which counts these bytes already.
+    pub fn join_whole(&mut self) {
+        if let Kind::PartOf(whole) = &self.budget.kind {
+            let whole = Rc::clone(whole);
+            self.budget.used.set(self.budget.used.get() - self.bytes);
+            self.budget = whole;
+        }
+    }
+}
+
+impl Drop for MemoryReservation {
+    fn drop(&mut self) {
+        self.budget.release(self.bytes);
+    }
+}
+
+/// What a delivery in flight takes of the share of its origin, until it is dropped.
+pub struct Admission {
+    budget: Rc<MemoryBudget>,
+    own: usize,
+    kept: usize,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.budget.release(self.own);
+        self.budget.used.set(self.budget.used.get() - self.kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reservations_never_exceed_the_limit_together_and_are_released_on_drop() {
+        let budget = MemoryBudget::new(100);
+        let mut one = budget.reservation();
+        let mut other = one.empty_sibling();
+        assert!(one.resize(60));
+        assert!(!other.resize(41));
+        assert_eq!(other.bytes(), 0);
+        assert!(other.resize(40));
+        assert!(!one.resize(usize::MAX));
+        assert!(!one.grow(usize::MAX));
+        one.shrink(50);
+        assert!(other.grow(50));
+        assert!(!other.grow(1));
+        drop(one);
+        assert!(other.resize(100));
+        assert_eq!(budget.used(), 100);
+        other.shrink(101);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_reservation_in_a_part_counts_in_the_whole_budget() {
+        let budget = MemoryBudget::new(100);
+        let part = budget.part(25);
+        let mut of_part = part.reservation();
+        assert!(of_part.resize(40));
+        assert_eq!((part.used(), budget.used()), (40, 40));
+        let mut other = budget.reservation();
+        assert!(!other.resize(61));
+        assert!(other.resize(60));
+        of_part.shrink(10);
+        assert_eq!((part.used(), budget.used()), (30, 90));
+        drop(of_part);
+        assert_eq!((part.used(), budget.used()), (0, 60));
+    }
+
+    #[test]
+    fn a_part_gets_more_than_its_share_only_while_half_of_the_budget_is_free() {
+        let budget = MemoryBudget::new(100);
+        let (one, other) = (budget.part(25), budget.part(25));
+        let mut of_one = one.reservation();
+        assert!(of_one.resize(50));
+        assert!(!of_one.can_resize(51) && !of_one.resize(51));
+        // It limits neither another part nor the whole.
+        let mut of_other = other.reservation();
+        assert!(of_other.resize(24));
+        let mut of_whole = budget.reservation();
+        assert!(of_whole.resize(1));
+        // The other part still gets its share, and a reservation may exceed that.
+        assert!(of_other.resize(49));
+        assert!(!of_other.grow(1));
+        assert!(of_other.resize(20));
+        drop(of_one);
+        assert!(of_whole.resize(45));
+        assert!(of_other.resize(26));
+        assert!(!of_other.grow(1));
+    }
+
+    #[test]
+    fn a_reservation_that_joins_the_whole_budget_frees_its_part() {
+        let budget = MemoryBudget::new(100);
+        let part = budget.part(12);
+        let mut reservation = part.reservation();
+        assert!(reservation.resize(30));
+        reservation.join_whole();
+        reservation.join_whole();
+        assert_eq!((part.used(), budget.used()), (0, 30));
+        assert!(reservation.resize(100));
+        drop(reservation);
+        assert_eq!((part.used(), budget.used()), (0, 0));
+    }
+
+    #[test]
+    fn bodies_that_deliveries_keep_alive_count_for_their_origins_and_once_in_the_whole() {
+        let budget = MemoryBudget::new(100);
+        let (slow, fast) = (budget.part(25), budget.part(25));
+        let mut body = budget.reservation();
+        assert!(body.resize(48));
+        let first = slow.admit(2, 48);
+        assert!(first.is_some());
+        assert_eq!((slow.used(), budget.used()), (50, 50));
+        // The share is used up, and less than half of the budget is free.
+        assert!(slow.admit(1, 0).is_none());
+        assert!(fast.admit(1, 48).is_some());
+        assert!(fast.admit(51, 0).is_none());
+        drop(first);
+        assert_eq!((slow.used(), budget.used()), (0, 48));
+        assert!(slow.admit(1, 48).is_some());
+        drop(body);
+        assert_eq!((slow.used(), fast.used(), budget.used()), (0, 0, 0));
+    }
+}
