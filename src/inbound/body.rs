@@ -1,91 +1,151 @@
-//! The body of a request, decoded as far as its outbounds need it.
+//! The body of a request, read, and decoded as far as its outbounds need it.
 //!
-//! Mostly that is all of it. Where every outbound takes it as it came, the first line of an envelope is
-//! enough to know whether something has to be changed in it, and of anything else nothing is read. Where
-//! the head names no route that line has to, and where it names none the rest is not decoded either.
+//! Mostly that is all of it. If every outbound takes the body as it came, its first line is enough: it says
+//! whether anything changes in an envelope. If the head names no route, the first line must; a body without
+//! a route is not decoded any further.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::http::encoding::Encoding;
+use crate::http::framing::Framing;
+use crate::http::head::HeaderName;
+use crate::inbound::authenticate::{envelope_key, find_route, refuse_without_key};
+use crate::inbound::connection::{Abort, BodyState, Connection, held_with_head};
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
-use crate::mirror::request::Body;
+use crate::mirror::request::{Body, Request};
 use crate::mirror::routes::Route;
 use crate::mirror::routing_table::RoutingTable;
 use crate::runtime::decoding::Decoding;
 use crate::runtime::memory_budget::MemoryReservation;
+use crate::sentry::auth::FoundKey;
 use crate::sentry::envelope::{self, EnvelopeError, EnvelopeHeader};
 
-/// How a body came, and what it is for.
-pub(super) struct Received<'a> {
-    pub(super) bytes: Bytes,
-    pub(super) encoding: Encoding,
-    pub(super) is_envelope: bool,
-    /// Where it goes, if that does not have to be read in it.
-    pub(super) route: Option<&'a Route>,
+/// Reads the body of a request whose framing is known, as it came.
+pub(super) async fn read(
+    connection: &mut Connection,
+    request: &mut Request,
+    table: &RoutingTable,
+    memory: &mut MemoryReservation,
+) -> Result<(), Abort> {
+    let codings = request
+        .parsed
+        .values(HeaderName::ContentEncoding, &request.head);
+    let encoding = Encoding::parse(codings).map_err(|_| Rejection::Encoding)?;
+    let limits = &table.limits;
+    let bytes_max = limits.body_bytes;
+    let BodyState::Unread(framing) = connection.body_state else {
+        return Ok(());
+    };
+    if matches!(framing, Framing::Length(length) if length > bytes_max) {
+        return Err(Rejection::BodyTooLarge.into());
+    }
+    let is_awaited = !matches!(framing, Framing::Empty | Framing::Length(0));
+    let expects_continue = request.parsed.expects_continue(&request.head);
+    if is_awaited && expects_continue && !connection.has_body_bytes() {
+        Box::pin(connection.write_continue(limits)).await?;
+    }
+    connection.body_state = BodyState::Broken;
+    let bytes = connection.read_body(framing, bytes_max, memory, limits);
+    let bytes = bytes.await?;
+    connection.body_state = BodyState::Read;
+    request.received_bytes = bytes.len();
+    if !memory.resize(held_with_head(memory)) {
+        return Err(Rejection::Overloaded.into());
+    }
+    request.body = Body {
+        decoded: bytes,
+        is_whole: false,
+        encoded: None,
+        encoding,
+    };
+    Ok(())
 }
 
-impl Received<'_> {
-    /// Decodes it, as far as needed, with a memory of the memory that grows accordingly. Without a route
-    /// `is_routed` is asked about its beginning, and may refuse it.
-    pub(super) async fn decode(
-        self,
-        table: &RoutingTable,
-        memory: &mut MemoryReservation,
-        decoding: &Decoding,
-        is_routed: impl Fn(&[u8], Option<EnvelopeHeader>) -> Result<(), Rejection>,
-    ) -> Result<Body, Rejection> {
-        let Received {
-            bytes, encoding, ..
-        } = &self;
-        let may_preserve = *encoding != Encoding::Identity
-            && self
-                .route
-                .map_or_else(|| table.routes.preserves(), |route| route.preserves);
-        if may_preserve && self.route.is_some_and(is_untouched) {
-            let text = match self.is_envelope && table.modify_envelope {
-                true => {
-                    let bytes_max = table.limits.envelope_header_bytes;
-                    let front = front(*encoding, bytes.clone(), bytes_max, memory, decoding);
-                    Box::pin(front).await?
-                }
-                false => Bytes::new(),
-            };
-            let mut edits = Vec::new();
-            // What is no envelope is refused by the caller.
-            let header_bytes_max = table.limits.envelope_header_bytes;
-            let _ = envelope::scan_within(&text, header_bytes_max, &mut edits);
-            if edits.is_empty() {
-                return Ok(Body {
-                    decoded: text,
-                    is_whole: false,
-                    encoding: *encoding,
-                    encoded: Some(self.bytes),
-                });
+/// Decodes the body as it came, with memory that grows accordingly. If the request has no route yet, the
+/// beginning of its body must name one; the head has the key `key`.
+pub(super) async fn decode(
+    request: &mut Request,
+    key: Option<&FoundKey>,
+    table: &RoutingTable,
+    decoding: &Decoding,
+    memory: &mut MemoryReservation,
+) -> Result<(), Rejection> {
+    let Body {
+        decoded: bytes,
+        encoding,
+        ..
+    } = std::mem::take(&mut request.body);
+    let route = request.route.as_deref();
+    let limits = &table.limits;
+    let may_preserve = encoding != Encoding::Identity
+        && route.map_or_else(|| table.routes.preserves(), |route| route.preserves);
+    if may_preserve && route.is_some_and(is_untouched) {
+        let front = match request.is_envelope() && table.modify_envelope {
+            true => {
+                let front = front(encoding, bytes.clone(), limits, memory, decoding);
+                Box::pin(front).await?
             }
-        }
-        let coded = may_preserve.then(|| bytes.clone());
-        let text = match encoding {
-            // A decoder's future takes 1 KB, which would be moved for nothing.
-            Encoding::Identity => self.bytes,
-            encoding if self.route.is_none() && !bytes.is_empty() => {
-                let (encoding, bytes) = (*encoding, self.bytes);
-                let decoded = routed(encoding, bytes, &table.limits, memory, decoding, is_routed);
-                Box::pin(decoded).await?
-            }
-            encoding => {
-                let decoded = decoding.decode(*encoding, self.bytes, &table.limits, memory);
-                decoded.await?
-            }
+            false => Bytes::new(),
         };
-        Ok(Body {
-            decoded: text,
-            is_whole: true,
-            encoding: self.encoding,
-            encoded: coded.filter(|coded| memory.grow(coded.len())),
-        })
+        let mut edits = Vec::new();
+        // A body that is no envelope is refused later.
+        let _ = envelope::scan_within(&front, limits.envelope_header_bytes, &mut edits);
+        if edits.is_empty() {
+            request.body = Body {
+                decoded: front,
+                is_whole: false,
+                encoding,
+                encoded: Some(bytes),
+            };
+            return Ok(());
+        }
+    }
+    let encoded = may_preserve.then(|| bytes.clone());
+    let decoded = match encoding {
+        // A decoder's future has 1 KB, which would be moved for nothing.
+        Encoding::Identity => bytes,
+        _ if route.is_none() && !bytes.is_empty() => {
+            let is_routed = |front: &[u8], header: Option<EnvelopeHeader>| {
+                let key = envelope_key(header.as_ref(), front)
+                    .ok_or_else(|| refuse_without_key(request, key))?;
+                find_route(table, &key).map(drop)
+            };
+            let decoded = routed(encoding, bytes, limits, memory, decoding, is_routed);
+            Box::pin(decoded).await?
+        }
+        _ => decoding.decode(encoding, bytes, limits, memory).await?,
+    };
+    request.body = Body {
+        decoded,
+        is_whole: true,
+        encoding,
+        encoded: encoded.filter(|encoded| memory.grow(encoded.len())),
+    };
+    Ok(())
+}
+
+/// Finds the envelope header in the body and what changes in it; `None` if the body is not to be taken for
+/// an envelope.
+pub(super) fn scan_envelope(
+    request: &mut Request,
+    table: &RoutingTable,
+) -> Result<Option<EnvelopeHeader>, EnvelopeError> {
+    let is_envelope = request.route.is_none() || request.is_envelope();
+    if !is_envelope || (!request.body.is_whole && !table.modify_envelope) {
+        return Ok(None);
+    }
+    let (body, edits) = (&request.body.decoded, &mut request.body_edits);
+    let scanned = envelope::scan_within(body, table.limits.envelope_header_bytes, edits);
+    if scanned.is_err() || !table.modify_envelope {
+        edits.clear();
+    }
+    match scanned {
+        // Nothing in it is changed, so nothing in it has to be understood.
+        Err(_) if !table.modify_envelope => Ok(None),
+        scanned => scanned.map(Some),
     }
 }
 
@@ -101,10 +161,11 @@ fn is_untouched(route: &Route) -> bool {
 async fn front(
     encoding: Encoding,
     body: Bytes,
-    header_bytes_max: usize,
+    limits: &Limits,
     memory: &mut MemoryReservation,
     decoding: &Decoding,
 ) -> Result<Bytes, Rejection> {
+    let header_bytes_max = limits.envelope_header_bytes;
     let is_enough = |decoded: &[u8]| is_decided(scan(decoded, header_bytes_max));
     let front = decoding.decode_front(encoding, body, header_bytes_max, memory, is_enough);
     Ok(front.await?)

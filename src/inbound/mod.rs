@@ -16,4 +16,5 @@ mod local_replies;
 mod min_data_rate;
 mod peers;
 mod request_log;
+mod route;
 mod session;

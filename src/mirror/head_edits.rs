@@ -3,10 +3,17 @@
 //! Headers that belong to the connection or to the form in which the body came are left out; the inbound
 //! key is found where nobody reads it, too. What is made of the list of edits stands in `render`.
 
+use std::sync::Arc;
+
 use crate::http::head::{Header, HeaderName, RequestHead, Version};
+use crate::mirror::rejection::Rejection;
+use crate::mirror::request::Request;
 use crate::mirror::routes::Route;
-use crate::sentry::auth;
+use crate::mirror::routing_table::RoutingTable;
+use crate::sentry::auth::{self, AuthError};
 use crate::sentry::edit::{EDITS_MAX, Edit, Replacement};
+use crate::sentry::endpoint::Endpoint;
+use crate::sentry::envelope;
 use crate::sentry::spelling::Credential;
 use crate::span::Span;
 
@@ -16,6 +23,36 @@ const STRAY_EDITS_MAX: usize = 2 * EDITS_MAX;
 
 /// How many names in `Connection` are honoured.
 const LISTED_MAX: usize = 32;
+
+/// Completes the edits of the head, and looks up the route of `trace.public_key`.
+pub(crate) fn complete(
+    request: &mut Request,
+    table: &RoutingTable,
+    is_tunnelled: bool,
+) -> Result<(), Rejection> {
+    let Some(route) = &request.route else {
+        return Err(Rejection::NoKey);
+    };
+    let (head, parsed, edits) = (&request.head, &request.parsed, &mut request.head_edits);
+    let is_dialog = request.target.endpoint == Endpoint::ErrorPage;
+    let passed_on = PassedOn {
+        client_address: table.forward_client_ip,
+        credentials: !is_tunnelled && !is_dialog,
+        conditions: !is_dialog,
+    };
+    edit_head(parsed, head, passed_on, edits);
+    edit_strays(parsed, head, route, edits)
+        .map_err(|Stray| Rejection::Auth(AuthError::Multiple))?;
+    let trace_key = request.envelope.and_then(|envelope| envelope.trace_key);
+    let named = trace_key.and_then(|key| {
+        let key = envelope::unescape(key.slice(&request.body.decoded));
+        table.routes.find(&key)
+    });
+    // The request's own route has nothing to look up: each outbound puts in its own key.
+    let other = named.filter(|named| !Arc::ptr_eq(named, route));
+    request.trace_route = other.map(Arc::clone);
+    Ok(())
+}
 
 /// Which fields are passed on that are not meant for every upstream.
 #[derive(Clone, Copy, Debug)]

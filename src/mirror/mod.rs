@@ -3,7 +3,7 @@
 //! - [`routes`] knows every inbound key and everything that follows from the configuration of its outbounds;
 //!   `route_builder` builds it. A [`routing_table`] is that with the origins and the limits.
 //! - A [`request`] is what an SDK sent. [`head_edits`] lists what changes in its head.
-//! - [`dispatch`] starts a [`delivery`] to every outbound. [`render`] is the only place where outbound bytes
+//! - [`send`] sends it: [`dispatch`] starts a [`delivery`] to every outbound. [`render`] is the only place where outbound bytes
 //!   are made. For outbounds with a [`transform`], the [`transformer`] makes the body first: [`filter`]s,
 //!   [`copies`], `compression`. The [`rate_limit_store`] says what an outbound does not want for a while.
 //! - A [`fan_out`] records each [`outcome`]. [`reply_policy`] is the only place that decides the reply from
@@ -38,6 +38,7 @@ pub(crate) mod request;
 mod route_builder;
 pub(crate) mod routes;
 pub(crate) mod routing_table;
+pub(crate) mod send;
 pub(crate) mod transform;
 pub(crate) mod transformer;
 pub(crate) mod via;

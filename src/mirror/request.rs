@@ -10,12 +10,13 @@ use bytes::Bytes;
 
 use crate::http::encoding::Encoding;
 use crate::http::head::{HeaderName, RequestHead};
+use crate::mirror::rejection::Rejection;
 use crate::mirror::routes::Route;
 use crate::runtime::slices::Slices;
 use crate::sentry::category::Category;
-use crate::sentry::edit::Edit;
-use crate::sentry::endpoint::{CannedResponse, Endpoint, Target};
-use crate::sentry::envelope::EnvelopeHeader;
+use crate::sentry::edit::{EDITS_MAX, Edit};
+use crate::sentry::endpoint::{self, CannedResponse, Endpoint, Target};
+use crate::sentry::envelope::{EnvelopeError, EnvelopeHeader};
 use crate::sentry::envelope_index::Indexer;
 
 /// How many edits of each kind a connection keeps room for. SDKs need about ten.
@@ -83,6 +84,35 @@ impl Request {
         self.trace_route = None;
         self.client = None;
         self.received_bytes = 0;
+    }
+
+    /// Finds out what the request asks for.
+    ///
+    /// # Errors
+    /// The path is one that upstreams might read in different ways.
+    pub(crate) fn parse_target(&mut self) -> Result<(), Rejection> {
+        let (head, target) = (&self.head, self.parsed.target);
+        self.target = endpoint::parse_target(head, target, &mut self.head_edits);
+        let has_too_many_slashes = self.head_edits.len() >= EDITS_MAX;
+        match has_too_many_slashes || endpoint::has_dot_segment(head, target) {
+            true => Err(Rejection::NotFound),
+            false => Ok(()),
+        }
+    }
+
+    /// Sets the envelope header that was found in the body.
+    ///
+    /// # Errors
+    /// There is none, but at an endpoint that is not known: there the body may be anything.
+    pub(crate) fn set_envelope(
+        &mut self,
+        envelope: Result<Option<EnvelopeHeader>, EnvelopeError>,
+    ) -> Result<(), Rejection> {
+        self.envelope = match envelope {
+            Err(_) if self.target.endpoint == Endpoint::Generic => None,
+            envelope => envelope.map_err(Rejection::Envelope)?,
+        };
+        Ok(())
     }
 
     /// The method as it came.

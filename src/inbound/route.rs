@@ -1,0 +1,80 @@
+//! Which route a request takes.
+//!
+//! Mostly the key in its head says so. In a tunnel the envelope header has to name it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::error;
+
+use crate::http::head::HeaderName;
+use crate::inbound::authenticate::{
+    envelope_key, find_key, find_route, refuse_without_key, route_in_head,
+};
+use crate::mirror::rejection::Rejection;
+use crate::mirror::request::Request;
+use crate::mirror::routes::Route;
+use crate::mirror::routing_table::RoutingTable;
+use crate::runtime::memory_budget::MemoryReservation;
+use crate::sentry::auth::FoundKey;
+use crate::sentry::endpoint::{self, Endpoint};
+use crate::sentry::envelope::{EnvelopeError, EnvelopeHeader};
+
+/// Routes a request by the key in its head. Returns that key; the request has no route yet if its envelope
+/// header has to name it.
+pub(super) fn route_by_head(
+    request: &mut Request,
+    table: &RoutingTable,
+    memory: &mut MemoryReservation,
+) -> Result<Option<FoundKey>, Rejection> {
+    let key = find_key(request)?;
+    if let Some(route) = route_in_head(request, key.as_ref(), table)? {
+        take_route(request, route, memory)?;
+    }
+    Ok(key)
+}
+
+/// Routes the request of a tunnel by the key in its envelope header.
+pub(super) fn route_by_envelope(
+    request: &mut Request,
+    key: Option<&FoundKey>,
+    envelope: Result<Option<EnvelopeHeader>, EnvelopeError>,
+    table: &RoutingTable,
+    memory: &mut MemoryReservation,
+) -> Result<(), Rejection> {
+    // Without a key it may not be an envelope at all.
+    request.envelope = envelope.ok().flatten();
+    let envelope_key = envelope_key(request.envelope.as_ref(), &request.body.decoded)
+        .ok_or_else(|| refuse_without_key(request, key))?;
+    let route = find_route(table, &envelope_key)?;
+    // The path is the site's, not an API path.
+    if request.target.endpoint == Endpoint::Generic {
+        let target = request.parsed.target;
+        let edits = &mut request.head_edits;
+        edits.retain(|edit| edit.span.start >= target.end);
+        endpoint::edit_tunnel(target, edits);
+        request.target.endpoint = Endpoint::Tunnel;
+    }
+    take_route(request, route, memory)
+}
+
+/// Lets a request go by `route`, unless it has been through that before: some outbound leads back to it.
+fn take_route(
+    request: &mut Request,
+    route: &Arc<Route>,
+    memory: &mut MemoryReservation,
+) -> Result<(), Rejection> {
+    request.route = Some(Arc::clone(route));
+    let mut values = request.parsed.values(HeaderName::Via, &request.head);
+    if request.parsed.has(HeaderName::Via) && route.via.is_among(&mut values) {
+        if route.loop_lines.is_due(Instant::now()) {
+            error!(
+                route = route.name,
+                "a request came back to the mirror that had sent it, and is refused (508): an outbound of this route leads to the mirror itself, perhaps over another one; where mirrors follow on each other, each needs an inbound key of its own"
+            );
+        }
+        return Err(Rejection::Loop);
+    }
+    memory.join_whole();
+    Ok(())
+}

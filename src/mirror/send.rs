@@ -1,0 +1,109 @@
+//! Sending a request to the outbounds of its route, and waiting for the reply.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::config::ReplyPolicy;
+use crate::http::head::{HeaderName, Method};
+use crate::mirror::access_log::AccessLogEntry;
+use crate::mirror::core::{Core, Routing};
+use crate::mirror::crash_dialog;
+use crate::mirror::dispatch::Dispatch;
+use crate::mirror::fan_out::{FanOut, Kept};
+use crate::mirror::rejection::Rejection;
+use crate::mirror::render::{self, OutboundBody};
+use crate::mirror::reply::{Expected, Reply};
+use crate::mirror::request::Request;
+use crate::mirror::routing_table::RoutingTable;
+use crate::runtime::memory_budget::MemoryReservation;
+use crate::sentry::endpoint::{self, Endpoint};
+use crate::upstream::read_buffer::SMALL_BYTES;
+
+/// Sends the request to the outbounds of its route, and returns the reply.
+pub(crate) async fn send(
+    request: &Rc<Request>,
+    core: &Rc<Core>,
+    routing: &Rc<Routing>,
+    access: Option<Rc<AccessLogEntry>>,
+    mut memory: MemoryReservation,
+) -> Result<Reply, Rejection> {
+    let Some(route) = &request.route else {
+        return Err(Rejection::NoKey);
+    };
+    let table = &routing.table;
+    let method = request.parsed.method;
+    let endpoint = request.target.endpoint;
+    let post_to = match endpoint == Endpoint::ErrorPage && method == Method::Get {
+        true => Some(script_url(request, table)?),
+        false => None,
+    };
+    let is_script = post_to.is_some();
+    // A script has one source. The reports that it sends come back to the mirror, and go to all.
+    let count = if is_script { 1 } else { route.outbounds.len() };
+    let outbounds = route.outbounds.iter().take(count);
+    let rendered_bytes: usize = outbounds
+        .filter(|outbound| outbound.transform.is_none() || is_script)
+        .map(|outbound| render::held_bytes(request, outbound, &OutboundBody::Whole))
+        .sum();
+    // A small answer lives until the slowest delivery has ended; what is rendered does not.
+    let kept_bytes = memory.bytes() + count * SMALL_BYTES;
+    if !memory.can_resize(kept_bytes + rendered_bytes) || !memory.resize(kept_bytes) {
+        return Err(Rejection::Overloaded);
+    }
+    let may_be_limited = route
+        .outbounds
+        .iter()
+        .any(|one| one.rate_limits.may_limit());
+    let categories = match may_be_limited {
+        true => Box::pin(request.categories()).await,
+        false => Vec::new(),
+    };
+    let kept = Kept {
+        memory,
+        _in_flight: core.in_flight.acquire(),
+        access,
+    };
+    let fan_out = FanOut::new(route, endpoint, count, &core.counters, kept, Instant::now());
+    let dispatch = Dispatch {
+        core: Rc::clone(core),
+        routing: Rc::clone(routing),
+        request: Rc::clone(request),
+        fan_out: Rc::clone(&fan_out),
+    };
+    dispatch.start(&categories, is_script);
+    let (policy, patience, expected) = if is_script {
+        // Only the primary can answer this, so it is waited for until it has failed.
+        let patience = table.limits.timeouts.exchange * 2;
+        (ReplyPolicy::Primary, patience, Expected::Script)
+    } else {
+        let expected = match endpoint.is_answered_200() && method == Method::Post {
+            true => Expected::Object,
+            false => Expected::Anything,
+        };
+        (table.reply_policy, table.reply_timeout, expected)
+    };
+    let reply = fan_out.reply(policy, patience, expected, request).await;
+    Ok(match endpoint {
+        Endpoint::ErrorPage => crash_dialog::passed_on(reply, route, post_to.as_deref()),
+        _ => reply,
+    })
+}
+
+/// The URL to which the script of the crash-report dialog is to post: the one at which the browser sees
+/// this request, as a literal of the script.
+fn script_url(request: &Request, table: &RoutingTable) -> Result<Vec<u8>, Rejection> {
+    let path = endpoint::path(&request.head, request.parsed.target);
+    let target = request
+        .head
+        .get(path.start..request.parsed.target.end)
+        .unwrap_or_default();
+    let url = match &table.external_url {
+        Some(base) => [base.as_bytes(), target].concat(),
+        None => crash_dialog::external_url(
+            request.header(HeaderName::Host).unwrap_or_default(),
+            request.header(HeaderName::XForwardedProto),
+            target,
+        ),
+    };
+    crash_dialog::literal(&url).ok_or(Rejection::UrlTooLong)
+}
