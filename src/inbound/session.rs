@@ -111,7 +111,7 @@ impl Session {
                 Ok(reply) => (reply, false),
                 Err(Abort::Gone) => return Next::Close,
                 Err(Abort::Rejected(rejection)) => {
-                    (Reply::rejection(&rejection), rejection.ends_connection())
+                    (Reply::rejection(&rejection), rejection.closes_connection())
                 }
             }
         };

@@ -12,12 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use tracing::debug;
-
 use crate::config::ReplyPolicy;
 use crate::mirror::access_log::AccessLogEntry;
-use crate::mirror::counters::OutcomeKind;
-use crate::mirror::outbound_log;
+use crate::mirror::delivery_end::DeliveryEnd;
 use crate::mirror::outcome::Outcome;
 use crate::mirror::rate_limit_store;
 use crate::mirror::reply::{Expected, Reply, ReplyContext};
@@ -29,9 +26,6 @@ use crate::runtime::deadline::in_time;
 use crate::runtime::in_flight::InFlightGuard;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::endpoint::Endpoint;
-use crate::sentry::rate_limits::RateLimit;
-use crate::telemetry::label::Label;
-use crate::telemetry::words;
 
 /// The deliveries of one request.
 pub(crate) struct FanOut {
@@ -189,28 +183,16 @@ impl FanOut {
         let counters = self.route.counters.for_worker(self.counters.worker);
         let now = Instant::now();
         counters.reply_time.record(now.duration_since(self.started));
+        let outbounds = self.route.outbounds.iter().enumerate();
+        let live = outbounds.filter(|(index, _)| !self.is_dead(*index));
+        let stores = live.map(|(_, outbound)| &*outbound.rate_limits);
         let context = ReplyContext {
-            common_limits: self.common_limits(now),
+            common_limits: rate_limit_store::common(stores, now),
             is_strict: policy == ReplyPolicy::Primary,
             expected,
             request,
         };
         Reply::from_decision(decision, &self.progress.borrow().outcomes, context)
-    }
-
-    /// What is limited at every outbound of the route; nothing if one of them has no limit.
-    fn common_limits(&self, now: Instant) -> Vec<RateLimit> {
-        let mut sets = Vec::new();
-        for (index, outbound) in self.route.outbounds.iter().enumerate() {
-            if self.is_dead(index) {
-                continue;
-            }
-            let Some(closed) = outbound.rate_limits.closed(now) else {
-                return Vec::new();
-            };
-            sets.push(closed);
-        }
-        rate_limit_store::common(&sets, now)
     }
 
     /// Whether an outbound answered that it will never take anything, so that it has no say in what
@@ -247,56 +229,23 @@ impl FanOut {
         }
     }
 
-    /// Counts the outcome, known since `now`, of a delivery of so many bytes, and remembers what it tells
-    /// about the outbound.
+    /// Records how a delivery of so many bytes ended at `now`.
     pub(super) fn count(&self, index: usize, outcome: &Outcome, bytes: usize, now: Instant) {
-        let kind = OutcomeKind::from_outcome(outcome);
-        if let Some(outbound) = self.route.outbounds.get(index) {
-            let word = kind.word();
-            debug!(outbound = outbound.label, outcome = word, "delivery ended");
-            if let Some(response) = outcome.response() {
-                if self.endpoint.has_rate_limits() && outbound.rate_limits.remember(response, now) {
-                    outbound_log::tell_limits(outbound, now);
-                }
-                outbound_log::tell_refusal(&self.route, outbound, response, now);
-            }
-            let counters = outbound.counters.for_worker(self.counters.worker);
-            if kind.is_recorded_as_error() {
-                counters
-                    .last_error
-                    .record(now, || describe_error(outbound, outcome));
-            }
-            // Behind all that looks at what an upstream sent: what panics there counts as that alone.
-            if kind.was_sent() {
-                counters.bytes.add_bytes(bytes);
-            }
-            counters.outcomes.inc(kind);
-            let after = now.duration_since(self.started);
-            if kind.was_tried() {
-                counters.time.record(after);
-            }
-            if let Some(access) = &self.kept.access {
-                access.delivered(index, kind, after);
-            }
+        let Some(outbound) = self.route.outbounds.get(index) else {
+            return;
+        };
+        let end = DeliveryEnd {
+            route: &self.route,
+            outbound,
+            endpoint: self.endpoint,
+            outcome,
+            bytes,
+            after: now.duration_since(self.started),
+            now,
+        };
+        let kind = end.record(&self.counters);
+        if let Some(access) = &self.kept.access {
+            access.delivered(index, kind, end.after);
         }
-        self.counters.deliveries.inc(kind);
     }
-}
-
-/// The maximum length of a recorded error.
-const ERROR_BYTES_MAX: usize = 1000;
-
-/// Describes a failed delivery to an operator.
-fn describe_error(outbound: &Outbound, outcome: &Outcome) -> String {
-    let reason = match outcome {
-        Outcome::Answered(response) => {
-            let reason = outbound_log::reason(outbound, response);
-            return format!("answered {}: {reason}", response.status);
-        }
-        Outcome::Failed(failure) => failure.to_string(),
-        // Not an error, and so not recorded as one.
-        Outcome::Skipped(reason) => format!("skipped: {reason:?}"),
-        Outcome::Panicked => "a bug in this program: the delivery panicked".to_owned(),
-    };
-    words::sanitized(reason.as_bytes(), ERROR_BYTES_MAX, &[])
 }

@@ -4,8 +4,8 @@
 //!   `route_builder` builds it. A [`routing_table`] is that with the origins and the limits.
 //! - A [`request`] is what an SDK sent. [`head_edits`] lists what changes in its head.
 //! - [`send`] sends it: [`dispatch`] starts a [`delivery`] to every outbound. [`render`] is the only place where outbound bytes
-//!   are made. For outbounds with a [`transform`], the [`transformer`] makes the body first: [`filter`]s,
-//!   [`copies`], `compression`. The [`rate_limit_store`] says what an outbound does not want for a while.
+//!   are made. For outbounds with a [`transform`], the [`transformer`] makes the body first: a `selector`
+//!   takes what the outbound wants by [`filter`]s, then come [`copies`] and `compression`. The [`rate_limit_store`] says what an outbound does not want for a while.
 //! - A [`fan_out`] records each [`outcome`]. [`reply_policy`] is the only place that decides the reply from
 //!   them, [`rejection`] names every reason to refuse a request, and [`reply`] makes the bytes of both.
 //! - [`core`] is what all requests of one core share.
@@ -20,6 +20,7 @@ pub(crate) mod core;
 pub(crate) mod counters;
 pub(crate) mod crash_dialog;
 pub(crate) mod delivery;
+mod delivery_end;
 pub(crate) mod dispatch;
 mod escapes;
 pub(crate) mod fan_out;
@@ -38,6 +39,7 @@ pub(crate) mod request;
 mod route_builder;
 pub(crate) mod routes;
 pub(crate) mod routing_table;
+mod selector;
 pub(crate) mod send;
 pub(crate) mod transform;
 pub(crate) mod transformer;

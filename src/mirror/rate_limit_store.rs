@@ -130,9 +130,18 @@ fn closed_seconds(
     Some(seconds_left(last, now))
 }
 
-/// What is limited at every one of several outbounds.
-pub(crate) fn common(sets: &[Arc<LimitSet<Instant>>], now: Instant) -> Vec<RateLimit> {
-    rate_limits::intersect(sets, |until| seconds_left(until, now))
+/// The limits that all of several outbounds have; none if one of them has no limit.
+pub(crate) fn common<'s>(
+    stores: impl Iterator<Item = &'s RateLimitStore>,
+    now: Instant,
+) -> Vec<RateLimit> {
+    let closed: Option<Vec<_>> = stores.map(|store| store.closed(now)).collect();
+    match closed {
+        Some(closed) if !closed.is_empty() => {
+            rate_limits::intersect(&closed, |until| seconds_left(until, now))
+        }
+        Some(_) | None => Vec::new(),
+    }
 }
 
 /// What a response announces. A 429 that names nothing means everything.

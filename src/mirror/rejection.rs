@@ -125,92 +125,61 @@ impl From<DecodeFailure> for Rejection {
 impl Rejection {
     /// The reason without its particulars, for logs and counters.
     pub(crate) fn reason(&self) -> Reason {
-        match self {
-            Rejection::Head(HeadError::TooLarge) => Reason::HeadTooLarge,
-            Rejection::Head(HeadError::TooManyHeaders) => Reason::TooManyHeaders,
-            Rejection::Head(HeadError::Malformed(_) | HeadError::Version) => Reason::Head,
-            Rejection::Framing(_) => Reason::Framing,
-            Rejection::Chunk(ChunkError::Malformed(_)) => Reason::Chunk,
-            Rejection::HeadTimeout => Reason::HeadTimeout,
-            Rejection::BodyTimeout => Reason::BodyTimeout,
-            Rejection::BodyTooLarge | Rejection::Chunk(ChunkError::TooLarge) => {
-                Reason::BodyTooLarge
-            }
-            Rejection::Encoding => Reason::Encoding,
-            Rejection::Decode(DecodeError::TooLarge) => Reason::DecodedTooLarge,
-            Rejection::Decode(DecodeError::Corrupt | DecodeError::Truncated) => Reason::Decode,
-            Rejection::Auth(_) => Reason::Auth,
-            Rejection::NoKey => Reason::NoKey,
-            Rejection::NoEnvelopeKey => Reason::NoEnvelopeKey,
-            Rejection::BadKey => Reason::BadKey,
-            Rejection::UnknownKey => Reason::UnknownKey,
-            Rejection::BadProject => Reason::BadProject,
-            Rejection::Envelope(_) => Reason::Envelope,
-            Rejection::Method(_) => Reason::Method,
-            Rejection::NotFound => Reason::NotFound,
-            Rejection::UrlTooLong => Reason::UrlTooLong,
-            Rejection::Loop => Reason::Loop,
-            Rejection::Overloaded => Reason::Overloaded,
-        }
+        self.properties().0
     }
 
     /// The status of the reply.
     pub(crate) fn status(&self) -> u16 {
-        match self {
-            Rejection::Head(HeadError::TooLarge | HeadError::TooManyHeaders) => 431,
-            Rejection::Head(HeadError::Version) => 505,
-            Rejection::Chunk(ChunkError::TooLarge)
-            | Rejection::Decode(DecodeError::TooLarge)
-            | Rejection::BodyTooLarge => 413,
-            Rejection::Auth(AuthError::Multiple | AuthError::Unparsable)
-            | Rejection::NoKey
-            | Rejection::NoEnvelopeKey => 401,
-            Rejection::Head(HeadError::Malformed(_))
-            | Rejection::Framing(_)
-            | Rejection::Chunk(ChunkError::Malformed(_))
-            | Rejection::Decode(DecodeError::Corrupt | DecodeError::Truncated)
-            | Rejection::Auth(AuthError::BadVersion)
-            | Rejection::BadKey
-            | Rejection::BadProject
-            | Rejection::Envelope(_) => 400,
-            Rejection::UnknownKey => 403,
-            Rejection::NotFound => 404,
-            Rejection::Method(_) => 405,
-            Rejection::UrlTooLong => 414,
-            Rejection::HeadTimeout | Rejection::BodyTimeout => 408,
-            Rejection::Encoding => 415,
-            Rejection::Overloaded => 503,
-            Rejection::Loop => 508,
-        }
+        self.properties().1
     }
 
-    /// Whether the connection must be closed, because the place where the next request would begin
-    /// is not known.
-    pub(crate) fn ends_connection(&self) -> bool {
+    /// Whether the connection must be closed, because it is not known where the next request would begin.
+    pub(crate) fn closes_connection(&self) -> bool {
+        self.properties().2 == Connection::Closed
+    }
+
+    #[rustfmt::skip]
+    fn properties(&self) -> (Reason, u16, Connection) {
+        use Connection::{Closed, Kept};
         match self {
-            Rejection::Head(_)
-            | Rejection::Framing(_)
-            | Rejection::Chunk(_)
-            | Rejection::HeadTimeout
-            | Rejection::BodyTimeout => true,
-            Rejection::BodyTooLarge
-            | Rejection::Encoding
-            | Rejection::Decode(_)
-            | Rejection::Auth(_)
-            | Rejection::NoKey
-            | Rejection::NoEnvelopeKey
-            | Rejection::BadKey
-            | Rejection::UnknownKey
-            | Rejection::BadProject
-            | Rejection::Envelope(_)
-            | Rejection::Method(_)
-            | Rejection::NotFound
-            | Rejection::UrlTooLong
-            | Rejection::Loop
-            | Rejection::Overloaded => false,
+            Rejection::Head(HeadError::TooLarge) => (Reason::HeadTooLarge, 431, Closed),
+            Rejection::Head(HeadError::TooManyHeaders) => (Reason::TooManyHeaders, 431, Closed),
+            Rejection::Head(HeadError::Malformed(_)) => (Reason::Head, 400, Closed),
+            Rejection::Head(HeadError::Version) => (Reason::Head, 505, Closed),
+            Rejection::Framing(_) => (Reason::Framing, 400, Closed),
+            Rejection::Chunk(ChunkError::Malformed(_)) => (Reason::Chunk, 400, Closed),
+            Rejection::Chunk(ChunkError::TooLarge) => (Reason::BodyTooLarge, 413, Closed),
+            Rejection::HeadTimeout => (Reason::HeadTimeout, 408, Closed),
+            Rejection::BodyTimeout => (Reason::BodyTimeout, 408, Closed),
+            Rejection::BodyTooLarge => (Reason::BodyTooLarge, 413, Kept),
+            Rejection::Encoding => (Reason::Encoding, 415, Kept),
+            Rejection::Decode(DecodeError::TooLarge) => (Reason::DecodedTooLarge, 413, Kept),
+            Rejection::Decode(DecodeError::Corrupt | DecodeError::Truncated) => (Reason::Decode, 400, Kept),
+            Rejection::Auth(AuthError::Multiple | AuthError::Unparsable) => (Reason::Auth, 401, Kept),
+            Rejection::Auth(AuthError::BadVersion) => (Reason::Auth, 400, Kept),
+            Rejection::NoKey => (Reason::NoKey, 401, Kept),
+            Rejection::NoEnvelopeKey => (Reason::NoEnvelopeKey, 401, Kept),
+            Rejection::BadKey => (Reason::BadKey, 400, Kept),
+            Rejection::UnknownKey => (Reason::UnknownKey, 403, Kept),
+            Rejection::BadProject => (Reason::BadProject, 400, Kept),
+            Rejection::Envelope(_) => (Reason::Envelope, 400, Kept),
+            Rejection::Method(_) => (Reason::Method, 405, Kept),
+            Rejection::NotFound => (Reason::NotFound, 404, Kept),
+            Rejection::UrlTooLong => (Reason::UrlTooLong, 414, Kept),
+            Rejection::Loop => (Reason::Loop, 508, Kept),
+            Rejection::Overloaded => (Reason::Overloaded, 503, Kept),
         }
     }
 }
+
+/// What a rejection does to the connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    Kept,
+    Closed,
+}
+
+impl std::error::Error for Rejection {}
 
 /// The `detail` of the reply's JSON.
 impl fmt::Display for Rejection {

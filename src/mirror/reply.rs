@@ -125,24 +125,7 @@ impl Reply {
         match rejection {
             Rejection::Method(endpoint) => reply.with("Allow", endpoint.allow_header()),
             Rejection::Encoding => reply.with("Accept-Encoding", "zstd,gzip,deflate,br"),
-            Rejection::Head(_)
-            | Rejection::Framing(_)
-            | Rejection::Chunk(_)
-            | Rejection::HeadTimeout
-            | Rejection::BodyTimeout
-            | Rejection::BodyTooLarge
-            | Rejection::Decode(_)
-            | Rejection::Auth(_)
-            | Rejection::NoKey
-            | Rejection::NoEnvelopeKey
-            | Rejection::BadKey
-            | Rejection::UnknownKey
-            | Rejection::BadProject
-            | Rejection::Envelope(_)
-            | Rejection::NotFound
-            | Rejection::UrlTooLong
-            | Rejection::Loop
-            | Rejection::Overloaded => reply,
+            _ => reply,
         }
     }
 

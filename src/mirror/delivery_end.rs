@@ -1,0 +1,76 @@
+//! What is recorded when a delivery ends: its counters, what it says about the outbound, the log.
+
+use std::time::{Duration, Instant};
+
+use tracing::debug;
+
+use crate::mirror::counters::OutcomeKind;
+use crate::mirror::outbound_log;
+use crate::mirror::outcome::Outcome;
+use crate::mirror::routes::{Outbound, Route};
+use crate::mirror::worker_metrics::WorkerMetrics;
+use crate::sentry::endpoint::Endpoint;
+use crate::telemetry::label::Label;
+use crate::telemetry::words;
+
+/// The maximum length of a recorded error.
+const ERROR_BYTES_MAX: usize = 1000;
+
+/// The end of one delivery.
+pub(super) struct DeliveryEnd<'d> {
+    pub(super) route: &'d Route,
+    pub(super) outbound: &'d Outbound,
+    pub(super) endpoint: Endpoint,
+    pub(super) outcome: &'d Outcome,
+    /// The length of the outbound request.
+    pub(super) bytes: usize,
+    /// The time since the start of the fan-out.
+    pub(super) after: Duration,
+    pub(super) now: Instant,
+}
+
+impl DeliveryEnd<'_> {
+    pub(super) fn record(&self, worker: &WorkerMetrics) -> OutcomeKind {
+        let (outbound, now) = (self.outbound, self.now);
+        let kind = OutcomeKind::from_outcome(self.outcome);
+        let word = kind.word();
+        debug!(outbound = outbound.label, outcome = word, "delivery ended");
+        if let Some(response) = self.outcome.response() {
+            let has_rate_limits = self.endpoint.has_rate_limits();
+            if has_rate_limits && outbound.rate_limits.remember(response, now) {
+                outbound_log::tell_limits(outbound, now);
+            }
+            outbound_log::tell_refusal(self.route, outbound, response, now);
+        }
+        let counters = outbound.counters.for_worker(worker.worker);
+        if kind.is_recorded_as_error() {
+            let describe = || describe_error(outbound, self.outcome);
+            counters.last_error.record(now, describe);
+        }
+        // After all that looks at what an upstream sent: a panic there counts as one, and not as this.
+        if kind.was_sent() {
+            counters.bytes.add_bytes(self.bytes);
+        }
+        counters.outcomes.inc(kind);
+        if kind.was_tried() {
+            counters.time.record(self.after);
+        }
+        worker.deliveries.inc(kind);
+        kind
+    }
+}
+
+/// Describes a failed delivery to an operator.
+fn describe_error(outbound: &Outbound, outcome: &Outcome) -> String {
+    let reason = match outcome {
+        Outcome::Answered(response) => {
+            let reason = outbound_log::reason(outbound, response);
+            return format!("answered {}: {reason}", response.status);
+        }
+        Outcome::Failed(failure) => failure.to_string(),
+        // Not an error, and so not recorded as one.
+        Outcome::Skipped(reason) => format!("skipped: {reason:?}"),
+        Outcome::Panicked => "a bug in this program: the delivery panicked".to_owned(),
+    };
+    words::sanitized(reason.as_bytes(), ERROR_BYTES_MAX, &[])
+}
