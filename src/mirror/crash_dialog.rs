@@ -14,9 +14,14 @@ use std::time::Instant;
 use memchr::{memchr, memchr2, memchr2_iter, memmem};
 use tracing::warn;
 
+use crate::http::head::HeaderName;
 use crate::mirror::escapes::unescape;
+use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::Reply;
+use crate::mirror::request::Request;
 use crate::mirror::routes::{Outbound, Route};
+use crate::mirror::routing_table::RoutingTable;
+use crate::sentry::endpoint;
 use crate::span::Span;
 
 /// The path of the dialog, which the string to replace holds.
@@ -193,6 +198,25 @@ fn host_name(authority: &str) -> &[u8] {
     authority
         .get(..end.unwrap_or(authority.len()))
         .unwrap_or(authority)
+}
+
+/// The URL to which the script of the crash-report dialog is to post: the one at which the browser sees
+/// this request, as a literal of the script.
+pub(crate) fn script_url(request: &Request, table: &RoutingTable) -> Result<Vec<u8>, Rejection> {
+    let path = endpoint::path(&request.head, request.parsed.target);
+    let target = request
+        .head
+        .get(path.start..request.parsed.target.end)
+        .unwrap_or_default();
+    let url = match &table.external_url {
+        Some(base) => [base.as_bytes(), target].concat(),
+        None => external_url(
+            request.header(HeaderName::Host).unwrap_or_default(),
+            request.header(HeaderName::XForwardedProto),
+            target,
+        ),
+    };
+    literal(&url).ok_or(Rejection::UrlTooLong)
 }
 
 /// The URL of a request as the browser sees it. `host` is the value of its `Host` field and

@@ -13,7 +13,6 @@ use crate::mirror::classify::classify;
 use crate::mirror::filter::{self, PartialBody, Segments};
 use crate::mirror::outcome::Outcome;
 use crate::mirror::request::Request;
-use crate::mirror::transform::Transform;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::runtime::slices::{Slices, concat};
 use crate::sentry::category::Category;
@@ -107,9 +106,12 @@ impl<'t> Selector<'t> {
         }
     }
 
-    /// What `transform` selects.
-    pub(super) async fn filter(&mut self, transform: &Transform) -> Result<Filtered, Nothing> {
-        let Some(selection) = transform.selection else {
+    /// What `selection` takes of the request, or all of it.
+    pub(super) async fn filter(
+        &mut self,
+        selection: Option<Selection>,
+    ) -> Result<Filtered, Nothing> {
+        let Some(selection) = selection else {
             return Ok(self.everything());
         };
         let known = self.filtered.iter().find(|(known, _)| *known == selection);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::config::ReplyPolicy;
-use crate::http::head::{HeaderName, Method};
+use crate::http::head::Method;
 use crate::mirror::access_log::AccessLogEntry;
 use crate::mirror::core::{Core, Routing};
 use crate::mirror::crash_dialog;
@@ -14,9 +14,8 @@ use crate::mirror::rejection::Rejection;
 use crate::mirror::render::{self, OutboundBody};
 use crate::mirror::reply::{Expected, Reply};
 use crate::mirror::request::Request;
-use crate::mirror::routing_table::RoutingTable;
 use crate::runtime::memory_budget::MemoryReservation;
-use crate::sentry::endpoint::{self, Endpoint};
+use crate::sentry::endpoint::Endpoint;
 use crate::upstream::read_buffer::SMALL_BYTES;
 
 /// Sends the request to the outbounds of its route, and returns the reply.
@@ -34,7 +33,7 @@ pub(crate) async fn send(
     let method = request.parsed.method;
     let endpoint = request.target.endpoint;
     let post_to = match endpoint == Endpoint::ErrorPage && method == Method::Get {
-        true => Some(script_url(request, table)?),
+        true => Some(crash_dialog::script_url(request, table)?),
         false => None,
     };
     let is_script = post_to.is_some();
@@ -87,23 +86,4 @@ pub(crate) async fn send(
         Endpoint::ErrorPage => crash_dialog::passed_on(reply, route, post_to.as_deref()),
         _ => reply,
     })
-}
-
-/// The URL to which the script of the crash-report dialog is to post: the one at which the browser sees
-/// this request, as a literal of the script.
-fn script_url(request: &Request, table: &RoutingTable) -> Result<Vec<u8>, Rejection> {
-    let path = endpoint::path(&request.head, request.parsed.target);
-    let target = request
-        .head
-        .get(path.start..request.parsed.target.end)
-        .unwrap_or_default();
-    let url = match &table.external_url {
-        Some(base) => [base.as_bytes(), target].concat(),
-        None => crash_dialog::external_url(
-            request.header(HeaderName::Host).unwrap_or_default(),
-            request.header(HeaderName::XForwardedProto),
-            target,
-        ),
-    };
-    crash_dialog::literal(&url).ok_or(Rejection::UrlTooLong)
 }

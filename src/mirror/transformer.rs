@@ -52,7 +52,7 @@ pub(crate) async fn run(
         compressions: Compressions::default(),
     };
     for (number, transform) in route.transforms.iter().enumerate() {
-        let filtered = match transformer.selector.filter(transform).await {
+        let filtered = match transformer.selector.filter(transform.selection).await {
             Ok(filtered) => filtered,
             Err(nothing) => {
                 for (index, _) in route.with_transform(number) {
