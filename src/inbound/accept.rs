@@ -170,7 +170,7 @@ impl Acceptor {
             let serving = pin!(serve(core, stream, peer, newcomer));
             if caught(serving).await.is_err() {
                 let counters = &acceptor.core.counters;
-                counters.answered(RequestResult::Panicked, None);
+                counters.count_request(RequestResult::Panicked, None);
             }
             drop((pass, place));
             acceptor.balance.publish(acceptor.connections.count());

@@ -60,23 +60,23 @@ impl<'c> RequestLog<'c> {
         };
         self.core
             .counters
-            .answered(result, request.route.as_deref());
+            .count_request(result, request.route.as_deref());
         let Some(entry) = &self.entry else { return };
-        entry.request(
+        entry.record_request(
             request.method(),
             request.target.endpoint.label(),
             request.route.as_ref(),
             request.head.len() + request.received_bytes,
         );
-        entry.replied(match answer {
+        entry.record_reply(match answer {
             Ok(reply) => ReplySummary {
-                answered: result,
+                result,
                 reason: None,
                 status: Some(reply.status()),
                 body_bytes: reply.body_bytes(),
             },
             Err(Abort::Gone) => ReplySummary {
-                answered: result,
+                result,
                 reason: None,
                 status: None,
                 body_bytes: 0,
@@ -88,9 +88,11 @@ impl<'c> RequestLog<'c> {
     /// Records a request whose head is refused.
     pub(super) fn rejected(&self, rejection: &Rejection) {
         self.log_rejection(rejection);
-        self.core.counters.answered(RequestResult::Rejected, None);
+        self.core
+            .counters
+            .count_request(RequestResult::Rejected, None);
         if let Some(entry) = &self.entry {
-            entry.replied(told_rejection(rejection));
+            entry.record_reply(told_rejection(rejection));
         }
     }
 
@@ -110,7 +112,7 @@ impl<'c> RequestLog<'c> {
 
 fn told_rejection(rejection: &Rejection) -> ReplySummary {
     ReplySummary {
-        answered: RequestResult::Rejected,
+        result: RequestResult::Rejected,
         reason: Some(rejection.reason()),
         status: Some(rejection.status()),
         body_bytes: Reply::rejection(rejection).body_bytes(),

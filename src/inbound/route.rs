@@ -67,7 +67,7 @@ fn take_route(
     request.route = Some(Arc::clone(route));
     let mut values = request.parsed.values(HeaderName::Via, &request.head);
     if request.parsed.has(HeaderName::Via) && route.via.is_among(&mut values) {
-        if route.loop_lines.is_due(Instant::now()) {
+        if route.loop_log.is_due(Instant::now()) {
             error!(
                 route = route.name,
                 "a request came back to the mirror that had sent it, and is refused (508): an outbound of this route leads to the mirror itself, perhaps over another one; where mirrors follow on each other, each needs an inbound key of its own"

@@ -1,8 +1,8 @@
-//! The access log: one line for each request, once all that belongs to it has ended.
+//! The access log: one line per request, written when its reply and all its deliveries have ended.
 //!
-//! An entry is shared by the connection that brought the request and by its deliveries. Each adds what it
-//! knows; whoever lets go of it last writes the line, to standard output through a thread of its own.
-//! Where the log is off there is no entry, and none of this costs anything.
+//! The SDK's connection and the deliveries share an entry, and each adds its fields. Dropping the last
+//! reference queues the line; a dedicated thread writes it to standard output. If the access log is off,
+//! there are no entries and no cost.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -24,13 +24,12 @@ use crate::telemetry::label::Label;
 use crate::telemetry::lines::{DropReason, Lines, LinesGuard};
 use crate::telemetry::timestamp::rfc3339;
 
-/// The longest method that is replied in full; those of HTTP are shorter.
+/// Longer methods are truncated. The standard methods are shorter.
 const METHOD_BYTES_MAX: usize = 16;
 
-/// The bytes of lines that may wait to be written. A reader that stops for some seconds loses nothing.
+/// The maximum size of the queue of lines. It holds some seconds of lines while the reader of the log stalls.
 const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Where the lines go.
 #[derive(Clone)]
 pub struct AccessLog {
     lines: Lines,
@@ -38,49 +37,49 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// A log to standard output. The guard keeps it alive; dropping that writes what is still queued.
+    /// Starts a log to standard output. Dropping the guard writes the queued lines and stops the thread.
     ///
     /// # Errors
-    /// The system refuses a thread.
+    /// The thread cannot be started.
     pub fn to_stdout(format: LogFormat) -> io::Result<(AccessLog, LinesGuard)> {
-        let tell = |result: Result<(), &io::Error>| match result {
-            Ok(()) => info!("the access log can be written again"),
+        let on_change = |result: Result<(), &io::Error>| match result {
+            Ok(()) => info!("writing the access log again"),
             Err(error) => {
-                warn!(%error, "the access log cannot be written to standard output; its lines are lost until it can");
+                warn!(%error, "cannot write the access log to standard output; its lines are lost until writing succeeds again");
             }
         };
-        let (lines, guard) = Lines::start("access-log", QUEUE_BYTES_MAX, io::stdout(), tell)?;
+        let (lines, guard) = Lines::start("access-log", QUEUE_BYTES_MAX, io::stdout(), on_change)?;
         Ok((AccessLog { lines, format }, guard))
     }
 
-    /// How many lines were dropped for `reason`.
+    /// The number of lines dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.lines.dropped(reason)
     }
 
-    /// The entry of a request that began at `started`.
+    /// An entry for a request that began at `started`.
     pub fn entry(&self, peer: SocketAddr, started: Instant) -> Rc<AccessLogEntry> {
         Rc::new(AccessLogEntry {
             log: self.clone(),
             peer,
             at: SystemTime::now(),
             started,
-            known: RefCell::default(),
+            fields: RefCell::default(),
         })
     }
 }
 
-/// What is known of one request so far.
+/// The line of one request, which is written when this is dropped.
 pub struct AccessLogEntry {
     log: AccessLog,
     peer: SocketAddr,
     at: SystemTime,
     started: Instant,
-    known: RefCell<Known>,
+    fields: RefCell<Fields>,
 }
 
 #[derive(Default)]
-struct Known {
+struct Fields {
     request: Option<Request>,
     reply: Option<ReplySummary>,
     deliveries: Vec<(usize, OutcomeKind, Duration)>,
@@ -93,21 +92,18 @@ struct Request {
     received_bytes: usize,
 }
 
-/// What the SDK was replied.
+/// The reply to the SDK.
 pub struct ReplySummary {
-    /// In a word.
-    pub answered: RequestResult,
-    /// Why it was refused.
+    pub result: RequestResult,
+    /// Why the mirror rejected the request.
     pub reason: Option<Reason>,
-    /// The status; `None` where nobody was there to be replied.
+    /// `None` if the SDK had disconnected before the reply.
     pub status: Option<u16>,
-    /// The bytes of the reply's body.
     pub body_bytes: usize,
 }
 
 impl AccessLogEntry {
-    /// Adds what the request was.
-    pub fn request(
+    pub fn record_request(
         &self,
         method: &[u8],
         endpoint: &'static str,
@@ -115,7 +111,7 @@ impl AccessLogEntry {
         received_bytes: usize,
     ) {
         let method = method.get(..METHOD_BYTES_MAX).unwrap_or(method);
-        self.known.borrow_mut().request = Some(Request {
+        self.fields.borrow_mut().request = Some(Request {
             method: String::from_utf8_lossy(method).into_owned(),
             endpoint,
             route: route.map(Arc::clone),
@@ -123,23 +119,22 @@ impl AccessLogEntry {
         });
     }
 
-    /// Adds what the SDK was replied.
-    pub fn replied(&self, replied: ReplySummary) {
-        self.known.borrow_mut().reply = Some(replied);
+    pub fn record_reply(&self, reply: ReplySummary) {
+        self.fields.borrow_mut().reply = Some(reply);
     }
 
-    /// Adds how the delivery to the outbound with this index ended.
+    /// Records the outcome of a delivery to the outbound at `index`, `after` so long since the fan-out began.
     pub fn delivered(&self, index: usize, outcome: OutcomeKind, after: Duration) {
-        let mut known = self.known.borrow_mut();
-        known.deliveries.push((index, outcome, after));
+        let mut fields = self.fields.borrow_mut();
+        fields.deliveries.push((index, outcome, after));
     }
 
     fn line(&self) -> String {
-        let mut known = self.known.borrow_mut();
-        known.deliveries.sort_by_key(|(index, _, _)| *index);
+        let mut fields = self.fields.borrow_mut();
+        fields.deliveries.sort_by_key(|(index, _, _)| *index);
         let line = Line {
             entry: self,
-            known: &known,
+            fields: &fields,
         };
         match self.log.format {
             LogFormat::Json => line.json(),
@@ -158,17 +153,17 @@ impl Drop for AccessLogEntry {
 
 struct Line<'e> {
     entry: &'e AccessLogEntry,
-    known: &'e Known,
+    fields: &'e Fields,
 }
 
 impl Line<'_> {
     fn route(&self) -> Option<&Route> {
-        self.known.request.as_ref()?.route.as_deref()
+        self.fields.request.as_ref()?.route.as_deref()
     }
 
     fn deliveries(&self) -> impl Iterator<Item = (&str, &'static str, f64)> {
         let outbounds = self.route().map_or(&[][..], |route| &route.outbounds);
-        let deliveries = self.known.deliveries.iter();
+        let deliveries = self.fields.deliveries.iter();
         deliveries.filter_map(|(index, outcome, after)| {
             let name = outbounds.get(*index)?.name.as_str();
             Some((name, outcome.word(), millis(*after)))
@@ -176,7 +171,7 @@ impl Line<'_> {
     }
 
     fn json(&self) -> String {
-        let Known { request, reply, .. } = self.known;
+        let Fields { request, reply, .. } = self.fields;
         let request = request.as_ref();
         let reply = reply.as_ref();
         let deliveries: Vec<_> = self
@@ -190,7 +185,7 @@ impl Line<'_> {
             "endpoint": request.map(|request| request.endpoint),
             "route": self.route().map(|route| route.name.as_str()),
             "received_bytes": request.map(|request| request.received_bytes),
-            "answer": reply.map(|reply| reply.answered.word()),
+            "answer": reply.map(|reply| reply.result.word()),
             "reason": reply.and_then(|reply| reply.reason).map(Label::word),
             "status": reply.and_then(|reply| reply.status),
             "reply_bytes": reply.map(|reply| reply.body_bytes),
@@ -201,7 +196,7 @@ impl Line<'_> {
     }
 
     fn text(&self) -> String {
-        let Known { request, reply, .. } = self.known;
+        let Fields { request, reply, .. } = self.fields;
         let mut line = format!("{} peer={}", rfc3339(self.entry.at), self.entry.peer);
         // Writing to a String cannot fail.
         if let Some(request) = request {
@@ -213,7 +208,7 @@ impl Line<'_> {
             let _ = write!(line, " received_bytes={}", request.received_bytes);
         }
         if let Some(reply) = reply {
-            let _ = write!(line, " answer={}", reply.answered.word());
+            let _ = write!(line, " answer={}", reply.result.word());
             if let Some(reason) = reply.reason {
                 let _ = write!(line, " reason={}", reason.word());
             }
@@ -229,8 +224,8 @@ impl Line<'_> {
     }
 }
 
-/// With quotes around it where it would not be one word. What a client sent has no control characters
-/// and no quotes here: a method is a token.
+/// Puts `text` in quotes if it contains a space. It cannot contain quotes or control characters: a method
+/// is a token, and a route name consists of parts of a DSN.
 fn quoted(text: &str) -> Cow<'_, str> {
     if text.contains(' ') {
         format!("\"{text}\"").into()
@@ -239,7 +234,7 @@ fn quoted(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Milliseconds with one decimal place.
+/// Milliseconds, rounded to one decimal place.
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }

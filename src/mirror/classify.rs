@@ -1,9 +1,10 @@
-//! What a request that is no envelope is to a selection: one thing, with a category and a sampling key.
+//! The category and the sampling key of a request that is not an envelope. A selection accepts or drops it
+//! as a whole.
 //!
-//! What decides is the monitor or the event that its path names, the event in its body, or else chance:
-//! browsers send the same report many times. Without a body everything it says stands in its target. That
-//! decides then, but for what each outbound has its own of: the keys, the project, the prefix of the path.
-//! They say where the request was sent to, and mirrors with other inbound DSNs are to agree.
+//! The sampling key is that of the monitor or event in the path, or that of the event in the body. Otherwise
+//! it is random, because browsers send the same report many times. A request without a body consists of its
+//! target alone, so its key is a hash of the target. The hash excludes what is replaced for each outbound: the
+//! keys, the project ID and the path prefix. So mirrors with different inbound DSNs take the same decision.
 
 use crate::mirror::request::Request;
 use crate::sentry::category::Category;
@@ -14,7 +15,7 @@ use crate::sentry::monitor;
 use crate::sentry::sampling::{Chance, SamplingKey};
 use crate::span::Span;
 
-/// The category of a request that is no envelope, and its sampling key.
+/// The category and the sampling key of a request that is not an envelope.
 pub(super) fn classify(request: &Request, chance: Chance) -> (Option<Category>, SamplingKey) {
     let body = &request.body.decoded;
     let endpoint = request.target.endpoint;
@@ -25,7 +26,7 @@ pub(super) fn classify(request: &Request, chance: Chance) -> (Option<Category>, 
     let subject = request.target.subject;
     let subject = subject.map(|subject| subject.slice(&request.head));
     let named = match endpoint {
-        // All check-ins of a monitor, those in envelopes included.
+        // The same key as for check-ins of the monitor in envelopes.
         Endpoint::Cron => subject.map(monitor::sampling_key_of_segment),
         _ => subject.and_then(SamplingKey::from_id),
     };
@@ -41,7 +42,7 @@ pub(super) fn classify(request: &Request, chance: Chance) -> (Option<Category>, 
     (category, key)
 }
 
-/// The sampling key of what stays of a request target in every outbound's request.
+/// The sampling key of a request target without the parts that are edited.
 fn target_sampling_key(head: &[u8], target: Span, edits: &[Edit]) -> SamplingKey {
     let mut text = Vec::with_capacity(target.len());
     let mut copied = target.start;

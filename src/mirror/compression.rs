@@ -1,9 +1,9 @@
-//! What is compressed of a request, each piece once.
+//! Compresses the parts of a request, each only once.
 //!
-//! Outbounds with different transforms often get the same bytes: where an envelope has no item but errors,
-//! one that takes errors only gets what one that takes everything gets. A piece is known by where it lies
-//! in memory, and is kept here so that nothing else comes to lie there. It is compressed in slices with
-//! pauses between them, and counts in the memory budget.
+//! Outbounds with different transforms often get the same bytes: if an envelope contains only errors, an
+//! outbound that takes only errors gets the same bytes as one that takes everything. The address identifies
+//! the bytes; they are kept alive here, so that no other bytes can have their address. Compression runs in
+//! slices with pauses between them, and its memory counts against the memory budget.
 
 use std::rc::Rc;
 
@@ -14,15 +14,15 @@ use crate::mirror::core::Core;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::runtime::slices;
 
-/// How much is compressed before other connections get their turn: some 0.5 ms of work.
+/// Compression pauses after so many bytes, which take about 0.5 ms.
 const SLICE_BYTES: usize = 64 * 1024;
 
-/// What was compressed so far.
+/// The bytes compressed so far, with their compressed form.
 #[derive(Default)]
 pub(super) struct Compressions(Vec<(Bytes, Rc<Compressed>)>);
 
 impl Compressions {
-    /// `rest` in the coding `codec`; `None` if `memory` allows no more memory.
+    /// Compresses `rest` with `codec`. Returns `None` if `memory` cannot grow.
     pub(super) async fn compress(
         &mut self,
         rest: &Bytes,
@@ -30,10 +30,11 @@ impl Compressions {
         core: &Core,
         memory: &mut MemoryReservation,
     ) -> Option<Rc<Compressed>> {
-        let place = rest.as_ptr_range();
-        let mut known = self.0.iter();
-        let known = known.find(|(of, made)| of.as_ptr_range() == place && made.codec == codec);
-        if let Some((_, compressed)) = known {
+        let address = rest.as_ptr_range();
+        let is_same = |(plain, compressed): &&(Bytes, Rc<Compressed>)| {
+            plain.as_ptr_range() == address && compressed.codec == codec
+        };
+        if let Some((_, compressed)) = self.0.iter().find(is_same) {
             return Some(Rc::clone(compressed));
         }
         let compressed = Rc::new(compress(rest, codec, core, memory).await?);
@@ -42,7 +43,7 @@ impl Compressions {
     }
 }
 
-/// The same for a piece that nobody else gets.
+/// Compresses bytes that only one delivery needs, without keeping the result.
 pub(super) async fn compress(
     rest: &Bytes,
     codec: Codec,
@@ -64,7 +65,7 @@ pub(super) async fn compress(
         slices::pause().await;
     }
     let compressed = compressor.finish(&mut pool.borrow_mut());
-    // No more than it took while it was made.
+    // It never grows here: the compressor held at least as much.
     let _ = memory.resize(reserved_bytes + compressed.bytes.len());
     Some(compressed)
 }

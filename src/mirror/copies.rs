@@ -1,11 +1,11 @@
-//! Copies of a request that are no duplicates: every id in them is another one.
+//! Copies of a request, each with its own ids.
 //!
-//! Sentry drops a second event of the same id, so each copy has its own. The ids of a copy follow from
-//! the original ones and its number, so that what refers to each other does so in every copy: the
-//! event in the header and the one in the item, a replay and its recording, a trace and its parts,
-//! also where they come in other requests and through other workers. The first copy is the original.
+//! Sentry drops a second event with the same id, so each copy needs other ids. An id in a copy is derived from
+//! the original id and the number of the copy. So references stay intact within a copy: between the event in
+//! the header and in the item, a replay and its recording, a trace and its parts, even if they arrive in
+//! different requests and at different workers. The first copy is the original.
 //!
-//! An id is replaced by one of the same length, so that nothing else in an envelope has to change.
+//! A new id has the same length as the original, so nothing else in an envelope has to change.
 
 use bytes::Bytes;
 use memchr::memmem;
@@ -18,10 +18,10 @@ use crate::sentry::json_ids::{self, IdSpan};
 use crate::sentry::sampling::{id_of_copy, is_id, is_nil};
 use crate::span::Span;
 
-/// How many ids are renamed at a time: some 0.5 ms of work.
+/// The number of ids renamed between two pauses, which takes about 0.5 ms.
 pub(crate) const RENAMED_MAX: usize = 1024;
 
-/// What copies of a partial are made from.
+/// A partial body with the positions of its ids, from which copies are made.
 pub struct Template {
     text: Bytes,
     front_bytes: usize,
@@ -29,16 +29,15 @@ pub struct Template {
     ids: Vec<Box<[Span]>>,
 }
 
-/// The ids of a part of a text.
+/// The ids in a part of a text.
 pub struct Ids {
-    /// How many bytes there were to walk over at most.
+    /// The maximum number of bytes that the search walked over.
     pub walked_bytes: usize,
-    /// Where they are.
     pub spans: Box<[Span]>,
 }
 
 impl Template {
-    /// For copies of `partial`, whose `text` in one piece has these ids.
+    /// A template of `partial`. `text` is its front and rest in one piece, and `ids` the ids in it.
     pub fn new(partial: &PartialBody, text: Bytes, ids: Vec<Box<[Span]>>) -> Template {
         Template {
             text,
@@ -48,17 +47,17 @@ impl Template {
         }
     }
 
-    /// What a copy begins as.
+    /// The text of the original, which [`rename`] turns into that of a copy.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Where its ids are, in slices each of which takes little time to [`rename`].
+    /// The ids, in slices that take little time to [`rename`].
     pub fn ids(&self) -> impl Iterator<Item = &[Span]> {
         self.ids.iter().flat_map(|ids| ids.chunks(RENAMED_MAX))
     }
 
-    /// The copy that has become of its text.
+    /// The copy with this text.
     pub fn partial(&self, text: Vec<u8>) -> PartialBody {
         let text = Bytes::from(text);
         PartialBody {
@@ -69,54 +68,57 @@ impl Template {
     }
 }
 
-/// Where the ids are in `text`, an envelope or else an event alone: first those in the header, then those
-/// of each item.
+/// The ids in `text`. If `is_envelope`, first those in the header, then those of each item; otherwise those of
+/// the single event.
 pub fn ids(text: &[u8], is_envelope: bool) -> impl Iterator<Item = Ids> {
     let header = is_envelope.then(|| envelope::scan(text, &mut Vec::new()));
     let (start, header_end) = match header {
         Some(Ok(header)) => {
             let header_text = text.get(..header.end).unwrap_or_default();
             let mut found = Vec::new();
-            // It was read once already; what could not be read has no ids.
+            // Ignores errors: a header that cannot be parsed has no known ids.
             let _ = json_ids::find(header_text, 0, &json_ids::HEADER, &mut found);
-            (Some(unique(text, header.end, &found)), Some(header.end))
+            (
+                Some(ids_to_rename(text, header.end, &found)),
+                Some(header.end),
+            )
         }
-        // Nobody knows what it is.
+        // Not an envelope, so its format is unknown.
         Some(Err(_)) => (None, None),
         None => (Some(search(text, Span::new(0, text.len()))), None),
     };
     let items = header_end.map(|end| items(text, end).map_while(Result::ok));
-    let of_item = move |item: Item<'_>| match &*item.kind {
+    let item_ids = move |item: Item<'_>| match &*item.kind {
         b"attachment" if item.is_trace_attachment(text) => {
             let (meta, mut found) = (item.meta(), Vec::new());
             json_ids::search_trace_attachment(text, meta, &mut found);
-            unique(text, meta.len().min(json_ids::SEARCHED_BYTES_MAX), &found)
+            ids_to_rename(text, meta.len().min(json_ids::SEARCHED_BYTES_MAX), &found)
         }
-        // A file is somebody's, whatever it looks like.
+        // Never change a user's file, even if it looks like JSON with ids.
         b"attachment" => search(text, Span::default()),
         b"replay_video" => search(text, replay_event(text, item.payload)),
         _ => search(text, item.payload),
     };
     start
         .into_iter()
-        .chain(items.into_iter().flatten().map(of_item))
+        .chain(items.into_iter().flatten().map(item_ids))
 }
 
 fn search(text: &[u8], payload: Span) -> Ids {
     let mut found = Vec::new();
     json_ids::search(text, payload, &mut found);
-    unique(
+    ids_to_rename(
         text,
         payload.len().min(json_ids::SEARCHED_BYTES_MAX),
         &found,
     )
 }
 
-/// What of `found` has to be another one in each copy.
-fn unique(text: &[u8], walked_bytes: usize, found: &[IdSpan]) -> Ids {
+/// The ids among `found` that must be different in each copy.
+fn ids_to_rename(text: &[u8], walked_bytes: usize, found: &[IdSpan]) -> Ids {
     let unique = found.iter().filter(|found| found.kind.is_unique());
     let spans = unique.map(|found| found.span);
-    // Zeros are no id: they say that there is none, in a copy as in the original.
+    // An id of zeros means that there is no id.
     let is_renamed = |span: &Span| is_id(span.slice(text)) && !is_nil(span.slice(text));
     Ids {
         walked_bytes,
@@ -124,20 +126,20 @@ fn unique(text: &[u8], walked_bytes: usize, found: &[IdSpan]) -> Ids {
     }
 }
 
-/// Puts the ids of copy number `copy` in the place of the original ones.
+/// Replaces the original ids by those of copy number `copy`.
 pub fn rename(text: &mut [u8], ids: &[Span], copy: u32) {
     for id in ids {
-        if let Some(place) = text.get_mut(id.start..id.end) {
-            let renamed = id_of_copy(place, copy);
-            if renamed.len() == place.len() {
-                place.copy_from_slice(&renamed);
+        if let Some(bytes) = text.get_mut(id.start..id.end) {
+            let renamed = id_of_copy(bytes, copy);
+            if renamed.len() == bytes.len() {
+                bytes.copy_from_slice(&renamed);
             }
         }
     }
 }
 
-/// The JSON of the replay in a video, which is a MessagePack map with the video itself and two more
-/// values in binary; empty where it is none.
+/// The JSON of the replay event in the payload of a replay video: a MessagePack map of the event, the
+/// recording and the video, each as binary. Empty if the payload does not have this form.
 fn replay_event(envelope: &[u8], payload: Span) -> Span {
     const NAME: &[u8] = b"replay_event";
     let bytes = payload.slice(envelope);
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_other_ones_everywhere_and_the_rest_is_the_same() {
+    fn every_id_is_renamed_and_the_rest_is_unchanged() {
         let dashed = "9ec79c33-ec99-42ab-8353-589fcb2e04dc";
         let text = format!(
             "{{\"event_id\":\"{dashed}\",\"trace\":{{\"trace_id\":\"{TRACE}\",\"public_key\":\"{EVENT}\"}}}}\n\
@@ -213,14 +215,13 @@ mod tests {
         assert_eq!(renamed(dashed, 2).replace('-', ""), event);
     }
 
-    /// An envelope of one item in which every `[…]` marks an id, first as it is and then as it has to be
-    /// in the second copy.
+    /// An envelope with one item, as original and as second copy. `[…]` in `payload` stands for an id.
     fn marked(kind: &str, payload: &str) -> [String; 2] {
         let filled = |copy: u32| {
             let mut parts = payload.split(['[', ']']);
             let mut text = parts.next().unwrap().to_owned();
             while let (Some(name), Some(after)) = (parts.next(), parts.next()) {
-                // Any name will do for an id, as long as it is the same in both.
+                // The id is a hash of the name, so that it is the same in both.
                 let id = format!(
                     "{:0>32x}",
                     name.bytes().fold(7_u64, |n, b| n * 31 + u64::from(b))
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_refers_to_an_id_has_the_new_one() {
+    fn all_references_to_an_id_are_renamed() {
         for (kind, payload) in [
             (
                 "profile",
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_copied_as_they_are() {
+    fn attachments_are_unchanged() {
         for payload in [
             format!("{{\"event_id\":\"{EVENT}\",\"trace_id\":\"{TRACE}\"}}"),
             EVENT.to_owned(),
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_attachment_is_of_the_trace_of_the_copy() {
+    fn a_trace_attachment_belongs_to_the_trace_of_the_copy() {
         let meta = format!("{{\"trace_id\":\"{TRACE}\",\"attachment_id\":\"{EVENT}\"}}");
         let file = format!("{{\"trace_id\":\"{TRACE}\"}}");
         let (meta_length, length) = (meta.len(), meta.len() + file.len());
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_profile_has_ids_of_its_own_too() {
+    fn ids_behind_a_large_profile_are_renamed() {
         let samples = "0,".repeat(3 * 1024 * 1024);
         let payload = format!(
             r#"{{"event_id":[P],"profile":{{"samples":<{samples}0>}},"transactions":<{{"id":[E],"trace_id":[T]}}>}}"#
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_stays() {
+    fn values_that_are_not_ids_are_unchanged() {
         for text in [
             "{\"event_id\":\"\"}\n{\"type\":\"event\"}\n{\"event_id\":7}",
             "{\"event_id\":null}\n{\"type\":\"event\"}\nnot JSON",
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_stay_zeros() {
+    fn ids_of_zeros_are_unchanged() {
         let (plain, dashed) = ("0".repeat(32), "00000000-0000-0000-0000-000000000000");
         let text = format!(
             "{{\"event_id\":\"{plain}\",\"trace\":{{\"trace_id\":\"{plain}\",\"replay_id\":\"{dashed}\"}}}}\n\
@@ -343,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_replay_in_a_video_is_found_in_its_message_pack() {
+    fn ids_in_a_replay_video_are_renamed() {
         let json = format!("{{\"replay_id\":\"{EVENT}\",\"trace_ids\":[\"{TRACE}\"]}}");
         let mut payload = vec![0x83, 0xac];
         payload.extend_from_slice(b"replay_event\xc5");

@@ -1,6 +1,6 @@
-//! What every connection and delivery of one core shares.
+//! The state that all connections and deliveries of one core share.
 //!
-//! There is no life cycle in here: the worker's thread, which starts and ends all this, stands above.
+//! It has no life cycle of its own: `process::worker` creates it and ends it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -24,20 +24,20 @@ use crate::telemetry::timestamp::{HttpDate, http_date};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::pool::Pool;
 
-/// What a request needs of its core.
+/// The shared state of one core.
 pub(crate) struct Core {
-    /// Bytes that requests may hold.
+    /// The memory budget of all requests.
     pub(crate) budget: Rc<MemoryBudget>,
-    /// The part of them for requests whose key is not known, or not yet.
+    /// The part of the budget for requests without a known key, or whose key has not been read yet.
     pub(crate) keyless: Rc<MemoryBudget>,
-    /// What carries deliveries.
+    /// The tasks that run deliveries.
     pub(crate) tasks: Rc<TaskPool<Delivery>>,
     pub(crate) decoding: Decoding,
     pub(crate) compressors: RefCell<Compressors>,
     pub(crate) counters: Arc<WorkerMetrics>,
     /// Requests and deliveries in flight.
     pub(crate) in_flight: Rc<InFlight>,
-    /// The date of replies, made once a second.
+    /// The `Date` of replies, updated once a second.
     pub(crate) date: Cell<HttpDate>,
     /// Tells idle connections to close.
     pub(crate) shutdown: Rc<Shutdown>,
@@ -69,22 +69,22 @@ impl Core {
         }
     }
 
-    /// The routes as they are now. A request keeps to them until it has ended.
+    /// The current routing. A request keeps it until it has ended, even across a reload.
     pub(crate) fn routing(&self) -> Rc<Routing> {
         Rc::clone(&self.routing.borrow())
     }
 
-    /// Routes by another table from now on.
-    pub(crate) fn adopt(&self, table: Arc<RoutingTable>) {
+    /// Replaces the routing table.
+    pub(crate) fn set_routing_table(&self, table: Arc<RoutingTable>) {
         self.budget.set_limit(table.limits.memory_bytes);
         self.keyless.set_limit(table.limits.keyless_bytes());
         let routing = self
             .routing()
-            .adapted_to(table, &self.budget, self.counters.worker);
+            .with_table(table, &self.budget, self.counters.worker);
         *self.routing.borrow_mut() = Rc::new(routing);
     }
 
-    /// An entry in the access log, if there is one, for a request that began at `started`.
+    /// An access log entry for a request that began at `started`; `None` if the access log is off.
     pub(crate) fn access_entry(
         &self,
         peer: SocketAddr,
@@ -95,7 +95,7 @@ impl Core {
     }
 }
 
-/// The [`RoutingTable`] of the process with this core's connections.
+/// The [`RoutingTable`] of the process, with the connection pools of this core.
 pub(crate) struct Routing {
     pub(crate) table: Arc<RoutingTable>,
     /// In the order of the table's origins.
@@ -104,16 +104,16 @@ pub(crate) struct Routing {
 
 impl Routing {
     fn new(table: Arc<RoutingTable>, budget: &Rc<MemoryBudget>, worker: usize) -> Routing {
-        let none = Routing {
+        let empty = Routing {
             table: Arc::clone(&table),
             upstreams: Vec::new(),
         };
-        none.adapted_to(table, budget, worker)
+        empty.with_table(table, budget, worker)
     }
 
-    /// The same for another table. Origins in both keep their connections, with what is in flight there,
-    /// and their breaker.
-    fn adapted_to(
+    /// The routing for another table. Origins that are in both tables keep their pool: its connections,
+    /// deliveries in flight and circuit breaker.
+    fn with_table(
         &self,
         table: Arc<RoutingTable>,
         budget: &Rc<MemoryBudget>,

@@ -1,8 +1,8 @@
 //! The metrics of routes and their outbounds.
 //!
-//! Every request that reaches a route ends in one [`RequestResult`], and every outbound it was for in one
-//! [`OutcomeKind`], so that the sums of both agree. What is still under way when a worker has to stop,
-//! which is what was begun and has no other end, ends as given up.
+//! Every request that reaches a route is counted once as a [`RequestResult`], and every delivery once as an
+//! [`OutcomeKind`]. Requests and deliveries that are still in flight when a worker has to stop are counted as
+//! given up: their number is that of those begun minus those that have ended.
 
 use crate::mirror::outcome::{Outcome, SkipReason};
 use crate::sentry::selection::Refused;
@@ -12,29 +12,29 @@ use crate::telemetry::label::{Label, labels};
 use crate::telemetry::last_error::LastError;
 use crate::upstream::exchange::Failure;
 
-/// One worker's numbers about one route.
+/// The metrics of one worker for one route.
 #[derive(Default)]
 pub struct RouteCounters {
-    /// Requests that deliveries were begun for.
+    /// Requests whose deliveries have begun.
     pub begun: Counter,
-    /// Requests, by what the SDK was told.
+    /// Requests, by result.
     pub answers: CounterVec<RequestResult>,
-    /// From the end of a request's head to that of its reply.
+    /// The time from the end of a request's head to the end of its reply.
     pub request_time: Histogram,
-    /// From the start of the deliveries to the decision on the reply.
+    /// The time from the start of the deliveries to the decision on the reply.
     pub reply_time: Histogram,
 }
 
-/// One worker's numbers about one outbound of a route.
+/// The metrics of one worker for one outbound of a route.
 #[derive(Default)]
 pub struct OutboundCounters {
     /// Deliveries begun.
     pub begun: Counter,
-    /// Deliveries, by how they ended.
+    /// Deliveries that have ended, by outcome.
     pub outcomes: CounterVec<OutcomeKind>,
-    /// Bytes of the requests of which anything was sent.
+    /// The bytes of the requests that were sent, at least in part.
     pub bytes: Counter,
-    /// How long the deliveries took that were sent or were to be sent.
+    /// The duration of the deliveries that were attempted.
     pub time: Histogram,
     /// The most recent failed outcome.
     pub last_error: LastError,
@@ -135,7 +135,7 @@ impl From<Refused> for LeftOut {
     }
 }
 
-/// An [`OutcomeKind`] in the terms of the status page.
+/// A group of [`OutcomeKind`]s, as on the status page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryResult {
     Delivered,
@@ -143,12 +143,11 @@ pub enum DeliveryResult {
     Unwanted,
     /// Not sent, or not accepted, because of a rate limit.
     RateLimited,
-    /// The outbound does not have it.
+    /// Not sent or not accepted, although the outbound should get it.
     Lost,
 }
 
 impl OutcomeKind {
-    /// The kind of an outcome.
     pub(crate) fn from_outcome(outcome: &Outcome) -> OutcomeKind {
         match outcome {
             Outcome::Answered(response) => match response.status {
@@ -183,14 +182,14 @@ impl OutcomeKind {
         }
     }
 
-    /// Whether something was sent, or was to be sent, so that it took time.
+    /// Whether the delivery was attempted, so that it has a duration.
     pub fn was_tried(self) -> bool {
         let was_dropped = matches!(self, OutcomeKind::Overloaded | OutcomeKind::Paused);
-        let was_withheld = self == OutcomeKind::RateLimited;
-        !was_dropped && !was_withheld && self.result() != DeliveryResult::Unwanted
+        let was_limited = self == OutcomeKind::RateLimited;
+        !was_dropped && !was_limited && self.result() != DeliveryResult::Unwanted
     }
 
-    /// Whether anything was sent, as far as that is known: there was a connection to send it over.
+    /// Whether there was a connection, so that at least a part of the request was probably sent.
     pub fn was_sent(self) -> bool {
         let has_no_connection = matches!(
             self,
@@ -202,7 +201,7 @@ impl OutcomeKind {
         self.was_tried() && !has_no_connection
     }
 
-    /// Whether to record it as the last error: it failed, and not merely because an earlier delivery did.
+    /// Whether to record the outcome as the last error. Consequences of an earlier error are not recorded.
     pub fn is_recorded_as_error(self) -> bool {
         let is_consequence = matches!(self, OutcomeKind::Paused | OutcomeKind::RateLimited);
         matches!(
@@ -211,8 +210,8 @@ impl OutcomeKind {
         ) && !is_consequence
     }
 
-    /// Whether it is lost for want of an answer: there was none, or nothing was sent because there had
-    /// been none.
+    /// Whether the delivery is lost because the upstream does not respond: it sent no response to this
+    /// delivery, or earlier missing responses kept this one from being sent.
     fn is_unanswered(self) -> bool {
         match self {
             OutcomeKind::Dns
@@ -240,7 +239,6 @@ impl OutcomeKind {
         }
     }
 
-    /// What it means to an operator.
     pub fn result(self) -> DeliveryResult {
         match self {
             OutcomeKind::Success => DeliveryResult::Delivered,
@@ -268,7 +266,7 @@ impl OutcomeKind {
 }
 
 impl RequestResult {
-    /// Whether it is the end of a request that deliveries were begun for.
+    /// Whether a request with this result may have had deliveries.
     fn ends_deliveries(self) -> bool {
         match self {
             RequestResult::Accepted
@@ -284,7 +282,7 @@ impl RequestResult {
         }
     }
 
-    /// By the status of a reply that an outbound's answer, or the lack of one, has led to.
+    /// The result of a request whose reply was decided by the outcomes.
     pub fn from_status(status: u16) -> RequestResult {
         match status {
             200..=299 => RequestResult::Accepted,
@@ -296,7 +294,7 @@ impl RequestResult {
 }
 
 impl RouteCounters {
-    /// Counts the requests that were not answered as given up, and tells how many they are.
+    /// Counts the requests without a reply as given up. Returns their number.
     pub(super) fn give_up(&self) -> u64 {
         let ends = RequestResult::ALL
             .iter()
@@ -309,14 +307,14 @@ impl RouteCounters {
 }
 
 impl OutboundCounters {
-    /// Counts the deliveries that have not ended as given up, and tells how many they are.
+    /// Counts the deliveries in flight as given up. Returns their number.
     pub(super) fn give_up(&self) -> u64 {
         let left = self.begun.get().saturating_sub(self.outcomes.total());
         self.outcomes.add(OutcomeKind::GivenUp, left);
         left
     }
 
-    /// How many deliveries were lost for want of an answer.
+    /// The number of deliveries lost because the upstream does not respond.
     pub fn unanswered(&self) -> u64 {
         let kinds = OutcomeKind::ALL.iter();
         kinds
@@ -325,10 +323,16 @@ impl OutboundCounters {
             .sum()
     }
 
-    /// How many deliveries the outbound refused.
+    /// The number of deliveries that the outbound rejected.
     pub fn refused(&self) -> u64 {
-        let of = |kind| self.outcomes.get(kind);
-        of(OutcomeKind::ClientError) + of(OutcomeKind::ServerError) + of(OutcomeKind::OtherStatus)
+        [
+            OutcomeKind::ClientError,
+            OutcomeKind::ServerError,
+            OutcomeKind::OtherStatus,
+        ]
+        .map(|kind| self.outcomes.get(kind))
+        .iter()
+        .sum()
     }
 
     pub fn with_result(&self, result: DeliveryResult) -> u64 {

@@ -1,13 +1,13 @@
-//! The crash-report dialog: a script that Sentry's web part serves, made to report to the mirror.
+//! The crash-report dialog: a script that Sentry serves, rewritten so that its form is sent to the mirror.
 //!
-//! A page loads the script from the mirror, which asks the primary for it. In the script stands the
-//! absolute URL to which the form is posted, which is the upstream's own URL of the very request that
-//! asked for it. That string is replaced by the mirror's URL of that request, so that the form comes
-//! back here and is mirrored to every outbound. Sources of the shape: Sentry's `error-page-embed.js`
-//! and `json.dumps_htmlsafe`.
+//! A page loads the script from the mirror, which requests it from the primary. The script contains the
+//! absolute URL to which the browser posts the form. It is the URL of the request for the script, as the
+//! upstream saw it. The mirror replaces it by the URL of the request that it received itself, so that the
+//! form is posted to the mirror, which mirrors it to every outbound. Sources of the format: Sentry's
+//! `error-page-embed.js` and `json.dumps_htmlsafe`.
 //!
-//! Anybody may ask for the script, so it must not tell where the mirror sends to: an answer that still
-//! has the key, the secret or the host of an outbound in it is answered 502 instead.
+//! Anyone can request the script, so it must not reveal the outbounds. If a response contains the key, the
+//! secret or the host of an outbound, the mirror replies 502 instead.
 
 use std::time::Instant;
 
@@ -24,129 +24,131 @@ use crate::mirror::routing_table::RoutingTable;
 use crate::sentry::endpoint;
 use crate::span::Span;
 
-/// The path of the dialog, which the string to replace holds.
+/// The path of the dialog, by which the URL to replace is recognized.
 const PATH: &[u8] = b"/api/embed/error-page/";
 
-/// The same with its slashes escaped, as some JSON writers do.
+/// The path with escaped slashes, as some JSON writers write it.
 const ESCAPED_PATH: &[u8] = b"\\/api\\/embed\\/error-page\\/";
 
-/// How long a URL may be as it is written into a script. The SDK's options make one of a kilobyte. The
-/// script is counted as it came, and a client may take long to read what it becomes.
+/// The maximum length of the URL that is written into a script. With the options of the SDK it has about
+/// 1 KiB. The memory budget counts the script without the replacements, and a slow client may keep the
+/// rewritten script in memory for long.
 const URL_BYTES_MAX: usize = 8 * 1024;
 
-/// How long a script may be that is looked through for what it must not tell. Sentry's has 16 KiB.
+/// The maximum length of a script, which is searched for credentials and hosts. Sentry's has 16 KiB.
 const SCRIPT_BYTES_MAX: usize = 256 * 1024;
 
-/// The same of any other answer, which may be about every outbound of a route. Sentry's have a few words.
+/// The maximum length of any other response. It may be searched for all outbounds of a route. Sentry's have a
+/// few words.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// How many URLs of a script are replaced; Sentry's has one. Each may become longer.
+/// The maximum number of URLs to replace in a script. Sentry's has one. A replacement may be longer than
+/// the original.
 const URLS_MAX: usize = 8;
 
-/// How often escaping is undone, one in the other.
+/// The maximum number of nested layers of escaping that are undone.
 const ESCAPINGS_MAX: usize = 3;
 
-/// The shortest key or secret that is looked for: a shorter one may be part of any word.
+/// Shorter keys and secrets are not searched for, because they may be part of ordinary words.
 const CREDENTIAL_LENGTH_MIN: usize = 8;
 
-/// The public server of Sentry, to which its script has a link for the user.
+/// The public host of Sentry, to which the script contains a link for the user.
 const PUBLIC_HOST: &[u8] = b"sentry.io";
 
-/// A script with the URLs it posts to replaced.
+/// A script in which the URLs of the form are replaced.
 struct Redirected {
     script: Vec<u8>,
-    /// What it has of the upstream's.
-    kept: Vec<u8>,
+    /// The parts of the script that were not replaced.
+    unchanged: Vec<u8>,
     url_count: usize,
 }
 
-/// The answer to a request of the dialog at `route`: what an outbound has answered in `reply`, unless
-/// that tells something about an outbound. A script, where one was asked for, posts to the URL that is
-/// written in it as `post_to`.
-pub(crate) fn passed_on(reply: Reply, route: &Route, post_to: Option<&[u8]>) -> Reply {
-    let redirected = match (reply.script(), post_to) {
-        (Some(script), Some(post_to)) => Some(redirected(script, post_to)),
+/// The reply to a request of the dialog at `route`: `reply`, or a 502 if that reveals something about an
+/// outbound. In a request for the script, `form_url` is the URL for its form as a string literal.
+pub(crate) fn rewrite_reply(reply: Reply, route: &Route, form_url: Option<&[u8]>) -> Reply {
+    let redirected = match (reply.script(), form_url) {
+        (Some(script), Some(form_url)) => Some(redirected(script, form_url)),
         (None, _) | (_, None) => None,
     };
-    // The script comes from the primary.
-    let asked_count = match post_to {
+    // Only the primary is asked for the script.
+    let asked_count = match form_url {
         Some(_) => 1,
         None => route.outbounds.len(),
     };
     let asked = route.outbounds.get(..asked_count).unwrap_or_default();
-    let tells = |text: &[u8]| {
+    let is_unsafe = |text: &[u8]| {
         let bytes_max = match redirected {
             Some(_) => SCRIPT_BYTES_MAX,
             None => ANSWER_BYTES_MAX,
         };
-        text.len() > bytes_max || tells_of(text, asked)
+        text.len() > bytes_max || reveals_any(text, asked)
     };
-    let is_withheld = reply.is_coded()
+    let is_blocked = reply.is_encoded()
         || match &redirected {
-            Some(redirected) => redirected.url_count > URLS_MAX || tells(&redirected.kept),
-            None => reply.texts().any(tells),
+            Some(redirected) => redirected.url_count > URLS_MAX || is_unsafe(&redirected.unchanged),
+            None => reply.texts().any(is_unsafe),
         };
     let has_no_url = redirected
         .as_ref()
-        .is_some_and(|redirected| redirected.url_count == 0 && !redirected.kept.is_empty());
-    if (is_withheld || has_no_url) && route.dialog_lines.is_due(Instant::now()) {
+        .is_some_and(|redirected| redirected.url_count == 0 && !redirected.unchanged.is_empty());
+    if (is_blocked || has_no_url) && route.dialog_log.is_due(Instant::now()) {
         warn!(
             route = route.name,
             status = reply.status(),
             "{}",
-            match is_withheld {
+            match is_blocked {
                 true =>
-                    "an answer of the crash-report dialog names its outbound's key, secret or host, is in a content coding, or is too long, and is not passed on (502)",
+                    "blocked a response of the crash-report dialog (502): it contains the key, secret or host of an outbound, has a content coding, or is too long",
                 false =>
-                    "the script of the crash-report dialog has no URL to replace; its reports do not come to the mirror",
+                    "cannot rewrite the script of the crash-report dialog: it contains no form URL; its reports will not reach the mirror",
             }
         );
     }
     match redirected {
-        _ if is_withheld => Reply::withheld(),
+        _ if is_blocked => Reply::blocked(),
         Some(redirected) => reply.with_script(redirected.script),
         None => reply,
     }
 }
 
-/// The script with each URL that it posts to replaced by `url`, or `None` where there is no such string.
+/// The script with each URL of its form replaced by `url`; `None` if it contains no such URL.
 pub fn redirect(script: &[u8], url: &[u8]) -> Option<Vec<u8>> {
     let redirected = redirected(script, url);
     (redirected.url_count > 0).then_some(redirected.script)
 }
 
-/// Stops behind one URL more than may be replaced.
+/// Replaces at most [`URLS_MAX`] URLs and one more, by which the caller notices that there are too many.
 fn redirected(script: &[u8], url: &[u8]) -> Redirected {
     let mut redirected = Redirected {
         script: Vec::with_capacity(script.len() + url.len()),
-        kept: Vec::with_capacity(script.len()),
+        unchanged: Vec::with_capacity(script.len()),
         url_count: 0,
     };
     let mut copied = 0;
     let literals = memchr2_iter(b'"', b'\'', script).filter_map(|open| literal_from(script, open));
     for literal in literals.take(URLS_MAX + 1) {
-        // Within another one.
+        // Nested in the previous literal.
         if literal.start < copied {
             continue;
         }
         let before = script.get(copied..literal.start).unwrap_or_default();
         redirected.script.extend_from_slice(before);
         redirected.script.extend_from_slice(url);
-        redirected.kept.extend_from_slice(before);
+        redirected.unchanged.extend_from_slice(before);
         copied = literal.end;
         redirected.url_count += 1;
     }
     let rest = script.get(copied..).unwrap_or_default();
     redirected.script.extend_from_slice(rest);
-    redirected.kept.extend_from_slice(rest);
+    redirected.unchanged.extend_from_slice(rest);
     redirected
 }
 
-/// Whether `text` has the key, the secret or the host of one of `outbounds` in it, however it is escaped.
-fn tells_of(text: &[u8], outbounds: &[Outbound]) -> bool {
+/// Whether `text` contains the key, the secret or the host of one of `outbounds`, in any escaping.
+fn reveals_any(text: &[u8], outbounds: &[Outbound]) -> bool {
     let mut text = text.to_ascii_lowercase();
     for _ in 0..=ESCAPINGS_MAX {
-        if outbounds.iter().any(|outbound| has(&text, outbound)) {
+        if outbounds.iter().any(|outbound| reveals(&text, outbound)) {
             return true;
         }
         let Some(unescaped) = unescape(&text) else {
@@ -158,9 +160,9 @@ fn tells_of(text: &[u8], outbounds: &[Outbound]) -> bool {
     false
 }
 
-/// Whether `text`, in lower case, has the credentials or the host of `outbound` in it.
-fn has(text: &[u8], outbound: &Outbound) -> bool {
-    // What the padding depends on is left out.
+/// Whether `text`, in lower case, contains the credentials or the host of `outbound`.
+fn reveals(text: &[u8], outbound: &Outbound) -> bool {
+    // Without the last characters, which depend on what follows the key.
     let basic = outbound.basic.get(..outbound.basic.len() / 4 * 4 - 4);
     let credentials = [
         Some(outbound.key.as_str()),
@@ -174,15 +176,15 @@ fn has(text: &[u8], outbound: &Outbound) -> bool {
     has_credential || has_host(text, host_name(&outbound.host))
 }
 
-/// Whether `host` stands in `text` as that of a URL.
+/// Whether `text` contains `host` as the host of a URL.
 fn has_host(text: &[u8], host: &[u8]) -> bool {
     let is_url = |at: usize| {
         let before = text.get(..at).unwrap_or_default();
         let behind = text.get(at + host.len()..).unwrap_or_default();
-        let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let continues = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         let is_whole = match behind {
-            [b'.', next, ..] => !goes_on(next),
-            [next, ..] => !goes_on(next),
+            [b'.', next, ..] => !continues(next),
+            [next, ..] => !continues(next),
             [] => true,
         };
         is_whole && (before.ends_with(b"//") || before.ends_with(b"@"))
@@ -190,7 +192,7 @@ fn has_host(text: &[u8], host: &[u8]) -> bool {
     host != PUBLIC_HOST && memmem::find_iter(text, host).any(is_url)
 }
 
-/// A host without its port.
+/// The host of `authority`, without the port.
 fn host_name(authority: &str) -> &[u8] {
     let authority = authority.as_bytes();
     let address_end = memchr(b']', authority).map(|at| at + 1);
@@ -200,9 +202,11 @@ fn host_name(authority: &str) -> &[u8] {
         .unwrap_or(authority)
 }
 
-/// The URL to which the script of the crash-report dialog is to post: the one at which the browser sees
-/// this request, as a literal of the script.
-pub(crate) fn script_url(request: &Request, table: &RoutingTable) -> Result<Vec<u8>, Rejection> {
+/// The URL for the form of the script: that of this request as the browser sees it, as a string literal.
+///
+/// # Errors
+/// The URL is too long.
+pub(crate) fn form_url(request: &Request, table: &RoutingTable) -> Result<Vec<u8>, Rejection> {
     let path = endpoint::path(&request.head, request.parsed.target);
     let target = request
         .head
@@ -219,9 +223,9 @@ pub(crate) fn script_url(request: &Request, table: &RoutingTable) -> Result<Vec<
     literal(&url).ok_or(Rejection::UrlTooLong)
 }
 
-/// The URL of a request as the browser sees it. `host` is the value of its `Host` field and
-/// `forwarded_proto` that of `X-Forwarded-Proto`, set by the load balancer that ends TLS, which stands
-/// first where balancers behind it append to the list; `target` is its path and query.
+/// The URL of a request as the browser sees it. `host` is the value of its `Host` header and `target` its path
+/// and query. `forwarded_proto` is the value of `X-Forwarded-Proto`. The load balancer that terminates TLS sets
+/// its first entry; further balancers may append others.
 pub fn external_url(host: &[u8], forwarded_proto: Option<&[u8]>, target: &[u8]) -> Vec<u8> {
     let outermost = forwarded_proto.and_then(|list| list.split(|byte| *byte == b',').next());
     let scheme: &[u8] = match outermost.map(<[u8]>::trim_ascii) {
@@ -231,15 +235,15 @@ pub fn external_url(host: &[u8], forwarded_proto: Option<&[u8]>, target: &[u8]) 
     [scheme, b"://", host, target].concat()
 }
 
-/// The content of the string literal that may begin with the quote at `open`, if it is the URL. It is
-/// looked at as far as to the next quote of the same kind, so no byte of a script twice for each kind.
+/// The content of the string literal that begins with the quote at `open`, if it is the URL of the form. The
+/// search ends at the next quote of the same kind, so each byte of a script is read once per kind at most.
 fn literal_from(script: &[u8], open: usize) -> Option<Span> {
     let (quote, rest) = script.get(open..)?.split_first()?;
     let starts: [&[u8]; 4] = [b"http://", b"https://", b"http:\\/\\/", b"https:\\/\\/"];
     if !starts.iter().any(|start| rest.starts_with(start)) {
         return None;
     }
-    // A literal that holds an URL has no such quote inside, escaped or not.
+    // A URL contains no quotes, so this one ends the literal.
     let length = memchr2(*quote, b'\n', rest)?;
     let url = rest.get(..length)?;
     let has_path = memmem::find(url, PATH).is_some() || memmem::find(url, ESCAPED_PATH).is_some();
@@ -247,8 +251,8 @@ fn literal_from(script: &[u8], open: usize) -> Option<Span> {
     (has_path && is_literal).then(|| Span::new(open + 1, open + 1 + length))
 }
 
-/// `url` as the content of a string literal, in a script as well as inside HTML; `None` if it is too long
-/// for one. It is made of what a client sent, so nothing of it may be taken for code.
+/// `url` as the content of a string literal, for a script that may be embedded in HTML; `None` if it is too
+/// long. A client controls parts of the URL, so everything that could end the literal is escaped.
 pub fn literal(url: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     for byte in url {
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_endpoint_of_the_script_becomes_the_mirrors() {
+    fn the_form_url_is_replaced() {
         let safe =
             "https://mirror.example.com/api/embed/error-page/?dsn=https://k@m/1\\u0026eventId=a";
         for endpoint in [
@@ -302,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn another_script_is_left_alone() {
+    fn scripts_without_a_form_url_are_unchanged() {
         for script in [
             "",
             "var a = 1;",
@@ -316,9 +320,9 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_script_costs_no_more_than_its_length() {
+    fn a_crafted_script_takes_linear_time() {
         let path = "/api/embed/error-page/";
-        // Each of these took seconds where every path is looked around from.
+        // Each takes seconds if every occurrence of the path starts a search.
         for piece in [
             path.to_owned(),
             format!("\"http:/{path}"),
@@ -332,14 +336,14 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_would_make_the_script_long_is_not_put_into_it() {
+    fn a_long_url_is_rejected() {
         let url = |apostrophes: usize| [URL, &b"'".repeat(apostrophes)].concat();
         assert!(literal(&url(1000)).is_some());
         assert_eq!(literal(&url(URL_BYTES_MAX / 6)), None);
     }
 
     #[test]
-    fn nothing_of_a_request_can_become_code() {
+    fn a_url_cannot_inject_code() {
         let url = external_url(
             b"h\"</script><script>alert(1)//",
             Some(b"HTTPS"),
@@ -360,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_external_url_follows_the_load_balancer() {
+    fn the_external_url_has_the_scheme_of_the_load_balancer() {
         let url = |proto| external_url(b"m:3000", proto, b"/api/x");
         assert_eq!(url(None), b"http://m:3000/api/x");
         assert_eq!(url(Some(b"http")), b"http://m:3000/api/x");

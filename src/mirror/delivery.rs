@@ -1,4 +1,4 @@
-//! One outbound request on its way, carried by a task of the pool.
+//! One outbound request in flight, run by a task of the pool.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -14,20 +14,20 @@ use crate::upstream::pool::{Admission, Pool};
 /// A request to one outbound.
 pub(crate) struct Delivery {
     pub(super) fan_out: Rc<FanOut>,
-    /// Which outbound of the route it goes to.
+    /// The index of the outbound in the route.
     pub(super) index: usize,
     pub(super) pool: Rc<Pool>,
     pub(super) request: OutboundRequest,
     pub(super) begun: Instant,
-    /// Whether it is a further copy, whose outcome does not matter to the SDK.
+    /// Whether this is a further copy. Its outcome does not influence the reply.
     pub(super) is_copy: bool,
-    /// What it takes of its origin's share, until it has ended.
+    /// Its part of the origin's memory, until it has ended.
     pub(super) _admission: Admission,
 }
 
 impl Job for Delivery {
     async fn run(mut self) -> Vec<u8> {
-        // A request that was given up midway has lost some of its parts.
+        // Taken before: a panic may leave the request without some of its parts.
         let bytes = self.request.bytes();
         let panicked = {
             let delivering = pin!(self.deliver(bytes));

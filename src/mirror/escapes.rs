@@ -1,14 +1,14 @@
-//! What a text says when its escaping is undone, whatever that is.
+//! Undoes the escaping of a text in an unknown language.
 //!
-//! This is no parser of any language: it undoes what scripts, JSON, HTML and URLs write characters as,
-//! all at once, to look for words that somebody may read in it.
+//! It undoes the character escapes of scripts, JSON, HTML and URLs in one pass, without parsing any of these
+//! languages. The result serves only to search for words that a reader might find in the text.
 
 use memchr::memchr3_iter;
 
-/// What stands for a character that is none of ASCII.
-const OTHER: u8 = b'?';
+/// Replaces a character outside ASCII.
+const NON_ASCII: u8 = b'?';
 
-/// The named characters of HTML that a URL or a DSN has.
+/// The named HTML characters that may occur in a URL or a DSN.
 const NAMED: [(&[u8], u8); 5] = [
     (b"amp;", b'&'),
     (b"colon;", b':'),
@@ -17,7 +17,7 @@ const NAMED: [(&[u8], u8); 5] = [
     (b"sol;", b'/'),
 ];
 
-/// `text` with one layer of escaping undone; `None` if there is none.
+/// Undoes one layer of escaping; `None` if `text` contains no escapes.
 pub(super) fn unescape(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let mut copied = 0;
@@ -39,7 +39,7 @@ pub(super) fn unescape(text: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The character that the escape at the start of `text` stands for, and how long it is.
+/// The character of the escape at the start of `text`, and the length of the escape.
 fn escape(text: &[u8]) -> Option<(u8, usize)> {
     match text {
         [b'%', digits @ ..] => number(digits, 2, 2, 16).map(|(byte, length)| (byte, length + 1)),
@@ -53,7 +53,7 @@ fn escape(text: &[u8]) -> Option<(u8, usize)> {
         [b'\\', b'0'..=b'7', ..] => {
             number(text.get(1..)?, 1, 3, 8).map(|(byte, length)| (byte, length + 1))
         }
-        // A line goes on behind its end.
+        // A line continuation included.
         [b'\\', byte, ..] => Some((*byte, 2)),
         [b'&', b'#', b'x' | b'X', digits @ ..] => number(digits, 1, 8, 16)
             .map(|(byte, length)| (byte, length + 3 + semicolon(digits, length))),
@@ -67,19 +67,19 @@ fn escape(text: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// The `}` is part of it.
+/// The character and length of `\u{…}`, where `digits` is the text after the `{`.
 fn braced(digits: &[u8]) -> Option<(u8, usize)> {
     let (byte, length) = number(digits, 1, 6, 16)?;
     (digits.get(length) == Some(&b'}')).then_some((byte, length + 4))
 }
 
-/// 1 if the number of so many digits ends in a semicolon, which HTML does not insist on.
+/// 1 if a semicolon follows the first `length` digits, else 0: it is optional in HTML.
 fn semicolon(digits: &[u8], length: usize) -> usize {
     usize::from(digits.get(length) == Some(&b';'))
 }
 
-/// The character with the number at the start of `text`, which has from `length_min` to `length_max`
-/// digits, and how many there are.
+/// The character with the number at the start of `text`, and the number of its digits, which must be from
+/// `length_min` to `length_max`.
 fn number(text: &[u8], length_min: usize, length_max: usize, radix: u32) -> Option<(u8, usize)> {
     let digits = text.iter().take(length_max);
     let values = digits.map_while(|digit| char::from(*digit).to_digit(radix));
@@ -90,7 +90,7 @@ fn number(text: &[u8], length_min: usize, length_max: usize, radix: u32) -> Opti
         )
     });
     let byte = u8::try_from(number).ok().filter(u8::is_ascii);
-    (length >= length_min).then_some((byte.unwrap_or(OTHER), length))
+    (length >= length_min).then_some((byte.unwrap_or(NON_ASCII), length))
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_stands_for_a_character_is_undone() {
+    fn every_kind_of_escape_is_undone() {
         for escaped in [
             "%61b",
             "\\u0061b",
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_escaped_stays() {
+    fn text_without_escapes_is_none() {
         for text in ["", "plain", "100%", "%6", "a & b", "&#;", "&lt;", "\\"] {
             assert_eq!(unescape(text.as_bytes()), None, "{text}");
         }

@@ -1,19 +1,20 @@
-//! Which content types of an upstream a browser gets to see.
+//! The content types of upstreams that the mirror forwards to SDKs.
 //!
-//! To a browser every reply comes from the mirror's own origin. An outbound that answered with a page or
-//! a script would run it there, beside whatever else that origin serves. So only types that an API answers
-//! with are passed on; anything else becomes plain text, with its status and its bytes as they are, and
-//! `X-Content-Type-Options: nosniff` keeps the browser from guessing.
+//! A browser attributes every reply to the mirror's own origin. If an outbound responded with a page or a
+//! script, the browser would run it in that origin, beside whatever else the origin serves. So only the types
+//! of API responses are forwarded. All others become plain text, with status and body unchanged.
+//! `X-Content-Type-Options: nosniff` keeps the browser from guessing the type.
 
-/// What other types become.
+/// The replacement for types that are not forwarded.
 pub(super) const PLAIN: &[u8] = b"text/plain; charset=utf-8";
 
-/// What goes with XML, in which a page may be written: a browser runs no script in it then.
+/// The `Content-Security-Policy` of XML documents. They may be pages, so it keeps the browser from running
+/// scripts in them.
 pub(super) const XML_POLICY: &str = "default-src 'none'; sandbox";
 
 const XML: [&[u8]; 2] = [b"application/xml", b"text/xml"];
 
-/// The other types that an API answers with, which no browser runs.
+/// The other types of API responses. Browsers do not run them.
 const HARMLESS: [&[u8]; 11] = [
     b"application/json",
     b"text/plain",
@@ -37,9 +38,9 @@ const SCRIPTS: [&[u8]; 5] = [
     b"application/ecmascript",
 ];
 
-/// Whether a content type is one that an API answers with.
+/// Whether this is a type of API responses that browsers do not run.
 pub(super) fn is_harmless(content_type: &[u8]) -> bool {
-    // What nearly all answers are.
+    // The common case.
     content_type == b"application/json"
         || essence(content_type).is_some_and(|essence| {
             let is_json = || essence.to_ascii_lowercase().ends_with(b"+json");
@@ -47,12 +48,11 @@ pub(super) fn is_harmless(content_type: &[u8]) -> bool {
         })
 }
 
-/// Whether a content type is that of an XML document, which goes with [`XML_POLICY`].
+/// Whether this is the type of an XML document, which needs the [`XML_POLICY`].
 pub(super) fn is_xml(content_type: &[u8]) -> bool {
     essence(content_type).is_some_and(|essence| is_one_of(essence, &XML))
 }
 
-/// Whether a content type is that of a script.
 pub(super) fn is_script(content_type: &[u8]) -> bool {
     essence(content_type).is_some_and(|essence| is_one_of(essence, &SCRIPTS))
 }
@@ -63,8 +63,8 @@ fn is_one_of(essence: &[u8], known: &[&[u8]]) -> bool {
         .any(|known| known.eq_ignore_ascii_case(essence))
 }
 
-/// Type and subtype, without parameters. `None` where a browser could read something else: of a list of
-/// types it takes the last (Fetch, "extract a MIME type").
+/// Type and subtype, without parameters. `None` for a list of types, of which a browser uses the last (Fetch,
+/// "extract a MIME type"), and for bytes outside ASCII.
 fn essence(content_type: &[u8]) -> Option<&[u8]> {
     let is_one = !content_type.contains(&b',') && content_type.is_ascii();
     let essence = content_type.split(|byte| *byte == b';').next()?;
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_api_answers_with_is_passed_on_and_no_page_or_script() {
+    fn types_of_api_responses_are_forwarded_and_pages_and_scripts_are_not() {
         for harmless in [
             "application/json",
             "Application/JSON; charset=utf-8",

@@ -1,9 +1,8 @@
-//! What routes and outbounds are called in metrics, and which numbers are theirs.
+//! The names of routes and outbounds in metrics, and the counters that belong to the names.
 //!
-//! A name is the DSN with its key shortened. Two DSNs may look alike then, and a DSN may stand in a
-//! configuration twice, so later ones get a number. Whatever stays in a reload keeps its name and its
-//! numbers, wherever it stands now: a counter that jumps back looks like a restart to those who collect
-//! it.
+//! A name is the DSN with its key shortened. Shortened DSNs may be equal, and a DSN may occur twice in a
+//! configuration, so a later one gets a number. A route or outbound that survives a reload keeps its name and
+//! its counters, even at another position: a counter that decreases looks like a restart to Prometheus.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -12,55 +11,53 @@ use crate::mirror::routes::{Outbound, Route, Routes};
 use crate::sentry::dsn::Dsn;
 use crate::telemetry::counters::PerWorker;
 
-/// Gives names to the routes of a table.
+/// Assigns names to the routes of a table.
 pub(super) struct MetricNames<'p> {
     workers: usize,
     previous: Option<&'p Routes>,
-    taken: Taken,
+    used: UsedNames,
 }
 
-/// Gives names to the outbounds of a route.
+/// Assigns names to the outbounds of a route.
 pub(super) struct OutboundNames<'p> {
     workers: usize,
-    /// What the previous table has of the route and was not found again so far, by DSN.
+    /// The outbounds of the route in the previous table that were not found again yet, by DSN.
     known: HashMap<&'p str, VecDeque<&'p Outbound>>,
-    taken: Taken,
+    used: UsedNames,
 }
 
-/// The names that are given already.
 #[derive(Default)]
-struct Taken {
+struct UsedNames {
     names: HashSet<String>,
-    /// For each name that was asked for more than once, the first number that may be free: thousands
-    /// of keys may begin alike, and looking through the numbers of all of them for each takes seconds.
+    /// The first number that may be unused, for each name that was requested more than once. Thousands of
+    /// keys may begin alike, and trying all numbers for each of them would take seconds.
     next_numbers: HashMap<String, usize>,
-    /// How many names were looked up.
     #[cfg(test)]
-    looks: usize,
+    lookups: usize,
 }
 
 impl<'p> MetricNames<'p> {
-    /// MetricNames for a table that follows on `previous`.
+    /// Assigns names for the table that replaces `previous`.
     pub(super) fn new(workers: usize, previous: Option<&'p Routes>) -> MetricNames<'p> {
         let routes = previous.map_or(&[][..], Routes::all);
         MetricNames {
             workers,
             previous,
-            // A name is not given away while its numbers may still be looked at.
-            taken: Taken::of(routes.iter().map(|route| route.name.as_str())),
+            // The counters of a removed route are still exported for a while under its name.
+            used: UsedNames::new(routes.iter().map(|route| route.name.as_str())),
         }
     }
 
-    /// The name and the numbers of the route of `inbound`.
+    /// The name and the counters of the route of `inbound`.
     pub(super) fn route(&mut self, inbound: &Dsn) -> (String, PerWorker<RouteCounters>) {
-        // Another host or project is another name; the key alone makes the route.
+        // The key identifies the route; a changed host or project ID changes only its name.
         match self.known(inbound) {
             Some(route) if route.label == inbound.shortened() => {
                 (route.name.clone(), route.counters.clone())
             }
             known => {
                 let counters = known.map(|route| route.counters.clone());
-                let name = self.taken.free_name(inbound);
+                let name = self.used.unique_name(inbound);
                 (
                     name,
                     counters.unwrap_or_else(|| PerWorker::new(self.workers)),
@@ -69,7 +66,7 @@ impl<'p> MetricNames<'p> {
         }
     }
 
-    /// MetricNames for the outbounds of the route of `inbound`.
+    /// Assigns names for the outbounds of the route of `inbound`.
     pub(super) fn outbounds(&self, inbound: &Dsn) -> OutboundNames<'p> {
         let outbounds = self
             .known(inbound)
@@ -81,7 +78,7 @@ impl<'p> MetricNames<'p> {
         OutboundNames {
             workers: self.workers,
             known,
-            taken: Taken::of(outbounds.iter().map(|outbound| outbound.name.as_str())),
+            used: UsedNames::new(outbounds.iter().map(|outbound| outbound.name.as_str())),
         }
     }
 
@@ -92,29 +89,29 @@ impl<'p> MetricNames<'p> {
 }
 
 impl OutboundNames<'_> {
-    /// The name and the numbers of the next outbound, which leads to `dsn`.
-    pub(super) fn next_of(&mut self, dsn: &Dsn) -> (String, PerWorker<OutboundCounters>) {
+    /// The name and the counters of the next outbound, which has this DSN.
+    pub(super) fn next_outbound(&mut self, dsn: &Dsn) -> (String, PerWorker<OutboundCounters>) {
         let known = self.known.get_mut(dsn.to_string().as_str());
         match known.and_then(VecDeque::pop_front) {
             Some(known) => (known.name.clone(), known.counters.clone()),
-            None => (self.taken.free_name(dsn), PerWorker::new(self.workers)),
+            None => (self.used.unique_name(dsn), PerWorker::new(self.workers)),
         }
     }
 }
 
-impl Taken {
-    fn of<'n>(names: impl Iterator<Item = &'n str>) -> Taken {
-        Taken {
+impl UsedNames {
+    fn new<'n>(names: impl Iterator<Item = &'n str>) -> UsedNames {
+        UsedNames {
             names: names.map(str::to_owned).collect(),
-            ..Taken::default()
+            ..UsedNames::default()
         }
     }
 
-    /// `dsn` shortened, with a number if that is taken; it is from now on.
-    fn free_name(&mut self, dsn: &Dsn) -> String {
+    /// Marks an unused name for `dsn` as used: the shortened DSN, if necessary with a number.
+    fn unique_name(&mut self, dsn: &Dsn) -> String {
         let plain = dsn.shortened();
         let mut name = plain.clone();
-        while !self.take(&name) {
+        while !self.insert(&name) {
             let number = self.next_numbers.entry(plain.clone()).or_insert(2);
             name = format!("{plain} ({number})");
             *number += 1;
@@ -122,11 +119,11 @@ impl Taken {
         name
     }
 
-    /// Takes `name`; `false` where it is taken.
-    fn take(&mut self, name: &str) -> bool {
+    /// Marks `name` as used. Returns `false` if it already was.
+    fn insert(&mut self, name: &str) -> bool {
         #[cfg(test)]
         {
-            self.looks += 1;
+            self.lookups += 1;
         }
         self.names.insert(name.to_owned())
     }
@@ -151,20 +148,20 @@ mod tests {
     }
 
     fn names(routes: &Routes) -> Vec<Vec<&str>> {
-        let of_route = |route: &'_ std::sync::Arc<Route>| -> Vec<String> {
+        let route_names = |route: &'_ std::sync::Arc<Route>| -> Vec<String> {
             let outbounds = route.outbounds.iter().map(|outbound| outbound.name.clone());
             std::iter::once(route.name.clone())
                 .chain(outbounds)
                 .collect()
         };
-        let all: Vec<Vec<String>> = routes.all().iter().map(of_route).collect();
+        let all: Vec<Vec<String>> = routes.all().iter().map(route_names).collect();
         all.into_iter()
             .map(|names| names.into_iter().map(|name| &*name.leak()).collect())
             .collect()
     }
 
     #[test]
-    fn what_looks_alike_gets_a_number() {
+    fn equal_names_get_numbers() {
         let routes = routes(
             &[
                 ("aaaa1", &["bbbb1", "bbbb2", "bbbb1"]),
@@ -187,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_keeps_its_name_and_its_numbers() {
+    fn names_and_counters_survive_a_reload() {
         let first = routes(
             &[("aaaa1", &["bbbb1"]), ("aaaa2", &["bbbb1", "bbbb2"])],
             None,
@@ -225,17 +222,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_takes_a_look_or_two_however_many_look_alike() {
+    fn a_name_takes_few_lookups_even_among_many_equal_ones() {
         const KEYS: usize = 4000;
         let dsn = |number: usize| format!("http://{number:032x}@m/1").parse::<Dsn>().unwrap();
-        let mut first = Taken::default();
-        let names: HashSet<String> = (0..KEYS).map(|key| first.free_name(&dsn(key))).collect();
+        let mut first = UsedNames::default();
+        let names: HashSet<String> = (0..KEYS).map(|key| first.unique_name(&dsn(key))).collect();
         assert_eq!(names.len(), KEYS);
-        assert!(first.looks <= 2 * KEYS, "{} looks", first.looks);
-        // A reload that keeps all of them and has as many new ones.
-        let mut second = Taken::of(names.iter().map(String::as_str));
-        let new = (KEYS..2 * KEYS).map(|key| second.free_name(&dsn(key)));
+        assert!(first.lookups <= 2 * KEYS, "{} lookups", first.lookups);
+        // A reload that keeps all names and adds as many.
+        let mut second = UsedNames::new(names.iter().map(String::as_str));
+        let new = (KEYS..2 * KEYS).map(|key| second.unique_name(&dsn(key)));
         assert!(new.collect::<HashSet<_>>().is_disjoint(&names));
-        assert!(second.looks <= 3 * KEYS, "{} looks", second.looks);
+        assert!(second.lookups <= 3 * KEYS, "{} lookups", second.lookups);
     }
 }

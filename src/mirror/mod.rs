@@ -1,16 +1,17 @@
-//! What goes to whom, and what the SDK is told.
+//! Routing, rewriting, fan-out and reply selection.
 //!
-//! - [`routes`] knows every inbound key and everything that follows from the configuration of its outbounds;
-//!   `route_builder` builds it. A [`routing_table`] is that with the origins and the limits.
+//! - [`routes`] contains every inbound key with its outbounds and all texts derived from their configuration;
+//!   `route_builder` builds it. A [`routing_table`] adds the origins and the limits.
 //! - A [`request`] is what an SDK sent. [`head_edits`] lists what changes in its head.
-//! - [`send`] sends it: [`dispatch`] starts a [`delivery`] to every outbound. [`render`] is the only place where outbound bytes
-//!   are made. For outbounds with a [`transform`], the [`transformer`] makes the body first: a `selector`
-//!   takes what the outbound wants by [`filter`]s, then come [`copies`] and `compression`. The [`rate_limit_store`] says what an outbound does not want for a while.
-//! - A [`fan_out`] records each [`outcome`]. [`reply_policy`] is the only place that decides the reply from
-//!   them, [`rejection`] names every reason to refuse a request, and [`reply`] makes the bytes of both.
-//! - [`core`] is what all requests of one core share.
-//! - [`counters`], [`worker_metrics`], [`access_log`] and [`outbound_log`] tell operators what happens.
-//! - [`crash_dialog`] is the one script that is passed on, and [`via`] shows a loop.
+//! - [`send`] sends it: [`dispatch`] starts a [`delivery`] to every outbound. Only [`render`] makes outbound
+//!   bytes. For outbounds with a [`transform`], the [`transformer`] first makes the body: a `selector` selects
+//!   what the outbound gets with [`filter`], followed by [`copies`] and `compression`. The
+//!   [`rate_limit_store`] keeps the active rate limits of an outbound.
+//! - A [`fan_out`] records each [`outcome`], and `delivery_end` counts it. Only [`reply_policy`] decides the
+//!   reply from the outcomes. [`rejection`] lists every reason to reject a request, and [`reply`] writes replies.
+//! - [`core`] is the state that all requests of one core share.
+//! - [`counters`], [`worker_metrics`], [`access_log`] and [`outbound_log`] inform operators.
+//! - [`crash_dialog`] rewrites the only script that the mirror serves, and [`via`] detects loops.
 
 pub(crate) mod access_log;
 mod classify;

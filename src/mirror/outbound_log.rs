@@ -23,15 +23,15 @@ pub(super) fn tell_refusal(route: &Route, outbound: &Outbound, response: &Respon
         400 | 405..=499 => return,
         _ => u32::from(status),
     };
-    let was_failing = outbound.refusal.is_failing();
-    if !outbound.refusal.should_log(state, now) {
+    let was_failing = outbound.rejection_log.is_failing();
+    if !outbound.rejection_log.should_log(state, now) {
         return;
     }
-    let (label, refused) = (&outbound.label, &outbound.refused_before);
+    let (label, refused) = (&outbound.label, &outbound.rejected_before);
     let refused_now = outbound.counters.sum(OutboundCounters::refused);
     if state == 0 {
         let count = refused_now.saturating_sub(refused.load(Ordering::Relaxed));
-        let seconds = outbound.refusal.lasted(now).as_secs_f64();
+        let seconds = outbound.rejection_log.lasted(now).as_secs_f64();
         info!(
             route = route.name,
             outbound = label,
@@ -52,19 +52,19 @@ pub(super) fn tell_refusal(route: &Route, outbound: &Outbound, response: &Respon
 /// is over, so this has to be asked again and again.
 pub(crate) fn tell_limits(outbound: &Outbound, now: Instant) {
     // In the common case there is nothing to tell, which costs two loads.
-    if !outbound.rate_limits.may_limit() && !outbound.limitation.is_failing() {
+    if !outbound.rate_limits.may_limit() && !outbound.rate_limit_log.is_failing() {
         return;
     }
     let limits = outbound.rate_limits.in_force(now);
     if !outbound
-        .limitation
+        .rate_limit_log
         .should_log(u32::from(!limits.is_empty()), now)
     {
         return;
     }
     let outbound_label = &outbound.label;
     if limits.is_empty() {
-        let seconds = outbound.limitation.lasted(now).as_secs_f64();
+        let seconds = outbound.rate_limit_log.lasted(now).as_secs_f64();
         info!(
             outbound = outbound_label,
             seconds, "outbound limits nothing any more"

@@ -1,4 +1,4 @@
-//! How a delivery ended: with a response, with a failure, or before anything was tried.
+//! How a delivery ended: with a response, with a failure, or without an attempt.
 
 use crate::sentry::selection::Refused;
 use crate::upstream::exchange::Failure;
@@ -9,27 +9,26 @@ use crate::upstream::response::Response;
 pub(crate) enum Outcome {
     /// The upstream sent a response, whatever its status.
     Answered(Response),
-    /// There is no response.
+    /// The upstream sent no response.
     Failed(Failure),
-    /// The mirror did not try, because the outbound does not want the request.
+    /// The mirror did not attempt the delivery, because the outbound does not want the request.
     Skipped(SkipReason),
-    /// The delivery's own code panicked: a bug in this program.
+    /// The delivery panicked: a bug in this program.
     Panicked,
 }
 
-/// Why an outbound was not sent a request.
+/// Why a delivery was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SkipReason {
-    /// It takes none of the request's categories.
+    /// The outbound takes none of the request's categories.
     Filtered,
-    /// It takes a share of them, and this request is not in it.
+    /// The request is not in the outbound's sample.
     Sampled,
-    /// It asked for nothing of the kind for so many more seconds.
+    /// The outbound's rate limits on the request last for so many more seconds.
     RateLimited(u32),
 }
 
 impl Outcome {
-    /// The response, if there is one.
     pub(crate) fn response(&self) -> Option<&Response> {
         match self {
             Outcome::Answered(response) => Some(response),

@@ -160,8 +160,8 @@ impl Reply {
     }
 
     /// The answer where an upstream's cannot be passed on.
-    pub(crate) fn withheld() -> Reply {
-        Reply::empty(502).with_detail("the answer of the upstream cannot be passed on")
+    pub(crate) fn blocked() -> Reply {
+        Reply::empty(502).with_detail("response of the upstream blocked")
     }
 
     /// The script in it, if it is one.
@@ -184,7 +184,7 @@ impl Reply {
     }
 
     /// Whether its body is in a coding, so that nobody has looked into it.
-    pub(crate) fn is_coded(&self) -> bool {
+    pub(crate) fn is_encoded(&self) -> bool {
         let mut names = self.fields.iter().map(|(name, _)| *name);
         names.any(|name| name == "Content-Encoding")
     }

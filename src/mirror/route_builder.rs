@@ -1,6 +1,6 @@
-//! Building the routes of a configuration.
+//! Builds the routes of a configuration.
 //!
-//! What was known of a route or an outbound stays with it: its name, its counters, its rate limits.
+//! A route or an outbound that survives a reload keeps its name, its counters and its rate limits.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -24,12 +24,12 @@ use crate::telemetry::counters::PerWorker;
 use crate::telemetry::log_on_change::LogOnChange;
 use crate::telemetry::throttle::Throttle;
 
-/// How often a line about the requests of a route is logged at most: a loop makes thousands a second.
-const LINE_INTERVAL: Duration = Duration::from_secs(60);
+/// The minimum interval between log lines about the requests of a route. A loop makes thousands a second.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Routes {
-    /// The table for `config`. An outbound that the `previous` table has too keeps its rate limits, and
-    /// what the workers have counted about it and its route.
+    /// Builds the routes of `config`. Routes and outbounds that are also in `previous` keep their counters and
+    /// rate limits.
     pub fn new(workers: usize, config: &Config, previous: Option<&Routes>) -> Routes {
         let mut names = MetricNames::new(workers, previous);
         let known_limits = previous.map(limits_by_dsn).unwrap_or_default();
@@ -42,19 +42,20 @@ impl Routes {
         };
         for route in &config.routes {
             let mut transforms = Vec::new();
-            let via = Arc::new(Via::of_key(route.inbound.key()));
+            let via = Arc::new(Via::from_key(route.inbound.key()));
             let (name, counters) = names.route(&route.inbound);
             let mut outbound_names = names.outbounds(&route.inbound);
             let outbounds: Vec<Outbound> = route
                 .outbounds
                 .iter()
                 .map(|outbound| {
-                    let origin = origins.place_of(outbound.dsn.origin());
-                    let transform = Transform::of(outbound);
-                    let transform = transform.map(|transform| index_of(transform, &mut transforms));
+                    let origin = origins.index_of(outbound.dsn.origin());
+                    let transform = Transform::from_config(outbound);
+                    let transform =
+                        transform.map(|transform| transform_index(transform, &mut transforms));
                     let limits = known_limits.get(outbound.dsn.to_string().as_str());
                     let limits = limits.map_or_else(Arc::default, |known| Arc::clone(known));
-                    let named = outbound_names.next_of(&outbound.dsn);
+                    let named = outbound_names.next_outbound(&outbound.dsn);
                     Outbound {
                         origin,
                         transform,
@@ -76,8 +77,8 @@ impl Routes {
                 key: Credential::new(route.inbound.key()),
                 secret: route.inbound.secret().and_then(Credential::new),
                 via,
-                loop_lines: Throttle::new(LINE_INTERVAL),
-                dialog_lines: Throttle::new(LINE_INTERVAL),
+                loop_log: Throttle::new(LOG_INTERVAL),
+                dialog_log: Throttle::new(LOG_INTERVAL),
                 transforms,
                 name,
                 outbounds,
@@ -91,12 +92,11 @@ impl Routes {
     }
 }
 
-/// The rate limits of the outbounds, by DSN. A reload looks for each of its outbounds here, not through all
-/// that were known.
+/// The rate limits of the outbounds, by DSN, so that a reload does not search all outbounds for each of its own.
 fn limits_by_dsn(routes: &Routes) -> HashMap<&str, &Arc<RateLimitStore>> {
     let outbounds = routes.all().iter().flat_map(|route| &route.outbounds);
     #[cfg(test)]
-    let outbounds = outbounds.inspect(|_| tests::count_look());
+    let outbounds = outbounds.inspect(|_| tests::count_lookup());
     let mut limits = HashMap::new();
     for outbound in outbounds {
         limits
@@ -106,7 +106,8 @@ fn limits_by_dsn(routes: &Routes) -> HashMap<&str, &Arc<RateLimitStore>> {
     limits
 }
 
-/// The outbound for a DSN, with everything that follows from that.
+/// The outbound for a DSN, with all texts derived from it. The caller sets the origin, the transform and the
+/// rate limits.
 fn outbound(
     dsn: &Dsn,
     via: &Arc<Via>,
@@ -137,29 +138,29 @@ fn outbound(
         basic,
         basic_with_secret,
         rate_limits: Arc::default(),
-        refusal: LogOnChange::new(),
-        refused_before: AtomicU64::new(0),
-        limitation: LogOnChange::new(),
+        rejection_log: LogOnChange::new(),
+        rejected_before: AtomicU64::new(0),
+        rate_limit_log: LogOnChange::new(),
         counters,
     }
 }
 
-/// Values, each once, in the order in which they came.
+/// Distinct values in the order of their first occurrence.
 struct Distinct<T> {
     values: Vec<T>,
-    places: HashMap<T, usize>,
+    indices: HashMap<T, usize>,
 }
 
 impl<T: Clone + Eq + Hash> Distinct<T> {
-    /// The place of `value` in the order, which may be a new one.
-    fn place_of(&mut self, value: &T) -> usize {
-        if let Some(place) = self.places.get(value) {
-            return *place;
+    /// The index of `value`, which is added if it is new.
+    fn index_of(&mut self, value: &T) -> usize {
+        if let Some(index) = self.indices.get(value) {
+            return *index;
         }
-        let place = self.values.len();
+        let index = self.values.len();
         self.values.push(value.clone());
-        self.places.insert(value.clone(), place);
-        place
+        self.indices.insert(value.clone(), index);
+        index
     }
 }
 
@@ -167,12 +168,13 @@ impl<T> Default for Distinct<T> {
     fn default() -> Distinct<T> {
         Distinct {
             values: Vec::new(),
-            places: HashMap::new(),
+            indices: HashMap::new(),
         }
     }
 }
 
-fn index_of(transform: Transform, transforms: &mut Vec<Transform>) -> usize {
+/// The index of `transform` in `transforms`, to which it is added if it is new.
+fn transform_index(transform: Transform, transforms: &mut Vec<Transform>) -> usize {
     let known = transforms.iter().position(|known| *known == transform);
     known.unwrap_or_else(|| {
         transforms.push(transform);
@@ -188,16 +190,16 @@ mod tests {
     use super::*;
 
     thread_local! {
-        static LOOKS: Cell<usize> = const { Cell::new(0) };
+        static LOOKUPS: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// Counts a look at an outbound of a previous table, or at a known value.
-    pub(super) fn count_look() {
-        LOOKS.set(LOOKS.get() + 1);
+    /// Counts an access to an outbound of the previous table, or a comparison with a known value.
+    pub(super) fn count_lookup() {
+        LOOKUPS.set(LOOKUPS.get() + 1);
     }
 
     #[test]
-    fn a_reload_looks_at_each_known_outbound_once() {
+    fn a_reload_reads_each_known_outbound_once() {
         const ROUTES: usize = 300;
         let mut text = "keys:\n".to_owned();
         for route in 0..ROUTES {
@@ -208,9 +210,9 @@ mod tests {
         }
         let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
         let first = Routes::new(1, &config, None);
-        LOOKS.set(0);
+        LOOKUPS.set(0);
         let second = Routes::new(1, &config, Some(&first));
-        assert_eq!(LOOKS.get(), 4 * ROUTES);
+        assert_eq!(LOOKUPS.get(), 4 * ROUTES);
         let limits = |routes: &Routes| {
             let outbounds = routes.all().iter().flat_map(|route| &route.outbounds);
             let limits = outbounds.map(|outbound| &outbound.rate_limits);
@@ -219,13 +221,13 @@ mod tests {
         assert_eq!(limits(&first), limits(&second));
     }
 
-    /// A value that counts what it is compared with.
+    /// A value that counts its comparisons.
     #[derive(Clone)]
     struct Compared(usize);
 
     impl PartialEq for Compared {
         fn eq(&self, other: &Compared) -> bool {
-            count_look();
+            count_lookup();
             self.0 == other.0
         }
     }
@@ -239,15 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_a_value_does_not_take_a_look_at_all_others() {
+    fn the_index_of_a_value_takes_constant_time() {
         const VALUES: usize = 4000;
         let mut distinct = Distinct::default();
-        LOOKS.set(0);
+        LOOKUPS.set(0);
         for value in (0..VALUES).chain(0..VALUES) {
-            assert_eq!(distinct.place_of(&Compared(value)), value);
+            assert_eq!(distinct.index_of(&Compared(value)), value);
         }
         assert_eq!(distinct.values.len(), VALUES);
-        // Hashes may agree by chance.
-        assert!(LOOKS.get() <= 4 * VALUES, "{}", LOOKS.get());
+        // Hashes may collide.
+        assert!(LOOKUPS.get() <= 4 * VALUES, "{}", LOOKUPS.get());
     }
 }

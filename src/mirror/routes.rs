@@ -1,7 +1,7 @@
-//! Inbound keys and their outbounds, with all replacement texts made at load.
+//! Inbound keys and their outbounds, with all replacement texts built at load.
 //!
-//! Routes never change once built, and all workers share them. A new configuration makes new ones, which
-//! are swapped in between requests.
+//! Routes are immutable, and all workers share them. A new configuration has new routes, which workers switch
+//! to between requests.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -29,88 +29,82 @@ pub struct Routes {
 pub struct Route {
     /// The inbound DSN with its key shortened, for logs.
     pub label: String,
-    /// The same, unlike that of any other route, for metrics.
+    /// The label made unique among all routes, for metrics.
     pub name: String,
     /// Never empty.
     pub outbounds: Vec<Outbound>,
-    /// What is done for some of them, each once.
+    /// The distinct transforms of the outbounds.
     pub transforms: Vec<Transform>,
-    /// Whether some outbound may get a body as it came.
+    /// Whether some outbound may get the body as received.
     pub preserves: bool,
-    /// Whether all outbounds get a body as it came if no place of it changes.
+    /// Whether all outbounds get the body as received, unless it contains edits.
     pub is_untouched: bool,
-    /// Whether some outbound gets a share only.
+    /// Whether some outbound gets only a sample.
     pub samples: bool,
-    /// The inbound key, to be found wherever it stands; `None` if it is too short for that.
+    /// The inbound key, to search for in requests; `None` if it is too short for that.
     pub key: Option<Credential>,
-    /// The same of the inbound's secret, if it has one.
+    /// The secret of the inbound DSN, to search for in requests; `None` without one or if it is too short.
     pub secret: Option<Credential>,
-    /// Its name in `Via`.
+    /// The name of the route in `Via`.
     pub via: Arc<Via>,
-    /// How often the log is told that a request came back.
-    pub loop_lines: Throttle,
-    /// How often it is told that an answer of the crash-report dialog was not passed on.
-    pub dialog_lines: Throttle,
-    /// What the workers count about it.
+    /// Limits log lines about loops.
+    pub loop_log: Throttle,
+    /// Limits log lines about responses of the crash-report dialog that are not forwarded.
+    pub dialog_log: Throttle,
     pub counters: PerWorker<RouteCounters>,
 }
 
-/// One target DSN of a route: the texts that replace the inbound's in a request.
+/// One target DSN of a route, with the texts that replace those of the inbound DSN in a request.
 pub struct Outbound {
     /// The DSN with its key shortened, for logs.
     pub label: String,
-    /// The same, unlike that of any other outbound of the route, for metrics.
+    /// The label made unique within the route, for metrics.
     pub name: String,
-    /// Which of [`Routes::origins`] it is reached at.
+    /// The index of its origin in [`Routes::origins`].
     pub origin: usize,
-    /// Whether that is `https`.
     pub is_tls: bool,
-    /// Which of [`Route::transforms`] it has; `None` if it gets everything, once and decoded.
+    /// The index of its transform in [`Route::transforms`]; `None` if it gets every request whole, once and
+    /// decoded.
     pub transform: Option<usize>,
-    /// The public key.
     pub key: String,
-    /// The public key as a parameter of a query.
+    /// The public key as a query parameter.
     pub key_parameter: String,
-    /// The secret of an old-style DSN.
+    /// The secret of an old DSN.
     pub secret: Option<String>,
     /// The whole DSN.
     pub dsn: String,
-    /// The same without its secret.
+    /// The DSN without its secret.
     pub public_dsn: String,
-    /// The project id.
     pub project: String,
-    /// What stands in front of `/api/`: empty, or a path such as `/a/b`.
+    /// The path before `/api/`: empty, or for example `/a/b`.
     pub path_prefix: String,
-    /// The path of its envelope endpoint.
+    /// The path of the envelope endpoint.
     pub envelope_path: String,
     /// The value of `Host`.
     pub host: String,
-    /// The name of its route in `Via`.
+    /// The name of the route in `Via`.
     pub via: Arc<Via>,
-    /// The credentials of HTTP Basic, `key:` in base64.
+    /// The credentials of HTTP Basic authentication: `key:` in base64.
     pub basic: String,
-    /// The same with the secret as password, where there is one.
+    /// The credentials with the secret as password, if the DSN has one.
     pub basic_with_secret: String,
-    /// What it has asked not to be sent for a while.
     pub rate_limits: Arc<RateLimitStore>,
-    /// How it took what it was sent, as the log was told last: 0 well, else the status of its
-    /// refusals.
-    pub refusal: LogOnChange,
-    /// What it had refused when that began.
-    pub refused_before: AtomicU64,
-    /// Whether it limits what it is sent, as the log was told last: 0 for no.
-    pub limitation: LogOnChange,
-    /// What the workers count about it.
+    /// Logs when it begins and stops rejecting requests. The state is 0 or the status of its responses.
+    pub rejection_log: LogOnChange,
+    /// The number of deliveries that it had rejected when it began to reject all.
+    pub rejected_before: AtomicU64,
+    /// Logs when its rate limits begin and end. The state is 1 while any is active, else 0.
+    pub rate_limit_log: LogOnChange,
     pub counters: PerWorker<OutboundCounters>,
 }
 
 impl Routes {
-    /// The route of an inbound key, by exact match.
+    /// The route of an inbound key.
     pub fn find(&self, key: &[u8]) -> Option<&Arc<Route>> {
-        let place = self
+        let position = self
             .by_key
             .binary_search_by(|(known, _)| (**known).cmp(key));
-        let (_, index) = self.by_key.get(place.ok()?)?;
+        let (_, index) = self.by_key.get(position.ok()?)?;
         self.routes.get(*index)
     }
 
@@ -119,13 +113,13 @@ impl Routes {
         &self.routes
     }
 
-    /// Every origin that occurs, each once.
+    /// The distinct origins of all outbounds.
     pub fn origins(&self) -> &[Origin] {
         &self.origins
     }
 
-    /// For each origin the routes that lose deliveries while it is down, one of them once for each
-    /// outbound that it has there.
+    /// For each origin, the routes that lose deliveries while it is down. A route occurs once for each of its
+    /// outbounds at the origin.
     pub fn dependents(&self) -> Vec<Vec<Dependent>> {
         let mut dependents: Vec<Vec<Dependent>> = self.origins.iter().map(|_| Vec::new()).collect();
         for route in &self.routes {
@@ -143,26 +137,26 @@ impl Routes {
         dependents
     }
 
-    /// Whether some outbound may get a body as it came.
+    /// Whether some outbound may get the body as received.
     pub fn preserves(&self) -> bool {
         self.preserves
     }
 }
 
 impl Route {
-    /// Whether something is done for the outbound at `index` alone.
+    /// Whether the outbound at `index` has a transform.
     pub fn is_transformed(&self, index: usize) -> bool {
         let outbound = self.outbounds.get(index);
         outbound.is_some_and(|outbound| outbound.transform.is_some())
     }
 
-    /// Those of the outbounds that have a transform, with their places.
+    /// The outbounds that have the transform with this index, with their own indices.
     pub fn with_transform(&self, transform: usize) -> impl Iterator<Item = (usize, &Outbound)> {
         let outbounds = self.outbounds.iter().enumerate();
         outbounds.filter(move |(_, outbound)| outbound.transform == Some(transform))
     }
 
-    /// The outbound of this route at an origin.
+    /// The first outbound of this route at an origin.
     pub fn outbound_at(&self, origin: usize) -> Option<&Outbound> {
         self.outbounds
             .iter()

@@ -1,7 +1,7 @@
-//! What workers need of a configuration: routes, origins with their TLS, bounds.
+//! The part of a configuration that workers need: routes, origins with their TLS configuration, limits.
 //!
-//! A table is made as a whole or not at all, shared by all workers, and never changes. A reload makes
-//! another one.
+//! A table is immutable, and all workers share it. A reload builds a new one, which fails as a whole if the
+//! TLS settings are invalid.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,32 +18,28 @@ use crate::upstream::origin::SharedOrigin;
 
 /// The part of a configuration that workers need.
 pub struct RoutingTable {
-    /// The route table.
     pub routes: Routes,
     /// The origins of [`Routes::origins`], in the same order.
     pub origins: Vec<Arc<SharedOrigin>>,
-    /// How to speak TLS, if any origin wants it.
+    /// The TLS client, if an origin or the configuration needs it.
     tls: Option<TlsClient>,
-    /// All bounds.
     pub limits: Arc<Limits>,
-    /// Who decides the reply.
     pub reply_policy: ReplyPolicy,
-    /// How long the SDK waits at most.
+    /// The maximum time that an SDK waits for the outcomes.
     pub reply_timeout: Duration,
-    /// Whether the header of an envelope is rewritten.
+    /// Whether to rewrite the headers of envelopes.
     pub modify_envelope: bool,
-    /// Whether outbounds learn the SDK's address.
+    /// Whether to forward the address of the SDK.
     pub forward_client_ip: bool,
-    /// Where browsers reach the mirror, if it was told.
+    /// The URL at which browsers reach the mirror, if it is configured.
     pub external_url: Option<String>,
 }
 
 impl RoutingTable {
-    /// The table for `config` and so many workers. What the `previous` table knows of an origin and of an
-    /// outbound's rate limits is kept, and so is what was counted.
+    /// Builds the table for `config`. Routes, outbounds and origins that are also in `previous` keep their state.
     ///
     /// # Errors
-    /// What is wrong with the TLS settings, in words for an operator.
+    /// The problem with the TLS settings, as a message for an operator.
     pub fn new(
         config: &Config,
         workers: usize,
@@ -53,7 +49,7 @@ impl RoutingTable {
         let routes = Routes::new(workers, config, known_routes);
         let is_https = |origin: &Origin| origin.scheme == Scheme::Https;
         let known_client = previous.and_then(|previous| previous.tls.as_ref());
-        // A file that is named is read in any case, so that a mistake in it does not wait for its first use.
+        // A configured file is always read, so that mistakes in it are reported at once.
         let needs_tls = config.tls.ca_file.is_some() || routes.origins().iter().any(is_https);
         let client = match needs_tls {
             true => Some(TlsClient::load(
@@ -75,7 +71,7 @@ impl RoutingTable {
                 };
                 Ok(match known_as(origin) {
                     Some(known) if known.trusts_as(&identity) => Arc::clone(known),
-                    // Connections that were opened with other roots are not kept.
+                    // Connections opened with other trusted roots are not reused.
                     Some(known) => Arc::new(known.with_tls(identity)),
                     None => Arc::new(SharedOrigin::new(workers, origin.clone(), Some(identity))),
                 })
@@ -103,7 +99,7 @@ impl RoutingTable {
         })
     }
 
-    /// Whether it trusts the same certificates as `other`, as far as both need any.
+    /// Whether both tables trust the same certificates, as far as both use TLS.
     pub(crate) fn trusts_as(&self, other: &RoutingTable) -> bool {
         match (&self.tls, &other.tls) {
             (Some(own), Some(other)) => Arc::ptr_eq(&own.config, &other.config),
@@ -114,5 +110,5 @@ impl RoutingTable {
 
 fn server_name(origin: &Origin) -> Result<ServerName<'static>, String> {
     ServerName::try_from(origin.host.clone())
-        .map_err(|error| format!("the host of {origin} cannot be used with TLS: {error}"))
+        .map_err(|error| format!("the host of {origin} is not a valid TLS server name: {error}"))
 }

@@ -32,11 +32,11 @@ pub(crate) async fn send(
     let table = &routing.table;
     let method = request.parsed.method;
     let endpoint = request.target.endpoint;
-    let post_to = match endpoint == Endpoint::ErrorPage && method == Method::Get {
-        true => Some(crash_dialog::script_url(request, table)?),
+    let form_url = match endpoint == Endpoint::ErrorPage && method == Method::Get {
+        true => Some(crash_dialog::form_url(request, table)?),
         false => None,
     };
-    let is_script = post_to.is_some();
+    let is_script = form_url.is_some();
     // A script has one source. The reports that it sends come back to the mirror, and go to all.
     let count = if is_script { 1 } else { route.outbounds.len() };
     let outbounds = route.outbounds.iter().take(count);
@@ -83,7 +83,7 @@ pub(crate) async fn send(
     };
     let reply = fan_out.reply(policy, patience, expected, request).await;
     Ok(match endpoint {
-        Endpoint::ErrorPage => crash_dialog::passed_on(reply, route, post_to.as_deref()),
+        Endpoint::ErrorPage => crash_dialog::rewrite_reply(reply, route, form_url.as_deref()),
         _ => reply,
     })
 }

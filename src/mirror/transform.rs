@@ -1,21 +1,19 @@
-//! What is done for some outbounds before their bytes are made: some of it, several times, compressed.
+//! What happens to a request before it is rendered for an outbound: filtering, copying, compression.
 //!
-//! Most outbounds get a request whole, once and decoded, and none of this concerns them. Of the others
-//! each has a [`Transform`]; those with the same one share it, and so what is made of a request by it.
+//! Most outbounds get every request whole, once and decoded; they have no transform. Outbounds with equal
+//! transforms share the [`Transform`] and its results.
 
 use crate::config::{self, Compression};
 use crate::http::compress::Codec;
 use crate::http::encoding::Encoding;
 use crate::sentry::selection::Selection;
 
-/// What is done for an outbound.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Transform {
-    /// What of a request it gets; `None` for everything.
+    /// The parts of a request that the outbound gets; `None` for everything.
     pub selection: Option<Selection>,
-    /// How many times it gets that.
+    /// How many times the outbound gets each request.
     pub copies: u32,
-    /// In which form.
     pub compression: Compression,
 }
 
@@ -31,8 +29,8 @@ pub enum Form {
 }
 
 impl Transform {
-    /// What `outbound` asks for, if it asks for anything.
-    pub fn of(outbound: &config::Outbound) -> Option<Transform> {
+    /// The transform of `outbound`; `None` if it gets requests whole, once and decoded.
+    pub fn from_config(outbound: &config::Outbound) -> Option<Transform> {
         let transform = Transform {
             selection: outbound.selection,
             copies: outbound.copies,
@@ -44,23 +42,23 @@ impl Transform {
         is_any.then_some(transform)
     }
 
-    /// Whether a body may pass as it came, unless something in it changes.
+    /// Whether the outbound may get a body as received.
     pub fn preserves(&self) -> bool {
         self.compression == Compression::Preserve
     }
 
-    /// Whether a share only is wanted of anything.
+    /// Whether the outbound gets only a sample of some category.
     pub fn samples(&self) -> bool {
         self.selection.is_some_and(|selection| selection.samples())
     }
 
-    /// Whether a body of which no place changes can pass as it came.
+    /// Whether the outbound gets every body as received, unless it contains edits.
     pub fn is_untouched(&self) -> bool {
         self.selection.is_none() && self.copies == 1 && self.preserves()
     }
 
-    /// The form for a body that came in `encoding`. What came in a coding that is not made here goes
-    /// out in gzip, which every server reads.
+    /// The form of a body that was received in `encoding`. The mirror does not encode deflate and Brotli, so it
+    /// sends these bodies as gzip, which every server can decode.
     pub fn form(&self, encoding: Encoding) -> Form {
         match (self.compression, encoding) {
             (Compression::None, _) => Form::Plain,

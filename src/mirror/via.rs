@@ -1,9 +1,8 @@
-//! `Via`, by which a mirror knows its own requests again (RFC 9110 section 7.6.3).
+//! Loop detection with the `Via` header (RFC 9110 section 7.6.3).
 //!
-//! Each delivery names the route that it was made for, as `sentry-mirror-<tag>`. The tag follows from
-//! the inbound key alone, so that all replicas of a route have the same, and none of the key can be read
-//! from it. A request that names the route it is for has been through that route before: to deliver it
-//! would be a loop.
+//! Each delivery names its route in `Via`, as `sentry-mirror-<tag>`. The tag is a hash of the inbound key, so
+//! all replicas of the mirror use the same tag, and it does not reveal the key. If a request names the route
+//! to which its key belongs, it has passed that route before: delivering it would be a loop.
 
 use crate::http::head::Version;
 use crate::sentry::sampling::hash;
@@ -17,7 +16,7 @@ pub struct Via {
 
 impl Via {
     /// The name of the route with this inbound key.
-    pub fn of_key(key: &str) -> Via {
+    pub fn from_key(key: &str) -> Via {
         let pseudonym = format!("sentry-mirror-{:08x}", hash(key.as_bytes()) >> 32);
         let line = |version: &str| format!("Via: {version} {pseudonym}\r\n");
         Via {
@@ -26,7 +25,7 @@ impl Via {
         }
     }
 
-    /// The whole line for a request that came with this version of HTTP.
+    /// The header line for a request that was received with this version of HTTP.
     pub fn line(&self, version: Version) -> &[u8] {
         let [http10, http11] = &self.lines;
         match version {
@@ -35,7 +34,7 @@ impl Via {
         }
     }
 
-    /// Whether a request with these values of `Via` has been through the route.
+    /// Whether a request with these values of `Via` has passed the route.
     pub fn is_among<'v>(&self, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
         let is_own = |entry: &[u8]| {
             let mut words = entry.split(u8::is_ascii_whitespace);
@@ -53,20 +52,20 @@ mod tests {
 
     const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-    /// Replicas of another version know a request again only if this never changes.
+    /// The tag must never change, so that replicas of different versions recognize each other's requests.
     #[test]
     fn the_tag_follows_from_the_key() {
-        let via = Via::of_key(KEY);
+        let via = Via::from_key(KEY);
         let line = |version| String::from_utf8_lossy(via.line(version)).into_owned();
         assert_eq!(line(Version::Http11), "Via: 1.1 sentry-mirror-26d52149\r\n");
         assert_eq!(line(Version::Http10), "Via: 1.0 sentry-mirror-26d52149\r\n");
-        let other = Via::of_key("0123456789abcdef0123456789abcdee");
+        let other = Via::from_key("0123456789abcdef0123456789abcdee");
         assert_ne!(other.pseudonym, via.pseudonym);
     }
 
     #[test]
-    fn a_route_is_found_wherever_it_stands_and_nothing_else_is_taken_for_it() {
-        let via = Via::of_key(KEY);
+    fn the_name_is_found_at_any_position_and_nothing_else_matches() {
+        let via = Via::from_key(KEY);
         let is_among = |values: &[&str]| via.is_among(values.iter().map(|value| value.as_bytes()));
         for values in [
             &["1.1 sentry-mirror-26d52149"][..],

@@ -1,7 +1,7 @@
-//! What a worker counts that belongs to no route.
+//! The metrics of a worker that do not belong to a single route.
 //!
-//! A request that is refused before its route is known, or that concerns the mirror alone, is counted
-//! here, so that the requests of all routes and these are all there are.
+//! Requests that are rejected before their route is known, and those that the mirror replies to by itself, are
+//! counted only here. Together with the requests of all routes they are the total.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,37 +12,37 @@ use crate::mirror::routes::Route;
 use crate::telemetry::counters::{Counter, CounterVec, Gauge};
 use crate::telemetry::label::{Label, labels};
 
-/// What one worker has counted since its start.
+/// The counters of one worker since its start.
 #[derive(Default)]
-// On cache lines of its own: what one worker counts must not slow another down.
+// Avoids false sharing between workers.
 #[repr(align(128))]
 pub struct WorkerMetrics {
-    /// The number of the worker, by which it finds its part of what is counted elsewhere.
+    /// The number of the worker, which is its index in [`PerWorker`](crate::telemetry::counters::PerWorker).
     pub worker: usize,
     /// Connections accepted.
     pub connections: Counter,
     /// SDK connections open now.
     pub open_connections: Gauge,
-    /// SDK connections closed because they took too long.
+    /// SDK connections closed without a reply, by reason.
     pub closings: CounterVec<Closing>,
-    /// How often no connection was accepted for a while.
+    /// The number of pauses in accepting connections, by reason.
     pub pauses: CounterVec<Pause>,
-    /// Requests of all routes and of none, by what the SDK was told.
+    /// All requests, by result.
     pub answers: CounterVec<RequestResult>,
-    /// Those of them that have no route.
+    /// Requests without a route, by result.
     pub unrouted: CounterVec<RequestResult>,
-    /// Requests refused, by reason.
+    /// Requests rejected, by reason.
     pub rejections: CounterVec<Reason>,
-    /// Deliveries ended, over all outbounds, by outcome.
+    /// Deliveries to all outbounds, by outcome.
     pub deliveries: CounterVec<OutcomeKind>,
     /// Items of envelopes left out of deliveries, by reason.
     pub items: CounterVec<LeftOut>,
-    /// Bytes read from SDKs: heads and bodies as they were sent, those that were refused or broke off
-    /// included.
+    /// Bytes of heads and bodies read from SDKs, before decoding. They include rejected and incomplete
+    /// requests.
     pub received_bytes: Counter,
-    /// Bytes held for requests now.
+    /// The used bytes of the memory budget.
     pub budget_used: Gauge,
-    /// The bytes that may be held for requests.
+    /// The size of the memory budget in bytes.
     pub budget_limit: Gauge,
 }
 
@@ -69,25 +69,24 @@ labels! {
 }
 
 impl WorkerMetrics {
-    /// All zero.
-    pub fn of_worker(worker: usize) -> WorkerMetrics {
+    pub fn new(worker: usize) -> WorkerMetrics {
         WorkerMetrics {
             worker,
             ..WorkerMetrics::default()
         }
     }
 
-    /// Counts a request that has ended; `route` is where it went.
-    pub fn answered(&self, answered: RequestResult, route: Option<&Route>) {
-        self.answers.inc(answered);
+    /// Counts a request that has ended.
+    pub fn count_request(&self, result: RequestResult, route: Option<&Route>) {
+        self.answers.inc(result);
         match route {
-            Some(route) => route.counters.for_worker(self.worker).answers.inc(answered),
-            None => self.unrouted.inc(answered),
+            Some(route) => route.counters.for_worker(self.worker).answers.inc(result),
+            None => self.unrouted.inc(result),
         }
     }
 
-    /// Counts what has not ended in any of `routes`, once the worker waits for it no longer. What went
-    /// by a route that a reload has removed is told no more.
+    /// Counts all requests and deliveries of `routes` that are still in flight as given up. Those of routes
+    /// that a reload has removed are not counted.
     pub fn give_up(&self, routes: &[Arc<Route>]) {
         for route in routes {
             let requests = route.counters.for_worker(self.worker).give_up();
@@ -101,12 +100,12 @@ impl WorkerMetrics {
 }
 
 /// The totals over all workers, for the log line at the end of the process.
-pub(crate) struct Totals<'c>(pub &'c [Arc<WorkerMetrics>]);
+pub(crate) struct ShutdownSummary<'c>(pub &'c [Arc<WorkerMetrics>]);
 
-impl fmt::Display for Totals<'_> {
+impl fmt::Display for ShutdownSummary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sum = |count: &dyn Fn(&WorkerMetrics) -> u64| -> u64 {
-            self.0.iter().map(|counters| count(counters)).sum()
+            self.0.iter().map(|metrics| count(metrics)).sum()
         };
         write!(
             f,

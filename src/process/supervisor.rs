@@ -25,7 +25,7 @@ use crate::config::{
 use crate::inbound::accept_balance::AcceptBalance;
 use crate::mirror::access_log::AccessLog;
 use crate::mirror::routing_table::RoutingTable;
-use crate::mirror::worker_metrics::{Totals, WorkerMetrics};
+use crate::mirror::worker_metrics::{ShutdownSummary, WorkerMetrics};
 use crate::os_errors;
 use crate::process::listener::{self, Listener};
 use crate::process::status::{Current, MirrorStatus};
@@ -145,7 +145,7 @@ impl Mirror {
         // Under a CPU quota there are fewer workers than cores, and binding the workers of every
         // container of a host to its first cores would crowd those.
         let is_bound = count == cores.len();
-        let counters = (0..count).map(|index| Arc::new(WorkerMetrics::of_worker(index)));
+        let counters = (0..count).map(|index| Arc::new(WorkerMetrics::new(index)));
         let access = config.access_log.map(AccessLog::to_stdout).transpose();
         let access = access.map_err(StartError::Thread)?;
         let (access, guard) = access.unzip();
@@ -246,7 +246,7 @@ impl Mirror {
         info!(
             given_up,
             "stopped: {}",
-            Totals(&self.mirror_status.counters)
+            ShutdownSummary(&self.mirror_status.counters)
         );
         given_up
     }

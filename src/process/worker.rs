@@ -209,7 +209,7 @@ impl Worker {
             if let Some(table) = tables.try_iter().last() {
                 // A panic costs this table; the last one stays.
                 let adopting = pin!(async {
-                    self.core.adopt(table);
+                    self.core.set_routing_table(table);
                     self.acceptor.limits_changed();
                 });
                 let _ = caught(adopting).await;

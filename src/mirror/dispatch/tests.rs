@@ -68,7 +68,7 @@ fn dispatch(
     let table = table(count, sink());
     let route = table.routes.find(b"aaaa").unwrap();
     let status = block_on(async {
-        let counters = Arc::new(WorkerMetrics::of_worker(0));
+        let counters = Arc::new(WorkerMetrics::new(0));
         let core = Rc::new(Core::new(Arc::clone(&table), counters, None));
         let limits = Rc::new(Limits::clone(&table.limits));
         let origin = Arc::clone(&table.origins[0]);
