@@ -31,7 +31,7 @@ use sentry_mirror::internals::http::head::{HeadLimits, HeaderName, Parsed, Reque
 use sentry_mirror::internals::http::response::ResponseHead;
 use sentry_mirror::internals::limits::Limits;
 use sentry_mirror::internals::mirror::filter;
-use sentry_mirror::internals::mirror::head_edits::{self, PassedOn};
+use sentry_mirror::internals::mirror::head_edits::{self, ForwardedHeaders};
 use sentry_mirror::internals::mirror::render::{OutboundBody, render};
 use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
 use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
@@ -385,13 +385,13 @@ impl Request {
         let request = &mut self.0;
         request.head_edits.clear();
         request.head_edits.extend_from_slice(found);
-        let passed_on = PassedOn {
+        let forwarded = ForwardedHeaders {
             client_address: false,
             credentials: true,
             conditions: true,
         };
         let edits = &mut request.head_edits;
-        head_edits::edit_head(&request.parsed, &request.head, passed_on, edits);
+        head_edits::edit_head(&request.parsed, &request.head, forwarded, edits);
         render(request, outbound, &OutboundBody::Whole, memory).head
     }
 }

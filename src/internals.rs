@@ -50,7 +50,7 @@ pub mod mirror {
         pub use crate::mirror::filter::{PartialBody, filter_envelope};
     }
     pub mod head_edits {
-        pub use crate::mirror::head_edits::{PassedOn, edit_head, edit_strays};
+        pub use crate::mirror::head_edits::{ForwardedHeaders, edit_head, edit_strays};
     }
     pub mod render {
         pub use crate::mirror::render::{OutboundBody, render};

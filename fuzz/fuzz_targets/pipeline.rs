@@ -13,7 +13,7 @@ use sentry_mirror::internals::http::chunked::{Chunked, Progress};
 use sentry_mirror::internals::http::framing::{self, Framing};
 use sentry_mirror::internals::http::head::{HeadLimits, Parsed, RequestHead};
 use sentry_mirror::internals::http::reparse::ReparseGate;
-use sentry_mirror::internals::mirror::head_edits::{self, PassedOn};
+use sentry_mirror::internals::mirror::head_edits::{self, ForwardedHeaders};
 use sentry_mirror::internals::mirror::render::{OutboundBody, render};
 use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
 use sentry_mirror::internals::sentry::endpoint;
@@ -226,12 +226,12 @@ fn check_sent(request: &Request, came: &Message) {
     let (mut head, mut edits) = (RequestHead::default(), Vec::new());
     assert_eq!(head.parse(&request.head, limits), Ok(Parsed::Complete));
     endpoint::parse_target(&request.head, head.target, &mut edits);
-    let passed_on = PassedOn {
+    let forwarded = ForwardedHeaders {
         client_address: true,
         credentials: true,
         conditions: true,
     };
-    head_edits::edit_head(&head, &request.head, passed_on, &mut edits);
+    head_edits::edit_head(&head, &request.head, forwarded, &mut edits);
     let inbound = InboundRequest {
         head: Bytes::copy_from_slice(&request.head),
         parsed: head,

@@ -19,7 +19,7 @@ use sentry_mirror::internals::config::Config;
 use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding, Step};
 use sentry_mirror::internals::http::framing;
 use sentry_mirror::internals::http::head::{HeadLimits, HeaderName, Method, Parsed, RequestHead};
-use sentry_mirror::internals::mirror::head_edits::{self, PassedOn};
+use sentry_mirror::internals::mirror::head_edits::{self, ForwardedHeaders};
 use sentry_mirror::internals::mirror::render::{OutboundBody, render};
 use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
 use sentry_mirror::internals::mirror::routes::{Outbound, Route, Routes};
@@ -302,12 +302,12 @@ fn read(head: RequestHead, text: &[u8], body: Bytes) -> Option<Request> {
         endpoint::edit_tunnel(head.target, &mut head_edits);
         endpoint = Endpoint::Tunnel;
     }
-    let passed_on = PassedOn {
+    let forwarded = ForwardedHeaders {
         client_address: false,
         credentials: !is_tunnelled && !is_dialog,
         conditions: !is_dialog,
     };
-    head_edits::edit_head(&head, text, passed_on, &mut head_edits);
+    head_edits::edit_head(&head, text, forwarded, &mut head_edits);
     head_edits::edit_strays(&head, text, route, &mut head_edits).ok()?;
     Some(Request {
         head,

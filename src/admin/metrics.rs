@@ -235,7 +235,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         reader: Reader::Gauge(|source| {
             let now = source.now;
             per_outbound(source, move |outbound, _| {
-                outbound.rate_limits.in_force(now).len() as f64
+                outbound.rate_limits.active(now).len() as f64
             })
         }),
     },

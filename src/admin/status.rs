@@ -142,7 +142,7 @@ impl View<'_> {
             .iter()
             .filter_map(|counters| counters.last_error.get());
         let last = errors.max_by_key(|error| error.at);
-        let limits = outbound.rate_limits.in_force(self.now);
+        let limits = outbound.rate_limits.active(self.now);
         let limits = limits
             .iter()
             .map(|limit| json!({"categories": limit.categories.iter().collect::<Vec<_>>(), "seconds": limit.seconds}));

@@ -154,7 +154,7 @@ pub(super) fn scan_envelope(
 fn is_untouched(route: &Route) -> bool {
     let now = Instant::now();
     let mut outbounds = route.outbounds.iter();
-    route.is_untouched && outbounds.all(|outbound| outbound.rate_limits.closed(now).is_none())
+    route.is_untouched && outbounds.all(|outbound| outbound.rate_limits.combined(now).is_none())
 }
 
 /// The beginning of an envelope: its header, and what happens to come with that.

@@ -1,4 +1,4 @@
-//! What is recorded when a delivery ends: its counters, what it says about the outbound, the log.
+//! Records the end of a delivery: in the counters, in the state of the outbound, and in the log.
 
 use std::time::{Duration, Instant};
 
@@ -38,16 +38,16 @@ impl DeliveryEnd<'_> {
         if let Some(response) = self.outcome.response() {
             let has_rate_limits = self.endpoint.has_rate_limits();
             if has_rate_limits && outbound.rate_limits.remember(response, now) {
-                outbound_log::tell_limits(outbound, now);
+                outbound_log::log_rate_limits(outbound, now);
             }
-            outbound_log::tell_refusal(self.route, outbound, response, now);
+            outbound_log::log_rejections(self.route, outbound, response, now);
         }
         let counters = outbound.counters.for_worker(worker.worker);
         if kind.is_recorded_as_error() {
             let describe = || describe_error(outbound, self.outcome);
             counters.last_error.record(now, describe);
         }
-        // After all that looks at what an upstream sent: a panic there counts as one, and not as this.
+        // After everything that reads the response: if that panics, the delivery counts only as panicked.
         if kind.was_sent() {
             counters.bytes.add_bytes(self.bytes);
         }

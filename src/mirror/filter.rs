@@ -1,13 +1,13 @@
-//! The part of an envelope that a selection takes.
+//! Filters an envelope or an OTLP request by a selection.
 //!
-//! An envelope is cut by spans: what stays keeps its bytes. It falls into a front, its header line, in
-//! which each outbound's own texts are put later, and a rest that is the same for all outbounds with
-//! this selection. Usually the rest is one segment of the body that came, and then nothing is copied.
+//! The result refers to the original body by spans, so that the bytes that stay do not change. It consists of a
+//! front and a rest. The front is the header line, which contains the edits for each outbound. The rest is the
+//! same for all outbounds with the selection. Usually it is one segment of the body and is not copied.
 //!
-//! An OTLP request is cut like that, too; it has no front.
+//! The result for an OTLP request has no front.
 //!
-//! Logs, metrics and spans of several traces come in one item. Where only some of them stay, the item
-//! is made shorter, and the two numbers in its header that depend on that are written anew.
+//! One item may contain logs, metrics or spans of several traces. If only some of these entries stay, the item
+//! becomes shorter, and its header gets the new length and the new number of entries.
 
 use std::borrow::Cow;
 
@@ -21,42 +21,41 @@ use crate::sentry::sampling;
 use crate::sentry::selection::{Refused, Selection};
 use crate::span::Span;
 
-/// What goes to the outbounds with one selection, without what is each outbound's own.
+/// The body for all outbounds with the same selection, before the edits for each outbound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartialBody {
     /// The beginning of the body.
     pub front: Bytes,
-    /// What changes in the front for each outbound.
+    /// The edits in the front.
     pub edits: Vec<Edit>,
-    /// What follows it.
+    /// The end of the body, which is the same for all outbounds.
     pub rest: Bytes,
 }
 
-/// What stays of an envelope.
+/// An envelope without the items that a selection drops.
 #[derive(Debug)]
 pub struct FilteredEnvelope {
     /// The header line.
     pub front: Vec<u8>,
-    /// What changes in it for each outbound.
+    /// The edits in the header line.
     pub edits: Vec<Edit>,
-    /// What follows it.
+    /// The items.
     pub segments: Segments,
-    /// What the items that stay count as.
+    /// The categories of the items.
     pub categories: Vec<Option<Category>>,
-    /// How many items were left out, each with the reason.
+    /// The reason for each item that was dropped.
     pub left_out: Vec<Refused>,
 }
 
-/// A text made of segments of a body.
+/// A text that consists of segments of a body and of new text.
 #[derive(Debug, Default)]
 pub struct Segments(Vec<Segment>);
 
-/// A part of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Segment {
     /// Bytes of the body.
     Copy(Span),
-    /// Other bytes.
+    /// New text.
     Text(Cow<'static, [u8]>),
 }
 
@@ -73,7 +72,7 @@ impl Segments {
         self.0.push(Segment::Text(text.into()));
     }
 
-    /// The one span that it is, if nothing has to be copied to make it.
+    /// The span of the body that is equal to the text, if there is one.
     pub fn as_span(&self) -> Option<Span> {
         match self.0.as_slice() {
             [] => Some(Span::default()),
@@ -82,7 +81,6 @@ impl Segments {
         }
     }
 
-    /// How long it is.
     pub fn len(&self) -> usize {
         let length = |segment: &Segment| match segment {
             Segment::Copy(span) => span.len(),
@@ -91,17 +89,16 @@ impl Segments {
         self.0.iter().map(length).sum()
     }
 
-    /// What the list of them takes in memory; the few texts that are numbers are not worth counting.
+    /// The memory of the list. The new texts are few and short, so they are not counted.
     pub fn held_bytes(&self) -> usize {
         self.0.capacity() * size_of::<Segment>()
     }
 
-    /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Its parts as slices, in order.
+    /// The segments as slices, in order.
     pub fn slices<'p>(&'p self, body: &'p [u8]) -> impl Iterator<Item = &'p [u8]> {
         self.0.iter().map(|segment| match segment {
             Segment::Copy(span) => span.slice(body),
@@ -110,10 +107,10 @@ impl Segments {
     }
 }
 
-/// What `selection` takes of the OTLP request `body`, whose records are of `category`; `None` for all of it.
+/// Filters the OTLP request `body`, whose records have `category`. Returns `None` if `selection` takes all.
 ///
 /// # Errors
-/// It takes nothing of it.
+/// The selection takes no record.
 pub(crate) fn filter_batch(
     selection: &Selection,
     category: Option<Category>,
@@ -137,18 +134,18 @@ pub(crate) fn filter_batch(
     Ok(Some(segments))
 }
 
-/// What `selection` takes of the envelope `body`, in whose header `edits` are to be made; `None` for
-/// all of it, as it is.
+/// Filters the envelope `body` with the `index` of its items and the `edits` in its header. Returns `None` if
+/// `selection` takes all and changes nothing.
 ///
 /// # Errors
-/// It takes nothing of it.
+/// The selection takes no item.
 pub fn filter_envelope(
     selection: &Selection,
-    inventory: &EnvelopeIndex,
+    index: &EnvelopeIndex,
     body: &[u8],
     edits: &[Edit],
 ) -> Result<Option<FilteredEnvelope>, Refused> {
-    let Some(first) = inventory.items.first() else {
+    let Some(first) = index.items.first() else {
         return match selection.takes_unknown() {
             true => Ok(None),
             false => Err(Refused::Filtered),
@@ -157,9 +154,9 @@ pub fn filter_envelope(
     let mut segments = Segments::default();
     let mut categories = Vec::new();
     let mut left_out = Vec::new();
-    for part in &inventory.items {
-        match take(selection, part, &mut segments) {
-            Ok(()) => categories.push(part.category),
+    for item in &index.items {
+        match append_item(selection, item, &mut segments) {
+            Ok(()) => categories.push(item.category),
             Err(refused) => left_out.push(refused),
         }
     }
@@ -171,11 +168,11 @@ pub fn filter_envelope(
             Refused::Filtered
         });
     }
-    let (front, edits, is_same) = front(
+    let (front, edits, is_same) = scale_sample_rate(
         Span::new(0, first.whole.start).slice(body),
         edits,
-        inventory.sample_rate,
-        rate_of_trace(selection, &categories),
+        index.sample_rate,
+        trace_rate(selection, &categories),
     );
     let all = Span::new(first.whole.start, body.len());
     if is_same && segments.as_span() == Some(all) {
@@ -190,17 +187,21 @@ pub fn filter_envelope(
     }))
 }
 
-/// Appends what is taken of an item.
-fn take(selection: &Selection, part: &IndexedItem, segments: &mut Segments) -> Result<(), Refused> {
-    if part.entries.is_empty() {
-        selection.take(part.category, part.sampling_key)?;
-        segments.copy(part.whole);
+/// Appends `item`, or the part that `selection` takes.
+fn append_item(
+    selection: &Selection,
+    item: &IndexedItem,
+    segments: &mut Segments,
+) -> Result<(), Refused> {
+    if item.entries.is_empty() {
+        selection.take(item.category, item.sampling_key)?;
+        segments.copy(item.whole);
         return Ok(());
     }
     let mut kept = Vec::new();
     let mut refused = Refused::Filtered;
-    for (index, (_, key)) in part.entries.iter().enumerate() {
-        match selection.take(part.category, *key) {
+    for (index, (_, key)) in item.entries.iter().enumerate() {
+        match selection.take(item.category, *key) {
             Ok(()) => kept.push(index),
             Err(reason) => refused = reason,
         }
@@ -208,36 +209,36 @@ fn take(selection: &Selection, part: &IndexedItem, segments: &mut Segments) -> R
     if kept.is_empty() {
         return Err(refused);
     }
-    if kept.len() == part.entries.len() {
-        segments.copy(part.whole);
+    if kept.len() == item.entries.len() {
+        segments.copy(item.whole);
     } else {
-        shorten(part, &kept, segments);
+        append_entries(item, &kept, segments);
     }
     Ok(())
 }
 
-/// Appends an item with some of its entries only.
-fn shorten(part: &IndexedItem, kept: &[usize], segments: &mut Segments) {
-    let entry = |index: &usize| part.entries.get(*index).map(|(span, _)| *span);
+/// Appends `item` with only the entries at the indices `kept`.
+fn append_entries(item: &IndexedItem, kept: &[usize], segments: &mut Segments) {
+    let entry = |index: &usize| item.entries.get(*index).map(|(span, _)| *span);
     let spans: Vec<Span> = kept.iter().filter_map(entry).collect();
-    let (Some((first, _)), Some((last, _))) = (part.entries.first(), part.entries.last()) else {
+    let (Some((first, _)), Some((last, _))) = (item.entries.first(), item.entries.last()) else {
         return;
     };
-    let opening = Span::new(part.payload.start, first.start);
-    let closing = Span::new(last.end, part.payload.end);
+    let opening = Span::new(item.payload.start, first.start);
+    let closing = Span::new(last.end, item.payload.end);
     let commas = spans.len().saturating_sub(1);
     let inner: usize = spans.iter().map(|span| span.len()).sum();
     let length = opening.len() + inner + commas + closing.len();
 
     let mut numbers: Vec<(Span, usize)> = Vec::new();
-    numbers.extend(part.length.map(|place| (place, length)));
-    numbers.extend(part.item_count.map(|place| (place, spans.len())));
-    numbers.sort_by_key(|(place, _)| place.start);
-    let mut copied = part.whole.start;
-    for (place, number) in numbers {
-        segments.copy(Span::new(copied, place.start));
+    numbers.extend(item.length.map(|span| (span, length)));
+    numbers.extend(item.item_count.map(|span| (span, spans.len())));
+    numbers.sort_by_key(|(span, _)| span.start);
+    let mut copied = item.whole.start;
+    for (span, number) in numbers {
+        segments.copy(Span::new(copied, span.start));
         segments.text(number.to_string().into_bytes());
-        copied = place.end;
+        copied = span.end;
     }
     segments.copy(Span::new(copied, opening.end));
     for (index, span) in spans.into_iter().enumerate() {
@@ -246,12 +247,12 @@ fn shorten(part: &IndexedItem, kept: &[usize], segments: &mut Segments) {
         }
         segments.copy(span);
     }
-    segments.copy(Span::new(closing.start, part.whole.end));
+    segments.copy(Span::new(closing.start, item.whole.end));
 }
 
-/// The rate that the trace in an envelope was sampled with here: that of its transaction or spans, whose
-/// numbers are extrapolated by it, or else that of the first item.
-fn rate_of_trace(selection: &Selection, categories: &[Option<Category>]) -> f64 {
+/// The rate at which `selection` samples the trace of an envelope. It is the rate of the transaction or the
+/// spans, because Sentry extrapolates their numbers by the sample rate; otherwise that of the first item.
+fn trace_rate(selection: &Selection, categories: &[Option<Category>]) -> f64 {
     let is_trace = |category: &&Option<Category>| {
         matches!(category, Some(Category::Transaction | Category::Span))
     };
@@ -259,29 +260,29 @@ fn rate_of_trace(selection: &Selection, categories: &[Option<Category>]) -> f64 
     decisive.map_or(1.0, |category| selection.rate(*category))
 }
 
-/// The header line with its sample rate multiplied, the edits moved accordingly, and whether it is still
-/// the same.
-fn front(
+/// Multiplies the sample rate in the header `line` by `factor`. Returns the line, the edits at their new
+/// positions, and whether the line is unchanged.
+fn scale_sample_rate(
     line: &[u8],
     edits: &[Edit],
     sample_rate: Option<Span>,
     factor: f64,
 ) -> (Vec<u8>, Vec<Edit>, bool) {
-    let changed = sample_rate.filter(|_| factor < 1.0).and_then(|place| {
-        let product = sampling::multiplied(place.slice(line), factor)?;
-        Some((place, product))
+    let changed = sample_rate.filter(|_| factor < 1.0).and_then(|span| {
+        let product = sampling::multiplied(span.slice(line), factor)?;
+        Some((span, product))
     });
-    let Some((place, product)) = changed else {
+    let Some((rate, product)) = changed else {
         return (line.to_vec(), edits.to_vec(), true);
     };
-    let (before, rest) = line.split_at_checked(place.start).unwrap_or_default();
-    let after = rest.get(place.len()..).unwrap_or_default();
+    let (before, rest) = line.split_at_checked(rate.start).unwrap_or_default();
+    let after = rest.get(rate.len()..).unwrap_or_default();
     let moved = |edit: &Edit| {
         let mut edit = *edit;
-        if edit.span.start >= place.end {
-            // The rate stands before it, so that neither can become negative.
-            edit.span.start = edit.span.start - place.len() + product.len();
-            edit.span.end = edit.span.end - place.len() + product.len();
+        if edit.span.start >= rate.end {
+            // No underflow: the rate is before the edit.
+            edit.span.start = edit.span.start - rate.len() + product.len();
+            edit.span.end = edit.span.end - rate.len() + product.len();
         }
         edit
     };

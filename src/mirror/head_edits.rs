@@ -1,7 +1,7 @@
-//! What changes in the head of a request, whatever its endpoint.
+//! The edits in the head of a request that do not depend on its endpoint.
 //!
-//! Headers that belong to the connection or to the form in which the body came are left out; the inbound
-//! key is found where nobody reads it, too. What is made of the list of edits stands in `render`.
+//! They remove headers that concern the connection or the encoding of the body. They also replace the inbound
+//! key and secret where Sentry does not read them. `render` applies the edits.
 
 use std::sync::Arc;
 
@@ -17,14 +17,13 @@ use crate::sentry::envelope;
 use crate::sentry::spelling::Credential;
 use crate::span::Span;
 
-/// How many edits a head may have, those of its fields included, when the inbound key is found in it once
-/// more.
+/// The maximum number of edits in a head when the inbound key is found in one more place.
 const STRAY_EDITS_MAX: usize = 2 * EDITS_MAX;
 
-/// How many names in `Connection` are honoured.
+/// The maximum number of names in `Connection` that are respected.
 const LISTED_MAX: usize = 32;
 
-/// Completes the edits of the head, and looks up the route of `trace.public_key`.
+/// Completes the edits in the head, and looks up the route of `trace.public_key`.
 pub(crate) fn complete(
     request: &mut Request,
     table: &RoutingTable,
@@ -35,47 +34,52 @@ pub(crate) fn complete(
     };
     let (head, parsed, edits) = (&request.head, &request.parsed, &mut request.head_edits);
     let is_dialog = request.target.endpoint == Endpoint::ErrorPage;
-    let passed_on = PassedOn {
+    let forwarded = ForwardedHeaders {
         client_address: table.forward_client_ip,
         credentials: !is_tunnelled && !is_dialog,
         conditions: !is_dialog,
     };
-    edit_head(parsed, head, passed_on, edits);
+    edit_head(parsed, head, forwarded, edits);
     edit_strays(parsed, head, route, edits)
         .map_err(|Stray| Rejection::Auth(AuthError::Multiple))?;
     let trace_key = request.envelope.and_then(|envelope| envelope.trace_key);
-    let named = trace_key.and_then(|key| {
+    let trace_route = trace_key.and_then(|key| {
         let key = envelope::unescape(key.slice(&request.body.decoded));
         table.routes.find(&key)
     });
-    // The request's own route has nothing to look up: each outbound puts in its own key.
-    let other = named.filter(|named| !Arc::ptr_eq(named, route));
+    // Without another route, each outbound inserts its own key.
+    let other = trace_route.filter(|trace_route| !Arc::ptr_eq(trace_route, route));
     request.trace_route = other.map(Arc::clone);
     Ok(())
 }
 
-/// Which fields are passed on that are not meant for every upstream.
+/// The headers that are forwarded only for some requests.
 #[derive(Clone, Copy, Debug)]
-pub struct PassedOn {
-    /// `X-Forwarded-For` and the other fields that tell who the client is.
+pub struct ForwardedHeaders {
+    /// `X-Forwarded-For` and other headers with the address of the client.
     pub client_address: bool,
-    /// `Cookie`, and `Authorization` in any scheme but Sentry's. In a tunnel request they are meant for
-    /// the site that the tunnel is on.
+    /// `Cookie`, and `Authorization` in any scheme but Sentry's. In a tunnel request they are credentials for
+    /// the site that hosts the tunnel.
     pub credentials: bool,
-    /// `Range` and the conditional fields, which ask for a part of an answer, or for none. What makes
-    /// something of the whole answer has to get it.
+    /// `Range` and the conditional headers, which request a part of a response or none. The mirror can rewrite
+    /// only a whole response.
     pub conditions: bool,
 }
 
-/// The inbound key, or its secret, stands where it cannot be replaced.
+/// The inbound key or secret occurs where it cannot be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stray;
 
-/// Adds the edits that every request needs whatever its endpoint, and sorts the list.
+/// Adds the edits that do not depend on the endpoint, and sorts the list.
 ///
-/// Left out are the fields that belong to the connection (RFC 9110 section 7.6.1) or to the form the
-/// body came in, which goes out decoded and with a length, and those that are not in `passed_on`.
-pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: &mut Vec<Edit>) {
+/// They remove the headers of the connection (RFC 9110 section 7.6.1), the headers about the encoding of the
+/// body, because the mirror encodes it anew, and those that are not in `forwarded`.
+pub fn edit_head(
+    head: &RequestHead,
+    buffer: &[u8],
+    forwarded: ForwardedHeaders,
+    edits: &mut Vec<Edit>,
+) {
     if head.version != Version::Http11 {
         edits.push(Edit {
             span: head.version_span,
@@ -105,7 +109,7 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
             | HeaderName::Expect
             | HeaderName::AcceptEncoding => true,
             HeaderName::XForwardedFor | HeaderName::ClientAddress => {
-                !passed_on.client_address || is_listed(field)
+                !forwarded.client_address || is_listed(field)
             }
             HeaderName::Host => {
                 edits.push(Edit {
@@ -114,14 +118,14 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
                 });
                 false
             }
-            HeaderName::Cookie => !passed_on.credentials || is_listed(field),
+            HeaderName::Cookie => !forwarded.credentials || is_listed(field),
             HeaderName::Authorization | HeaderName::XSentryAuth => {
-                let is_sites = field.name == HeaderName::Authorization
-                    && !passed_on.credentials
+                let is_for_site = field.name == HeaderName::Authorization
+                    && !forwarded.credentials
                     && !auth::has_sentry_scheme(field.value.slice(buffer));
-                let is_dropped = is_sites || is_listed(field);
+                let is_dropped = is_for_site || is_listed(field);
                 if is_dropped {
-                    // The edits of its keys would overlap with the line that goes as a whole.
+                    // Edits of keys in the line would overlap with the removal of the line.
                     edits.retain(|edit| !is_within(edit.span, field.line));
                 }
                 is_dropped
@@ -133,10 +137,10 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
             | HeaderName::RetryAfter
             | HeaderName::Other => {
                 let is_condition =
-                    !passed_on.conditions && asks_for_less(field.name_span.slice(buffer));
+                    !forwarded.conditions && is_conditional(field.name_span.slice(buffer));
                 is_condition || is_listed(field)
             }
-            // Not even where `Connection` lists it: a loop could hide so.
+            // Kept even if `Connection` lists it, which could hide a loop.
             HeaderName::Via => false,
         };
         if is_dropped {
@@ -152,17 +156,18 @@ pub fn edit_head(head: &RequestHead, buffer: &[u8], passed_on: PassedOn, edits: 
     edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
 }
 
-/// Whether a field makes a server answer with less than all (RFC 9110 sections 13.1 and 14.2).
-fn asks_for_less(name: &[u8]) -> bool {
+/// Whether a server may answer a request with this header with a part of the content or without content (RFC
+/// 9110 sections 13.1 and 14.2).
+fn is_conditional(name: &[u8]) -> bool {
     let start = name.get(..3).unwrap_or_default();
     name.eq_ignore_ascii_case(b"range") || start.eq_ignore_ascii_case(b"if-")
 }
 
-/// Adds the edits of all places of `head` where the key or the secret of `route` is spelled although
-/// nobody reads it there, and sorts the list again if there are any. The outbound's key goes there.
+/// Adds edits that replace the key and the secret of `route` in places of `head` where Sentry does not read
+/// them. Both are replaced by the outbound's key. Sorts the list if it adds any edits.
 ///
 /// # Errors
-/// It stands where nothing can be put in its place, or there are too many such places.
+/// The key or secret occurs where it cannot be replaced, or too often.
 pub fn edit_strays(
     head: &RequestHead,
     buffer: &[u8],
@@ -172,14 +177,14 @@ pub fn edit_strays(
     let known = edits.len();
     for field in &head.headers {
         if field.name == HeaderName::Authorization {
-            empty_coded(field.value, buffer, route, edits)?;
+            empty_encoded_value(field.value, buffer, route, edits)?;
         }
     }
     if let Some(key) = &route.key {
         edit_spellings(head, buffer, key, Replacement::Key, edits)?;
     }
     if let Some(secret) = &route.secret {
-        // Left out, it could leave a key of what stands around it.
+        // Removing the secret could join the text around it into the key.
         edit_spellings(head, buffer, secret, Replacement::Key, edits)?;
     }
     if edits.len() != known {
@@ -188,9 +193,10 @@ pub fn edit_strays(
     Ok(())
 }
 
-/// Leaves nothing of the `value` of an `Authorization` field that has the key or the secret of `route` in
-/// base64, unless that is replaced as a whole already. Without the line another one would be the first.
-fn empty_coded(
+/// Empties the `value` of an `Authorization` header that contains the key or the secret of `route` in base64,
+/// unless an edit replaces it as a whole. The line itself stays; otherwise a second `Authorization` line would
+/// become the first.
+fn empty_encoded_value(
     value: Span,
     buffer: &[u8],
     route: &Route,
@@ -207,7 +213,7 @@ fn empty_coded(
         return Ok(());
     }
     if own.next().is_some() {
-        // A key is read in it, which has to go out.
+        // An edit replaces the key in the value, so the value cannot be emptied.
         return Err(Stray);
     }
     edits.push(Edit {
@@ -245,8 +251,8 @@ fn edit_spellings(
     })
 }
 
-/// The names that `Connection` lists besides its own options. What is beyond a sane number of them is
-/// not looked at: to find each of them among all fields is quadratic.
+/// The header names that `Connection` lists, except its own options. Their number is limited, because comparing
+/// each of them with all headers is quadratic.
 fn listed_by_connection<'b>(head: &RequestHead, buffer: &'b [u8]) -> Vec<&'b [u8]> {
     let options: [&[u8]; 3] = [b"", b"close", b"keep-alive"];
     head.values(HeaderName::Connection, buffer)
@@ -261,7 +267,7 @@ fn listed_by_connection<'b>(head: &RequestHead, buffer: &'b [u8]) -> Vec<&'b [u8
         .collect()
 }
 
-/// Gives every kept line that ended in a bare line feed the line end that RFC 9112 asks of a sender.
+/// Replaces the bare line feed at the end of a line by the CRLF that RFC 9112 requires of a sender.
 fn edit_line_ends(head: &RequestHead, buffer: &[u8], edits: &mut Vec<Edit>) {
     let Some(first) = head.headers.first() else {
         return;

@@ -43,7 +43,7 @@ impl<'p> MetricNames<'p> {
         MetricNames {
             workers,
             previous,
-            // The counters of a removed route are still exported for a while under its name.
+            // The name of a removed route stays reserved for one reload: its counters may still be read.
             used: UsedNames::new(routes.iter().map(|route| route.name.as_str())),
         }
     }

@@ -1,4 +1,4 @@
-//! What the log is told of an outbound: that it begins or ceases to refuse, or to limit, what it is sent.
+//! Logs when an outbound starts or stops rejecting requests, and when its rate limits begin and end.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -10,16 +10,21 @@ use crate::mirror::routes::{Outbound, Route};
 use crate::telemetry::words;
 use crate::upstream::response::Response;
 
-/// How much of the answer of an outbound that refuses is logged.
+/// The maximum length of the logged part of a rejecting response.
 const REASON_BYTES_MAX: usize = 200;
 
-/// Tells the log when an outbound begins or ceases to refuse what it is sent. That it answers is not
-/// enough: with a wrong key it answers every event with 403 and keeps none.
-pub(super) fn tell_refusal(route: &Route, outbound: &Outbound, response: &Response, now: Instant) {
+/// Logs when an outbound starts or stops rejecting requests. An outbound that responds may still lose all
+/// events: with a wrong key it answers each with 403.
+pub(super) fn log_rejections(
+    route: &Route,
+    outbound: &Outbound,
+    response: &Response,
+    now: Instant,
+) {
     let status = response.status;
     let state = match status {
         200..=299 => 0,
-        // About this one request, or about a time that will be over.
+        // Concerns only this request, or a rate limit.
         400 | 405..=499 => return,
         _ => u32::from(status),
     };
@@ -27,35 +32,35 @@ pub(super) fn tell_refusal(route: &Route, outbound: &Outbound, response: &Respon
     if !outbound.rejection_log.should_log(state, now) {
         return;
     }
-    let (label, refused) = (&outbound.label, &outbound.rejected_before);
-    let refused_now = outbound.counters.sum(OutboundCounters::refused);
+    let (label, rejected_before) = (&outbound.label, &outbound.rejected_before);
+    let rejected_now = outbound.counters.sum(OutboundCounters::refused);
     if state == 0 {
-        let count = refused_now.saturating_sub(refused.load(Ordering::Relaxed));
+        let count = rejected_now.saturating_sub(rejected_before.load(Ordering::Relaxed));
         let seconds = outbound.rejection_log.lasted(now).as_secs_f64();
         info!(
             route = route.name,
             outbound = label,
             seconds,
             lost_deliveries = count,
-            "outbound accepts again"
+            "outbound accepts requests again"
         );
     } else {
         if !was_failing {
-            refused.store(refused_now, Ordering::Relaxed);
+            rejected_before.store(rejected_now, Ordering::Relaxed);
         }
         let reason = reason(outbound, response);
-        warn!(route = route.name, outbound = label, status, %reason, "outbound refuses what it is sent");
+        warn!(route = route.name, outbound = label, status, %reason, "outbound is rejecting requests");
     }
 }
 
-/// Tells the log when an outbound begins or ceases to limit what it is sent. A limit ends when its time
-/// is over, so this has to be asked again and again.
-pub(crate) fn tell_limits(outbound: &Outbound, now: Instant) {
-    // In the common case there is nothing to tell, which costs two loads.
+/// Logs when the rate limits of an outbound begin and end. A limit ends by time, so this must be called
+/// regularly.
+pub(crate) fn log_rate_limits(outbound: &Outbound, now: Instant) {
+    // The common case costs two atomic loads.
     if !outbound.rate_limits.may_limit() && !outbound.rate_limit_log.is_failing() {
         return;
     }
-    let limits = outbound.rate_limits.in_force(now);
+    let limits = outbound.rate_limits.active(now);
     if !outbound
         .rate_limit_log
         .should_log(u32::from(!limits.is_empty()), now)
@@ -67,25 +72,25 @@ pub(crate) fn tell_limits(outbound: &Outbound, now: Instant) {
         let seconds = outbound.rate_limit_log.lasted(now).as_secs_f64();
         info!(
             outbound = outbound_label,
-            seconds, "outbound limits nothing any more"
+            seconds, "outbound has no rate limits any more"
         );
         return;
     }
-    let words = limits.iter().map(|limit| {
+    let descriptions = limits.iter().map(|limit| {
         let what = match limit.categories.is_empty() {
             true => "everything".to_owned(),
             false => limit.categories.join(", "),
         };
         format!("{what} for {} s", limit.seconds)
     });
-    let limits = words.collect::<Vec<_>>().join("; ");
+    let limits = descriptions.collect::<Vec<_>>().join("; ");
     info!(
         outbound = outbound_label,
-        limits, "outbound limits what it is sent"
+        limits, "outbound has rate limits"
     );
 }
 
-/// What an outbound said about what it did not take.
+/// The reason that an outbound gives in a response that is not a success, without credentials.
 pub(super) fn reason(outbound: &Outbound, response: &Response) -> String {
     let error = response.rare_headers().sentry_error.as_ref();
     let reason = error.unwrap_or(&response.body);

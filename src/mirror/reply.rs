@@ -13,7 +13,7 @@ use crate::http::header_writer;
 use crate::mirror::counters::RequestResult;
 use crate::mirror::media_type;
 use crate::mirror::outcome::{Outcome, SkipReason};
-use crate::mirror::rate_limit_store::{DEFAULT_PAUSE_SECONDS, pause_seconds};
+use crate::mirror::rate_limit_store::{DEFAULT_RETRY_SECONDS, retry_seconds};
 use crate::mirror::rejection::Rejection;
 use crate::mirror::reply_policy::Decision;
 use crate::mirror::request::Request;
@@ -292,7 +292,7 @@ impl Reply {
     fn rate_limited(outcomes: &[Option<Outcome>], common_limits: &[RateLimit]) -> Reply {
         let pause = |outcome: &Outcome| match outcome {
             Outcome::Answered(response) => {
-                (response.status == 429).then(|| pause_seconds(response))
+                (response.status == 429).then(|| retry_seconds(response))
             }
             Outcome::Skipped(SkipReason::RateLimited(seconds)) => Some(*seconds),
             Outcome::Skipped(_) | Outcome::Failed(_) | Outcome::Panicked => None,
@@ -304,7 +304,7 @@ impl Reply {
             [] => reply.with("X-Sentry-Rate-Limits", LIMIT_ON_NOTHING),
             limits => reply.with_limits(limits),
         };
-        reply.with_seconds("Retry-After", pause.unwrap_or(DEFAULT_PAUSE_SECONDS))
+        reply.with_seconds("Retry-After", pause.unwrap_or(DEFAULT_RETRY_SECONDS))
     }
 
     fn unavailable() -> Reply {

@@ -23,7 +23,7 @@ use crate::inbound::accept::Acceptor;
 use crate::inbound::accept_balance::AcceptBalance;
 use crate::mirror::access_log::AccessLog;
 use crate::mirror::core::Core;
-use crate::mirror::outbound_log::tell_limits;
+use crate::mirror::outbound_log::log_rate_limits;
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::process::listener::HANDSHAKE_PATIENCE;
@@ -249,7 +249,7 @@ impl Worker {
                     let routes = routing.table.routes.all().iter();
                     let outbounds = routes.flat_map(|route| &route.outbounds);
                     let now = Instant::now();
-                    outbounds.for_each(|outbound| tell_limits(outbound, now));
+                    outbounds.for_each(|outbound| log_rate_limits(outbound, now));
                 }
             });
             let _ = caught(round).await;

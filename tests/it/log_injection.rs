@@ -62,8 +62,8 @@ fn text_of_peers_cannot_forge_log_lines_control_a_terminal_or_show_a_key() {
             "A!#$%&'*+-.^_`|~B{IN_KEY} /api/1/store/?sentry_key={IN_KEY}&x=%0d%0aINJECTED\u{202e}\" HTTP/1.1\r\nHost: m\r\nUser-Agent: a\u{9b}31m\r\n\r\n"
         );
         assert_eq!(client.ask(odd.as_bytes()).status, 405);
-        mirror.wait_for_line("outbound refuses what it is sent");
-        mirror.wait_for_line("outbound limits what it is sent");
+        mirror.wait_for_line("outbound is rejecting requests");
+        mirror.wait_for_line("outbound has rate limits");
         let status = || mirror.page("/status").text().to_owned();
         wait_until(|| status().contains("answered 403"), status);
         let parsed: Value = serde_json::from_str(&status()).expect("JSON");

@@ -57,7 +57,7 @@ fn an_outbound_that_accepts_again_is_logged_at_once_with_its_losses() {
     for status in [403, 403, 403, 200] {
         assert_eq!(client.ask(&request()).status, status);
     }
-    let line = mirror.wait_for_line("outbound accepts again");
+    let line = mirror.wait_for_line("outbound accepts requests again");
     for part in [
         "route=\"http://0123…",
         "aaaa…",
@@ -74,10 +74,10 @@ fn the_start_and_the_end_of_a_rate_limit_are_logged() {
     let upstream = Upstream::start(move |_, _| Action::Raw(limits.as_bytes().to_vec()));
     let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], "workers: 2"));
     assert_eq!(mirror.client().ask(&request()).status, 429);
-    let line = mirror.wait_for_line("outbound limits what it is sent");
+    let line = mirror.wait_for_line("outbound has rate limits");
     assert!(line.contains("error, transaction for 1 s"), "{line}");
     // It is logged without another request.
-    let line = mirror.wait_for_line("outbound limits nothing any more");
+    let line = mirror.wait_for_line("outbound has no rate limits any more");
     assert!(
         line.contains("aaaa…") && line.contains("seconds="),
         "{line}"

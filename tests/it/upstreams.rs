@@ -502,7 +502,7 @@ fn an_outbound_that_refuses_everything_is_logged_once() {
     for _ in 0..10 {
         assert_eq!(client.ask(&request()).status, 200);
     }
-    let line = mirror.wait_for_line("outbound refuses what it is sent");
+    let line = mirror.wait_for_line("outbound is rejecting requests");
     assert!(
         line.contains("403") && line.contains("unknown key"),
         "{line}"

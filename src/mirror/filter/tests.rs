@@ -1,4 +1,4 @@
-//! Envelopes as SDKs send them, cut by selections as operators write them.
+//! Filters envelopes as SDKs send them, with selections as operators write them.
 
 use super::*;
 use crate::config::Config;
@@ -8,7 +8,7 @@ use crate::sentry::sampling::Chance;
 
 const TRACE: &str = "771a43a4192642f0b136d5159a501700";
 
-/// The selection of an outbound with these lines in its configuration.
+/// The selection of an outbound with these options.
 fn selection(options: &str) -> Selection {
     let text = format!(
         "keys: [{{inbound: 'http://a@m/1', outbound: [{{dsn: 'http://b@o/2', {options}}}]}}]"
@@ -17,31 +17,29 @@ fn selection(options: &str) -> Selection {
     config.routes[0].outbounds[0].selection.unwrap()
 }
 
-/// What is taken of `body`, as text, and the edits of its header.
-fn taken(options: &str, body: &str) -> Result<(String, Vec<Edit>), Refused> {
+/// The filtered `body` and the edits in its header.
+fn filtered(options: &str, body: &str) -> Result<(String, Vec<Edit>), Refused> {
     let body = body.as_bytes();
     let mut edits = Vec::new();
     let header = envelope::scan(body, &mut edits).unwrap();
     let selection = selection(options);
-    let inventory = EnvelopeIndex::build(body, header.end, Some(Chance::new(7))).unwrap();
-    Ok(
-        match filter_envelope(&selection, &inventory, body, &edits)? {
-            None => (String::from_utf8(body.to_vec()).unwrap(), edits),
-            Some(cut) => {
-                let rest: Vec<u8> = cut.segments.slices(body).flatten().copied().collect();
-                assert_eq!(rest.len(), cut.segments.len());
-                if let Some(span) = cut.segments.as_span() {
-                    assert_eq!(span.slice(body), rest);
-                }
-                let text = [cut.front, rest].concat();
-                (String::from_utf8(text).unwrap(), cut.edits)
+    let index = EnvelopeIndex::build(body, header.end, Some(Chance::new(7))).unwrap();
+    Ok(match filter_envelope(&selection, &index, body, &edits)? {
+        None => (String::from_utf8(body.to_vec()).unwrap(), edits),
+        Some(filtered) => {
+            let rest: Vec<u8> = filtered.segments.slices(body).flatten().copied().collect();
+            assert_eq!(rest.len(), filtered.segments.len());
+            if let Some(span) = filtered.segments.as_span() {
+                assert_eq!(span.slice(body), rest);
             }
-        },
-    )
+            let text = [filtered.front, rest].concat();
+            (String::from_utf8(text).unwrap(), filtered.edits)
+        }
+    })
 }
 
 fn text(options: &str, body: &str) -> Result<String, Refused> {
-    taken(options, body).map(|(text, _)| text)
+    filtered(options, body).map(|(text, _)| text)
 }
 
 const HEADER: &str = "{\"event_id\":\"9ec79c33ec9942ab8353589fcb2e04dc\"}\n";
@@ -51,7 +49,7 @@ const ATTACHMENT: &str = "{\"type\":\"attachment\",\"length\":3}\na\nb\n";
 const REPORT: &str = "{\"type\":\"client_report\"}\n{}";
 
 #[test]
-fn what_stays_keeps_its_bytes_wherever_it_stands() {
+fn items_that_stay_keep_their_bytes() {
     let mixed = [HEADER, EVENT, SESSION, ATTACHMENT, REPORT].concat();
     for (options, kept) in [
         ("categories: [error]", &[HEADER, EVENT, ATTACHMENT][..]),
@@ -80,28 +78,28 @@ fn what_stays_keeps_its_bytes_wherever_it_stands() {
     ] {
         assert_eq!(text(options, &mixed), Err(refused), "{options}");
     }
-    // Without an event it is its own.
+    // Without an event, an attachment counts as an attachment.
     let alone = [HEADER, ATTACHMENT].concat();
     assert_eq!(text("categories: [attachment]", &alone), Ok(alone.clone()));
     assert_eq!(text("categories: [error]", &alone), Err(Refused::Filtered));
 }
 
 #[test]
-fn an_envelope_that_is_not_cut_is_not_copied() {
+fn a_contiguous_result_is_not_copied() {
     let body = [HEADER, EVENT, ATTACHMENT].concat();
-    let inventory = EnvelopeIndex::build(body.as_bytes(), HEADER.len() - 1, None).unwrap();
+    let index = EnvelopeIndex::build(body.as_bytes(), HEADER.len() - 1, None).unwrap();
     let all = filter_envelope(
         &selection("categories: [error]"),
-        &inventory,
+        &index,
         body.as_bytes(),
         &[],
     );
     assert!(matches!(all, Ok(None)));
     let body = [HEADER, SESSION, EVENT, ATTACHMENT, REPORT].concat();
-    let inventory = EnvelopeIndex::build(body.as_bytes(), HEADER.len() - 1, None).unwrap();
+    let index = EnvelopeIndex::build(body.as_bytes(), HEADER.len() - 1, None).unwrap();
     let some = filter_envelope(
         &selection("categories: [error]"),
-        &inventory,
+        &index,
         body.as_bytes(),
         &[],
     );
@@ -113,7 +111,7 @@ fn an_envelope_that_is_not_cut_is_not_copied() {
 }
 
 #[test]
-fn an_envelope_without_items_goes_where_everything_goes() {
+fn an_envelope_without_items_goes_only_where_all_categories_go() {
     for body in ["{}", "{}\n"] {
         assert_eq!(text("sample_rate: 0.5", body), Ok(body.to_owned()));
         assert_eq!(text("categories: [error]", body), Err(Refused::Filtered));
@@ -121,7 +119,7 @@ fn an_envelope_without_items_goes_where_everything_goes() {
 }
 
 #[test]
-fn the_rate_of_the_trace_is_multiplied_and_the_edits_move_along() {
+fn the_sample_rate_is_multiplied_and_later_edits_move() {
     let body = |rate: &str, items: &str| {
         format!(
             "{{\"dsn\":\"http://a@m/1\",\"trace\":{{\"trace_id\":\"{TRACE}\",\"sample_rate\":{rate},\"public_key\":\"a\"}}}}\n{items}"
@@ -149,7 +147,7 @@ fn the_rate_of_the_trace_is_multiplied_and_the_edits_move_along() {
         ("sample_rate: 0.999", transaction, "null", "null"),
         ("categories: [error, transaction]", transaction, "1", "1"),
     ] {
-        let (text, edits) = taken(options, &body(rate, items)).unwrap();
+        let (text, edits) = filtered(options, &body(rate, items)).unwrap();
         assert_eq!(text, body(expected, items), "{options}");
         let replaced: Vec<_> = edits
             .iter()
@@ -167,7 +165,7 @@ fn the_rate_of_the_trace_is_multiplied_and_the_edits_move_along() {
 }
 
 #[test]
-fn a_container_keeps_the_entries_of_the_traces_that_are_kept() {
+fn a_container_keeps_the_entries_of_sampled_traces() {
     let (kept, dropped) = {
         let is_kept = |id: &str| sampling::SamplingKey::new(id.as_bytes()).is_within(0.5);
         let ids = (1..100).map(|n| format!("{n:032x}"));
@@ -205,7 +203,7 @@ fn a_container_keeps_the_entries_of_the_traces_that_are_kept() {
 }
 
 #[test]
-fn traces_are_kept_whole_whatever_they_come_in() {
+fn all_items_of_a_trace_have_the_same_decision() {
     let mut kept = 0;
     for number in 1..=200 {
         let trace = format!("{number:032x}");

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::Config;
 use crate::http::head::{HeadLimits, Parsed, RequestHead};
-use crate::mirror::head_edits::{PassedOn, edit_head, edit_strays};
+use crate::mirror::head_edits::{ForwardedHeaders, edit_head, edit_strays};
 use crate::mirror::request::Body;
 use crate::mirror::routes::Routes;
 use crate::sentry::auth::{self, AuthHeader};
@@ -64,12 +64,12 @@ fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
     let key = key.unwrap().unwrap();
     let route = routes.find(key.bytes(request)).unwrap();
     let header = envelope::scan(&body, &mut body_edits).unwrap_or_default();
-    let passed_on = PassedOn {
+    let forwarded = ForwardedHeaders {
         client_address: forward_client_ip,
         credentials: true,
         conditions: true,
     };
-    edit_head(&head, request, passed_on, &mut head_edits);
+    edit_head(&head, request, forwarded, &mut head_edits);
     edit_strays(&head, request, route, &mut head_edits).unwrap();
     let trace_route = header
         .trace_key
