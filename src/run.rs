@@ -1,5 +1,5 @@
-//! The program behind the command line: it checks the configuration, or runs the mirror until a signal
-//! stops it.
+//! Runs what the command line asks for: a configuration check, a health check, the demo, or the mirror until
+//! a signal shuts it down.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use crate::os_errors;
 use crate::process::health_check;
 use crate::process::reload;
 use crate::process::service_manager;
-use crate::process::signals::{self, Request};
+use crate::process::signals::{self, SignalAction};
 use crate::process::supervisor::{Mirror, StartError};
 use crate::sys;
 use crate::telemetry::label::Label;
@@ -24,12 +24,12 @@ use crate::telemetry::lines::DropReason;
 use crate::telemetry::log;
 use crate::telemetry::self_report::Reports;
 
-/// Why the program ends before it was asked to. The text is for the operator.
+/// Why the program failed, as a text for the operator.
 #[derive(Debug)]
 pub enum RunError {
-    /// The configuration cannot be used.
+    /// The configuration is invalid.
     Config(String),
-    /// The mirror cannot run, or the one that was asked about is not well.
+    /// The mirror cannot run, or the health check found that it is unhealthy.
     Failed(String),
 }
 
@@ -55,37 +55,37 @@ impl From<StartError> for RunError {
     }
 }
 
-/// Does what the command line asks for.
+/// Runs what the command line asks for.
 ///
 /// # Errors
-/// Why it cannot, or could not go on.
+/// Why the program failed.
 pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     sys::keep_freed_memory();
     match &arguments.command {
         Some(Command::Demo { once }) => demo::run(*once).map_err(RunError::Failed),
         Some(Command::Sink { listen }) => demo::sink(*listen).map_err(RunError::Failed),
         Some(Command::Health { config }) => {
-            ask_for_health(config.as_deref()).map_err(RunError::Failed)
+            check_health(config.as_deref()).map_err(RunError::Failed)
         }
         None if arguments.check => check(arguments),
         None => mirror(arguments),
     }
 }
 
-/// Prints the routes of a configuration that can be used.
+/// Validates the configuration and prints its routes.
 fn check(arguments: &Arguments) -> Result<(), RunError> {
     let config = load(arguments)?;
     RoutingTable::new(&config, 1, None).map_err(RunError::Config)?;
     for warning in &config.warnings {
-        complain(&format!("warning: {warning}"));
+        print_error(&format!("warning: {warning}"));
     }
     print(&config.describe()).map_err(RunError::Failed)
 }
 
-/// Runs the mirror until it is told to stop.
+/// Runs the mirror until a signal shuts it down.
 fn mirror(arguments: &Arguments) -> Result<(), RunError> {
-    // Before all else, so that hardly any signal finds the process without a handler. One that comes before
-    // the mirror has started is heard then.
+    // First of all, so that hardly any signal arrives without a handler. A signal that arrives during the
+    // start is handled after it.
     let signals = signals::listen().map_err(RunError::Failed)?;
     let config = load(arguments)?;
     let reports = config.self_report.as_ref().map(Reports::start).transpose();
@@ -94,19 +94,19 @@ fn mirror(arguments: &Arguments) -> Result<(), RunError> {
     for warning in &config.warnings {
         warn!("{warning}");
     }
-    // Before the mirror, so that `/ready` can say that it is not there yet.
-    let follows = config.reuse_port;
-    let admin = config.admin.map(|address| Admin::start(address, follows));
+    // Before the mirror, so that `/ready` can report that the mirror is still starting.
+    let replaces = config.reuse_port;
+    let admin = config.admin.map(|address| Admin::start(address, replaces));
     let admin = match admin.transpose() {
         Err(error) if config.admin_is_default => {
-            warn!("there are no metrics and no status page: {error}");
+            warn!("the metrics and the status page are not available: {error}");
             None
         }
         admin => admin.map_err(RunError::Failed)?,
     };
     let mut mirror = Mirror::start_unless_stopping(&config, signals.is_stopping())?;
     let mirror_status = mirror.mirror_status();
-    mirror_status.logs_to(log.lines());
+    mirror_status.set_log(log.lines());
     info!(
         version = env!("CARGO_PKG_VERSION"),
         configuration = %arguments.config.display(),
@@ -115,13 +115,13 @@ fn mirror(arguments: &Arguments) -> Result<(), RunError> {
         driver = mirror_status.driver(),
         "sentry-mirror has started"
     );
-    let push = show(&config, admin.as_ref(), &mirror)
+    let push = start_monitoring(&config, admin.as_ref(), &mirror)
         .map_err(|error| RunError::Failed(os_errors::thread_error(&error)))?;
     service_manager::ready();
     loop {
         match signals.next() {
-            Request::Reload => reload(arguments, &mut mirror),
-            Request::Stop(signal) => {
+            SignalAction::Reload => reload(arguments, &mut mirror),
+            SignalAction::Shutdown(signal) => {
                 info!(signal, "stopping: finishing what is in flight");
                 service_manager::stopping();
                 mirror.stop();
@@ -145,8 +145,12 @@ fn mirror(arguments: &Arguments) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Lets the mirror be seen wherever the configuration says.
-fn show(config: &Config, admin: Option<&Admin>, mirror: &Mirror) -> io::Result<Option<Push>> {
+/// Shows the mirror on the admin port and starts to push its metrics, as far as they are configured.
+fn start_monitoring(
+    config: &Config,
+    admin: Option<&Admin>,
+    mirror: &Mirror,
+) -> io::Result<Option<Push>> {
     if let Some(admin) = admin {
         admin.show(mirror.mirror_status())?;
     }
@@ -156,7 +160,7 @@ fn show(config: &Config, admin: Option<&Admin>, mirror: &Mirror) -> io::Result<O
         .transpose()
 }
 
-/// Reads the configuration.
+/// Reads the configuration and applies `--verbose` and `--strict`.
 fn load(arguments: &Arguments) -> Result<Config, RunError> {
     let mut config = Config::load(&arguments.config, environment())
         .map_err(|errors| RunError::Config(errors.to_string()))?;
@@ -172,23 +176,23 @@ fn load(arguments: &Arguments) -> Result<Config, RunError> {
     Ok(config)
 }
 
-/// Asks the mirror that runs with the configuration at `path`.
-fn ask_for_health(path: Option<&Path>) -> Result<(), String> {
+/// Checks the mirror that runs with the configuration at `path`.
+fn check_health(path: Option<&Path>) -> Result<(), String> {
     let environment: Vec<_> = environment().collect();
     let health = health_check::check(path, &environment);
     for warning in health.warnings {
-        complain(&format!("warning: {warning}"));
+        print_error(&format!("warning: {warning}"));
     }
     health.mirror
 }
 
-/// Reads the configuration again and mirrors by it from now on; a bad one changes nothing.
+/// Reads the configuration again and applies it. An invalid one changes nothing.
 fn reload(arguments: &Arguments, mirror: &mut Mirror) {
-    let again = match arguments.config == Path::new(STANDARD_INPUT) {
+    let loaded = match arguments.config == Path::new(STANDARD_INPUT) {
         true => Err("it came from standard input, which is read only once".to_owned()),
         false => load(arguments).map_err(|error| error.to_string()),
     };
-    let reloaded = again.and_then(|config| {
+    let reloaded = loaded.and_then(|config| {
         for warning in &config.warnings {
             warn!("{warning}");
         }
@@ -197,12 +201,12 @@ fn reload(arguments: &Arguments, mirror: &mut Mirror) {
         Ok(())
     });
     if let Err(error) = reloaded {
-        mirror.mirror_status().reload_failed();
+        mirror.mirror_status().record_failed_reload();
         error!(%error, "the configuration is not reloaded, the old one stays in force");
     }
 }
 
-/// Writes `text` to standard output. A reader that has seen enough, such as `head`, is no failure.
+/// Writes `text` to standard output. A reader that closes early, such as `head`, is not an error.
 fn print(text: &str) -> Result<(), String> {
     let mut output = io::stdout().lock();
     match output
@@ -216,12 +220,12 @@ fn print(text: &str) -> Result<(), String> {
     }
 }
 
-/// Writes a line to standard error, if that can be written to.
-fn complain(line: &str) {
+/// Writes a line to standard error, if possible.
+fn print_error(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// The variables of the environment that are text; those of this program all are.
+/// The environment variables that are valid UTF-8, as all variables of this program are.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

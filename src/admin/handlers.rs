@@ -12,7 +12,7 @@ use super::history::{self, History};
 use super::server::{Body, Handler, Request, Response};
 use super::snapshot::MetricsSnapshot;
 use super::{metrics, status};
-use crate::process::status::{MirrorStatus, Stage};
+use crate::process::status::MirrorStatus;
 use crate::telemetry::prometheus::{self, Format};
 
 /// The status page: a single file that loads nothing from other servers.
@@ -32,7 +32,7 @@ impl Handler for Pages {
         match (request.path.as_str(), self.mirror_status.get()) {
             ("/health", _) => Response::text(200, "ok\n"),
             ("/", _) => Response::ok("text/html; charset=utf-8", Body::Static(STATUS_PAGE)),
-            ("/ready", Some(mirror_status)) if mirror_status.stage() == Stage::Ready => {
+            ("/ready", Some(mirror_status)) if !mirror_status.is_draining() => {
                 Response::text(200, "ready\n")
             }
             ("/ready", Some(_)) => Response::text(503, "draining\n"),

@@ -13,7 +13,7 @@ use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::worker_metrics::{Closing, Pause, WorkerMetrics};
-use crate::process::status::{MirrorStatus, Stage};
+use crate::process::status::MirrorStatus;
 use crate::sentry::dsn::Origin;
 use crate::telemetry::counters::CounterVecSnapshot;
 use crate::telemetry::family::{Family, Labels, Samples, Values};
@@ -107,9 +107,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
         labels: &[],
         help: "1 while the process accepts requests, 0 while it is draining.",
         reader: Reader::Gauge(|source| {
-            unlabelled(f64::from(u8::from(
-                source.mirror_status.stage() == Stage::Ready,
-            )))
+            unlabelled(f64::from(u8::from(!source.mirror_status.is_draining())))
         }),
     },
     Metric {
@@ -481,14 +479,14 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::mirror::routing_table::RoutingTable;
-    use crate::process::status::Current;
+    use crate::process::status::CurrentConfig;
 
     #[test]
     fn samples_have_the_labels_that_the_catalogue_lists() {
         let text = "keys: [{inbound: 'http://a@m/1', outbound: ['http://b@127.0.0.1/1']}]";
         let config = Config::parse(text, "test", std::iter::empty()).unwrap();
         let table = Arc::new(RoutingTable::new(&config, 1, None).unwrap());
-        let current = Current {
+        let current = CurrentConfig {
             table: Arc::clone(&table),
             configuration: "".into(),
         };

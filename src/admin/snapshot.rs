@@ -326,7 +326,7 @@ impl OriginSnapshot {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::process::status::Current;
+    use crate::process::status::CurrentConfig;
 
     fn table(keys: &str, previous: Option<&RoutingTable>) -> Arc<RoutingTable> {
         let config = Config::parse(&format!("keys:\n{keys}"), "test", std::iter::empty());
@@ -355,7 +355,7 @@ mod tests {
         let both =
             route("aaaa1@m/1", "bbbb1@127.0.0.1/2") + &route("aaaa2@m/1", "bbbb2@127.0.0.1/2");
         let first = table(&both, None);
-        let current = Current {
+        let current = CurrentConfig {
             table: Arc::clone(&first),
             configuration: "".into(),
         };

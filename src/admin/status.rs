@@ -14,7 +14,7 @@ use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
-use crate::process::status::{MirrorStatus, Stage};
+use crate::process::status::MirrorStatus;
 use crate::telemetry::histogram::Distribution;
 use crate::telemetry::label::Label;
 use crate::telemetry::timestamp::rfc3339;
@@ -84,10 +84,7 @@ fn process(mirror_status: &MirrorStatus, now: Instant) -> Value {
     let (reloads, failed_reloads) = mirror_status.reloads();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "stage": match mirror_status.stage() {
-            Stage::Ready => "ready",
-            Stage::Draining => "draining",
-        },
+        "stage": if mirror_status.is_draining() { "draining" } else { "ready" },
         // Lets a reader compute ages without relying on its own clock.
         "at": rfc3339(SystemTime::now()),
         "started_at": rfc3339(mirror_status.started_at),

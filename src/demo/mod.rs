@@ -71,7 +71,7 @@ pub(crate) fn sink(listen: SocketAddr) -> Result<(), String> {
     );
     write(&mut io::stdout(), &introduction)?;
     thread::spawn(move || print(&arrivals, |_| String::new()));
-    signals.wait_for_stop();
+    signals.wait_for_shutdown();
     Ok(())
 }
 
@@ -226,7 +226,7 @@ Every request that arrives at an outbound is printed below. Press Ctrl-C to stop
             format!("outbound {name} received: ")
         };
         thread::spawn(move || print(&arrivals, outbound));
-        signals.wait_for_stop();
+        signals.wait_for_shutdown();
         self.mirror.stop();
         Ok(())
     }

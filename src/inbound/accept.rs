@@ -1,8 +1,7 @@
-//! How a worker comes by its connections.
+//! Accepting connections.
 //!
-//! All workers accept from one socket, each as many as it has room for. What goes wrong with one
-//! connection, or with all of them for a while, never ends the accepting: only the order to stop does,
-//! after which the rest of the queue is taken over.
+//! All workers accept from one socket, each up to `limits.connections`. No error ends the accept loop, only
+//! the shutdown does. After that, the rest of the queue is accepted.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -19,6 +18,8 @@ use monoio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::inbound::accept_balance::AcceptBalance;
+use crate::inbound::peers::Peers;
+use crate::inbound::session::serve;
 use crate::mirror::core::Core;
 use crate::mirror::counters::RequestResult;
 use crate::mirror::worker_metrics::{Closing, Pause};
@@ -27,25 +28,22 @@ use crate::runtime::panics::caught;
 use crate::runtime::shutdown::Shutdown;
 use crate::telemetry::log_on_change::LogOnChange;
 
-use crate::inbound::peers::Peers;
-use crate::inbound::session::serve;
+/// The delay after a failed accept. It doubles up to the maximum. Without it, a process without free file
+/// descriptors would fail 400,000 times a second.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(10);
+const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
-/// The pause after a failed accept, which doubles up to the longest one. Without it, running out of
-/// file descriptors makes accept fail 400,000 times a second.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
-const ACCEPT_PAUSE_MAX: Duration = Duration::from_millis(200);
-
-/// What accepts the connections of one core.
+/// Accepts the connections of one worker.
 pub(crate) struct Acceptor {
     core: Rc<Core>,
-    /// The order to accept no more, a moment after the one to stop.
+    /// Ends the accept loop, a moment after `core.shutdown`.
     closing: Rc<Shutdown>,
-    /// Ends the accept that is waited for.
+    /// Cancels the pending accept.
     accepting: RefCell<Canceller>,
     balance: AcceptBalance,
-    /// Connections that are open.
+    /// The open connections.
     connections: Rc<InFlight>,
-    /// Where they come from, if that is bounded.
+    /// The open connections by client, if their number is limited.
     peers: Rc<Peers>,
 }
 
@@ -61,74 +59,73 @@ impl Acceptor {
         }
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     pub(crate) fn open_connections(&self) -> usize {
         self.connections.count()
     }
 
-    /// Accepts no more.
+    /// Ends the accept loop.
     pub(crate) fn close(&self) {
         self.closing.trigger();
         self.accepting.replace(Canceller::new()).cancel();
     }
 
-    /// Looks again whether there is room for another connection.
+    /// Applies a changed `limits.connections`.
     pub(crate) fn limits_changed(&self) {
         self.connections.limit_changed();
     }
 
-    /// Accepts until told to accept no more.
+    /// Accepts until [`Acceptor::close`].
     pub(crate) async fn accept(self: &Rc<Acceptor>, listener: &TcpListener) {
-        let mut pause = ACCEPT_PAUSE;
-        // At the limit every connection that ends lets one in before the next fails.
-        let shortage = LogOnChange::new();
+        let mut backoff = ACCEPT_BACKOFF;
+        // Near the limit of file descriptors, success and failure alternate: each closed connection lets one
+        // in before the next accept fails.
+        let failure = LogOnChange::new();
         while !self.closing.is_triggered() {
-            if !self.await_room().await {
+            if !self.wait_below_limit().await {
                 return;
             }
-            self.balance.let_others_catch_up().await;
+            self.balance.yield_if_ahead().await;
             if self.closing.is_triggered() {
                 return;
             }
-            // Never dropped: an accept that is dropped after it was done loses a connection. The
-            // order to close cancels it, and it is waited for all the same: it may have been faster.
+            // Never dropped: dropping a completed accept loses its connection. So a cancelled accept is
+            // awaited, too; it may have completed before.
             let handle = self.accepting.borrow().handle();
             match listener.cancelable_accept(handle).await {
                 Ok((stream, peer)) => {
-                    pause = ACCEPT_PAUSE;
-                    if shortage.should_log(0, Instant::now()) {
+                    backoff = ACCEPT_BACKOFF;
+                    if failure.should_log(0, Instant::now()) {
                         info!(
                             worker = self.core.counters.worker,
-                            "accepting without pauses again"
+                            "accepting connections again"
                         );
                     }
-                    self.welcome(stream, peer);
+                    self.spawn_session(stream, peer);
                 }
                 Err(_) if self.closing.is_triggered() => {}
-                // The client gave up while it waited; the next one may be fine.
+                // The client disconnected while it was queued.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                // A ring cannot wait in a socket that was passed, nor in any once another worker takes
-                // over the rest of its queue.
+                // A passed socket is non-blocking, and so is every socket once another worker accepts the
+                // rest of its queue. A ring does not wait in such a socket.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.await_queue(listener).await;
+                    self.wait_for_connection(listener).await;
                 }
                 Err(error) => {
                     self.core.counters.pauses.inc(Pause::Error);
-                    sleep(pause).await;
-                    if !self.core.shutdown.is_triggered() && shortage.should_log(1, Instant::now())
-                    {
-                        warn!(worker = self.core.counters.worker, %error, "cannot accept; trying on with pauses");
+                    sleep(backoff).await;
+                    if !self.core.shutdown.is_triggered() && failure.should_log(1, Instant::now()) {
+                        warn!(worker = self.core.counters.worker, %error, "accept failed; retrying with backoff");
                     }
-                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                    backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
                 }
             }
         }
     }
 
-    /// Accepts what is waiting in a listener that is about to be closed. Their number is that of its
-    /// queue at most, so `limits.connections` does not matter any more: what they have sent would be
-    /// lost.
-    pub(crate) fn accept_the_rest(self: &Rc<Acceptor>, listener: &StdListener) {
+    /// Accepts the connections in the queue of a listener that is about to be closed, because their requests
+    /// would be lost. This ignores `limits.connections`: the queue is bounded.
+    pub(crate) fn accept_queue(self: &Rc<Acceptor>, listener: &StdListener) {
         if listener.set_nonblocking(true).is_err() {
             return;
         }
@@ -136,52 +133,52 @@ impl Acceptor {
             let (stream, peer) = match listener.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                // Nobody is waiting any more, or it would not end.
+                // The queue is empty. Any other error would repeat for ever.
                 Err(_) => return,
             };
-            let adopted = stream
+            let stream = stream
                 .set_nonblocking(monoio::utils::is_legacy())
                 .and_then(|()| TcpStream::from_std(stream));
-            if let Ok(stream) = adopted {
-                self.welcome(stream, peer);
+            if let Ok(stream) = stream {
+                self.spawn_session(stream, peer);
             }
         }
     }
 
-    /// Serves a connection in a task of its own.
-    fn welcome(self: &Rc<Acceptor>, stream: TcpStream, peer: SocketAddr) {
+    /// Serves a connection in its own task.
+    fn spawn_session(self: &Rc<Acceptor>, stream: TcpStream, peer: SocketAddr) {
         let peer = canonical(peer);
         self.core.counters.connections.inc();
         let limit = self.core.routing().table.limits.connections_per_peer;
-        let place = limit.map(|limit| self.peers.enter(peer.ip(), limit));
-        if matches!(place, Some(None)) {
+        let slot = limit.map(|limit| self.peers.acquire(peer.ip(), limit));
+        if matches!(slot, Some(None)) {
             self.core.counters.closings.inc(Closing::Peer);
             debug!(worker = self.core.counters.worker, %peer, "connection closed: limits.connections_per_peer");
             return;
         }
         debug!(worker = self.core.counters.worker, %peer, "connection accepted");
-        let pass = self.connections.acquire();
+        let open = self.connections.acquire();
         self.balance.publish(self.connections.count());
-        // Here and not in the task, which a worker that is stopping might not wait for otherwise.
-        let newcomer = self.core.in_flight.acquire();
+        // Acquired here and not in the task: a worker that shuts down might end before the task first runs.
+        let first_request = self.core.in_flight.acquire();
         let acceptor = Rc::clone(self);
         monoio::spawn(async move {
             let core = Rc::clone(&acceptor.core);
-            let serving = pin!(serve(core, stream, peer, newcomer));
+            let serving = pin!(serve(core, stream, peer, first_request));
             if caught(serving).await.is_err() {
                 let counters = &acceptor.core.counters;
                 counters.count_request(RequestResult::Panicked, None);
             }
-            drop((pass, place));
+            drop((open, slot));
             acceptor.balance.publish(acceptor.connections.count());
         });
     }
 
-    /// Waits until a connection is in the queue, which another worker or process may take first, or
-    /// for the order to accept no more.
-    async fn await_queue(&self, listener: &TcpListener) {
+    /// Waits until a connection is in the queue or [`Acceptor::close`] is called. Another worker or process
+    /// may accept the connection first.
+    async fn wait_for_connection(&self, listener: &TcpListener) {
         let closing = self.closing.subscribe();
-        // A failure shows in the accept that follows.
+        // The next accept reports an error.
         let mut readable = pin!(listener.readable(false));
         poll_fn(|context| match readable.as_mut().poll(context) {
             Poll::Ready(_) => Poll::Ready(()),
@@ -190,9 +187,9 @@ impl Acceptor {
         .await;
     }
 
-    /// Waits until fewer connections are open than `limits.connections`; `false` where the order to
-    /// accept no more comes first.
-    async fn await_room(&self) -> bool {
+    /// Waits until fewer connections are open than `limits.connections`. Returns `false` if
+    /// [`Acceptor::close`] was called first.
+    async fn wait_below_limit(&self) -> bool {
         let limit = || self.core.routing().table.limits.connections;
         if self.connections.count() >= limit() {
             self.core.counters.pauses.inc(Pause::Connections);
@@ -207,8 +204,8 @@ impl Acceptor {
     }
 }
 
-/// The address as people write it. On a socket for both families the kernel maps those of IPv4 into
-/// IPv6, as `::ffff:192.0.2.1` (RFC 4291 section 2.5.5.2).
+/// The address in its usual form. On a dual-stack socket the kernel maps IPv4 addresses into IPv6, as
+/// `::ffff:192.0.2.1` (RFC 4291 section 2.5.5.2).
 fn canonical(peer: SocketAddr) -> SocketAddr {
     match peer.ip().to_canonical() {
         IpAddr::V4(ip) => SocketAddr::from((ip, peer.port())),

@@ -1,10 +1,10 @@
-//! An even share of the connections for every worker.
+//! Balances the connections between workers.
 //!
-//! All workers accept from one socket, which spreads connections well as long as all of them run. In a
-//! burst, a worker whose core is busy for some milliseconds would come too late, and a load balancer
-//! keeps its few connections for hours: the core would stay half idle for as long. So a worker that
-//! is ahead of the others leaves the next connection to them, for a moment. It never leaves it for
-//! longer, because a late connection is worse than an uneven one.
+//! All workers accept from one socket, which spreads connections well while all of them run. But a worker
+//! whose core is busy for some milliseconds misses a burst. A load balancer keeps its few connections for
+//! hours, and the core would stay half idle for that long. So a worker with more connections than the others
+//! waits for a moment before it accepts the next one. It never waits longer, because a late connection is
+//! worse than an uneven distribution.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use monoio::time::sleep;
 
-/// How many connections a worker may be ahead at any load; above that it is an eighth.
-const LEAD: usize = 4;
+/// How many connections a worker may always be ahead of another one, in addition to an eighth.
+const LEAD_MAX: usize = 4;
 
-/// How often a worker that is ahead looks again, and for how long it leaves connections to others.
-const PAUSE: Duration = Duration::from_millis(1);
-const PAUSES_MAX: usize = 20;
+/// How often a worker that is ahead checks the counts again, and how many times.
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
+const CHECKS_MAX: usize = 20;
 
-/// The numbers of open connections of all workers, seen by one of them.
+/// One worker's view of the numbers of open connections of all workers.
 pub(crate) struct AcceptBalance {
     counts: Arc<[AtomicUsize]>,
     own: usize,
@@ -36,20 +36,20 @@ impl AcceptBalance {
         (0..count).map(view).collect()
     }
 
-    /// Publishes how many connections this worker has open.
+    /// Publishes the number of open connections of this worker.
     pub(crate) fn publish(&self, open: usize) {
         if let Some(count) = self.counts.get(self.own) {
             count.store(open, Ordering::Relaxed);
         }
     }
 
-    /// Leaves connections to the other workers while this one is ahead of them.
-    pub(crate) async fn let_others_catch_up(&self) {
-        for _ in 0..PAUSES_MAX {
+    /// Waits a moment for the other workers to accept while this one is ahead of them.
+    pub(crate) async fn yield_if_ahead(&self) {
+        for _ in 0..CHECKS_MAX {
             if !self.is_ahead() {
                 return;
             }
-            sleep(PAUSE).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 
@@ -57,7 +57,7 @@ impl AcceptBalance {
         let open = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         let own = self.counts.get(self.own).map_or(0, open);
         let least = self.counts.iter().map(open).min().unwrap_or(0);
-        own > least + least / 8 + LEAD
+        own > least + least / 8 + LEAD_MAX
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_more_than_an_eighth_and_a_few_ahead_waits() {
+    fn a_worker_is_ahead_by_more_than_an_eighth_and_four() {
         let workers = AcceptBalance::for_workers(2);
         let ahead = |a: usize, b: usize| {
             workers[0].publish(a);

@@ -1,4 +1,4 @@
-//! How many connections each client has open, where that is bounded.
+//! Counts the open connections of each client, for `limits.connections_per_peer`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -6,20 +6,20 @@ use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 
-/// The clients of one worker, by address. A client of IPv6 has as many addresses as it likes, but mostly one
-/// network of 64 bits: that counts as one.
+/// The open connections of one worker by client address. An IPv6 client can use any number of addresses, but
+/// usually only one /64 network, so a /64 network counts as one client.
 #[derive(Default)]
 pub(super) struct Peers(RefCell<HashMap<IpAddr, usize>>);
 
-/// A place among the connections of a client; counts itself out when dropped.
-pub(super) struct Place {
+/// One counted connection. Dropping it decrements the count.
+pub(super) struct PeerSlot {
     peers: Rc<Peers>,
     client: IpAddr,
 }
 
 impl Peers {
-    /// A place for a connection from `ip`; `None` where the client has `limit` already.
-    pub(super) fn enter(self: &Rc<Peers>, ip: IpAddr, limit: usize) -> Option<Place> {
+    /// Counts a connection from `ip`. Returns `None` if the client already has `limit` connections.
+    pub(super) fn acquire(self: &Rc<Peers>, ip: IpAddr, limit: usize) -> Option<PeerSlot> {
         let client = client(ip);
         let mut peers = self.0.borrow_mut();
         let open = peers.get(&client).copied().unwrap_or(0);
@@ -27,14 +27,14 @@ impl Peers {
             return None;
         }
         peers.insert(client, open + 1);
-        Some(Place {
+        Some(PeerSlot {
             peers: Rc::clone(self),
             client,
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for PeerSlot {
     fn drop(&mut self) {
         let mut peers = self.peers.0.borrow_mut();
         if let Entry::Occupied(mut open) = peers.entry(self.client) {
@@ -58,27 +58,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_has_as_many_places_as_the_limit_says_and_those_that_left_make_room() {
+    fn a_client_has_up_to_the_limit_of_connections_and_closed_ones_do_not_count() {
         let peers = Rc::<Peers>::default();
-        let enter = |ip: &str| peers.enter(ip.parse().unwrap(), 2);
-        let (first, second) = (enter("192.0.2.1"), enter("192.0.2.1"));
+        let acquire = |ip: &str| peers.acquire(ip.parse().unwrap(), 2);
+        let (first, second) = (acquire("192.0.2.1"), acquire("192.0.2.1"));
         assert!(first.is_some() && second.is_some());
-        assert!(enter("192.0.2.1").is_none());
-        let other = enter("192.0.2.2");
+        assert!(acquire("192.0.2.1").is_none());
+        let other = acquire("192.0.2.2");
         assert!(other.is_some());
         drop(first);
-        assert!(enter("192.0.2.1").is_some());
+        assert!(acquire("192.0.2.1").is_some());
         drop((second, other));
         assert!(peers.0.borrow().is_empty());
     }
 
     #[test]
-    fn the_addresses_of_a_network_of_64_bits_are_one_client() {
+    fn the_addresses_of_a_64_bit_network_count_as_one_client() {
         let peers = Rc::<Peers>::default();
-        let enter = |ip: &str| peers.enter(ip.parse().unwrap(), 1);
-        let first = enter("2001:db8:0:1::1");
+        let acquire = |ip: &str| peers.acquire(ip.parse().unwrap(), 1);
+        let first = acquire("2001:db8:0:1::1");
         assert!(first.is_some());
-        assert!(enter("2001:db8:0:1:ffff::2").is_none());
-        assert!(enter("2001:db8:0:2::1").is_some());
+        assert!(acquire("2001:db8:0:1:ffff::2").is_none());
+        assert!(acquire("2001:db8:0:2::1").is_some());
     }
 }

@@ -1,13 +1,13 @@
-//! The listening socket, and the descriptors that its connections will need.
+//! The listening socket, and limits that fit the file descriptors and the memory of the process.
 //!
-//! There is one socket for all workers. By default it is bound without sharing its port, so that a
-//! second copy of the program is told that it is one. A process is replaced without losing a request
-//! in one of two ways: `reuse_port` lets the next process bind the same port while this one still
-//! serves, or a service manager keeps the socket and passes it to each process in turn.
+//! All workers share one socket. By default its port is not shared, so that a second copy of the program
+//! fails to start. There are two ways to replace a process without losing a request: with `reuse_port` the
+//! next process binds the same port while this one still serves, or a service manager keeps the socket and
+//! passes it to each process.
 //!
-//! Whoever closes a listening socket resets the connections that wait in it to be accepted, and those
-//! whose handshake is under way. So an end has two steps: [`Listener::turn_away`] keeps new ones from
-//! beginning, and [`Listener::close`] comes when the workers have accepted the rest.
+//! Closing a listening socket resets the connections in its queue, and those whose handshake is in progress.
+//! So a shutdown has two steps: [`Listener::drop_new_connections`] keeps new handshakes from starting, and
+//! [`Listener::close`] follows when the workers have accepted the rest.
 
 use std::collections::HashSet;
 use std::io;
@@ -25,22 +25,22 @@ use crate::limits::Limits;
 use crate::process::memory_limit;
 use crate::sys;
 
-/// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+/// The size of the accept queue. The kernel limits it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// How long a port in use is tried again: that of a process on io_uring stays bound for some
+/// How long binding a port in use is retried: the port of a process on io_uring stays bound for some
 /// milliseconds after its end.
-const BIND_PATIENCE: Duration = Duration::from_secs(1);
-const BIND_PAUSE: Duration = Duration::from_millis(50);
+const BIND_TIMEOUT: Duration = Duration::from_secs(1);
+const BIND_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a handshake that has begun may take to end before the socket is closed: a round trip
-/// to a client that is not on the other side of the world.
-pub(crate) const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(100);
+/// How long the shutdown waits for handshakes in progress before it closes the socket. This is enough for a
+/// round trip, unless the client is on the other side of the world.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The instructions of a packet filter that begins at the TCP header and drops the segments which
-/// have SYN and not ACK: those with which a client opens a connection. Its kernel sends them again
-/// after a second, when another process has the port, or nobody.
-const TURN_AWAY: [SockFilter; 5] = [
+/// A packet filter that starts at the TCP header and drops segments with SYN and without ACK, with which a
+/// client opens a connection. The client's kernel sends the segment again after a second. By then another
+/// process has the port, or none.
+const SYN_FILTER: [SockFilter; 5] = [
     instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 13),
     instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0x12),
     instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, 0x02),
@@ -48,50 +48,50 @@ const TURN_AWAY: [SockFilter; 5] = [
     instruction(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
 ];
 
-/// One instruction: what to do, how many to pass over where a comparison fails, and with what value.
-const fn instruction(code: u32, pass_over: u8, value: u32) -> SockFilter {
+/// One instruction. A comparison that fails skips the next `skip` instructions.
+const fn instruction(code: u32, skip: u8, value: u32) -> SockFilter {
     // A code is less than 256.
-    SockFilter::new(code as u16, 0, pass_over, value)
+    SockFilter::new(code as u16, 0, skip, value)
 }
 
-/// The listening socket and who else has it.
+/// The listening socket.
 pub(crate) struct Listener {
     socket: Socket,
     owner: Owner,
 }
 
-/// Whose the socket is.
+/// Who owns the socket and its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
-    /// This process's, and so is the port.
+    /// This process owns both.
     Process,
-    /// This process's, but others may have bound sockets of their own to the port.
-    Neighbours,
-    /// A service manager's, which keeps it open when this process has ended.
-    Manager,
+    /// This process owns the socket, but other processes may have bound their own sockets to the port.
+    SharedPort,
+    /// A service manager owns the socket and keeps it open when this process ends.
+    ServiceManager,
 }
 
 impl Listener {
-    /// The socket that a service manager has passed, or one bound to the address of `config`.
+    /// The socket that a service manager has passed, or else a new one, bound to the address of `config`.
     ///
     /// # Errors
-    /// That of the last try to bind, or what was passed is no listening socket.
+    /// The error of the last attempt to bind, or the passed socket does not listen.
     pub(crate) fn open(config: &Config) -> io::Result<Listener> {
         if let Some(descriptor) = sys::inherited_descriptor()? {
             return Listener::inherited(Socket::from(descriptor), config);
         }
         let owner = match config.reuse_port {
-            true => Owner::Neighbours,
+            true => Owner::SharedPort,
             false => Owner::Process,
         };
         let address = SocketAddr::new(config.ip, config.port);
-        let deadline = Instant::now() + BIND_PATIENCE;
+        let deadline = Instant::now() + BIND_TIMEOUT;
         loop {
             match bind(address, owner) {
                 Err(error)
                     if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline =>
                 {
-                    thread::sleep(BIND_PAUSE);
+                    thread::sleep(BIND_RETRY_INTERVAL);
                 }
                 result => return result.map(|socket| Listener { socket, owner }),
             }
@@ -103,24 +103,24 @@ impl Listener {
             let what = "the socket that the service manager passed does not listen";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
-        let owner = Owner::Manager;
+        let owner = Owner::ServiceManager;
         let listener = Listener { socket, owner };
         let (address, configured) = (listener.address()?, (config.ip, config.port));
         info!(%address, "using the socket that the service manager passed");
-        if (address.ip(), address.port()) != configured && !is_same_door(address, configured) {
+        if (address.ip(), address.port()) != configured && !accepts_for(address, configured) {
             let (ip, port) = configured;
             warn!(
-                "the service manager passed a socket at {address}, while ip and port say {}: `sentry-mirror health` asks there",
+                "the service manager passed a socket at {address}, but the configuration has {}, which `sentry-mirror health` checks",
                 SocketAddr::new(ip, port)
             );
         }
         Ok(listener)
     }
 
-    /// Where it listens; port 0 has become a real one.
+    /// The address that it listens on. If the configured port is 0, this has the real one.
     ///
     /// # Errors
-    /// The system does not say.
+    /// The system does not report the address.
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         let address = self.socket.local_addr()?.as_socket();
         address.ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -134,39 +134,38 @@ impl Listener {
         Ok(TcpListener::from(self.socket.try_clone()?))
     }
 
-    /// Whether what waits to be accepted is lost unless this process accepts it.
+    /// Whether queued connections are lost unless this process accepts them.
     pub(crate) fn is_own(&self) -> bool {
-        self.owner != Owner::Manager
+        self.owner != Owner::ServiceManager
     }
 
-    /// Lets connections come, now that there are workers which accept them, and says to the kernel
-    /// whether accepting may wait. On epoll it must not: a worker that loses the race for a
-    /// connection would stand still. Nor may it in a socket that was passed, on any driver: the mode
-    /// is one for all who have the socket, and another process that has it may run on epoll.
+    /// Starts to listen, now that the workers can accept, and sets whether `accept` blocks. On epoll it must
+    /// not: a worker that loses the race for a connection would hang. It must not block on a passed socket
+    /// either, with any driver: all processes that have the socket share the mode, and another one may run on
+    /// epoll.
     ///
     /// # Errors
-    /// Another process was faster.
+    /// Another process listens on the port already.
     pub(crate) fn start(&self, on_epoll: bool) -> io::Result<()> {
         self.socket.set_nonblocking(on_epoll || !self.is_own())?;
-        if self.owner == Owner::Neighbours {
-            // Not before: from now on a part of the connections comes here.
+        if self.owner == Owner::SharedPort {
+            // Not earlier: from now on this process gets a part of the connections.
             self.socket.listen(BACKLOG)?;
         }
         Ok(())
     }
 
-    /// Keeps new connections from beginning; those whose handshake is under way still come, for
-    /// [`HANDSHAKE_PATIENCE`]. A socket that stays with the service manager is left alone: connections
-    /// wait in it for the next process.
-    pub(crate) fn turn_away(&self) {
+    /// Drops new handshakes. Those in progress may still complete within [`HANDSHAKE_TIMEOUT`]. A socket of the
+    /// service manager is not changed: its connections wait for the next process.
+    pub(crate) fn drop_new_connections(&self) {
         if self.is_own()
-            && let Err(error) = self.socket.attach_filter(&TURN_AWAY)
+            && let Err(error) = self.socket.attach_filter(&SYN_FILTER)
         {
-            debug!(%error, "connections cannot be turned away before the end");
+            debug!(%error, "cannot install the SYN filter; late connections may be reset");
         }
     }
 
-    /// Ends the listening.
+    /// Stops listening.
     pub(crate) fn close(&self) {
         if self.is_own() {
             // An error means that it is shut down already.
@@ -175,12 +174,12 @@ impl Listener {
     }
 }
 
-/// Binds. Unless the operator wants it, without SO_REUSEPORT: with it, a second copy started by
-/// mistake would silently take half of the connections.
+/// Binds a socket. Uses SO_REUSEPORT only if configured: a second copy started by mistake would silently
+/// take half of the connections.
 fn bind(address: SocketAddr, owner: Owner) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    if owner == Owner::Neighbours {
+    if owner == Owner::SharedPort {
         socket.set_reuse_port(true)?;
     }
     socket.bind(&address.into())?;
@@ -190,12 +189,12 @@ fn bind(address: SocketAddr, owner: Owner) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Whether who connects to `configured` reaches a socket at `address`: a wildcard takes all.
-fn is_same_door(address: SocketAddr, (_, port): (IpAddr, u16)) -> bool {
+/// Whether a socket at the wildcard `address` accepts connections to `configured`.
+fn accepts_for(address: SocketAddr, (_, port): (IpAddr, u16)) -> bool {
     address.port() == port && address.ip().is_unspecified()
 }
 
-/// Allows as many descriptors as the hard limit does; soft limits are often at 1,024.
+/// Raises the soft limit of file descriptors, which is often 1,024, to the hard limit.
 pub(crate) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -207,11 +206,10 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
-/// The same configuration with bounds that fit what the process has. There are no more connections than
-/// half of the descriptors allow: the other half is for upstreams, and clients that take all of them
-/// would keep what they send from being delivered. Requests, connections and deliveries take no more memory
-/// than there is.
-pub(crate) fn fitting(config: &Config, workers: usize) -> Config {
+/// Lowers the limits of `config` to what the process has. SDK connections get at most half of the file
+/// descriptors: if clients could use all of them, no connection to an upstream could be opened for their
+/// requests. Requests, connections and deliveries get no more memory than there is.
+pub(crate) fn fit_limits(config: &Config, workers: usize) -> Config {
     let mut config = config.clone();
     if let Some(available) = memory_limit::available(Path::new("/")) {
         let fitted = memory_limit::fit(&config, workers, available);
@@ -226,7 +224,7 @@ pub(crate) fn fitting(config: &Config, workers: usize) -> Config {
         } = &mut config.limits;
         if fitted.connections < *connections || fitted.in_flight < *in_flight {
             info!(
-                "limits.connections is lowered to {} and limits.in_flight to {} per worker, so that they fit the memory; set limits.memory_bytes to decide that yourself",
+                "limits.connections is lowered to {} and limits.in_flight to {} per worker to fit the available memory; to choose them yourself, set limits.memory_bytes",
                 fitted.connections, fitted.in_flight
             );
         }
@@ -235,7 +233,7 @@ pub(crate) fn fitting(config: &Config, workers: usize) -> Config {
         info!(
             available_mib = available >> 20,
             worker_mib = fitted.worker_bytes >> 20,
-            "requests of each worker take at most limits.memory_bytes"
+            "limits.memory_bytes of each worker is set from the available memory"
         );
     }
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -243,29 +241,29 @@ pub(crate) fn fitting(config: &Config, workers: usize) -> Config {
     config
 }
 
-/// The least idle connections that are kept per origin and worker, however many origins share the
-/// descriptors: not all are busy at a time.
+/// The minimum of `pool.idle_connections`, even if many origins share the descriptors: not all of them are
+/// busy at a time.
 const IDLE_CONNECTIONS_MIN: usize = 64;
 
 fn fit_descriptors(config: &mut Config, workers: usize, descriptors: u64) {
     let half = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
-    let share = half / workers.max(1);
-    if config.limits.connections > share {
+    let per_worker = half / workers.max(1);
+    if config.limits.connections > per_worker {
         info!(
             descriptors,
-            "limits.connections is lowered to {share} per worker, so that half of the file descriptors are left for upstreams; raise their limit to change that, for example with `--ulimit nofile=1048576`"
+            "limits.connections is lowered to {per_worker} per worker, so that half of the file descriptors are left for upstreams; to avoid that, raise the limit of file descriptors, for example with `--ulimit nofile=1048576`"
         );
-        config.limits.connections = share.max(1);
+        config.limits.connections = per_worker.max(1);
     }
     let outbounds = config.routes.iter().flat_map(|route| &route.outbounds);
     let origins: HashSet<_> = outbounds.map(|outbound| outbound.dsn.origin()).collect();
-    let share = (share / origins.len().max(1)).max(IDLE_CONNECTIONS_MIN);
-    if config.limits.pool.idle_connections > share {
+    let per_origin = (per_worker / origins.len().max(1)).max(IDLE_CONNECTIONS_MIN);
+    if config.limits.pool.idle_connections > per_origin {
         info!(
             descriptors,
-            "pool.idle_connections is lowered to {share} per origin and worker, which is what half of the file descriptors allow; raise their limit to change that, for example with `--ulimit nofile=1048576`"
+            "pool.idle_connections is lowered to {per_origin} per origin and worker, so that they use half of the file descriptors; to avoid that, raise the limit of file descriptors, for example with `--ulimit nofile=1048576`"
         );
-        config.limits.pool.idle_connections = share;
+        config.limits.pool.idle_connections = per_origin;
     }
 }
 
@@ -274,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_as_many_as_the_descriptors_allow() {
+    fn connections_are_limited_to_what_the_descriptors_allow() {
         let key = "a".repeat(32);
         let text = format!(
             "keys:\n- inbound: http://{key}@m/1\n  outbound: ['http://{key}@a/1', 'http://{key}@a/2', 'http://{key}@b/2']"

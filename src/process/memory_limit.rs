@@ -1,9 +1,10 @@
-//! How much memory this process may use, and how much of it its requests get.
+//! Finds the memory limit of the process, and fits `limits.memory_bytes` and the connection limits to it.
 //!
-//! A container with a limit of 256 MiB runs on a host that has a thousand times as much. What counts is
-//! the smallest limit of the process's control group and of those above it, in version 1 and 2, or the
-//! memory of the machine. The kernel kills a process that goes over it, while a mirror at its own limit
-//! answers 503: so the default of `limits.memory_bytes` stays below, and one that cannot fit is a warning.
+//! A container with a limit of 256 MiB may run on a host with a thousand times as much. The effective limit
+//! is the smallest of the process's control group and its ancestors (cgroup v1 and v2), or the memory of the
+//! machine. The kernel kills a process that exceeds it, while a mirror at its own limit replies with 503. So
+//! the default of `limits.memory_bytes` stays below the limit, and a configured value that does not fit
+//! causes a warning.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,43 +20,42 @@ use crate::sentry::dsn::{Origin, Scheme};
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// What a process takes besides its requests, and each of its workers. A test holds a mirror under
-/// attack to these, another one with thousands of outbounds.
+/// The memory of a process, and of each of its workers, without the requests. One test checks these values
+/// with a mirror under attack, another one with thousands of outbounds.
 const PROCESS_BYTES: u64 = 24 * MIB;
 const WORKER_BYTES: u64 = 32 * MIB;
 
-/// What the lines of an access log take while they wait to be written.
+/// The memory of access log lines that wait to be written.
 const ACCESS_LOG_BYTES: u64 = 16 * MIB;
 
-/// What each route and each outbound takes, by itself and for each worker: its texts, numbers, what is
-/// kept of the last minutes, and the same again while a reload makes the next table.
+/// The memory of each route and each outbound, once and per worker: its texts, its counters, its history of
+/// the last minutes, and the same again while a reload builds the next table.
 const TARGET_BYTES: u64 = 12 * KIB;
 const TARGET_WORKER_BYTES: u64 = 2 * KIB;
 
-/// What each origin takes besides, with the thread that resolves its host.
+/// The memory of each origin, with the thread that resolves its host.
 const ORIGIN_BYTES: u64 = 64 * KIB;
 
-/// What each connection of an SDK takes, and each delivery with its connection, or connection that waits.
+/// The memory of each SDK connection, and of each delivery with its connection or each idle connection.
 const CONNECTION_BYTES: u64 = 24 * KIB;
 const UPSTREAM_BYTES: u64 = 24 * KIB;
 const TLS_UPSTREAM_BYTES: u64 = 88 * KIB;
 
-/// The least that the requests of a worker get, whatever the limit, and the least bounds of connections
-/// and of deliveries for each origin.
+/// The minimum for the requests of a worker, whatever the memory limit, and the minimum numbers of
+/// connections and of deliveries per origin.
 const WORKER_BUDGET_BYTES_MIN: u64 = 4 * MIB;
 const CONNECTIONS_MIN: u64 = 64;
 const IN_FLIGHT_MIN: u64 = 16;
 
-/// How many thirds of the rest the requests get. Connections and deliveries share what is left. The
-/// kernel's socket buffers count as the process's in a control group; they are paid by what is not taken
-/// of all that.
+/// How many thirds of the remaining memory the requests get. Connections and deliveries get the last third.
+/// A control group also counts the kernel's socket buffers; they use what of all this is not in use.
 const BUDGET_THIRDS: u64 = 2;
 
-/// The files of a control group that limit its memory, in version 2 and 1. Over `memory.high` nothing
-/// is killed, but everything is slowed down.
+/// The files of a control group that limit its memory, in version 2 and 1. Above `memory.high` the kernel
+/// kills nothing but slows everything down.
 const LIMIT_FILES: [&str; 3] = ["memory.max", "memory.high", "memory.limit_in_bytes"];
 
-/// What the memory of a process comes to.
+/// Limits that fit the memory of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fitted {
     /// `limits.memory_bytes` of each worker.
@@ -64,12 +64,12 @@ pub(super) struct Fitted {
     pub(super) connections: usize,
     /// `limits.in_flight` of each worker.
     pub(super) in_flight: usize,
-    /// What an operator should know, if the configured value cannot fit.
+    /// For the operator, if the configured `limits.memory_bytes` does not fit.
     pub(super) warning: Option<String>,
 }
 
-/// The memory that this process may use, in bytes, as the files below `root` tell; `None` where they do
-/// not. `root` is `/`, but for tests.
+/// The memory in bytes that this process may use, from the files below `root`; `None` if it is unknown.
+/// Only tests use another `root` than `/`.
 pub(super) fn available(root: &Path) -> Option<u64> {
     let machine = read::<Meminfo>(&root.join("proc/meminfo")).map(|memory| memory.mem_total);
     let limits = groups(root).into_iter().flat_map(|(top, group)| {
@@ -84,7 +84,7 @@ pub(super) fn available(root: &Path) -> Option<u64> {
     limits.chain(machine).min()
 }
 
-/// What each of `workers` gets of `available` bytes, by `config`.
+/// Fits the limits of `config` for each of `workers` to `available` bytes.
 pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
     let workers = u64::try_from(workers).unwrap_or(u64::MAX).max(1);
     let configured = config.limits.memory_bytes;
@@ -96,7 +96,7 @@ pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
         let sum = fixed.saturating_add(configured_bytes.saturating_mul(workers));
         let warning = (sum > available).then(|| {
             format!(
-                "limits.memory_bytes is {} MiB for each of {workers} workers, which is {} MiB with what the process takes besides; it may use {} MiB, and the kernel kills it beyond that",
+                "limits.memory_bytes is {} MiB for each of {workers} workers, so the process may use up to {} MiB in all; the kernel kills it above {} MiB",
                 configured_bytes / MIB,
                 sum / MIB,
                 available / MIB
@@ -110,8 +110,10 @@ pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
         };
     }
     let rest = available.saturating_sub(fixed);
-    let share = rest / 3 * BUDGET_THIRDS / workers;
-    let worker_bytes = share.max(WORKER_BUDGET_BYTES_MIN).min(configured_bytes);
+    let fitted_bytes = rest / 3 * BUDGET_THIRDS / workers;
+    let worker_bytes = fitted_bytes
+        .max(WORKER_BUDGET_BYTES_MIN)
+        .min(configured_bytes);
     let half = (rest / workers).saturating_sub(worker_bytes) / 2;
     let upstream_bytes = origins(config)
         .into_iter()
@@ -135,7 +137,7 @@ fn origins(config: &Config) -> HashSet<&Origin> {
     outbounds.map(|outbound| outbound.dsn.origin()).collect()
 }
 
-/// What the parts of a process take that `config` asks for.
+/// The memory of the routes, outbounds, origins and the access log of `config`.
 fn configured_parts(config: &Config, workers: u64) -> u64 {
     let outbounds = || config.routes.iter().flat_map(|route| &route.outbounds);
     let bytes_of = |count: usize, bytes: u64| {
@@ -151,8 +153,8 @@ fn configured_parts(config: &Config, workers: u64) -> u64 {
         .saturating_add(log_bytes)
 }
 
-/// The folders of the control groups of this process that may limit its memory, each behind the folder
-/// at which its hierarchy is mounted.
+/// The folders of the control groups that may limit the memory of this process, as pairs of the mount point
+/// of the hierarchy and the folder of the group.
 fn groups(root: &Path) -> Vec<(PathBuf, PathBuf)> {
     let own = read::<ProcessCGroups>(&root.join("proc/self/cgroup"));
     let mounts = read::<MountInfos>(&root.join("proc/self/mountinfo"));
@@ -178,8 +180,8 @@ fn groups(root: &Path) -> Vec<(PathBuf, PathBuf)> {
     groups
 }
 
-/// The path of a control group below the folder at which its hierarchy is mounted. A container sees the
-/// hierarchy from its own group on, although the name of that may be the whole path on the host.
+/// The path of a control group below the mount point of its hierarchy. In a container, the mount may begin
+/// at the container's own group, while the name of the group is still the whole path on the host.
 fn within<'g>(mount: &MountInfo, group: &'g str) -> &'g Path {
     let group = Path::new(group);
     let below = group.strip_prefix(&mount.root).unwrap_or(Path::new(""));
@@ -190,8 +192,7 @@ fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The limit that a file states, in bytes. `max`, and the largest number of pages that version 1 can
-/// count, are none.
+/// The limit in a file, in bytes; `None` for `max`. Version 1 has a number above any memory instead.
 fn limit(file: &Path) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;
     text.trim().parse().ok()
@@ -212,7 +213,7 @@ mod tests {
     const V2: &str =
         "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup rw,nsdelegate\n";
 
-    /// A folder that looks like the root of a system with 8 GiB whose files are these as well.
+    /// A folder like the root of a system with 8 GiB of memory, with additional files.
     struct Root(PathBuf);
 
     impl Root {
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_the_memory_of_the_machine_counts() {
+    fn without_a_cgroup_limit_the_limit_is_the_memory_of_the_machine() {
         assert_eq!(Root::new("none", &[]).available(), Some(8 * GIB));
         let max = Root::new(
             "max",
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_limit_of_a_group_and_its_ancestors_counts() {
+    fn the_limit_is_the_smallest_of_a_group_and_its_ancestors() {
         let root = Root::new(
             "v2",
             &[
@@ -286,7 +287,7 @@ mod tests {
                     "sys/fs/cgroup/kubepods.slice/pod1.slice/box.scope/memory.max",
                     "536870912\n",
                 ),
-                // Another pod's.
+                // Another pod.
                 (
                     "sys/fs/cgroup/kubepods.slice/pod2.slice/memory.max",
                     "1048576\n",
@@ -304,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn in_a_container_the_group_is_the_root_of_what_is_mounted() {
-        // With a name space of its own for control groups, as Docker's default is.
+    fn the_limit_of_a_container_is_at_the_root_of_the_mount() {
+        // With a private cgroup namespace, which is Docker's default.
         let private = Root::new(
             "private",
             &[
@@ -315,7 +316,7 @@ mod tests {
             ],
         );
         assert_eq!(private.available(), Some(128 * MIB));
-        // Version 1 in Docker: the path is that of the host, and the mount begins there.
+        // Version 1 in Docker: the path of the group is that on the host, and the mount begins there.
         let docker = Root::new(
             "v1",
             &[
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_get_two_thirds_of_what_the_process_leaves_and_a_gibibyte_at_most() {
+    fn requests_get_two_thirds_of_the_remaining_memory_and_at_most_a_gibibyte() {
         let config = config("");
         let fitted = |workers, available| {
             let fitted = fit(&config, workers, available);
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configured_budget_stays_and_one_that_cannot_fit_is_told() {
+    fn a_configured_budget_is_kept_and_causes_a_warning_if_it_does_not_fit() {
         let config = config("limits: {memory_bytes: 300MiB}\n");
         let kept = |warning| Fitted {
             worker_bytes: 300 << 20,
@@ -376,12 +377,12 @@ mod tests {
             warning,
         };
         assert_eq!(fit(&config, 1, 400 * MIB), kept(None));
-        let warning = "limits.memory_bytes is 300 MiB for each of 2 workers, which is 688 MiB with what the process takes besides; it may use 512 MiB, and the kernel kills it beyond that";
+        let warning = "limits.memory_bytes is 300 MiB for each of 2 workers, so the process may use up to 688 MiB in all; the kernel kills it above 512 MiB";
         assert_eq!(fit(&config, 2, 512 * MIB), kept(Some(warning.to_owned())));
     }
 
     #[test]
-    fn connections_and_deliveries_share_what_requests_leave() {
+    fn connections_and_deliveries_share_the_last_third() {
         let fitted = |workers, mib| {
             let fitted = fit(&config(""), workers, mib * MIB);
             (fitted.connections, fitted.in_flight)
@@ -405,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_outbounds_and_an_access_log_leave_requests_less() {
+    fn thousands_of_outbounds_and_an_access_log_leave_less_for_requests() {
         let (one, two) = (config(""), config("access_log: json\n"));
         let budget = |config: &Config| fit(config, 1, 256 * MIB).worker_bytes as u64;
         assert_eq!((budget(&one) - budget(&two)).div_ceil(MIB), 16 * 2 / 3 + 1);

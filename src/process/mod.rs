@@ -1,9 +1,9 @@
-//! The process: it starts one worker per core, changes their configuration, and stops them.
+//! The process: it starts one worker per core, reloads the configuration, and shuts down.
 //!
-//! The [`supervisor`] opens the `listener` and starts every [`worker`] on a thread of its own. [`signals`]
-//! ask for a [`reload`] or for the end, and the [`service_manager`] is told of both. [`status`] is what
-//! can be seen of all this from outside. `memory_limit` fits `limits.memory_bytes` to the container, and a
-//! [`health_check`] asks a running process.
+//! The [`supervisor`] opens the `listener` and starts each [`worker`] on its own thread. [`signals`] request
+//! a [`reload`] or the shutdown, and the [`service_manager`] is notified when the mirror is ready or shuts
+//! down. [`status`] is the view of all this from outside. `memory_limit` fits `limits.memory_bytes` to the
+//! container, and [`health_check`] checks a running process.
 
 pub(crate) mod health_check;
 mod listener;

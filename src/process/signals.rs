@@ -1,8 +1,8 @@
-//! SIGTERM, SIGINT and SIGQUIT ask the process to stop, a second one to stop at once; SIGHUP asks it to read
-//! its configuration again.
+//! SIGTERM, SIGINT and SIGQUIT shut the process down; a second one ends it immediately. SIGHUP reloads the
+//! configuration.
 //!
-//! As process 1 of a container a program without a handler ignores SIGTERM and is killed after the
-//! grace period, with everything in flight.
+//! As process 1 of a container, a program without a handler ignores SIGTERM. It is killed after the grace
+//! period, with everything in flight.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -15,80 +15,83 @@ use tracing::warn;
 
 use crate::os_errors;
 
-/// How long the last log line is given to be written.
-const LOG_PATIENCE: Duration = Duration::from_millis(100);
+/// How long an immediate exit waits until the last log line is written.
+const LOG_FLUSH_TIME: Duration = Duration::from_millis(100);
 
-/// What a signal asks for.
+/// What a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
-    /// To stop, and the name of the signal.
-    Stop(&'static str),
-    /// To read the configuration again.
+pub(crate) enum SignalAction {
+    /// A shutdown, with the name of the signal.
+    Shutdown(&'static str),
+    /// A reload of the configuration.
     Reload,
 }
 
-/// The requests made by signals.
-pub(crate) struct Requests {
-    arrived: mpsc::Receiver<Request>,
+/// Receives the signals of the process.
+pub(crate) struct SignalReceiver {
+    actions: mpsc::Receiver<SignalAction>,
     is_stopping: Arc<AtomicBool>,
 }
 
-/// Begins to listen.
+/// Installs the signal handlers.
 ///
 /// # Errors
 /// The system refuses a handler or a thread.
-pub(crate) fn listen() -> Result<Requests, String> {
-    let named = |error: std::io::Error| format!("cannot listen for signals: {error}");
-    let signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP]).map_err(named)?;
-    let (sender, arrived) = mpsc::channel();
+pub(crate) fn listen() -> Result<SignalReceiver, String> {
+    let signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP])
+        .map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let (sender, actions) = mpsc::channel();
     let is_stopping = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&is_stopping);
+    let flag = Arc::clone(&is_stopping);
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || forward(signals, &sender, &told))
+        .spawn(move || forward(signals, &sender, &flag))
         .map_err(|error| os_errors::thread_error(&error))?;
-    Ok(Requests {
-        arrived,
+    Ok(SignalReceiver {
+        actions,
         is_stopping,
     })
 }
 
-impl Requests {
-    /// Waits for the next one.
-    pub(crate) fn next(&self) -> Request {
-        let end = Request::Stop("the end of the signal thread");
-        self.arrived.recv().unwrap_or(end)
+impl SignalReceiver {
+    /// Waits for the next signal.
+    pub(crate) fn next(&self) -> SignalAction {
+        let ended = SignalAction::Shutdown("the end of the signal thread");
+        self.actions.recv().unwrap_or(ended)
     }
 
-    /// Becomes true with the first request to stop, also while nobody waits for one.
+    /// A flag that the first shutdown signal sets, even while no thread waits for signals.
     pub(crate) fn is_stopping(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_stopping)
     }
 
-    /// Waits for any of them, where there is no configuration to read: a terminal that is closed
-    /// sends SIGHUP.
-    pub(crate) fn wait_for_stop(&self) {
+    /// Waits for any signal. For programs without a configuration, which end on SIGHUP, too: a terminal
+    /// sends it when it is closed.
+    pub(crate) fn wait_for_shutdown(&self) {
         self.next();
     }
 }
 
-fn forward(mut signals: Signals, requests: &mpsc::Sender<Request>, is_stopping: &AtomicBool) {
+fn forward(mut signals: Signals, actions: &mpsc::Sender<SignalAction>, is_stopping: &AtomicBool) {
     for signal in signals.forever() {
-        let request = match signal {
-            SIGHUP => Request::Reload,
-            SIGINT => Request::Stop("SIGINT"),
-            SIGQUIT => Request::Stop("SIGQUIT"),
-            _ => Request::Stop("SIGTERM"),
+        let action = match signal {
+            SIGHUP => SignalAction::Reload,
+            SIGINT => SignalAction::Shutdown("SIGINT"),
+            SIGQUIT => SignalAction::Shutdown("SIGQUIT"),
+            _ => SignalAction::Shutdown("SIGTERM"),
         };
-        if let Request::Stop(name) = request
+        if let SignalAction::Shutdown(name) = action
             && is_stopping.swap(true, Ordering::Relaxed)
         {
-            warn!(signal = name, "asked a second time; stopping at once");
-            // The thread that writes the log is not waited for by an exit.
-            thread::sleep(LOG_PATIENCE);
+            warn!(
+                signal = name,
+                "received a second signal; exiting immediately"
+            );
+            // `exit` does not wait for the thread that writes the log.
+            thread::sleep(LOG_FLUSH_TIME);
             std::process::exit(128 + signal);
         }
-        // Whoever listens no longer is stopping anyway.
-        let _ = requests.send(request);
+        // If the receiver is gone, the process is ending anyway.
+        let _ = actions.send(action);
     }
 }

@@ -1,10 +1,10 @@
-//! What can be seen of a running mirror from outside its workers.
+//! The state of a running mirror, for the admin port and the metrics exporter.
 //!
-//! Whoever looks reads the workers' counters and the table in force; nothing here is on the way of a
-//! request. The supervisor writes it when something changes: the stage of the process, the table.
+//! They read the workers' counters and the current routing table. The supervisor updates this state on a
+//! reload and at the shutdown; requests never touch it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
@@ -14,61 +14,48 @@ use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::telemetry::lines::{DropReason, Lines};
 
-/// A running mirror, seen from outside.
 pub struct MirrorStatus {
-    /// Where SDKs are received.
+    /// The address that SDKs connect to.
     pub address: SocketAddr,
-    /// When it began to accept.
     pub started_at: SystemTime,
-    /// The same, to measure how long it has run.
+    /// `started_at` on the monotonic clock, to measure the uptime.
     pub started: Instant,
-    /// What the workers count that belongs to no route.
+    /// The counters of each worker, as far as they belong to no route.
     pub counters: Vec<Arc<WorkerMetrics>>,
-    /// Where requests are told of, if anywhere.
     pub access: Option<AccessLog>,
     log: OnceLock<Lines>,
     driver: OnceLock<String>,
-    stage: AtomicU8,
+    is_draining: AtomicBool,
     reloads: AtomicU64,
     failed_reloads: AtomicU64,
-    current: RwLock<Current>,
+    current: RwLock<CurrentConfig>,
 }
 
-/// What a reload changes.
+/// The part of the state that a reload changes.
 #[derive(Clone)]
-pub struct Current {
-    /// What is routed where.
+pub struct CurrentConfig {
     pub table: Arc<RoutingTable>,
-    /// The configuration in force, with keys shortened.
+    /// The current configuration, with keys shortened.
     pub configuration: Arc<str>,
 }
 
-impl Current {
-    /// What `table` and the `config` that it was made from put in force.
-    pub(super) fn of(table: &Arc<RoutingTable>, config: &Config) -> Current {
-        Current {
+impl CurrentConfig {
+    /// `table` was made from `config`.
+    pub(super) fn new(table: &Arc<RoutingTable>, config: &Config) -> CurrentConfig {
+        CurrentConfig {
             table: Arc::clone(table),
             configuration: config.effective().into(),
         }
     }
 }
 
-/// How far a mirror is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// It accepts requests.
-    Ready,
-    /// It has been asked to stop and finishes what is in flight.
-    Draining,
-}
-
 impl MirrorStatus {
-    /// A mirror that accepts requests from now on.
+    /// The state of a mirror that accepts requests from now on.
     pub fn new(
         address: SocketAddr,
         counters: Vec<Arc<WorkerMetrics>>,
         access: Option<AccessLog>,
-        current: Current,
+        current: CurrentConfig,
     ) -> MirrorStatus {
         MirrorStatus {
             address,
@@ -78,7 +65,7 @@ impl MirrorStatus {
             access,
             log: OnceLock::new(),
             driver: OnceLock::new(),
-            stage: AtomicU8::new(0),
+            is_draining: AtomicBool::new(false),
             reloads: AtomicU64::new(0),
             failed_reloads: AtomicU64::new(0),
             current: RwLock::new(current),
@@ -90,38 +77,33 @@ impl MirrorStatus {
         self.log.get().map_or(0, |log| log.dropped(reason))
     }
 
-    /// Takes note of where the log goes.
-    pub fn logs_to(&self, log: Lines) {
-        // There is one log.
+    pub fn set_log(&self, log: Lines) {
+        // Cannot fail: a process has one log.
         let _ = self.log.set(log);
     }
 
-    /// What the workers wait for their sockets with, in words.
+    /// The driver of the workers: `io_uring` or `epoll`.
     pub fn driver(&self) -> &str {
         self.driver.get().map_or("", String::as_str)
     }
 
-    /// Takes note of what the workers wait for their sockets with.
-    pub(super) fn runs_on(&self, driver: &str) {
-        // Workers start once.
+    pub(super) fn set_driver(&self, driver: &str) {
+        // Cannot fail: workers start once.
         let _ = self.driver.set(driver.to_owned());
     }
 
-    /// How far it is.
-    pub fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Relaxed) {
-            0 => Stage::Ready,
-            _ => Stage::Draining,
-        }
+    /// Whether the mirror is shutting down and finishes what is in flight.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// What is in force.
-    pub fn current(&self) -> Current {
+    /// The current routing table and configuration.
+    pub fn current(&self) -> CurrentConfig {
         let current = self.current.read();
         current.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many reloads were done, and how many were refused.
+    /// How many reloads succeeded, and how many failed.
     pub fn reloads(&self) -> (u64, u64) {
         (
             self.reloads.load(Ordering::Relaxed),
@@ -129,19 +111,17 @@ impl MirrorStatus {
         )
     }
 
-    /// Takes note that a configuration could not be used.
-    pub fn reload_failed(&self) {
+    pub fn record_failed_reload(&self) {
         self.failed_reloads.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Shows what a reload has put in force.
-    pub(super) fn reloaded(&self, current: Current) {
+    /// Records a successful reload.
+    pub(super) fn record_reload(&self, current: CurrentConfig) {
         self.reloads.fetch_add(1, Ordering::Relaxed);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
     }
 
-    /// Takes note that it was asked to stop.
-    pub(super) fn draining(&self) {
-        self.stage.store(1, Ordering::Relaxed);
+    pub(super) fn begin_draining(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
     }
 }

@@ -1,9 +1,9 @@
-//! The process: it binds, resolves, starts the workers, and stops them.
+//! Binds the port, resolves the upstreams, starts the workers, and shuts them down.
 //!
-//! The supervisor runs on the thread that starts it and touches no request. It shares with the
-//! workers one listening socket, from which all of them accept: that spreads a few long connections
-//! of a load balancer evenly (1.0 to 1.1 of the mean on the busiest core, against 1.3 to 2.0 with one
-//! socket per worker), and a busy worker accepts less by itself.
+//! The supervisor runs on the thread that starts it and handles no requests. All workers accept from one
+//! listening socket. This spreads the few long connections of a load balancer evenly: the busiest core has
+//! 1.0 to 1.1 times the mean, against 1.3 to 2.0 with a socket per worker. A busy worker also accepts fewer
+//! connections by itself.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -28,7 +28,7 @@ use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::{ShutdownSummary, WorkerMetrics};
 use crate::os_errors;
 use crate::process::listener::{self, Listener};
-use crate::process::status::{Current, MirrorStatus};
+use crate::process::status::{CurrentConfig, MirrorStatus};
 use crate::process::worker::{StartMode, WorkerReport, WorkerSpec};
 use crate::runtime::driver::{self, DriverKind};
 use crate::runtime::resident_memory;
@@ -36,22 +36,22 @@ use crate::telemetry::lines::LinesGuard;
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::resolver;
 
-/// How long the start waits for the resolver. Traffic for a host that is not resolved yet is lost,
-/// but so is that for all others as long as the start waits.
-const DNS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the start waits for the resolver. Requests for a host that is not resolved yet are lost, but
+/// while the start waits, so are all others.
+const DNS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the mirror cannot start.
 #[derive(Debug)]
 pub enum StartError {
-    /// Something in the configuration turned out wrong only now.
+    /// An error of the configuration that shows only at the start, such as an unreadable certificate.
     Config(String),
-    /// The address to listen on cannot be had.
+    /// Binding the address failed.
     Bind(SocketAddr, io::Error),
     /// The system refuses a resource.
     System(&'static str, io::Error),
     /// The system refuses a thread.
     Thread(io::Error),
-    /// A worker cannot run.
+    /// A worker failed to start.
     Worker(String),
 }
 
@@ -71,14 +71,14 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// The way to one worker.
+/// Controls one worker.
 struct WorkerHandle {
-    /// A byte announces a table; closing it is the order to stop.
-    stream: UnixStream,
+    /// A byte announces a table. Closing the stream shuts the worker down.
+    commands: UnixStream,
     tables: mpsc::Sender<Arc<RoutingTable>>,
 }
 
-/// What takes a new process to change.
+/// The part of the configuration that only a restart changes.
 #[derive(Clone)]
 struct StaticConfig {
     listen: SocketAddr,
@@ -96,33 +96,32 @@ struct StaticConfig {
 pub struct Mirror {
     address: SocketAddr,
     listener: Listener,
-    /// Who is listening where, as far as a reload cannot change it.
-    fixed: StaticConfig,
-    /// What is in force.
+    static_config: StaticConfig,
+    /// The current configuration.
     config: Config,
     table: Arc<RoutingTable>,
     workers: Vec<WorkerHandle>,
     reports: mpsc::Receiver<(usize, WorkerReport)>,
     mirror_status: Arc<MirrorStatus>,
-    /// Whether the process was asked to stop.
+    /// Whether a signal has requested the shutdown.
     is_stopping: Arc<AtomicBool>,
-    /// Writes what is left of the access log when all is done.
+    /// Writes the rest of the access log when it is dropped.
     _access_guard: Option<LinesGuard>,
 }
 
 impl Mirror {
-    /// Starts to accept and mirror.
+    /// Starts the mirror.
     ///
     /// # Errors
-    /// What is missing, in words for an operator.
+    /// Why it cannot start, for the operator.
     pub fn start(config: &Config) -> Result<Mirror, StartError> {
         Mirror::start_unless_stopping(config, Arc::default())
     }
 
-    /// The same, without a wait for anything once `is_stopping` says that the process was asked to stop.
+    /// Like [`Mirror::start`], but does not wait for the resolver once `is_stopping` is set.
     ///
     /// # Errors
-    /// What is missing, in words for an operator.
+    /// Why it cannot start, for the operator.
     pub fn start_unless_stopping(
         config: &Config,
         is_stopping: Arc<AtomicBool>,
@@ -131,31 +130,31 @@ impl Mirror {
         resident_memory::prepare();
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let count = worker_count(config.workers, cores.len());
-        let config = &listener::fitting(config, count);
+        let config = &listener::fit_limits(config, count);
         let table = Arc::new(RoutingTable::new(config, count, None).map_err(StartError::Config)?);
-        let fixed = StaticConfig::of(config);
-        let listener =
-            Listener::open(config).map_err(|error| StartError::Bind(fixed.listen, error))?;
+        let static_config = StaticConfig::new(config);
+        let listener = Listener::open(config)
+            .map_err(|error| StartError::Bind(static_config.listen, error))?;
         let address = listener
             .address()
             .map_err(|error| StartError::System("read the listening address", error))?;
         let refresh = table.limits.dns_refresh;
-        resolver::resolve(&table.origins, refresh, DNS_PATIENCE, &is_stopping);
+        resolver::resolve(&table.origins, refresh, DNS_TIMEOUT, &is_stopping);
 
-        // Under a CPU quota there are fewer workers than cores, and binding the workers of every
-        // container of a host to its first cores would crowd those.
+        // Under a CPU quota there are fewer workers than cores. If every container bound its workers to the
+        // first cores of the host, those would be overloaded.
         let is_bound = count == cores.len();
         let counters = (0..count).map(|index| Arc::new(WorkerMetrics::new(index)));
         let access = config.access_log.map(AccessLog::to_stdout).transpose();
         let access = access.map_err(StartError::Thread)?;
         let (access, guard) = access.unzip();
-        let current = Current::of(&table, config);
+        let current = CurrentConfig::new(&table, config);
         let mirror_status = MirrorStatus::new(address, counters.collect(), access, current);
         let (report, reports) = mpsc::channel();
         let mut mirror = Mirror {
             address,
             listener,
-            fixed,
+            static_config,
             config: config.clone(),
             table: Arc::clone(&table),
             workers: Vec::new(),
@@ -167,29 +166,29 @@ impl Mirror {
         let mut starts = Vec::new();
         for (index, balance) in AcceptBalance::for_workers(count).into_iter().enumerate() {
             let core = cores.get(index).copied().filter(|_| is_bound);
-            starts.push(mirror.assign(index, core, balance, config, &table, report.clone())?);
+            let reports = report.clone();
+            starts.push(mirror.start_worker(index, core, balance, config, &table, reports)?);
         }
-        mirror.await_drivers(starts, is_bound)?;
+        mirror.start_accepting(&starts, is_bound)?;
         Ok(mirror)
     }
 
-    /// What can be seen of it, for as long as anybody looks.
     pub fn mirror_status(&self) -> Arc<MirrorStatus> {
         Arc::clone(&self.mirror_status)
     }
 
-    /// The address that is listened on.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Mirrors by `config` from the next request on, without losing one; what is in flight ends as it
-    /// began. Gives what differs from what was in force.
+    /// Applies `config` from the next request on, without losing a request. Requests in flight finish with the
+    /// old configuration. Returns the changes.
     ///
     /// # Errors
-    /// What is wrong with it; nothing has changed then.
+    /// What is wrong with `config`. Nothing has changed then.
     pub fn reload(&mut self, config: &Config) -> Result<Changes, StartError> {
-        let config = &listener::fitting(config, self.workers.len());
+        let config = &listener::fit_limits(config, self.workers.len());
         let table = RoutingTable::new(config, self.workers.len(), Some(&self.table))
             .map_err(StartError::Config)?;
         let table = Arc::new(table);
@@ -202,31 +201,31 @@ impl Mirror {
         let is_new = |origin: &&Arc<SharedOrigin>| !known.contains(&Arc::as_ptr(origin));
         let new: Vec<_> = table.origins.iter().filter(is_new).cloned().collect();
         let refresh = table.limits.dns_refresh;
-        resolver::resolve(&new, refresh, DNS_PATIENCE, &self.is_stopping);
+        resolver::resolve(&new, refresh, DNS_TIMEOUT, &self.is_stopping);
         for worker in &mut self.workers {
-            // A worker that is gone has aborted the process.
+            // Errors do not matter: a worker that dies aborts the process.
             let _ = worker.tables.send(Arc::clone(&table));
-            let _ = worker.stream.write_all(b"p");
+            let _ = worker.commands.write_all(b"t");
         }
-        self.config = self.fixed.kept_in(config);
+        self.config = self.static_config.merged_into(config);
         self.mirror_status
-            .reloaded(Current::of(&table, &self.config));
+            .record_reload(CurrentConfig::new(&table, &self.config));
         self.table = table;
         Ok(changes)
     }
 
-    /// Stops accepting, waits for what is in flight up to `timeouts.drain`, and says how many
-    /// requests and deliveries had to be given up.
+    /// Stops accepting, and waits up to `timeouts.drain` for what is in flight. Returns how many requests and
+    /// deliveries were given up.
     pub fn stop(self) -> usize {
-        self.mirror_status.draining();
+        self.mirror_status.begin_draining();
         let count = self.workers.len();
-        self.listener.turn_away();
+        self.listener.drop_new_connections();
         drop(self.workers);
         let (mut accepting, mut running, mut given_up) = (count, count, 0);
         while running > 0 {
             match self.reports.recv() {
                 Ok((_, WorkerReport::Ready(_))) => {}
-                Ok((_, WorkerReport::AcceptsNoMore)) => {
+                Ok((_, WorkerReport::StoppedAccepting)) => {
                     accepting -= 1;
                     if accepting == 0 {
                         self.listener.close();
@@ -251,8 +250,9 @@ impl Mirror {
         given_up
     }
 
-    /// Starts one worker; the result tells it to go on once it has a driver.
-    fn assign(
+    /// Starts the thread of one worker. The worker builds its driver, then waits for a [`StartMode`] from the
+    /// returned sender.
+    fn start_worker(
         &mut self,
         index: usize,
         core: Option<CoreId>,
@@ -261,9 +261,9 @@ impl Mirror {
         table: &Arc<RoutingTable>,
         reports: mpsc::Sender<(usize, WorkerReport)>,
     ) -> Result<mpsc::Sender<StartMode>, StartError> {
-        let (orders, worker_orders) =
-            UnixStream::pair().map_err(|error| StartError::System("make a socket pair", error))?;
-        worker_orders
+        let (commands, worker_commands) = UnixStream::pair()
+            .map_err(|error| StartError::System("create a socket pair", error))?;
+        worker_commands
             .set_nonblocking(true)
             .map_err(|error| StartError::System("set up a socket pair", error))?;
         let handle = || {
@@ -272,9 +272,9 @@ impl Mirror {
         };
         let counters = self.mirror_status.counters.get(index).map(Arc::clone);
         let access = self.mirror_status.access.clone();
-        let (start, started) = mpsc::channel();
-        let (tables, worker_plans) = mpsc::channel();
-        let assignment = WorkerSpec {
+        let (start, worker_start) = mpsc::channel();
+        let (tables, worker_tables) = mpsc::channel();
+        let spec = WorkerSpec {
             index,
             core,
             driver: config.driver,
@@ -283,34 +283,33 @@ impl Mirror {
             access,
             balance,
             listener: handle()?,
-            rest: self.listener.is_own().then(handle).transpose()?,
-            orders: worker_orders,
-            tables: worker_plans,
+            queue: self.listener.is_own().then(handle).transpose()?,
+            commands: worker_commands,
+            tables: worker_tables,
             reports,
-            start: started,
+            start: worker_start,
         };
-        assignment.start().map_err(StartError::Thread)?;
-        self.workers.push(WorkerHandle {
-            stream: orders,
-            tables,
-        });
+        spec.start().map_err(StartError::Thread)?;
+        self.workers.push(WorkerHandle { commands, tables });
         Ok(start)
     }
 
-    /// Waits until every worker has a driver, the same for all, then lets them run.
-    fn await_drivers(
+    /// Waits until every worker has a driver of the same kind, then lets them accept.
+    fn start_accepting(
         &self,
-        starts: Vec<mpsc::Sender<StartMode>>,
+        starts: &[mpsc::Sender<StartMode>],
         is_bound: bool,
     ) -> Result<(), StartError> {
-        // A worker that died meanwhile has aborted the process.
-        let tell = |start: &mpsc::Sender<StartMode>, what| drop(start.send(what));
+        let send_all = |mode: StartMode| {
+            for start in starts {
+                // An error does not matter: a worker that dies aborts the process.
+                let _ = start.send(mode);
+            }
+        };
         let mut kinds = self.drivers(starts.len())?;
-        let refusal = driver::refusal(&kinds);
+        let fallback_reason = driver::fallback_reason(&kinds);
         if driver::is_mixed(&kinds) {
-            starts
-                .iter()
-                .for_each(|start| tell(start, StartMode::OnEpoll));
+            send_all(StartMode::OnEpoll);
             kinds = self.drivers(starts.len())?;
         }
         let kind = kinds.first();
@@ -318,11 +317,11 @@ impl Mirror {
         self.listener
             .start(on_epoll)
             .map_err(|error| StartError::Bind(self.address, error))?;
-        if let Some(reason) = refusal {
+        if let Some(reason) = fallback_reason {
             warn!("running on epoll, which costs 1.1 to 1.3 times the CPU: {reason}");
         }
         let driver = kind.map(ToString::to_string).unwrap_or_default();
-        self.mirror_status.runs_on(&driver);
+        self.mirror_status.set_driver(&driver);
         info!(
             workers = starts.len(),
             driver,
@@ -330,21 +329,19 @@ impl Mirror {
             "listening on {}",
             self.address
         );
-        starts
-            .iter()
-            .for_each(|start| tell(start, StartMode::Accept));
+        send_all(StartMode::Accept);
         Ok(())
     }
 
-    /// What each of `count` workers has built.
+    /// Waits for the drivers of `count` workers.
     fn drivers(&self, count: usize) -> Result<Vec<DriverKind>, StartError> {
         let mut kinds = Vec::new();
         while kinds.len() < count {
             match self.reports.recv() {
                 Ok((_, WorkerReport::Ready(kind))) => kinds.push(kind),
                 Ok((_, WorkerReport::Failed(error))) => return Err(StartError::Worker(error)),
-                Ok((_, WorkerReport::AcceptsNoMore | WorkerReport::Stopped(_))) | Err(_) => {
-                    return Err(StartError::Worker("it ended at once".to_owned()));
+                Ok((_, WorkerReport::StoppedAccepting | WorkerReport::Stopped(_))) | Err(_) => {
+                    return Err(StartError::Worker("it ended during the start".to_owned()));
                 }
             }
         }
@@ -353,7 +350,7 @@ impl Mirror {
 }
 
 impl StaticConfig {
-    fn of(config: &Config) -> StaticConfig {
+    fn new(config: &Config) -> StaticConfig {
         StaticConfig {
             listen: SocketAddr::new(config.ip, config.port),
             reuse_port: config.reuse_port,
@@ -367,30 +364,30 @@ impl StaticConfig {
         }
     }
 
-    /// What is in force once `config` has been reloaded: all of it but this.
-    fn kept_in(&self, config: &Config) -> Config {
-        let fixed = self.clone();
+    /// The configuration after a reload of `config`: these values stay, all others are replaced.
+    fn merged_into(&self, config: &Config) -> Config {
+        let own = self.clone();
         Config {
-            ip: fixed.listen.ip(),
-            port: fixed.listen.port(),
-            reuse_port: fixed.reuse_port,
-            workers: fixed.workers,
-            driver: fixed.driver,
-            log: fixed.log,
-            access_log: fixed.access_log,
-            admin: fixed.admin,
-            statsd: fixed.statsd,
-            self_report: fixed.self_report,
+            ip: own.listen.ip(),
+            port: own.listen.port(),
+            reuse_port: own.reuse_port,
+            workers: own.workers,
+            driver: own.driver,
+            log: own.log,
+            access_log: own.access_log,
+            admin: own.admin,
+            statsd: own.statsd,
+            self_report: own.self_report,
             ..config.clone()
         }
     }
 }
 
-fn worker_count(wanted: Workers, core_count: usize) -> usize {
-    match wanted {
+fn worker_count(configured: Workers, core_count: usize) -> usize {
+    match configured {
         Workers::Count(count) => count.get(),
         Workers::Auto => {
-            // The one respects the CPU set, the other a cgroup's CPU quota.
+            // The number of cores respects the CPU set, the parallelism also a cgroup's CPU quota.
             let parallelism = thread::available_parallelism().map_or(1, NonZeroUsize::get);
             parallelism.min(core_count.max(1))
         }

@@ -1,8 +1,8 @@
-//! The life of one core: a thread with its own runtime, connections, upstream pools and buffers.
+//! A worker: one thread with its own runtime, connections, upstream pools and buffers.
 //!
-//! Workers share the listening socket, the route table, which never changes, and nothing else on the
-//! way of a request. A worker ends only when it is told to; if it ends in any other way the process
-//! is aborted, because a process that lost a worker would go on at half its strength unnoticed.
+//! While they handle requests, workers share only the listening socket and the immutable routing table. A
+//! worker ends only at the shutdown. If it ends in any other way, it aborts the process: a process without
+//! one of its workers would run at reduced capacity unnoticed.
 
 use std::io;
 use std::net::TcpListener as StdListener;
@@ -26,71 +26,65 @@ use crate::mirror::core::Core;
 use crate::mirror::outbound_log::log_rate_limits;
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
-use crate::process::listener::HANDSHAKE_PATIENCE;
+use crate::process::listener::HANDSHAKE_TIMEOUT;
 use crate::runtime::driver::{Driver, DriverKind};
 use crate::runtime::panics::caught;
 use crate::telemetry::timestamp::http_date;
 
-/// How often idle upstream connections are looked through.
-const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+/// How often a worker publishes its gauges and closes idle upstream connections.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a process that aborts waits for its last log line and its last report: other threads write
-/// them, which an abort does not wait for.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the process waits before it aborts, so that other threads can write the last log line and send
+/// the last error report.
+const ABORT_DELAY: Duration = Duration::from_secs(1);
 
-/// Everything a worker needs to start; made by the supervisor, sent to the thread.
+/// Everything that a worker needs to start.
 pub(crate) struct WorkerSpec {
-    /// Which worker it is, from 0.
+    /// The number of the worker, from 0.
     pub index: usize,
-    /// The core to run on, if it is to be bound to one.
+    /// The core to bind the worker to, if any.
     pub core: Option<core_affinity::CoreId>,
-    /// Which driver to build.
     pub driver: DriverChoice,
-    /// What to route where.
     pub table: Arc<RoutingTable>,
-    /// The worker's counters, which the supervisor reads.
     pub counters: Arc<WorkerMetrics>,
-    /// Where requests are told of, if anywhere.
     pub access: Option<AccessLog>,
-    /// How it stands with connections among the workers.
     pub balance: AcceptBalance,
     /// A duplicate of the shared listening socket.
     pub listener: StdListener,
-    /// Another handle of it, where connections that still wait when the worker stops would be lost.
-    pub rest: Option<StdListener>,
-    /// A byte here says that there is a new table; the end of the stream is the order to stop.
-    pub orders: StdUnixStream,
-    /// New tables, each announced by a byte of `orders`.
+    /// Another duplicate, to accept the rest of the queue at the shutdown. `None` if another process will
+    /// accept it.
+    pub queue: Option<StdListener>,
+    /// A byte announces a table in `tables`. The end of the stream shuts the worker down.
+    pub commands: StdUnixStream,
     pub tables: mpsc::Receiver<Arc<RoutingTable>>,
-    /// Where to report to.
     pub reports: mpsc::Sender<(usize, WorkerReport)>,
-    /// Says how to go on once all workers have a driver, so that the listener is in the mode that all
-    /// need.
+    /// How to proceed once all workers have a driver: the mode of the listening socket depends on the
+    /// drivers.
     pub start: mpsc::Receiver<StartMode>,
 }
 
-/// How a worker that has a driver goes on.
+/// How a worker proceeds after it has built its driver.
+#[derive(Clone, Copy)]
 pub(crate) enum StartMode {
-    /// It begins to accept.
     Accept,
-    /// It changes to epoll, because another worker could not have a ring, and reports again.
+    /// Another worker could not get a ring: build an epoll driver and report again.
     OnEpoll,
 }
 
-/// What a worker tells the supervisor.
+/// What a worker reports to the supervisor.
 #[derive(Debug)]
 pub(crate) enum WorkerReport {
-    /// It has a runtime.
+    /// The worker has built its driver.
     Ready(DriverKind),
-    /// It cannot have one.
+    /// The worker cannot run.
     Failed(String),
-    /// It has accepted its last connection.
-    AcceptsNoMore,
-    /// It has stopped; so many requests and deliveries were given up.
+    /// The worker has accepted its last connection.
+    StoppedAccepting,
+    /// The worker has stopped and given up this many requests and deliveries.
     Stopped(usize),
 }
 
-/// The life of a worker: what starts, feeds and ends its [`Core`].
+/// A running worker.
 struct Worker {
     core: Rc<Core>,
     acceptor: Rc<Acceptor>,
@@ -106,8 +100,8 @@ impl WorkerSpec {
         thread::Builder::new().name(name).spawn(move || {
             let _guard = AbortOnPanic(self.index);
             self.run();
-            // The runtime must not be dropped while the kernel may still use buffers of operations
-            // that were given up; the thread ends with the process.
+            // The runtime must not be dropped while the kernel may still use the buffers of abandoned
+            // operations. So the thread ends only with the process.
             loop {
                 thread::park();
             }
@@ -117,7 +111,7 @@ impl WorkerSpec {
 
     fn run(self) {
         let report = |report| {
-            // Without a supervisor the process is ending anyway.
+            // If the supervisor is gone, the process is ending anyway.
             let _ = self.reports.send((self.index, report));
         };
         if let Some(core) = self.core
@@ -138,7 +132,7 @@ impl WorkerSpec {
             report(WorkerReport::Ready(driver.kind.clone()));
             match self.start.recv() {
                 Ok(StartMode::Accept) => break driver,
-                // What was built goes, and with it the memory that it has locked.
+                // The ring is dropped here, which releases its locked memory.
                 Ok(StartMode::OnEpoll) => choice = DriverChoice::Epoll,
                 Err(_) => return,
             }
@@ -147,22 +141,23 @@ impl WorkerSpec {
         let acceptor = Rc::new(Acceptor::new(Rc::clone(&core), self.balance));
         let worker = Rc::new(Worker { core, acceptor });
         let stopped = driver.block_on(async {
-            let orders = UnixStream::from_std(self.orders)?;
-            let grace = match self.rest {
-                Some(_) => HANDSHAKE_PATIENCE,
+            let commands = UnixStream::from_std(self.commands)?;
+            let grace = match self.queue {
+                Some(_) => HANDSHAKE_TIMEOUT,
                 None => Duration::ZERO,
             };
-            // Not caught: a worker that hears no orders any more has to die.
-            monoio::spawn(Rc::clone(&worker).follow(orders, self.tables, grace));
+            // Panics are deliberately not caught: a worker that cannot receive commands must abort the
+            // process.
+            monoio::spawn(Rc::clone(&worker).follow_commands(commands, self.tables, grace));
             monoio::spawn(Rc::clone(&worker).sweep());
             let acceptor = &worker.acceptor;
             acceptor
                 .accept(&TcpListener::from_std(self.listener)?)
                 .await;
-            if let Some(rest) = self.rest {
-                acceptor.accept_the_rest(&rest);
+            if let Some(queue) = self.queue {
+                acceptor.accept_queue(&queue);
             }
-            report(WorkerReport::AcceptsNoMore);
+            report(WorkerReport::StoppedAccepting);
             io::Result::Ok(worker.drain().await)
         });
         match stopped {
@@ -174,8 +169,8 @@ impl WorkerSpec {
 }
 
 impl Worker {
-    /// Waits for what is in flight. Gives the number of requests and deliveries that were still in
-    /// flight at the deadline, and counts them.
+    /// Waits for what is in flight. Returns how many requests and deliveries were still in flight at the
+    /// deadline, and counts them.
     async fn drain(&self) -> usize {
         let Core {
             in_flight,
@@ -188,17 +183,17 @@ impl Worker {
         in_flight.count()
     }
 
-    /// Follows the orders of the supervisor until the one to stop. Then the connections learn of it,
-    /// and after `grace` no more are accepted.
-    async fn follow(
+    /// Follows the commands of the supervisor until the shutdown. Then triggers the shutdown of the connections,
+    /// and stops accepting after `grace`.
+    async fn follow_commands(
         self: Rc<Worker>,
-        mut orders: UnixStream,
+        mut commands: UnixStream,
         tables: mpsc::Receiver<Arc<RoutingTable>>,
         grace: Duration,
     ) {
         let mut bytes = Vec::with_capacity(16);
         loop {
-            let (result, read) = orders.read(bytes).await;
+            let (result, read) = commands.read(bytes).await;
             bytes = read;
             if result.unwrap_or(0) == 0 {
                 self.core.shutdown.trigger();
@@ -207,7 +202,7 @@ impl Worker {
                 return;
             }
             if let Some(table) = tables.try_iter().last() {
-                // A panic costs this table; the last one stays.
+                // After a panic the worker keeps the old table.
                 let adopting = pin!(async {
                     self.core.set_routing_table(table);
                     self.acceptor.limits_changed();
@@ -217,7 +212,7 @@ impl Worker {
         }
     }
 
-    /// Tells how things stand, once a second and not when they change, so that requests pay nothing.
+    /// Publishes the gauges. Once a second instead of on each change, so that requests do not pay for it.
     fn publish(&self) {
         let Core {
             date,
@@ -235,7 +230,7 @@ impl Worker {
 
     async fn sweep(self: Rc<Worker>) {
         loop {
-            // A panic costs one round.
+            // After a panic the next round continues.
             let round = pin!(async {
                 self.publish();
                 self.core.budget.return_freed_memory();
@@ -244,7 +239,7 @@ impl Worker {
                 for upstream in &routing.upstreams {
                     upstream.sweep(now).await;
                 }
-                // All workers share what outbounds limit, so one of them is enough.
+                // All workers share the rate limits of an outbound, so one of them logs their changes.
                 if self.core.counters.worker == 0 {
                     let routes = routing.table.routes.all().iter();
                     let outbounds = routes.flat_map(|route| &route.outbounds);
@@ -253,7 +248,7 @@ impl Worker {
                 }
             });
             let _ = caught(round).await;
-            sleep(SWEEP_PERIOD).await;
+            sleep(SWEEP_INTERVAL).await;
         }
     }
 }
@@ -265,9 +260,9 @@ impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         error!(
             worker = self.0,
-            "a worker died; aborting, so that the process can be started anew"
+            "a worker died; aborting, so that the process can be restarted"
         );
-        thread::sleep(LAST_WORDS);
+        thread::sleep(ABORT_DELAY);
         std::process::abort();
     }
 }

@@ -1,14 +1,12 @@
-//! The runtime of a worker: io_uring where the kernel lets us, epoll where it does not.
+//! The runtime of a worker: io_uring if the kernel allows it, otherwise epoll.
 //!
-//! The ladder, from best to safest: a ring with `SINGLE_ISSUER` and `COOP_TASKRUN` (kernel 6.0;
-//! 0.81 to 0.84 of the CPU of a plain ring), a plain ring, a ring with fewer entries where locked
-//! memory is short, epoll. The detection that comes with monoio knows only whether io_uring exists
-//! at all; a ring that is refused for its flags or its memory would end the process there.
-//! A ring must be built on the thread that uses it.
+//! A worker tries, in this order: a ring with `SINGLE_ISSUER` and `COOP_TASKRUN` (Linux 6.0; 0.81 to 0.84 of
+//! the CPU time of a plain ring), a plain ring, a ring with fewer entries if locked memory is short, and epoll.
+//! monoio itself detects only whether io_uring exists at all. With its detection, a ring that is refused for
+//! its flags or its memory would end the process. A ring must be built on the thread that uses it.
 //!
-//! Locked memory may suffice for the rings of some workers only. Then all run on epoll: they accept
-//! from one socket, whose mode is one for all, and on half of the cores a request would cost more than
-//! on the other half.
+//! The locked memory may suffice for the rings of some workers only. Then all workers run on epoll: they
+//! share the mode of the listening socket, and a request should not cost more on some cores than on others.
 
 use std::fmt;
 use std::future::Future;
@@ -23,24 +21,22 @@ use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 use crate::config::DriverChoice;
 use crate::os_errors;
 
-/// Submission entries of a ring: enough for hundreds of requests per turn, about 104 KB of locked
-/// memory.
+/// The submission entries of a ring: enough for hundreds of requests per iteration of the event loop. They
+/// take about 104 KB of locked memory.
 const ENTRIES: u32 = 1024;
 
 /// The smallest ring that monoio builds.
 const ENTRIES_MIN: u32 = 256;
 
-/// How often a ring is tried again that was refused for lack of locked memory: the memory of a
-/// process that has just ended is given back late.
+/// How often to retry a ring that was refused for lack of locked memory: the kernel releases the memory of
+/// a process some time after its end.
 const MEMORY_RETRIES: u32 = 5;
 
-/// The pause between these tries.
-const MEMORY_PAUSE: Duration = Duration::from_millis(100);
+const MEMORY_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A runtime, and how it was come by.
+/// A runtime and the driver that it ended up on.
 pub struct Driver {
     runtime: AnyRuntime,
-    /// What it turned out to be.
     pub kind: DriverKind,
 }
 
@@ -49,20 +45,17 @@ enum AnyRuntime {
     Epoll(Runtime<TimeDriver<LegacyDriver>>),
 }
 
-/// What a worker runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DriverKind {
-    /// io_uring.
     IoUring {
-        /// Whether the ring has the flags that make it cheap.
+        /// Whether the ring has `SINGLE_ISSUER` and `COOP_TASKRUN`.
         has_flags: bool,
-        /// How many submission entries it has.
+        /// The number of submission entries.
         entries: u32,
     },
-    /// epoll, and why not io_uring.
     Epoll {
-        /// The last refusal; `None` where epoll was asked for.
-        refused: Option<String>,
+        /// Why io_uring is not available; `None` if epoll is configured.
+        reason: Option<String>,
     },
 }
 
@@ -75,22 +68,22 @@ impl fmt::Display for DriverKind {
     }
 }
 
-/// Whether some workers have a ring and others have none.
+/// Whether only some of the workers have a ring.
 pub(crate) fn is_mixed(kinds: &[DriverKind]) -> bool {
     let rings = ring_count(kinds);
     rings > 0 && rings < kinds.len()
 }
 
-/// Why there are workers without a ring, although they wanted one, in words for an operator.
-pub(crate) fn refusal(kinds: &[DriverKind]) -> Option<String> {
+/// Why workers fell back to epoll, for the operator; `None` if they did not.
+pub(crate) fn fallback_reason(kinds: &[DriverKind]) -> Option<String> {
     let reason = kinds.iter().find_map(|kind| match kind {
-        DriverKind::Epoll { refused } => refused.as_deref(),
+        DriverKind::Epoll { reason } => reason.as_deref(),
         DriverKind::IoUring { .. } => None,
     })?;
     Some(match ring_count(kinds) {
         0 => reason.to_owned(),
         rings => format!(
-            "only {rings} of {} workers could have a ring: {reason}",
+            "only {rings} of {} workers could create a ring: {reason}",
             kinds.len()
         ),
     })
@@ -105,7 +98,7 @@ impl Driver {
     /// Builds the best runtime that `choice` and the kernel allow, for the calling thread.
     ///
     /// # Errors
-    /// Why there is none, in words for an operator.
+    /// Why no runtime can be built, for the operator.
     pub fn build(choice: DriverChoice) -> Result<Driver, String> {
         match choice {
             DriverChoice::Epoll => Driver::epoll(None),
@@ -119,7 +112,7 @@ impl Driver {
         }
     }
 
-    /// Runs `future` to its end.
+    /// Runs `future` to completion.
     pub fn block_on<T>(&mut self, future: impl Future<Output = T>) -> T {
         match &mut self.runtime {
             AnyRuntime::IoUring(runtime) => runtime.block_on(future),
@@ -145,7 +138,7 @@ impl Driver {
                 Some(libc::EINVAL) if has_flags => has_flags = false,
                 Some(libc::ENOMEM) if retries > 0 => {
                     retries -= 1;
-                    thread::sleep(MEMORY_PAUSE);
+                    thread::sleep(MEMORY_RETRY_INTERVAL);
                 }
                 Some(libc::ENOMEM) if entries > ENTRIES_MIN => entries /= 2,
                 _ => return Err(error),
@@ -153,14 +146,14 @@ impl Driver {
         }
     }
 
-    fn epoll(refused: Option<String>) -> Result<Driver, String> {
+    fn epoll(reason: Option<String>) -> Result<Driver, String> {
         let runtime = RuntimeBuilder::<LegacyDriver>::new()
             .enable_timer()
             .build()
             .map_err(|error| format!("cannot build an epoll runtime: {error}"))?;
         Ok(Driver {
             runtime: AnyRuntime::Epoll(runtime),
-            kind: DriverKind::Epoll { refused },
+            kind: DriverKind::Epoll { reason },
         })
     }
 }
@@ -187,12 +180,12 @@ mod tests {
     };
 
     fn epoll(reason: Option<&str>) -> DriverKind {
-        let refused = reason.map(str::to_owned);
-        DriverKind::Epoll { refused }
+        let reason = reason.map(str::to_owned);
+        DriverKind::Epoll { reason }
     }
 
     #[test]
-    fn one_worker_without_a_ring_is_enough_for_all_to_go_without() {
+    fn drivers_are_mixed_if_one_worker_has_no_ring() {
         assert!(!is_mixed(&[RING, RING]));
         assert!(!is_mixed(&[epoll(Some("why")), epoll(Some("why"))]));
         assert!(is_mixed(&[RING, epoll(Some("why")), RING]));
@@ -200,16 +193,16 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_how_many_it_hit() {
-        assert_eq!(refusal(&[RING, RING]), None);
-        // This is what `driver: epoll` gives.
-        assert_eq!(refusal(&[epoll(None), epoll(None)]), None);
+    fn a_fallback_reason_has_the_number_of_workers_with_a_ring() {
+        assert_eq!(fallback_reason(&[RING, RING]), None);
+        // The result of `driver: epoll`.
+        assert_eq!(fallback_reason(&[epoll(None), epoll(None)]), None);
         let all = [epoll(Some("why")), epoll(Some("why"))];
-        assert_eq!(refusal(&all).unwrap(), "why");
+        assert_eq!(fallback_reason(&all).unwrap(), "why");
         let some = [RING, epoll(Some("why")), RING];
         assert_eq!(
-            refusal(&some).unwrap(),
-            "only 2 of 3 workers could have a ring: why"
+            fallback_reason(&some).unwrap(),
+            "only 2 of 3 workers could create a ring: why"
         );
     }
 }

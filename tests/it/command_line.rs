@@ -450,7 +450,7 @@ fn without_locked_memory_for_all_rings_every_worker_runs_on_epoll() {
     });
     let line = mirror.wait_for_line("running on epoll");
     assert!(
-        line.contains("only 1 of 2 workers could have a ring: io_uring refused"),
+        line.contains("only 1 of 2 workers could create a ring: io_uring refused"),
         "{line}"
     );
     assert!(line.contains("--ulimit memlock="), "{line}");

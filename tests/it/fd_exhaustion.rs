@@ -55,7 +55,7 @@ fn accept_waits_for_descriptors_and_logs_it_once() {
         set_limit(&mirror, mirror.descriptors() + 5);
         // The kernel completes the connections, so all of them succeed.
         let mut clients: Vec<Client> = (0..30).map(|_| mirror.client()).collect();
-        mirror.wait_for_line("cannot accept");
+        mirror.wait_for_line("accept failed");
         // Accepted connections are served, over the pooled connection to the upstream.
         assert_eq!(ask(&mut first), 200);
 
@@ -74,7 +74,7 @@ fn accept_waits_for_descriptors_and_logs_it_once() {
         assert_eq!(ask(&mut last), 200);
         assert_eq!(mirror.client().ask(&envelope_request(b"{}\n")).status, 200);
         let log = mirror.log();
-        let told = log.iter().filter(|line| line.contains("cannot accept"));
+        let told = log.iter().filter(|line| line.contains("accept failed"));
         assert_eq!(told.count(), 1, "{}", log.join("\n"));
         drop(clients);
         let pauses = "sentry_mirror_accept_pauses_total{reason=\"error\"}";
@@ -125,7 +125,7 @@ fn without_descriptors_under_load_no_accepted_connection_is_lost() {
         });
         ledger.assert_complete(&sink);
         assert!(ledger.count(Fate::Accepted) > 1);
-        mirror.wait_for_line("cannot accept");
+        mirror.wait_for_line("accept failed");
         set_limit(&mirror, 1000);
         drop(idle);
         mirror.wait_for_descriptors(limit - IDLE);

@@ -53,8 +53,8 @@ pub fn describe(core_count: u32, driver: &DriverKind) -> String {
             has_flags: true, ..
         } => "io_uring with SINGLE_ISSUER and COOP_TASKRUN".to_owned(),
         DriverKind::IoUring { .. } => "io_uring WITHOUT the flags the mirror prefers".to_owned(),
-        DriverKind::Epoll { refused } => {
-            let reason = refused.as_deref().unwrap_or("asked for");
+        DriverKind::Epoll { reason } => {
+            let reason = reason.as_deref().unwrap_or("configured");
             format!("epoll INSTEAD OF io_uring ({reason})")
         }
     };

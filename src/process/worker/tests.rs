@@ -1,4 +1,4 @@
-//! What a panic costs: a whole mirror, in a process of its own, whose log panics at a given line.
+//! Tests of panics: a whole mirror in its own process, whose log panics at a given line.
 
 use std::fmt::{Debug, Write as _};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,22 +20,22 @@ use crate::mirror::counters::{OutcomeKind, RequestResult};
 use crate::process::supervisor::Mirror;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An upstream that takes everything.
+/// An upstream that accepts every request.
 fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            thread::spawn(move || while answer(&stream, 200).is_some() {});
+            thread::spawn(move || while respond(&stream, 200).is_some() {});
         }
     });
     address
 }
 
-/// Reads a message whose head has a length, and answers it unless `status` is 0. Gives its first line.
-fn answer(mut stream: &TcpStream, status: u16) -> Option<String> {
+/// Reads a message with a Content-Length, and responds unless `status` is 0. Returns its first line.
+fn respond(mut stream: &TcpStream, status: u16) -> Option<String> {
     let mut reader = BufReader::new(stream);
     let mut lines = Vec::new();
     while lines.last().is_none_or(|line| line != "\r\n") {
@@ -69,19 +69,19 @@ struct Client(TcpStream);
 
 impl Client {
     fn new(mirror: &Mirror) -> Client {
-        let stream = TcpStream::connect_timeout(&mirror.address(), PATIENCE).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let stream = TcpStream::connect_timeout(&mirror.address(), TIMEOUT).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         Client(stream)
     }
 
-    /// Sends a request with these header lines. Returns the status of the answer, or `None` if the
+    /// Sends a request with these header lines. Returns the status of the reply, or `None` if the
     /// connection ends instead.
     fn send(&self, headers: &str) -> Option<String> {
         let request = format!(
             "POST /api/42/envelope/?sentry_key={KEY} HTTP/1.1\r\nHost: m\r\n{headers}Content-Length: 3\r\n\r\n{{}}\n"
         );
         (&self.0).write_all(request.as_bytes()).unwrap();
-        let status_line = answer(&self.0, 0)?;
+        let status_line = respond(&self.0, 0)?;
         status_line.split(' ').nth(1).map(str::to_owned)
     }
 }
@@ -89,7 +89,7 @@ impl Client {
 fn wait_until(holds: impl Fn() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < PATIENCE, "not in time");
+        assert!(started.elapsed() < TIMEOUT, "not in time");
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -97,7 +97,7 @@ fn wait_until(holds: impl Fn() -> bool) {
 /// The text of the log line at which the process panics next.
 static PANIC_AT: Mutex<Option<&str>> = Mutex::new(None);
 
-/// A part of the log that panics at a line. So code can be made to panic without a hook in it.
+/// A layer of the log that panics at a line. This makes code panic without a test hook in it.
 struct PanickingLog;
 
 impl<S: Subscriber> Layer<S> for PanickingLog {
@@ -156,8 +156,8 @@ fn assert_success(output: Option<Output>) {
 }
 
 #[test]
-fn a_panic_in_a_request_costs_its_connection_and_is_counted() {
-    let name = "a_panic_in_a_request_costs_its_connection_and_is_counted";
+fn a_panic_in_a_request_ends_only_its_connection_and_is_counted() {
+    let name = "a_panic_in_a_request_ends_only_its_connection_and_is_counted";
     assert_success(in_own_process(name, || {
         let mirror = mirror(upstream());
         let mirror_status = mirror.mirror_status();
@@ -176,14 +176,14 @@ fn a_panic_in_a_request_costs_its_connection_and_is_counted() {
 }
 
 #[test]
-fn a_panic_in_a_delivery_costs_it_alone_and_is_counted_once() {
-    let name = "a_panic_in_a_delivery_costs_it_alone_and_is_counted_once";
+fn a_panic_in_a_delivery_ends_only_this_delivery_and_is_counted_once() {
+    let name = "a_panic_in_a_delivery_ends_only_this_delivery_and_is_counted_once";
     assert_success(in_own_process(name, || {
         let upstream = upstream();
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+        let unreachable = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
         for (outbound, line, later) in [
             // Before the delivery has an outcome, and while the outcome is counted.
-            (closed.unwrap(), "upstream does not answer", "503"),
+            (unreachable.unwrap(), "upstream does not answer", "503"),
             (upstream, "delivery ended", "200"),
         ] {
             let mirror = mirror(outbound);
@@ -203,13 +203,13 @@ fn a_panic_in_a_delivery_costs_it_alone_and_is_counted_once() {
 }
 
 #[test]
-fn a_worker_that_dies_takes_the_process_along_and_says_so() {
-    let name = "a_worker_that_dies_takes_the_process_along_and_says_so";
+fn a_worker_that_dies_aborts_the_process_and_logs_it() {
+    let name = "a_worker_that_dies_aborts_the_process_and_logs_it";
     let output = in_own_process(name, || {
         panic_at("connection accepted");
         Client::new(&mirror(upstream())).send("");
-        // Only the end of the process ended the connection.
-        thread::sleep(PATIENCE);
+        // The process aborts during this sleep.
+        thread::sleep(TIMEOUT);
     });
     if let Some(child) = output {
         let log = String::from_utf8_lossy(&child.stderr);
