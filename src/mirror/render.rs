@@ -1,8 +1,8 @@
-//! The only place where outbound bytes are made.
+//! Renders the request for an outbound. No other module makes outbound bytes.
 //!
-//! A request goes out as it came, apart from a list of edits: copy the bytes up to an edit, put the
-//! outbound's own text in its place, go on. One list covers the head and one the envelope header; both
-//! are made once per request and rendered once per outbound. What follows the last edit of the body is
+//! The rendered request is the received one with a list of edits applied: the bytes between edits are copied,
+//! and each edit inserts a text of the outbound. There is a list for the head and one for the envelope header.
+//! Both are made once per request and rendered once per outbound. The part of the body after the last edit is
 //! not copied: all deliveries share it.
 
 use std::rc::Rc;
@@ -20,28 +20,28 @@ use crate::sentry::edit::{Edit, Replacement};
 use crate::span::Span;
 use crate::upstream::exchange::OutboundRequest;
 
-/// A shared rest of the body up to this size is copied behind the head all the same: for small bodies the
-/// copy costs less than a second vector of the write.
+/// A shared rest of the body up to this size is appended to the head: copying a small body costs less than a
+/// second buffer in the write.
 const COPY_BYTES_MAX: usize = 4 * 1024;
 
-/// The room for what is rendered besides the bytes that came: a short rest of the body, the frame around a
-/// compressed front, and what the outbound's texts are longer than the inbound's.
+/// The memory reserved for additional rendered bytes: a short rest of the body, the frame of a compressed
+/// front, and the difference if the outbound's texts are longer than the inbound's.
 const RENDERED_BYTES: usize = COPY_BYTES_MAX + 512;
 
-/// What an outbound gets of a body.
+/// The body for an outbound.
 pub enum OutboundBody {
-    /// All of it, decoded.
+    /// The whole body, decoded.
     Whole,
-    /// What a transform has taken or copied of it, decoded.
+    /// A filtered or copied body, decoded.
     Plain(PartialBody),
-    /// The same with a compressed rest. The front is each outbound's own.
+    /// A body with a compressed rest. The front is rendered for each outbound.
     Compressed(PartialBody, Rc<Compressed>),
-    /// The body as it came, in the coding with this name.
+    /// The body as received, in the coding with this name.
     AsReceived(Bytes, &'static str),
 }
 
-/// The most memory that a delivery takes while it is under way, apart from the bytes that all share: what
-/// is rendered for it, and what of that is ciphertext.
+/// The maximum memory of a delivery in flight, without the bytes that all deliveries share: the rendered bytes
+/// and their ciphertext.
 pub(crate) fn held_bytes(request: &Request, outbound: &Outbound, body: &OutboundBody) -> usize {
     let (front_bytes, shared_bytes) = match body {
         OutboundBody::Whole => (edited_end(request), request.body.decoded.len()),
@@ -59,12 +59,12 @@ pub(crate) fn held_bytes(request: &Request, outbound: &Outbound, body: &Outbound
     rendered_bytes + ciphertext_bytes
 }
 
-/// The request for one outbound. Its head is rendered into `memory`, which is empty.
+/// Renders the request for one outbound. The head goes into `buffer`, which is empty.
 pub fn render(
     request: &Request,
     outbound: &Outbound,
     body: &OutboundBody,
-    memory: Vec<u8>,
+    buffer: Vec<u8>,
 ) -> OutboundRequest {
     let renderer = Renderer { request, outbound };
     let decoded = &request.body.decoded;
@@ -72,30 +72,31 @@ pub fn render(
         OutboundBody::Whole => {
             let end = edited_end(request).min(decoded.len());
             let front = decoded.get(..end).unwrap_or_default();
-            renderer.render(front, &request.body_edits, (decoded, end), memory)
+            renderer.render(front, &request.body_edits, (decoded, end), buffer)
         }
         OutboundBody::Plain(partial) => {
             let rest = (&partial.rest, 0);
-            renderer.render(&partial.front, &partial.edits, rest, memory)
+            renderer.render(&partial.front, &partial.edits, rest, buffer)
         }
         OutboundBody::Compressed(partial, compressed) => {
-            renderer.render_compressed(partial, compressed, memory)
+            renderer.render_compressed(partial, compressed, buffer)
         }
         OutboundBody::AsReceived(bytes, coding) => {
-            let mut head = memory;
+            let mut head = buffer;
             renderer.append_head(bytes.len(), 0, Some(coding), &mut head);
             finish(request, head, (bytes, 0), Vec::new())
         }
     }
 }
 
-/// Where the part of the body ends that is rendered for each outbound.
+/// The end of the part of the body that is rendered for each outbound.
 fn edited_end(request: &Request) -> usize {
     let last = request.body_edits.last();
     last.map_or(0, |edit| edit.span.end)
 }
 
-/// Copies the rest of a body, which begins at a place in some bytes, behind `head` if it is short.
+/// Builds the request from its `head` and the rest of its body, which is `bytes` from `start`. A short rest is
+/// appended to the head.
 fn finish(
     request: &Request,
     mut head: Vec<u8>,
@@ -124,7 +125,7 @@ struct Renderer<'r> {
 }
 
 impl Renderer<'_> {
-    /// A request whose body is `front`, edited, and a rest.
+    /// Renders a request whose body is the edited `front` and a rest.
     fn render(
         &self,
         front: &[u8],
@@ -141,7 +142,7 @@ impl Renderer<'_> {
         finish(self.request, head, rest, Vec::new())
     }
 
-    /// A request whose rest is compressed already. Its front goes before that without compression.
+    /// Renders a request with a compressed rest. The front precedes it, uncompressed in the format of the coding.
     fn render_compressed(
         &self,
         partial: &PartialBody,
@@ -160,7 +161,7 @@ impl Renderer<'_> {
         finish(self.request, head, (&compressed.bytes, 0), tail)
     }
 
-    /// Appends the head, and reserves room for so many bytes behind it.
+    /// Appends the head, and reserves memory for `front_bytes` more.
     fn append_head(
         &self,
         body_bytes: usize,
@@ -172,12 +173,13 @@ impl Renderer<'_> {
         self.append_own_headers(body_bytes, coding, out);
     }
 
-    /// Appends the request line and the header lines that came, for one self.outbound.
+    /// Appends the received request line and header lines with their edits.
     fn append_lines(&self, front_bytes: usize, out: &mut Vec<u8>) {
         out.reserve(self.request.head.len() + front_bytes + RENDERED_BYTES);
         let last_line = self.request.parsed.headers.last();
-        let lines_end =
-            last_line.map_or(self.request.parsed.version_span.end, |field| field.line.end);
+        let lines_end = last_line.map_or(self.request.parsed.version_span.end, |header| {
+            header.line.end
+        });
         let lines = Span::new(self.request.parsed.method_span.start, lines_end);
         self.splice(&self.request.head, lines, &self.request.head_edits, out);
         if last_line.is_none() {
@@ -185,7 +187,7 @@ impl Renderer<'_> {
         }
     }
 
-    /// Appends the headers that are the mirror's own, and the blank line.
+    /// Appends the headers that the mirror adds, and the blank line.
     fn append_own_headers(&self, body_bytes: usize, coding: Option<&str>, out: &mut Vec<u8>) {
         if !self.request.parsed.has(HeaderName::Host) {
             header_writer::append(out, "Host", self.outbound.host.as_bytes());
@@ -198,7 +200,7 @@ impl Renderer<'_> {
             Method::Get | Method::Head | Method::Delete | Method::Options | Method::Other => true,
             Method::Post | Method::Put | Method::Patch => false,
         };
-        // RFC 9110 section 8.6: a length of zero is only sent where a body would be expected.
+        // RFC 9110 section 8.6: a length of zero is sent only if the method anticipates a body.
         if body_bytes > 0 || !may_lack_body {
             header_writer::append_number(out, "Content-Length", body_bytes);
         }
@@ -208,7 +210,7 @@ impl Renderer<'_> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Copies `range` of `source` to `out`, with what `edits` puts in its places.
+    /// Copies `range` of `source` to `out` with `edits` applied.
     fn splice(&self, source: &[u8], range: Span, edits: &[Edit], out: &mut Vec<u8>) {
         let mut copied = range.start;
         for edit in edits {
@@ -234,7 +236,7 @@ impl Renderer<'_> {
 
     fn replacement_text(&self, replacement: Replacement) -> &str {
         match replacement {
-            // The secret needs the bytes around it; `splice` sees to it.
+            // `splice` inserts the secret together with the bytes around it.
             Replacement::Nothing | Replacement::SecretParameter { .. } => "",
             Replacement::Key => &self.outbound.key,
             Replacement::KeyParameter => &self.outbound.key_parameter,

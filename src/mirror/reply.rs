@@ -1,10 +1,9 @@
-//! The bytes we send back to the SDK.
+//! The replies to SDKs.
 //!
-//! Every reply has a length, a reason phrase, the date and the CORS headers that Relay sends, errors included:
-//! without them a browser hides the status from the SDK. What an outbound answers is text or data to a
-//! browser, never a page or a script of the mirror's own, but for the script of the crash-report dialog.
-//! `Retry-After` never goes with a 2xx, where
-//! several SDKs would take it for a ban on everything (sentry-javascript 11, sentry-rust 0.49).
+//! Every reply has a length, a reason phrase, the date and the CORS headers that Relay sends. Errors have them
+//! too: without CORS headers a browser hides the status from the SDK. A browser never gets a page or a script
+//! from an outbound, except the script of the crash-report dialog. A 2xx never contains `Retry-After`, because
+//! several SDKs would stop sending everything (sentry-javascript 11, sentry-rust 0.49).
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
@@ -22,47 +21,45 @@ use crate::sentry::rate_limits::{self, RateLimit};
 use crate::telemetry::timestamp::HttpDate;
 use crate::upstream::response::{MemoryPermit, Response};
 
-/// What Relay's CORS layer lets a browser send with a request.
+/// The request headers that Relay's CORS layer allows.
 const ALLOWED_HEADERS: &str = "x-sentry-auth,x-requested-with,x-forwarded-for,origin,referer,accept,content-type,authentication,authorization,content-encoding,transfer-encoding";
 
-/// What a 429 says where nothing is limited at every outbound. Without the field SDKs stop sending
-/// anything for a minute, or for as long as `Retry-After` says; beside it they do not look at that, and
-/// they pass over categories that they do not know.
+/// The rate limits of a 429 if the outbounds have no limit in common. Without the header, SDKs stop sending
+/// everything for a minute or for the time in `Retry-After`. With it, they ignore `Retry-After`, and they
+/// ignore unknown categories.
 const LIMIT_ON_NOTHING: &str = "1:none:organization";
 
-/// A body up to this size is written together with its head.
+/// A body up to this size is copied after its head, so that one write sends both.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
-/// What a client asks to be answered, apart from the content.
+/// The form of a reply that a client requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplyFraming {
-    /// The answer goes without its body, as to HEAD.
+    /// The request is a HEAD: the reply has no body.
     pub is_head: bool,
     /// The connection stays open.
     pub keep_alive: bool,
-    /// The client speaks HTTP/1.0, which has to be told that the connection stays open.
+    /// The client uses HTTP/1.0, so it expects an explicit `Connection: keep-alive`.
     pub is_http10: bool,
 }
 
-/// What a reply depends on besides the outcomes.
+/// The data that a reply needs besides the outcomes.
 pub(crate) struct ReplyContext<'r> {
-    /// What every live outbound has asked not to be sent.
+    /// The rate limits that all live outbounds have in common.
     pub common_limits: Vec<RateLimit>,
-    /// The primary's answer is passed on whatever it is.
+    /// The primary's response is forwarded unchanged.
     pub is_strict: bool,
-    /// What the client understands.
     pub expected: Expected,
-    /// What it is a reply to.
     pub request: &'r Request,
 }
 
-/// What a client understands of an answer.
+/// The responses that a client understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// Whatever an API answers with.
+    /// Any API response.
     Anything,
-    /// SDKs take nothing but 200 with a JSON object for a success here: Java and Elixir send again what
-    /// was answered otherwise, although it was accepted.
+    /// A success must be 200 with a JSON object. After any other success, the Java and Elixir SDKs send the
+    /// event again.
     Object,
     /// The script of the crash-report dialog.
     Script,
@@ -73,12 +70,12 @@ pub(crate) enum Expected {
 pub(crate) struct Reply {
     status: u16,
     content_type: Option<Bytes>,
-    /// The other fields, which are rare in an answer to a delivery.
-    fields: Vec<(&'static str, Bytes)>,
+    /// Other headers. Most replies have none.
+    headers: Vec<(&'static str, Bytes)>,
     body: Bytes,
-    /// What the body takes of the memory budget, until it is written.
+    /// The memory of the body, until it is written.
     _memory: MemoryPermit,
-    /// What it is counted as, if not by its status.
+    /// The result to count, if it does not follow from the status.
     result: Option<RequestResult>,
 }
 
@@ -91,7 +88,7 @@ impl Reply {
         }
     }
 
-    /// A success that concerns only the mirror itself.
+    /// A success that the mirror sends by itself.
     fn local() -> Reply {
         Reply {
             result: Some(RequestResult::Local),
@@ -99,18 +96,18 @@ impl Reply {
         }
     }
 
-    /// The answer to a health check.
+    /// The reply to a health check.
     pub(crate) fn health() -> Reply {
         Reply::local().with_body("text/plain", Bytes::from_static(b"ok\n"))
     }
 
-    /// The answer to a Relay that asks whether its upstream is alive.
+    /// The reply to a Relay that checks whether its upstream is alive.
     pub(crate) fn alive() -> Reply {
         let body = Bytes::from_static(br#"{"is_healthy":true}"#);
         Reply::local().with_body("application/json", body)
     }
 
-    /// The answer to a preflight request for `endpoint`.
+    /// The reply to a preflight request for `endpoint`.
     pub(crate) fn preflight(endpoint: Endpoint) -> Reply {
         Reply::local()
             .with("Allow", endpoint.allow_header())
@@ -119,7 +116,7 @@ impl Reply {
             .with("Access-Control-Max-Age", "3600")
     }
 
-    /// The answer to a refused request.
+    /// The reply to a rejected request.
     pub(crate) fn rejection(rejection: &Rejection) -> Reply {
         let reply = Reply::empty(rejection.status()).with_detail(&rejection.to_string());
         match rejection {
@@ -129,7 +126,7 @@ impl Reply {
         }
     }
 
-    /// The answer that `decision` on `outcomes` asks for.
+    /// The reply for a `decision` on `outcomes`.
     pub(crate) fn from_decision(
         decision: Decision,
         outcomes: &[Option<Outcome>],
@@ -146,7 +143,7 @@ impl Reply {
             },
             Decision::Success => {
                 let mut reply = Reply::success(context.request.success());
-                // Otherwise nobody wanted it, and all is as it should be.
+                // Otherwise all outbounds filtered the request out.
                 let is_unconfirmed = outcomes.iter().any(Option::is_none);
                 reply.result = is_unconfirmed.then_some(RequestResult::Unconfirmed);
                 reply.with_limits(common_limits)
@@ -159,54 +156,52 @@ impl Reply {
         }
     }
 
-    /// The answer where an upstream's cannot be passed on.
+    /// The reply in place of a response that must not be forwarded.
     pub(crate) fn blocked() -> Reply {
         Reply::empty(502).with_detail("response of the upstream blocked")
     }
 
-    /// The script in it, if it is one.
+    /// The script in the body, if it is one.
     pub(crate) fn script(&self) -> Option<&[u8]> {
         let content_type = self.content_type.as_deref()?;
         (self.status == 200 && media_type::is_script(content_type)).then_some(&*self.body)
     }
 
-    /// The same reply with another body.
+    /// The reply with `script` as body.
     pub(crate) fn with_script(mut self, script: Vec<u8>) -> Reply {
         self.body = script.into();
         self
     }
 
-    /// All in it that an upstream may have written.
+    /// All texts in the reply that may come from an upstream.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &[u8]> {
-        let fields = self.fields.iter().map(|(_, value)| &**value);
+        let headers = self.headers.iter().map(|(_, value)| &**value);
         let content_type = self.content_type.as_deref();
-        fields.chain(content_type).chain([&*self.body])
+        headers.chain(content_type).chain([&*self.body])
     }
 
-    /// Whether its body is in a coding, so that nobody has looked into it.
+    /// Whether the body has a content coding, so that it cannot be searched.
     pub(crate) fn is_encoded(&self) -> bool {
-        let mut names = self.fields.iter().map(|(name, _)| *name);
+        let mut names = self.headers.iter().map(|(name, _)| *name);
         names.any(|name| name == "Content-Encoding")
     }
 
-    /// Its status.
     pub(crate) fn status(&self) -> u16 {
         self.status
     }
 
-    /// How many bytes its body has.
     pub(crate) fn body_bytes(&self) -> usize {
         self.body.len()
     }
 
-    /// What it tells the SDK.
+    /// The result to count for the request.
     pub(crate) fn result(&self) -> RequestResult {
         self.result
             .unwrap_or_else(|| RequestResult::from_status(self.status))
     }
 
-    /// Appends the reply to `out`, but for a large body, which is returned. A server with a clock says
-    /// when it answered (RFC 9110 section 6.6.1).
+    /// Appends the reply to `out`, except a large body, which it returns. A server with a clock must send the
+    /// date (RFC 9110 section 6.6.1).
     pub(crate) fn write(
         &self,
         reply_framing: ReplyFraming,
@@ -227,10 +222,10 @@ impl Reply {
         if let Some(content_type) = &self.content_type {
             header_writer::append(out, "Content-Type", content_type);
         }
-        for (name, value) in &self.fields {
+        for (name, value) in &self.headers {
             header_writer::append(out, name, value);
         }
-        // What the answer to GET would be long is not known where the upstream has not said it.
+        // Without a body, the length of the response to a GET is unknown.
         let is_unknown = reply_framing.is_head && self.body.is_empty();
         if self.status != 204 && !is_unknown {
             header_writer::append_number(out, "Content-Length", self.body.len());
@@ -261,8 +256,8 @@ impl Reply {
         }
         let rare_headers = response.rare_headers();
         let mut reply = Reply::empty(response.status)
-            .with_field("Content-Encoding", &rare_headers.content_encoding)
-            .with_field("X-Sentry-Error", &rare_headers.sentry_error);
+            .with_optional("Content-Encoding", &rare_headers.content_encoding)
+            .with_optional("X-Sentry-Error", &rare_headers.sentry_error);
         if let Some(content_type) = &response.content_type {
             let may_be_script = context.expected == Expected::Script && response.status == 200;
             reply = reply.with_content_type(content_type, may_be_script);
@@ -270,12 +265,12 @@ impl Reply {
         reply.body = response.body.clone();
         reply._memory = response.memory.clone();
         match (is_accepted, is_strict) {
-            // What one outbound asks for would silence the SDK for the others too.
+            // The limits of one outbound would silence the SDK for all others.
             (_, false) => reply.with_limits(&context.common_limits),
-            (true, true) => reply.with_field("X-Sentry-Rate-Limits", &rare_headers.rate_limits),
+            (true, true) => reply.with_optional("X-Sentry-Rate-Limits", &rare_headers.rate_limits),
             (false, true) => reply
-                .with_field("X-Sentry-Rate-Limits", &rare_headers.rate_limits)
-                .with_field("Retry-After", &rare_headers.retry_after),
+                .with_optional("X-Sentry-Rate-Limits", &rare_headers.rate_limits)
+                .with_optional("Retry-After", &rare_headers.retry_after),
         }
     }
 
@@ -300,7 +295,7 @@ impl Reply {
         let pause = outcomes.iter().flatten().filter_map(pause).min();
         let reply = Reply::empty(429).with_detail("rate limited by every outbound");
         let reply = match common_limits {
-            // Each takes what another does not.
+            // Each category is accepted by some outbound.
             [] => reply.with("X-Sentry-Rate-Limits", LIMIT_ON_NOTHING),
             limits => reply.with_limits(limits),
         };
@@ -311,11 +306,11 @@ impl Reply {
         Reply::empty(503).with_detail("no outbound accepted the request")
     }
 
-    /// Takes over the content type of an upstream, if a browser may see it as that.
+    /// Sets the content type of an upstream's response, or a safe replacement.
     fn with_content_type(mut self, content_type: &Bytes, may_be_script: bool) -> Reply {
-        let is_passed_on = media_type::is_harmless(content_type)
+        let is_safe = media_type::is_harmless(content_type)
             || may_be_script && media_type::is_script(content_type);
-        if is_passed_on {
+        if is_safe {
             self.content_type = Some(content_type.clone());
         } else if media_type::is_xml(content_type) {
             self.content_type = Some(content_type.clone());
@@ -326,7 +321,6 @@ impl Reply {
         self
     }
 
-    /// Announces limits, if there are any.
     fn with_limits(self, limits: &[RateLimit]) -> Reply {
         if limits.is_empty() {
             return self;
@@ -335,8 +329,8 @@ impl Reply {
         self.with_bytes("X-Sentry-Rate-Limits", value.into())
     }
 
-    /// Passes a field on as it came, if it did.
-    fn with_field(self, name: &'static str, value: &Option<Bytes>) -> Reply {
+    /// Adds a header if it has a value.
+    fn with_optional(self, name: &'static str, value: &Option<Bytes>) -> Reply {
         match value {
             Some(value) => self.with_bytes(name, value.clone()),
             None => self,
@@ -352,7 +346,7 @@ impl Reply {
     }
 
     fn with_bytes(mut self, name: &'static str, value: Bytes) -> Reply {
-        self.fields.push((name, value));
+        self.headers.push((name, value));
         self
     }
 
@@ -362,15 +356,15 @@ impl Reply {
         self
     }
 
-    /// Relay's error shape.
+    /// Sets a body in the format of Relay's errors.
     fn with_detail(self, detail: &str) -> Reply {
         let body = serde_json::json!({ "detail": detail }).to_string();
         self.with_body("application/json", body.into())
     }
 }
 
-/// What a browser may send with a request. The form of the crash-report dialog is sent by a page
-/// whose tracing adds its own fields (sentry-javascript #8823).
+/// The request headers that a browser may send. For the form of the crash-report dialog, they include those
+/// that the tracing of the page adds (sentry-javascript #8823).
 fn allowed_headers(endpoint: Endpoint) -> &'static str {
     match endpoint {
         Endpoint::ErrorPage => "content-type,authorization,x-requested-with,baggage,sentry-trace",
@@ -378,8 +372,8 @@ fn allowed_headers(endpoint: Endpoint) -> &'static str {
     }
 }
 
-/// Whether a body is a whole JSON object, as Relay answers with. What it is called does not matter: SDKs
-/// that care try to read it.
+/// Whether a body is a complete JSON object, as in Relay's responses. The content type is ignored: SDKs that need
+/// the body try to parse it.
 fn is_object(body: &[u8]) -> bool {
     let body = body.trim_ascii_start();
     body.starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(body).is_ok()
@@ -408,7 +402,7 @@ fn reason_phrase(status: u16) -> &'static str {
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         508 => "Loop Detected",
-        // The phrase is not optional for some old clients, but its text does not matter.
+        // Some old clients require a phrase, but ignore its text.
         _ => "Status",
     }
 }
@@ -418,7 +412,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_object_is_an_answer_of_relay() {
+    fn only_a_complete_json_object_counts_as_a_response_of_relay() {
         for body in [
             "{}",
             " {}\n",

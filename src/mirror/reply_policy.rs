@@ -1,46 +1,46 @@
-//! The only place that decides what the SDK is told about its deliveries.
+//! Decides the reply to a request from the outcomes of its deliveries.
 //!
-//! One function from the outcomes so far to a decision, or to none as long as waiting may still
-//! change it. Two principles stand behind the table: what one outbound accepted must never be
-//! answered with something that makes the SDK send it again, and a broken or limited outbound must
-//! never silence the SDK for a healthy one.
+//! [`decide`] maps the outcomes so far to a decision, or to `None` while further outcomes may change it. It
+//! follows two principles. If one outbound accepted an event, the reply must not make the SDK send it again. A
+//! broken or rate limited outbound must never silence the SDK for a healthy one.
 
 use crate::config::ReplyPolicy;
 use crate::mirror::outcome::{Outcome, SkipReason};
 
-/// What the SDK is told.
+/// The reply to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// The answer of the outbound with this index.
+    /// The response of the outbound with this index.
     Answer(usize),
-    /// The endpoint's success, locally made, because nobody knows better yet.
+    /// The endpoint's success, made by the mirror, because all outbounds filtered the request out or none of the
+    /// outcomes so far decides.
     Success,
     /// 429: every live outbound is rate limited.
     RateLimited,
     /// 413: the request is too large for every outbound.
     TooLarge,
-    /// 503: nobody accepted it, and not because of the request.
+    /// 503: no outbound accepted the request, and the request is not the cause.
     Unavailable,
 }
 
-/// What an outcome means for the SDK.
+/// The effect of an outcome on the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+enum DeliveryClass {
     Accepted,
     Limited,
     TooLarge,
-    /// 401, 403, 404: this outbound will never take anything; it does not count as live.
+    /// 401, 403, 404: the outbound will never accept anything, so it is not live.
     Dead,
-    /// Another 4xx: the request will never be taken.
+    /// Another 4xx: the outbound will never accept the request.
     Refused,
-    /// 5xx, a status that makes no sense here, or no answer at all.
+    /// 5xx, an unexpected status, or no response.
     Broken,
-    /// The outbound wants nothing of the request, so that it has no say.
-    Absent,
+    /// The outbound filtered out the whole request, so it does not influence the reply.
+    Unwanted,
 }
 
-/// The decision on `outcomes`, which stand in configuration order with `None` for what is still in
-/// flight; `is_late` says that `reply_timeout` is over. `None` means: wait.
+/// The decision on `outcomes`, which are in configuration order, with `None` for deliveries in flight.
+/// `is_late` is true after `reply_timeout`. Returns `None` to wait for further outcomes.
 pub(crate) fn decide(
     policy: ReplyPolicy,
     outcomes: &[Option<Outcome>],
@@ -51,7 +51,7 @@ pub(crate) fn decide(
         return Some(Decision::Answer(0));
     }
     let classes = || outcomes.iter().map(|outcome| outcome.as_ref().map(class));
-    let accepted = classes().position(|class| class == Some(Class::Accepted));
+    let accepted = classes().position(|class| class == Some(DeliveryClass::Accepted));
     match accepted {
         Some(0) => return Some(Decision::Answer(0)),
         Some(index) if primary.is_some() || is_late => return Some(Decision::Answer(index)),
@@ -61,12 +61,13 @@ pub(crate) fn decide(
     if outcomes.iter().any(Option::is_none) {
         return is_late.then_some(Decision::Success);
     }
-    Some(nobody_accepted(&classes().flatten().collect::<Vec<_>>()))
+    Some(decide_without_success(
+        &classes().flatten().collect::<Vec<_>>(),
+    ))
 }
 
-/// `decision` at an endpoint where Relay never answers 429: it takes what is limited there, and drops it.
-/// Crashpad sends again what was answered otherwise. Where an upstream has itself answered 429, that is
-/// no answer of Relay's, and to send again is right.
+/// Replaces a 429 at endpoints where Relay accepts and drops rate limited requests, because Crashpad would send
+/// them again. A 429 from an upstream stays: it does not come from Relay, and the client should retry.
 pub(crate) fn mask_rate_limits(decision: Decision, outcomes: &[Option<Outcome>]) -> Decision {
     let is_answered = |outcome: &Outcome| outcome.response().is_some_and(|it| it.status == 429);
     match decision {
@@ -75,42 +76,46 @@ pub(crate) fn mask_rate_limits(decision: Decision, outcomes: &[Option<Outcome>])
     }
 }
 
-/// The decision when every delivery ended and none was accepted.
-fn nobody_accepted(classes: &[Class]) -> Decision {
-    let present: Vec<Class> = {
-        let is_present = |class: &&Class| **class != Class::Absent;
-        classes.iter().filter(is_present).copied().collect()
+/// The decision when all deliveries have ended and no outbound accepted the request.
+fn decide_without_success(classes: &[DeliveryClass]) -> Decision {
+    let wanted: Vec<DeliveryClass> = {
+        let is_wanted = |class: &&DeliveryClass| **class != DeliveryClass::Unwanted;
+        classes.iter().filter(is_wanted).copied().collect()
     };
-    let mut live = classes.iter().filter(|class| **class != Class::Dead);
-    let is_limited = present.contains(&Class::Limited);
-    if present.is_empty() {
-        // All went as the operator wants it.
+    let mut live = classes
+        .iter()
+        .filter(|class| **class != DeliveryClass::Dead);
+    let is_limited = wanted.contains(&DeliveryClass::Limited);
+    if wanted.is_empty() {
+        // All outbounds filtered it out, as configured.
         Decision::Success
-    } else if is_limited && live.all(|class| *class == Class::Limited) {
+    } else if is_limited && live.all(|class| *class == DeliveryClass::Limited) {
         Decision::RateLimited
-    } else if present.iter().all(|class| *class == Class::TooLarge) {
+    } else if wanted.iter().all(|class| *class == DeliveryClass::TooLarge) {
         Decision::TooLarge
-    } else if is_limited || present.contains(&Class::Broken) {
+    } else if is_limited || wanted.contains(&DeliveryClass::Broken) {
         Decision::Unavailable
     } else {
-        // Only permanent answers are left; the first speaks for all.
-        let first = classes.iter().position(|class| *class != Class::Absent);
+        // Only permanent rejections are left; the first is representative.
+        let first = classes
+            .iter()
+            .position(|class| *class != DeliveryClass::Unwanted);
         Decision::Answer(first.unwrap_or(0))
     }
 }
 
-fn class(outcome: &Outcome) -> Class {
+fn class(outcome: &Outcome) -> DeliveryClass {
     match outcome {
-        Outcome::Skipped(SkipReason::Filtered | SkipReason::Sampled) => Class::Absent,
-        Outcome::Skipped(SkipReason::RateLimited(_)) => Class::Limited,
-        Outcome::Failed(_) | Outcome::Panicked => Class::Broken,
+        Outcome::Skipped(SkipReason::Filtered | SkipReason::Sampled) => DeliveryClass::Unwanted,
+        Outcome::Skipped(SkipReason::RateLimited(_)) => DeliveryClass::Limited,
+        Outcome::Failed(_) | Outcome::Panicked => DeliveryClass::Broken,
         Outcome::Answered(response) => match response.status {
-            200..=299 => Class::Accepted,
-            401 | 403 | 404 => Class::Dead,
-            413 => Class::TooLarge,
-            429 => Class::Limited,
-            400..=499 => Class::Refused,
-            _ => Class::Broken,
+            200..=299 => DeliveryClass::Accepted,
+            401 | 403 | 404 => DeliveryClass::Dead,
+            413 => DeliveryClass::TooLarge,
+            429 => DeliveryClass::Limited,
+            400..=499 => DeliveryClass::Refused,
+            _ => DeliveryClass::Broken,
         },
     }
 }
@@ -121,7 +126,7 @@ mod tests {
     use crate::upstream::exchange::Failure;
     use crate::upstream::response::Response;
 
-    /// `200` and so on is an answer, `0` a failure, `-1` still in flight, `-2` not wanted, `-3` withheld.
+    /// A status is a response, `0` a failure, `-1` in flight, `-2` filtered out, `-3` rate limited.
     fn outcomes(states: &[i32]) -> Vec<Option<Outcome>> {
         let outcome = |state: &i32| match state {
             -1 => None,
@@ -143,15 +148,15 @@ mod tests {
         let late = true;
         #[rustfmt::skip]
         let table: &[(&[i32], bool, Option<Decision>)] = &[
-            // The primary accepted: at once.
+            // The primary accepted: reply at once.
             (&[200, -1], on_time, Some(Answer(0))),
             (&[202, 500], on_time, Some(Answer(0))),
-            // The primary did not, another did: the first of them.
+            // The primary failed, another outbound accepted: the first that did.
             (&[500, 200], on_time, Some(Answer(1))),
             (&[0, -1, 200], on_time, Some(Answer(2))),
             (&[429, 200, 200], on_time, Some(Answer(1))),
             (&[403, 200], on_time, Some(Answer(1))),
-            // The primary is still in flight: it is waited for, but not for ever.
+            // The primary is in flight: wait until `reply_timeout`.
             (&[-1, 200], on_time, None),
             (&[-1, 200], late, Some(Answer(1))),
             (&[-1, -1], on_time, None),
@@ -159,7 +164,7 @@ mod tests {
             (&[500, -1], on_time, None),
             (&[500, -1], late, Some(Success)),
             (&[-1, 500], late, Some(Success)),
-            // All finished, none accepted.
+            // All have ended, none accepted.
             (&[429], on_time, Some(RateLimited)),
             (&[429, 429], on_time, Some(RateLimited)),
             (&[429, 403], on_time, Some(RateLimited)),
@@ -175,7 +180,7 @@ mod tests {
             (&[0], on_time, Some(Unavailable)),
             (&[0, 0], on_time, Some(Unavailable)),
             (&[302], on_time, Some(Unavailable)),
-            // Some want nothing of it, and have no say.
+            // Some outbounds filtered out the request.
             (&[-2], on_time, Some(Success)),
             (&[-2, -2], on_time, Some(Success)),
             (&[-2, 200], on_time, Some(Answer(1))),
@@ -187,7 +192,7 @@ mod tests {
             (&[-2, 413], on_time, Some(TooLarge)),
             (&[-2, 500], on_time, Some(Unavailable)),
             (&[-2, 0], on_time, Some(Unavailable)),
-            // To be told to wait would silence the SDK for what the first does want.
+            // A 429 would silence the SDK for data that the first outbound takes.
             (&[-2, 429], on_time, Some(Unavailable)),
         ];
         for (states, is_late, expected) in table {
@@ -197,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_relay_would_not_tell_is_told_only_by_an_upstream() {
+    fn a_rate_limit_is_masked_unless_an_upstream_responded_with_429() {
         use Decision::{Answer, RateLimited, Success, Unavailable};
         #[rustfmt::skip]
         let table: &[(&[i32], Decision, Decision)] = &[
@@ -206,21 +211,21 @@ mod tests {
             (&[-3, 403],  RateLimited, Success),
             (&[-3, 429],  RateLimited, RateLimited),
             (&[429],      RateLimited, RateLimited),
-            // Crashpad may send it again: not everyone has dropped it.
+            // Crashpad may send it again: one outbound has not dropped it.
             (&[-3, 500],  Unavailable, Unavailable),
             (&[-3, 0],    Unavailable, Unavailable),
             (&[-3, 200],  Answer(1),   Answer(1)),
         ];
-        for (states, told, untold) in table {
+        for (states, decided, masked) in table {
             let outcomes = outcomes(states);
             let decision = decide(ReplyPolicy::FirstSuccess, &outcomes, false).unwrap();
-            assert_eq!(decision, *told, "{states:?}");
-            assert_eq!(mask_rate_limits(decision, &outcomes), *untold, "{states:?}");
+            assert_eq!(decision, *decided, "{states:?}");
+            assert_eq!(mask_rate_limits(decision, &outcomes), *masked, "{states:?}");
         }
     }
 
     #[test]
-    fn the_primary_policy_passes_on_whatever_the_primary_says() {
+    fn the_primary_policy_forwards_any_response_of_the_primary() {
         use Decision::{Answer, Success, Unavailable};
         #[rustfmt::skip]
         let table: &[(&[i32], bool, Option<Decision>)] = &[
@@ -228,7 +233,7 @@ mod tests {
             (&[429, 200], false, Some(Answer(0))),
             (&[500, 200], false, Some(Answer(0))),
             (&[403, -1], false, Some(Answer(0))),
-            // Without any answer of the primary the table holds.
+            // Without a response of the primary, as under first_success.
             (&[0, 200], false, Some(Answer(1))),
             (&[-1, 200], false, None),
             (&[-1, 200], true, Some(Answer(1))),

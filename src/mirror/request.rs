@@ -1,7 +1,7 @@
-//! One request from an SDK: what came, where it goes, and what changes in it.
+//! A request from an SDK, with its route and its edits.
 //!
-//! A connection fills it in step by step, see `inbound::handle`. From then on it never changes, and the
-//! tasks that make something of it for some outbounds share it.
+//! `inbound::handle` fills it in step by step. After that it is immutable, and the deliveries and transforms
+//! share it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,47 +19,45 @@ use crate::sentry::endpoint::{self, CannedResponse, Endpoint, Target};
 use crate::sentry::envelope::{EnvelopeError, EnvelopeHeader};
 use crate::sentry::envelope_index::Indexer;
 
-/// How many edits of each kind a connection keeps room for. SDKs need about ten.
-const KEPT_EDITS_MAX: usize = 64;
+/// The number of edits of each kind for which an idle connection keeps memory. SDKs need about ten.
+const RETAINED_EDITS_MAX: usize = 64;
 
-/// A request from an SDK.
 #[derive(Clone, Default)]
 pub struct Request {
-    /// The request line and header lines, as they came.
+    /// The request line and header lines as received.
     pub head: Bytes,
-    /// Where they are in `head`.
+    /// Their positions in `head`.
     pub parsed: RequestHead,
     pub target: Target,
-    /// What changes in the head. Once complete: in order of position, without overlap.
+    /// The edits in the head. Once complete, they are sorted by position and do not overlap.
     pub head_edits: Vec<Edit>,
     pub body: Body,
-    /// What changes in the body, in order of position, without overlap.
+    /// The edits in the body, sorted by position, without overlap.
     pub body_edits: Vec<Edit>,
-    /// The header of the body, if that is an envelope.
+    /// The envelope header, if the body is an envelope.
     pub envelope: Option<EnvelopeHeader>,
     pub route: Option<Arc<Route>>,
-    /// The other route whose inbound key is in `trace.public_key`.
+    /// The route of the key in `trace.public_key`, if it is not `route`.
     pub trace_route: Option<Arc<Route>>,
-    /// The SDK's address, if it is to be appended to `X-Forwarded-For`.
+    /// The address to append to `X-Forwarded-For`, if any.
     pub client: Option<IpAddr>,
-    /// The length of the body as it came.
+    /// The length of the received body.
     pub received_bytes: usize,
 }
 
-/// The body of a request.
 #[derive(Clone, Default)]
 pub struct Body {
-    /// All of it if `is_whole`, otherwise its first lines, or nothing.
+    /// The whole body if `is_whole`, otherwise its first lines or nothing.
     pub decoded: Bytes,
     pub is_whole: bool,
-    /// The body as it came, if some outbound may get it like that.
+    /// The body as received, if some outbound may get it in this form.
     pub encoded: Option<Bytes>,
-    /// The coding it came in.
+    /// The coding of the received body.
     pub encoding: Encoding,
 }
 
 impl Body {
-    /// A body that came without a coding.
+    /// A whole body that was received without a coding.
     pub fn plain(decoded: Bytes) -> Body {
         Body {
             decoded,
@@ -71,11 +69,12 @@ impl Body {
 }
 
 impl Request {
-    /// Forgets all but the memory that a usual request needs, so that an idle connection stays small.
+    /// Clears the request. Keeps only as much memory as usual requests need, so that an idle connection stays
+    /// small.
     pub(crate) fn clear(&mut self) {
         for edits in [&mut self.head_edits, &mut self.body_edits] {
             edits.clear();
-            edits.shrink_to(KEPT_EDITS_MAX);
+            edits.shrink_to(RETAINED_EDITS_MAX);
         }
         self.head = Bytes::new();
         self.body = Body::default();
@@ -86,10 +85,10 @@ impl Request {
         self.received_bytes = 0;
     }
 
-    /// Finds out what the request asks for.
+    /// Determines the endpoint from the path.
     ///
     /// # Errors
-    /// The path is one that upstreams might read in different ways.
+    /// Upstreams might interpret the path in different ways.
     pub(crate) fn parse_target(&mut self) -> Result<(), Rejection> {
         let (head, target) = (&self.head, self.parsed.target);
         self.target = endpoint::parse_target(head, target, &mut self.head_edits);
@@ -103,7 +102,7 @@ impl Request {
     /// Sets the envelope header that was found in the body.
     ///
     /// # Errors
-    /// There is none, but at an endpoint that is not known: there the body may be anything.
+    /// The envelope header is malformed. At an unknown endpoint this is not an error: its body may have any format.
     pub(crate) fn set_envelope(
         &mut self,
         envelope: Result<Option<EnvelopeHeader>, EnvelopeError>,
@@ -115,7 +114,7 @@ impl Request {
         Ok(())
     }
 
-    /// The method as it came.
+    /// The method as received.
     pub(crate) fn method(&self) -> &[u8] {
         self.parsed.method_span.slice(&self.head)
     }
@@ -125,7 +124,7 @@ impl Request {
         self.parsed.values(name, &self.head).next()
     }
 
-    /// Whether the body has to be an envelope.
+    /// Whether the body must be an envelope.
     pub(crate) fn is_envelope(&self) -> bool {
         match self.target.endpoint {
             Endpoint::Envelope | Endpoint::Tunnel => true,
@@ -137,8 +136,8 @@ impl Request {
         }
     }
 
-    /// The categories that rate limits can be about: none at an endpoint where they do not count. It
-    /// walks over the headers of items in slices.
+    /// The categories of the request for rate limits; none at endpoints without rate limits. Walks over the
+    /// headers of items in slices.
     pub(crate) async fn categories(&self) -> Vec<Option<Category>> {
         if !self.target.endpoint.has_rate_limits() {
             return Vec::new();
@@ -158,7 +157,7 @@ impl Request {
         indexer.categories(is_whole)
     }
 
-    /// What the endpoint answers to a request that it accepts.
+    /// The endpoint's response to a request that it accepts.
     pub(crate) fn success(&self) -> CannedResponse {
         let event_id = self.envelope.and_then(|envelope| envelope.event_id);
         let event_id = event_id.map(|span| span.slice(&self.body.decoded));

@@ -1,4 +1,4 @@
-//! Golden requests, and a naive reference that works on lines of text.
+//! Golden requests, and a comparison with a naive implementation that works on lines of text.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ const IN_KEY: &str = "0123456789abcdef0123456789abcdef";
 const OTHER_KEY: &str = "ffffffffffffffffffffffffffffffff";
 const OUT_KEY: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-/// Added to every request of the first route.
+/// The header that the mirror adds to every request of the first route.
 const VIA: &str = "Via: 1.1 sentry-mirror-26d52149\r\n";
 
-/// Three routes: to a plain DSN, the other service at the same origin, and one with a secret.
+/// Three routes: to a DSN, to another service at the same origin, and to a DSN with a secret.
 fn routes() -> Routes {
     let text = format!(
         "keys:\n  - inbound: http://{IN_KEY}@in/42\n    outbound: ['https://{OUT_KEY}@out.example:8443/p/7']\n  - inbound: http://{OTHER_KEY}@in/43\n    outbound: ['https://cccccccccccccccccccccccccccccccc@out.example:8443/p/8']\n  - inbound: http://eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee:0123456789secret@in/44\n    outbound: ['https://{OUT_KEY}:newsecret@out.example/9']\n"
@@ -33,7 +33,7 @@ fn routes() -> Routes {
     )
 }
 
-/// The whole pure way of a request: what goes out for the only outbound of its route.
+/// The request for the only outbound of its route.
 fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
     let routes = routes();
     let mut head = RequestHead::default();
@@ -118,7 +118,7 @@ fn a_secret_is_replaced_where_the_outbound_has_one() {
 }
 
 #[test]
-fn a_request_without_any_field_gets_those_it_needs() {
+fn a_request_without_headers_gets_the_required_ones() {
     check(
         &format!("GET /api/42/cron/job/{IN_KEY}?status=ok HTTP/1.0\r\n\r\n"),
         &format!(
@@ -128,7 +128,7 @@ fn a_request_without_any_field_gets_those_it_needs() {
 }
 
 #[test]
-fn bare_line_feeds_are_mended_and_leading_empty_lines_left_out() {
+fn bare_line_feeds_become_crlf_and_leading_empty_lines_are_dropped() {
     check(
         &format!(
             "\r\nPOST /api/42/x/?sentry_key={IN_KEY} HTTP/1.1\nA: 1\nConnection: B\nB: 2\nC: 3\r\n\n"
@@ -140,7 +140,7 @@ fn bare_line_feeds_are_mended_and_leading_empty_lines_left_out() {
 }
 
 #[test]
-fn the_trace_key_of_another_service_becomes_its_own_key_at_this_origin() {
+fn the_trace_key_of_another_route_becomes_its_outbound_key_at_the_same_origin() {
     check(
         &format!(
             "POST /api/42/envelope/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: in\r\n\r\n{{\"trace\":{{\"public_key\":\"{OTHER_KEY}\"}},\"dsn\":null}}"
@@ -152,7 +152,7 @@ fn the_trace_key_of_another_service_becomes_its_own_key_at_this_origin() {
 }
 
 #[test]
-fn the_client_address_comes_last_where_it_is_wanted() {
+fn the_client_address_is_appended_to_x_forwarded_for() {
     let request = format!(
         "POST /api/42/store/?sentry_key={IN_KEY} HTTP/1.1\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n"
     );
@@ -161,15 +161,15 @@ fn the_client_address_comes_last_where_it_is_wanted() {
     assert!(at("X-Forwarded-For: 203.0.113.7\r\n") < at("X-Forwarded-For: 192.0.2.1\r\n"));
 }
 
-/// The part behind the header of an envelope is copied, or shared if it is long.
+/// The part after the envelope header is copied, or shared if it is long.
 #[test]
-fn a_body_goes_out_whole_however_long_it_is() {
+fn a_body_of_any_length_is_sent_whole() {
     let header = format!("{{\"trace\":{{\"public_key\":\"{IN_KEY}\"}}}}");
     let header_out = header.replace(IN_KEY, OUT_KEY);
-    let behind_the_key = "\"}}".len();
+    let after_the_key = "\"}}".len();
     for header in [(&*header, &*header_out), ("{}", "{}"), ("no", "no")] {
         let edited = if header.0.len() > 2 {
-            header.0.len() - behind_the_key
+            header.0.len() - after_the_key
         } else {
             0
         };
@@ -186,7 +186,7 @@ fn a_body_goes_out_whole_however_long_it_is() {
     }
 }
 
-/// What a line-based program without any thought for speed would send.
+/// The request that a naive, line-based implementation would send.
 fn naive(request: &str) -> String {
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let mut lines = head.split("\r\n");
@@ -232,7 +232,7 @@ fn naive(request: &str) -> String {
 }
 
 #[test]
-fn no_inbound_key_leaves_in_any_spelling() {
+fn no_spelling_of_an_inbound_key_is_sent() {
     let key = format!("X-Sentry-Auth: Sentry sentry_key={IN_KEY}");
     let encoded = IN_KEY.replace('a', "%61").replace('0', "%2530");
     for (line, sent) in [
@@ -269,7 +269,7 @@ fn no_inbound_key_leaves_in_any_spelling() {
             "baggage: sentry-public_key=ENC,a=b",
             "baggage: sentry-public_key=OUT,a=b",
         ),
-        // `Basic` with two spaces, and in the alphabet of URLs without padding.
+        // `Basic` with two spaces, and in the URL-safe alphabet without padding.
         ("Authorization: Basic  B64==", "Authorization: "),
         ("Authorization: Bearer B64", "Authorization: "),
         ("Authorization: Bearer B64 KEY", "Authorization: "),
@@ -304,7 +304,7 @@ fn no_inbound_key_leaves_in_any_spelling() {
 }
 
 #[test]
-fn no_key_is_put_together_where_a_secret_was() {
+fn removing_a_secret_does_not_join_text_into_a_key() {
     let half = "e".repeat(16);
     check(
         &format!(
@@ -317,7 +317,7 @@ fn no_key_is_put_together_where_a_secret_was() {
 }
 
 #[test]
-fn no_inbound_secret_leaves_in_base64_without_its_key() {
+fn no_inbound_secret_is_sent_in_base64_without_its_key() {
     let key = "sentry_key=eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
     check(
         &format!(
@@ -331,7 +331,7 @@ fn no_inbound_secret_leaves_in_base64_without_its_key() {
 
 proptest! {
     #[test]
-    fn what_goes_out_is_what_the_naive_reference_would_send(
+    fn requests_are_equal_to_those_of_the_naive_implementation(
         fields in proptest::collection::vec(
             prop_oneof![
                 "X-[A-F]: ?[ -~]{0,20}[!-~]",
@@ -354,14 +354,14 @@ proptest! {
         in_query in any::<bool>(),
     ) {
         let mut fields = fields;
-        // Two Host lines are refused before they get here.
+        // Requests with two Host lines are rejected earlier.
         let mut seen_host = false;
         fields.retain(|field| field != "Host: in" || !std::mem::replace(&mut seen_host, true));
         let query = if in_query { format!("?sentry_key={IN_KEY}&a") } else { String::new() };
         if !in_query {
             fields.insert(at.min(fields.len()), format!("X-Sentry-Auth: Sentry sentry_key={IN_KEY}"));
         }
-        // A body that begins with `x` is no envelope, so nothing in it changes.
+        // A body that begins with `x` is not an envelope, so it does not change.
         let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
         let request = format!("POST /api/42/store/{query} HTTP/1.1\r\n{lines}\r\nx{body}");
         let got = String::from_utf8(mirrored(request.as_bytes(), false)).unwrap();
