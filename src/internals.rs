@@ -62,7 +62,7 @@ pub mod mirror {
         pub use crate::mirror::routes::{Outbound, Route, Routes};
     }
     pub mod transform {
-        pub use crate::mirror::transform::{Form, Transform};
+        pub use crate::mirror::transform::{BodyEncoding, Transform};
     }
 }
 

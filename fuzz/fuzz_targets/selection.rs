@@ -23,7 +23,7 @@ use sentry_mirror::internals::mirror::filter::{self, PartialBody};
 use sentry_mirror::internals::mirror::render::{OutboundBody, render};
 use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
 use sentry_mirror::internals::mirror::routes::{Outbound, Routes};
-use sentry_mirror::internals::mirror::transform::{Form, Transform};
+use sentry_mirror::internals::mirror::transform::{BodyEncoding, Transform};
 use sentry_mirror::internals::sentry::edit::Edit;
 use sentry_mirror::internals::sentry::envelope;
 use sentry_mirror::internals::sentry::envelope_index::EnvelopeIndex;
@@ -331,9 +331,9 @@ impl Request {
             body_edits: self.edits.clone(),
             ..InboundRequest::default()
         };
-        let codec = match transform.form(Encoding::Identity) {
-            Form::Compressed(codec) => Some(codec),
-            Form::Plain | Form::AsReceived(_) => None,
+        let codec = match transform.body_encoding(Encoding::Identity) {
+            BodyEncoding::Compressed(codec) => Some(codec),
+            BodyEncoding::Plain | BodyEncoding::AsReceived(_) => None,
         };
         let made = match codec {
             None => OutboundBody::Plain(partial),

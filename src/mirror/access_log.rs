@@ -123,8 +123,8 @@ impl AccessLogEntry {
         self.fields.borrow_mut().reply = Some(reply);
     }
 
-    /// Records the outcome of a delivery to the outbound at `index`, `after` so long since the fan-out began.
-    pub fn delivered(&self, index: usize, outcome: OutcomeKind, after: Duration) {
+    /// Records the outcome of a delivery to the outbound at `index`, which ended so long `after` the start of the fan-out.
+    pub fn record_delivery(&self, index: usize, outcome: OutcomeKind, after: Duration) {
         let mut fields = self.fields.borrow_mut();
         fields.deliveries.push((index, outcome, after));
     }

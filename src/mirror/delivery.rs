@@ -49,9 +49,9 @@ impl Delivery {
     }
 
     fn end(&self, outcome: Outcome, bytes: usize, now: Instant) {
-        self.fan_out.count(self.index, &outcome, bytes, now);
+        self.fan_out.record(self.index, &outcome, bytes, now);
         if !self.is_copy {
-            self.fan_out.settle(self.index, outcome);
+            self.fan_out.complete(self.index, outcome);
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct DeliveryEnd<'d> {
     /// The length of the outbound request.
     pub(super) bytes: usize,
     /// The time since the start of the fan-out.
-    pub(super) after: Duration,
+    pub(super) elapsed: Duration,
     pub(super) now: Instant,
 }
 
@@ -53,7 +53,7 @@ impl DeliveryEnd<'_> {
         }
         counters.outcomes.inc(kind);
         if kind.was_tried() {
-            counters.time.record(self.after);
+            counters.time.record(self.elapsed);
         }
         worker.deliveries.inc(kind);
         kind

@@ -1,8 +1,8 @@
-//! Starting the deliveries of a request.
+//! Starts the deliveries of a request.
 //!
-//! Most outbounds get the whole body: their deliveries begin at once. For the others it is transformed
-//! first, which takes longer than an SDK should wait. So that is a task of its own, whatever becomes of
-//! the connection.
+//! Deliveries to outbounds without a transform begin at once. The others need a transformed body first. That
+//! may take longer than an SDK should wait, so it runs in a task of its own, which continues even if the
+//! connection closes.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use crate::runtime::panics::caught;
 use crate::sentry::category::Category;
 use crate::upstream::exchange::Failure;
 
-/// What the deliveries of a request are made with.
+/// Starts the deliveries of one request.
 #[derive(Clone)]
 pub(crate) struct Dispatch {
     pub(crate) core: Rc<Core>,
@@ -30,8 +30,8 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    /// Starts the deliveries to all outbounds, without any transform if `is_untransformed`. The request
-    /// holds `categories`; they may be missing if no outbound has rate limits.
+    /// Starts the deliveries to all outbounds. `categories` are those of the request; they may be empty if no
+    /// outbound has rate limits. `is_untransformed` disables all transforms.
     pub(crate) fn start(self, categories: &[Option<Category>], is_untransformed: bool) {
         let now = self.fan_out.started();
         let mut has_transforms = false;
@@ -58,26 +58,26 @@ impl Dispatch {
             &self.core,
             &self.request,
             &self.fan_out,
-            |made| self.deliver_transformed(made)
+            |transformed| self.deliver_transformed(transformed)
         ));
         if caught(transforming).await.is_err() {
             let route = self.fan_out.route();
-            self.fan_out.give_up(|index| route.is_transformed(index));
+            self.fan_out
+                .fail_transformed(|index| route.is_transformed(index));
         }
     }
 
-    fn deliver_transformed(&self, made: Transformed<'_>) {
+    fn deliver_transformed(&self, transformed: Transformed<'_>) {
         let Transformed {
             index,
             body,
             memory_bytes,
             is_copy,
-        } = made;
+        } = transformed;
         self.deliver(index, body, memory_bytes, is_copy, Instant::now());
     }
 
-    /// Starts the delivery of `body` to one outbound. What was made for it and others takes
-    /// `transform_bytes` of memory.
+    /// Starts the delivery of `body` to one outbound. `transform_bytes` is the memory of all transformed bodies.
     fn deliver(
         &self,
         index: usize,
@@ -92,7 +92,7 @@ impl Dispatch {
             let pool = self.routing.upstreams.get(outbound.origin)?;
             Some((outbound, pool))
         }) else {
-            debug_assert!(false, "an outbound without an upstream");
+            debug_assert!(false, "an outbound without a pool");
             return;
         };
         let own_bytes = render::held_bytes(&self.request, outbound, body);
@@ -109,11 +109,11 @@ impl Dispatch {
         } else if !matches!(body, OutboundBody::Whole) {
             fan_out.begin_transformed(index);
         }
-        self.core.tasks.start(|memory| Delivery {
+        self.core.tasks.start(|buffer| Delivery {
             fan_out: Rc::clone(fan_out),
             index,
             pool: Rc::clone(pool),
-            request: render::render(&self.request, outbound, body, memory),
+            request: render::render(&self.request, outbound, body, buffer),
             begun,
             is_copy,
             _admission: admission,

@@ -1,8 +1,7 @@
-//! What became of the deliveries of one request.
+//! The fan-out: all deliveries of one request, with their outcomes.
 //!
-//! Deliveries share nothing but the body and this record of their outcomes. The connection that brought
-//! the request waits only until the reply is decided. What is still in flight then goes on in the
-//! background, whatever becomes of the connection.
+//! Deliveries share only the body and the fan-out. The SDK's connection waits until the outcomes decide the
+//! reply. The remaining deliveries continue in the background, even if the connection closes.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -34,39 +33,39 @@ pub(crate) struct FanOut {
     started: Instant,
     counters: Arc<WorkerMetrics>,
     progress: RefCell<Progress>,
-    kept: Kept,
+    resources: Resources,
 }
 
-/// What a fan-out keeps until its last delivery has ended.
-pub(crate) struct Kept {
-    /// The memory of the request, and of a small answer of each outbound.
+/// The resources that a fan-out holds until its last delivery has ended.
+pub(crate) struct Resources {
+    /// The memory of the request, and of a small response of each outbound.
     pub(crate) memory: MemoryReservation,
-    /// Lets a worker that stops wait for it.
+    /// Makes a worker that shuts down wait for the fan-out.
     pub(crate) _in_flight: InFlightGuard,
-    /// The request's entry in the access log, if there is one.
+    /// The access log entry of the request; `None` if the access log is off.
     pub(crate) access: Option<Rc<AccessLogEntry>>,
 }
 
 #[derive(Default)]
 struct Progress {
-    /// Of the first outbounds of the route, those that the request goes to.
+    /// One per outbound of the fan-out, by index; `None` while its delivery is in flight.
     outcomes: Vec<Option<Outcome>>,
     /// The outbounds with a transform whose deliveries have begun.
     transformed: Vec<usize>,
-    /// The memory of what the transforms have made.
+    /// The memory of the transformed bodies.
     transform_memory: Option<MemoryReservation>,
-    /// Who waits for the decision on the reply.
+    /// Wakes the task that waits for the decision on the reply.
     waker: Option<Waker>,
 }
 
 impl FanOut {
-    /// A fan-out to the first `count` outbounds of `route`, which begins at `now`.
+    /// Begins a fan-out to the first `count` outbounds of `route`.
     pub(crate) fn new(
         route: &Arc<Route>,
         endpoint: Endpoint,
         count: usize,
         counters: &Arc<WorkerMetrics>,
-        kept: Kept,
+        resources: Resources,
         now: Instant,
     ) -> Rc<FanOut> {
         let worker = counters.worker;
@@ -85,7 +84,7 @@ impl FanOut {
             endpoint,
             started: now,
             counters: Arc::clone(counters),
-            kept,
+            resources,
         })
     }
 
@@ -93,34 +92,32 @@ impl FanOut {
         &self.route
     }
 
-    /// The outbounds that the request goes to, in the order of their indices.
+    /// The outbounds of the fan-out, which are the first ones of the route.
     pub(crate) fn outbounds(&self) -> &[Outbound] {
         let count = self.progress.borrow().outcomes.len();
         self.route.outbounds.get(..count).unwrap_or_default()
     }
 
-    /// When it began.
     pub(crate) fn started(&self) -> Instant {
         self.started
     }
 
-    /// Whom the breaker takes for the sender. The address of a route is used as long as the route is, so it
-    /// is as good as a name.
+    /// The id of the route for the circuit breaker: its address, which is unique while the route exists.
     pub(super) fn sender(&self) -> usize {
         Arc::as_ptr(&self.route).addr()
     }
 
-    /// How many bytes of the memory budget the request takes while a delivery is under way.
+    /// The part of the memory budget that the request holds while a delivery is in flight.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.kept.memory.bytes()
+        self.resources.memory.bytes()
     }
 
-    /// Keeps the memory of what was made for some outbounds.
-    pub(crate) fn keep(&self, memory: MemoryReservation) {
+    /// Holds the memory of transformed bodies until the fan-out has ended.
+    pub(crate) fn hold_memory(&self, memory: MemoryReservation) {
         self.progress.borrow_mut().transform_memory = Some(memory);
     }
 
-    /// Notes that a transformed request is on its way to an outbound.
+    /// Records that the delivery of a transformed request to an outbound has begun.
     pub(crate) fn begin_transformed(&self, index: usize) {
         self.progress.borrow_mut().transformed.push(index);
     }
@@ -133,22 +130,22 @@ impl FanOut {
         }
     }
 
-    /// Records how a delivery ended that was not begun.
+    /// Records the outcome of a delivery that is not attempted.
     pub(crate) fn skip(&self, index: usize, outcome: Outcome) {
-        self.count(index, &outcome, 0, Instant::now());
-        self.settle(index, outcome);
+        self.record(index, &outcome, 0, Instant::now());
+        self.complete(index, outcome);
     }
 
-    /// The same for that of a further copy, whose outcome does not matter to the SDK.
+    /// Records the outcome of a further copy that is not attempted. It does not influence the reply.
     pub(crate) fn skip_copy(&self, index: usize, outcome: &Outcome) {
         self.begin_copy(index);
-        self.count(index, outcome, 0, Instant::now());
+        self.record(index, outcome, 0, Instant::now());
     }
 
-    /// Records that there will be no delivery to those outbounds whose body was to be `transformed`, because
-    /// a panic ended the transforms. A delivery that has begun ends by itself.
-    pub(crate) fn give_up(&self, transformed: impl Fn(usize) -> bool) {
-        for index in (0..self.outbounds().len()).filter(|index| transformed(*index)) {
+    /// Records a panic in the transforms as the outcome of every transformed delivery that has not begun.
+    /// Deliveries that have begun record their own outcomes.
+    pub(crate) fn fail_transformed(&self, is_transformed: impl Fn(usize) -> bool) {
+        for index in (0..self.outbounds().len()).filter(|index| is_transformed(*index)) {
             let is_lost = {
                 let progress = self.progress.borrow();
                 matches!(progress.outcomes.get(index), Some(None))
@@ -160,20 +157,20 @@ impl FanOut {
         }
     }
 
-    /// The reply to `request`, once the outcomes decide it, or `patience` after the start at the latest.
+    /// The reply to `request`. Waits until the outcomes decide it, at most for `timeout` since the start.
     pub(crate) async fn reply(
         &self,
         policy: ReplyPolicy,
-        patience: Duration,
+        timeout: Duration,
         expected: Expected,
         request: &Request,
     ) -> Reply {
-        let deadline = self.started + patience;
+        let deadline = self.started + timeout;
         let decided = pin!(poll_fn(|context| self.poll_decided(policy, context)));
         let decision = match in_time(deadline, decided).await {
             Some(decision) => decision,
             None => decide(policy, &self.progress.borrow().outcomes, true)
-                // With nothing left in flight there is always a decision.
+                // Unreachable: after the timeout there is always a decision.
                 .unwrap_or(Decision::Unavailable),
         };
         let decision = match self.endpoint.reveals_rate_limits() {
@@ -184,7 +181,7 @@ impl FanOut {
         let now = Instant::now();
         counters.reply_time.record(now.duration_since(self.started));
         let outbounds = self.route.outbounds.iter().enumerate();
-        let live = outbounds.filter(|(index, _)| !self.is_dead(*index));
+        let live = outbounds.filter(|(index, _)| self.is_live(*index));
         let stores = live.map(|(_, outbound)| &*outbound.rate_limits);
         let context = ReplyContext {
             common_limits: rate_limit_store::common(stores, now),
@@ -195,14 +192,11 @@ impl FanOut {
         Reply::from_decision(decision, &self.progress.borrow().outcomes, context)
     }
 
-    /// Whether an outbound answered that it will never take anything, so that it has no say in what
-    /// is limited.
-    fn is_dead(&self, index: usize) -> bool {
+    /// Whether an outbound may accept requests at all. The rate limits of the others do not influence the reply.
+    fn is_live(&self, index: usize) -> bool {
         match self.progress.borrow().outcomes.get(index) {
-            Some(Some(Outcome::Answered(response))) => {
-                matches!(response.status, 401 | 403 | 404)
-            }
-            Some(Some(_) | None) | None => false,
+            Some(Some(Outcome::Answered(response))) => !matches!(response.status, 401 | 403 | 404),
+            Some(Some(_) | None) | None => true,
         }
     }
 
@@ -215,8 +209,8 @@ impl FanOut {
         Poll::Pending
     }
 
-    /// Lets an outcome decide on the reply.
-    pub(super) fn settle(&self, index: usize, outcome: Outcome) {
+    /// Sets the outcome of a delivery, which may decide the reply.
+    pub(super) fn complete(&self, index: usize, outcome: Outcome) {
         let waker = {
             let mut progress = self.progress.borrow_mut();
             if let Some(slot) = progress.outcomes.get_mut(index) {
@@ -229,8 +223,8 @@ impl FanOut {
         }
     }
 
-    /// Records how a delivery of so many bytes ended at `now`.
-    pub(super) fn count(&self, index: usize, outcome: &Outcome, bytes: usize, now: Instant) {
+    /// Records the outcome of a delivery of so many bytes in counters and logs.
+    pub(super) fn record(&self, index: usize, outcome: &Outcome, bytes: usize, now: Instant) {
         let Some(outbound) = self.route.outbounds.get(index) else {
             return;
         };
@@ -240,12 +234,12 @@ impl FanOut {
             endpoint: self.endpoint,
             outcome,
             bytes,
-            after: now.duration_since(self.started),
+            elapsed: now.duration_since(self.started),
             now,
         };
         let kind = end.record(&self.counters);
-        if let Some(access) = &self.kept.access {
-            access.delivered(index, kind, end.after);
+        if let Some(access) = &self.resources.access {
+            access.record_delivery(index, kind, end.elapsed);
         }
     }
 }

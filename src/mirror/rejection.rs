@@ -1,8 +1,7 @@
-//! Every reason to refuse a request, with the status and the words the SDK gets.
+//! All reasons to reject a request, with the status and the text of the reply.
 //!
-//! Statuses and words are Relay's where Relay has the case, because SDKs know them. Each reason also
-//! says whether the connection can go on: after a framing error nobody knows where the next request
-//! begins.
+//! Status and text are those of Relay if Relay has the same case, because SDKs know them. Each rejection also
+//! decides whether the connection stays open: after a framing error, the start of the next request is unknown.
 
 use std::fmt;
 
@@ -16,10 +15,10 @@ use crate::sentry::endpoint::Endpoint;
 use crate::sentry::envelope::EnvelopeError;
 use crate::telemetry::label::labels;
 
-/// Why a request is refused.
+/// Why the mirror rejects a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
-    /// The request line or a header line is not HTTP.
+    /// The request line or a header line is not valid HTTP.
     Head(HeadError),
     /// The length of the body is ambiguous or invalid (RFC 9112 section 6.3).
     Framing(FramingError),
@@ -31,33 +30,33 @@ pub(crate) enum Rejection {
     BodyTimeout,
     /// The declared length of the body is over `limits.body_bytes`.
     BodyTooLarge,
-    /// The body is in a content coding that is not accepted.
+    /// The content coding of the body is not supported.
     Encoding,
-    /// The body is not in the coding that it claims to be in.
+    /// The body is not valid in its content coding.
     Decode(DecodeError),
-    /// An auth source is there, but cannot be used.
+    /// The request has several keys, or a malformed authentication header.
     Auth(AuthError),
-    /// There is no auth source.
+    /// The request has no key.
     NoKey,
-    /// There is no auth source, and the envelope header has no usable `dsn` either.
+    /// The request has no key, and its envelope header has no usable `dsn`.
     NoEnvelopeKey,
-    /// The key is not of the form that keys have.
+    /// The key does not have the form of a Sentry key.
     BadKey,
-    /// The key is none of the inbound keys.
+    /// No inbound DSN has the key.
     UnknownKey,
-    /// In the path of an endpoint stands something else than a project id.
+    /// The path does not contain a project ID where it should.
     BadProject,
     /// The envelope header is not a JSON object.
     Envelope(EnvelopeError),
-    /// The endpoint does not know this method.
+    /// The endpoint does not support the method.
     Method(Endpoint),
-    /// There is nothing at this path.
+    /// There is no endpoint at the path.
     NotFound,
-    /// The crash-report dialog was asked for with a URL that is too long to be put into its script.
+    /// The URL of a request for the crash-report dialog is too long to be put into its script.
     UrlTooLong,
-    /// It has been through this route before, by its `Via`.
+    /// The request has passed this route before, according to its `Via` header.
     Loop,
-    /// It does not fit into what is free of `limits.memory_bytes`.
+    /// The request does not fit into the free part of `limits.memory_bytes`.
     Overloaded,
 }
 
@@ -123,17 +122,16 @@ impl From<DecodeFailure> for Rejection {
 }
 
 impl Rejection {
-    /// The reason without its particulars, for logs and counters.
+    /// The reason without details, for logs and counters.
     pub(crate) fn reason(&self) -> Reason {
         self.properties().0
     }
 
-    /// The status of the reply.
     pub(crate) fn status(&self) -> u16 {
         self.properties().1
     }
 
-    /// Whether the connection must be closed, because it is not known where the next request would begin.
+    /// Whether the connection must be closed, because the start of the next request is unknown.
     pub(crate) fn closes_connection(&self) -> bool {
         self.properties().2 == Connection::Closed
     }
@@ -172,7 +170,7 @@ impl Rejection {
     }
 }
 
-/// What a rejection does to the connection.
+/// The effect of a rejection on the connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Connection {
     Kept,

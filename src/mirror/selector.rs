@@ -1,7 +1,8 @@
-//! What a selection takes of a request, each answer worked out once.
+//! Filters a request by selections, once for each selection.
 //!
-//! An envelope is indexed, the records of an OTLP request are parsed, and anything else is one whole. Large
-//! bodies are walked over in slices, and what is made counts in the memory budget.
+//! The items of an envelope are indexed, and the records of an OTLP request are parsed. Any other request is
+//! taken or dropped as a whole. Large bodies are processed in slices, and the results count against the memory
+//! budget.
 
 use std::cell::OnceCell;
 use std::hash::{BuildHasher, RandomState};
@@ -23,38 +24,39 @@ use crate::sentry::sampling::{Chance, Digest, SamplingKey};
 use crate::sentry::selection::{Refused, Selection};
 use crate::upstream::exchange::Failure;
 
-/// How much of a body is hashed in a slice.
+/// The number of bytes of a body that are hashed in a slice.
 const DIGESTED_BYTES: usize = 256 * 1024;
 
-/// Why there is nothing to deliver.
+/// Why there is no body to deliver.
 #[derive(Clone, Copy)]
-pub(super) enum Nothing {
-    /// The outbounds want none of it.
+pub(super) enum NoBody {
+    /// The selection takes no part of the request.
     Refused(Refused),
-    /// `limits.memory_bytes` has no room to make it.
-    Memory,
+    /// The memory budget is exhausted.
+    OutOfMemory,
 }
 
-impl From<Nothing> for Outcome {
-    fn from(nothing: Nothing) -> Outcome {
-        match nothing {
-            Nothing::Refused(refused) => Outcome::Skipped(refused.into()),
-            Nothing::Memory => Outcome::Failed(Failure::Overloaded),
+impl From<NoBody> for Outcome {
+    fn from(cause: NoBody) -> Outcome {
+        match cause {
+            NoBody::Refused(refused) => Outcome::Skipped(refused.into()),
+            NoBody::OutOfMemory => Outcome::Failed(Failure::Overloaded),
         }
     }
 }
 
-/// What a selection takes of the request.
+/// The part of a request that a selection takes.
 #[derive(Clone, Default)]
 pub(super) struct Filtered {
     pub(super) partial: PartialBody,
-    /// What its items count as; `None` where it is all of the request.
+    /// The categories of its items; `None` if it is the whole request.
     pub(super) categories: Option<Vec<Option<Category>>>,
+    /// The reason for each item that was dropped.
     pub(super) left_out: Vec<Refused>,
 }
 
 impl Filtered {
-    /// The categories that rate limits can be about.
+    /// The categories for rate limits.
     pub(super) async fn categories(&self, request: &Request) -> Vec<Option<Category>> {
         match &self.categories {
             Some(categories) => categories.clone(),
@@ -63,33 +65,33 @@ impl Filtered {
     }
 }
 
-/// What decides on the records of an OTLP request.
+/// The sampling keys of the records of an OTLP request.
 enum Records {
-    /// The trace of each.
-    Apart(Batch),
-    /// All of its bytes.
+    /// Each record has its own key.
+    Separate(Batch),
+    /// One key for the whole request.
     Whole(SamplingKey),
 }
 
-/// What is known of a request, and what each selection takes of it.
+/// Filters one request, and caches the results.
 pub(super) struct Selector<'t> {
     request: &'t Request,
-    /// What decides on that which has no id, if a share is wanted.
+    /// The randomness for data without an id, if some outbound takes a sample.
     sampling: Option<Chance>,
-    /// What it is if it is no envelope.
+    /// The classification of a request that is not an envelope.
     whole: OnceCell<(Option<Category>, SamplingKey)>,
     /// The items of an envelope.
     index: Option<Result<EnvelopeIndex, EnvelopeError>>,
     /// The records of an OTLP request.
     records: Option<Records>,
-    /// What each selection takes that was asked for already.
-    filtered: Vec<(Selection, Result<Filtered, Nothing>)>,
-    /// The memory of all that was made of the request.
+    /// The results so far.
+    filtered: Vec<(Selection, Result<Filtered, NoBody>)>,
+    /// The memory of all results and indexes.
     pub(super) memory: MemoryReservation,
 }
 
 impl<'t> Selector<'t> {
-    /// A selector for `request`, of which some outbound wants a share if `is_sampled`.
+    /// `is_sampled` states whether some outbound takes only a sample.
     pub(super) fn new(
         request: &'t Request,
         is_sampled: bool,
@@ -106,24 +108,24 @@ impl<'t> Selector<'t> {
         }
     }
 
-    /// What `selection` takes of the request, or all of it.
+    /// The part of the request that `selection` takes; everything without a selection.
     pub(super) async fn filter(
         &mut self,
         selection: Option<Selection>,
-    ) -> Result<Filtered, Nothing> {
+    ) -> Result<Filtered, NoBody> {
         let Some(selection) = selection else {
             return Ok(self.everything());
         };
         let known = self.filtered.iter().find(|(known, _)| *known == selection);
-        if let Some((_, taken)) = known {
-            return taken.clone();
+        if let Some((_, filtered)) = known {
+            return filtered.clone();
         }
-        let taken = self.select(&selection).await;
-        self.filtered.push((selection, taken.clone()));
-        taken
+        let filtered = self.select(&selection).await;
+        self.filtered.push((selection, filtered.clone()));
+        filtered
     }
 
-    /// All of the request: what is not each outbound's own is shared with everybody.
+    /// The whole request. The part without edits is shared with the received body.
     fn everything(&self) -> Filtered {
         let (body, edits) = (&self.request.body.decoded, &self.request.body_edits);
         let edited_end = edits.last().map_or(0, |edit| edit.span.end);
@@ -138,7 +140,7 @@ impl<'t> Selector<'t> {
         }
     }
 
-    async fn select(&mut self, selection: &Selection) -> Result<Filtered, Nothing> {
+    async fn select(&mut self, selection: &Selection) -> Result<Filtered, NoBody> {
         let Some(envelope) = &self.request.envelope else {
             let signal = Signal::from_endpoint(self.request.target.endpoint);
             if let Some(signal) = signal.filter(|_| !&self.request.body.decoded.is_empty()) {
@@ -147,59 +149,59 @@ impl<'t> Selector<'t> {
             let chance = self.sampling.unwrap_or_default();
             let (category, key) = self.whole.get_or_init(|| classify(self.request, chance));
             let taken = selection.take(*category, *key);
-            return taken.map(|()| self.everything()).map_err(Nothing::Refused);
+            return taken.map(|()| self.everything()).map_err(NoBody::Refused);
         };
         let body = &self.request.body.decoded;
         if self.index.is_none() {
             self.index = Some(self.index(envelope.end).await?);
         }
         let Some(Ok(index)) = &self.index else {
-            // What cannot be taken apart might hold anything.
+            // The items of a malformed envelope are unknown, so it counts as a whole of unknown category.
             let key = self.sampling.unwrap_or_default().sampling_key(0);
             let taken = selection.take(None, key);
-            return taken.map(|()| self.everything()).map_err(Nothing::Refused);
+            return taken.map(|()| self.everything()).map_err(NoBody::Refused);
         };
-        let cut = filter::filter_envelope(selection, index, body, &self.request.body_edits);
-        match cut.map_err(Nothing::Refused)? {
+        let filtered = filter::filter_envelope(selection, index, body, &self.request.body_edits);
+        match filtered.map_err(NoBody::Refused)? {
             None => Ok(self.everything()),
-            Some(cut) => {
-                self.reserve(cut.front.len())?;
-                let rest = self.assemble(&cut.segments).await?;
+            Some(filtered) => {
+                self.reserve(filtered.front.len())?;
+                let rest = self.assemble(&filtered.segments).await?;
                 Ok(Filtered {
                     partial: PartialBody {
-                        front: Bytes::from(cut.front),
-                        edits: cut.edits,
+                        front: Bytes::from(filtered.front),
+                        edits: filtered.edits,
                         rest,
                     },
-                    categories: Some(cut.categories),
-                    left_out: cut.left_out,
+                    categories: Some(filtered.categories),
+                    left_out: filtered.left_out,
                 })
             }
         }
     }
 
-    /// What is taken of an OTLP request with a body.
+    /// Filters an OTLP request with a body.
     async fn select_records(
         &mut self,
         selection: &Selection,
         signal: Signal,
-    ) -> Result<Filtered, Nothing> {
+    ) -> Result<Filtered, NoBody> {
         let category = Category::from_endpoint(self.request.target.endpoint);
         let any = selection.take(category, SamplingKey::new(b""));
         if any == Err(Refused::Filtered) || selection.rate(category) >= 1.0 {
-            return any.map(|()| self.everything()).map_err(Nothing::Refused);
+            return any.map(|()| self.everything()).map_err(NoBody::Refused);
         }
         if self.records.is_none() {
             self.records = Some(self.find_records(signal).await?);
         }
         let segments = match &self.records {
-            Some(Records::Apart(batch)) => {
+            Some(Records::Separate(batch)) => {
                 filter::filter_batch(selection, category, batch, &self.request.body.decoded)
             }
             Some(Records::Whole(key)) => selection.take(category, *key).map(|()| None),
             None => Ok(None),
         };
-        match segments.map_err(Nothing::Refused)? {
+        match segments.map_err(NoBody::Refused)? {
             None => Ok(self.everything()),
             Some(segments) => Ok(Filtered {
                 partial: PartialBody {
@@ -212,8 +214,8 @@ impl<'t> Selector<'t> {
         }
     }
 
-    /// What decides on the records of an OTLP request.
-    async fn find_records(&mut self, signal: Signal) -> Result<Records, Nothing> {
+    /// The sampling keys of the records of an OTLP request: one of the whole body if it cannot be parsed.
+    async fn find_records(&mut self, signal: Signal) -> Result<Records, NoBody> {
         let body = &self.request.body.decoded;
         let chance = self.sampling.unwrap_or_default();
         let format = Format::from_content_type(self.request.header(HeaderName::ContentType));
@@ -221,7 +223,7 @@ impl<'t> Selector<'t> {
         if let Some(batch) = Batch::parse(body, format, signal, chance) {
             self.reserve(batch.held_bytes())?;
             slices.spend(body.len()).await;
-            return Ok(Records::Apart(batch));
+            return Ok(Records::Separate(batch));
         }
         let mut digest = Digest::default();
         for slice in body.chunks(DIGESTED_BYTES) {
@@ -235,10 +237,10 @@ impl<'t> Selector<'t> {
     async fn index(
         &mut self,
         header_end: usize,
-    ) -> Result<Result<EnvelopeIndex, EnvelopeError>, Nothing> {
+    ) -> Result<Result<EnvelopeIndex, EnvelopeError>, NoBody> {
         let reserved_bytes = self.memory.bytes();
         let index = self.walk(header_end).await;
-        // Nothing is left of an index that was not finished.
+        // An unfinished index is dropped.
         if !matches!(index, Ok(Ok(_))) {
             self.memory.shrink(self.memory.bytes() - reserved_bytes);
         }
@@ -248,7 +250,7 @@ impl<'t> Selector<'t> {
     async fn walk(
         &mut self,
         header_end: usize,
-    ) -> Result<Result<EnvelopeIndex, EnvelopeError>, Nothing> {
+    ) -> Result<Result<EnvelopeIndex, EnvelopeError>, NoBody> {
         let mut indexer = Indexer::new(&self.request.body.decoded, header_end, self.sampling);
         let mut slices = Slices::of_walks();
         loop {
@@ -263,8 +265,8 @@ impl<'t> Selector<'t> {
         }
     }
 
-    /// What `segments` make; a part of the body if it is one segment of that.
-    async fn assemble(&mut self, segments: &Segments) -> Result<Bytes, Nothing> {
+    /// The text of `segments`, which is not copied if it is a span of the body.
+    async fn assemble(&mut self, segments: &Segments) -> Result<Bytes, NoBody> {
         let body = &self.request.body.decoded;
         if let Some(span) = segments.as_span() {
             return Ok(body.slice(span.start..span.end));
@@ -276,15 +278,15 @@ impl<'t> Selector<'t> {
         Ok(Bytes::from(rest))
     }
 
-    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), Nothing> {
+    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), NoBody> {
         match self.memory.grow(bytes) {
             true => Ok(()),
-            false => Err(Nothing::Memory),
+            false => Err(NoBody::OutOfMemory),
         }
     }
 }
 
-/// A chance that no other request has: each hasher has keys of its own.
+/// Random for each request: every hasher has its own keys.
 fn chance() -> Chance {
     Chance::new(RandomState::new().hash_one(()))
 }

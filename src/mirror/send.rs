@@ -1,4 +1,4 @@
-//! Sending a request to the outbounds of its route, and waiting for the reply.
+//! Sends a request to the outbounds of its route, and waits for the reply.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use crate::mirror::access_log::AccessLogEntry;
 use crate::mirror::core::{Core, Routing};
 use crate::mirror::crash_dialog;
 use crate::mirror::dispatch::Dispatch;
-use crate::mirror::fan_out::{FanOut, Kept};
+use crate::mirror::fan_out::{FanOut, Resources};
 use crate::mirror::rejection::Rejection;
 use crate::mirror::render::{self, OutboundBody};
 use crate::mirror::reply::{Expected, Reply};
@@ -37,14 +37,14 @@ pub(crate) async fn send(
         false => None,
     };
     let is_script = form_url.is_some();
-    // A script has one source. The reports that it sends come back to the mirror, and go to all.
+    // Only the primary is asked for the script. The reports of its form are mirrored to all outbounds.
     let count = if is_script { 1 } else { route.outbounds.len() };
     let outbounds = route.outbounds.iter().take(count);
     let rendered_bytes: usize = outbounds
         .filter(|outbound| outbound.transform.is_none() || is_script)
         .map(|outbound| render::held_bytes(request, outbound, &OutboundBody::Whole))
         .sum();
-    // A small answer lives until the slowest delivery has ended; what is rendered does not.
+    // A small response lives until the slowest delivery has ended; a rendered request does not.
     let kept_bytes = memory.bytes() + count * SMALL_BYTES;
     if !memory.can_resize(kept_bytes + rendered_bytes) || !memory.resize(kept_bytes) {
         return Err(Rejection::Overloaded);
@@ -57,12 +57,19 @@ pub(crate) async fn send(
         true => Box::pin(request.categories()).await,
         false => Vec::new(),
     };
-    let kept = Kept {
+    let resources = Resources {
         memory,
         _in_flight: core.in_flight.acquire(),
         access,
     };
-    let fan_out = FanOut::new(route, endpoint, count, &core.counters, kept, Instant::now());
+    let fan_out = FanOut::new(
+        route,
+        endpoint,
+        count,
+        &core.counters,
+        resources,
+        Instant::now(),
+    );
     let dispatch = Dispatch {
         core: Rc::clone(core),
         routing: Rc::clone(routing),
@@ -70,10 +77,10 @@ pub(crate) async fn send(
         fan_out: Rc::clone(&fan_out),
     };
     dispatch.start(&categories, is_script);
-    let (policy, patience, expected) = if is_script {
-        // Only the primary can answer this, so it is waited for until it has failed.
-        let patience = table.limits.timeouts.exchange * 2;
-        (ReplyPolicy::Primary, patience, Expected::Script)
+    let (policy, timeout, expected) = if is_script {
+        // Long enough for the primary to respond or fail, because no other outbound can respond.
+        let timeout = table.limits.timeouts.exchange * 2;
+        (ReplyPolicy::Primary, timeout, Expected::Script)
     } else {
         let expected = match endpoint.is_answered_200() && method == Method::Post {
             true => Expected::Object,
@@ -81,7 +88,7 @@ pub(crate) async fn send(
         };
         (table.reply_policy, table.reply_timeout, expected)
     };
-    let reply = fan_out.reply(policy, patience, expected, request).await;
+    let reply = fan_out.reply(policy, timeout, expected, request).await;
     Ok(match endpoint {
         Endpoint::ErrorPage => crash_dialog::rewrite_reply(reply, route, form_url.as_deref()),
         _ => reply,

@@ -17,14 +17,14 @@ pub struct Transform {
     pub compression: Compression,
 }
 
-/// In which form a body goes out.
+/// How a body is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum BodyEncoding {
     /// Decoded.
     Plain,
-    /// As it came, if nothing in it changes, or else like this.
+    /// As received, unless it changes; then with this codec, or decoded without one.
     AsReceived(Option<Codec>),
-    /// Compressed by us.
+    /// Compressed by the mirror.
     Compressed(Codec),
 }
 
@@ -57,17 +57,17 @@ impl Transform {
         self.selection.is_none() && self.copies == 1 && self.preserves()
     }
 
-    /// The form of a body that was received in `encoding`. The mirror does not encode deflate and Brotli, so it
+    /// The encoding of a body that was received in `encoding`. The mirror does not encode deflate and Brotli, so it
     /// sends these bodies as gzip, which every server can decode.
-    pub fn form(&self, encoding: Encoding) -> Form {
+    pub fn body_encoding(&self, encoding: Encoding) -> BodyEncoding {
         match (self.compression, encoding) {
-            (Compression::None, _) => Form::Plain,
-            (Compression::Gzip, _) => Form::Compressed(Codec::Gzip),
-            (Compression::Zstd, _) => Form::Compressed(Codec::Zstd),
-            (Compression::Preserve, Encoding::Identity) => Form::AsReceived(None),
-            (Compression::Preserve, Encoding::Zstd) => Form::AsReceived(Some(Codec::Zstd)),
+            (Compression::None, _) => BodyEncoding::Plain,
+            (Compression::Gzip, _) => BodyEncoding::Compressed(Codec::Gzip),
+            (Compression::Zstd, _) => BodyEncoding::Compressed(Codec::Zstd),
+            (Compression::Preserve, Encoding::Identity) => BodyEncoding::AsReceived(None),
+            (Compression::Preserve, Encoding::Zstd) => BodyEncoding::AsReceived(Some(Codec::Zstd)),
             (Compression::Preserve, Encoding::Gzip | Encoding::Deflate | Encoding::Brotli) => {
-                Form::AsReceived(Some(Codec::Gzip))
+                BodyEncoding::AsReceived(Some(Codec::Gzip))
             }
         }
     }

@@ -1,9 +1,8 @@
-//! Making what outbounds get that do not take the whole request, once and decoded.
+//! Makes the bodies for outbounds with a transform.
 //!
-//! For each transform of the route the request is filtered, copied and compressed, once for all outbounds
-//! that have it. Large bodies are worked on in slices, with pauses in which the core's other connections
-//! are served. All that is made counts in the memory budget: if there is no room for it, these deliveries
-//! fail and no other.
+//! Each transform of the route filters, copies and compresses the request, once for all outbounds with this
+//! transform. Large bodies are processed in slices, with pauses in which the core serves other connections. The
+//! memory of the results counts against the memory budget. If it is exhausted, only these deliveries fail.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -20,24 +19,24 @@ use crate::mirror::outcome::{Outcome, SkipReason};
 use crate::mirror::rate_limit_store::limited_seconds;
 use crate::mirror::render::OutboundBody;
 use crate::mirror::request::Request;
-use crate::mirror::selector::{Filtered, Nothing, Selector};
-use crate::mirror::transform::{Form, Transform};
+use crate::mirror::selector::{Filtered, NoBody, Selector};
+use crate::mirror::transform::{BodyEncoding, Transform};
 use crate::runtime::slices::{Slices, concat};
 use crate::sentry::endpoint::Endpoint;
 
-/// A body that was made for an outbound.
+/// A body for an outbound.
 pub(crate) struct Transformed<'t> {
-    /// Which outbound of the route it is for.
+    /// The index of the outbound in the route.
     pub(crate) index: usize,
     pub(crate) body: &'t OutboundBody,
-    /// How much memory all that was made takes so far.
+    /// The memory of all results so far.
     pub(crate) memory_bytes: usize,
-    /// Whether it is a further copy.
+    /// Whether this is a further copy.
     pub(crate) is_copy: bool,
 }
 
-/// Transforms a request for those outbounds of `fan_out` that ask for it, and calls `deliver` for each
-/// body. What has no delivery is recorded in `fan_out`.
+/// Transforms a request for the outbounds of `fan_out` with a transform, and calls `deliver` for each body and
+/// outbound. Records an outcome in `fan_out` for each outbound without a body.
 pub(crate) async fn run(
     core: &Core,
     request: &Request,
@@ -51,17 +50,19 @@ pub(crate) async fn run(
         selector: Selector::new(request, route.samples, core.budget.reservation()),
         compressions: Compressions::default(),
     };
-    for (number, transform) in route.transforms.iter().enumerate() {
+    for (transform_index, transform) in route.transforms.iter().enumerate() {
         let filtered = match transformer.selector.filter(transform.selection).await {
             Ok(filtered) => filtered,
-            Err(nothing) => {
-                for (index, _) in route.with_transform(number) {
-                    fan_out.skip(index, nothing.into());
+            Err(cause) => {
+                for (index, _) in route.with_transform(transform_index) {
+                    fan_out.skip(index, cause.into());
                 }
                 continue;
             }
         };
-        let indices = transformer.unlimited(number, fan_out, &filtered).await;
+        let indices = transformer
+            .without_rate_limit(transform_index, fan_out, &filtered)
+            .await;
         if indices.is_empty() {
             continue;
         }
@@ -79,16 +80,16 @@ pub(crate) async fn run(
                         memory_bytes: transformer.selector.memory.bytes(),
                         is_copy,
                     }),
-                    Err(nothing) if is_copy => fan_out.skip_copy(*index, &(*nothing).into()),
-                    Err(nothing) => fan_out.skip(*index, (*nothing).into()),
+                    Err(cause) if is_copy => fan_out.skip_copy(*index, &(*cause).into()),
+                    Err(cause) => fan_out.skip(*index, (*cause).into()),
                 }
             }
         }
     }
-    fan_out.keep(transformer.selector.memory);
+    fan_out.hold_memory(transformer.selector.memory);
 }
 
-/// What makes the bodies of one request.
+/// Makes the bodies of one request.
 struct Transformer<'t> {
     core: &'t Core,
     request: &'t Request,
@@ -97,13 +98,18 @@ struct Transformer<'t> {
 }
 
 impl Transformer<'_> {
-    /// The outbounds with a transform, by its number, that take what was filtered. The others have limited
-    /// all of it.
-    async fn unlimited(&self, number: usize, fan_out: &FanOut, filtered: &Filtered) -> Vec<usize> {
+    /// The indices of the outbounds with a transform whose rate limits do not block the whole filtered request.
+    /// Skips the others.
+    async fn without_rate_limit(
+        &self,
+        transform_index: usize,
+        fan_out: &FanOut,
+        filtered: &Filtered,
+    ) -> Vec<usize> {
         let now = Instant::now();
         let mut categories = None;
         let mut indices = Vec::new();
-        for (index, outbound) in fan_out.route().with_transform(number) {
+        for (index, outbound) in fan_out.route().with_transform(transform_index) {
             if categories.is_none() && outbound.rate_limits.may_limit() {
                 categories = Some(filtered.categories(self.request).await);
             }
@@ -124,7 +130,7 @@ impl Transformer<'_> {
         indices
     }
 
-    /// How many copies there are to be: only what has ids that are known here is copied.
+    /// The number of copies. Only envelopes and events are copied: their ids are known.
     fn copy_count(&self, transform: &Transform) -> u32 {
         let is_event = self.request.target.endpoint == Endpoint::Store
             && self.request.parsed.method == Method::Post;
@@ -134,45 +140,45 @@ impl Transformer<'_> {
         }
     }
 
-    /// Copy number `copy` of what was taken, in the form that `transform` asks for.
+    /// The body of copy number `copy`, encoded as `transform` requires.
     async fn body(
         &mut self,
         transform: &Transform,
         filtered: &Filtered,
         copy: u32,
         template: &mut Option<Template>,
-    ) -> Result<OutboundBody, Nothing> {
+    ) -> Result<OutboundBody, NoBody> {
         let encoding = self.request.body.encoding;
-        let form = transform.form(encoding);
+        let body_encoding = transform.body_encoding(encoding);
         let is_unchanged =
             copy == 1 && filtered.categories.is_none() && filtered.partial.edits.is_empty();
-        let target = match (form, &self.request.body.encoded) {
-            (Form::AsReceived(_), Some(encoded)) if is_unchanged => {
+        let codec = match (body_encoding, &self.request.body.encoded) {
+            (BodyEncoding::AsReceived(_), Some(encoded)) if is_unchanged => {
                 return Ok(OutboundBody::AsReceived(encoded.clone(), encoding.name()));
             }
-            (Form::Plain, _) => None,
-            (Form::AsReceived(target), _) => target,
-            (Form::Compressed(target), _) => Some(target),
+            (BodyEncoding::Plain, _) => None,
+            (BodyEncoding::AsReceived(codec), _) => codec,
+            (BodyEncoding::Compressed(codec), _) => Some(codec),
         };
         let partial = match copy {
             1 => filtered.partial.clone(),
             _ => self.copy(&filtered.partial, copy, template).await?,
         };
-        match target {
-            Some(target) if !(partial.front.is_empty() && partial.rest.is_empty()) => {
+        match codec {
+            Some(codec) if !(partial.front.is_empty() && partial.rest.is_empty()) => {
                 let (core, memory) = (self.core, &mut self.selector.memory);
                 let compressed = match copy {
                     1 => {
                         self.compressions
-                            .compress(&partial.rest, target, core, memory)
+                            .compress(&partial.rest, codec, core, memory)
                             .await
                     }
-                    // Each further copy has bytes of its own.
-                    _ => compress(&partial.rest, target, core, memory)
+                    // Each further copy has different bytes, so caching is useless.
+                    _ => compress(&partial.rest, codec, core, memory)
                         .await
                         .map(Rc::new),
                 };
-                let compressed = compressed.ok_or(Nothing::Memory)?;
+                let compressed = compressed.ok_or(NoBody::OutOfMemory)?;
                 Ok(OutboundBody::Compressed(partial, compressed))
             }
             Some(_) | None => Ok(OutboundBody::Plain(partial)),
@@ -184,7 +190,7 @@ impl Transformer<'_> {
         partial: &PartialBody,
         copy: u32,
         template: &mut Option<Template>,
-    ) -> Result<PartialBody, Nothing> {
+    ) -> Result<PartialBody, NoBody> {
         let template = match template {
             Some(template) => template,
             None => template.insert(self.template(partial).await?),
@@ -200,8 +206,7 @@ impl Transformer<'_> {
         Ok(template.partial(text))
     }
 
-    /// What copies of `partial` are made from.
-    async fn template(&mut self, partial: &PartialBody) -> Result<Template, Nothing> {
+    async fn template(&mut self, partial: &PartialBody) -> Result<Template, NoBody> {
         let segments = [&partial.front[..], &partial.rest];
         let length = segments.iter().map(|segment| segment.len()).sum();
         self.selector.reserve(length)?;

@@ -1,4 +1,4 @@
-//! What a panic in a delivery or a transform costs.
+//! A panic in a delivery or a transform.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -13,7 +13,7 @@ use crate::config::{Config, ReplyPolicy};
 use crate::http::head::{HeadLimits, Parsed};
 use crate::limits::Limits;
 use crate::mirror::counters::OutcomeKind;
-use crate::mirror::fan_out::Kept;
+use crate::mirror::fan_out::Resources;
 use crate::mirror::reply::Expected;
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
@@ -22,7 +22,7 @@ use crate::sentry::endpoint::Endpoint;
 use crate::telemetry::label::Label;
 use crate::upstream::pool::Pool;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An upstream that accepts everything.
 fn sink() -> SocketAddr {
@@ -57,9 +57,9 @@ fn request() -> Request {
     request
 }
 
-/// Lets `act` make deliveries to `count` outbounds, then waits for the reply. Returns its status, and how
-/// often each outbound has ended in what. The pool counts its connections as those of worker `pool_worker`;
-/// the only worker is 0.
+/// Calls `act` to start deliveries to `count` outbounds, then waits for the reply. Returns its status, and the
+/// number of deliveries to each outbound by outcome. `pool_worker` is the worker whose counters the pool uses;
+/// only worker 0 exists.
 fn dispatch(
     count: usize,
     pool_worker: usize,
@@ -73,13 +73,20 @@ fn dispatch(
         let limits = Rc::new(Limits::clone(&table.limits));
         let origin = Arc::clone(&table.origins[0]);
         let pool = Rc::new(Pool::new(origin, limits, &core.budget, pool_worker));
-        let kept = Kept {
+        let resources = Resources {
             memory: core.budget.reservation(),
             _in_flight: core.in_flight.acquire(),
             access: None,
         };
         let endpoint = Endpoint::Envelope;
-        let fan_out = FanOut::new(route, endpoint, count, &core.counters, kept, Instant::now());
+        let fan_out = FanOut::new(
+            route,
+            endpoint,
+            count,
+            &core.counters,
+            resources,
+            Instant::now(),
+        );
         let dispatch = Dispatch {
             routing: Rc::new(Routing {
                 table: Arc::clone(&table),
@@ -92,16 +99,16 @@ fn dispatch(
         act(&dispatch);
         let (policy, expected) = (ReplyPolicy::FirstSuccess, Expected::Anything);
         let fan_out = &dispatch.fan_out;
-        let reply = fan_out.reply(policy, PATIENCE, expected, &dispatch.request);
+        let reply = fan_out.reply(policy, TIMEOUT, expected, &dispatch.request);
         reply.await.status()
     });
-    let ends = route.outbounds.iter().map(|outbound| {
-        let outcomes = &outbound.counters.for_worker(0).outcomes;
+    let outcomes = route.outbounds.iter().map(|outbound| {
+        let counters = &outbound.counters.for_worker(0).outcomes;
         let kinds = OutcomeKind::ALL.iter();
-        let counts = kinds.map(|kind| (*kind, outcomes.get(*kind)));
+        let counts = kinds.map(|kind| (*kind, counters.get(*kind)));
         counts.filter(|(_, count)| *count > 0).collect()
     });
-    (status, ends.collect())
+    (status, outcomes.collect())
 }
 
 fn deliver(dispatch: &Dispatch, index: usize, body: &OutboundBody) {
@@ -109,23 +116,23 @@ fn deliver(dispatch: &Dispatch, index: usize, body: &OutboundBody) {
 }
 
 #[test]
-fn a_delivery_that_panics_is_counted_once_and_costs_nothing_else() {
-    // It finds no place to count the connection that it has opened.
-    let (status, ends) = dispatch(1, 1, |dispatch| deliver(dispatch, 0, &OutboundBody::Whole));
+fn a_panic_in_a_delivery_is_counted_once() {
+    // It panics when it counts the opened connection, because worker 1 has no counters.
+    let (status, outcomes) = dispatch(1, 1, |dispatch| deliver(dispatch, 0, &OutboundBody::Whole));
     assert_eq!(status, 503);
-    assert_eq!(ends, [[(OutcomeKind::Panicked, 1)]]);
+    assert_eq!(outcomes, [[(OutcomeKind::Panicked, 1)]]);
 }
 
 #[test]
-fn a_delivery_that_began_before_its_transform_panicked_ends_by_itself() {
-    let (status, ends) = dispatch(2, 0, |dispatch| {
+fn a_delivery_that_began_before_a_panic_in_the_transforms_completes() {
+    let (status, outcomes) = dispatch(2, 0, |dispatch| {
         let body = OutboundBody::AsReceived(Bytes::new(), "gzip");
         deliver(dispatch, 0, &body);
-        dispatch.fan_out.give_up(|_| true);
+        dispatch.fan_out.fail_transformed(|_| true);
     });
     assert_eq!(status, 200);
     assert_eq!(
-        ends,
+        outcomes,
         [[(OutcomeKind::Success, 1)], [(OutcomeKind::Panicked, 1)]]
     );
 }
