@@ -127,12 +127,13 @@ impl Connection {
         }
     }
 
-    /// Waits for the first byte of a request. `false` where none will come: silence for too long, or
-    /// the worker is stopping and nothing has arrived.
+    /// Waits for the first byte of a request, and calls `idle` if it does not come at once. `false` if none
+    /// will come: after silence for too long, or if the worker stops and nothing has arrived.
     pub(crate) async fn await_request(
         &mut self,
         patience: Duration,
         shutdown: &ShutdownSignal,
+        idle: impl FnOnce(),
     ) -> bool {
         if self.skip_empty_lines() {
             return true;
@@ -143,6 +144,7 @@ impl Connection {
             // An idle connection holds no read buffer. Most of the memory of a process with ten
             // thousand of them would be these.
             self.buffer = BytesMut::from(&self.buffer[..]);
+            idle();
             input = self.await_readable(patience - short, true, shutdown).await;
         }
         match input {

@@ -30,23 +30,28 @@ pub(crate) async fn serve(
     newcomer: InFlightGuard,
 ) {
     let shutdown = core.shutdown.subscribe();
-    let mut session = Session {
-        connection: Connection::new(stream, peer, &core.counters),
-        request: Rc::default(),
-    };
+    let mut connection = Connection::new(stream, peer, &core.counters);
+    // The memory of the last request, for the next one. An idle connection gives it back.
+    let mut spare: Option<Rc<Request>> = None;
     let mut newcomer = Some(newcomer);
     loop {
         let patience = core.routing().table.limits.timeouts.idle;
-        session.begin();
-        let connection = &mut session.connection;
-        if !connection.await_request(patience, &shutdown).await {
+        let waiting = connection.await_request(patience, &shutdown, || spare = None);
+        if !waiting.await {
             return;
         }
         let _guard = newcomer.take().unwrap_or_else(|| core.in_flight.acquire());
-        match session.serve_request(&core).await {
+        let mut request = spare.take().unwrap_or_default();
+        let next = serve_request(&core, &mut connection, &mut request).await;
+        // A task may still make something of it.
+        if let Some(unshared) = Rc::get_mut(&mut request) {
+            unshared.clear();
+            spare = Some(request);
+        }
+        match next {
             Next::Request => {}
             Next::Close => return,
-            Next::Linger => return Box::pin(session.connection.linger(&core.shutdown)).await,
+            Next::Linger => return Box::pin(connection.linger(&core.shutdown)).await,
         }
     }
 }
@@ -61,116 +66,104 @@ enum Next {
     Linger,
 }
 
-/// A connection and the request on it.
-struct Session {
-    connection: Connection,
-    /// Used again by the next request, unless a task still makes something of it.
-    request: Rc<Request>,
-}
-
-impl Session {
-    /// Makes room for another request.
-    fn begin(&mut self) {
-        if Rc::strong_count(&self.request) > 1 {
-            self.request = Rc::default();
+/// Reads one request into `shared`, which is empty, and answers it.
+async fn serve_request(
+    core: &Rc<Core>,
+    connection: &mut Connection,
+    shared: &mut Rc<Request>,
+) -> Next {
+    let routing = core.routing();
+    let limits = &routing.table.limits;
+    // The head has yet to say which key it is for.
+    let mut memory = core.keyless.reservation();
+    let request = Rc::make_mut(shared);
+    let parsed = &mut request.parsed;
+    let reading = connection.read_head(parsed, &mut memory, limits);
+    match reading.await {
+        Ok(true) => {}
+        Ok(false) => return Next::Request,
+        Err(Abort::Gone) => return Next::Close,
+        Err(Abort::Rejected(rejection)) => {
+            return Box::pin(refuse_head(core, &routing, connection, &rejection)).await;
         }
-        Rc::make_mut(&mut self.request).clear();
-        self.connection.body_state = BodyState::Broken;
     }
-
-    async fn serve_request(&mut self, core: &Rc<Core>) -> Next {
-        let routing = core.routing();
-        let limits = &routing.table.limits;
-        // The head has yet to say which key it is for.
-        let mut memory = core.keyless.reservation();
-        let request = Rc::make_mut(&mut self.request);
-        let parsed = &mut request.parsed;
-        let reading = self.connection.read_head(parsed, &mut memory, limits);
-        match reading.await {
-            Ok(true) => {}
-            Ok(false) => return Next::Request,
+    let log = RequestLog::begin(core, connection.peer);
+    let length = request.parsed.len;
+    request.head = connection.take(length);
+    connection.body_state = BodyState::Broken;
+    // In a scope of its own: what was borrowed in it would be held while the reply is written.
+    let (reply, closes) = {
+        let access = log.entry();
+        let handling = handle(core, &routing, connection, shared, access, memory);
+        let answer = handling.await;
+        log.answered(shared, &answer);
+        match answer {
+            Ok(reply) => (reply, false),
             Err(Abort::Gone) => return Next::Close,
             Err(Abort::Rejected(rejection)) => {
-                return Box::pin(self.refuse_head(core, &routing, &rejection)).await;
+                (Reply::rejection(&rejection), rejection.closes_connection())
             }
         }
-        let log = RequestLog::begin(core, self.connection.peer);
-        let length = request.parsed.len;
-        request.head = self.connection.take(length);
-        // In a scope of its own: what was borrowed in it would be held while the reply is written.
-        let (reply, closes) = {
-            let access = log.entry();
-            let Session {
-                connection,
-                request,
-            } = self;
-            let transform = handle(core, &routing, connection, request, access, memory);
-            let answer = transform.await;
-            log.answered(&self.request, &answer);
-            match answer {
-                Ok(reply) => (reply, false),
-                Err(Abort::Gone) => return Next::Close,
-                Err(Abort::Rejected(rejection)) => {
-                    (Reply::rejection(&rejection), rejection.closes_connection())
-                }
-            }
-        };
-        let log = log.without_entry();
-        let parsed = &self.request.parsed;
-        let rest = match self.connection.body_state {
-            BodyState::Read | BodyState::Unread(Framing::Empty) => Rest::Nothing,
-            BodyState::Broken => Rest::Unknown,
-            // Whether an announced body will come after a refusal is not known.
-            BodyState::Unread(_) if parsed.expects_continue(&self.request.head) => Rest::Unknown,
-            BodyState::Unread(framing) if !is_discardable(framing) => Rest::Unknown,
-            BodyState::Unread(framing) => Rest::Body(framing),
-        };
-        let reply_framing = ReplyFraming {
-            is_head: parsed.method == Method::Head,
-            keep_alive: !closes
-                && rest != Rest::Unknown
-                && parsed.keep_alive(&self.request.head)
-                && !core.shutdown.is_triggered(),
-            is_http10: parsed.version == Version::Http10,
-        };
-        let written = self
-            .connection
-            .write(limits, |outgoing| {
-                reply.write(reply_framing, &core.date.get(), outgoing)
-            })
-            .await;
-        log.replied(self.request.route.as_deref());
-        match (written, rest) {
-            (Err(_), _) => Next::Close,
-            (Ok(()), Rest::Nothing) if reply_framing.keep_alive => Next::Request,
-            (Ok(()), Rest::Body(framing)) if reply_framing.keep_alive => {
-                let mut memory = core.keyless.reservation();
-                let discarding = self.connection.discard_body(framing, &mut memory, limits);
-                if Box::pin(discarding).await {
-                    Next::Request
-                } else {
-                    Next::Linger
-                }
-            }
-            (Ok(()), _) => Next::Linger,
-        }
-    }
-
-    async fn refuse_head(&mut self, core: &Core, routing: &Routing, rejection: &Rejection) -> Next {
-        RequestLog::begin(core, self.connection.peer).rejected(rejection);
-        let reply_framing = ReplyFraming {
-            is_head: false,
-            keep_alive: false,
-            is_http10: false,
-        };
-        let reply = Reply::rejection(rejection);
-        let written = self.connection.write(&routing.table.limits, |outgoing| {
+    };
+    let log = log.without_entry();
+    let parsed = &shared.parsed;
+    let rest = match connection.body_state {
+        BodyState::Read | BodyState::Unread(Framing::Empty) => Rest::Nothing,
+        BodyState::Broken => Rest::Unknown,
+        // Whether an announced body will come after a refusal is not known.
+        BodyState::Unread(_) if parsed.expects_continue(&shared.head) => Rest::Unknown,
+        BodyState::Unread(framing) if !is_discardable(framing) => Rest::Unknown,
+        BodyState::Unread(framing) => Rest::Body(framing),
+    };
+    let reply_framing = ReplyFraming {
+        is_head: parsed.method == Method::Head,
+        keep_alive: !closes
+            && rest != Rest::Unknown
+            && parsed.keep_alive(&shared.head)
+            && !core.shutdown.is_triggered(),
+        is_http10: parsed.version == Version::Http10,
+    };
+    let written = connection
+        .write(limits, |outgoing| {
             reply.write(reply_framing, &core.date.get(), outgoing)
-        });
-        match written.await {
-            Ok(()) => Next::Linger,
-            Err(_) => Next::Close,
+        })
+        .await;
+    log.replied(shared.route.as_deref());
+    match (written, rest) {
+        (Err(_), _) => Next::Close,
+        (Ok(()), Rest::Nothing) if reply_framing.keep_alive => Next::Request,
+        (Ok(()), Rest::Body(framing)) if reply_framing.keep_alive => {
+            let mut memory = core.keyless.reservation();
+            let discarding = connection.discard_body(framing, &mut memory, limits);
+            if Box::pin(discarding).await {
+                Next::Request
+            } else {
+                Next::Linger
+            }
         }
+        (Ok(()), _) => Next::Linger,
+    }
+}
+
+async fn refuse_head(
+    core: &Core,
+    routing: &Routing,
+    connection: &mut Connection,
+    rejection: &Rejection,
+) -> Next {
+    RequestLog::begin(core, connection.peer).rejected(rejection);
+    let reply_framing = ReplyFraming {
+        is_head: false,
+        keep_alive: false,
+        is_http10: false,
+    };
+    let reply = Reply::rejection(rejection);
+    let written = connection.write(&routing.table.limits, |outgoing| {
+        reply.write(reply_framing, &core.date.get(), outgoing)
+    });
+    match written.await {
+        Ok(()) => Next::Linger,
+        Err(_) => Next::Close,
     }
 }
 
