@@ -1,7 +1,7 @@
-//! Which key a request is routed by, and what it means where there is none.
+//! Finds the key of a request, and with it the route.
 //!
-//! Mostly it stands in the head. An envelope may name it in its own header alone, which is what the SDK
-//! option `tunnel` sends; what turns out to be no such envelope is refused as Relay would refuse it.
+//! Most requests have the key in the head. An envelope may have it only in its own header, as with the SDK
+//! option `tunnel`. A request without a key is rejected as Relay would reject it.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::sentry::dsn;
 use crate::sentry::endpoint::{Endpoint, Target};
 use crate::sentry::envelope::{self, EnvelopeHeader};
 
-/// Finds the key in the head, and edits all places of it.
+/// Finds the key in the head, and adds an edit for each of its key sites.
 pub(super) fn find_key(request: &mut Request) -> Result<Option<FoundKey>, Rejection> {
     let Request {
         head,
@@ -47,17 +47,17 @@ pub(super) fn find_key(request: &mut Request) -> Result<Option<FoundKey>, Reject
     Ok(found)
 }
 
-/// The route that the head asks for; `None` if the envelope header has to name the key. It has to if the
-/// head has none, and if all that it has is the user of HTTP Basic, who is the site's unless that is a
-/// configured key.
-pub(super) fn route_in_head<'p>(
+/// The route of the key in the head; `None` if the key must be in the envelope header. That is the case if
+/// the head has no key, or only a user of HTTP Basic that is not a configured key: it may be a user of the site
+/// that the tunnel is on.
+pub(super) fn route_in_head<'t>(
     request: &Request,
     key: Option<&FoundKey>,
-    table: &'p RoutingTable,
-) -> Result<Option<&'p Arc<Route>>, Rejection> {
+    table: &'t RoutingTable,
+) -> Result<Option<&'t Arc<Route>>, Rejection> {
     let endpoint = request.target.endpoint;
-    // Outside the API a key in the head routes nothing: Relay has no such path, and what comes there may
-    // be no envelope.
+    // Outside the API a key in the head is ignored: Relay has no such path, and the body may not be an
+    // envelope.
     if endpoint == Endpoint::Tunnel {
         return Ok(None);
     }
@@ -72,8 +72,8 @@ pub(super) fn route_in_head<'p>(
     }
 }
 
-/// Whether the key may stand in the body alone: the SDK option `tunnel` sends it nowhere else, and to
-/// whatever path the user wants.
+/// Whether the key may be only in the body. The SDK option `tunnel` sends it nowhere else, to any path that
+/// the user configures.
 fn may_name_key_in_body(endpoint: Endpoint, method: Method) -> bool {
     match endpoint {
         Endpoint::Envelope | Endpoint::Tunnel => true,
@@ -82,21 +82,21 @@ fn may_name_key_in_body(endpoint: Endpoint, method: Method) -> bool {
     }
 }
 
-/// Whether what looks like a tunnel is none, since its head names a key of Sentry's. Basic auth may be
-/// that of the site a tunnel is on.
+/// Whether a request that looks like one to a tunnel is not, because its head has a Sentry key. HTTP Basic
+/// does not count: it may be a user of the site that the tunnel is on.
 fn is_meant_for_sentry(target: &Target, key: Option<&FoundKey>) -> bool {
     target.names_key || key.is_some_and(|key| key.source != Source::Basic)
 }
 
-/// The refusal of a request whose key was looked for in its body, in vain.
-pub(super) fn refuse_without_key(request: &Request, key: Option<&FoundKey>) -> Rejection {
+/// The rejection of a request without a key in its body.
+pub(super) fn reject_without_key(request: &Request, key: Option<&FoundKey>) -> Rejection {
     let (head, target) = (&request.head, &request.target);
     match (target.endpoint, key) {
-        // Relay has nothing at such a path.
+        // Relay has no such path.
         (Endpoint::Tunnel, _) if is_meant_for_sentry(target, key) => Rejection::NotFound,
         (Endpoint::Tunnel, _) => Rejection::NoEnvelopeKey,
-        // The user of HTTP Basic was meant for a key after all.
-        (_, Some(key)) => refuse_key(key.bytes(head)),
+        // The user of HTTP Basic must be the key.
+        (_, Some(key)) => reject_key(key.bytes(head)),
         (Endpoint::Generic, None) => Rejection::NoKey,
         (_, None) => Rejection::NoEnvelopeKey,
     }
@@ -111,16 +111,16 @@ pub(super) fn envelope_key(envelope: Option<&EnvelopeHeader>, body: &[u8]) -> Op
         .map(<[u8]>::to_vec)
 }
 
-pub(super) fn find_route<'p>(
-    table: &'p RoutingTable,
+pub(super) fn find_route<'t>(
+    table: &'t RoutingTable,
     key: &[u8],
-) -> Result<&'p Arc<Route>, Rejection> {
+) -> Result<&'t Arc<Route>, Rejection> {
     let route = table.routes.find(key);
-    route.ok_or_else(|| refuse_key(key))
+    route.ok_or_else(|| reject_key(key))
 }
 
-/// The refusal of a key that is not configured.
-fn refuse_key(key: &[u8]) -> Rejection {
+/// The rejection of a key that is not configured.
+fn reject_key(key: &[u8]) -> Rejection {
     if auth::is_well_formed(key) {
         Rejection::UnknownKey
     } else {

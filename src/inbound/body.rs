@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::http::encoding::Encoding;
 use crate::http::framing::Framing;
 use crate::http::head::HeaderName;
-use crate::inbound::authenticate::{envelope_key, find_route, refuse_without_key};
+use crate::inbound::authenticate::{envelope_key, find_route, reject_without_key};
 use crate::inbound::connection::{Abort, BodyState, Connection, held_with_head};
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
@@ -110,7 +110,7 @@ pub(super) async fn decode(
         _ if route.is_none() && !bytes.is_empty() => {
             let is_routed = |front: &[u8], header: Option<EnvelopeHeader>| {
                 let key = envelope_key(header.as_ref(), front)
-                    .ok_or_else(|| refuse_without_key(request, key))?;
+                    .ok_or_else(|| reject_without_key(request, key))?;
                 find_route(table, &key).map(drop)
             };
             let decoded = routed(encoding, bytes, limits, memory, decoding, is_routed);
@@ -188,12 +188,14 @@ async fn routed(
         header = scanned.ok();
         is_decided(scanned)
     };
-    let front = work.front(header_bytes_max, memory, is_enough).await?;
+    let front = work
+        .decode_front(header_bytes_max, memory, is_enough)
+        .await?;
     // A small body was not looked at.
     let header = header.or_else(|| scan(front, header_bytes_max).ok());
     is_routed(front, header)?;
     memory.join_whole();
-    Ok(work.rest(memory).await?)
+    Ok(work.decode_all(memory).await?)
 }
 
 fn scan(decoded: &[u8], header_bytes_max: usize) -> Result<EnvelopeHeader, EnvelopeError> {

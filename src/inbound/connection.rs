@@ -1,8 +1,7 @@
-//! One SDK connection as reads and writes: heads, bodies, replies, a polite end.
+//! The I/O of one SDK connection: request heads, bodies, replies, and the lingering close.
 //!
-//! Every wait has a bound. A read that was given up on may have swallowed bytes, so after a timeout
-//! the connection is only ever written to and closed. What is read is counted as it is read, whatever
-//! becomes of it.
+//! Every wait has a timeout. An abandoned read may have consumed bytes, so after a timeout the connection is
+//! only written to and closed. Received bytes are counted when they are read, whatever their request's result.
 
 mod lingering_close;
 
@@ -32,55 +31,53 @@ use crate::runtime::memory_budget::MemoryReservation;
 use crate::runtime::shutdown::ShutdownSignal;
 use crate::sys;
 
-/// The interim answer to `Expect: 100-continue` (RFC 9110 section 10.1.1).
+/// The interim response to `Expect: 100-continue` (RFC 9110 section 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// How much of the body of a refused request is read and thrown away to keep the connection. A
-/// load balancer carries many clients over one connection; it should not lose it to one of them.
+/// The largest body of a rejected request that is read and discarded to keep the connection. A load balancer
+/// sends the requests of many clients over one connection and should not lose it because of one of them.
 const DISCARD_BYTES_MAX: usize = 256 * 1024;
 
-/// How long a stopping worker waits for the first request of a connection it has accepted. Whoever
-/// connects has something to say; after later requests silence is normal.
-const NEWCOMER_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a worker that shuts down waits for the first request of an accepted connection. A client that has
+/// just connected is about to send a request; later, silence is normal.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a connection may be silent before it gives its read buffer away.
-const BUSY_SILENCE: Duration = Duration::from_millis(50);
+/// How long a silent connection keeps its read buffer.
+const KEEP_BUFFER_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How much of a taken message's memory may stay with what follows it: that of one read.
+/// The longest message whose memory may stay in the read buffer afterwards.
 const KEPT_BYTES_MAX: usize = READ_BYTES;
 
-/// How much memory for replies a connection keeps. Usual ones have 300 bytes.
+/// How much memory for replies a connection keeps. Most replies have 300 bytes.
 const KEPT_OUTGOING_BYTES_MAX: usize = 1024;
 
 /// A connection of an SDK.
 pub(crate) struct Connection {
-    /// Where it comes from.
     pub peer: SocketAddr,
     stream: TcpStream,
-    /// Where what is read is counted.
     counters: Arc<WorkerMetrics>,
-    /// What was read and not used yet.
+    /// Received bytes that are not used yet.
     buffer: BytesMut,
-    /// Replies on their way out; kept for its memory.
+    /// The bytes of a reply. Kept between replies for its memory.
     outgoing: Vec<u8>,
-    /// How much came since the last request that begins none.
+    /// The empty lines, in bytes, that were skipped since the last request.
     skipped_bytes: u32,
     is_new: bool,
     pub(super) body_state: BodyState,
     coop: CoopBudget,
 }
 
-/// How much of a request's body was read when its reply was decided.
+/// How much of a request's body has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyState {
     Unread(Framing),
-    /// Some of it; the place where the next request begins is lost.
+    /// A part. Where the next request begins is unknown.
     Broken,
     Read,
 }
 
-/// Whether the body of a refused request is worth reading to keep the connection. A chunked one does
-/// not say how long it is; it is given up where it turns out too long.
+/// Whether to read and discard the body of a rejected request to keep the connection. The length of a chunked
+/// body is unknown in advance; reading it fails if it is too long.
 pub(crate) fn is_discardable(framing: Framing) -> bool {
     match framing {
         Framing::Length(length) => length <= DISCARD_BYTES_MAX,
@@ -92,9 +89,9 @@ pub(crate) fn is_discardable(framing: Framing) -> bool {
 /// Why a connection yields no request, or no body.
 #[derive(Debug)]
 pub(crate) enum Abort {
-    /// The client is gone, or the connection is broken: there is nobody to answer.
+    /// The client has disconnected, or the connection is broken. No reply is possible.
     Gone,
-    /// The client is to be told.
+    /// The request is rejected with a reply.
     Rejected(Rejection),
 }
 
@@ -105,14 +102,13 @@ impl From<Rejection> for Abort {
 }
 
 impl Connection {
-    /// Takes over an accepted connection.
     pub(crate) fn new(
         stream: TcpStream,
         peer: SocketAddr,
         counters: &Arc<WorkerMetrics>,
     ) -> Connection {
-        // Replies are written whole; waiting to merge them with later ones would only delay them.
-        // Where the option cannot be set the connection is broken, which the first read will tell.
+        // Replies are written as a whole, so Nagle's algorithm would only delay them. An error means that the
+        // connection is broken, which the first read reports.
         let _ = stream.set_nodelay(true);
         Connection {
             peer,
@@ -127,75 +123,76 @@ impl Connection {
         }
     }
 
-    /// Waits for the first byte of a request, and calls `idle` if it does not come at once. `false` if none
-    /// will come: after silence for too long, or if the worker stops and nothing has arrived.
+    /// Waits for the first byte of a request. Calls `on_idle` if it does not arrive soon. Returns `false` if
+    /// none arrives within `idle_timeout`, or before the shutdown.
     pub(crate) async fn await_request(
         &mut self,
-        patience: Duration,
+        idle_timeout: Duration,
         shutdown: &ShutdownSignal,
-        idle: impl FnOnce(),
+        on_idle: impl FnOnce(),
     ) -> bool {
         if self.skip_empty_lines() {
             return true;
         }
-        let short = patience.min(BUSY_SILENCE);
-        let mut input = self.await_readable(short, false, shutdown).await;
-        if input == Readiness::Late {
-            // An idle connection holds no read buffer. Most of the memory of a process with ten
-            // thousand of them would be these.
+        let short = idle_timeout.min(KEEP_BUFFER_TIMEOUT);
+        let mut readiness = self.await_readable(short, false, shutdown).await;
+        if readiness == Readiness::TimedOut {
+            // An idle connection holds no read buffer. Otherwise, buffers would be most of the memory of a
+            // process with ten thousand idle connections.
             self.buffer = BytesMut::from(&self.buffer[..]);
-            idle();
-            input = self.await_readable(patience - short, true, shutdown).await;
+            on_idle();
+            let rest = idle_timeout - short;
+            readiness = self.await_readable(rest, true, shutdown).await;
         }
-        match input {
-            Readiness::Some => true,
-            Readiness::Late => {
+        match readiness {
+            Readiness::Readable => true,
+            Readiness::TimedOut => {
                 self.counters.closings.inc(Closing::Idle);
                 false
             }
             Readiness::Broken => false,
-            // On a ring, even what is there already takes a turn to be told.
-            Readiness::Stopping if sys::has_input(&self.stream) => true,
-            Readiness::Stopping if self.is_new => {
-                let newcomer = Box::pin(async {
+            // On a ring, `readable` needs an iteration of the event loop even if data is there already.
+            Readiness::ShutDown if sys::has_input(&self.stream) => true,
+            Readiness::ShutDown if self.is_new => {
+                let first_request = Box::pin(async {
                     let readable = pin!(self.stream.readable(false));
-                    in_time(Instant::now() + NEWCOMER_PATIENCE, readable).await
+                    in_time(Instant::now() + FIRST_REQUEST_TIMEOUT, readable).await
                 });
-                matches!(newcomer.await, Some(Ok(())))
+                matches!(first_request.await, Some(Ok(())))
             }
-            Readiness::Stopping => false,
+            Readiness::ShutDown => false,
         }
     }
 
-    /// Waits until there is something to read. Where it `counts` that there was nothing, there is one
-    /// more look.
+    /// Waits until there is something to read. If the timeout `is_final`, it has the grace of
+    /// [`in_time`].
     async fn await_readable(
         &self,
-        patience: Duration,
-        counts: bool,
+        duration: Duration,
+        is_final: bool,
         shutdown: &ShutdownSignal,
     ) -> Readiness {
         let readable = pin!(self.stream.readable(false));
         let mut readable = pin!(async {
-            match counts {
-                true => in_time(Instant::now() + patience, readable).await,
-                false => timeout(patience, readable).await.ok(),
+            match is_final {
+                true => in_time(Instant::now() + duration, readable).await,
+                false => timeout(duration, readable).await.ok(),
             }
         });
         poll_fn(|context| match readable.as_mut().poll(context) {
-            Poll::Ready(Some(Ok(()))) => Poll::Ready(Readiness::Some),
+            Poll::Ready(Some(Ok(()))) => Poll::Ready(Readiness::Readable),
             Poll::Ready(Some(Err(_))) => Poll::Ready(Readiness::Broken),
-            Poll::Ready(None) => Poll::Ready(Readiness::Late),
+            Poll::Ready(None) => Poll::Ready(Readiness::TimedOut),
             Poll::Pending => shutdown
                 .poll_triggered(context)
-                .map(|()| Readiness::Stopping),
+                .map(|()| Readiness::ShutDown),
         })
         .await
     }
 
-    /// Reads and parses a request head into `head`; its bytes stay at the front of the buffer. One that
-    /// is larger than a read takes `memory` of the memory budget. `false` where what came begins no
-    /// request, so that the connection is as idle as it was.
+    /// Reads and parses a request head into `head`. Its bytes stay at the front of the buffer. A head larger
+    /// than one read is reserved in `memory`. Returns `false` if only empty lines have arrived, so that the
+    /// connection is still idle.
     pub(crate) async fn read_head(
         &mut self,
         head: &mut RequestHead,
@@ -203,9 +200,9 @@ impl Connection {
         limits: &Limits,
     ) -> Result<bool, Abort> {
         let deadline = Instant::now() + limits.timeouts.head;
-        let mut gate = ReparseGate::default();
+        let mut reparse = ReparseGate::default();
         loop {
-            if gate.should_parse(&self.buffer, limits.head.bytes) {
+            if reparse.should_parse(&self.buffer, limits.head.bytes) {
                 match head.parse(&self.buffer, limits.head) {
                     Ok(Parsed::Complete) => return Ok(true),
                     Ok(Parsed::Partial) => {}
@@ -213,15 +210,15 @@ impl Connection {
                 }
             }
             match self.fill(deadline, READ_BYTES).await {
-                ReadOutcome::Some => {}
+                ReadOutcome::Data => {}
                 ReadOutcome::End => return Err(Abort::Gone),
-                ReadOutcome::Late => return Err(Rejection::HeadTimeout.into()),
+                ReadOutcome::TimedOut => return Err(Rejection::HeadTimeout.into()),
             }
-            let is_begun = self.skip_empty_lines();
+            let has_begun = self.skip_empty_lines();
             if self.skipped_bytes as usize > limits.head.bytes {
                 return Err(Rejection::Head(HeadError::TooLarge).into());
             }
-            if !is_begun {
+            if !has_begun {
                 return Ok(false);
             }
             let held_bytes = self.buffer.capacity();
@@ -231,8 +228,8 @@ impl Connection {
         }
     }
 
-    /// Throws empty lines away that stand in front of a request, such as old clients send behind a body
-    /// (RFC 9112 section 2.2). `false` where there is nothing else, or just the first half of one more.
+    /// Skips empty lines before a request; some old clients send one after a body (RFC 9112 section 2.2).
+    /// Returns `false` if the buffer has nothing else, or only the first half of another empty line.
     fn skip_empty_lines(&mut self) -> bool {
         loop {
             let length = match &self.buffer[..] {
@@ -246,25 +243,25 @@ impl Connection {
         }
     }
 
-    /// The first `length` bytes of the buffer, which are its own from now on.
+    /// Takes the first `length` bytes, a head or a body, out of the buffer.
     pub(crate) fn take(&mut self, length: usize) -> Bytes {
         self.is_new = false;
         self.skipped_bytes = 0;
-        let taken = self.buffer.split_to(length).freeze();
-        // What is left keeps the memory of what was taken. After a large message that would be memory
-        // which nobody counts any more.
+        let message = self.buffer.split_to(length).freeze();
+        // The rest of the buffer keeps the whole memory alive. After a large message, this memory would not be
+        // counted any more.
         if length > KEPT_BYTES_MAX {
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
-        taken
+        message
     }
 
-    /// Whether a byte of the body has arrived.
+    /// Whether the first byte of the body has arrived.
     pub(crate) fn has_body_bytes(&self) -> bool {
         !self.buffer.is_empty()
     }
 
-    /// Tells the client to go on with the body it announced.
+    /// Sends 100 (Continue), so that the client sends the body.
     pub(crate) async fn write_continue(&mut self, limits: &Limits) -> Result<(), Abort> {
         self.write(limits, |outgoing| {
             outgoing.extend_from_slice(CONTINUE);
@@ -273,8 +270,7 @@ impl Connection {
         .await
     }
 
-    /// Reads a body that begins at the front of the buffer, as large as `bytes_max`, within what
-    /// `memory` can grow by.
+    /// Reads a body of up to `bytes_max`, which begins at the front of the buffer. `memory` grows by it.
     pub(crate) async fn read_body(
         &mut self,
         framing: Framing,
@@ -302,17 +298,17 @@ impl Connection {
     ) -> Result<Bytes, Abort> {
         let head_bytes = held_with_head(memory);
         let whole = head_bytes.saturating_add(length);
-        // What is only announced takes no memory from others; but where it cannot fit now, there
-        // is no use in beginning.
+        // An announced body reserves no memory before it arrives. But if it does not fit now, reading it is
+        // useless.
         if !memory.can_resize(whole) {
             return Err(Rejection::Overloaded.into());
         }
         let mut rate = MinDataRate::new(limits.timeouts.body, Instant::now());
         while self.buffer.len() < length {
-            let missing = length - self.buffer.len();
-            self.make_room(missing, head_bytes, memory)?;
-            // What follows the body is not read with it: nobody would count that.
-            self.fill_body(missing, &mut rate, limits).await?;
+            let missing_bytes = length - self.buffer.len();
+            self.reserve(missing_bytes, head_bytes, memory)?;
+            // The next request is not read together with the body, because its memory would not be counted.
+            self.fill_body(missing_bytes, &mut rate, limits).await?;
         }
         if !memory.resize(whole) {
             return Err(Rejection::Overloaded.into());
@@ -338,34 +334,35 @@ impl Connection {
                 }
             }
             let bytes_max = chunked.missing_bytes().max(READ_BYTES);
-            self.make_room(usize::MAX, head_bytes, memory)?;
+            self.reserve(usize::MAX, head_bytes, memory)?;
             self.fill_body(bytes_max, &mut rate, limits).await?;
         }
     }
 
-    /// Makes room for a read of a body of which `missing` bytes are to come at most: for as much as has come
-    /// so far. What is only announced takes nothing, and neither does what fits behind the head: a
-    /// connection has that buffer in any case.
-    fn make_room(
+    /// Grows the buffer for the next read of a body with at most `missing_bytes` to come: it doubles with the
+    /// received bytes. So bytes that are only announced reserve nothing, and neither do bytes that fit after
+    /// the head into the read buffer, which a connection has anyway.
+    fn reserve(
         &mut self,
-        missing: usize,
+        missing_bytes: usize,
         head_bytes: usize,
         memory: &mut MemoryReservation,
     ) -> Result<(), Rejection> {
-        let have = self.buffer.len();
-        // With less room a read would make its own.
-        if self.buffer.capacity() - have >= missing.min(READ_BYTES / 4) {
+        let received_bytes = self.buffer.len();
+        // With less free space, `read_some` would grow the buffer itself.
+        if self.buffer.capacity() - received_bytes >= missing_bytes.min(READ_BYTES / 4) {
             return Ok(());
         }
-        let room = have.max(READ_BYTES).min(missing);
-        if !memory.resize(memory.bytes().max(head_bytes + have + room)) {
+        let free_bytes = received_bytes.max(READ_BYTES).min(missing_bytes);
+        let held_bytes = head_bytes + received_bytes + free_bytes;
+        if !memory.resize(memory.bytes().max(held_bytes)) {
             return Err(Rejection::Overloaded);
         }
-        self.buffer.reserve(room);
+        self.buffer.reserve(free_bytes);
         Ok(())
     }
 
-    /// Reads once of a body that has to keep its `rate`, `bytes_max` of it at most.
+    /// Reads at most `bytes_max` of a body once, and checks its minimum data rate.
     async fn fill_body(
         &mut self,
         bytes_max: usize,
@@ -377,14 +374,14 @@ impl Connection {
             return Err(Rejection::BodyTimeout.into());
         }
         match self.fill(now + limits.timeouts.body, bytes_max).await {
-            ReadOutcome::Some => Ok(()),
+            ReadOutcome::Data => Ok(()),
             ReadOutcome::End => Err(Abort::Gone),
-            ReadOutcome::Late => Err(Rejection::BodyTimeout.into()),
+            ReadOutcome::TimedOut => Err(Rejection::BodyTimeout.into()),
         }
     }
 
-    /// Reads the body of a refused request and throws it away; `false` where that is too much to
-    /// read, so that the connection has to be closed.
+    /// Reads the body of a rejected request and discards it. Returns `false` if that fails, for example
+    /// because the body is too large. The connection must be closed then.
     pub(crate) async fn discard_body(
         &mut self,
         framing: Framing,
@@ -396,7 +393,7 @@ impl Connection {
         matches!(in_time(deadline, body).await, Some(Ok(_)))
     }
 
-    /// Writes what `fill` appends to an empty buffer, and what it returns.
+    /// Writes the bytes that `fill` appends to an empty buffer, followed by those that it returns.
     pub(crate) async fn write(
         &mut self,
         limits: &Limits,
@@ -428,23 +425,23 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads once, `bytes_max` at most.
+    /// Reads once, at most `bytes_max`.
     async fn fill(&mut self, deadline: Instant, bytes_max: usize) -> ReadOutcome {
         let buffer = std::mem::take(&mut self.buffer);
         let reading = pin!(read_some(&mut self.stream, buffer, bytes_max));
         let reading = in_time(deadline, reading);
         match self.coop.run(pin!(reading)).await {
-            None => ReadOutcome::Late,
+            None => ReadOutcome::TimedOut,
             Some((result, buffer)) => {
                 self.buffer = buffer;
-                // An error is a reset or its kin: the client is gone, and there is nobody to tell.
+                // An error, such as a reset, means that the client has disconnected.
                 let count = result.unwrap_or(0);
                 self.counters.received_bytes.add_bytes(count);
                 if count > READ_BYTES {
                     self.coop.spend(count).await;
                 }
                 if count > 0 {
-                    ReadOutcome::Some
+                    ReadOutcome::Data
                 } else {
                     ReadOutcome::End
                 }
@@ -453,32 +450,29 @@ impl Connection {
     }
 }
 
-/// How many bytes a request takes of which nothing but the head has come: what `memory` has for it, and as
-/// much as the buffer at least that the head came in, which is the connection's no more when the request is
-/// on its way.
+/// How much memory a request holds before its body is read: the reservation in `memory`, but at least one read
+/// buffer. The head was received in that buffer, so the request keeps it.
 pub(crate) fn held_with_head(memory: &MemoryReservation) -> usize {
     memory.bytes().max(READ_BYTES)
 }
 
-/// What waiting for a request brought.
+/// How waiting for a request ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Readiness {
-    /// Bytes, or the end of the stream.
-    Some,
-    /// Nothing in time.
-    Late,
-    /// An error.
+    /// Data or the end of the stream has arrived.
+    Readable,
+    TimedOut,
     Broken,
-    /// The order to stop.
-    Stopping,
+    /// The worker is shutting down.
+    ShutDown,
 }
 
-/// What a read brought.
+/// How a read ended.
 enum ReadOutcome {
-    /// At least one byte.
-    Some,
+    /// At least one byte has arrived.
+    Data,
     /// The end of the stream, or an error.
     End,
-    /// Nothing in time; the buffer is lost with the read.
-    Late,
+    /// The abandoned read keeps the buffer.
+    TimedOut,
 }

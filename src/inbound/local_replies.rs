@@ -1,5 +1,4 @@
-//! Replies that concern only the mirror itself: health checks, preflights, and requests that no outbound
-//! could take.
+//! Replies that need no outbound: health checks, preflights, and rejections of wrong paths and methods.
 
 use crate::http::head::Method;
 use crate::mirror::rejection::Rejection;
@@ -7,7 +6,7 @@ use crate::mirror::reply::Reply;
 use crate::mirror::request::Request;
 use crate::sentry::endpoint::{self, Endpoint};
 
-/// The reply to a request whose target is known; `None` if it has to be routed.
+/// The reply to a request whose target is parsed; `None` if the request must be routed.
 pub(super) fn reply(request: &Request) -> Option<Result<Reply, Rejection>> {
     let method = request.parsed.method;
     let is_read = matches!(method, Method::Get | Method::Head);
@@ -21,7 +20,7 @@ pub(super) fn reply(request: &Request) -> Option<Result<Reply, Rejection>> {
             b"/health" | b"/health/" if is_read => Some(Ok(Reply::health())),
             _ => Some(Err(Rejection::NotFound)),
         },
-        // A Relay that lost the mirror asks here until it gets a 2xx.
+        // A Relay that lost its connection to the mirror retries this until it gets a 2xx.
         (Endpoint::Generic, _) if is_read && is_liveness(path) => Some(Ok(Reply::alive())),
         // The location of a resumable upload is signed by one upstream, so it cannot be mirrored. 404
         // makes sentry-native drop the attachment and keep the event.
@@ -31,7 +30,7 @@ pub(super) fn reply(request: &Request) -> Option<Result<Reply, Rejection>> {
     }
 }
 
-/// Whether a Relay asks at this path whether its upstream is alive.
+/// Whether this is the path at which a Relay checks that its upstream is alive.
 fn is_liveness(path: &[u8]) -> bool {
     path.strip_suffix(b"/").unwrap_or(path) == b"/api/0/relays/live"
 }

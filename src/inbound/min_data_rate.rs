@@ -1,28 +1,29 @@
 //! The minimum data rate of a request body.
 //!
-//! A byte now and then is not enough: it would hold the bytes before it, and their share of the memory
-//! budget, for as long as the sender likes. Nor is a good average enough, which a fast start keeps up for a
-//! day. So every period of `timeouts.body` must bring its part, and more of it the more memory is held.
+//! A timeout per read is not enough: a client that sends a byte now and then could hold memory for as long as
+//! it likes. A minimum average is not enough either: after a fast start it would hold for a day. So the rate is
+//! checked in each period of `timeouts.body`, and the minimum grows with the received bytes.
 
 use std::time::{Duration, Instant};
 
-/// How much must come per second at least. The slowest mobile networks bring ten times as much.
+/// The minimum rate in bytes per second. The slowest mobile networks are ten times as fast.
 const RATE_BYTES_MIN: usize = 1024;
 
-/// The seconds in which a body must bring as much as it holds already. So a body of 200 MiB has to come
-/// with 100 KiB per second in the end, and ends within two hours and a half.
+/// The time in which a body must double its received bytes. So a body of 200 MiB needs 100 KiB per second at
+/// its end, and takes at most two and a half hours.
 const DOUBLING_SECONDS: usize = 2048;
 
-/// The progress of one body.
+/// Checks the data rate of one body.
 pub(super) struct MinDataRate {
     period: Duration,
-    /// When the current period began, and what had come by then.
+    /// The start of the current period.
     since: Instant,
+    /// The received bytes at the start of the current period.
     bytes: usize,
 }
 
 impl MinDataRate {
-    /// For a body that begins at `now` and is checked at the end of each period.
+    /// For a body that begins at `now`. The rate is checked at the end of each period.
     pub(super) fn new(period: Duration, now: Instant) -> MinDataRate {
         MinDataRate {
             period,
@@ -31,20 +32,20 @@ impl MinDataRate {
         }
     }
 
-    /// `false` if a period has ended at `now` that was too slow, now that `bytes` of the body have come.
+    /// Returns `false` if a period ends at `now` and was too slow. `bytes` of the body have been received.
     pub(super) fn check(&mut self, bytes: usize, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.since);
         if elapsed < self.period {
             return true;
         }
         let rate = (self.bytes / DOUBLING_SECONDS).max(RATE_BYTES_MIN);
-        let expected = elapsed.as_millis() * rate as u128 / 1000;
-        let came = bytes.saturating_sub(self.bytes);
+        let expected_bytes = elapsed.as_millis() * rate as u128 / 1000;
+        let received_bytes = bytes.saturating_sub(self.bytes);
         *self = MinDataRate {
             bytes,
             ..MinDataRate::new(self.period, now)
         };
-        came as u128 >= expected
+        received_bytes as u128 >= expected_bytes
     }
 }
 
@@ -52,18 +53,18 @@ impl MinDataRate {
 mod tests {
     use super::*;
 
-    const STRETCH: Duration = Duration::from_secs(30);
+    const PERIOD: Duration = Duration::from_secs(30);
     const MIB: usize = 1024 * 1024;
 
     #[test]
-    fn whoever_began_fast_has_to_go_on() {
+    fn a_fast_start_does_not_excuse_a_slow_period() {
         let start = Instant::now();
-        let mut rate = MinDataRate::new(STRETCH, start);
+        let mut rate = MinDataRate::new(PERIOD, start);
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(rate.check(0, start));
         assert!(rate.check(100 * MIB, at(1)));
         assert!(rate.check(100 * MIB + 1, at(30)));
-        // A byte just before the patience of a read is over.
+        // A byte just before the timeout of a read.
         assert!(rate.check(100 * MIB + 2, at(59)));
         assert!(!rate.check(100 * MIB + 3, at(88)));
     }
@@ -71,8 +72,8 @@ mod tests {
     #[test]
     fn a_slow_network_is_fast_enough() {
         let start = Instant::now();
-        let mut rate = MinDataRate::new(STRETCH, start);
-        // 10 KiB per second, with a silence of 20 seconds in each minute.
+        let mut rate = MinDataRate::new(PERIOD, start);
+        // 10 KiB per second, with 20 seconds of silence in each minute.
         for second in (0..600_u32).filter(|second| second % 60 < 40) {
             let bytes = 10 * 1024 * (second as usize + 1);
             assert!(rate.check(bytes, start + Duration::from_secs(second.into())));
@@ -80,24 +81,24 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_sender_of_a_large_body_is_done_with_within_hours() {
+    fn a_large_body_ends_within_hours_even_at_the_minimum_rate() {
         let start = Instant::now();
-        let mut rate = MinDataRate::new(STRETCH, start);
+        let mut rate = MinDataRate::new(PERIOD, start);
         let mut now = start;
         let mut bytes = 0;
         while bytes < 200 * MIB {
-            now += STRETCH;
+            now += PERIOD;
             bytes += (bytes / DOUBLING_SECONDS).max(RATE_BYTES_MIN) * 30;
             assert!(rate.check(bytes, now));
         }
         let hours = (now - start).as_secs_f64() / 3600.0;
         assert!((2.0..3.5).contains(&hours), "{hours} hours");
-        // And whoever sends less than that is not.
-        assert!(!rate.check(bytes + 30 * 99 * 1024, now + STRETCH));
+        // Slightly less than the minimum.
+        assert!(!rate.check(bytes + 30 * 99 * 1024, now + PERIOD));
     }
 
     #[test]
-    fn a_short_period_is_measured_too() {
+    fn a_short_period_is_checked_too() {
         let start = Instant::now();
         let mut rate = MinDataRate::new(Duration::from_millis(300), start);
         let at = |millis| start + Duration::from_millis(millis);

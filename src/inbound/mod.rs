@@ -1,10 +1,9 @@
 //! The side that faces SDKs.
 //!
-//! A worker [`accept`]s its share of the connections ([`accept_balance`]), as many from one address as
-//! `peers` allows, and serves each as a `session`: one request after the other, read and answered through a
-//! `connection`. `handle` is the way of one request: `local_replies`, the key to `authenticate` it by, its
-//! `body`, its fan-out. A `request_log` counts it. A client that is slower than the `min_data_rate` is
-//! refused.
+//! A worker [`accept`]s connections, balanced with the other workers ([`accept_balance`]) and limited per client
+//! (`peers`). It serves each as a `session` of requests, which are read and replied to over a `connection`.
+//! `handle` processes one request: `local_replies`, `authenticate` and `route`, `body`, and the fan-out. A
+//! `request_log` counts it. A body that arrives more slowly than the `min_data_rate` is rejected.
 
 pub(crate) mod accept;
 pub(crate) mod accept_balance;

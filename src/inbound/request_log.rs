@@ -1,4 +1,4 @@
-//! Counting a request, and adding what is known of it to the access log.
+//! Counts a request and fills its entry in the access log.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::mirror::reply::Reply;
 use crate::mirror::request::Request;
 use crate::mirror::routes::Route;
 
-/// What is counted and logged of one request.
+/// The counters and the access log entry of one request.
 pub(super) struct RequestLog<'c> {
     core: &'c Core,
     peer: SocketAddr,
@@ -24,7 +24,7 @@ pub(super) struct RequestLog<'c> {
 }
 
 impl<'c> RequestLog<'c> {
-    /// For a request whose head has come.
+    /// For a request whose head has arrived.
     pub(super) fn begin(core: &'c Core, peer: SocketAddr) -> RequestLog<'c> {
         let started = Instant::now();
         RequestLog {
@@ -35,12 +35,12 @@ impl<'c> RequestLog<'c> {
         }
     }
 
-    /// Its entry in the access log, if there is one. That is written when nobody holds it any more.
+    /// The entry in the access log, if enabled. It is written when the last reference is dropped.
     pub(super) fn entry(&self) -> Option<Rc<AccessLogEntry>> {
         self.entry.clone()
     }
 
-    /// The same without the entry, which is complete on this side.
+    /// Releases the entry, because the reply is recorded.
     pub(super) fn without_entry(self) -> RequestLog<'c> {
         RequestLog {
             entry: None,
@@ -48,9 +48,9 @@ impl<'c> RequestLog<'c> {
         }
     }
 
-    /// Records a request whose reply is known.
-    pub(super) fn answered(&self, request: &Request, answer: &Result<Reply, Abort>) {
-        let result = match answer {
+    /// Records the reply to a request, before it is written.
+    pub(super) fn answered(&self, request: &Request, reply: &Result<Reply, Abort>) {
+        let result = match reply {
             Ok(reply) => reply.result(),
             Err(Abort::Gone) => RequestResult::Abandoned,
             Err(Abort::Rejected(rejection)) => {
@@ -68,7 +68,7 @@ impl<'c> RequestLog<'c> {
             request.route.as_ref(),
             request.head.len() + request.received_bytes,
         );
-        entry.record_reply(match answer {
+        entry.record_reply(match reply {
             Ok(reply) => ReplySummary {
                 result,
                 reason: None,
@@ -81,22 +81,22 @@ impl<'c> RequestLog<'c> {
                 status: None,
                 body_bytes: 0,
             },
-            Err(Abort::Rejected(rejection)) => told_rejection(rejection),
+            Err(Abort::Rejected(rejection)) => rejection_summary(rejection),
         });
     }
 
-    /// Records a request whose head is refused.
+    /// Records a request whose head is rejected.
     pub(super) fn rejected(&self, rejection: &Rejection) {
         self.log_rejection(rejection);
         self.core
             .counters
             .count_request(RequestResult::Rejected, None);
         if let Some(entry) = &self.entry {
-            entry.record_reply(told_rejection(rejection));
+            entry.record_reply(rejection_summary(rejection));
         }
     }
 
-    /// Records that the reply to a request by `route` is written.
+    /// Records that the reply to a request of `route` has been written.
     pub(super) fn replied(&self, route: Option<&Route>) {
         if let Some(route) = route {
             let counters = route.counters.for_worker(self.core.counters.worker);
@@ -110,7 +110,7 @@ impl<'c> RequestLog<'c> {
     }
 }
 
-fn told_rejection(rejection: &Rejection) -> ReplySummary {
+fn rejection_summary(rejection: &Rejection) -> ReplySummary {
     ReplySummary {
         result: RequestResult::Rejected,
         reason: Some(rejection.reason()),

@@ -9,7 +9,7 @@ use tracing::error;
 
 use crate::http::head::HeaderName;
 use crate::inbound::authenticate::{
-    envelope_key, find_key, find_route, refuse_without_key, route_in_head,
+    envelope_key, find_key, find_route, reject_without_key, route_in_head,
 };
 use crate::mirror::rejection::Rejection;
 use crate::mirror::request::Request;
@@ -45,7 +45,7 @@ pub(super) fn route_by_envelope(
     // Without a key it may not be an envelope at all.
     request.envelope = envelope.ok().flatten();
     let envelope_key = envelope_key(request.envelope.as_ref(), &request.body.decoded)
-        .ok_or_else(|| refuse_without_key(request, key))?;
+        .ok_or_else(|| reject_without_key(request, key))?;
     let route = find_route(table, &envelope_key)?;
     // The path is the site's, not an API path.
     if request.target.endpoint == Endpoint::Generic {

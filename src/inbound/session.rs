@@ -1,7 +1,7 @@
-//! One SDK connection: its requests one after the other, until it ends.
+//! One SDK connection, and its requests one after another.
 //!
-//! [`serve`] decides after each reply whether another request may follow: only if it is known where that
-//! would begin.
+//! After each reply [`serve`] decides whether another request may follow. It may only if it is known where
+//! that request begins.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -19,87 +19,89 @@ use crate::mirror::reply::{Reply, ReplyFraming};
 use crate::mirror::request::Request;
 use crate::runtime::in_flight::InFlightGuard;
 
-/// Serves the requests of a connection, in order, until it ends. A worker that stops waits for
-/// `newcomer`, and so for the first request: what was accepted may say what it wants.
+/// Serves the requests of a connection, in order, until it ends. A worker that shuts down waits for the guard
+/// `first_request`: an accepted connection may still send one request.
 ///
-/// What is rare has its state on the heap: every open connection carries the room for all the rest.
+/// Rare futures are boxed, because every open connection carries the space for all others.
 pub(crate) async fn serve(
     core: Rc<Core>,
     stream: TcpStream,
     peer: SocketAddr,
-    newcomer: InFlightGuard,
+    first_request: InFlightGuard,
 ) {
     let shutdown = core.shutdown.subscribe();
     let mut connection = Connection::new(stream, peer, &core.counters);
-    // The memory of the last request, for the next one. An idle connection gives it back.
+    // The last request, whose memory the next one reuses. An idle connection frees it.
     let mut spare: Option<Rc<Request>> = None;
-    let mut newcomer = Some(newcomer);
+    let mut first_request = Some(first_request);
     loop {
-        let patience = core.routing().table.limits.timeouts.idle;
-        let waiting = connection.await_request(patience, &shutdown, || spare = None);
+        let idle_timeout = core.routing().table.limits.timeouts.idle;
+        let waiting = connection.await_request(idle_timeout, &shutdown, || spare = None);
         if !waiting.await {
             return;
         }
-        let _guard = newcomer.take().unwrap_or_else(|| core.in_flight.acquire());
+        let _guard = first_request
+            .take()
+            .unwrap_or_else(|| core.in_flight.acquire());
         let mut request = spare.take().unwrap_or_default();
-        let next = serve_request(&core, &mut connection, &mut request).await;
-        // A task may still make something of it.
+        let persistence = serve_request(&core, &mut connection, &mut request).await;
+        // Otherwise a task still holds it.
         if let Some(unshared) = Rc::get_mut(&mut request) {
             unshared.clear();
             spare = Some(request);
         }
-        match next {
-            Next::Request => {}
-            Next::Close => return,
-            Next::Linger => return Box::pin(connection.linger(&core.shutdown)).await,
+        match persistence {
+            Persistence::KeepAlive => {}
+            Persistence::Close => return,
+            Persistence::Linger => return Box::pin(connection.linger(&core.shutdown)).await,
         }
     }
 }
 
-/// What follows on a reply.
-enum Next {
-    /// Another request, or more waiting for it.
-    Request,
-    /// The end: nobody reads any more.
+/// What happens to the connection after a request.
+enum Persistence {
+    /// It waits for another request.
+    KeepAlive,
+    /// It is closed: the client has disconnected.
     Close,
-    /// The end, for a client that has a reply to read and may still be sending.
+    /// It is closed once the client, which may still be sending, has read the reply.
     Linger,
 }
 
-/// Reads one request into `shared`, which is empty, and answers it.
+/// Reads one request into `shared`, which is empty, and replies to it.
 async fn serve_request(
     core: &Rc<Core>,
     connection: &mut Connection,
     shared: &mut Rc<Request>,
-) -> Next {
+) -> Persistence {
     let routing = core.routing();
     let limits = &routing.table.limits;
-    // The head has yet to say which key it is for.
+    // The key is in the head, so it is not known yet.
     let mut memory = core.keyless.reservation();
     let request = Rc::make_mut(shared);
     let parsed = &mut request.parsed;
     let reading = connection.read_head(parsed, &mut memory, limits);
     match reading.await {
         Ok(true) => {}
-        Ok(false) => return Next::Request,
-        Err(Abort::Gone) => return Next::Close,
+        Ok(false) => return Persistence::KeepAlive,
+        Err(Abort::Gone) => return Persistence::Close,
         Err(Abort::Rejected(rejection)) => {
-            return Box::pin(refuse_head(core, &routing, connection, &rejection)).await;
+            return Box::pin(reject_head(core, &routing, connection, &rejection)).await;
         }
     }
     let log = RequestLog::begin(core, connection.peer);
     let length = request.parsed.len;
     request.head = connection.take(length);
     connection.body_state = BodyState::Broken;
-    // In a scope of its own: what was borrowed in it would be held while the reply is written.
+    // A block, so that its borrows end before the reply is written.
     let (reply, closes) = {
         let access = log.entry();
         let handling = handle(core, &routing, connection, shared, access, memory);
-        let answer = handling.await;
-        log.answered(shared, &answer);
-        match answer {
+        let result = handling.await;
+        log.answered(shared, &result);
+        match result {
             Ok(reply) => (reply, false),
-            Err(Abort::Gone) => return Next::Close,
+            Err(Abort::Gone) => return Persistence::Close,
             Err(Abort::Rejected(rejection)) => {
                 (Reply::rejection(&rejection), rejection.closes_connection())
             }
@@ -110,7 +112,7 @@ async fn serve_request(
     let rest = match connection.body_state {
         BodyState::Read | BodyState::Unread(Framing::Empty) => Rest::Nothing,
         BodyState::Broken => Rest::Unknown,
-        // Whether an announced body will come after a refusal is not known.
+        // After a rejection, the client may or may not send the announced body.
         BodyState::Unread(_) if parsed.expects_continue(&shared.head) => Rest::Unknown,
         BodyState::Unread(framing) if !is_discardable(framing) => Rest::Unknown,
         BodyState::Unread(framing) => Rest::Body(framing),
@@ -130,27 +132,27 @@ async fn serve_request(
         .await;
     log.replied(shared.route.as_deref());
     match (written, rest) {
-        (Err(_), _) => Next::Close,
-        (Ok(()), Rest::Nothing) if reply_framing.keep_alive => Next::Request,
+        (Err(_), _) => Persistence::Close,
+        (Ok(()), Rest::Nothing) if reply_framing.keep_alive => Persistence::KeepAlive,
         (Ok(()), Rest::Body(framing)) if reply_framing.keep_alive => {
             let mut memory = core.keyless.reservation();
             let discarding = connection.discard_body(framing, &mut memory, limits);
             if Box::pin(discarding).await {
-                Next::Request
+                Persistence::KeepAlive
             } else {
-                Next::Linger
+                Persistence::Linger
             }
         }
-        (Ok(()), _) => Next::Linger,
+        (Ok(()), _) => Persistence::Linger,
     }
 }
 
-async fn refuse_head(
+async fn reject_head(
     core: &Core,
     routing: &Routing,
     connection: &mut Connection,
     rejection: &Rejection,
-) -> Next {
+) -> Persistence {
     RequestLog::begin(core, connection.peer).rejected(rejection);
     let reply_framing = ReplyFraming {
         is_head: false,
@@ -162,17 +164,17 @@ async fn refuse_head(
         reply.write(reply_framing, &core.date.get(), outgoing)
     });
     match written.await {
-        Ok(()) => Next::Linger,
-        Err(_) => Next::Close,
+        Ok(()) => Persistence::Linger,
+        Err(_) => Persistence::Close,
     }
 }
 
-/// What still comes of a request before the next one.
+/// The unread rest of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rest {
     Nothing,
-    /// Its body, which nobody wants.
+    /// The body, which is to be discarded.
     Body(Framing),
-    /// Nobody knows what, so no other request can follow.
+    /// Unknown, so no other request can follow.
     Unknown,
 }

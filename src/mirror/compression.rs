@@ -62,7 +62,7 @@ pub(super) async fn compress(
         if is_done {
             break;
         }
-        slices::pause().await;
+        slices::yield_now().await;
     }
     let compressed = compressor.finish(&mut pool.borrow_mut());
     // It never grows here: the compressor held at least as much.

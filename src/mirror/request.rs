@@ -146,7 +146,7 @@ impl Request {
             return vec![Category::from_endpoint(self.target.endpoint)];
         };
         let mut indexer = Indexer::new(&self.body.decoded, envelope.end, None);
-        let mut slices = Slices::of_walks();
+        let mut slices = Slices::for_scans();
         let is_whole = loop {
             match indexer.step() {
                 Ok(Some(walked_bytes)) => slices.spend(walked_bytes).await,

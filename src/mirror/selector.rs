@@ -219,7 +219,7 @@ impl<'t> Selector<'t> {
         let body = &self.request.body.decoded;
         let chance = self.sampling.unwrap_or_default();
         let format = Format::from_content_type(self.request.header(HeaderName::ContentType));
-        let mut slices = Slices::of_walks();
+        let mut slices = Slices::for_scans();
         if let Some(batch) = Batch::parse(body, format, signal, chance) {
             self.reserve(batch.held_bytes())?;
             slices.spend(body.len()).await;
@@ -252,7 +252,7 @@ impl<'t> Selector<'t> {
         header_end: usize,
     ) -> Result<Result<EnvelopeIndex, EnvelopeError>, NoBody> {
         let mut indexer = Indexer::new(&self.request.body.decoded, header_end, self.sampling);
-        let mut slices = Slices::of_walks();
+        let mut slices = Slices::for_scans();
         loop {
             let held_bytes = indexer.held_bytes();
             let walked_bytes = match indexer.step() {

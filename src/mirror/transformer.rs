@@ -212,7 +212,7 @@ impl Transformer<'_> {
         self.selector.reserve(length)?;
         let text = Bytes::from(concat(segments, length).await);
         let mut found = Vec::new();
-        let mut slices = Slices::of_walks();
+        let mut slices = Slices::for_scans();
         for ids in copies::ids(&text, self.request.envelope.is_some()) {
             self.selector.reserve(size_of_val(&*ids.spans))?;
             found.push(ids.spans);

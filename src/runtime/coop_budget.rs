@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::runtime::test_runtime::block_on;
 
-    /// How often a task yields whose operations move so many bytes each without waiting.
+    /// How often a task yields if its operations move these numbers of bytes without waiting.
     fn yields(operations: &[usize]) -> u32 {
         block_on(async {
             let (mut coop, mut yields) = (CoopBudget::default(), 0);

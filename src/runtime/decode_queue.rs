@@ -1,9 +1,9 @@
-//! Whose turn it is, where several want to work for long.
+//! Schedules the decoding of bodies on one worker.
 //!
-//! All of them together get half of a worker's time, in turns so short that the other connections hardly
-//! notice. Every other turn goes to the cheapest one, by what it has cost so far and what its next step may
-//! cost, so that a small body passes the large and the laborious; the turns between go to those who
-//! have waited longest, so that nobody waits for ever. Where nobody waits, a turn is free.
+//! Together all bodies get half of the worker's time, in turns so short that other connections are hardly
+//! delayed. Every other turn goes to the cheapest body, by its cost so far and the possible cost of its next
+//! step, so that a small body overtakes large and expensive ones. The turns in between go to the body that has
+//! waited longest, so that none starves. With an empty queue and little recent work, a turn starts at once.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,157 +11,156 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// How much work may be done at once after a pause of as much again.
+/// How much work may be done without a wait.
 const BURST: Duration = Duration::from_micros(500);
 
-/// How much time there is for each unit of work.
+/// How much time has to pass for each unit of work.
 const TIME_PER_WORK: u32 = 2;
 
-/// How much work counts at most. What takes longer than turns do is no work but somebody else's, who
-/// has the core.
+/// The most work that counts. A turn is shorter than this; if it took longer, another process had the core.
 const WORK_MAX: Duration = Duration::from_millis(4);
 
-/// Those who wait for a turn on one worker.
+/// The bodies that wait for a turn on one worker.
 #[derive(Default)]
-pub(super) struct Queue {
+pub(super) struct DecodeQueue {
     state: RefCell<State>,
 }
 
 #[derive(Default)]
 struct State {
-    load: Load,
-    /// Who waits, and by whom it is woken once it is first.
-    waiting: BTreeMap<Place, Option<Waker>>,
-    /// The same by age alone.
-    ages: BTreeMap<u64, Duration>,
+    recent_work: RecentWork,
+    /// The entries by cost, with the waker of each.
+    entries: BTreeMap<Entry, Option<Waker>>,
+    /// The costs of the entries by number, which is their age.
+    by_age: BTreeMap<u64, Duration>,
     next_number: u64,
-    /// Whether the next turn is for the one that has waited longest.
+    /// Whether the next turn is for the oldest entry, not the cheapest.
     is_for_oldest: bool,
 }
 
-/// A place in the queue: the cheapest first, of equals the oldest.
+/// An entry of the queue. Entries with the same cost are ordered by age.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct Entry {
     cost: Duration,
     number: u64,
 }
 
-impl Queue {
-    /// Waits for a turn of work that, with its next step, `cost`s so much in all.
-    pub(super) async fn turn(&self, cost: Duration) {
-        let is_free = {
+impl DecodeQueue {
+    /// Waits for a turn. `cost` is the cost of the body including its next step.
+    pub(super) async fn wait_for_turn(&self, cost: Duration) {
+        let can_start = {
             let mut state = self.state.borrow_mut();
-            state.waiting.is_empty() && state.load.pause(Instant::now()).is_zero()
+            state.entries.is_empty() && state.recent_work.delay(Instant::now()).is_zero()
         };
-        if !is_free {
-            // On the heap because it is rare.
+        if !can_start {
+            // Boxed because it is rare.
             Box::pin(self.wait(cost)).await;
         }
     }
 
-    /// Takes note of work that was done until `now`.
-    pub(super) fn worked(&self, time: Duration, now: Instant) {
-        self.state.borrow_mut().load.add(time, now);
+    /// Records work of this duration that ended at `now`.
+    pub(super) fn record_work(&self, duration: Duration, now: Instant) {
+        self.state.borrow_mut().recent_work.add(duration, now);
     }
 
     async fn wait(&self, cost: Duration) {
-        let place = self.state.borrow_mut().enter(cost);
-        let waiting = Waiting { queue: self, place };
+        let entry = self.state.borrow_mut().push(cost);
+        let guard = EntryGuard { queue: self, entry };
         loop {
             poll_fn(|context| {
                 let mut state = self.state.borrow_mut();
-                if state.first() == Some(place) {
+                if state.next() == Some(entry) {
                     return Poll::Ready(());
                 }
-                state.waiting.insert(place, Some(context.waker().clone()));
+                state.entries.insert(entry, Some(context.waker().clone()));
                 Poll::Pending
             })
             .await;
-            let pause = self.state.borrow_mut().load.pause(Instant::now());
-            if pause.is_zero() {
+            let delay = self.state.borrow_mut().recent_work.delay(Instant::now());
+            if delay.is_zero() {
                 break;
             }
-            // Somebody may come in front meanwhile, who then waits for the same.
-            monoio::time::sleep(pause).await;
+            // Meanwhile a cheaper entry may become the next one. It then waits for the same delay.
+            monoio::time::sleep(delay).await;
         }
         let mut state = self.state.borrow_mut();
         state.is_for_oldest = !state.is_for_oldest;
         drop(state);
-        drop(waiting);
+        drop(guard);
     }
 }
 
 impl State {
-    fn enter(&mut self, cost: Duration) -> Place {
+    fn push(&mut self, cost: Duration) -> Entry {
         let number = self.next_number;
         self.next_number += 1;
-        let place = Place { cost, number };
-        self.waiting.insert(place, None);
-        self.ages.insert(number, cost);
-        place
+        let entry = Entry { cost, number };
+        self.entries.insert(entry, None);
+        self.by_age.insert(number, cost);
+        entry
     }
 
-    /// Removes a place, and gives who has to know that it is first now.
-    fn leave(&mut self, place: Place) -> Option<Waker> {
-        self.waiting.remove(&place);
-        self.ages.remove(&place.number);
-        let first = self.first()?;
-        self.waiting.get_mut(&first)?.take()
+    /// Removes an entry. Returns the waker of the one that is next now.
+    fn remove(&mut self, entry: Entry) -> Option<Waker> {
+        self.entries.remove(&entry);
+        self.by_age.remove(&entry.number);
+        let next = self.next()?;
+        self.entries.get_mut(&next)?.take()
     }
 
-    /// Who has the next turn.
-    fn first(&self) -> Option<Place> {
+    /// The entry that gets the next turn.
+    fn next(&self) -> Option<Entry> {
         match self.is_for_oldest {
-            true => self.ages.first_key_value().map(|(number, cost)| Place {
+            true => self.by_age.first_key_value().map(|(number, cost)| Entry {
                 cost: *cost,
                 number: *number,
             }),
-            false => self.waiting.first_key_value().map(|(place, _)| *place),
+            false => self.entries.first_key_value().map(|(entry, _)| *entry),
         }
     }
 }
 
-/// A place that is given up when dropped.
-struct Waiting<'q> {
-    queue: &'q Queue,
-    place: Place,
+/// Removes an entry from the queue on drop.
+struct EntryGuard<'q> {
+    queue: &'q DecodeQueue,
+    entry: Entry,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for EntryGuard<'_> {
     fn drop(&mut self) {
-        let next = self.queue.state.borrow_mut().leave(self.place);
+        let next = self.queue.state.borrow_mut().remove(self.entry);
         if let Some(waker) = next {
             waker.wake();
         }
     }
 }
 
-/// How much was worked lately: a bucket that leaks with time.
+/// The recent work, as a leaky bucket.
 #[derive(Default)]
-struct Load {
+struct RecentWork {
     work: Duration,
-    at: Option<Instant>,
+    updated: Option<Instant>,
 }
 
-impl Load {
-    fn add(&mut self, time: Duration, now: Instant) {
-        self.settle(now);
-        self.work = (self.work + time).min(WORK_MAX);
+impl RecentWork {
+    fn add(&mut self, duration: Duration, now: Instant) {
+        self.leak(now);
+        self.work = (self.work + duration).min(WORK_MAX);
     }
 
-    /// How long nothing more is to be done.
-    fn pause(&mut self, now: Instant) -> Duration {
-        self.settle(now);
+    /// How long to wait until more work may be done.
+    fn delay(&mut self, now: Instant) -> Duration {
+        self.leak(now);
         match self.work < BURST {
             true => Duration::ZERO,
             false => (self.work - BURST) * TIME_PER_WORK + BURST,
         }
     }
 
-    fn settle(&mut self, now: Instant) {
-        let passed = self.at.map(|at| now.saturating_duration_since(at));
-        self.at = Some(now);
-        let leaked = passed.unwrap_or_default() / TIME_PER_WORK;
+    fn leak(&mut self, now: Instant) {
+        let elapsed = self.updated.map(|at| now.saturating_duration_since(at));
+        self.updated = Some(now);
+        let leaked = elapsed.unwrap_or_default() / TIME_PER_WORK;
         self.work = self.work.saturating_sub(leaked);
     }
 }
@@ -177,19 +176,19 @@ mod tests {
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 
-    /// The order in which those get their turns who come while the worker is busy.
+    /// The order in which entries with these costs get their turns if they arrive while the worker is busy.
     fn order(costs: &[u64]) -> Vec<u64> {
         block_on(async {
-            let queue = Rc::new(Queue::default());
-            // So much work that nobody has a turn before all wait.
-            queue.state.borrow_mut().load.work = 100 * MILLISECOND;
+            let queue = Rc::new(DecodeQueue::default());
+            // So much work that no turn starts before all entries wait.
+            queue.state.borrow_mut().recent_work.work = 100 * MILLISECOND;
             let order = Rc::new(RefCell::new(Vec::new()));
             let tasks: Vec<_> = costs
                 .iter()
                 .map(|cost| {
                     let (queue, order, cost) = (Rc::clone(&queue), Rc::clone(&order), *cost);
                     monoio::spawn(async move {
-                        queue.turn(Duration::from_micros(cost)).await;
+                        queue.wait_for_turn(Duration::from_micros(cost)).await;
                         order.borrow_mut().push(cost);
                     })
                 })
@@ -202,48 +201,48 @@ mod tests {
     }
 
     #[test]
-    fn every_other_turn_is_for_the_cheapest_and_the_rest_for_the_oldest() {
+    fn turns_alternate_between_the_cheapest_and_the_oldest() {
         assert_eq!(order(&[900, 800, 10, 20, 700]), [10, 900, 20, 800, 700]);
         assert_eq!(order(&[5, 5, 5]), [5, 5, 5]);
     }
 
     #[test]
-    fn a_place_that_is_given_up_does_not_hold_up_the_others() {
+    fn a_dropped_entry_does_not_block_the_others() {
         block_on(async {
-            let queue = Queue::default();
-            let place = queue.state.borrow_mut().enter(Duration::ZERO);
-            let given_up = Waiting {
+            let queue = DecodeQueue::default();
+            let entry = queue.state.borrow_mut().push(Duration::ZERO);
+            let guard = EntryGuard {
                 queue: &queue,
-                place,
+                entry,
             };
-            let mut other = pin!(queue.turn(Duration::from_secs(1)));
+            let mut other = pin!(queue.wait_for_turn(Duration::from_secs(1)));
             poll_fn(|context| {
                 assert!(other.as_mut().poll(context).is_pending());
                 Poll::Ready(())
             })
             .await;
-            drop(given_up);
+            drop(guard);
             other.await;
-            assert!(queue.state.borrow().waiting.is_empty());
-            assert!(queue.state.borrow().ages.is_empty());
+            assert!(queue.state.borrow().entries.is_empty());
+            assert!(queue.state.borrow().by_age.is_empty());
         });
     }
 
     #[test]
     fn work_takes_half_of_the_time() {
         let start = Instant::now();
-        let mut load = Load::default();
-        assert_eq!(load.pause(start), Duration::ZERO);
-        load.add(MILLISECOND, start);
+        let mut recent = RecentWork::default();
+        assert_eq!(recent.delay(start), Duration::ZERO);
+        recent.add(MILLISECOND, start);
         let mut now = start;
-        let mut worked = MILLISECOND;
+        let mut total = MILLISECOND;
         while now < start + 1000 * MILLISECOND {
-            now += load.pause(now);
-            load.add(MILLISECOND / 4, now + MILLISECOND / 4);
-            worked += MILLISECOND / 4;
+            now += recent.delay(now);
+            recent.add(MILLISECOND / 4, now + MILLISECOND / 4);
+            total += MILLISECOND / 4;
             now += MILLISECOND / 4;
         }
-        assert!(worked > 300 * MILLISECOND, "{worked:?}");
-        assert!(worked < 502 * MILLISECOND, "{worked:?}");
+        assert!(total > 300 * MILLISECOND, "{total:?}");
+        assert!(total < 502 * MILLISECOND, "{total:?}");
     }
 }

@@ -1,10 +1,9 @@
-//! Undoing a content coding without keeping the core from its other connections.
+//! Decodes compressed bodies without blocking the worker's other connections.
 //!
-//! Decoding a body of many megabytes takes as long as a thousand requests, and crafted input of one
-//! megabyte may take a second. So it is done in turns that end by the clock, the cheapest bodies first
-//! (see `queue`), and within what is left of the memory budget. The first turn of a body waits for
-//! nobody: for those of most SDKs it is the only one, and it may not be that a worker whose clients all compress
-//! leaves half of its time unused.
+//! Decoding a body of many megabytes takes as long as a thousand requests, and crafted input of one megabyte
+//! may take a second. So bodies are decoded in short, timed turns, the cheapest first (see `decode_queue`), and
+//! within the memory budget. The first turn of a body does not wait: the bodies of most SDKs need only one,
+//! and a worker whose clients all compress must not leave half of its time unused.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -14,36 +13,36 @@ use local_sync::semaphore::{Semaphore, SemaphorePermit};
 
 use crate::http::encoding::{DecodeError, Decoder, Decompressors, Encoding, Step};
 use crate::limits::Limits;
-use crate::runtime::decode_queue::Queue;
+use crate::runtime::decode_queue::DecodeQueue;
 use crate::runtime::memory_budget::MemoryReservation;
 
-/// How much a step puts out at most: some 0.1 ms of work for an honest body.
+/// The maximum output of one step: about 0.1 ms of work for an ordinary body.
 const STEP_BYTES: usize = 64 * 1024;
 
-/// The same where the beginning is wanted only.
+/// The maximum output of one step while only the front of a body is needed.
 const FRONT_STEP_BYTES: usize = 8 * 1024;
 
-/// How long a turn takes, or the one step that takes longer.
-const TURN: Duration = Duration::from_micros(250);
+/// How long a turn takes. A single step may take longer.
+const TURN_TIME: Duration = Duration::from_micros(250);
 
-/// A body that is longer when decoded is a large one, of which only so many are decoded at a time. Others
-/// wait, in the order in which they came to be large.
+/// A body is large if it has more decoded bytes than this. At most [`LARGE_MAX`] large bodies are decoded at a
+/// time. Others wait, in the order in which they became large.
 const LARGE_BYTES: usize = 512 * 1024;
 const LARGE_MAX: usize = 8;
 
-/// Why a body is not decoded.
+/// Why a body cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DecodeFailure {
-    /// It is not in the coding that it claims to be in, or too large.
+    /// It is malformed or too large.
     Coding(DecodeError),
-    /// `limits.memory_bytes` has no room for it.
+    /// It does not fit into `limits.memory_bytes`.
     Memory,
 }
 
-/// What a worker decodes with.
+/// The decoding of one worker.
 pub(crate) struct Decoding {
     decompressors: RefCell<Decompressors>,
-    queue: Queue,
+    queue: DecodeQueue,
     large: Semaphore,
 }
 
@@ -51,15 +50,15 @@ impl Default for Decoding {
     fn default() -> Decoding {
         Decoding {
             decompressors: RefCell::default(),
-            queue: Queue::default(),
+            queue: DecodeQueue::default(),
             large: Semaphore::new(LARGE_MAX),
         }
     }
 }
 
 impl Decoding {
-    /// The decoded form of `body`. `memory` covers `body`, and the decoded form afterwards; in between it
-    /// grows by what the decoder takes.
+    /// Decodes `body`. `memory` covers `body` before and its decoded form afterwards. In between it also covers
+    /// the decoder.
     pub(crate) async fn decode(
         &self,
         encoding: Encoding,
@@ -71,12 +70,12 @@ impl Decoding {
             return Ok(body);
         }
         let bytes_max = limits.decoded_bytes_max(body.len());
-        let work = self.begin(Decoder::new, encoding, body, bytes_max, memory);
-        work.rest(memory).await
+        let task = self.begin(Decoder::new, encoding, body, bytes_max, memory);
+        task.decode_all(memory).await
     }
 
-    /// The beginning of the decoded form of `body` with which `is_enough` is content, as it has to be with
-    /// more than `bytes_max`, or all of it. `memory` covers `body`, and grows by the beginning.
+    /// Decodes `body` until `is_enough` accepts the decoded front, or to the end. `is_enough` must accept a
+    /// front of more than `bytes_max`. `memory` covers `body`, and grows by the front.
     pub(crate) async fn decode_front(
         &self,
         encoding: Encoding,
@@ -88,21 +87,27 @@ impl Decoding {
         if encoding == Encoding::Identity || body.is_empty() {
             return Ok(body);
         }
-        let most_bytes = bytes_max.saturating_add(FRONT_STEP_BYTES);
-        let mut work = self.begin(Decoder::without_reserve, encoding, body, most_bytes, memory);
-        work.front(bytes_max, memory, is_enough).await?;
-        Ok(work.finish(memory))
+        let output_bytes_max = bytes_max.saturating_add(FRONT_STEP_BYTES);
+        let mut task = self.begin(
+            Decoder::without_reserve,
+            encoding,
+            body,
+            output_bytes_max,
+            memory,
+        );
+        task.decode_front(bytes_max, memory, is_enough).await?;
+        Ok(task.finish(memory))
     }
 
-    /// Begins to decode `body`, which is not empty, for its beginning; whether its rest is wanted is to be
-    /// seen from that. Nothing is done yet.
+    /// Prepares to decode the front of `body`, which is not empty. The caller then decides whether to decode
+    /// the rest.
     pub(crate) fn begin_front(
         &self,
         encoding: Encoding,
         body: Bytes,
         limits: &Limits,
         memory: &MemoryReservation,
-    ) -> Work<'_> {
+    ) -> DecodeTask<'_> {
         let bytes_max = limits.decoded_bytes_max(body.len());
         self.begin(Decoder::without_reserve, encoding, body, bytes_max, memory)
     }
@@ -114,13 +119,13 @@ impl Decoding {
         body: Bytes,
         bytes_max: usize,
         memory: &MemoryReservation,
-    ) -> Work<'_> {
-        let coded_bytes = body.len();
+    ) -> DecodeTask<'_> {
+        let encoded_bytes = body.len();
         let mut decompressors = self.decompressors.borrow_mut();
-        Work {
+        DecodeTask {
             decoder: decoder(encoding, body, bytes_max, &mut decompressors),
             decoding: self,
-            coded_bytes,
+            encoded_bytes,
             reserved_bytes: memory.bytes(),
             cost: Duration::ZERO,
             has_begun: false,
@@ -131,53 +136,54 @@ impl Decoding {
 }
 
 /// A body that is being decoded.
-pub(crate) struct Work<'d> {
+pub(crate) struct DecodeTask<'d> {
     decoding: &'d Decoding,
     decoder: Decoder,
-    coded_bytes: usize,
-    /// What was reserved before.
+    encoded_bytes: usize,
+    /// The size of the reservation before the decoding.
     reserved_bytes: usize,
-    /// What it has cost so far.
+    /// The time spent so far.
     cost: Duration,
     has_begun: bool,
     is_done: bool,
     permit: Option<SemaphorePermit<'d>>,
 }
 
-impl Work<'_> {
-    /// Decodes until `is_enough` is content with the beginning, as it has to be with more than
-    /// `bytes_max`, or to the end. `memory` grows by what that takes.
-    pub(crate) async fn front(
+impl DecodeTask<'_> {
+    /// Decodes until `is_enough` accepts the decoded front, or to the end. `is_enough` must accept a front of
+    /// more than `bytes_max`. `memory` grows by the front and the decoder.
+    pub(crate) async fn decode_front(
         &mut self,
         bytes_max: usize,
         memory: &mut MemoryReservation,
         mut is_enough: impl FnMut(&[u8]) -> bool,
     ) -> Result<&[u8], DecodeFailure> {
-        // What was looked at is looked at again when it is four times as long, so that a long beginning
-        // costs little more than it is long.
-        let mut looked_at_bytes = 0;
+        // The front is checked again only when it has become four times as long, so that the cost of all
+        // checks stays linear.
+        let mut checked_bytes = 0;
         let is_enough = |decoded: &[u8]| {
             let is_long = decoded.len() > bytes_max;
-            let is_looked_at = is_long || decoded.len() >= 4 * looked_at_bytes;
-            if is_looked_at {
-                looked_at_bytes = decoded.len();
+            let should_check = is_long || decoded.len() >= 4 * checked_bytes;
+            if should_check {
+                checked_bytes = decoded.len();
             }
-            is_looked_at && is_enough(decoded)
+            should_check && is_enough(decoded)
         };
         self.run(FRONT_STEP_BYTES, memory, is_enough).await?;
         Ok(self.decoder.output())
     }
 
-    /// The whole body. `memory` no longer covers what came, but the decoded form.
-    pub(crate) async fn rest(
+    /// Decodes the rest and returns the whole body. `memory` then covers the decoded form instead of the
+    /// received one.
+    pub(crate) async fn decode_all(
         mut self,
         memory: &mut MemoryReservation,
     ) -> Result<Bytes, DecodeFailure> {
         self.decoder.reserve_all();
         self.run(STEP_BYTES, memory, |_| false).await?;
-        let coded_bytes = self.coded_bytes;
+        let encoded_bytes = self.encoded_bytes;
         let decoded = self.finish(memory);
-        memory.shrink(coded_bytes);
+        memory.shrink(encoded_bytes);
         Ok(decoded)
     }
 
@@ -195,21 +201,21 @@ impl Work<'_> {
                 self.permit = self.decoding.large.acquire().await.ok();
             }
             let cost = self.cost + self.decoder.next_step_time();
-            self.decoding.queue.turn(cost).await;
+            self.decoding.queue.wait_for_turn(cost).await;
             let begun = Instant::now();
-            let worked = self.take_turn(begun, step_bytes, memory, &mut is_enough);
+            let result = self.take_turn(begun, step_bytes, memory, &mut is_enough);
             let now = Instant::now();
-            let time = now.saturating_duration_since(begun);
-            self.decoding.queue.worked(time, now);
-            self.cost += time;
-            if worked? {
+            let duration = now.saturating_duration_since(begun);
+            self.decoding.queue.record_work(duration, now);
+            self.cost += duration;
+            if result? {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Works as in any turn, but reads no clock for a body that is done in one step.
+    /// Like [`DecodeTask::take_turn`], but does not read the clock if one step is enough.
     fn first_turn(
         &mut self,
         step_bytes: usize,
@@ -217,12 +223,12 @@ impl Work<'_> {
         is_enough: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, DecodeFailure> {
         self.has_begun = true;
-        self.cost = TURN;
+        self.cost = TURN_TIME;
         Ok(self.step(step_bytes, memory, is_enough)?
             || self.take_turn(Instant::now(), step_bytes, memory, is_enough)?)
     }
 
-    /// Works until the time is over; `true` where that was enough.
+    /// Decodes until the turn ends. Returns `true` if no further turn is needed.
     fn take_turn(
         &mut self,
         begun: Instant,
@@ -235,13 +241,13 @@ impl Work<'_> {
                 return Ok(true);
             }
             let is_large = self.permit.is_none() && self.decoder.output().len() > LARGE_BYTES;
-            if is_large || Instant::now().saturating_duration_since(begun) >= TURN {
+            if is_large || Instant::now().saturating_duration_since(begun) >= TURN_TIME {
                 return Ok(false);
             }
         }
     }
 
-    /// Decodes a little more; `true` where that is all, or enough.
+    /// Decodes one step. Returns `true` if the body is complete or `is_enough` accepts the output.
     fn step(
         &mut self,
         step_bytes: usize,
@@ -264,7 +270,7 @@ impl Work<'_> {
         let decoded_bytes = self.decoder.output_bytes();
         let mut decompressors = self.decoding.decompressors.borrow_mut();
         let decoded = self.decoder.finish(&mut decompressors);
-        // A smaller memory is always granted.
+        // Cannot fail: the reservation shrinks.
         let kept_bytes = decoded_bytes.min(decoded.len().saturating_mul(2));
         let _ = memory.resize(self.reserved_bytes + kept_bytes);
         decoded
@@ -302,9 +308,9 @@ mod tests {
     }
 
     #[test]
-    fn a_small_body_waits_for_no_large_one() {
+    fn a_small_body_overtakes_large_ones() {
         let large = gzip(&vec![b'x'; 2 * MIB]);
-        // Several steps, so that it has to wait for turns.
+        // It needs several turns.
         let small = gzip(&noise(48 * KIB));
         let order = block_on(async {
             let decoding = Rc::new(Decoding::default());
@@ -335,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_body_whose_front_is_not_wanted_no_more_is_decoded() {
+    fn a_front_takes_one_step_and_the_rest_can_be_decoded_later() {
         let text = [b"{\"dsn\":\"x\"}\n".to_vec(), noise(MIB)].concat();
         let body = gzip(&text);
         block_on(async {
@@ -343,12 +349,12 @@ mod tests {
             let budget = MemoryBudget::new(64 * MIB);
             let mut memory = budget.reservation();
             let limits = Limits::default();
-            let mut work = decoding.begin_front(Encoding::Gzip, body, &limits, &memory);
+            let mut task = decoding.begin_front(Encoding::Gzip, body, &limits, &memory);
             let has_line = |front: &[u8]| front.contains(&b'\n');
-            let front = work.front(MIB, &mut memory, has_line).await.unwrap();
+            let front = task.decode_front(MIB, &mut memory, has_line).await.unwrap();
             assert!(front.len() <= FRONT_STEP_BYTES);
             assert!(memory.bytes() < 128 * KIB, "{}", memory.bytes());
-            let decoded = work.rest(&mut memory).await.unwrap();
+            let decoded = task.decode_all(&mut memory).await.unwrap();
             assert!(decoded == text);
         });
     }

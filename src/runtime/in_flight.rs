@@ -1,7 +1,7 @@
-//! Counting what is in flight, and waiting until little enough of it is.
+//! Counts what is in flight, and waits until the count is below a limit.
 //!
-//! Whatever must not be lost holds an [`InFlightGuard`]; a worker that stops waits for the last one. All
-//! of it is on one thread, so nothing is locked.
+//! Everything that must not be lost holds an [`InFlightGuard`]. A worker that shuts down waits until all
+//! guards are dropped. Each count belongs to one thread, so it needs no lock.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -44,7 +44,7 @@ impl InFlight {
         .await;
     }
 
-    /// Lets the task that waits compare again, because its limit has changed.
+    /// Wakes the waiting task, because its limit or the count has changed.
     pub(crate) fn limit_changed(&self) {
         if let Some(waker) = self.waiting.borrow_mut().take() {
             waker.wake();

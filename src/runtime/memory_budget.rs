@@ -77,7 +77,7 @@ impl MemoryBudget {
     /// Admits a delivery that takes `own` bytes and keeps alive `kept` bytes, which the whole budget counts
     /// already. `None` if no memory is left, or the share is used up.
     pub fn admit(self: &Rc<MemoryBudget>, own: usize, kept: usize) -> Option<Admission> {
-        if !self.has_room(own) {
+        if !self.can_reserve(own) {
             return None;
         }
         self.add(own);
@@ -91,7 +91,7 @@ impl MemoryBudget {
 
     /// Whether `bytes` more can be reserved. A reservation may exceed the share of its part, because the largest
     /// body is larger than the share of a small budget.
-    fn has_room(&self, bytes: usize) -> bool {
+    fn can_reserve(&self, bytes: usize) -> bool {
         let fits = |limit: usize| {
             let total = self.used.get().checked_add(bytes);
             total.is_some_and(|total| total <= limit)
@@ -100,7 +100,7 @@ impl MemoryBudget {
             Kind::Whole(_) => fits(self.limit.get()),
             Kind::PartOf(whole) => {
                 let has_share_left = self.used.get() < self.limit.get();
-                whole.has_room(bytes) && (has_share_left || whole.is_half_free(bytes))
+                whole.can_reserve(bytes) && (has_share_left || whole.is_half_free(bytes))
             }
         }
     }
@@ -162,7 +162,7 @@ impl MemoryReservation {
     pub fn can_resize(&self, bytes: usize) -> bool {
         match bytes.checked_sub(self.bytes) {
             None | Some(0) => true,
-            Some(more) => self.budget.has_room(more),
+            Some(more) => self.budget.can_reserve(more),
         }
     }
 

@@ -1,10 +1,10 @@
-//! What one core runs on.
+//! The runtime of one core.
 //!
-//! A [`driver`] waits for its sockets, and a [`task_pool`] carries out jobs without spawning a task for
-//! each. Long work is done in [`slices`], decoding in turns by the clock ([`decoding`]), and reads and writes
-//! within a [`coop_budget`], so that no connection keeps the core to itself. Everything that requests hold
-//! counts in the [`memory_budget`]. [`in_flight`] and [`shutdown`] let a worker end without losing what it
-//! has accepted, and a panic ends one task only ([`panics`]).
+//! A [`driver`] waits for sockets, and a [`task_pool`] runs jobs without spawning a task for each. So that
+//! no connection blocks the others, long work runs in [`slices`], decoding in timed turns ([`decoding`]), and
+//! reads and writes within a [`coop_budget`]. The [`memory_budget`] counts all memory of requests. [`in_flight`]
+//! and [`shutdown`] let a worker shut down without losing accepted requests, and a panic ends only one task
+//! ([`panics`]).
 
 pub(crate) mod coop_budget;
 pub(crate) mod deadline;

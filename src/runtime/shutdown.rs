@@ -1,7 +1,7 @@
-//! Telling idle connections that it is time to close.
+//! Shutdown notification for idle connections.
 //!
-//! A connection between requests waits for its client and for this at once. Its signal has a slot of its
-//! own, so that waiting again costs no allocation.
+//! A connection between requests waits both for its client and for this. Each signal has its own slot for a
+//! waker, so that waiting again costs no allocation.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -9,14 +9,14 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
-/// Triggered once, for all signals, existing and future.
+/// Triggered once, for all existing and future signals.
 #[derive(Default)]
 pub(crate) struct Shutdown {
     is_triggered: Cell<bool>,
     wakers: RefCell<Slab<Option<Waker>>>,
 }
 
-/// What one task waits for a [`Shutdown`] with.
+/// One task's subscription to a [`Shutdown`].
 pub(crate) struct ShutdownSignal {
     shutdown: Rc<Shutdown>,
     key: usize,
@@ -46,7 +46,7 @@ impl Shutdown {
 }
 
 impl ShutdownSignal {
-    /// Ready once the shutdown was triggered.
+    /// Ready once the shutdown is triggered.
     pub(crate) fn poll_triggered(&self, context: &Context<'_>) -> Poll<()> {
         if self.shutdown.is_triggered() {
             return Poll::Ready(());

@@ -1,52 +1,48 @@
-//! Long work in slices, with pauses in which the core's other connections are served.
+//! Runs long work in slices. Between slices the core serves its other connections.
 //!
-//! Work is counted as it is done, however small its pieces are: many small ones keep the core as long as
-//! a large one.
+//! All work counts, however small its pieces are: many small ones take as long as a large one.
 
-use std::time::Duration;
+use crate::runtime::coop_budget::YIELD_INTERVAL;
 
-/// How much is copied in a slice: some 0.5 ms of work, as long as the memory is not new.
+/// How many bytes a slice copies: about 0.5 ms of work if the memory is not new.
 const COPIED_BYTES: usize = 1024 * 1024;
 
-/// How much of payloads is walked over in a slice: some 0.5 ms of work on crafted ones.
-const WALKED_BYTES: usize = 256 * 1024;
+/// How many bytes of payloads a slice scans: about 0.5 ms of work on crafted ones.
+const SCANNED_BYTES: usize = 256 * 1024;
 
-/// The pause between slices. To yield without sleeping would starve the other tasks on this runtime.
-const PAUSE: Duration = Duration::from_millis(1);
-
-/// Work of one kind, and how much of it was done since the last pause.
+/// How much work of one kind was done in the current slice.
 pub(crate) struct Slices {
     slice: usize,
     done: usize,
 }
 
 impl Slices {
-    /// For walking over payloads, counted in bytes.
-    pub(crate) const fn of_walks() -> Slices {
-        Slices::new(WALKED_BYTES)
+    /// For scanning payloads, counted in bytes.
+    pub(crate) const fn for_scans() -> Slices {
+        Slices::new(SCANNED_BYTES)
     }
 
-    /// For work with a pause after each `slice` of it.
+    /// For any work, in slices of this size.
     pub(crate) const fn new(slice: usize) -> Slices {
         Slices { slice, done: 0 }
     }
 
-    /// Counts what was `done`, and pauses after a slice.
+    /// Counts work that was `done`. Yields at the end of a slice.
     pub(crate) async fn spend(&mut self, done: usize) {
         self.done = self.done.saturating_add(done);
         if self.done >= self.slice {
             self.done = 0;
-            pause().await;
+            yield_now().await;
         }
     }
 }
 
-/// Lets the core's other connections be served.
-pub(crate) async fn pause() {
-    monoio::time::sleep(PAUSE).await;
+/// Lets the core serve its other connections.
+pub(crate) async fn yield_now() {
+    monoio::time::sleep(YIELD_INTERVAL).await;
 }
 
-/// The concatenation of `pieces`, which have `length` bytes.
+/// Concatenates `pieces`, which have `length` bytes together.
 pub(crate) async fn concat<'p>(
     pieces: impl IntoIterator<Item = &'p [u8]>,
     length: usize,

@@ -1,23 +1,24 @@
-//! A pool of tasks that carry out jobs, one after the other.
+//! A pool of tasks, each of which runs one job after another.
 //!
-//! To spawn a task for each delivery would cost an allocation and a move of a two-kilobyte future, per
-//! outbound and request. A pooled task waits for its next job instead, and keeps the memory in which
-//! requests are rendered. There are as many tasks as jobs at once; after a peak a number of them stays.
+//! Spawning a task for each delivery would cost an allocation and a move of a two-kilobyte future, per
+//! outbound and request. Instead, a pooled task waits for its next job, and keeps the buffer into which
+//! requests are rendered. There are as many tasks as concurrent jobs. After a peak up to [`IDLE_TASKS_MAX`] of
+//! them stay.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// How many tasks may wait for a job. Each takes about 3 KiB and the memory that it keeps.
+/// How many tasks may wait for a job. Each takes about 3 KiB and its buffer.
 const IDLE_TASKS_MAX: usize = 256;
 
-/// How much memory a task keeps between jobs. Usual requests are rendered into 3 KiB.
+/// The largest buffer that a task keeps between jobs. Most requests are rendered into 3 KiB.
 const KEPT_BYTES_MAX: usize = 8 * 1024;
 
-/// What a pooled task does.
+/// A job of a pooled task.
 pub(crate) trait Job: 'static {
-    /// Does it, and returns memory to be used again. A panic would end the worker.
+    /// Runs the job, and returns a buffer to be reused. Must not panic, because that would end the worker.
     fn run(self) -> impl Future<Output = Vec<u8>>;
 }
 
@@ -29,7 +30,7 @@ pub(crate) struct TaskPool<J> {
 struct PooledTask<J> {
     job: RefCell<Option<J>>,
     waker: RefCell<Option<Waker>>,
-    memory: RefCell<Vec<u8>>,
+    buffer: RefCell<Vec<u8>>,
 }
 
 impl<J: Job> TaskPool<J> {
@@ -39,33 +40,33 @@ impl<J: Job> TaskPool<J> {
         })
     }
 
-    /// Starts the job that `make` returns for a piece of memory to use.
+    /// Starts the job that `make` returns. `make` gets an empty buffer to use.
     pub(crate) fn start(self: &Rc<TaskPool<J>>, make: impl FnOnce(Vec<u8>) -> J) {
         let idle = self.idle.borrow_mut().pop();
         let task = idle.unwrap_or_else(|| {
             let task = Rc::new(PooledTask {
                 job: RefCell::new(None),
                 waker: RefCell::new(None),
-                memory: RefCell::default(),
+                buffer: RefCell::default(),
             });
             monoio::spawn(Rc::clone(&task).run(Rc::clone(self)));
             task
         });
-        let job = make(task.memory.take());
+        let job = make(task.buffer.take());
         *task.job.borrow_mut() = Some(job);
         if let Some(waker) = task.waker.borrow_mut().take() {
             waker.wake();
         }
     }
 
-    /// Keeps a task for another job; `false` if enough of them wait.
+    /// Keeps a task for another job. Returns `false` if the pool is full.
     fn park(&self, task: &Rc<PooledTask<J>>) -> bool {
         let mut idle = self.idle.borrow_mut();
-        let has_room = idle.len() < IDLE_TASKS_MAX;
-        if has_room {
+        let is_below_limit = idle.len() < IDLE_TASKS_MAX;
+        if is_below_limit {
             idle.push(Rc::clone(task));
         }
-        has_room
+        is_below_limit
     }
 }
 
@@ -73,10 +74,10 @@ impl<J: Job> PooledTask<J> {
     async fn run(self: Rc<Self>, pool: Rc<TaskPool<J>>) {
         loop {
             let job = poll_fn(|context| self.poll_job(context)).await;
-            let mut memory = job.run().await;
-            memory.clear();
-            memory.shrink_to(KEPT_BYTES_MAX);
-            *self.memory.borrow_mut() = memory;
+            let mut buffer = job.run().await;
+            buffer.clear();
+            buffer.shrink_to(KEPT_BYTES_MAX);
+            *self.buffer.borrow_mut() = buffer;
             if !pool.park(&self) {
                 return;
             }
