@@ -49,7 +49,7 @@ impl<'c> RequestLog<'c> {
     }
 
     /// Records the reply to a request, before it is written.
-    pub(super) fn answered(&self, request: &Request, reply: &Result<Reply, Abort>) {
+    pub(super) fn record_reply(&self, request: &Request, reply: &Result<Reply, Abort>) {
         let result = match reply {
             Ok(reply) => reply.result(),
             Err(Abort::Gone) => RequestResult::Abandoned,
@@ -86,7 +86,7 @@ impl<'c> RequestLog<'c> {
     }
 
     /// Records a request whose head is rejected.
-    pub(super) fn rejected(&self, rejection: &Rejection) {
+    pub(super) fn record_rejection(&self, rejection: &Rejection) {
         self.log_rejection(rejection);
         self.core
             .counters
@@ -97,7 +97,7 @@ impl<'c> RequestLog<'c> {
     }
 
     /// Records that the reply to a request of `route` has been written.
-    pub(super) fn replied(&self, route: Option<&Route>) {
+    pub(super) fn record_written(&self, route: Option<&Route>) {
         if let Some(route) = route {
             let counters = route.counters.for_worker(self.core.counters.worker);
             counters.request_time.record_since(self.started);
@@ -106,7 +106,7 @@ impl<'c> RequestLog<'c> {
 
     fn log_rejection(&self, rejection: &Rejection) {
         self.core.counters.rejections.inc(rejection.reason());
-        debug!(peer = %self.peer, status = rejection.status(), reason = %rejection, "request refused");
+        debug!(peer = %self.peer, status = rejection.status(), reason = %rejection, "request rejected");
     }
 }
 

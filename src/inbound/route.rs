@@ -1,6 +1,4 @@
-//! Which route a request takes.
-//!
-//! Mostly the key in its head says so. In a tunnel the envelope header has to name it.
+//! Assigns a route to a request: by the key in its head, or, for a tunnel, by the key in its envelope header.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,8 +18,8 @@ use crate::sentry::auth::FoundKey;
 use crate::sentry::endpoint::{self, Endpoint};
 use crate::sentry::envelope::{EnvelopeError, EnvelopeHeader};
 
-/// Routes a request by the key in its head. Returns that key; the request has no route yet if its envelope
-/// header has to name it.
+/// Routes a request by the key in its head, and returns that key. If the key must be in the envelope header,
+/// the request has no route yet.
 pub(super) fn route_by_head(
     request: &mut Request,
     table: &RoutingTable,
@@ -29,7 +27,7 @@ pub(super) fn route_by_head(
 ) -> Result<Option<FoundKey>, Rejection> {
     let key = find_key(request)?;
     if let Some(route) = route_in_head(request, key.as_ref(), table)? {
-        take_route(request, route, memory)?;
+        set_route(request, route, memory)?;
     }
     Ok(key)
 }
@@ -42,12 +40,12 @@ pub(super) fn route_by_envelope(
     table: &RoutingTable,
     memory: &mut MemoryReservation,
 ) -> Result<(), Rejection> {
-    // Without a key it may not be an envelope at all.
+    // A malformed envelope header is not an error here: without a key, the body may not be an envelope.
     request.envelope = envelope.ok().flatten();
     let envelope_key = envelope_key(request.envelope.as_ref(), &request.body.decoded)
         .ok_or_else(|| reject_without_key(request, key))?;
     let route = find_route(table, &envelope_key)?;
-    // The path is the site's, not an API path.
+    // The path belongs to the tunnel and is not an API path.
     if request.target.endpoint == Endpoint::Generic {
         let target = request.parsed.target;
         let edits = &mut request.head_edits;
@@ -55,11 +53,11 @@ pub(super) fn route_by_envelope(
         endpoint::edit_tunnel(target, edits);
         request.target.endpoint = Endpoint::Tunnel;
     }
-    take_route(request, route, memory)
+    set_route(request, route, memory)
 }
 
-/// Lets a request go by `route`, unless it has been through that before: some outbound leads back to it.
-fn take_route(
+/// Sets the route of a request, unless it passed through this route before: then an outbound leads back to it.
+fn set_route(
     request: &mut Request,
     route: &Arc<Route>,
     memory: &mut MemoryReservation,
@@ -70,7 +68,7 @@ fn take_route(
         if route.loop_log.is_due(Instant::now()) {
             error!(
                 route = route.name,
-                "a request came back to the mirror that had sent it, and is refused (508): an outbound of this route leads to the mirror itself, perhaps over another one; where mirrors follow on each other, each needs an inbound key of its own"
+                "a request came back to the mirror and is rejected (508): an outbound of this route leads to the mirror itself, directly or through another mirror; in a chain of mirrors each one needs its own inbound key"
             );
         }
         return Err(Rejection::Loop);

@@ -98,7 +98,7 @@ async fn serve_request(
         let access = log.entry();
         let handling = handle(core, &routing, connection, shared, access, memory);
         let result = handling.await;
-        log.answered(shared, &result);
+        log.record_reply(shared, &result);
         match result {
             Ok(reply) => (reply, false),
             Err(Abort::Gone) => return Persistence::Close,
@@ -130,7 +130,7 @@ async fn serve_request(
             reply.write(reply_framing, &core.date.get(), outgoing)
         })
         .await;
-    log.replied(shared.route.as_deref());
+    log.record_written(shared.route.as_deref());
     match (written, rest) {
         (Err(_), _) => Persistence::Close,
         (Ok(()), Rest::Nothing) if reply_framing.keep_alive => Persistence::KeepAlive,
@@ -153,7 +153,7 @@ async fn reject_head(
     connection: &mut Connection,
     rejection: &Rejection,
 ) -> Persistence {
-    RequestLog::begin(core, connection.peer).rejected(rejection);
+    RequestLog::begin(core, connection.peer).record_rejection(rejection);
     let reply_framing = ReplyFraming {
         is_head: false,
         keep_alive: false,

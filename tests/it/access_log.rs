@@ -215,7 +215,7 @@ fn an_ipv4_client_of_a_dual_stack_port_is_logged_with_its_ipv4_address() {
         let line: Value = serde_json::from_str(&next(&lines)).expect("JSON");
         assert_eq!(line["peer"], peer.as_str());
     }
-    for event in ["connection accepted", "request refused"] {
+    for event in ["connection accepted", "request rejected"] {
         let line = mirror.wait_for_line(event);
         assert!(line.contains(&format!("peer={peer}")), "{line}");
     }
