@@ -282,13 +282,13 @@ fn lines_that_cannot_be_written_are_counted_and_logged_once() {
         assert_eq!(mirror.client().ask(health).status, 200);
         wait_until(|| lost() == f64::from(sent), || lost().to_string());
     }
-    mirror.wait_for_line("cannot be written");
+    mirror.wait_for_line("cannot write the access log");
     mirror.signal("TERM");
     let (status, log) = mirror.wait();
     assert_eq!(status.code(), Some(0));
     let told: Vec<_> = log
         .iter()
-        .filter(|line| line.contains("cannot be written"))
+        .filter(|line| line.contains("cannot write the access log"))
         .collect();
     assert_eq!(told.len(), 1, "{log:?}");
     assert!(told[0].contains("Broken pipe"), "{told:?}");

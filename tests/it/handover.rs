@@ -185,7 +185,7 @@ fn a_passed_socket_of_the_wrong_kind_is_an_error() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let elsewhere = on_port(&upstream, ([127, 0, 0, 1], 1).into());
     let mirror = with_passed_socket(&socket, &elsewhere);
-    let line = mirror.wait_for_line("while ip and port say 127.0.0.1:1");
+    let line = mirror.wait_for_line("but the configuration has 127.0.0.1:1");
     assert!(line.contains("health"), "{line}");
 
     // The passed descriptor is the end of a pipe.
