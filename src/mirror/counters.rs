@@ -2,7 +2,7 @@
 //!
 //! Every request that reaches a route is counted once as a [`RequestResult`], and every delivery once as an
 //! [`OutcomeKind`]. Requests and deliveries that are still in flight when a worker has to stop are counted as
-//! given up: their number is that of those begun minus those that have ended.
+//! given up: their number is that of those begun minus that of those ended.
 
 use crate::mirror::outcome::{Outcome, SkipReason};
 use crate::sentry::selection::Refused;

@@ -180,9 +180,9 @@ fn reveals(text: &[u8], outbound: &Outbound) -> bool {
 fn has_host(text: &[u8], host: &[u8]) -> bool {
     let is_url = |at: usize| {
         let before = text.get(..at).unwrap_or_default();
-        let behind = text.get(at + host.len()..).unwrap_or_default();
+        let after = text.get(at + host.len()..).unwrap_or_default();
         let continues = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        let is_whole = match behind {
+        let is_whole = match after {
             [b'.', next, ..] => !continues(next),
             [next, ..] => !continues(next),
             [] => true,
