@@ -286,10 +286,10 @@ fn lines_that_cannot_be_written_are_counted_and_logged_once() {
     mirror.signal("TERM");
     let (status, log) = mirror.wait();
     assert_eq!(status.code(), Some(0));
-    let told: Vec<_> = log
+    let logged: Vec<_> = log
         .iter()
         .filter(|line| line.contains("cannot write the access log"))
         .collect();
-    assert_eq!(told.len(), 1, "{log:?}");
-    assert!(told[0].contains("Broken pipe"), "{told:?}");
+    assert_eq!(logged.len(), 1, "{log:?}");
+    assert!(logged[0].contains("Broken pipe"), "{logged:?}");
 }
