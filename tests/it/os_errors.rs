@@ -200,7 +200,7 @@ fn a_default_admin_port_in_use_is_a_warning_and_a_configured_one_an_error() {
     // If this fails, another process has the port, which serves as well.
     let _taken = TcpListener::bind("127.0.0.1:3001");
     let mirror = Process::start(&config(&[upstream.dsn(KEY_A, 11)], "# no admin: here"));
-    let line = mirror.wait_for_line("no metrics and no status page");
+    let line = mirror.wait_for_line("the metrics and the status page are not available");
     for word in ["WARN", "127.0.0.1:3001", "another process", "admin.port"] {
         assert!(line.contains(word), "{word} in {line}");
     }
