@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use monoio::io::AsyncReadRent;
 use monoio::net::{TcpListener, UnixStream};
 use monoio::time::{sleep, timeout};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::config::DriverChoice;
 use crate::inbound::accept::Acceptor;
@@ -197,6 +197,10 @@ impl Worker {
             bytes = read;
             if result.unwrap_or(0) == 0 {
                 self.core.shutdown.trigger();
+                debug!(
+                    worker = self.core.counters.worker,
+                    "worker is shutting down"
+                );
                 sleep(grace).await;
                 self.acceptor.close();
                 return;

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::support::process::{ask, file, run};
@@ -122,7 +124,13 @@ fn no_page_shows_a_key() {
 
 #[test]
 fn a_draining_mirror_is_not_ready_but_serves_its_pages() {
-    let upstream = Upstream::start(|_, _| Action::Late(Duration::from_secs(2), 200, "{}"));
+    let (answer, held) = channel();
+    let held = Mutex::new(held);
+    let upstream = Upstream::start(move |_, _| {
+        let held = held.lock().unwrap();
+        held.recv_timeout(PATIENCE).expect("the test says when");
+        Action::ok()
+    });
     let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
     assert_eq!(mirror.page("/ready").status, 200);
     let mut client = mirror.client();
@@ -138,6 +146,7 @@ fn a_draining_mirror_is_not_ready_but_serves_its_pages() {
     assert_eq!((draining.status, draining.text()), (503, "draining\n"));
     assert_eq!(mirror.page("/health").status, 200);
     assert_eq!(mirror.metrics().value("sentry_mirror_ready"), 0.0);
+    answer.send(()).unwrap();
     assert_eq!(client.response().status, 200);
     assert_eq!(mirror.wait().0.code(), Some(0));
 }

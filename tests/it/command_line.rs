@@ -480,7 +480,8 @@ fn an_accepted_connection_is_served_although_sigterm_comes_first() {
     let mut newcomer = mirror.client();
     mirror.wait_for_line("connection accepted");
     mirror.signal("TERM");
-    mirror.wait_for_line("stopping: ");
+    // Only from then on does the worker close connections after a reply.
+    mirror.wait_for_line("worker is shutting down");
     let response = newcomer.ask(&envelope_request(envelope(ID).as_bytes()));
     assert_eq!(response.status, 200);
     assert_eq!(response.field("Connection"), Some("close"));
