@@ -1,30 +1,43 @@
 //! sentry-mirror accepts what Sentry SDKs send to an *inbound DSN* and mirrors each request to one or more
-//! *outbound DSNs*. One io_uring runtime per core accepts connections, parses, rewrites and delivers; cores
-//! share nothing mutable but counters.
+//! *outbound DSNs*. A worker per core, on io_uring or epoll, accepts connections, parses, rewrites and
+//! delivers. Workers share the listening socket, the routing table, and what is known of an upstream: its
+//! addresses, its rate limits, whether it is up. Each has its own connections, memory budget and counters.
 //!
 //! # The life of a request
 //!
 //! ```text
-//! inbound/accept            a worker accepts a connection               → serve(core, connection)
-//! inbound/session           read a head, handle it, write the reply, again
-//! inbound/handle            the way of one request:
-//!   sentry/endpoint           what its path asks for
-//!   inbound/local_replies     health checks, preflights, wrong methods  → reply
-//!   inbound/authenticate      the key, and so the route
-//!   inbound/body              read and decode, as far as the route needs
-//!   sentry/envelope           what changes in the envelope header
-//!   mirror/head_edits         what changes in the head
-//! mirror/dispatch           for each outbound: rate limited? memory? → render → deliver
-//!   mirror/transformer        for some outbounds first: filter, copy, compress
-//! mirror/delivery           one outbound request, on a task of the pool
-//!   upstream/pool             a connection: check out → exchange → check in
-//! mirror/fan_out            records the outcomes, until reply_policy can decide
-//! inbound/request_log       counts the request, adds it to the access log
+//! inbound/accept              a worker accepts a connection, and spawns a session
+//! inbound/session             read a head; handle; write the reply; again
+//!   inbound/connection          reads and writes the socket
+//!   inbound/request_log         counts the request, adds it to the access log
+//!   inbound/handle              the way of one request:
+//!     mirror/request              parse_target: what its path asks for (sentry/endpoint)
+//!     inbound/local_replies       health checks, preflights, wrong methods: reply here
+//!     inbound/route               the route of the key in the head (inbound/authenticate)
+//!     inbound/body                read, decode as far as the route needs, scan the envelope header
+//!     inbound/route               for a tunnel: the route of the key in the envelope
+//!     mirror/head_edits           what changes in the head
+//!     mirror/send                 memory for all of it; dispatch; wait for the reply
+//!       mirror/dispatch             each outbound: rate limited? memory? → render → a delivery
+//!         mirror/transformer          for some outbounds, in a task of its own: filter, copy, compress
+//!         mirror/render               the only place where outbound bytes are made
+//!       mirror/delivery             on a pooled task: connection, exchange (upstream/pool), outcome
+//!       mirror/fan_out              records the outcomes; reply_policy decides; reply is made
 //! ```
+//!
+//! # When an outbound is slow or dead
+//!
+//! Its deliveries wait alone: each has a task, a deadline and a share of the memory of its origin
+//! (`upstream/pool`, `runtime/memory_budget`), and after several failures the circuit breaker drops them at
+//! once (`upstream/breaker`). A panic ends one delivery (`mirror/delivery`). Its rate limits are passed on
+//! only if every other outbound has them too (`mirror/rate_limit_store`). The SDK waits for the primary at
+//! most for `reply_timeout` (`mirror/reply_policy`). Isolation is by origin: outbounds at the same host share
+//! its connections and its circuit.
 //!
 //! # The layers
 //!
-//! Each uses only those below it, and no two files use each other; `tests/it/tidy` checks both.
+//! Each uses only those below it, and no two files use each other; `tests/it/tidy` checks both. `internals`
+//! gives benches and fuzz targets what they need.
 //!
 //! | module | what it is |
 //! | --- | --- |
@@ -47,21 +60,25 @@
 //!
 //! | to add | go to |
 //! | --- | --- |
-//! | a content coding | `http/encoding`: a file of its own, and a row in `name.rs` and `decoder.rs` |
-//! | an endpoint | `sentry/endpoint/kind.rs`; the compiler names the other places |
+//! | a content coding | `http/encoding`: a file of its own, `name.rs`, `decoder.rs`; then `mirror/transform.rs`, and `Accept-Encoding` in `mirror/reply.rs` |
+//! | an endpoint | its path in `classify` of `sentry/endpoint/target.rs`, its kind in `kind.rs`, its answer in `answer.rs` |
 //! | a rule of the reply | `mirror/reply_policy.rs`, with a row in its table of tests |
-//! | a metric | `admin/metrics.rs`, one row of the catalogue |
-//! | a limit | `limits.rs`, and its key in `config/limits.rs` |
+//! | a metric | `admin/metrics.rs`, one row of the catalogue; a new counter in `mirror/counters.rs` or `mirror/worker_metrics.rs`, and its line in `admin/snapshot.rs` |
+//! | a limit | `limits.rs`; its key in `config/limits.rs` and `config/effective.rs` |
 //! | a header for outbounds | `mirror/render.rs`, `append_own_headers` |
-//! | an option of outbounds | `config/outbound.rs`, then `mirror/routes.rs` |
+//! | an option of outbounds | `config/model.rs`, `outbound.rs`, `effective.rs`, `describe.rs`; then `mirror/routes.rs` and `route_builder.rs` |
 //!
 //! # Words
 //!
 //! *Inbound* is the side that faces SDKs, *outbound* a configured target DSN. A *route* is an inbound key
-//! with its outbounds; the first is the *primary*. An *origin* is scheme, host and port: what a pooled
-//! connection belongs to. A *key site* is a place where the inbound key is written, and an *edit* a place of
-//! a request that changes. A *delivery* is one outbound request; it ends in an *outcome*. A *rejection* is a
-//! request that the mirror itself refuses. A *worker* is one thread with its own runtime.
+//! with its outbounds; the first is the *primary*. An *origin* is scheme, host and port, and an *upstream*
+//! the server there: what a pooled connection belongs to. A *key site* is a place where the inbound key is
+//! written, and an *edit* a place of a request that changes. A *transform* is what is done for outbounds
+//! that do not get the whole body: a *selection* of its items, copies, a compression. What it makes has a
+//! *front*, in which each outbound's texts differ, and a *rest* that all share. A *delivery* is one outbound
+//! request; it ends in an *outcome*. A *rejection* is a request that the mirror itself refuses. An outbound
+//! is *live* unless it answered 401, 403 or 404. Memory is *keyless* while no configured key of the request
+//! is known. A *worker* is one thread with its own runtime; `Core` is what its requests share.
 
 #![cfg_attr(
     test,

@@ -162,7 +162,7 @@ impl MetricsSnapshot {
         }
     }
 
-    /// The increase since `earlier`. WorkerMetrics that are not in `earlier` started at zero after it.
+    /// The increase since `earlier`. Counters that are not in `earlier` started at zero after it.
     pub(super) fn since(&self, earlier: &MetricsSnapshot) -> MetricsSnapshot {
         MetricsSnapshot {
             table: Arc::clone(&self.table),

@@ -99,14 +99,14 @@ impl Core {
 pub(crate) struct Routing {
     pub(crate) table: Arc<RoutingTable>,
     /// In the order of the table's origins.
-    pub(crate) upstreams: Vec<Rc<Pool>>,
+    pub(crate) pools: Vec<Rc<Pool>>,
 }
 
 impl Routing {
     fn new(table: Arc<RoutingTable>, budget: &Rc<MemoryBudget>, worker: usize) -> Routing {
         let empty = Routing {
             table: Arc::clone(&table),
-            upstreams: Vec::new(),
+            pools: Vec::new(),
         };
         empty.with_table(table, budget, worker)
     }
@@ -120,7 +120,7 @@ impl Routing {
         worker: usize,
     ) -> Routing {
         let limits = Rc::new(Limits::clone(&table.limits));
-        let known = self.upstreams.iter();
+        let known = self.pools.iter();
         let known: HashMap<*const SharedOrigin, &Rc<Pool>> = known
             .map(|upstream| (Arc::as_ptr(upstream.origin()), upstream))
             .collect();
@@ -138,7 +138,7 @@ impl Routing {
             upstream.set_memory_share(share_bytes);
             upstream
         };
-        let upstreams = table.origins.iter().map(upstream).collect();
-        Routing { table, upstreams }
+        let pools = table.origins.iter().map(upstream).collect();
+        Routing { table, pools }
     }
 }

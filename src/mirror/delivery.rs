@@ -42,8 +42,8 @@ impl Job for Delivery {
 
 impl Delivery {
     async fn deliver(&mut self, bytes: usize) {
-        let sender = self.fan_out.sender();
-        let delivering = self.pool.deliver(&mut self.request, self.begun, sender);
+        let route = self.fan_out.route_id();
+        let delivering = self.pool.deliver(&mut self.request, self.begun, route);
         let (result, ended) = delivering.await;
         self.end(result.into(), bytes, ended);
     }

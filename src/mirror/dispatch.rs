@@ -89,7 +89,7 @@ impl Dispatch {
         let fan_out = &self.fan_out;
         let outbound = fan_out.outbounds().get(index);
         let Some((outbound, pool)) = outbound.and_then(|outbound| {
-            let pool = self.routing.upstreams.get(outbound.origin)?;
+            let pool = self.routing.pools.get(outbound.origin)?;
             Some((outbound, pool))
         }) else {
             debug_assert!(false, "an outbound without a pool");

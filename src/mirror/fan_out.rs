@@ -103,7 +103,7 @@ impl FanOut {
     }
 
     /// The id of the route for the circuit breaker: its address, which is unique while the route exists.
-    pub(super) fn sender(&self) -> usize {
+    pub(super) fn route_id(&self) -> usize {
         Arc::as_ptr(&self.route).addr()
     }
 

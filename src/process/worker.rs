@@ -1,7 +1,7 @@
 //! A worker: one thread with its own runtime, connections, upstream pools and buffers.
 //!
-//! While they handle requests, workers share only the listening socket and the immutable routing table. A
-//! worker ends only at the shutdown. If it ends in any other way, it aborts the process: a process without
+//! While they handle requests, workers share the listening socket, the routing table, and what is known of an
+//! upstream: its addresses, its rate limits, whether it is up. A worker ends only at the shutdown. If it ends in any other way, it aborts the process: a process without
 //! one of its workers would run at reduced capacity unnoticed.
 
 use std::io;
@@ -240,7 +240,7 @@ impl Worker {
                 self.core.budget.return_freed_memory();
                 let now = Instant::now();
                 let routing = self.core.routing();
-                for upstream in &routing.upstreams {
+                for upstream in &routing.pools {
                     upstream.sweep(now).await;
                 }
                 // All workers share the rate limits of an outbound, so one of them logs their changes.

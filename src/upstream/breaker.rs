@@ -10,9 +10,9 @@
 //!
 //! A client must not be able to open the breaker for others, for example with requests that a firewall in
 //! front of the upstream resets. So there are two circuits. A request cannot cause a failure to connect:
-//! such a failure always counts, for all senders. A request may cause its connection to break or to
+//! such a failure always counts, for all routes. A request may cause its connection to break or to
 //! stay silent: such a failure counts only if no other request gets a response either, and only for the
-//! senders that it happened to.
+//! routes that it happened to.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -30,8 +30,8 @@ pub(crate) struct Breaker {
     connecting: Circuit,
     /// Open while connections bring no responses.
     answering: Circuit,
-    /// The senders that had a request without a response since the last response.
-    unanswered: RefCell<HashSet<Sender>>,
+    /// The routes that had a request without a response since the last response.
+    unanswered: RefCell<HashSet<RouteId>>,
     answered_at: Cell<Option<Instant>>,
 }
 
@@ -56,8 +56,8 @@ impl BreakerState {
     }
 }
 
-/// An id of the sender of deliveries, which is a route: a failure of one may hold up its others.
-pub(crate) type Sender = usize;
+/// An id of the route of deliveries, which is a route: a failure of one may hold up its others.
+pub(crate) type RouteId = usize;
 
 /// How a delivery ended without a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,23 +72,23 @@ pub enum Unanswered {
 
 /// The permission to send one delivery. Its outcome consumes it.
 pub(crate) struct Permit {
-    sender: Sender,
+    route: RouteId,
     begun: Instant,
     probes_connecting: bool,
     probes_answering: bool,
 }
 
 impl Breaker {
-    /// Permits a delivery of `sender`, unless a circuit is open. The outcome has to be recorded with the
+    /// Permits a delivery of `route`, unless a circuit is open. The outcome has to be recorded with the
     /// permit.
-    pub(crate) fn admit(&self, sender: Sender, now: Instant, limits: &Limits) -> Option<Permit> {
-        // The second circuit concerns only the senders that got no response.
-        let is_concerned = self.answering.is_open() && self.unanswered.borrow().contains(&sender);
+    pub(crate) fn admit(&self, route: RouteId, now: Instant, limits: &Limits) -> Option<Permit> {
+        // The second circuit concerns only the routes that got no response.
+        let is_concerned = self.answering.is_open() && self.unanswered.borrow().contains(&route);
         if is_concerned && !self.answering.permits(now) || !self.connecting.permits(now) {
             return None;
         }
         Some(Permit {
-            sender,
+            route,
             begun: now,
             probes_connecting: self.connecting.probe(now, limits),
             probes_answering: is_concerned && self.answering.probe(now, limits),
@@ -113,7 +113,7 @@ impl Breaker {
         }
     }
 
-    /// Forgets the senders without a response, because after a reload their ids may name others.
+    /// Forgets the routes without a response, because after a reload their ids may name others.
     pub(crate) fn forget_senders(&self) {
         self.unanswered.borrow_mut().clear();
     }
@@ -148,7 +148,7 @@ impl Breaker {
             self.connecting.close();
         }
         if self.got_no_response(permit.begun, how, now, limits) {
-            self.unanswered.borrow_mut().insert(permit.sender);
+            self.unanswered.borrow_mut().insert(permit.route);
             self.answering.fail(permit.probes_answering, now, limits);
         } else if permit.probes_answering {
             self.answering.probe_again(now);
@@ -270,8 +270,8 @@ mod tests {
         }
     }
 
-    const ATTACKER: Sender = 1;
-    const HONEST: Sender = 2;
+    const ATTACKER: RouteId = 1;
+    const HONEST: RouteId = 2;
 
     fn fail(breaker: &Breaker, how: Unanswered, now: Instant) {
         let permit = breaker.admit(ATTACKER, now, &limits()).unwrap();
@@ -281,7 +281,7 @@ mod tests {
     /// The permit of a delivery that was sent before the breaker opened.
     fn earlier_permit() -> Permit {
         Permit {
-            sender: ATTACKER,
+            route: ATTACKER,
             begun: Instant::now(),
             probes_connecting: false,
             probes_answering: false,
@@ -292,8 +292,8 @@ mod tests {
         breaker.record_response(earlier_permit(), now);
     }
 
-    fn admits(breaker: &Breaker, sender: Sender, now: Instant) -> bool {
-        breaker.admit(sender, now, &limits()).is_some()
+    fn admits(breaker: &Breaker, route: RouteId, now: Instant) -> bool {
+        breaker.admit(route, now, &limits()).is_some()
     }
 
     #[test]
@@ -423,7 +423,7 @@ mod tests {
             }
             assert!(!admits(&breaker, ATTACKER, now));
             let permit = breaker.admit(HONEST, now, &limits()).unwrap();
-            // The upstream fails for that sender, too.
+            // The upstream fails for that route, too.
             breaker.record_failure(permit, how, now, &limits());
             assert!(!admits(&breaker, HONEST, now));
             assert!(admits(&breaker, HONEST + 1, now));

@@ -36,7 +36,7 @@ const JSON: &[u8] = b"application/json";
 pub struct OutboundRequest {
     /// Decides whether the response may have a body.
     pub method: Method,
-    /// OutboundRequest line and header lines. A short body follows right here.
+    /// Request line and header lines. A short body follows right here.
     pub head: Vec<u8>,
     /// The rest of the body, shared by all deliveries of the request.
     pub body: Bytes,

@@ -27,7 +27,7 @@ use crate::limits::Limits;
 use crate::net::socket::IdleState;
 use crate::runtime::deadline::in_time;
 use crate::runtime::memory_budget::MemoryBudget;
-use crate::upstream::breaker::{Breaker, Sender};
+use crate::upstream::breaker::{Breaker, RouteId};
 use crate::upstream::connector::connect;
 use crate::upstream::counters::{Dropped, OriginCounters};
 use crate::upstream::exchange::{Connection, Failure, OutboundRequest};
@@ -137,8 +137,8 @@ impl Pool {
     }
 
     /// Delivers `request` within `timeouts.exchange` from `begun` on. Returns the result and when it was
-    /// there. `sender` is the id of the route: the breaker may hold up requests for failures of the same
-    /// sender.
+    /// there. `route` is the id of the route: the breaker may hold up requests for failures of the same
+    /// route.
     ///
     /// # Errors
     /// Why there is no response. The request may have arrived all the same.
@@ -146,13 +146,13 @@ impl Pool {
         &self,
         request: &mut OutboundRequest,
         begun: Instant,
-        sender: Sender,
+        route: RouteId,
     ) -> (Result<Response, Failure>, Instant) {
         let limits = self.limits();
         let Some(_slot) = InFlightGuard::acquire(&self.in_flight, limits.in_flight) else {
             return (Err(Failure::Overloaded), begun);
         };
-        let Some(permit) = self.breaker.admit(sender, begun, &limits) else {
+        let Some(permit) = self.breaker.admit(route, begun, &limits) else {
             return (Err(Failure::Paused), begun);
         };
         // Pinned in place because the future is about 2 KiB.

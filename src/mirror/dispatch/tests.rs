@@ -90,7 +90,7 @@ fn dispatch(
         let dispatch = Dispatch {
             routing: Rc::new(Routing {
                 table: Arc::clone(&table),
-                upstreams: vec![pool],
+                pools: vec![pool],
             }),
             core,
             request: Rc::new(request()),
