@@ -55,8 +55,6 @@ impl From<StartError> for RunError {
     }
 }
 
-/// Runs what the command line asks for.
-///
 /// # Errors
 /// Why the program failed.
 pub fn run(arguments: &Arguments) -> Result<(), RunError> {
@@ -82,7 +80,6 @@ fn check(arguments: &Arguments) -> Result<(), RunError> {
     print(&config.describe()).map_err(RunError::Failed)
 }
 
-/// Runs the mirror until a signal shuts it down.
 fn mirror(arguments: &Arguments) -> Result<(), RunError> {
     // First of all, so that hardly any signal arrives without a handler. A signal that arrives during the
     // start is handled after it.

@@ -41,7 +41,6 @@ pub(crate) struct Acceptor {
     /// Cancels the pending accept.
     accepting: RefCell<Canceller>,
     balance: AcceptBalance,
-    /// The open connections.
     connections: Rc<InFlight>,
     /// The open connections by client, if their number is limited.
     peers: Rc<Peers>,
@@ -59,12 +58,10 @@ impl Acceptor {
         }
     }
 
-    /// The number of open connections.
     pub(crate) fn open_connections(&self) -> usize {
         self.connections.count()
     }
 
-    /// Ends the accept loop.
     pub(crate) fn close(&self) {
         self.closing.trigger();
         self.accepting.replace(Canceller::new()).cancel();

@@ -51,7 +51,6 @@ const KEPT_BYTES_MAX: usize = READ_BYTES;
 /// How much memory for replies a connection keeps. Most replies have 300 bytes.
 const KEPT_OUTGOING_BYTES_MAX: usize = 1024;
 
-/// A connection of an SDK.
 pub(crate) struct Connection {
     pub peer: SocketAddr,
     stream: TcpStream,

@@ -24,7 +24,6 @@ use crate::telemetry::timestamp::{HttpDate, http_date};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::pool::Pool;
 
-/// The shared state of one core.
 pub(crate) struct Core {
     /// The memory budget of all requests.
     pub(crate) budget: Rc<MemoryBudget>,
@@ -74,7 +73,6 @@ impl Core {
         Rc::clone(&self.routing.borrow())
     }
 
-    /// Replaces the routing table.
     pub(crate) fn set_routing_table(&self, table: Arc<RoutingTable>) {
         self.budget.set_limit(table.limits.memory_bytes);
         self.keyless.set_limit(table.limits.keyless_bytes());

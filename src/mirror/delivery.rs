@@ -11,7 +11,6 @@ use crate::runtime::task_pool::Job;
 use crate::upstream::exchange::OutboundRequest;
 use crate::upstream::pool::{Admission, Pool};
 
-/// A request to one outbound.
 pub(crate) struct Delivery {
     pub(super) fan_out: Rc<FanOut>,
     /// The index of the outbound in the route.

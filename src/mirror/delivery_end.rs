@@ -16,7 +16,6 @@ use crate::telemetry::words;
 /// The maximum length of a recorded error.
 const ERROR_BYTES_MAX: usize = 1000;
 
-/// The end of one delivery.
 pub(super) struct DeliveryEnd<'d> {
     pub(super) route: &'d Route,
     pub(super) outbound: &'d Outbound,

@@ -20,7 +20,6 @@ use crate::runtime::panics::caught;
 use crate::sentry::category::Category;
 use crate::upstream::exchange::Failure;
 
-/// Starts the deliveries of one request.
 #[derive(Clone)]
 pub(crate) struct Dispatch {
     pub(crate) core: Rc<Core>,

@@ -26,7 +26,6 @@ use crate::runtime::in_flight::InFlightGuard;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::endpoint::Endpoint;
 
-/// The deliveries of one request.
 pub(crate) struct FanOut {
     route: Arc<Route>,
     endpoint: Endpoint,

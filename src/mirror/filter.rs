@@ -26,7 +26,6 @@ use crate::span::Span;
 pub struct PartialBody {
     /// The beginning of the body.
     pub front: Bytes,
-    /// The edits in the front.
     pub edits: Vec<Edit>,
     /// The end of the body, which is the same for all outbounds.
     pub rest: Bytes,
@@ -39,9 +38,7 @@ pub struct FilteredEnvelope {
     pub front: Vec<u8>,
     /// The edits in the header line.
     pub edits: Vec<Edit>,
-    /// The items.
     pub segments: Segments,
-    /// The categories of the items.
     pub categories: Vec<Option<Category>>,
     /// The reason for each item that was dropped.
     pub left_out: Vec<Refused>,
@@ -55,7 +52,6 @@ pub struct Segments(Vec<Segment>);
 pub(crate) enum Segment {
     /// Bytes of the body.
     Copy(Span),
-    /// New text.
     Text(Cow<'static, [u8]>),
 }
 

@@ -4,7 +4,6 @@ use crate::sentry::selection::Refused;
 use crate::upstream::exchange::Failure;
 use crate::upstream::response::Response;
 
-/// How a delivery ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The upstream sent a response, whatever its status.
@@ -17,7 +16,6 @@ pub(crate) enum Outcome {
     Panicked,
 }
 
-/// Why a delivery was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SkipReason {
     /// The outbound takes none of the request's categories.

@@ -28,7 +28,6 @@ const COPY_BYTES_MAX: usize = 4 * 1024;
 /// front, and the difference if the outbound's texts are longer than the inbound's.
 const RENDERED_BYTES: usize = COPY_BYTES_MAX + 512;
 
-/// The body for an outbound.
 pub enum OutboundBody {
     /// The whole body, decoded.
     Whole,

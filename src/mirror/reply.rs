@@ -96,7 +96,6 @@ impl Reply {
         }
     }
 
-    /// The reply to a health check.
     pub(crate) fn health() -> Reply {
         Reply::local().with_body("text/plain", Bytes::from_static(b"ok\n"))
     }
@@ -116,7 +115,6 @@ impl Reply {
             .with("Access-Control-Max-Age", "3600")
     }
 
-    /// The reply to a rejected request.
     pub(crate) fn rejection(rejection: &Rejection) -> Reply {
         let reply = Reply::empty(rejection.status()).with_detail(&rejection.to_string());
         match rejection {
@@ -167,7 +165,6 @@ impl Reply {
         (self.status == 200 && media_type::is_script(content_type)).then_some(&*self.body)
     }
 
-    /// The reply with `script` as body.
     pub(crate) fn with_script(mut self, script: Vec<u8>) -> Reply {
         self.body = script.into();
         self
@@ -329,7 +326,6 @@ impl Reply {
         self.with_bytes("X-Sentry-Rate-Limits", value.into())
     }
 
-    /// Adds a header if it has a value.
     fn with_optional(self, name: &'static str, value: &Option<Bytes>) -> Reply {
         match value {
             Some(value) => self.with_bytes(name, value.clone()),

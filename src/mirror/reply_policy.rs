@@ -7,7 +7,6 @@
 use crate::config::ReplyPolicy;
 use crate::mirror::outcome::{Outcome, SkipReason};
 
-/// The reply to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// The response of the outbound with this index.

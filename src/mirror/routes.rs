@@ -17,7 +17,6 @@ use crate::telemetry::log_on_change::LogOnChange;
 use crate::telemetry::throttle::Throttle;
 use crate::upstream::origin::Dependent;
 
-/// All routes of a configuration.
 pub struct Routes {
     pub(super) by_key: Vec<(Box<[u8]>, usize)>,
     pub(super) routes: Vec<Arc<Route>>,
@@ -71,16 +70,13 @@ pub struct Outbound {
     pub key_parameter: String,
     /// The secret of an old DSN.
     pub secret: Option<String>,
-    /// The whole DSN.
     pub dsn: String,
     /// The DSN without its secret.
     pub public_dsn: String,
     pub project: String,
     /// The path before `/api/`: empty, or for example `/a/b`.
     pub path_prefix: String,
-    /// The path of the envelope endpoint.
     pub envelope_path: String,
-    /// The value of `Host`.
     pub host: String,
     /// The name of the route in `Via`.
     pub via: Arc<Via>,

@@ -84,7 +84,6 @@ pub(super) struct Selector<'t> {
     index: Option<Result<EnvelopeIndex, EnvelopeError>>,
     /// The records of an OTLP request.
     records: Option<Records>,
-    /// The results so far.
     filtered: Vec<(Selection, Result<Filtered, NoBody>)>,
     /// The memory of all results and indexes.
     pub(super) memory: MemoryReservation,

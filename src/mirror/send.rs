@@ -18,7 +18,6 @@ use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::endpoint::Endpoint;
 use crate::upstream::read_buffer::SMALL_BYTES;
 
-/// Sends the request to the outbounds of its route, and returns the reply.
 pub(crate) async fn send(
     request: &Rc<Request>,
     core: &Rc<Core>,

@@ -24,7 +24,6 @@ use crate::mirror::transform::{BodyEncoding, Transform};
 use crate::runtime::slices::{Slices, concat};
 use crate::sentry::endpoint::Endpoint;
 
-/// A body for an outbound.
 pub(crate) struct Transformed<'t> {
     /// The index of the outbound in the route.
     pub(crate) index: usize,

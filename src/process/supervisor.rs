@@ -51,7 +51,6 @@ pub enum StartError {
     System(&'static str, io::Error),
     /// The system refuses a thread.
     Thread(io::Error),
-    /// A worker failed to start.
     Worker(String),
 }
 
@@ -92,12 +91,10 @@ struct StaticConfig {
     self_report: Option<SelfReport>,
 }
 
-/// A running mirror.
 pub struct Mirror {
     address: SocketAddr,
     listener: Listener,
     static_config: StaticConfig,
-    /// The current configuration.
     config: Config,
     table: Arc<RoutingTable>,
     workers: Vec<WorkerHandle>,
@@ -110,8 +107,6 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Starts the mirror.
-    ///
     /// # Errors
     /// Why it cannot start, for the operator.
     pub fn start(config: &Config) -> Result<Mirror, StartError> {

@@ -84,15 +84,12 @@ pub(crate) enum WorkerReport {
     Stopped(usize),
 }
 
-/// A running worker.
 struct Worker {
     core: Rc<Core>,
     acceptor: Rc<Acceptor>,
 }
 
 impl WorkerSpec {
-    /// Starts the worker's thread.
-    ///
     /// # Errors
     /// The system refuses a thread.
     pub(crate) fn start(self) -> io::Result<()> {

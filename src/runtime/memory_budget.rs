@@ -61,12 +61,10 @@ impl MemoryBudget {
         }
     }
 
-    /// The reserved bytes.
     pub fn used(&self) -> usize {
         self.used.get()
     }
 
-    /// An empty reservation.
     pub fn reservation(self: &Rc<MemoryBudget>) -> MemoryReservation {
         MemoryReservation {
             budget: Rc::clone(self),

@@ -104,7 +104,6 @@ impl Breaker {
             .unwrap_or(BreakerState::Closed)
     }
 
-    /// Records a response.
     pub(crate) fn record_response(&self, _permit: Permit, now: Instant) {
         self.answered_at.set(Some(now));
         self.connecting.close();

@@ -80,7 +80,6 @@ pub enum Failure {
     /// There are `limits.in_flight` deliveries to this origin, or they take its share of
     /// `limits.memory_bytes`, or no memory is left for this one.
     Overloaded,
-    /// The circuit breaker is open.
     Paused,
 }
 
@@ -155,7 +154,6 @@ impl From<ReadError> for Failure {
     }
 }
 
-/// A connection and its read buffer.
 pub struct Connection {
     stream: Stream,
     /// Empty between exchanges.
@@ -492,7 +490,6 @@ impl Connection {
         }
     }
 
-    /// Reads once.
     async fn read(&mut self) -> Result<(), ReadError> {
         let read = self.read_buffer.read(&mut self.stream).await;
         self.saw_response |= !self.read_buffer.bytes().is_empty();
