@@ -1,5 +1,5 @@
-//! What benches, fuzz targets and the test of the documents reach into, by the paths that it has in the
-//! crate. It is no interface: it changes with the code.
+//! The parts of the crate that benches, fuzz targets and the test of the documents use, under the same paths as
+//! in the crate. They are not a stable interface: they change with the code.
 
 pub mod admin {
     pub mod reference {

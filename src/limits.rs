@@ -82,8 +82,8 @@ pub struct Timeouts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Idle connections to keep. An upstream 100 ms away needs hundreds at a time, and opening one
-    /// costs one or two round trips. The default therefore exceeds `limits.in_flight`, the most
-    /// connections that can exist, and leaves closing them to `idle_timeout`.
+    /// costs one or two round trips. There are never more connections than `limits.in_flight`. The
+    /// default is larger than that, so that it closes none and leaves that to `idle_timeout`.
     pub idle_connections: usize,
     /// How long to keep an idle connection. Shorter than the 60 to 75 s after which servers close.
     pub idle_timeout: Duration,

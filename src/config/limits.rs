@@ -1,7 +1,7 @@
 //! The sections `limits`, `timeouts`, `pool`, `breaker` and `dns`.
 //!
-//! [`Limits`] has the defaults and their reasons. The ranges here reject values that cannot be meant,
-//! zero above all: only a limit that is off by default can be `off`.
+//! [`Limits`] has the defaults and their reasons. The ranges here reject values that nobody can want. Zero is one
+//! of them: it does not turn a limit off. Only a limit that is off by default can be turned off, with `off`.
 
 use std::time::Duration;
 

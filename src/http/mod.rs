@@ -1,6 +1,7 @@
 //! HTTP/1.1, without any I/O.
 //!
-//! [`head`] parses a request head into spans of the buffer that it was read into, at the times that [`reparse`] decides.
+//! [`head`] parses a request head into spans of the buffer that it was read into. [`reparse`] decides when to parse
+//! one that arrives in pieces.
 //! [`framing`] determines the length of the body, [`chunked`] decodes a chunked body in place, and [`encoding`]
 //! decodes a `Content-Encoding`, which [`compress`] encodes. [`response`] parses the head of an upstream's response,
 //! and [`header_writer`] writes header lines.

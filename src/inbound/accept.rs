@@ -75,8 +75,8 @@ impl Acceptor {
     /// Accepts until [`Acceptor::close`].
     pub(crate) async fn accept(self: &Rc<Acceptor>, listener: &TcpListener) {
         let mut backoff = ACCEPT_BACKOFF;
-        // Near the limit of file descriptors, success and failure alternate: each closed connection lets one
-        // in before the next accept fails.
+        // At the limit of file descriptors, success and failure alternate: whenever a connection is closed, one
+        // accept succeeds, and the next one fails again.
         let failure = LogOnChange::new();
         while !self.closing.is_triggered() {
             if !self.wait_below_limit().await {
@@ -103,8 +103,9 @@ impl Acceptor {
                 Err(_) if self.closing.is_triggered() => {}
                 // The client disconnected while it was queued.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                // A passed socket is non-blocking, and so is every socket once another worker accepts the
-                // rest of its queue. A ring does not wait in such a socket.
+                // The socket is non-blocking, so a ring reports this error instead of waiting. Sockets passed
+                // to the process are, and any socket is once a worker empties its queue (`accept_queue`): all
+                // workers share its mode.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wait_for_connection(listener).await;
                 }

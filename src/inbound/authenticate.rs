@@ -47,9 +47,11 @@ pub(super) fn find_key(request: &mut Request) -> Result<Option<FoundKey>, Reject
     Ok(found)
 }
 
-/// The route of the key in the head; `None` if the key must be in the envelope header. That is the case if
-/// the head has no key, or only a user of HTTP Basic that is not a configured key: it may be a user of the site
-/// that the tunnel is on.
+/// The route of the key in the head; `None` if the key has to be in the envelope header.
+///
+/// That is so in a tunnel request, and where [`may_name_key_in_body`] holds and the head has no key. The user
+/// of HTTP Basic is no key there unless it is a configured one: the site that hosts a tunnel may have users of
+/// its own.
 pub(super) fn route_in_head<'t>(
     request: &Request,
     key: Option<&FoundKey>,
@@ -82,8 +84,9 @@ fn may_name_key_in_body(endpoint: Endpoint, method: Method) -> bool {
     }
 }
 
-/// Whether a request that looks like one to a tunnel is not, because its head has a Sentry key. HTTP Basic
-/// does not count: it may be a user of the site that the tunnel is on.
+/// Whether a request to the path of a tunnel was meant for an endpoint of Sentry: its head has a key, which a
+/// tunnel does not need. A user of HTTP Basic does not count, because the site that hosts a tunnel may have
+/// users of its own.
 fn is_meant_for_sentry(target: &Target, key: Option<&FoundKey>) -> bool {
     target.names_key || key.is_some_and(|key| key.source != Source::Basic)
 }

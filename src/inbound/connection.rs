@@ -338,9 +338,11 @@ impl Connection {
         }
     }
 
-    /// Grows the buffer for the next read of a body with at most `missing_bytes` to come: it doubles with the
-    /// received bytes. So bytes that are only announced reserve nothing, and neither do bytes that fit after
-    /// the head into the read buffer, which a connection has anyway.
+    /// Grows the buffer for the next read of a body with at most `missing_bytes` to come, and `memory` with it.
+    ///
+    /// The buffer doubles each time the received bytes have filled it, so a client cannot take memory by
+    /// announcing a large body. Nothing is reserved here for bytes that fit into the read buffer after the head: a
+    /// connection has that buffer anyway.
     fn reserve(
         &mut self,
         missing_bytes: usize,
@@ -472,6 +474,6 @@ enum ReadOutcome {
     Data,
     /// The end of the stream, or an error.
     End,
-    /// The abandoned read keeps the buffer.
+    /// The read was abandoned, and the buffer is lost with it.
     TimedOut,
 }

@@ -19,8 +19,8 @@ use crate::mirror::request::Request;
 use crate::mirror::send::send;
 use crate::runtime::memory_budget::MemoryReservation;
 
-/// The reply to the request whose head `connection` has read into `shared`, which nobody else holds yet.
-/// The request so far takes `memory`.
+/// Handles a request whose head has been read into `shared`, and returns the reply. The body is still to be read
+/// from `connection`. Nobody else holds `shared` yet, so it is changed in place. `memory` covers the head.
 pub(super) async fn handle(
     core: &Rc<Core>,
     routing: &Rc<Routing>,
@@ -32,6 +32,8 @@ pub(super) async fn handle(
     let table = &routing.table;
     let request = Rc::make_mut(shared);
     let target = request.parse_target();
+    // An error in the target is returned only after this. A framing error comes first, because it closes the
+    // connection; and to keep the connection, the session has to know from `body_state` how the body ends.
     let framing = framing::for_request(&request.parsed, &request.head);
     connection.body_state = BodyState::Unread(framing.map_err(Rejection::Framing)?);
     target?;

@@ -1,7 +1,7 @@
 //! One SDK connection, and its requests one after another.
 //!
-//! After each reply [`serve`] decides whether another request may follow. It may only if it is known where
-//! that request begins.
+//! After each reply [`serve`] decides whether another request may follow: only if the end of this one is known,
+//! because the next one begins there.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -19,10 +19,11 @@ use crate::mirror::reply::{Reply, ReplyFraming};
 use crate::mirror::request::Request;
 use crate::runtime::in_flight::InFlightGuard;
 
-/// Serves the requests of a connection, in order, until it ends. A worker that shuts down waits for the guard
-/// `first_request`: an accepted connection may still send one request.
+/// Serves the requests of a connection, in order, until it ends. An accepted connection may still send one
+/// request during a shutdown: the guard `first_request` keeps the worker until it has ended, or does not come.
 ///
-/// Rare futures are boxed, because every open connection carries the space for all others.
+/// Rare futures are boxed. A future that is not boxed takes its space in every open connection, even while it
+/// is not running.
 pub(crate) async fn serve(
     core: Rc<Core>,
     stream: TcpStream,
@@ -45,7 +46,7 @@ pub(crate) async fn serve(
             .unwrap_or_else(|| core.in_flight.acquire());
         let mut request = spare.take().unwrap_or_default();
         let persistence = serve_request(&core, &mut connection, &mut request).await;
-        // Otherwise a task still holds it.
+        // If a task still holds the request, the next one gets new memory.
         if let Some(unshared) = Rc::get_mut(&mut request) {
             unshared.clear();
             spare = Some(request);
@@ -76,7 +77,7 @@ async fn serve_request(
 ) -> Persistence {
     let routing = core.routing();
     let limits = &routing.table.limits;
-    // The key is in the head, so it is not known yet.
+    // Until the head is read, the request counts as one without a known key.
     let mut memory = core.keyless.reservation();
     let request = Rc::make_mut(shared);
     let parsed = &mut request.parsed;

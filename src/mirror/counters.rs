@@ -1,8 +1,8 @@
 //! The metrics of routes and their outbounds.
 //!
 //! Every request that reaches a route is counted once as a [`RequestResult`], and every delivery once as an
-//! [`OutcomeKind`]. Requests and deliveries that are still in flight when a worker has to stop are counted as
-//! given up: their number is that of those begun minus that of those ended.
+//! [`OutcomeKind`]. Those still in flight when a worker has to stop are counted as given up. To know how many
+//! these are, their beginnings are counted as well: whatever has begun and not ended is in flight.
 
 use crate::mirror::outcome::{Outcome, SkipReason};
 use crate::sentry::selection::Refused;

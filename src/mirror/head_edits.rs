@@ -1,7 +1,10 @@
-//! The edits in the head of a request that do not depend on its endpoint.
+//! Completes the edits in the head of a request. Those of the path and of the key come before.
 //!
-//! They remove headers that concern the connection or the encoding of the body. They also replace the inbound
-//! key and secret where Sentry does not read them. `render` applies the edits.
+//! The edits made here are nearly the same for all endpoints. They remove headers that concern the connection or
+//! the encoding of the body, and for tunnels and the crash-report dialog some more ([`ForwardedHeaders`]). They
+//! also replace the inbound key and secret where Sentry does not read them. `render` applies the edits.
+//!
+//! The route of `trace.public_key` is looked up here, too, because the edit of that key needs it.
 
 use std::sync::Arc;
 
@@ -17,7 +20,8 @@ use crate::sentry::envelope;
 use crate::sentry::spelling::Credential;
 use crate::span::Span;
 
-/// The maximum number of edits in a head when the inbound key is found in one more place.
+/// A key or secret in a place where Sentry does not read it is replaced only while the head has fewer edits than
+/// this, of all kinds. Otherwise the request is rejected.
 const STRAY_EDITS_MAX: usize = 2 * EDITS_MAX;
 
 /// The maximum number of names in `Connection` that are respected.
@@ -70,7 +74,7 @@ pub struct ForwardedHeaders {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stray;
 
-/// Adds the edits that do not depend on the endpoint, and sorts the list.
+/// Adds the edits of the version, the headers and the line ends, except those of keys, and sorts the list.
 ///
 /// They remove the headers of the connection (RFC 9110 section 7.6.1), the headers about the encoding of the
 /// body, because the mirror encodes it anew, and those that are not in `forwarded`.
@@ -194,8 +198,8 @@ pub fn edit_strays(
 }
 
 /// Empties the `value` of an `Authorization` header that contains the key or the secret of `route` in base64,
-/// unless an edit replaces it as a whole. The line itself stays; otherwise a second `Authorization` line would
-/// become the first.
+/// unless an edit replaces it as a whole. The line itself stays: without it, a server that reads only the first
+/// `Authorization` line would read a second one, if there is one.
 fn empty_encoded_value(
     value: Span,
     buffer: &[u8],

@@ -4,9 +4,9 @@
 //!   `route_builder` builds it. A [`routing_table`] adds the origins and the limits.
 //! - A [`request`] is what an SDK sent. [`head_edits`] lists what changes in its head.
 //! - [`send`] sends it: [`dispatch`] starts a [`delivery`] to every outbound. Only [`render`] makes outbound
-//!   bytes. For outbounds with a [`transform`], the [`transformer`] first makes the body: a `selector` selects
-//!   what the outbound gets with [`filter`], followed by [`copies`] and `compression`. The
-//!   [`rate_limit_store`] keeps the active rate limits of an outbound.
+//!   bytes. For outbounds with a [`transform`], the [`transformer`] first makes the body: the `selector` keeps
+//!   what the outbound takes, by means of [`filter`]; [`copies`] makes further copies with ids of their own; and
+//!   `compression` compresses the results. The [`rate_limit_store`] keeps the active rate limits of an outbound.
 //! - A [`fan_out`] records each [`outcome`], and `delivery_end` counts it. Only [`reply_policy`] decides the
 //!   reply from the outcomes. [`rejection`] lists every reason to reject a request, and [`reply`] writes replies.
 //! - [`core`] is the state that all requests of one core share.

@@ -141,7 +141,8 @@ impl Renderer<'_> {
         finish(self.request, head, rest, Vec::new())
     }
 
-    /// Renders a request with a compressed rest. The front precedes it, uncompressed in the format of the coding.
+    /// Renders a request with a compressed rest. The front precedes it in stored blocks, which the format of every
+    /// coding has for uncompressed bytes.
     fn render_compressed(
         &self,
         partial: &PartialBody,

@@ -24,9 +24,9 @@ use crate::upstream::response::{MemoryPermit, Response};
 /// The request headers that Relay's CORS layer allows.
 const ALLOWED_HEADERS: &str = "x-sentry-auth,x-requested-with,x-forwarded-for,origin,referer,accept,content-type,authentication,authorization,content-encoding,transfer-encoding";
 
-/// The rate limits of a 429 if the outbounds have no limit in common. Without the header, SDKs stop sending
-/// everything for a minute or for the time in `Retry-After`. With it, they ignore `Retry-After`, and they
-/// ignore unknown categories.
+/// The `X-Sentry-Rate-Limits` of a 429 if the outbounds have no limit in common. A 429 without this header makes
+/// SDKs stop sending everything, for a minute or for the time in `Retry-After`. A 429 with it does not: SDKs then
+/// ignore `Retry-After`, and also this limit, because they do not know its category.
 const LIMIT_ON_NOTHING: &str = "1:none:organization";
 
 /// A body up to this size is copied after its head, so that one write sends both.

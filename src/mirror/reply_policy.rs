@@ -11,8 +11,8 @@ use crate::mirror::outcome::{Outcome, SkipReason};
 pub(crate) enum Decision {
     /// The response of the outbound with this index.
     Answer(usize),
-    /// The endpoint's success, made by the mirror, because all outbounds filtered the request out or none of the
-    /// outcomes so far decides.
+    /// The endpoint's success, made by the mirror: all outbounds filtered the request out, `reply_timeout` has
+    /// passed and the outcomes so far decide nothing, or [`mask_rate_limits`] replaced a 429.
     Success,
     /// 429: every live outbound is rate limited.
     RateLimited,

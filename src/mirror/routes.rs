@@ -36,7 +36,8 @@ pub struct Route {
     pub transforms: Vec<Transform>,
     /// Whether some outbound may get the body as received.
     pub preserves: bool,
-    /// Whether all outbounds get the body as received, unless it contains edits.
+    /// Whether every outbound takes the body whole, once, and in the coding in which it arrives. Then all of them
+    /// get it as received, unless something in it has to be edited or a rate limit is active.
     pub is_untouched: bool,
     /// Whether some outbound gets only a sample.
     pub samples: bool,

@@ -99,7 +99,7 @@ impl RoutingTable {
         })
     }
 
-    /// Whether both tables trust the same certificates, as far as both use TLS.
+    /// Whether both tables trust the same certificates. Also true if one of them does not use TLS.
     pub(crate) fn trusts_as(&self, other: &RoutingTable) -> bool {
         match (&self.tls, &other.tls) {
             (Some(own), Some(other)) => Arc::ptr_eq(&own.config, &other.config),

@@ -155,7 +155,8 @@ impl<'t> Selector<'t> {
             self.index = Some(self.index(envelope.end).await?);
         }
         let Some(Ok(index)) = &self.index else {
-            // The items of a malformed envelope are unknown, so it counts as a whole of unknown category.
+            // The items of a malformed envelope are unknown, so it is taken or dropped as one item of unknown
+            // category.
             let key = self.sampling.unwrap_or_default().sampling_key(0);
             let taken = selection.take(None, key);
             return taken.map(|()| self.everything()).map_err(NoBody::Refused);

@@ -43,7 +43,8 @@ pub(crate) async fn send(
         .filter(|outbound| outbound.transform.is_none() || is_script)
         .map(|outbound| render::held_bytes(request, outbound, &OutboundBody::Whole))
         .sum();
-    // A small response lives until the slowest delivery has ended; a rendered request does not.
+    // Small responses are reserved now, because they are kept until the slowest delivery has ended. The rendered
+    // requests only have to fit: each is reserved and released with its own delivery.
     let kept_bytes = memory.bytes() + count * SMALL_BYTES;
     if !memory.can_resize(kept_bytes + rendered_bytes) || !memory.resize(kept_bytes) {
         return Err(Rejection::Overloaded);

@@ -57,8 +57,8 @@ impl Default for Decoding {
 }
 
 impl Decoding {
-    /// Decodes `body`. `memory` covers `body` before and its decoded form afterwards. In between it also covers
-    /// the decoder.
+    /// Decodes `body`, which `memory` covers. While it is decoded, `memory` also covers the decoder and the
+    /// output; afterwards the decoded form instead of `body`.
     pub(crate) async fn decode(
         &self,
         encoding: Encoding,

@@ -8,8 +8,8 @@
 //!
 //! No origin takes the memory that others need. Each origin has a part of the budget, and so do the
 //! requests without a known key. A reservation in a part counts in the whole budget as well. A part that has used
-//! its share gets more only while half of the whole budget is free. The share of an origin also counts the
-//! bodies that its deliveries keep alive, although the whole budget counts them already.
+//! up its share gets more only if half of the whole budget stays free. The bodies that the deliveries of an
+//! origin keep alive count in its part, too, but not again in the whole budget, where their requests count them.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use crate::runtime::resident_memory::ReservedMemory;
 
 /// The memory budget of a worker, or a part of it.
 pub struct MemoryBudget {
-    /// In a part, the share that it gets in any case.
+    /// In a part, its share: beyond it, the part gets memory only if half of the whole budget stays free.
     limit: Cell<usize>,
     used: Cell<usize>,
     kind: Kind,

@@ -50,7 +50,8 @@ pub enum Replacement {
     Dsn,
     /// The outbound's DSN without its secret, for text that others may see.
     PublicDsn,
-    /// The key at this outbound of the service whose key is replaced.
+    /// For the key in a `trace`, which belongs to the service where the trace began. If that service has another
+    /// route with an outbound at the same origin, the key of that outbound; otherwise this outbound's key.
     TraceKey,
     /// `HTTP/1.1`, for a request in another version.
     Version,

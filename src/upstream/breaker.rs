@@ -10,9 +10,9 @@
 //!
 //! A client must not be able to open the breaker for others, for example with requests that a firewall in
 //! front of the upstream resets. So there are two circuits. A request cannot cause a failure to connect:
-//! such a failure always counts, for all routes. A request may cause its connection to break or to
-//! stay silent: such a failure counts only if no other request gets a response either, and only for the
-//! routes that it happened to.
+//! such a failure always counts, and the circuit holds up all routes. A request may cause its connection to
+//! break or to stay silent: such a failure counts only while other requests get no response either, and the
+//! circuit holds up only the routes that had one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -56,7 +56,7 @@ impl BreakerState {
     }
 }
 
-/// An id of the route of deliveries, which is a route: a failure of one may hold up its others.
+/// Identifies a route while it exists. Failures of its deliveries may hold up further ones of the same route.
 pub(crate) type RouteId = usize;
 
 /// How a delivery ended without a response.

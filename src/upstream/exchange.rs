@@ -311,8 +311,8 @@ impl Connection {
     /// Sends `request`, and puts its parts back into it.
     ///
     /// # Errors
-    /// The request was not sent completely. With an error, the connection failed; without one, the
-    /// upstream refused the request, and the parts that were being sent are lost.
+    /// The request was not sent completely. `Some`: the connection failed with this error. `None`: the
+    /// upstream refused the request early, and the parts that were being sent are lost.
     async fn send(
         &mut self,
         request: &mut OutboundRequest,

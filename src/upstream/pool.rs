@@ -136,9 +136,8 @@ impl Pool {
         Rc::clone(&self.limits.borrow())
     }
 
-    /// Delivers `request` within `timeouts.exchange` from `begun` on. Returns the result and when it was
-    /// there. `route` is the id of the route: the breaker may hold up requests for failures of the same
-    /// route.
+    /// Delivers `request` within `timeouts.exchange` from `begun` on. Returns the result and the time at
+    /// which the delivery ended. The breaker may hold up the request because of earlier failures of `route`.
     ///
     /// # Errors
     /// Why there is no response. The request may have arrived all the same.

@@ -31,7 +31,8 @@ pub struct Target {
     /// Whether only the project id is wrong: with a valid one, this would be the path of an endpoint instead of a
     /// tunnel.
     pub lacks_project: bool,
-    /// Whether a key is in the target of a tunnel, which a tunnel does not need: it was meant for an endpoint.
+    /// Whether the target of a tunnel has a key in its path or query. A tunnel needs none there, so the request was
+    /// meant for an endpoint.
     pub names_key: bool,
 }
 
