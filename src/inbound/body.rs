@@ -1,8 +1,8 @@
 //! The body of a request, read, and decoded as far as its outbounds need it.
 //!
-//! Mostly that is all of it. If every outbound takes the body as it came, its first line is enough: it says
-//! whether anything changes in an envelope. If the head names no route, the first line must; a body without
-//! a route is not decoded any further.
+//! Usually that is all of it. If every outbound takes the body as it came, the envelope header is enough: it
+//! says whether anything in it changes. In a tunnel the envelope header must name a route before the rest is
+//! decoded.
 
 use std::time::Instant;
 
@@ -23,21 +23,27 @@ use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::auth::FoundKey;
 use crate::sentry::envelope::{self, EnvelopeError, EnvelopeHeader};
 
-/// Reads the body of a request whose framing is known, as it came.
+/// A body as it came.
+pub(super) struct Received {
+    bytes: Bytes,
+    encoding: Encoding,
+}
+
+/// Reads the body of a request whose framing is known.
 pub(super) async fn read(
     connection: &mut Connection,
     request: &mut Request,
-    table: &RoutingTable,
+    limits: &Limits,
     memory: &mut MemoryReservation,
-) -> Result<(), Abort> {
+) -> Result<Received, Abort> {
     let codings = request
         .parsed
         .values(HeaderName::ContentEncoding, &request.head);
     let encoding = Encoding::parse(codings).map_err(|_| Rejection::Encoding)?;
-    let limits = &table.limits;
     let bytes_max = limits.body_bytes;
     let BodyState::Unread(framing) = connection.body_state else {
-        return Ok(());
+        let bytes = Bytes::new();
+        return Ok(Received { bytes, encoding });
     };
     if matches!(framing, Framing::Length(length) if length > bytes_max) {
         return Err(Rejection::BodyTooLarge.into());
@@ -48,83 +54,107 @@ pub(super) async fn read(
         Box::pin(connection.write_continue(limits)).await?;
     }
     connection.body_state = BodyState::Broken;
-    let bytes = connection.read_body(framing, bytes_max, memory, limits);
-    let bytes = bytes.await?;
+    let reading = connection.read_body(framing, bytes_max, memory, limits);
+    let bytes = reading.await?;
     connection.body_state = BodyState::Read;
     request.received_bytes = bytes.len();
     if !memory.resize(held_with_head(memory)) {
         return Err(Rejection::Overloaded.into());
     }
-    request.body = Body {
-        decoded: bytes,
-        is_whole: false,
-        encoded: None,
-        encoding,
-    };
-    Ok(())
+    Ok(Received { bytes, encoding })
 }
 
-/// Decodes the body as it came, with memory that grows accordingly. If the request has no route yet, the
-/// beginning of its body must name one; the head has the key `key`.
-pub(super) async fn decode(
-    request: &mut Request,
-    key: Option<&FoundKey>,
-    table: &RoutingTable,
-    decoding: &Decoding,
-    memory: &mut MemoryReservation,
-) -> Result<(), Rejection> {
-    let Body {
-        decoded: bytes,
-        encoding,
-        ..
-    } = std::mem::take(&mut request.body);
-    let route = request.route.as_deref();
-    let limits = &table.limits;
-    let may_preserve = encoding != Encoding::Identity
-        && route.map_or_else(|| table.routes.preserves(), |route| route.preserves);
-    if may_preserve && route.is_some_and(is_untouched) {
-        let front = match request.is_envelope() && table.modify_envelope {
-            true => {
-                let front = front(encoding, bytes.clone(), limits, memory, decoding);
-                Box::pin(front).await?
-            }
-            false => Bytes::new(),
-        };
-        let mut edits = Vec::new();
-        // A body that is no envelope is refused later.
-        let _ = envelope::scan_within(&front, limits.envelope_header_bytes, &mut edits);
-        if edits.is_empty() {
+/// How much of a body has to be decoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// The envelope header, if any: without edits in it, the body goes out as it came.
+    Front,
+    /// The envelope header, which must name a route; then all of it.
+    RouteThenAll,
+    All,
+}
+
+impl Received {
+    fn need(&self, route: Option<&Route>) -> Need {
+        let is_encoded = self.encoding != Encoding::Identity;
+        match route {
+            Some(route) if is_encoded && is_untouched(route) => Need::Front,
+            None if is_encoded && !self.bytes.is_empty() => Need::RouteThenAll,
+            Some(_) | None => Need::All,
+        }
+    }
+
+    /// Decodes the body into `request`, with memory that grows accordingly. `key` is the key in the head.
+    pub(super) async fn decode(
+        self,
+        request: &mut Request,
+        key: Option<&FoundKey>,
+        table: &RoutingTable,
+        decoding: &Decoding,
+        memory: &mut MemoryReservation,
+    ) -> Result<(), Rejection> {
+        let route = request.route.as_deref();
+        let need = self.need(route);
+        if need == Need::Front
+            && let Some(front) = self
+                .front_without_edits(request, table, memory, decoding)
+                .await?
+        {
             request.body = Body {
                 decoded: front,
                 is_whole: false,
-                encoding,
-                encoded: Some(bytes),
+                encoding: self.encoding,
+                encoded: Some(self.bytes),
             };
             return Ok(());
         }
+        let Received { bytes, encoding } = self;
+        let preserves = route.map_or_else(|| table.routes.preserves(), |route| route.preserves);
+        let is_encoded = encoding != Encoding::Identity;
+        let encoded = (preserves && is_encoded).then(|| bytes.clone());
+        let limits = &table.limits;
+        let decoded = match need {
+            // A decoder's future has 1 KB, which would be moved for nothing.
+            _ if !is_encoded => bytes,
+            Need::RouteThenAll => {
+                let is_routed = |front: &[u8], header: Option<EnvelopeHeader>| {
+                    let key = envelope_key(header.as_ref(), front)
+                        .ok_or_else(|| reject_without_key(request, key))?;
+                    find_route(table, &key).map(drop)
+                };
+                let decoded = routed(encoding, bytes, limits, memory, decoding, is_routed);
+                Box::pin(decoded).await?
+            }
+            Need::Front | Need::All => decoding.decode(encoding, bytes, limits, memory).await?,
+        };
+        request.body = Body {
+            decoded,
+            is_whole: true,
+            encoding,
+            encoded: encoded.filter(|encoded| memory.grow(encoded.len())),
+        };
+        Ok(())
     }
-    let encoded = may_preserve.then(|| bytes.clone());
-    let decoded = match encoding {
-        // A decoder's future has 1 KB, which would be moved for nothing.
-        Encoding::Identity => bytes,
-        _ if route.is_none() && !bytes.is_empty() => {
-            let is_routed = |front: &[u8], header: Option<EnvelopeHeader>| {
-                let key = envelope_key(header.as_ref(), front)
-                    .ok_or_else(|| reject_without_key(request, key))?;
-                find_route(table, &key).map(drop)
-            };
-            let decoded = routed(encoding, bytes, limits, memory, decoding, is_routed);
-            Box::pin(decoded).await?
+
+    /// The beginning of the body, or nothing if it cannot have edits; `None` if it has some.
+    async fn front_without_edits(
+        &self,
+        request: &Request,
+        table: &RoutingTable,
+        memory: &mut MemoryReservation,
+        decoding: &Decoding,
+    ) -> Result<Option<Bytes>, Rejection> {
+        if !request.is_envelope() || !table.modify_envelope {
+            return Ok(Some(Bytes::new()));
         }
-        _ => decoding.decode(encoding, bytes, limits, memory).await?,
-    };
-    request.body = Body {
-        decoded,
-        is_whole: true,
-        encoding,
-        encoded: encoded.filter(|encoded| memory.grow(encoded.len())),
-    };
-    Ok(())
+        let bytes = self.bytes.clone();
+        let front = front(self.encoding, bytes, &table.limits, memory, decoding);
+        let front = Box::pin(front).await?;
+        let mut edits = Vec::new();
+        // A body that is no envelope is rejected later.
+        let _ = envelope::scan_within(&front, table.limits.envelope_header_bytes, &mut edits);
+        Ok(edits.is_empty().then_some(front))
+    }
 }
 
 /// Finds the envelope header in the body and what changes in it; `None` if the body is not to be taken for
@@ -149,15 +179,15 @@ pub(super) fn scan_envelope(
     }
 }
 
-/// Whether no outbound of a route needs to know what is in a body: each takes all, as it came, and has
-/// not asked to be spared some of it.
+/// Whether every outbound of a route takes any body as it came: it has no selection or copies, and no rate
+/// limits are in force, for which items would have to be known.
 fn is_untouched(route: &Route) -> bool {
     let now = Instant::now();
     let mut outbounds = route.outbounds.iter();
     route.is_untouched && outbounds.all(|outbound| outbound.rate_limits.combined(now).is_none())
 }
 
-/// The beginning of an envelope: its header, and what happens to come with that.
+/// The beginning of an envelope, at least up to the end of its header.
 async fn front(
     encoding: Encoding,
     body: Bytes,
@@ -171,7 +201,7 @@ async fn front(
     Ok(front.await?)
 }
 
-/// A whole body that `is_routed` by its beginning.
+/// Decodes a body whose beginning `is_routed` accepts.
 async fn routed(
     encoding: Encoding,
     body: Bytes,
@@ -191,7 +221,7 @@ async fn routed(
     let front = work
         .decode_front(header_bytes_max, memory, is_enough)
         .await?;
-    // A small body was not looked at.
+    // A small body is decoded in one step, without `is_enough`.
     let header = header.or_else(|| scan(front, header_bytes_max).ok());
     is_routed(front, header)?;
     memory.join_whole();
@@ -202,7 +232,7 @@ fn scan(decoded: &[u8], header_bytes_max: usize) -> Result<EnvelopeHeader, Envel
     envelope::scan_within(decoded, header_bytes_max, &mut Vec::new())
 }
 
-/// Whether the header of an envelope ends in what was scanned, or can be none.
+/// Whether more bytes would not change the result: the header is complete, or not one of an envelope.
 fn is_decided(scanned: Result<EnvelopeHeader, EnvelopeError>) -> bool {
     !matches!(
         scanned,

@@ -41,8 +41,9 @@ pub(super) async fn handle(
         return reply.map_err(Abort::Rejected);
     }
     let key = route_by_head(request, table, &mut memory)?;
-    body::read(connection, request, table, &mut memory).await?;
-    body::decode(request, key.as_ref(), table, &core.decoding, &mut memory).await?;
+    let received = body::read(connection, request, &table.limits, &mut memory).await?;
+    let decoding = received.decode(request, key.as_ref(), table, &core.decoding, &mut memory);
+    decoding.await?;
     let envelope = body::scan_envelope(request, table);
     let is_tunnelled = request.route.is_none();
     if is_tunnelled {
