@@ -117,7 +117,7 @@ fn io_uring_advice(error: &io::Error, disabled: Option<&str>, is_filtered: bool)
     }
 }
 
-/// The content of a kernel file.
+/// The trimmed content of a small file of the kernel, such as a sysctl; `None` if it cannot be read.
 fn setting(path: impl AsRef<Path>) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }

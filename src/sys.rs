@@ -107,11 +107,11 @@ unsafe impl IoVecBuf for Gather {
     }
 }
 
-/// Whether an idle connection is readable: unsolicited data, its end, or an error.
+/// Whether a connection has something to read: data, its end, or an error.
 ///
 /// This is one system call (`recv` with `MSG_PEEK | MSG_DONTWAIT`, 0.2 to 0.4 µs) each time a pooled connection
-/// is reused. Nothing cheaper is correct: `poll` and `FIONREAD` take as long, a pending poll on io_uring
-/// would have to be cancelled for each delivery, and on epoll the driver's knowledge of a socket is as old as
+/// is reused. Nothing else is both cheaper and correct: `poll` and `FIONREAD` take as long; on io_uring, a
+/// pending poll would have to be cancelled for each delivery; on epoll, the driver knows only what was true at
 /// its last wait.
 pub(crate) fn has_input(stream: &TcpStream) -> bool {
     let mut byte = [0_u8; 1];

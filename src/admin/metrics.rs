@@ -151,7 +151,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "sdk_connections_closed",
         labels: &[closed::<Closing>("reason")],
-        help: "SDK connections that the mirror closed without a reply, by reason.",
+        help: "SDK connections that the mirror closed because of a timeout or a limit, by reason.",
         reader: Reader::Counter(|source| by_reason(&source.process().closings)),
     },
     Metric {
@@ -163,7 +163,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "requests",
         labels: &[ROUTE, closed::<RequestResult>("result")],
-        help: "Requests from SDKs, by route and by their result for the SDK.",
+        help: "Requests from SDKs, by route and by how they ended for the SDK.",
         reader: Reader::Counter(requests),
     },
     Metric {
@@ -175,7 +175,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "items_left_out",
         labels: &[closed::<LeftOut>("reason")],
-        help: "Envelope items left out of a delivery because the outbound does not take them, by reason.",
+        help: "Envelope items left out of deliveries, by reason. An item counts once for each outbound that does not get it.",
         reader: Reader::Counter(|source| by_reason(&source.process().items)),
     },
     Metric {
@@ -193,7 +193,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "request_memory_limit_bytes",
         labels: &[],
-        help: "Memory that may be reserved for requests (limits.memory_bytes), in bytes.",
+        help: "Memory that may be reserved for requests, in bytes: limits.memory_bytes of all workers together.",
         reader: Reader::Gauge(|source| over_workers(source, |worker| worker.budget_limit.get())),
     },
     Metric {
@@ -211,7 +211,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "deliveries",
         labels: &[ROUTE, OUTBOUND, closed::<OutcomeKind>("outcome")],
-        help: "Finished deliveries to an outbound, by outcome.",
+        help: "Deliveries to an outbound, by outcome. They include those that were not sent.",
         reader: Reader::Counter(deliveries),
     },
     Metric {
@@ -223,13 +223,13 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "delivery_duration_seconds",
         labels: &[ROUTE, OUTBOUND],
-        help: "Time from the start of a request's deliveries to the end of the delivery to this outbound.",
+        help: "Time from the start of a request's deliveries to the end of the one to this outbound. Only attempted deliveries count.",
         reader: Reader::Histogram(|source| per_outbound(source, |_, outbound| outbound.time)),
     },
     Metric {
         name: "rate_limits",
         labels: &[ROUTE, OUTBOUND],
-        help: "Active rate limits of an outbound.",
+        help: "Number of active rate limits of an outbound.",
         reader: Reader::Gauge(|source| {
             let now = source.now;
             per_outbound(source, move |outbound, _| {
@@ -252,13 +252,13 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "upstream_connections_stale",
         labels: &[ORIGIN],
-        help: "Pooled connections that turned out to be closed by the upstream when they were needed.",
+        help: "Pooled connections that the upstream had already closed when a delivery needed them.",
         reader: Reader::Counter(|source| origin_counter(source, |origin| origin.stale)),
     },
     Metric {
         name: "upstream_retries",
         labels: &[ORIGIN],
-        help: "Deliveries sent a second time because the pooled connection failed.",
+        help: "Deliveries sent again over a new connection, because the upstream had given up their pooled one.",
         reader: Reader::Counter(|source| origin_counter(source, |origin| origin.retries)),
     },
     Metric {
@@ -296,7 +296,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "upstream_connections_dropped",
         labels: &[ORIGIN, closed::<Dropped>("reason")],
-        help: "Reusable connections to an upstream that the mirror closed, by reason.",
+        help: "Connections to an upstream that the mirror closed instead of keeping them for reuse, by reason.",
         reader: Reader::Counter(connections_dropped),
     },
     Metric {
@@ -308,7 +308,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "dns_refresh_seconds",
         labels: &[ORIGIN],
-        help: "Seconds between two resolutions of the host name of an upstream.",
+        help: "Configured interval between DNS lookups of the host name of an upstream (dns.refresh), in seconds.",
         reader: Reader::Gauge(|source| dns_gauge(source, |origin, _| origin.dns_refresh())),
     },
 ];

@@ -232,8 +232,8 @@ Every request that arrives at an outbound is printed below. Press Ctrl-C to stop
     }
 }
 
-/// Prints everything that arrives, as long as standard output can be written to. `prefix` makes the
-/// beginning of a title from the index of a sink.
+/// Prints each request that arrives, until writing to standard output fails. `prefix` returns how the title of
+/// a request starts, given the index of the sink that received it.
 fn print(arrivals: &Receiver<Arrival>, prefix: impl Fn(usize) -> String) {
     for (index, arrival) in arrivals {
         let (what, text) = match &arrival {

@@ -90,7 +90,7 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// Replaces the contents by the head at the start of `buffer`. They are meaningful only after
+    /// Parses the head at the start of `buffer` into `self`. The fields are meaningful only if this returns
     /// [`Parsed::Complete`].
     pub fn parse(&mut self, buffer: &[u8], limits: HeadLimits) -> Result<Parsed, HeadError> {
         let mut headers = mem::take(&mut self.headers);

@@ -181,8 +181,8 @@ impl HeaderName {
     }
 }
 
-/// Compares `name` with each of `candidates`. Since their length is known, each comparison takes the name as
-/// a whole, without a branch per byte.
+/// The candidate whose name equals `name` in any case, or else `Other`. The length is known at compile time,
+/// so each comparison is of the whole name at once instead of byte by byte.
 fn find<const LEN: usize, const COUNT: usize>(
     name: &[u8],
     candidates: [(&[u8; LEN], HeaderName); COUNT],

@@ -37,7 +37,7 @@ impl ResponseHead {
         response_bytes.min(HEAD_BYTES_MAX)
     }
 
-    /// Replaces the contents by the head at the start of `buffer`. They are meaningful only after
+    /// Parses the head at the start of `buffer` into `self`. The fields are meaningful only if this returns
     /// [`Parsed::Complete`].
     ///
     /// The bounds are [`ResponseHead::bytes_max`] and 256 header lines; `limits.header_count` is for requests.

@@ -72,7 +72,7 @@ impl Acceptor {
         self.connections.limit_changed();
     }
 
-    /// Accepts until [`Acceptor::close`].
+    /// Accepts connections until [`Acceptor::close`] is called.
     pub(crate) async fn accept(self: &Rc<Acceptor>, listener: &TcpListener) {
         let mut backoff = ACCEPT_BACKOFF;
         // At the limit of file descriptors, success and failure alternate: whenever a connection is closed, one

@@ -85,7 +85,7 @@ pub(crate) fn is_discardable(framing: Framing) -> bool {
     }
 }
 
-/// Why a connection yields no request, or no body.
+/// Why the mirror stops handling a request.
 #[derive(Debug)]
 pub(crate) enum Abort {
     /// The client has disconnected, or the connection is broken. No reply is possible.

@@ -56,7 +56,8 @@ pub(super) fn route_by_envelope(
     set_route(request, route, memory)
 }
 
-/// Sets the route of a request, unless it passed through this route before: then an outbound leads back to it.
+/// Sets the route of a request. Rejects the request if it has passed this route before: then an outbound of
+/// the route leads back to the mirror.
 fn set_route(
     request: &mut Request,
     route: &Arc<Route>,
@@ -68,7 +69,7 @@ fn set_route(
         if route.loop_log.is_due(Instant::now()) {
             error!(
                 route = route.name,
-                "a request came back to the mirror and is rejected (508): an outbound of this route leads to the mirror itself, directly or through another mirror; in a chain of mirrors each one needs its own inbound key"
+                "rejected a request that came back to the mirror (508): either an outbound of this route leads back here, or another mirror in the chain has the same inbound key; each mirror in a chain needs its own"
             );
         }
         return Err(Rejection::Loop);

@@ -34,7 +34,7 @@ pub(crate) struct Core {
     pub(crate) decoding: Decoding,
     pub(crate) compressors: RefCell<Compressors>,
     pub(crate) counters: Arc<WorkerMetrics>,
-    /// Requests and deliveries in flight.
+    /// Requests and fan-outs in flight.
     pub(crate) in_flight: Rc<InFlight>,
     /// The `Date` of replies, updated once a second.
     pub(crate) date: Cell<HttpDate>,

@@ -43,13 +43,15 @@ pub struct OutboundCounters {
 labels! {
     /// How a request ended for the SDK.
     pub enum RequestResult {
-        /// An outbound accepted the request.
+        /// An outbound accepted the request, or all outbounds are configured not to take it.
         Accepted => "accepted",
-        /// The mirror replied 200 because no outbound had answered within `reply_timeout`.
+        /// The mirror replied with a success after `reply_timeout`: no outbound had accepted the request, and one
+        /// had not answered yet.
         Unconfirmed => "unconfirmed",
-        /// The mirror replied 429 because all outbounds that could accept the request are rate limited.
+        /// The SDK received a 429: all outbounds that could accept the request were rate limited, or, with
+        /// `reply_policy: primary`, the primary was.
         RateLimited => "rate_limited",
-        /// The SDK received the 4xx of an outbound.
+        /// The SDK received a 4xx other than 429, because the outbounds refused the request.
         Refused => "refused",
         /// The SDK received a 5xx because no outbound accepted the request.
         Failed => "failed",
@@ -69,7 +71,7 @@ labels! {
 labels! {
     /// How a delivery ended.
     pub enum OutcomeKind {
-        /// The upstream accepted it.
+        /// The upstream accepted the request.
         Success => "2xx",
         /// The upstream answered 429.
         TooManyRequests => "429",
@@ -77,7 +79,7 @@ labels! {
         ClientError => "4xx",
         /// The upstream answered a 5xx.
         ServerError => "5xx",
-        /// The upstream answered a status that Sentry never sends here, such as a redirect.
+        /// The upstream answered with a status that Sentry never sends here, such as a redirect.
         OtherStatus => "other_status",
         /// The host name could not be resolved.
         Dns => "dns",
@@ -91,7 +93,7 @@ labels! {
         Send => "send",
         /// Reading the response failed.
         Receive => "receive",
-        /// The upstream closed the connection without a response.
+        /// The upstream closed the connection before the response was complete.
         Closed => "closed",
         /// The response is not valid HTTP.
         Malformed => "malformed",
@@ -99,15 +101,16 @@ labels! {
         TooLarge => "too_large",
         /// The upstream did not respond within `timeouts.exchange`.
         Timeout => "timeout",
-        /// Not sent: over `limits.in_flight`, over the share of the origin in `limits.memory_bytes`, or no memory left.
+        /// Not sent: `limits.in_flight` deliveries were in flight, the origin had used its share of
+        /// `limits.memory_bytes`, or no memory was left.
         Overloaded => "overloaded",
         /// Not sent: the circuit breaker of the upstream is open.
         Paused => "paused",
         /// Not sent: the outbound has an active rate limit.
         RateLimited => "rate_limited",
-        /// Not sent: the outbound does not take any of its categories.
+        /// Not sent: the outbound takes none of the categories of the request.
         Filtered => "filtered",
-        /// Not sent: it is not in the sample of the outbound.
+        /// Not sent: the request is not in the sample of the outbound.
         Sampled => "sampled",
         /// An internal error of the mirror. Please report it.
         Panicked => "panicked",
@@ -266,7 +269,7 @@ impl OutcomeKind {
 }
 
 impl RequestResult {
-    /// Whether a request with this result may have had deliveries.
+    /// Whether a request can have this result only after its deliveries have begun.
     fn ends_deliveries(self) -> bool {
         match self {
             RequestResult::Accepted

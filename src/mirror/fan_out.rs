@@ -1,7 +1,9 @@
 //! The fan-out: all deliveries of one request, with their outcomes.
 //!
-//! Deliveries share only the body and the fan-out. The SDK's connection waits until the outcomes decide the
-//! reply. The remaining deliveries continue in the background, even if the connection closes.
+//! A slow outbound delays no delivery to another origin: each delivery has its own task, and they share only
+//! the body and the fan-out. The SDK's connection waits until the outcomes decide the reply, but not longer
+//! than a timeout. The remaining deliveries continue in the background, even if the connection closes. The last
+//! one to end frees the memory of the request.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -191,7 +193,8 @@ impl FanOut {
         Reply::from_decision(decision, &self.progress.borrow().outcomes, context)
     }
 
-    /// Whether an outbound may accept requests at all. The rate limits of the others do not influence the reply.
+    /// Whether an outbound is live: it has not answered 401, 403 or 404. The rate limits of an outbound that is
+    /// not live do not influence the reply.
     fn is_live(&self, index: usize) -> bool {
         match self.progress.borrow().outcomes.get(index) {
             Some(Some(Outcome::Answered(response))) => !matches!(response.status, 401 | 403 | 404),

@@ -57,7 +57,7 @@ pub(crate) fn complete(
     Ok(())
 }
 
-/// The headers that are forwarded only for some requests.
+/// Which of three groups of headers are forwarded with a request.
 #[derive(Clone, Copy, Debug)]
 pub struct ForwardedHeaders {
     /// `X-Forwarded-For` and other headers with the address of the client.

@@ -8,7 +8,7 @@ use crate::upstream::response::Response;
 pub(crate) enum Outcome {
     /// The upstream sent a response, whatever its status.
     Answered(Response),
-    /// The upstream sent no response.
+    /// The upstream sent no usable response, or the mirror could not send the request: see [`Failure`].
     Failed(Failure),
     /// The mirror did not attempt the delivery, because the outbound does not want the request.
     Skipped(SkipReason),

@@ -77,13 +77,13 @@ labels! {
         HeadTimeout => "head_timeout",
         /// The body made no progress for `timeouts.body`.
         BodyTimeout => "body_timeout",
-        /// The body is larger than `limits.body_bytes`, declared or received.
+        /// The body, as declared or as received, is larger than `limits.body_bytes`.
         BodyTooLarge => "body_too_large",
-        /// The decoded body is larger than `limits.decoded_bytes`.
+        /// The decoded body is larger than `limits.decoded_bytes` or `limits.decoded_ratio` allows.
         DecodedTooLarge => "decoded_too_large",
         /// The content coding is not supported.
         Encoding => "encoding",
-        /// The body is not valid in its content coding.
+        /// The body cannot be decoded: it is corrupt or cut off.
         Decode => "decode",
         /// The request has several keys, or a malformed authentication header.
         Auth => "auth",
@@ -97,7 +97,7 @@ labels! {
         UnknownKey => "unknown_key",
         /// The path does not contain a project ID where it should.
         BadProject => "bad_project",
-        /// The envelope header is not a JSON object.
+        /// The envelope header is not a JSON object, or is larger than `limits.envelope_header_bytes`.
         Envelope => "envelope",
         /// The endpoint does not support the method.
         Method => "method",
@@ -107,7 +107,7 @@ labels! {
         UrlTooLong => "url_too_long",
         /// The request has passed this route before, according to its `Via` header.
         Loop => "loop",
-        /// The request does not fit into what is free of `limits.memory_bytes`.
+        /// Too little of `limits.memory_bytes` was free for the request.
         Overloaded => "overloaded",
     }
 }

@@ -30,7 +30,7 @@ enum DeliveryClass {
     TooLarge,
     /// 401, 403, 404: the outbound will never accept anything, so it is not live.
     Dead,
-    /// Another 4xx: the outbound will never accept the request.
+    /// Any other 4xx: the outbound will never accept this request, but may accept others.
     Refused,
     /// 5xx, an unexpected status, or no response.
     Broken,

@@ -49,7 +49,7 @@ pub struct Route {
     pub via: Arc<Via>,
     /// Limits log lines about loops.
     pub loop_log: Throttle,
-    /// Limits log lines about responses of the crash-report dialog that are not forwarded.
+    /// Limits log lines about responses to the crash-report dialog that the mirror blocks or cannot rewrite.
     pub dialog_log: Throttle,
     pub counters: PerWorker<RouteCounters>,
 }

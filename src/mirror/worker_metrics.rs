@@ -49,7 +49,7 @@ pub struct WorkerMetrics {
 labels! {
     /// Why an SDK connection was closed without a reply.
     pub enum Closing {
-        /// No request came for `timeouts.idle`.
+        /// No request arrived within `timeouts.idle`.
         Idle => "idle",
         /// The client did not read a reply within `timeouts.write`.
         Write => "write",

@@ -161,7 +161,7 @@ impl Listener {
         if self.is_own()
             && let Err(error) = self.socket.attach_filter(&SYN_FILTER)
         {
-            debug!(%error, "cannot install the SYN filter; late connections may be reset");
+            debug!(%error, "cannot drop new connection attempts during the shutdown; clients that connect late may get a reset");
         }
     }
 
@@ -224,7 +224,7 @@ pub(crate) fn fit_limits(config: &Config, workers: usize) -> Config {
         } = &mut config.limits;
         if fitted.connections < *connections || fitted.in_flight < *in_flight {
             info!(
-                "limits.connections is lowered to {} and limits.in_flight to {} per worker to fit the available memory; to choose them yourself, set limits.memory_bytes",
+                "to fit the available memory, limits.connections is {} and limits.in_flight is {} per worker; to choose them yourself, set limits.memory_bytes",
                 fitted.connections, fitted.in_flight
             );
         }

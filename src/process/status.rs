@@ -35,7 +35,7 @@ pub struct MirrorStatus {
 #[derive(Clone)]
 pub struct CurrentConfig {
     pub table: Arc<RoutingTable>,
-    /// The current configuration, with keys shortened.
+    /// The effective configuration as YAML. The keys in its DSNs are shortened.
     pub configuration: Arc<str>,
 }
 

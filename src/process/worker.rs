@@ -166,8 +166,8 @@ impl WorkerSpec {
 }
 
 impl Worker {
-    /// Waits for what is in flight. Returns how many requests and deliveries were still in flight at the
-    /// deadline, and counts them.
+    /// Waits until no request and no fan-out is in flight, for `timeouts.drain` at most. Then counts every
+    /// request and delivery that is left as given up, and returns how many requests and fan-outs are left.
     async fn drain(&self) -> usize {
         let Core {
             in_flight,

@@ -398,7 +398,7 @@ fn read_key(head: &[u8], value: Span, syntax: Syntax, edits: &mut Vec<Edit>) -> 
     }
 }
 
-/// The number before the first dot, with an optional plus.
+/// The number before the first dot. It may begin with a plus.
 fn read_version(value: &[u8]) -> Option<u16> {
     let number = value.split(|byte| *byte == b'.').next()?;
     let digits = number.strip_prefix(b"+").unwrap_or(number);

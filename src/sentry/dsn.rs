@@ -271,7 +271,8 @@ fn parse_user_info(user_info: &str) -> Result<(String, Option<String>), DsnError
     Ok((key.to_owned(), secret))
 }
 
-/// Whether a text needs no escaping in a header line, a JSON string, a URL or base64 credentials.
+/// Whether a text has only letters, digits, `-` and `_`, so that it can be inserted unchanged into a header
+/// line, a JSON string, a URL or base64 credentials.
 fn is_plain(text: &str) -> bool {
     text.bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))

@@ -69,7 +69,7 @@ pub(crate) struct Indexer<'b> {
     header: Header,
     is_sampling: bool,
     items: Vec<IndexedItem>,
-    /// The indices of the items that belong to the event.
+    /// The indices of the items that get the category and the sampling key of the event.
     followers: Vec<usize>,
     /// The first event, and the first attachment that becomes one.
     event: Option<(Option<Category>, SamplingKey)>,

@@ -45,7 +45,7 @@ pub(super) struct Parameter {
     pub(super) value: Span,
     /// Everything between the two separators or the ends of the list.
     pub(super) whole: Span,
-    /// Whether there is no `=`: then all of it is the name.
+    /// Whether the parameter has no `=`. Then the whole parameter is its name.
     pub(super) is_bare: bool,
 }
 

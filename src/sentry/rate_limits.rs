@@ -316,7 +316,7 @@ pub fn parse(value: &[u8]) -> Vec<RateLimit> {
         .collect()
 }
 
-/// The same for parsed headers; see `intersect`.
+/// Like `intersect`, for rate limits as parsed from headers.
 pub fn intersection(sets: &[Vec<RateLimit>]) -> Vec<RateLimit> {
     let closed = |set: &Vec<RateLimit>| {
         Arc::new(LimitSet::from_limits(

@@ -165,7 +165,7 @@ impl Decoded {
         }
     }
 
-    /// Decodes it once more.
+    /// Percent-decodes the text once more. The positions still refer to the original text.
     fn decode(&self) -> Decoded {
         let mut decoded = Decoded {
             text: Vec::with_capacity(self.text.len()),

@@ -30,8 +30,8 @@ impl LogOnChange {
         }
     }
 
-    /// Whether the caller should log `state`, observed at `now`. If the state has not changed, which is
-    /// the common case, this costs one load.
+    /// Whether the caller should log `state`, observed at `now`. If so, `state` counts as logged. In the
+    /// common case, the state is the one that was logged last, and this costs one atomic load.
     pub fn should_log(&self, state: u32, now: Instant) -> bool {
         let logged = self.logged.load(Ordering::Relaxed);
         if logged == state {

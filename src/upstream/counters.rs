@@ -37,7 +37,7 @@ labels! {
         Old => "max_age",
         /// The upstream sent data that was not part of a response.
         Unsolicited => "unsolicited_data",
-        /// The upstream recently sent such data, so its connections are not pooled for a while.
+        /// The upstream recently sent unsolicited data, so its connections are not reused for a while.
         Suspended => "not_pooled",
     }
 }

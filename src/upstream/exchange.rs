@@ -36,7 +36,7 @@ const JSON: &[u8] = b"application/json";
 pub struct OutboundRequest {
     /// Decides whether the response may have a body.
     pub method: Method,
-    /// Request line and header lines. A short body follows right here.
+    /// The request line and the header lines. A short body follows right after them.
     pub head: Vec<u8>,
     /// The rest of the body, shared by all deliveries of the request.
     pub body: Bytes,
@@ -50,7 +50,7 @@ impl OutboundRequest {
     }
 }
 
-/// Why a delivery got no response.
+/// Why a delivery has no usable response.
 #[derive(Debug)]
 pub enum Failure {
     /// The host has no known address.
@@ -84,7 +84,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// How the delivery ended without a response, if this process is not the cause.
+    /// How the upstream left the delivery unanswered. `None` for a response that the mirror cannot use, and for
+    /// a failure that this process or its host caused.
     pub fn unanswered(&self) -> Option<Unanswered> {
         match self {
             Failure::Dns | Failure::ConnectTimeout | Failure::Tls(_) => {

@@ -174,7 +174,7 @@ impl SharedOrigin {
                 origin = %self.origin,
                 seen = describe(unsolicited),
                 seconds = SUSPENSION.as_secs(),
-                "upstream has sent more than it was asked for, so a response could reach the wrong request; its connections are not reused for now"
+                "upstream sent bytes that answer no request; for now, each connection to it serves only one request, so that no response reaches the wrong request"
             );
         }
     }

@@ -83,7 +83,7 @@ impl ReadBuffer {
         }
     }
 
-    /// Reads once.
+    /// Reads from `stream` once, and appends what it got.
     pub(crate) async fn read(&mut self, stream: &mut Stream) -> Result<(), ReadError> {
         let buffer = std::mem::take(&mut self.buffer);
         let receiving = pin!(stream.receive(buffer));

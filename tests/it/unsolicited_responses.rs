@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 const DROPPED: &str = "sentry_mirror_upstream_connections_dropped_total";
-const WARNING: &str = "upstream has sent more than it was asked for";
+const WARNING: &str = "upstream sent bytes that answer no request";
 
 /// What an upstream does on a connection after its response has reached the client.
 #[derive(Clone, Copy, Debug)]

@@ -22,8 +22,9 @@ const LINGER_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Connection {
-    /// Closes the connection so that the client can still read the reply: shuts down the sending side, then
-    /// reads until the client closes, too. A worker that shuts down waits for this, so it takes less time then.
+    /// Closes the connection in a way that lets the client read the reply: shuts down the sending side, then
+    /// reads and discards until the client closes, too, or a timeout ends. The timeout is shorter while the
+    /// worker shuts down, because the worker waits for this.
     pub(crate) async fn linger(mut self, shutdown: &Shutdown) {
         if self.stream.shutdown().await.is_err() {
             return;
