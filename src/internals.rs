@@ -132,7 +132,7 @@ pub mod sentry {
         pub use crate::sentry::sampling::{Chance, SamplingKey};
     }
     pub mod selection {
-        pub use crate::sentry::selection::{Refused, Selection};
+        pub use crate::sentry::selection::{Selection, Unwanted};
     }
 }
 

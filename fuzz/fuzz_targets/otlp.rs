@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::sentry::otlp::{Batch, Format, Signal};
 use sentry_mirror::internals::sentry::sampling::{Chance, SamplingKey};
-use sentry_mirror::internals::sentry::selection::Refused;
+use sentry_mirror::internals::sentry::selection::Unwanted;
 
 fuzz_target!(|data: &[u8]| {
     for format in [Format::Protobuf, Format::Json] {
@@ -22,7 +22,7 @@ fn check(data: &[u8], format: Format, signal: Signal) {
     };
     let take = |key: SamplingKey| match key.is_within(0.5) {
         true => Ok(()),
-        false => Err(Refused::Sampled),
+        false => Err(Unwanted::Sampled),
     };
     let Ok(changes) = batch.retain(take) else {
         return;

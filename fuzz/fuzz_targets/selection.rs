@@ -29,7 +29,7 @@ use sentry_mirror::internals::sentry::envelope;
 use sentry_mirror::internals::sentry::envelope_index::EnvelopeIndex;
 use sentry_mirror::internals::sentry::items::items;
 use sentry_mirror::internals::sentry::sampling::Chance;
-use sentry_mirror::internals::sentry::selection::Refused;
+use sentry_mirror::internals::sentry::selection::Unwanted;
 use sentry_mirror_fuzz::naive::envelope::{self as naive, Nothing, Own, Wanted};
 use sentry_mirror_fuzz::naive::http::{self, Bounds, End};
 use sentry_mirror_fuzz::{check_edits, expand};
@@ -277,7 +277,7 @@ impl Request {
     }
 
     /// What a selection takes, as `mirror::transformer` asks for it.
-    fn take(&self, transform: &Transform) -> Result<PartialBody, Refused> {
+    fn take(&self, transform: &Transform) -> Result<PartialBody, Unwanted> {
         let (body, edits) = (&self.body, &self.edits);
         if let Some(selection) = &transform.selection
             && let Some(cut) = filter::filter_envelope(selection, &self.index, body, edits)?
@@ -398,10 +398,10 @@ fn copy(taken: &PartialBody, text: &[u8], number: u32) -> PartialBody {
     copy
 }
 
-fn nothing_of(refused: Refused) -> Nothing {
+fn nothing_of(refused: Unwanted) -> Nothing {
     match refused {
-        Refused::Filtered => Nothing::Filtered,
-        Refused::Sampled => Nothing::Sampled,
+        Unwanted::Filtered => Nothing::Filtered,
+        Unwanted::Sampled => Nothing::Sampled,
     }
 }
 

@@ -5,7 +5,7 @@
 //! these are, their beginnings are counted as well: whatever has begun and not ended is in flight.
 
 use crate::mirror::outcome::{Outcome, SkipReason};
-use crate::sentry::selection::Refused;
+use crate::sentry::selection::Unwanted;
 use crate::telemetry::counters::{Counter, CounterVec};
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::label::{Label, labels};
@@ -129,11 +129,11 @@ labels! {
     }
 }
 
-impl From<Refused> for LeftOut {
-    fn from(refused: Refused) -> LeftOut {
-        match refused {
-            Refused::Filtered => LeftOut::Filtered,
-            Refused::Sampled => LeftOut::Sampled,
+impl From<Unwanted> for LeftOut {
+    fn from(unwanted: Unwanted) -> LeftOut {
+        match unwanted {
+            Unwanted::Filtered => LeftOut::Filtered,
+            Unwanted::Sampled => LeftOut::Sampled,
         }
     }
 }

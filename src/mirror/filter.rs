@@ -18,7 +18,7 @@ use crate::sentry::edit::Edit;
 use crate::sentry::envelope_index::{EnvelopeIndex, IndexedItem};
 use crate::sentry::otlp::Batch;
 use crate::sentry::sampling;
-use crate::sentry::selection::{Refused, Selection};
+use crate::sentry::selection::{Selection, Unwanted};
 use crate::span::Span;
 
 /// The body for all outbounds with the same selection, before the edits for each outbound.
@@ -41,7 +41,7 @@ pub struct FilteredEnvelope {
     pub segments: Segments,
     pub categories: Vec<Option<Category>>,
     /// The reason for each item that was dropped.
-    pub left_out: Vec<Refused>,
+    pub left_out: Vec<Unwanted>,
 }
 
 /// A text that consists of segments of a body and of new text.
@@ -112,7 +112,7 @@ pub(crate) fn filter_batch(
     category: Option<Category>,
     batch: &Batch,
     body: &[u8],
-) -> Result<Option<Segments>, Refused> {
+) -> Result<Option<Segments>, Unwanted> {
     let changes = batch.retain(|key| selection.take(category, key))?;
     if changes.is_empty() {
         return Ok(None);
@@ -140,11 +140,11 @@ pub fn filter_envelope(
     index: &EnvelopeIndex,
     body: &[u8],
     edits: &[Edit],
-) -> Result<Option<FilteredEnvelope>, Refused> {
+) -> Result<Option<FilteredEnvelope>, Unwanted> {
     let Some(first) = index.items.first() else {
         return match selection.takes_unknown() {
             true => Ok(None),
-            false => Err(Refused::Filtered),
+            false => Err(Unwanted::Filtered),
         };
     };
     let mut segments = Segments::default();
@@ -153,15 +153,15 @@ pub fn filter_envelope(
     for item in &index.items {
         match append_item(selection, item, &mut segments) {
             Ok(()) => categories.push(item.category),
-            Err(refused) => left_out.push(refused),
+            Err(unwanted) => left_out.push(unwanted),
         }
     }
     if categories.is_empty() {
-        let is_sampled = left_out.contains(&Refused::Sampled);
+        let is_sampled = left_out.contains(&Unwanted::Sampled);
         return Err(if is_sampled {
-            Refused::Sampled
+            Unwanted::Sampled
         } else {
-            Refused::Filtered
+            Unwanted::Filtered
         });
     }
     let (front, edits, is_same) = scale_sample_rate(
@@ -188,22 +188,22 @@ fn append_item(
     selection: &Selection,
     item: &IndexedItem,
     segments: &mut Segments,
-) -> Result<(), Refused> {
+) -> Result<(), Unwanted> {
     if item.entries.is_empty() {
         selection.take(item.category, item.sampling_key)?;
         segments.copy(item.whole);
         return Ok(());
     }
     let mut kept = Vec::new();
-    let mut refused = Refused::Filtered;
+    let mut unwanted = Unwanted::Filtered;
     for (index, (_, key)) in item.entries.iter().enumerate() {
         match selection.take(item.category, *key) {
             Ok(()) => kept.push(index),
-            Err(reason) => refused = reason,
+            Err(reason) => unwanted = reason,
         }
     }
     if kept.is_empty() {
-        return Err(refused);
+        return Err(unwanted);
     }
     if kept.len() == item.entries.len() {
         segments.copy(item.whole);

@@ -1,6 +1,6 @@
 //! How a delivery ended: with a response, with a failure, or without an attempt.
 
-use crate::sentry::selection::Refused;
+use crate::sentry::selection::Unwanted;
 use crate::upstream::exchange::Failure;
 use crate::upstream::response::Response;
 
@@ -44,11 +44,11 @@ impl From<Result<Response, Failure>> for Outcome {
     }
 }
 
-impl From<Refused> for SkipReason {
-    fn from(refused: Refused) -> SkipReason {
-        match refused {
-            Refused::Filtered => SkipReason::Filtered,
-            Refused::Sampled => SkipReason::Sampled,
+impl From<Unwanted> for SkipReason {
+    fn from(unwanted: Unwanted) -> SkipReason {
+        match unwanted {
+            Unwanted::Filtered => SkipReason::Filtered,
+            Unwanted::Sampled => SkipReason::Sampled,
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::sentry::envelope::EnvelopeError;
 use crate::sentry::envelope_index::{EnvelopeIndex, Indexer};
 use crate::sentry::otlp::{Batch, Format, Signal};
 use crate::sentry::sampling::{Chance, Digest, SamplingKey};
-use crate::sentry::selection::{Refused, Selection};
+use crate::sentry::selection::{Selection, Unwanted};
 use crate::upstream::exchange::Failure;
 
 /// The number of bytes of a body that are hashed in a slice.
@@ -31,7 +31,7 @@ const DIGESTED_BYTES: usize = 256 * 1024;
 #[derive(Clone, Copy)]
 pub(super) enum NoBody {
     /// The selection takes no part of the request.
-    Refused(Refused),
+    Unwanted(Unwanted),
     /// The memory budget is exhausted.
     OutOfMemory,
 }
@@ -39,7 +39,7 @@ pub(super) enum NoBody {
 impl From<NoBody> for Outcome {
     fn from(cause: NoBody) -> Outcome {
         match cause {
-            NoBody::Refused(refused) => Outcome::Skipped(refused.into()),
+            NoBody::Unwanted(unwanted) => Outcome::Skipped(unwanted.into()),
             NoBody::OutOfMemory => Outcome::Failed(Failure::Overloaded),
         }
     }
@@ -52,7 +52,7 @@ pub(super) struct Filtered {
     /// The categories of its items; `None` if it is the whole request.
     pub(super) categories: Option<Vec<Option<Category>>>,
     /// The reason for each item that was dropped.
-    pub(super) left_out: Vec<Refused>,
+    pub(super) left_out: Vec<Unwanted>,
 }
 
 impl Filtered {
@@ -148,7 +148,7 @@ impl<'t> Selector<'t> {
             let chance = self.sampling.unwrap_or_default();
             let (category, key) = self.whole.get_or_init(|| classify(self.request, chance));
             let taken = selection.take(*category, *key);
-            return taken.map(|()| self.everything()).map_err(NoBody::Refused);
+            return taken.map(|()| self.everything()).map_err(NoBody::Unwanted);
         };
         let body = &self.request.body.decoded;
         if self.index.is_none() {
@@ -159,10 +159,10 @@ impl<'t> Selector<'t> {
             // category.
             let key = self.sampling.unwrap_or_default().sampling_key(0);
             let taken = selection.take(None, key);
-            return taken.map(|()| self.everything()).map_err(NoBody::Refused);
+            return taken.map(|()| self.everything()).map_err(NoBody::Unwanted);
         };
         let filtered = filter::filter_envelope(selection, index, body, &self.request.body_edits);
-        match filtered.map_err(NoBody::Refused)? {
+        match filtered.map_err(NoBody::Unwanted)? {
             None => Ok(self.everything()),
             Some(filtered) => {
                 self.reserve(filtered.front.len())?;
@@ -188,8 +188,8 @@ impl<'t> Selector<'t> {
     ) -> Result<Filtered, NoBody> {
         let category = Category::from_endpoint(self.request.target.endpoint);
         let any = selection.take(category, SamplingKey::new(b""));
-        if any == Err(Refused::Filtered) || selection.rate(category) >= 1.0 {
-            return any.map(|()| self.everything()).map_err(NoBody::Refused);
+        if any == Err(Unwanted::Filtered) || selection.rate(category) >= 1.0 {
+            return any.map(|()| self.everything()).map_err(NoBody::Unwanted);
         }
         if self.records.is_none() {
             self.records = Some(self.find_records(signal).await?);
@@ -201,7 +201,7 @@ impl<'t> Selector<'t> {
             Some(Records::Whole(key)) => selection.take(category, *key).map(|()| None),
             None => Ok(None),
         };
-        match segments.map_err(NoBody::Refused)? {
+        match segments.map_err(NoBody::Unwanted)? {
             None => Ok(self.everything()),
             Some(segments) => Ok(Filtered {
                 partial: PartialBody {

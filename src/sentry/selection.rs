@@ -24,7 +24,7 @@ pub struct Rates {
 
 /// Why a selection drops data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum Unwanted {
     /// By category.
     Filtered,
     /// By sampling.
@@ -100,16 +100,16 @@ impl Selection {
     }
 
     /// Whether to keep data of `category` with this sampling key.
-    pub fn take(&self, category: Option<Category>, key: SamplingKey) -> Result<(), Refused> {
+    pub fn take(&self, category: Option<Category>, key: SamplingKey) -> Result<(), Unwanted> {
         let is_wanted = self
             .categories
             .is_none_or(|wanted| category.is_some_and(|category| wanted.contains(category)));
         if !is_wanted {
-            Err(Refused::Filtered)
+            Err(Unwanted::Filtered)
         } else if key.is_within(self.rate(category)) {
             Ok(())
         } else {
-            Err(Refused::Sampled)
+            Err(Unwanted::Sampled)
         }
     }
 }
@@ -164,10 +164,10 @@ mod tests {
         let key = SamplingKey::new(b"");
         assert_eq!(selection.take(Some(Category::Error), key), Ok(()));
         for other in [Some(Category::Session), None] {
-            assert_eq!(selection.take(other, key), Err(Refused::Filtered));
+            assert_eq!(selection.take(other, key), Err(Unwanted::Filtered));
         }
         let none = Selection::new(None, Rates::uniform(0.0)).unwrap();
-        assert_eq!(none.take(None, key), Err(Refused::Sampled));
+        assert_eq!(none.take(None, key), Err(Unwanted::Sampled));
         assert_eq!(Selection::new(None, Rates::FULL), None);
     }
 }

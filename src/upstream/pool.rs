@@ -148,7 +148,7 @@ impl Pool {
         route: RouteId,
     ) -> (Result<Response, Failure>, Instant) {
         let limits = self.limits();
-        let Some(_slot) = InFlightGuard::acquire(&self.in_flight, limits.in_flight) else {
+        let Some(_slot) = InFlightSlot::acquire(&self.in_flight, limits.in_flight) else {
             return (Err(Failure::Overloaded), begun);
         };
         let Some(permit) = self.breaker.admit(route, begun, &limits) else {
@@ -428,21 +428,21 @@ impl Drop for OpenGuard {
 }
 
 /// Counts a delivery as in flight until it is dropped.
-struct InFlightGuard<'u> {
+struct InFlightSlot<'u> {
     in_flight: &'u Cell<usize>,
 }
 
-impl<'u> InFlightGuard<'u> {
-    fn acquire(in_flight: &'u Cell<usize>, limit: usize) -> Option<InFlightGuard<'u>> {
+impl<'u> InFlightSlot<'u> {
+    fn acquire(in_flight: &'u Cell<usize>, limit: usize) -> Option<InFlightSlot<'u>> {
         if in_flight.get() >= limit {
             return None;
         }
         in_flight.set(in_flight.get() + 1);
-        Some(InFlightGuard { in_flight })
+        Some(InFlightSlot { in_flight })
     }
 }
 
-impl Drop for InFlightGuard<'_> {
+impl Drop for InFlightSlot<'_> {
     fn drop(&mut self) {
         self.in_flight.set(self.in_flight.get() - 1);
     }

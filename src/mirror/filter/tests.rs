@@ -18,7 +18,7 @@ fn selection(options: &str) -> Selection {
 }
 
 /// The filtered `body` and the edits in its header.
-fn filtered(options: &str, body: &str) -> Result<(String, Vec<Edit>), Refused> {
+fn filtered(options: &str, body: &str) -> Result<(String, Vec<Edit>), Unwanted> {
     let body = body.as_bytes();
     let mut edits = Vec::new();
     let header = envelope::scan(body, &mut edits).unwrap();
@@ -38,7 +38,7 @@ fn filtered(options: &str, body: &str) -> Result<(String, Vec<Edit>), Refused> {
     })
 }
 
-fn text(options: &str, body: &str) -> Result<String, Refused> {
+fn text(options: &str, body: &str) -> Result<String, Unwanted> {
     filtered(options, body).map(|(text, _)| text)
 }
 
@@ -72,16 +72,16 @@ fn items_that_stay_keep_their_bytes() {
         assert_eq!(text(options, &mixed), Ok(kept.concat()), "{options}");
     }
     for (options, refused) in [
-        ("categories: [attachment, log]", Refused::Filtered),
-        ("sample_rate: 0", Refused::Sampled),
-        ("categories: [session], sample_rate: 0", Refused::Sampled),
+        ("categories: [attachment, log]", Unwanted::Filtered),
+        ("sample_rate: 0", Unwanted::Sampled),
+        ("categories: [session], sample_rate: 0", Unwanted::Sampled),
     ] {
         assert_eq!(text(options, &mixed), Err(refused), "{options}");
     }
     // Without an event, an attachment counts as an attachment.
     let alone = [HEADER, ATTACHMENT].concat();
     assert_eq!(text("categories: [attachment]", &alone), Ok(alone.clone()));
-    assert_eq!(text("categories: [error]", &alone), Err(Refused::Filtered));
+    assert_eq!(text("categories: [error]", &alone), Err(Unwanted::Filtered));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_contiguous_result_is_not_copied() {
 fn an_envelope_without_items_goes_only_where_all_categories_go() {
     for body in ["{}", "{}\n"] {
         assert_eq!(text("sample_rate: 0.5", body), Ok(body.to_owned()));
-        assert_eq!(text("categories: [error]", body), Err(Refused::Filtered));
+        assert_eq!(text("categories: [error]", body), Err(Unwanted::Filtered));
     }
 }
 
@@ -198,8 +198,8 @@ fn a_container_keeps_the_entries_of_sampled_traces() {
         assert_eq!(text("sample_rate: {log: 0.5}", &body), Ok(expected));
     }
     let body = format!("{{}}\n{}", item(&[&dropped, &dropped]));
-    assert_eq!(text("sample_rate: 0.5", &body), Err(Refused::Sampled));
-    assert_eq!(text("categories: [span]", &body), Err(Refused::Filtered));
+    assert_eq!(text("sample_rate: 0.5", &body), Err(Unwanted::Sampled));
+    assert_eq!(text("categories: [span]", &body), Err(Unwanted::Filtered));
 }
 
 #[test]

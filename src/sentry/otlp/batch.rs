@@ -5,7 +5,7 @@ use super::{json, protobuf};
 use crate::sentry::endpoint;
 use crate::sentry::json_ids::SEARCHED_BYTES_MAX;
 use crate::sentry::sampling::{Chance, SamplingKey};
-use crate::sentry::selection::Refused;
+use crate::sentry::selection::Unwanted;
 use crate::span::Span;
 
 /// The longest body that is parsed. A walk over a longer one would keep the core from everything else.
@@ -85,13 +85,13 @@ impl Batch {
     /// `take` refuses every record.
     pub fn retain(
         &self,
-        take: impl Fn(SamplingKey) -> Result<(), Refused>,
-    ) -> Result<Vec<Change>, Refused> {
+        take: impl Fn(SamplingKey) -> Result<(), Unwanted>,
+    ) -> Result<Vec<Change>, Unwanted> {
         let mut removal = Removal {
             batch: self,
             take,
             changes: Vec::new(),
-            refused: Refused::Filtered,
+            refused: Unwanted::Filtered,
         };
         let left = removal.siblings(0, self.nodes.len());
         match left.is_gone() {
@@ -122,10 +122,10 @@ struct Removal<'b, T> {
     take: T,
     changes: Vec<Change>,
     /// Why the last record was refused.
-    refused: Refused,
+    refused: Unwanted,
 }
 
-impl<T: Fn(SamplingKey) -> Result<(), Refused>> Removal<'_, T> {
+impl<T: Fn(SamplingKey) -> Result<(), Unwanted>> Removal<'_, T> {
     /// Visits the siblings from index `start` to `end`. Recursion ends at the records, in a group of a group.
     fn siblings(&mut self, start: usize, end: usize) -> Left {
         let mut left = Left::default();

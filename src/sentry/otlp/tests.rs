@@ -7,7 +7,7 @@ use super::nodes::{NODES_MAX, NodeKind};
 use super::protobuf::varint;
 use super::*;
 use crate::sentry::sampling::{Chance, SamplingKey};
-use crate::sentry::selection::Refused;
+use crate::sentry::selection::Unwanted;
 
 const CHANCE: Chance = Chance::new(7);
 
@@ -19,11 +19,11 @@ fn key(trace: u128) -> Option<SamplingKey> {
 }
 
 /// Takes records of even traces, and those without a trace.
-fn take_even(traces: &Tree) -> impl Fn(SamplingKey) -> Result<(), Refused> {
+fn take_even(traces: &Tree) -> impl Fn(SamplingKey) -> Result<(), Unwanted> {
     let odd = traces.iter().flatten().flatten().filter(|t| *t % 2 == 1);
     let odd: Vec<SamplingKey> = odd.filter_map(|trace| key(*trace)).collect();
     move |key| match odd.contains(&key) {
-        true => Err(Refused::Sampled),
+        true => Err(Unwanted::Sampled),
         false => Ok(()),
     }
 }
@@ -142,7 +142,7 @@ fn records_are_kept_by_trace_and_other_bytes_stay_the_same() {
 
 #[test]
 fn a_batch_of_one_trace_is_kept_unchanged_or_refused() {
-    for (trace, expected) in [(2, Ok(Vec::new())), (3, Err(Refused::Sampled))] {
+    for (trace, expected) in [(2, Ok(Vec::new())), (3, Err(Unwanted::Sampled))] {
         let tree = vec![vec![vec![trace; 50]]];
         for signal in [Signal::Traces, Signal::Logs] {
             for (format, body) in [
@@ -200,7 +200,7 @@ fn the_sampling_key_of_a_trace_does_not_depend_on_the_encoding() {
         let batch = Batch::parse(&body, format, Signal::Logs, CHANCE).unwrap();
         let found = batch.retain(|found| match Some(found) == key(trace) {
             true => Ok(()),
-            false => Err(Refused::Filtered),
+            false => Err(Unwanted::Filtered),
         });
         assert_eq!(found, Ok(Vec::new()), "{format:?}");
     }
@@ -369,7 +369,7 @@ proptest! {
                     let Some(batch) = Batch::parse(&body, format, signal, CHANCE) else { continue };
                     let take = |key: SamplingKey| match key.is_within(0.5) {
                         true => Ok(()),
-                        false => Err(Refused::Sampled),
+                        false => Err(Unwanted::Sampled),
                     };
                     if let Ok(changes) = batch.retain(take) {
                         let left = changed(&body, &changes);
