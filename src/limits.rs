@@ -33,8 +33,8 @@ pub struct Limits {
     /// of zeros 50 times. The ratio keeps a few hundred bytes from expanding to 256 MiB. Beyond
     /// it: 413.
     pub decoded_ratio: usize,
-    /// `limits.response_bytes`: size of an upstream's response, for head and body each; a head is
-    /// also limited to 64 KiB. Beyond it the delivery fails and its connection is closed.
+    /// `limits.response_bytes`: size of the head and, separately, of the body of an upstream's response; a
+    /// head is also limited to 64 KiB. Beyond it the delivery fails and its connection is closed.
     pub response_bytes: usize,
     /// `limits.connections`: SDK connections per worker. At the limit the worker stops accepting;
     /// the kernel's backlog and the other workers take the rest.

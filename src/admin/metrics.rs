@@ -223,7 +223,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "delivery_duration_seconds",
         labels: &[ROUTE, OUTBOUND],
-        help: "Time from the start of a request's deliveries to the end of the one to this outbound. Only attempted deliveries count.",
+        help: "Time from the start of a request's deliveries to the end of its delivery to this outbound. Only attempted deliveries count.",
         reader: Reader::Histogram(|source| per_outbound(source, |_, outbound| outbound.time)),
     },
     Metric {
@@ -258,7 +258,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "upstream_retries",
         labels: &[ORIGIN],
-        help: "Deliveries sent again over a new connection, because the upstream had given up their pooled one.",
+        help: "Deliveries sent again over a new connection, because the upstream no longer served the pooled one.",
         reader: Reader::Counter(|source| origin_counter(source, |origin| origin.retries)),
     },
     Metric {

@@ -15,7 +15,7 @@ use monoio::time::sleep;
 /// How many connections a worker may always be ahead of another one, in addition to an eighth.
 const LEAD_MAX: usize = 4;
 
-/// How often a worker that is ahead checks the counts again, and how many times.
+/// How long a worker that is ahead waits before it checks the counts again, and the most checks it makes.
 const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 const CHECKS_MAX: usize = 20;
 

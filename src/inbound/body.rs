@@ -201,7 +201,7 @@ async fn front(
     Ok(front.await?)
 }
 
-/// Decodes a body whose beginning `is_routed` accepts.
+/// Decodes the beginning of a body, and the rest only if `is_routed` accepts that beginning.
 async fn routed(
     encoding: Encoding,
     body: Bytes,

@@ -208,7 +208,8 @@ pub(crate) fn raise_descriptor_limit() {
 
 /// Lowers the limits of `config` to what the process has. SDK connections get at most half of the file
 /// descriptors: if clients could use all of them, no connection to an upstream could be opened for their
-/// requests. Requests, connections and deliveries get no more memory than there is.
+/// requests. Unless `limits.memory_bytes` is configured, requests, connections and deliveries are limited to the
+/// available memory too, but never below fixed minimums.
 pub(crate) fn fit_limits(config: &Config, workers: usize) -> Config {
     let mut config = config.clone();
     if let Some(available) = memory_limit::available(Path::new("/")) {
@@ -224,7 +225,7 @@ pub(crate) fn fit_limits(config: &Config, workers: usize) -> Config {
         } = &mut config.limits;
         if fitted.connections < *connections || fitted.in_flight < *in_flight {
             info!(
-                "to fit the available memory, limits.connections is {} and limits.in_flight is {} per worker; to choose them yourself, set limits.memory_bytes",
+                "to fit the available memory, limits.connections is {} and limits.in_flight is {} per worker; setting limits.memory_bytes turns this adjustment off",
                 fitted.connections, fitted.in_flight
             );
         }
@@ -233,7 +234,7 @@ pub(crate) fn fit_limits(config: &Config, workers: usize) -> Config {
         info!(
             available_mib = available >> 20,
             worker_mib = fitted.worker_bytes >> 20,
-            "limits.memory_bytes of each worker is set from the available memory"
+            "each worker may use up to limits.memory_bytes for requests"
         );
     }
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::os_errors;
 
-/// How long an immediate exit waits until the last log line is written.
+/// How long an immediate exit sleeps, to give the log time to write its last line.
 const LOG_FLUSH_TIME: Duration = Duration::from_millis(100);
 
 /// What a signal requests.

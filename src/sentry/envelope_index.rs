@@ -46,7 +46,7 @@ pub struct IndexedItem {
 }
 
 impl EnvelopeIndex {
-    /// Indexes `body`, of which the envelope header ends at `header_end`, all at once; see `Indexer`.
+    /// Indexes all of `body` at once; `Indexer` does it in steps. The envelope header ends at `header_end`.
     ///
     /// # Errors
     /// An item is malformed, so that its end is unknown.

@@ -94,7 +94,7 @@ impl Selection {
         self.categories.is_none()
     }
 
-    /// The share of a category, if that is accepted.
+    /// The share of `category` that is kept. Meaningful only if the category is accepted.
     pub fn rate(&self, category: Option<Category>) -> f64 {
         self.rates.get(category)
     }

@@ -216,7 +216,7 @@ pub(super) fn names_credential(text: &[u8]) -> bool {
     is_suspect && has_name(text)
 }
 
-/// Whether `text` contains one of the names, and not as the end of a longer one.
+/// Whether `text` contains `sentry_key` or `sentry_secret`, other than at the end of a longer name.
 fn has_name(mut text: &[u8]) -> bool {
     let mut is_within_word = false;
     while let Some((byte, after)) = decoded_twice(text) {

@@ -172,7 +172,7 @@ pub struct Connection {
 enum Reuse {
     Yes,
     No,
-    /// No: it stays open, and more than the response has arrived on it.
+    /// No: the upstream keeps it open, but more than the response has arrived on it.
     Overfull,
 }
 

@@ -67,7 +67,7 @@ pub(super) struct NodeList {
 }
 
 impl NodeList {
-    /// Appends a record; without a `key`, chance decides on it.
+    /// Appends a record. Without a `key`, it gets a sampling key from the chance of the request.
     pub(super) fn record(
         &mut self,
         whole: Span,
