@@ -71,7 +71,7 @@ with Sink() as sink, Mirror({KEY: [sink.dsn()], OTHER_KEY: [outbound]}, config) 
     served = honest.stop()
     # Python reads a carriage return as the end of a line.
     found |= {f"{fault} in log" for fault in faults("".join(mirror.log))}
-    told = sum("refuses" in line for line in mirror.log)
+    told = sum("is rejecting requests" in line for line in mirror.log)
     verdict.line(
         f"logs: {requests} refusals, {told} told; seen: {sorted(found)}",
         served,
