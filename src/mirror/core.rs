@@ -120,23 +120,23 @@ impl Routing {
         let limits = Rc::new(Limits::clone(&table.limits));
         let known = self.pools.iter();
         let known: HashMap<*const SharedOrigin, &Rc<Pool>> = known
-            .map(|upstream| (Arc::as_ptr(upstream.origin()), upstream))
+            .map(|pool| (Arc::as_ptr(pool.origin()), pool))
             .collect();
         let share_bytes = limits.origin_bytes(table.origins.len());
-        let upstream = |origin: &Arc<SharedOrigin>| {
+        let pool = |origin: &Arc<SharedOrigin>| {
             let known = known.get(&Arc::as_ptr(origin)).copied();
             let limits = Rc::clone(&limits);
-            let upstream = match known {
+            let pool = match known {
                 Some(known) => {
                     known.set_limits(limits);
                     Rc::clone(known)
                 }
                 None => Rc::new(Pool::new(Arc::clone(origin), limits, budget, worker)),
             };
-            upstream.set_memory_share(share_bytes);
-            upstream
+            pool.set_memory_share(share_bytes);
+            pool
         };
-        let pools = table.origins.iter().map(upstream).collect();
+        let pools = table.origins.iter().map(pool).collect();
         Routing { table, pools }
     }
 }

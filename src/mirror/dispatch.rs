@@ -20,7 +20,6 @@ use crate::runtime::panics::caught;
 use crate::sentry::category::Category;
 use crate::upstream::exchange::Failure;
 
-#[derive(Clone)]
 pub(crate) struct Dispatch {
     pub(crate) core: Rc<Core>,
     pub(crate) routing: Rc<Routing>,
@@ -60,9 +59,7 @@ impl Dispatch {
             |transformed| self.deliver_transformed(transformed)
         ));
         if caught(transforming).await.is_err() {
-            let route = self.fan_out.route();
-            self.fan_out
-                .fail_transformed(|index| route.is_transformed(index));
+            self.fan_out.fail_transformed();
         }
     }
 

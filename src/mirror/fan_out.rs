@@ -145,8 +145,9 @@ impl FanOut {
 
     /// Records a panic in the transforms as the outcome of every transformed delivery that has not begun.
     /// Deliveries that have begun record their own outcomes.
-    pub(crate) fn fail_transformed(&self, is_transformed: impl Fn(usize) -> bool) {
-        for index in (0..self.outbounds().len()).filter(|index| is_transformed(*index)) {
+    pub(crate) fn fail_transformed(&self) {
+        let indices = 0..self.outbounds().len();
+        for index in indices.filter(|index| self.route.is_transformed(*index)) {
             let is_lost = {
                 let progress = self.progress.borrow();
                 matches!(progress.outcomes.get(index), Some(None))
