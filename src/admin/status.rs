@@ -180,7 +180,7 @@ impl View<'_> {
             "in_flight": sum(|counters| counters.in_flight.get()),
             "connections_open": sum(|counters| counters.open.get()),
             "connections_idle": sum(|counters| counters.idle.get()),
-            "addresses": shared.addresses().len(),
+            "addresses": shared.addresses().current().len(),
             "dns_age_seconds": shared.dns_age(self.now).map(|age| age.as_secs()),
         })
     }

@@ -35,6 +35,8 @@ labels! {
         Idle => "idle_timeout",
         /// The connection was older than `pool.max_age`.
         Old => "max_age",
+        /// The host no longer has the address of the connection.
+        Moved => "address_removed",
         /// The upstream sent data that was not part of a response.
         Unsolicited => "unsolicited_data",
         /// The upstream recently sent unsolicited data, so its connections are not reused for a while.

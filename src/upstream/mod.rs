@@ -1,6 +1,7 @@
 //! Upstreams, from the name of an origin to the response of its server.
 //!
 //! - [`origin`]: what all workers share about an origin, such as its addresses and whether it is up.
+//! - [`addresses`]: its addresses, what is known of each, and which to try first.
 //! - [`resolver`]: keeps the addresses fresh, on threads of its own.
 //! - [`connector`]: opens a connection.
 //! - [`exchange`]: sends one request over it and reads one [`response`] from its [`read_buffer`].
@@ -8,6 +9,7 @@
 //!   [`breaker`] and the retry of a stale connection. [`pooling`] suspends the reuse of connections.
 //! - [`counters`]: what a worker counts about an origin.
 
+pub(crate) mod addresses;
 pub(crate) mod breaker;
 pub(crate) mod connector;
 pub(crate) mod counters;

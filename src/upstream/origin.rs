@@ -4,8 +4,8 @@
 //! written only when it changes, so that one change makes one log line however many workers see it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -14,6 +14,7 @@ use crate::net::tls_client::TlsIdentity;
 use crate::sentry::dsn::Origin;
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::log_on_change::LogOnChange;
+use crate::upstream::addresses::{Address, Addresses};
 use crate::upstream::counters::OriginCounters;
 use crate::upstream::pooling::{Pooling, SUSPENSION};
 
@@ -21,8 +22,9 @@ pub struct SharedOrigin {
     pub origin: Origin,
     /// `None` for `http`.
     pub tls: Option<TlsIdentity>,
-    addresses: RwLock<Arc<[SocketAddr]>>,
-    next_address: AtomicUsize,
+    addresses: Addresses,
+    /// Asks the resolver for the addresses again, and soon.
+    ask_resolver: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// The time of the last successful resolution in milliseconds after `since`; 0 for none.
     resolved_at_ms: AtomicU64,
     since: Instant,
@@ -58,8 +60,8 @@ impl SharedOrigin {
         SharedOrigin {
             origin,
             tls,
-            addresses: RwLock::new(Arc::new([])),
-            next_address: AtomicUsize::new(0),
+            addresses: Addresses::new(Instant::now()),
+            ask_resolver: OnceLock::new(),
             resolved_at_ms: AtomicU64::new(0),
             since: Instant::now(),
             dns_refresh_ms: AtomicU64::new(0),
@@ -88,7 +90,9 @@ impl SharedOrigin {
             ..SharedOrigin::new(1, self.origin.clone(), Some(tls))
         };
         successor.pooling.copy_from(&self.pooling);
-        successor.set_addresses(self.addresses().to_vec());
+        let current = self.addresses.current();
+        let sockets: Vec<_> = current.iter().map(|address| address.socket).collect();
+        successor.set_addresses(&sockets);
         successor
     }
 
@@ -117,36 +121,36 @@ impl SharedOrigin {
         (refresh_ms != 0).then(|| Duration::from_millis(refresh_ms))
     }
 
-    /// The addresses, in the order to try them from [`SharedOrigin::first_address`] on.
-    pub fn addresses(&self) -> Arc<[SocketAddr]> {
-        Arc::clone(
-            &self
-                .addresses
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+    pub(crate) fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
-    /// The index in [`SharedOrigin::addresses`] to begin with, to be wrapped around.
-    pub fn first_address(&self) -> usize {
-        self.next_address.load(Ordering::Relaxed)
+    /// Replaces the addresses.
+    pub fn set_addresses(&self, addresses: &[SocketAddr]) {
+        self.addresses.set(addresses, Instant::now());
     }
 
-    /// Lets later connections begin with the address after the one at `failed`. If several connections
-    /// failed there at the same time, only one of them moves the index.
-    pub fn skip_address(&self, failed: usize) {
-        let (ok, other) = (Ordering::Relaxed, Ordering::Relaxed);
-        let _ = self
-            .next_address
-            .compare_exchange(failed, failed.wrapping_add(1), ok, other);
+    /// Sets what [`SharedOrigin::ask_resolver`] calls.
+    #[expect(dead_code, reason = "the resolver will set it")]
+    pub(crate) fn on_ask_resolver(&self, ask: Box<dyn Fn() + Send + Sync>) {
+        // The first resolver stays.
+        let _ = self.ask_resolver.set(ask);
     }
 
-    pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
-        let mut current = self
-            .addresses
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *current = addresses.into();
+    /// Asks for the addresses again, because none of them can be reached. The resolver bounds how often it does so.
+    pub(crate) fn ask_resolver(&self) {
+        if let Some(ask) = self.ask_resolver.get() {
+            ask();
+        }
+    }
+
+    /// Records that an attempt that began at `begun` got no byte of an answer from `address`: connecting failed, or
+    /// its first exchange did. Later connections begin elsewhere, and once all addresses have failed, the resolver
+    /// is asked again.
+    pub(crate) fn record_address_failed(&self, address: &Address, begun: Instant, now: Instant) {
+        if self.addresses.record_failed(address, begun, now) {
+            self.ask_resolver();
+        }
     }
 
     pub fn set_dependents(&self, dependents: Vec<Dependent>) {

@@ -27,6 +27,7 @@ use crate::limits::Limits;
 use crate::net::socket::IdleState;
 use crate::runtime::deadline::in_time;
 use crate::runtime::memory_budget::MemoryBudget;
+use crate::upstream::addresses::Address;
 use crate::upstream::breaker::{Breaker, RouteId};
 use crate::upstream::connector::connect;
 use crate::upstream::counters::{Dropped, OriginCounters};
@@ -81,6 +82,7 @@ struct Waiter {
 /// bytes.
 struct PooledConnection {
     connection: Connection,
+    address: Arc<Address>,
     opened: OpenGuard,
     idle_since: Instant,
 }
@@ -255,17 +257,27 @@ impl Pool {
             debug!(origin = %self.shared.origin, "a pooled connection was stale; retrying on a new one");
         }
         // Boxed because it is rare and large: every delivery would carry the space for it.
-        let connecting = Box::pin(connect(&self.shared, limits.timeouts.connect));
-        let stream = connecting.await?;
+        let timeout = limits.timeouts.connect;
+        let connecting = Box::pin(connect(&self.shared, self.worker, &[], timeout));
+        let connected = connecting.await?;
         self.counters().opened.inc();
         let opened = OpenGuard::new(&self.open, self.age_offset(limits));
         let mut pooled = Box::new(PooledConnection {
-            connection: Connection::new(stream, self.budget.reservation()),
+            connection: Connection::new(connected.stream, self.budget.reservation()),
+            address: connected.address,
             idle_since: Instant::now(),
             opened,
         });
-        let response = pooled.connection.exchange(request, limits).await?;
-        Ok((response, pooled))
+        let result = pooled.connection.exchange(request, limits).await;
+        let unanswered = result.as_ref().err().and_then(Failure::unanswered);
+        if unanswered.is_some() {
+            let (address, begun) = (&pooled.address, connected.begun);
+            let now = Instant::now();
+            self.shared.record_address_failed(address, begun, now);
+        } else {
+            pooled.address.record_answered();
+        }
+        result.map(|response| (response, pooled))
     }
 
     /// The offset that is added to the age of the next connection: up to a quarter of `pool.max_age`.
@@ -404,6 +416,8 @@ impl PooledConnection {
             Some(Dropped::Old)
         } else if now.duration_since(self.idle_since) >= limits.pool.idle_timeout {
             Some(Dropped::Idle)
+        } else if self.address.is_retired(now) {
+            Some(Dropped::Moved)
         } else {
             None
         }

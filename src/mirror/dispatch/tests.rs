@@ -46,7 +46,7 @@ fn table(count: usize, address: SocketAddr) -> Arc<RoutingTable> {
     }
     let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
     let table = RoutingTable::new(&config, 1, None).unwrap();
-    table.origins[0].set_addresses(vec![address]);
+    table.origins[0].set_addresses(&[address]);
     Arc::new(table)
 }
 

@@ -65,7 +65,7 @@ impl Ours {
             port: address.port(),
         };
         let shared = SharedOrigin::new(1, origin, None);
-        shared.set_addresses(vec![address]);
+        shared.set_addresses(&[address]);
         let mut limits = Limits::default();
         limits.timeouts.exchange = patience;
         let budget = MemoryBudget::new(limits.memory_bytes);
