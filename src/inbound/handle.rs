@@ -40,18 +40,18 @@ pub(super) async fn handle(
     if let Some(reply) = local_replies::reply(request) {
         return reply.map_err(Abort::Rejected);
     }
-    let key = route_by_head(request, table, &mut memory)?;
+    let key = route_by_head(request, routing, &mut memory)?;
     let received = body::read(connection, request, &table.limits, &mut memory).await?;
     let decoding = received.decode(request, key.as_ref(), table, &core.decoding, &mut memory);
     decoding.await?;
     let envelope = body::scan_envelope(request, table);
     let is_tunnelled = request.route.is_none();
     if is_tunnelled {
-        route_by_envelope(request, key.as_ref(), envelope, table, &mut memory)?;
+        route_by_envelope(request, key.as_ref(), envelope, routing, &mut memory)?;
     } else {
         request.set_envelope(envelope)?;
     }
     request.client = table.forward_client_ip.then_some(connection.peer.ip());
-    head_edits::complete(request, table, is_tunnelled)?;
+    head_edits::complete(request, table, &routing.routes, is_tunnelled)?;
     Ok(send(shared, core, routing, access, memory).await?)
 }

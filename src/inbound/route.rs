@@ -9,10 +9,11 @@ use crate::http::head::HeaderName;
 use crate::inbound::authenticate::{
     envelope_key, find_key, find_route, reject_without_key, route_in_head,
 };
+use crate::mirror::core::Routing;
+use crate::mirror::local_route::LocalRoutes;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::request::Request;
 use crate::mirror::routes::Route;
-use crate::mirror::routing_table::RoutingTable;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::auth::FoundKey;
 use crate::sentry::endpoint::{self, Endpoint};
@@ -22,12 +23,12 @@ use crate::sentry::envelope::{EnvelopeError, EnvelopeHeader};
 /// the request has no route yet.
 pub(super) fn route_by_head(
     request: &mut Request,
-    table: &RoutingTable,
+    routing: &Routing,
     memory: &mut MemoryReservation,
 ) -> Result<Option<FoundKey>, Rejection> {
     let key = find_key(request)?;
-    if let Some(route) = route_in_head(request, key.as_ref(), table)? {
-        set_route(request, route, memory)?;
+    if let Some(route) = route_in_head(request, key.as_ref(), &routing.table)? {
+        set_route(request, route, &routing.routes, memory)?;
     }
     Ok(key)
 }
@@ -37,14 +38,14 @@ pub(super) fn route_by_envelope(
     request: &mut Request,
     key: Option<&FoundKey>,
     envelope: Result<Option<EnvelopeHeader>, EnvelopeError>,
-    table: &RoutingTable,
+    routing: &Routing,
     memory: &mut MemoryReservation,
 ) -> Result<(), Rejection> {
     // A malformed envelope header is not an error here: without a key, the body may not be an envelope.
     request.envelope = envelope.ok().flatten();
     let envelope_key = envelope_key(request.envelope.as_ref(), &request.body.decoded)
         .ok_or_else(|| reject_without_key(request, key))?;
-    let route = find_route(table, &envelope_key)?;
+    let route = find_route(&routing.table, &envelope_key)?;
     // The path belongs to the tunnel and is not an API path.
     if request.target.endpoint == Endpoint::Generic {
         let target = request.parsed.target;
@@ -53,7 +54,7 @@ pub(super) fn route_by_envelope(
         endpoint::edit_tunnel(target, edits);
         request.target.endpoint = Endpoint::Tunnel;
     }
-    set_route(request, route, memory)
+    set_route(request, route, &routing.routes, memory)
 }
 
 /// Sets the route of a request. Rejects the request if it has passed this route before: then an outbound of
@@ -61,9 +62,10 @@ pub(super) fn route_by_envelope(
 fn set_route(
     request: &mut Request,
     route: &Arc<Route>,
+    routes: &LocalRoutes,
     memory: &mut MemoryReservation,
 ) -> Result<(), Rejection> {
-    request.route = Some(Arc::clone(route));
+    request.route = Some(routes.reference(route));
     let mut values = request.parsed.values(HeaderName::Via, &request.head);
     if request.parsed.has(HeaderName::Via) && route.via.is_among(&mut values) {
         if route.loop_log.is_due(Instant::now()) {

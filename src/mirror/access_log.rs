@@ -1,8 +1,9 @@
 //! The access log: one line per request, written when its reply and all its deliveries have ended.
 //!
 //! The SDK's connection and the deliveries share an entry, and each adds its fields. Dropping the last
-//! reference queues the line; a dedicated thread writes it to standard output. If the access log is off,
-//! there are no entries and no cost.
+//! reference ends the line. Each worker collects its lines, and queues them as a block once it has some
+//! kilobytes or a moment has passed; a dedicated thread writes the blocks to standard output. If the access log is
+//! off, there are no entries and no cost.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -10,7 +11,6 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
@@ -18,9 +18,11 @@ use tracing::{info, warn};
 
 use crate::config::LogFormat;
 use crate::mirror::counters::{OutcomeKind, RequestResult};
+use crate::mirror::local_route::LocalRoute;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::Route;
 use crate::telemetry::label::Label;
+use crate::telemetry::line_buffer::LineBuffer;
 use crate::telemetry::lines::{DropReason, Lines, LinesGuard};
 use crate::telemetry::timestamp::rfc3339;
 
@@ -30,9 +32,16 @@ const METHOD_BYTES_MAX: usize = 16;
 /// The maximum size of the queue of lines. It holds some seconds of lines while the reader of the log stalls.
 const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// The access log of the process.
 #[derive(Clone)]
 pub struct AccessLog {
     lines: Lines,
+    format: LogFormat,
+}
+
+/// The access log as one worker writes it.
+pub struct WorkerAccessLog {
+    lines: LineBuffer,
     format: LogFormat,
 }
 
@@ -57,10 +66,24 @@ impl AccessLog {
         self.lines.dropped(reason)
     }
 
+    pub fn for_worker(&self) -> Rc<WorkerAccessLog> {
+        Rc::new(WorkerAccessLog {
+            lines: LineBuffer::new(self.lines.clone()),
+            format: self.format,
+        })
+    }
+}
+
+impl WorkerAccessLog {
+    /// Queues the lines that are collected. Must be called now and then, and at the shutdown.
+    pub fn flush(&self) {
+        self.lines.flush();
+    }
+
     /// An entry for a request that began at `started`.
-    pub fn entry(&self, peer: SocketAddr, started: Instant) -> Rc<AccessLogEntry> {
+    pub fn entry(self: &Rc<Self>, peer: SocketAddr, started: Instant) -> Rc<AccessLogEntry> {
         Rc::new(AccessLogEntry {
-            log: self.clone(),
+            log: Rc::clone(self),
             peer,
             at: SystemTime::now(),
             started,
@@ -71,7 +94,7 @@ impl AccessLog {
 
 /// The line of one request, which is written when this is dropped.
 pub struct AccessLogEntry {
-    log: AccessLog,
+    log: Rc<WorkerAccessLog>,
     peer: SocketAddr,
     at: SystemTime,
     started: Instant,
@@ -88,7 +111,7 @@ struct Fields {
 struct Request {
     method: String,
     endpoint: &'static str,
-    route: Option<Arc<Route>>,
+    route: Option<LocalRoute>,
     received_bytes: usize,
 }
 
@@ -107,14 +130,14 @@ impl AccessLogEntry {
         &self,
         method: &[u8],
         endpoint: &'static str,
-        route: Option<&Arc<Route>>,
+        route: Option<&LocalRoute>,
         received_bytes: usize,
     ) {
         let method = method.get(..METHOD_BYTES_MAX).unwrap_or(method);
         self.fields.borrow_mut().request = Some(Request {
             method: String::from_utf8_lossy(method).into_owned(),
             endpoint,
-            route: route.map(Arc::clone),
+            route: route.cloned(),
             received_bytes,
         });
     }

@@ -11,8 +11,9 @@ use std::time::{Instant, SystemTime};
 
 use crate::http::compress::Compressors;
 use crate::limits::Limits;
-use crate::mirror::access_log::{AccessLog, AccessLogEntry};
+use crate::mirror::access_log::{AccessLog, AccessLogEntry, WorkerAccessLog};
 use crate::mirror::delivery::Delivery;
+use crate::mirror::local_route::LocalRoutes;
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::runtime::decoding::Decoding;
@@ -40,7 +41,7 @@ pub(crate) struct Core {
     pub(crate) date: Cell<HttpDate>,
     /// Tells idle connections to close.
     pub(crate) shutdown: Rc<Shutdown>,
-    access: Option<AccessLog>,
+    access: Option<Rc<WorkerAccessLog>>,
     routing: RefCell<Rc<Routing>>,
 }
 
@@ -63,7 +64,7 @@ impl Core {
             in_flight: Rc::default(),
             date: Cell::new(http_date(SystemTime::now())),
             shutdown: Rc::default(),
-            access,
+            access: access.as_ref().map(AccessLog::for_worker),
             routing: RefCell::new(Rc::new(routing)),
         }
     }
@@ -82,6 +83,13 @@ impl Core {
         *self.routing.borrow_mut() = Rc::new(routing);
     }
 
+    /// Queues the collected lines of the access log. Must be called now and then, and at the shutdown.
+    pub(crate) fn flush_access_log(&self) {
+        if let Some(access) = &self.access {
+            access.flush();
+        }
+    }
+
     /// An access log entry for a request that began at `started`; `None` if the access log is off.
     pub(crate) fn access_entry(
         &self,
@@ -96,6 +104,7 @@ impl Core {
 /// The [`RoutingTable`] of the process, with the connection pools of this core.
 pub(crate) struct Routing {
     pub(crate) table: Arc<RoutingTable>,
+    pub(crate) routes: LocalRoutes,
     /// In the order of the table's origins.
     pub(crate) pools: Vec<Rc<Pool>>,
 }
@@ -104,6 +113,7 @@ impl Routing {
     fn new(table: Arc<RoutingTable>, budget: &Rc<MemoryBudget>, worker: usize) -> Routing {
         let empty = Routing {
             table: Arc::clone(&table),
+            routes: LocalRoutes::new(&table.routes),
             pools: Vec::new(),
         };
         empty.with_table(table, budget, worker)
@@ -137,6 +147,10 @@ impl Routing {
             pool
         };
         let pools = table.origins.iter().map(pool).collect();
-        Routing { table, pools }
+        Routing {
+            routes: LocalRoutes::new(&table.routes),
+            table,
+            pools,
+        }
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::config::ReplyPolicy;
 use crate::mirror::access_log::AccessLogEntry;
 use crate::mirror::delivery_end::DeliveryEnd;
+use crate::mirror::local_route::LocalRoute;
 use crate::mirror::outcome::Outcome;
 use crate::mirror::rate_limit_store;
 use crate::mirror::reply::{Expected, Reply, ReplyContext};
@@ -29,7 +30,7 @@ use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::endpoint::Endpoint;
 
 pub(crate) struct FanOut {
-    route: Arc<Route>,
+    route: LocalRoute,
     endpoint: Endpoint,
     started: Instant,
     counters: Arc<WorkerMetrics>,
@@ -62,7 +63,7 @@ struct Progress {
 impl FanOut {
     /// Begins a fan-out to the first `count` outbounds of `route`.
     pub(crate) fn new(
-        route: &Arc<Route>,
+        route: &LocalRoute,
         endpoint: Endpoint,
         count: usize,
         counters: &Arc<WorkerMetrics>,
@@ -81,7 +82,7 @@ impl FanOut {
                 outcomes: outbounds.map(begin).collect(),
                 ..Progress::default()
             }),
-            route: Arc::clone(route),
+            route: route.clone(),
             endpoint,
             started: now,
             counters: Arc::clone(counters),
@@ -89,7 +90,7 @@ impl FanOut {
         })
     }
 
-    pub(crate) fn route(&self) -> &Arc<Route> {
+    pub(crate) fn route(&self) -> &Route {
         &self.route
     }
 
@@ -105,7 +106,7 @@ impl FanOut {
 
     /// The id of the route for the circuit breaker: its address, which is unique while the route exists.
     pub(super) fn route_id(&self) -> usize {
-        Arc::as_ptr(&self.route).addr()
+        std::ptr::from_ref::<Route>(&self.route).addr()
     }
 
     /// The part of the memory budget that the request holds while a delivery is in flight.

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::http::head::{Header, HeaderName, RequestHead, Version};
+use crate::mirror::local_route::LocalRoutes;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::request::Request;
 use crate::mirror::routes::Route;
@@ -31,6 +32,7 @@ const LISTED_MAX: usize = 32;
 pub(crate) fn complete(
     request: &mut Request,
     table: &RoutingTable,
+    routes: &LocalRoutes,
     is_tunnelled: bool,
 ) -> Result<(), Rejection> {
     let Some(route) = &request.route else {
@@ -52,8 +54,9 @@ pub(crate) fn complete(
         table.routes.find(&key)
     });
     // Without another route, each outbound inserts its own key.
-    let other = trace_route.filter(|trace_route| !Arc::ptr_eq(trace_route, route));
-    request.trace_route = other.map(Arc::clone);
+    let other = trace_route
+        .filter(|trace_route| !std::ptr::eq(Arc::as_ptr(trace_route), &raw const **route));
+    request.trace_route = other.map(|other| routes.reference(other));
     Ok(())
 }
 

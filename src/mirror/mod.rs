@@ -9,7 +9,7 @@
 //!   `compression` compresses the results. The [`rate_limit_store`] keeps the active rate limits of an outbound.
 //! - A [`fan_out`] records each [`outcome`], and `delivery_end` counts it. Only [`reply_policy`] decides the
 //!   reply from the outcomes. [`rejection`] lists every reason to reject a request, and [`reply`] writes replies.
-//! - [`core`] is the state that all requests of one core share.
+//! - [`core`] is the state that all requests of one core share, with its [`local_route`]s.
 //! - [`counters`], [`worker_metrics`], [`access_log`] and [`outbound_log`] inform operators.
 //! - [`crash_dialog`] rewrites the only script that the mirror serves, and [`via`] detects loops.
 
@@ -27,6 +27,7 @@ mod escapes;
 pub(crate) mod fan_out;
 pub(crate) mod filter;
 pub(crate) mod head_edits;
+pub(crate) mod local_route;
 mod media_type;
 mod metric_names;
 pub(crate) mod outbound_log;

@@ -4,14 +4,13 @@
 //! share it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::http::encoding::Encoding;
 use crate::http::head::{HeaderName, RequestHead};
+use crate::mirror::local_route::LocalRoute;
 use crate::mirror::rejection::Rejection;
-use crate::mirror::routes::Route;
 use crate::runtime::slices::Slices;
 use crate::sentry::category::Category;
 use crate::sentry::edit::{EDITS_MAX, Edit};
@@ -36,9 +35,9 @@ pub struct Request {
     pub body_edits: Vec<Edit>,
     /// The envelope header, if the body is an envelope.
     pub envelope: Option<EnvelopeHeader>,
-    pub route: Option<Arc<Route>>,
+    pub route: Option<LocalRoute>,
     /// The route of the key in `trace.public_key`, if it is not `route`.
-    pub trace_route: Option<Arc<Route>>,
+    pub trace_route: Option<LocalRoute>,
     /// The address to append to `X-Forwarded-For`, if any.
     pub client: Option<IpAddr>,
     /// The length of the received body.

@@ -67,6 +67,7 @@ impl Routes {
             let key = route.inbound.key().as_bytes().into();
             routes.by_key.push((key, routes.routes.len()));
             routes.routes.push(Arc::new(Route {
+                index: routes.routes.len(),
                 label: route.inbound.shortened(),
                 preserves: transforms.iter().any(Transform::preserves),
                 is_untouched: transforms.iter().all(Transform::is_untouched)

@@ -26,6 +26,8 @@ pub struct Routes {
 
 /// An inbound key and its outbounds, in configuration order; the first is the primary.
 pub struct Route {
+    /// The index in [`Routes::all`].
+    pub index: usize,
     /// The inbound DSN with its key shortened, for logs.
     pub label: String,
     /// The label made unique among all routes, for metrics.

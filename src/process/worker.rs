@@ -34,6 +34,9 @@ use crate::telemetry::timestamp::http_date;
 /// How often a worker publishes its gauges and closes idle upstream connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often a worker measures how late it is, and queues the lines of its access log.
+const TICK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How long the process waits before it aborts, so that other threads can write the last log line and send
 /// the last error report.
 const ABORT_DELAY: Duration = Duration::from_secs(1);
@@ -147,6 +150,7 @@ impl WorkerSpec {
             // process.
             monoio::spawn(Rc::clone(&worker).follow_commands(commands, self.tables, grace));
             monoio::spawn(Rc::clone(&worker).sweep());
+            monoio::spawn(Rc::clone(&worker).tick());
             let acceptor = &worker.acceptor;
             acceptor
                 .accept(&TcpListener::from_std(self.listener)?)
@@ -177,6 +181,7 @@ impl Worker {
         let table = Arc::clone(&self.core.routing().table);
         let _ = timeout(table.limits.timeouts.drain, in_flight.wait_below(|| 1)).await;
         counters.give_up(table.routes.all());
+        self.core.flush_access_log();
         in_flight.count()
     }
 
@@ -227,6 +232,15 @@ impl Worker {
         counters.budget_used.set(budget.used());
         let limit = self.core.routing().table.limits.memory_bytes;
         counters.budget_limit.set(limit);
+    }
+
+    /// Queues the access log, ten times a second.
+    async fn tick(self: Rc<Worker>) {
+        loop {
+            sleep(TICK_INTERVAL).await;
+            let round = pin!(async { self.core.flush_access_log() });
+            let _ = caught(round).await;
+        }
     }
 
     async fn sweep(self: Rc<Worker>) {

@@ -72,20 +72,22 @@ impl Lines {
         Ok((lines.clone(), LinesGuard(lines)))
     }
 
-    /// Queues a line that includes its line end, or drops it if the queue is full.
-    pub fn push(&self, line: &[u8]) {
+    /// Queues lines that include their line ends. Drops those for which the queue has no room.
+    pub fn push(&self, lines: &[u8]) {
         let mut queue = self.0.lock();
         let queued_bytes = queue.waiting.len() + queue.writing_bytes;
-        if queued_bytes.saturating_add(line.len()) > self.0.bytes_max {
-            drop(queue);
-            self.0.drop_lines(DropReason::Queue, 1);
-            return;
-        }
-        let was_empty = queue.waiting.is_empty();
-        queue.waiting.extend_from_slice(line);
+        let room = self.0.bytes_max.saturating_sub(queued_bytes);
+        let (fitting, rest) = split_lines(lines, room);
+        let is_first = queue.waiting.is_empty() && !fitting.is_empty();
+        queue.waiting.extend_from_slice(fitting);
         drop(queue);
-        if was_empty {
+        if is_first {
             self.0.changed.notify_all();
+        }
+        if !rest.is_empty() {
+            // The last line may lack its end.
+            let ends = line_ends(rest).max(1);
+            self.0.drop_lines(DropReason::Queue, ends);
         }
     }
 
@@ -96,7 +98,7 @@ impl Lines {
     }
 }
 
-/// Each call of `write` must pass one whole line.
+/// Each call of `write` must pass whole lines.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -126,8 +128,7 @@ impl Shared {
         while self.take(&mut bytes) {
             let (written, result) = write_lines(&mut writer, &bytes);
             let rest = bytes.get(written..).unwrap_or_default();
-            let lost = rest.iter().filter(|byte| **byte == b'\n').count();
-            self.drop_lines(DropReason::Write, lost as u64);
+            self.drop_lines(DropReason::Write, line_ends(rest));
             if result.is_err() != is_failing {
                 is_failing = !is_failing;
                 on_change(result.as_ref().copied());
@@ -163,6 +164,20 @@ impl Drop for LinesGuard {
             .changed
             .wait_timeout_while(queue, FLUSH_TIMEOUT, is_busy);
     }
+}
+
+/// Splits `lines` into as many whole lines as fit into `room` bytes, and the rest.
+fn split_lines(lines: &[u8], room: usize) -> (&[u8], &[u8]) {
+    if lines.len() <= room {
+        return (lines, &[]);
+    }
+    let fitting = lines.get(..room).unwrap_or_default();
+    let end = fitting.iter().rposition(|byte| *byte == b'\n');
+    lines.split_at(end.map_or(0, |end| end + 1))
+}
+
+fn line_ends(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 /// Writes `bytes`. Returns how many were written before the first failure.
@@ -251,6 +266,23 @@ mod tests {
         drop(setup.guard);
         assert_eq!(setup.writes.recv().unwrap().len(), 94);
         assert_eq!(setup.lines.dropped(DropReason::Write), 0);
+    }
+
+    #[test]
+    fn of_a_block_the_lines_that_fit_are_queued_and_the_others_counted() {
+        let setup = start(10);
+        setup.lines.push(b"one\ntwo\nthree\nfour\n");
+        assert_eq!(setup.writes.recv().unwrap(), b"one\ntwo\n");
+        assert_eq!(setup.lines.dropped(DropReason::Queue), 2);
+        setup.lines.push(b"six\n");
+        assert_eq!(setup.lines.dropped(DropReason::Queue), 3);
+        setup.lines.push(b"7\n8\n");
+        assert_eq!(setup.lines.dropped(DropReason::Queue), 4);
+        for _ in 0..2 {
+            setup.results.send(Ok(())).unwrap();
+        }
+        drop(setup.guard);
+        assert_eq!(setup.writes.recv().unwrap(), b"7\n");
     }
 
     #[test]

@@ -264,6 +264,32 @@ fn the_queue_of_lines_is_bounded_in_bytes() {
 }
 
 #[test]
+fn every_line_of_every_worker_is_written_by_the_end_of_the_process() {
+    const CLIENTS: usize = 8;
+    const REQUESTS: usize = 200;
+    let a = Upstream::ok();
+    let (mirror, lines) = start(&[a.dsn(KEY_A, 11)], "access_log: json\nworkers: 4");
+    let health = b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n";
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| mirror.client()).collect();
+    for client in &mut clients {
+        client.send(&health.repeat(REQUESTS));
+    }
+    for client in &mut clients {
+        for _ in 0..REQUESTS {
+            assert_eq!(client.response().status, 200);
+        }
+    }
+    mirror.signal("TERM");
+    let (status, _) = mirror.wait();
+    assert_eq!(status.code(), Some(0));
+    let written = lines.iter().inspect(|line| {
+        let line: Value = serde_json::from_str(line).expect("a whole line");
+        assert_eq!(line["answer"], "local");
+    });
+    assert_eq!(written.count(), CLIENTS * REQUESTS);
+}
+
+#[test]
 fn lines_that_cannot_be_written_are_counted_and_logged_once() {
     let a = Upstream::ok();
     let text = config(

@@ -14,6 +14,7 @@ use crate::http::head::{HeadLimits, Parsed};
 use crate::limits::Limits;
 use crate::mirror::counters::OutcomeKind;
 use crate::mirror::fan_out::Resources;
+use crate::mirror::local_route::{LocalRoute, LocalRoutes};
 use crate::mirror::reply::Expected;
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
@@ -82,7 +83,7 @@ fn dispatch(
         };
         let endpoint = Endpoint::Envelope;
         let fan_out = FanOut::new(
-            route,
+            &LocalRoute::new(route),
             endpoint,
             count,
             &core.counters,
@@ -92,6 +93,7 @@ fn dispatch(
         let dispatch = Dispatch {
             routing: Rc::new(Routing {
                 table: Arc::clone(&table),
+                routes: LocalRoutes::new(&table.routes),
                 pools: vec![pool],
             }),
             core,

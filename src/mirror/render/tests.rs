@@ -1,7 +1,5 @@
 //! Golden requests, and a comparison with a naive implementation that works on lines of text.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -9,6 +7,7 @@ use super::*;
 use crate::config::Config;
 use crate::http::head::{HeadLimits, Parsed, RequestHead};
 use crate::mirror::head_edits::{ForwardedHeaders, edit_head, edit_strays};
+use crate::mirror::local_route::LocalRoute;
 use crate::mirror::request::Body;
 use crate::mirror::routes::Routes;
 use crate::sentry::auth::{self, AuthHeader};
@@ -80,7 +79,7 @@ fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
         head_edits,
         body: Body::plain(body.clone()),
         body_edits,
-        trace_route: trace_route.map(Arc::clone),
+        trace_route: trace_route.map(LocalRoute::new),
         client: forward_client_ip.then(|| "192.0.2.1".parse().unwrap()),
         ..Request::default()
     };
