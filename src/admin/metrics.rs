@@ -20,7 +20,8 @@ use crate::telemetry::family::{Family, Labels, Samples, Values};
 use crate::telemetry::histogram::Distribution;
 use crate::telemetry::label::Label;
 use crate::telemetry::lines::DropReason;
-use crate::upstream::counters::{Dropped, OriginCounters};
+use crate::upstream::breaker::BreakerState;
+use crate::upstream::counters::{Dropped, OriginCounters, ProbeResult};
 use crate::upstream::origin::SharedOrigin;
 
 /// A row of the catalogue.
@@ -288,10 +289,14 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "breakers_open",
         labels: &[ORIGIN],
-        help: "Number of workers whose circuit breaker for an upstream is open.",
-        reader: Reader::Gauge(|source| {
-            origin_gauge(source, |worker| u64::from(worker.breaker().is_open()))
-        }),
+        help: "1 while the circuit breaker of an upstream is open, otherwise 0.",
+        reader: Reader::Gauge(breakers_open),
+    },
+    Metric {
+        name: "upstream_probes",
+        labels: &[ORIGIN, closed::<ProbeResult>("result")],
+        help: "Connections that an open circuit breaker tried to open, to find out whether the upstream is back, by result.",
+        reader: Reader::Counter(probes),
     },
     Metric {
         name: "upstream_connections_dropped",
@@ -453,13 +458,35 @@ fn deliveries(source: Source<'_>) -> Values<'_, u64> {
 }
 
 fn connections_dropped(source: Source<'_>) -> Values<'_, u64> {
+    origin_counters(source, "reason", |values| values.dropped)
+}
+
+fn probes(source: Source<'_>) -> Values<'_, u64> {
+    origin_counters(source, "result", |values| values.probes)
+}
+
+/// The counters of each origin by a label of a closed set.
+fn origin_counters<'n, L: Label>(
+    source: Source<'n>,
+    name: &'static str,
+    read: fn(OriginSnapshot) -> CounterVecSnapshot<L>,
+) -> Values<'n, u64> {
     let origins = source.snapshot.origins();
-    Box::new(origins.flat_map(|(shared, values)| {
-        Dropped::ALL.iter().map(move |reason| {
+    Box::new(origins.flat_map(move |(shared, values)| {
+        let counts = read(values);
+        L::ALL.iter().map(move |label| {
             let mut labels = origin_label(&shared.origin);
-            labels.push(("reason", reason.word().to_owned()));
-            (labels, values.dropped.get(*reason))
+            labels.push((name, label.word().to_owned()));
+            (labels, counts.get(*label))
         })
+    }))
+}
+
+fn breakers_open(source: Source<'_>) -> Values<'_, f64> {
+    let origins = source.snapshot.origins();
+    Box::new(origins.map(move |(shared, _)| {
+        let is_open = shared.breaker_state(source.now) == BreakerState::Open;
+        (origin_label(&shared.origin), f64::from(u8::from(is_open)))
     }))
 }
 

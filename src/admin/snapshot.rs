@@ -18,7 +18,7 @@ use crate::telemetry::counters::{CounterVecSnapshot, PerWorker};
 use crate::telemetry::histogram::Distribution;
 use crate::telemetry::label::{Label, labels};
 use crate::telemetry::lines::DropReason;
-use crate::upstream::counters::Dropped;
+use crate::upstream::counters::{Dropped, ProbeResult};
 use crate::upstream::origin::SharedOrigin;
 
 /// The counters of the process and of everything in a routing table.
@@ -122,6 +122,7 @@ snapshots! {
         stale: u64,
         retries: u64,
         dropped: CounterVecSnapshot<Dropped>,
+        probes: CounterVecSnapshot<ProbeResult>,
         dns_failures: u64,
     }
 }
@@ -317,6 +318,7 @@ impl OriginSnapshot {
             dropped: CounterVecSnapshot::from_counters(
                 counters.iter().map(|worker| &worker.dropped),
             ),
+            probes: CounterVecSnapshot::from_counters(counters.iter().map(|worker| &worker.probes)),
             dns_failures: shared.dns_failures.load(Ordering::Relaxed),
         }
     }

@@ -18,7 +18,7 @@ use crate::process::status::MirrorStatus;
 use crate::telemetry::histogram::Distribution;
 use crate::telemetry::label::Label;
 use crate::telemetry::timestamp::rfc3339;
-use crate::upstream::breaker::BreakerState;
+use crate::upstream::counters::{OriginCounters, ProbeResult};
 use crate::upstream::origin::SharedOrigin;
 
 /// Writes the whole status, one outbound at a time because there can be thousands.
@@ -163,20 +163,11 @@ impl View<'_> {
     }
 
     fn upstream(&self, shared: &SharedOrigin) -> Value {
-        let states = || shared.counters.iter().map(|counters| counters.breaker());
-        let in_state = |state| states().filter(|known| *known == state).count() as u64;
-        let worst = BreakerState::ALL
-            .iter()
-            .rev()
-            .find(|state| in_state(**state) > 0);
-        let sum =
-            |read: fn(&crate::upstream::counters::OriginCounters) -> u64| shared.counters.sum(read);
+        let sum = |read: fn(&OriginCounters) -> u64| shared.counters.sum(read);
         json!({
             "origin": shared.origin.to_string(),
-            "breaker": worst.map(|state| state.word()),
-            // The number of workers by state.
-            "breakers": nonzero(in_state),
-            "breakers_open": states().filter(|state| state.is_open()).count(),
+            "breaker": shared.breaker_state(self.now).word(),
+            "probes": nonzero(|result: ProbeResult| shared.counters.sum(|worker| worker.probes.get(result))),
             "in_flight": sum(|counters| counters.in_flight.get()),
             "connections_open": sum(|counters| counters.open.get()),
             "connections_idle": sum(|counters| counters.idle.get()),

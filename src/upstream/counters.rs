@@ -4,8 +4,7 @@
 //! delivery nothing.
 
 use crate::telemetry::counters::{Counter, CounterVec, Gauge};
-use crate::telemetry::label::{Label, labels};
-use crate::upstream::breaker::BreakerState;
+use crate::telemetry::label::labels;
 
 #[derive(Default)]
 pub struct OriginCounters {
@@ -22,8 +21,11 @@ pub struct OriginCounters {
     pub open: Gauge,
     pub idle: Gauge,
     pub in_flight: Gauge,
-    /// A [`BreakerState`] as a number.
-    pub breaker: Gauge,
+    /// The time of the last response, in nanoseconds after the beginning of the origin; 0 for none. Written by each
+    /// delivery, so it lies here and not beside what all workers read.
+    pub answered_at: Gauge,
+    /// Probes, by result.
+    pub probes: CounterVec<ProbeResult>,
 }
 
 labels! {
@@ -44,11 +46,16 @@ labels! {
     }
 }
 
-impl OriginCounters {
-    /// The state of the breaker when it was published last.
-    pub fn breaker(&self) -> BreakerState {
-        let is_published = |state: &&BreakerState| **state as u64 == self.breaker.get();
-        let found = BreakerState::ALL.iter().find(is_published);
-        found.copied().unwrap_or(BreakerState::Closed)
+labels! {
+    /// How a probe ended: the connect with which an open breaker finds out whether the upstream is back.
+    pub enum ProbeResult {
+        /// A connection was opened, TLS handshake included. That closes the breaker.
+        Connected => "connected",
+        /// The host has no known address, or the connection was refused or failed.
+        Failed => "failed",
+        /// The connection was not open within `timeouts.connect`.
+        TimedOut => "timeout",
+        /// The mirror's own process or host ran out of a resource, for example descriptors.
+        Shortage => "shortage",
     }
 }

@@ -88,9 +88,8 @@ impl Failure {
     /// a failure that this process or its host caused.
     pub fn unanswered(&self) -> Option<Unanswered> {
         match self {
-            Failure::Dns | Failure::ConnectTimeout | Failure::Tls(_) => {
-                Some(Unanswered::Unreachable)
-            }
+            Failure::Dns | Failure::Tls(_) => Some(Unanswered::Unreachable),
+            Failure::ConnectTimeout => Some(Unanswered::ConnectTimeout),
             Failure::Connect(error) => (!is_own_shortage(error)).then_some(Unanswered::Unreachable),
             Failure::Send(_) | Failure::Receive(_) | Failure::Closed => Some(Unanswered::Broken),
             Failure::Timeout => Some(Unanswered::Silent),

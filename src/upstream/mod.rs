@@ -5,18 +5,25 @@
 //! - [`resolver`]: keeps the addresses fresh, on threads of its own.
 //! - [`connector`]: opens a connection.
 //! - [`exchange`]: sends one request over it and reads one [`response`] from its [`read_buffer`].
-//! - [`pool`]: one worker's connections to an origin, with its limit on deliveries in flight, its
-//!   [`breaker`] and the retry of a stale connection. [`pooling`] suspends the reuse of connections.
+//! - [`pool`]: one worker's connections to an origin, with its limit on deliveries in flight and the retry of a stale
+//!   connection. [`pooling`] suspends the reuse of connections.
+//! - [`breaker`]: when deliveries are dropped because the upstream is down. Its [`circuit`]s count failures, its
+//!   [`probe_schedule`] says when to [`probe`], and [`shared_breaker`] shares it among the workers.
 //! - [`counters`]: what a worker counts about an origin.
 
 pub(crate) mod addresses;
 pub(crate) mod breaker;
+mod circuit;
 pub(crate) mod connector;
 pub(crate) mod counters;
 pub(crate) mod exchange;
+mod jitter;
 pub(crate) mod origin;
 pub(crate) mod pool;
 pub(crate) mod pooling;
+pub(crate) mod probe;
+mod probe_schedule;
 pub(crate) mod read_buffer;
 pub(crate) mod resolver;
 pub(crate) mod response;
+pub(crate) mod shared_breaker;

@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::limits::Limits;
 use crate::net::tls_client::TlsIdentity;
 use crate::sentry::dsn::Origin;
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::log_on_change::LogOnChange;
 use crate::upstream::addresses::{Address, Addresses};
+use crate::upstream::breaker::{BreakerState, RouteId, Unanswered};
 use crate::upstream::counters::OriginCounters;
 use crate::upstream::pooling::{Pooling, SUSPENSION};
+use crate::upstream::shared_breaker::{Permit, SharedBreaker};
 
 pub struct SharedOrigin {
     pub origin: Origin,
@@ -36,6 +39,7 @@ pub struct SharedOrigin {
     dependents: RwLock<Arc<[Dependent]>>,
     outage: Mutex<Outage>,
     pooling: Pooling,
+    pub(crate) breaker: SharedBreaker,
     pub counters: PerWorker<OriginCounters>,
     pub dns_failures: Arc<AtomicU64>,
 }
@@ -69,6 +73,7 @@ impl SharedOrigin {
             dependents: RwLock::new(Arc::new([])),
             outage: Mutex::default(),
             pooling: Pooling::default(),
+            breaker: SharedBreaker::new(),
             counters: PerWorker::new(workers),
             dns_failures: Arc::default(),
         }
@@ -125,9 +130,11 @@ impl SharedOrigin {
         &self.addresses
     }
 
-    /// Replaces the addresses.
+    /// Replaces the addresses. Forgets the failures, which happened at others.
     pub fn set_addresses(&self, addresses: &[SocketAddr]) {
-        self.addresses.set(addresses, Instant::now());
+        let now = Instant::now();
+        self.addresses.set(addresses, now);
+        self.breaker.reset(now);
     }
 
     /// Sets what [`SharedOrigin::ask_resolver`] calls.
@@ -183,8 +190,31 @@ impl SharedOrigin {
         }
     }
 
-    /// Records that a delivery got a response.
-    pub fn record_response(&self, now: Instant) {
+    /// Permits a delivery of `route`, unless the breaker is open for it. The outcome has to be recorded with the
+    /// permit.
+    pub(crate) fn admit(&self, route: RouteId, now: Instant) -> Option<Permit<'_>> {
+        self.breaker.admit(route, now)
+    }
+
+    /// The state of the breaker.
+    pub fn breaker_state(&self, now: Instant) -> BreakerState {
+        self.breaker.state(now)
+    }
+
+    /// Changes the limits of the breaker.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.breaker.set_limits(limits);
+    }
+
+    /// Records that a delivery of this worker got a response.
+    pub(crate) fn record_response(&self, _permit: Permit<'_>, worker: usize, now: Instant) {
+        let since = now.saturating_duration_since(self.since).as_nanos();
+        let answered_at = usize::try_from(since).unwrap_or(usize::MAX).max(1);
+        self.counters
+            .for_worker(worker)
+            .answered_at
+            .set(answered_at);
+        self.breaker.record_response(now);
         if self.down.should_log(0, now) {
             let outage = std::mem::take(&mut *self.outage());
             let mut lost: Vec<(Arc<str>, u64)> = Vec::new();
@@ -205,8 +235,23 @@ impl SharedOrigin {
         }
     }
 
+    /// The time of the last response to any worker.
+    fn answered_at(&self) -> Option<Instant> {
+        let workers = self.counters.iter().map(|worker| worker.answered_at.get());
+        let last = workers.max().filter(|nanoseconds| *nanoseconds > 0)?;
+        Some(self.since + Duration::from_nanos(last))
+    }
+
     /// Records that a delivery failed without a response.
-    pub fn record_failure(&self, failure: &dyn std::fmt::Display, now: Instant) {
+    pub(crate) fn record_failure(
+        &self,
+        permit: &Permit<'_>,
+        how: Unanswered,
+        failure: &dyn std::fmt::Display,
+        now: Instant,
+    ) {
+        let answered_at = self.answered_at();
+        self.breaker.record_failure(permit, how, answered_at, now);
         if self.down.should_log(1, now) {
             warn!(origin = %self.origin, %failure, "upstream does not answer");
             let dependents = Arc::clone(

@@ -28,11 +28,12 @@ use crate::net::socket::IdleState;
 use crate::runtime::deadline::in_time;
 use crate::runtime::memory_budget::MemoryBudget;
 use crate::upstream::addresses::Address;
-use crate::upstream::breaker::{Breaker, RouteId};
+use crate::upstream::breaker::RouteId;
 use crate::upstream::connector::connect;
 use crate::upstream::counters::{Dropped, OriginCounters};
 use crate::upstream::exchange::{Connection, Failure, OutboundRequest};
 use crate::upstream::origin::SharedOrigin;
+use crate::upstream::probe::ensure_prober;
 use crate::upstream::response::Response;
 
 pub(crate) use crate::runtime::memory_budget::Admission;
@@ -67,7 +68,6 @@ pub struct Pool {
     open: Rc<Cell<usize>>,
     /// How many connections were opened so far, to spread their expiry.
     opened: Cell<u32>,
-    breaker: Breaker,
     worker: usize,
 }
 
@@ -103,6 +103,7 @@ impl Pool {
         budget: &Rc<MemoryBudget>,
         worker: usize,
     ) -> Pool {
+        shared.set_limits(&limits);
         Pool {
             shared,
             limits: RefCell::new(limits),
@@ -112,15 +113,14 @@ impl Pool {
             in_flight: Cell::new(0),
             open: Rc::default(),
             opened: Cell::new(0),
-            breaker: Breaker::default(),
             worker,
         }
     }
 
     /// Changes the limits. Deliveries in flight keep the old ones.
     pub fn set_limits(&self, limits: Rc<Limits>) {
+        self.shared.set_limits(&limits);
         *self.limits.borrow_mut() = limits;
-        self.breaker.forget_senders();
     }
 
     /// Changes its share of the worker's memory budget.
@@ -153,7 +153,8 @@ impl Pool {
         let Some(_slot) = InFlightSlot::acquire(&self.in_flight, limits.in_flight) else {
             return (Err(Failure::Overloaded), begun);
         };
-        let Some(permit) = self.breaker.admit(route, begun, &limits) else {
+        let Some(permit) = self.shared.admit(route, begun) else {
+            ensure_prober(&self.shared, &limits, self.worker);
             return (Err(Failure::Paused), begun);
         };
         // Pinned in place because the future is about 2 KiB.
@@ -171,15 +172,12 @@ impl Pool {
         let unanswered = result.as_ref().err().and_then(Failure::unanswered);
         match (&result, unanswered) {
             (Err(failure), Some(how)) => {
-                self.breaker.record_failure(permit, how, ended, &limits);
-                self.shared.record_failure(failure, ended);
+                self.shared.record_failure(&permit, how, failure, ended);
+                ensure_prober(&self.shared, &limits, self.worker);
             }
             // A shortage of this host, for example of descriptors.
-            (Err(Failure::Connect(_)), None) => self.breaker.record_inconclusive(permit, ended),
-            (Ok(_) | Err(_), _) => {
-                self.breaker.record_response(permit, ended);
-                self.shared.record_response(ended);
-            }
+            (Err(Failure::Connect(_)), None) => drop(permit),
+            (Ok(_) | Err(_), _) => self.shared.record_response(permit, self.worker, ended),
         }
         (result, ended)
     }
@@ -198,7 +196,7 @@ impl Pool {
         counters.idle.set(self.idle.borrow().len());
         counters.open.set(self.open.get());
         counters.in_flight.set(self.in_flight.get());
-        counters.breaker.set(self.breaker.state(now) as usize);
+        ensure_prober(&self.shared, &self.limits(), self.worker);
     }
 
     /// Takes out and counts the idle connections to be closed.

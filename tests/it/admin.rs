@@ -230,34 +230,33 @@ fn the_config_page_shows_the_configuration_in_force_after_a_reload() {
 }
 
 #[test]
-fn a_breaker_open_on_one_worker_is_shown_and_becomes_due_after_its_pause() {
-    let dsn = {
+fn an_open_breaker_is_shown_for_all_workers_until_a_probe_connects() {
+    let address = {
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("http://{KEY_A}@{}/11", nobody.local_addr().unwrap())
+        nobody.local_addr().unwrap()
     };
-    let breaker = "workers: 2\nbreaker: {failures: 1, pause: 5s, pause_max: 5s}";
+    let dsn = format!("http://{KEY_A}@{address}/11");
+    let breaker = "workers: 2\nbreaker: {failures: 1, pause: 50ms}";
     let mirror = with_admin(&[dsn], breaker);
     assert_eq!(mirror.client().ask(&good()).status, 503);
-    let wait_for = |state: &str, open: u64| {
-        let upstream = || -> serde_json::Value {
-            let status = mirror.page("/status");
-            let status: serde_json::Value = serde_json::from_str(status.text()).unwrap();
-            status["routes"][0]["outbounds"][0]["upstream"].clone()
-        };
-        let is_so = |upstream: &serde_json::Value| {
-            upstream["breaker"] == state
-                && upstream["breakers"] == serde_json::json!({"closed": 1, state: 1})
-                && upstream["breakers_open"] == open
-        };
-        wait_until(|| is_so(&upstream()), || upstream().to_string());
+    let upstream = || -> serde_json::Value {
+        let status = mirror.page("/status");
+        let status: serde_json::Value = serde_json::from_str(status.text()).unwrap();
+        status["routes"][0]["outbounds"][0]["upstream"].clone()
     };
-    wait_for("open", 1);
-    // It does not stay open for ever without requests.
-    wait_for("due", 0);
-    assert_eq!(
-        mirror.metrics().sum("sentry_mirror_breakers_open", &[]),
-        0.0
-    );
+    let is_so = |upstream: &serde_json::Value| {
+        upstream["breaker"] == "open" && upstream["probes"]["failed"].as_u64() > Some(1)
+    };
+    wait_until(|| is_so(&upstream()), || upstream().to_string());
+    let open = || mirror.metrics().sum("sentry_mirror_breakers_open", &[]);
+    assert_eq!(open(), 1.0);
+    // No further request is needed.
+    let _back = TcpListener::bind(address).unwrap();
+    let is_so = |upstream: &serde_json::Value| {
+        upstream["breaker"] == "closed" && upstream["probes"]["connected"] == 1
+    };
+    wait_until(|| is_so(&upstream()), || upstream().to_string());
+    assert_eq!(open(), 0.0);
 }
 
 #[test]
