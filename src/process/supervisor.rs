@@ -34,7 +34,7 @@ use crate::runtime::driver::{self, DriverKind};
 use crate::runtime::resident_memory;
 use crate::telemetry::lines::LinesGuard;
 use crate::upstream::origin::SharedOrigin;
-use crate::upstream::resolver;
+use crate::upstream::resolver::Resolver;
 
 /// How long the start waits for the resolver. Requests for a host that is not resolved yet are lost, but
 /// while the start waits, so are all others.
@@ -102,6 +102,7 @@ pub struct Mirror {
     mirror_status: Arc<MirrorStatus>,
     /// Whether a signal has requested the shutdown.
     is_stopping: Arc<AtomicBool>,
+    resolver: Resolver,
     /// Writes the rest of the access log when it is dropped.
     _access_guard: Option<LinesGuard>,
 }
@@ -134,7 +135,9 @@ impl Mirror {
             .address()
             .map_err(|error| StartError::System("read the listening address", error))?;
         let refresh = table.limits.dns_refresh;
-        resolver::resolve(&table.origins, refresh, DNS_TIMEOUT, &is_stopping);
+        let resolver = Resolver::new();
+        resolver.set_refresh(refresh, &table.origins);
+        resolver.resolve(&table.origins, DNS_TIMEOUT, &is_stopping);
 
         // Under a CPU quota there are fewer workers than cores. If every container bound its workers to the
         // first cores of the host, those would be overloaded.
@@ -156,6 +159,7 @@ impl Mirror {
             reports,
             mirror_status: Arc::new(mirror_status),
             is_stopping,
+            resolver,
             _access_guard: guard,
         };
         let mut starts = Vec::new();
@@ -196,7 +200,8 @@ impl Mirror {
         let is_new = |origin: &&Arc<SharedOrigin>| !known.contains(&Arc::as_ptr(origin));
         let new: Vec<_> = table.origins.iter().filter(is_new).cloned().collect();
         let refresh = table.limits.dns_refresh;
-        resolver::resolve(&new, refresh, DNS_TIMEOUT, &self.is_stopping);
+        self.resolver.set_refresh(refresh, &table.origins);
+        self.resolver.resolve(&new, DNS_TIMEOUT, &self.is_stopping);
         for worker in &mut self.workers {
             // Errors do not matter: a worker that dies aborts the process.
             let _ = worker.tables.send(Arc::clone(&table));

@@ -2,7 +2,7 @@
 //!
 //! - [`origin`]: what all workers share about an origin, such as its addresses and whether it is up.
 //! - [`addresses`]: its addresses, what is known of each, and which to try first.
-//! - [`resolver`]: keeps the addresses fresh, on threads of its own.
+//! - [`resolver`]: keeps the addresses fresh, on a few threads; [`lookup_schedule`] says when.
 //! - [`connector`]: opens a connection.
 //! - [`exchange`]: sends one request over it and reads one [`response`] from its [`read_buffer`].
 //! - [`pool`]: one worker's connections to an origin, with its limit on deliveries in flight and the retry of a stale
@@ -18,6 +18,7 @@ pub(crate) mod connector;
 pub(crate) mod counters;
 pub(crate) mod exchange;
 mod jitter;
+mod lookup_schedule;
 pub(crate) mod origin;
 pub(crate) mod pool;
 pub(crate) mod pooling;

@@ -138,7 +138,6 @@ impl SharedOrigin {
     }
 
     /// Sets what [`SharedOrigin::ask_resolver`] calls.
-    #[expect(dead_code, reason = "the resolver will set it")]
     pub(crate) fn on_ask_resolver(&self, ask: Box<dyn Fn() + Send + Sync>) {
         // The first resolver stays.
         let _ = self.ask_resolver.set(ask);
