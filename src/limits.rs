@@ -36,8 +36,9 @@ pub struct Limits {
     /// `limits.response_bytes`: size of the head and, separately, of the body of an upstream's response; a
     /// head is also limited to 64 KiB. Beyond it the delivery fails and its connection is closed.
     pub response_bytes: usize,
-    /// `limits.connections`: SDK connections per worker. At the limit the worker stops accepting;
-    /// the kernel's backlog and the other workers take the rest.
+    /// `limits.connections`: SDK connections per worker. At the limit the one that has been idle longest
+    /// is closed for each new one. While none is idle, the worker stops accepting; the kernel's backlog and
+    /// the other workers take the rest.
     pub connections: usize,
     /// `limits.connections_per_peer`: SDK connections per worker from one IPv4 address or IPv6 /64
     /// network. Beyond it: closed at once. Off by default, because all clients behind a load

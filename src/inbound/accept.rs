@@ -1,7 +1,7 @@
 //! Accepting connections.
 //!
-//! All workers accept from one socket, each up to `limits.connections`. No error ends the accept loop, only
-//! the shutdown does. After that, the rest of the queue is accepted.
+//! All workers accept from one socket, each as long as it has [`Room`]. No error ends the accept loop, only the
+//! shutdown does. After that, the rest of the queue is accepted.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -19,7 +19,9 @@ use tracing::{debug, info, warn};
 
 use crate::inbound::accept_balance::AcceptBalance;
 use crate::inbound::peers::Peers;
+use crate::inbound::room::{Room, is_out_of_descriptors};
 use crate::inbound::session::serve;
+use crate::inbound::spares::Spares;
 use crate::mirror::core::Core;
 use crate::mirror::counters::RequestResult;
 use crate::mirror::worker_metrics::{Closing, Pause};
@@ -33,6 +35,15 @@ use crate::telemetry::log_on_change::LogOnChange;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(10);
 const ACCEPT_BACKOFF_MAX: Duration = Duration::from_millis(200);
 
+/// The delay after a failed accept for which idle connections are being closed. On a ring the kernel closes them
+/// in the next iteration of the event loop.
+const EVICTION_DELAY: Duration = Duration::from_millis(1);
+
+/// How often idle connections are closed at the least and at the most: soon after their time, and soon after a
+/// reload has changed it.
+const EXPIRY_INTERVAL_MIN: Duration = Duration::from_millis(10);
+const EXPIRY_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
 /// Accepts the connections of one worker.
 pub(crate) struct Acceptor {
     core: Rc<Core>,
@@ -42,18 +53,23 @@ pub(crate) struct Acceptor {
     accepting: RefCell<Canceller>,
     balance: AcceptBalance,
     connections: Rc<InFlight>,
+    room: Room,
+    spares: Rc<Spares>,
     /// The open connections by client, if their number is limited.
     peers: Rc<Peers>,
 }
 
 impl Acceptor {
     pub(crate) fn new(core: Rc<Core>, balance: AcceptBalance) -> Acceptor {
+        let connections = Rc::default();
         Acceptor {
+            room: Room::new(Rc::clone(&core), Rc::clone(&connections)),
             core,
             closing: Rc::default(),
             accepting: RefCell::new(Canceller::new()),
             balance,
-            connections: Rc::default(),
+            connections,
+            spares: Rc::default(),
             peers: Rc::default(),
         }
     }
@@ -69,7 +85,31 @@ impl Acceptor {
 
     /// Applies a changed `limits.connections`.
     pub(crate) fn limits_changed(&self) {
-        self.connections.limit_changed();
+        self.room.idle.changed();
+    }
+
+    /// Closes the connections that are idle, and those that become idle.
+    pub(crate) fn close_idle(&self) {
+        self.room.idle.shut_down();
+    }
+
+    /// Closes connections that have been idle for `timeouts.idle`, as long as the worker runs.
+    pub(crate) async fn expire_idle(self: Rc<Acceptor>) {
+        loop {
+            let mut next = EXPIRY_INTERVAL_MAX;
+            // After a panic the next round continues.
+            let round = pin!(async {
+                let timeout = self.core.routing().table.limits.timeouts.idle;
+                let now = Instant::now();
+                next = self
+                    .room
+                    .idle
+                    .expire(timeout, now)
+                    .saturating_duration_since(now);
+            });
+            let _ = caught(round).await;
+            sleep(next.clamp(EXPIRY_INTERVAL_MIN, EXPIRY_INTERVAL_MAX)).await;
+        }
     }
 
     /// Accepts connections until [`Acceptor::close`] is called.
@@ -79,7 +119,7 @@ impl Acceptor {
         // accept succeeds, and the next one fails again.
         let failure = LogOnChange::new();
         while !self.closing.is_triggered() {
-            if !self.wait_below_limit().await {
+            if !self.room.wait(&self.closing).await {
                 return;
             }
             self.balance.yield_if_ahead().await;
@@ -108,6 +148,9 @@ impl Acceptor {
                 // workers share its mode.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wait_for_connection(listener).await;
+                }
+                Err(error) if is_out_of_descriptors(&error) && self.room.free_descriptors() => {
+                    sleep(EVICTION_DELAY).await;
                 }
                 Err(error) => {
                     self.core.counters.pauses.inc(Pause::Error);
@@ -155,19 +198,23 @@ impl Acceptor {
             return;
         }
         debug!(worker = self.core.counters.worker, %peer, "connection accepted");
+        self.room.make_for(&stream);
         let open = self.connections.acquire();
         self.balance.publish(self.connections.count());
         // Acquired here and not in the task: a worker that shuts down might end before the task first runs.
         let first_request = self.core.in_flight.acquire();
+        let idle = self.room.idle.entry();
         let acceptor = Rc::clone(self);
         monoio::spawn(async move {
             let core = Rc::clone(&acceptor.core);
-            let serving = pin!(serve(core, stream, peer, first_request));
+            let spares = Rc::clone(&acceptor.spares);
+            let serving = pin!(serve(core, stream, peer, idle, spares, first_request));
             if caught(serving).await.is_err() {
                 let counters = &acceptor.core.counters;
                 counters.count_request(RequestResult::Panicked, None);
             }
             drop((open, slot));
+            acceptor.room.idle.changed();
             acceptor.balance.publish(acceptor.connections.count());
         });
     }
@@ -183,22 +230,6 @@ impl Acceptor {
             Poll::Pending => closing.poll_triggered(context),
         })
         .await;
-    }
-
-    /// Waits until fewer connections are open than `limits.connections`. Returns `false` if
-    /// [`Acceptor::close`] was called first.
-    async fn wait_below_limit(&self) -> bool {
-        let limit = || self.core.routing().table.limits.connections;
-        if self.connections.count() >= limit() {
-            self.core.counters.pauses.inc(Pause::Connections);
-        }
-        let closing = self.closing.subscribe();
-        let mut below = pin!(self.connections.wait_below(limit));
-        poll_fn(|context| match below.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(true),
-            Poll::Pending => closing.poll_triggered(context).map(|()| false),
-        })
-        .await
     }
 }
 

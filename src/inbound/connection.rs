@@ -8,19 +8,22 @@ mod lingering_close;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use monoio::net::TcpStream;
-use monoio::time::timeout;
 
 use crate::http::chunked::{Chunked, Progress};
 use crate::http::framing::Framing;
 use crate::http::head::{HeadError, Parsed, RequestHead};
 use crate::http::reparse::ReparseGate;
+use crate::inbound::idle::{IdleEntry, WaitEnd};
+use crate::inbound::idle_list::Awaited;
 use crate::inbound::min_data_rate::MinDataRate;
+use crate::inbound::spares::Spares;
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::worker_metrics::{Closing, WorkerMetrics};
@@ -28,7 +31,6 @@ use crate::net::socket::{READ_BYTES, read_some, write_all};
 use crate::runtime::coop_budget::CoopBudget;
 use crate::runtime::deadline::in_time;
 use crate::runtime::memory_budget::MemoryReservation;
-use crate::runtime::shutdown::ShutdownSignal;
 use crate::sys;
 
 /// The interim response to `Expect: 100-continue` (RFC 9110 section 10.1.1).
@@ -42,9 +44,6 @@ const DISCARD_BYTES_MAX: usize = 256 * 1024;
 /// just connected is about to send a request; later, silence is normal.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a silent connection keeps its read buffer.
-const KEEP_BUFFER_TIMEOUT: Duration = Duration::from_millis(50);
-
 /// The longest message whose memory may stay in the read buffer afterwards.
 const KEPT_BYTES_MAX: usize = READ_BYTES;
 
@@ -55,6 +54,7 @@ pub(crate) struct Connection {
     pub peer: SocketAddr,
     stream: TcpStream,
     counters: Arc<WorkerMetrics>,
+    spares: Rc<Spares>,
     /// Received bytes that are not used yet.
     buffer: BytesMut,
     /// The bytes of a reply. Kept between replies for its memory.
@@ -105,6 +105,7 @@ impl Connection {
         stream: TcpStream,
         peer: SocketAddr,
         counters: &Arc<WorkerMetrics>,
+        spares: &Rc<Spares>,
     ) -> Connection {
         // Replies are written as a whole, so Nagle's algorithm would only delay them. An error means that the
         // connection is broken, which the first read reports.
@@ -113,6 +114,7 @@ impl Connection {
             peer,
             stream,
             counters: Arc::clone(counters),
+            spares: Rc::clone(spares),
             buffer: BytesMut::new(),
             outgoing: Vec::new(),
             skipped_bytes: 0,
@@ -122,71 +124,75 @@ impl Connection {
         }
     }
 
-    /// Waits for the first byte of a request. Calls `on_idle` if it does not arrive soon. Returns `false` if
-    /// none arrives within `idle_timeout`, or before the shutdown.
-    pub(crate) async fn await_request(
-        &mut self,
-        idle_timeout: Duration,
-        shutdown: &ShutdownSignal,
-        on_idle: impl FnOnce(),
-    ) -> bool {
+    /// Waits for the first byte of a request, as an idle connection, which holds no read buffer. Returns `false`
+    /// if the connection is to be closed instead.
+    pub(crate) async fn await_request(&mut self, idle: &IdleEntry) -> bool {
         if self.skip_empty_lines() {
             return true;
         }
-        let short = idle_timeout.min(KEEP_BUFFER_TIMEOUT);
-        let mut readiness = self.await_readable(short, false, shutdown).await;
-        if readiness == Readiness::TimedOut {
-            // An idle connection holds no read buffer. Otherwise, buffers would be most of the memory of a
-            // process with ten thousand idle connections.
-            self.buffer = BytesMut::from(&self.buffer[..]);
-            on_idle();
-            let rest = idle_timeout - short;
-            readiness = self.await_readable(rest, true, shutdown).await;
+        if !self.buffer.is_empty() {
+            // Half an empty line. It does not keep a whole read buffer.
+            let rest = BytesMut::from(&self.buffer[..]);
+            self.buffer.clear();
+            self.release_buffer();
+            self.buffer = rest;
         }
-        match readiness {
-            Readiness::Readable => true,
-            Readiness::TimedOut => {
-                self.counters.closings.inc(Closing::Idle);
-                false
-            }
-            Readiness::Broken => false,
-            // On a ring, `readable` needs an iteration of the event loop even if data is there already.
-            Readiness::ShutDown if sys::has_input(&self.stream) => true,
-            Readiness::ShutDown if self.is_new => {
+        self.release_buffer();
+        let awaited = match self.is_new {
+            true => Awaited::FirstRequest,
+            false => Awaited::NextRequest,
+        };
+        idle.enter(awaited, Instant::now());
+        let waited = self.await_readable(idle).await;
+        let has_request = match waited {
+            Waited::Readable => true,
+            Waited::Broken => false,
+            // On a ring, `readable` needs an iteration of the event loop even if data is there already. After a
+            // pause of the process, epoll hears the timers before the sockets.
+            Waited::Ended(_) if sys::has_input(&self.stream) => true,
+            Waited::Ended(WaitEnd::ShutDown) if self.is_new => {
                 let first_request = Box::pin(async {
                     let readable = pin!(self.stream.readable(false));
                     in_time(Instant::now() + FIRST_REQUEST_TIMEOUT, readable).await
                 });
                 matches!(first_request.await, Some(Ok(())))
             }
-            Readiness::ShutDown => false,
+            Waited::Ended(WaitEnd::ShutDown) => false,
+            Waited::Ended(WaitEnd::Expired) => {
+                self.counters.closings.inc(Closing::Idle);
+                false
+            }
+            Waited::Ended(WaitEnd::Evicted) => {
+                self.counters.closings.inc(Closing::Evicted);
+                false
+            }
+        };
+        // A connection that ends leaves when it is closed.
+        if has_request {
+            idle.leave();
         }
+        has_request
     }
 
-    /// Waits until there is something to read. If the timeout `is_final`, it has the grace of
-    /// [`in_time`].
-    async fn await_readable(
-        &self,
-        duration: Duration,
-        is_final: bool,
-        shutdown: &ShutdownSignal,
-    ) -> Readiness {
-        let readable = pin!(self.stream.readable(false));
-        let mut readable = pin!(async {
-            match is_final {
-                true => in_time(Instant::now() + duration, readable).await,
-                false => timeout(duration, readable).await.ok(),
-            }
-        });
+    /// Waits until there is something to read, or the waiting is to end. Nothing else interrupts it: an
+    /// operation that is given up and begun again is work for the kernel.
+    async fn await_readable(&self, idle: &IdleEntry) -> Waited {
+        let mut readable = pin!(self.stream.readable(false));
         poll_fn(|context| match readable.as_mut().poll(context) {
-            Poll::Ready(Some(Ok(()))) => Poll::Ready(Readiness::Readable),
-            Poll::Ready(Some(Err(_))) => Poll::Ready(Readiness::Broken),
-            Poll::Ready(None) => Poll::Ready(Readiness::TimedOut),
-            Poll::Pending => shutdown
-                .poll_triggered(context)
-                .map(|()| Readiness::ShutDown),
+            Poll::Ready(Ok(())) => Poll::Ready(Waited::Readable),
+            Poll::Ready(Err(_)) => Poll::Ready(Waited::Broken),
+            Poll::Pending => idle.poll_end(context).map(Waited::Ended),
         })
         .await
+    }
+
+    /// Gives the read buffer back, unless something in it is still to be used.
+    fn release_buffer(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        match buffer.is_empty() {
+            true => self.spares.return_buffer(buffer),
+            false => self.buffer = buffer,
+        }
     }
 
     /// Reads and parses a request head into `head`. Its bytes stay at the front of the buffer. A head larger
@@ -277,16 +283,19 @@ impl Connection {
         memory: &mut MemoryReservation,
         limits: &Limits,
     ) -> Result<Bytes, Abort> {
-        match framing {
-            Framing::Empty | Framing::UntilClose => Ok(Bytes::new()),
+        let body = match framing {
+            Framing::Empty | Framing::UntilClose => Bytes::new(),
             Framing::Length(length) => {
                 if length > bytes_max {
                     return Err(Rejection::BodyTooLarge.into());
                 }
-                self.read_length(length, memory, limits).await
+                self.read_length(length, memory, limits).await?
             }
-            Framing::Chunked => self.read_chunked(bytes_max, memory, limits).await,
-        }
+            Framing::Chunked => self.read_chunked(bytes_max, memory, limits).await?,
+        };
+        // While the request waits for its upstreams, the rest of the buffer serves others.
+        self.release_buffer();
+        Ok(body)
     }
 
     async fn read_length(
@@ -428,7 +437,10 @@ impl Connection {
 
     /// Reads once, at most `bytes_max`.
     async fn fill(&mut self, deadline: Instant, bytes_max: usize) -> ReadOutcome {
-        let buffer = std::mem::take(&mut self.buffer);
+        let buffer = match self.buffer.capacity() {
+            0 => self.spares.buffer(),
+            _ => std::mem::take(&mut self.buffer),
+        };
         let reading = pin!(read_some(&mut self.stream, buffer, bytes_max));
         let reading = in_time(deadline, reading);
         match self.coop.run(pin!(reading)).await {
@@ -458,14 +470,11 @@ pub(crate) fn held_with_head(memory: &MemoryReservation) -> usize {
 }
 
 /// How waiting for a request ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Readiness {
+enum Waited {
     /// Data or the end of the stream has arrived.
     Readable,
-    TimedOut,
     Broken,
-    /// The worker is shutting down.
-    ShutDown,
+    Ended(WaitEnd),
 }
 
 /// How a read ended.

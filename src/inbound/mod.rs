@@ -1,7 +1,8 @@
 //! The side that faces SDKs.
 //!
-//! A worker [`accept`]s connections, balanced with the other workers ([`accept_balance`]) and limited per client
-//! (`peers`). It serves each as a `session` of requests, which are read and replied to over a `connection`.
+//! A worker [`accept`]s connections, balanced with the other workers ([`accept_balance`]), as long as there is
+//! `room`, and limited per client (`peers`). It serves each as a `session` of requests, which are read and replied to over a `connection`. Between
+//! requests the connection is `idle`, in the order of the `idle_list`, and holds none of the memory in `spares`.
 //! `handle` processes one request: `local_replies`, `authenticate` and `route`, `body`, and the fan-out. A
 //! `request_log` counts it. A body that arrives more slowly than the `min_data_rate` is rejected.
 
@@ -11,9 +12,13 @@ mod authenticate;
 mod body;
 mod connection;
 mod handle;
+mod idle;
+mod idle_list;
 mod local_replies;
 mod min_data_rate;
 mod peers;
 mod request_log;
+mod room;
 mod route;
 mod session;
+mod spares;

@@ -12,7 +12,9 @@ use crate::http::framing::Framing;
 use crate::http::head::{Method, Version};
 use crate::inbound::connection::{Abort, BodyState, Connection, is_discardable};
 use crate::inbound::handle::handle;
+use crate::inbound::idle::IdleEntry;
 use crate::inbound::request_log::RequestLog;
+use crate::inbound::spares::Spares;
 use crate::mirror::core::{Core, Routing};
 use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::{Reply, ReplyFraming};
@@ -24,33 +26,23 @@ use crate::runtime::in_flight::InFlightGuard;
 ///
 /// Rare futures are boxed. A future that is not boxed takes its space in every open connection, even while it
 /// is not running.
-pub(crate) async fn serve(
+pub(super) async fn serve(
     core: Rc<Core>,
     stream: TcpStream,
     peer: SocketAddr,
+    idle: IdleEntry,
+    spares: Rc<Spares>,
     first_request: InFlightGuard,
 ) {
-    let shutdown = core.shutdown.subscribe();
-    let mut connection = Connection::new(stream, peer, &core.counters);
-    // The last request, whose memory the next one reuses. An idle connection frees it.
-    let mut spare: Option<Rc<Request>> = None;
+    let mut connection = Connection::new(stream, peer, &core.counters, &spares);
     let mut first_request = Some(first_request);
-    loop {
-        let idle_timeout = core.routing().table.limits.timeouts.idle;
-        let waiting = connection.await_request(idle_timeout, &shutdown, || spare = None);
-        if !waiting.await {
-            return;
-        }
+    while connection.await_request(&idle).await {
         let _guard = first_request
             .take()
             .unwrap_or_else(|| core.in_flight.acquire());
-        let mut request = spare.take().unwrap_or_default();
+        let mut request = spares.request();
         let persistence = serve_request(&core, &mut connection, &mut request).await;
-        // If a task still holds the request, the next one gets new memory.
-        if let Some(unshared) = Rc::get_mut(&mut request) {
-            unshared.clear();
-            spare = Some(request);
-        }
+        spares.return_request(request);
         match persistence {
             Persistence::KeepAlive => {}
             Persistence::Close => return,

@@ -51,6 +51,9 @@ labels! {
     pub enum Closing {
         /// No request arrived within `timeouts.idle`.
         Idle => "idle",
+        /// It was idle for longer than any other when a new connection needed its place: `limits.connections`
+        /// were open, or nearly all file descriptors were in use.
+        Evicted => "evicted",
         /// The client did not read a reply within `timeouts.write`.
         Write => "write",
         /// The client had `limits.connections_per_peer` other connections.
@@ -61,7 +64,7 @@ labels! {
 labels! {
     /// Why a worker paused accepting connections.
     pub enum Pause {
-        /// `limits.connections` connections were open.
+        /// `limits.connections` connections were open, and none of them was idle.
         Connections => "connections",
         /// Accepting failed, usually because no file descriptor was left.
         Error => "error",

@@ -152,6 +152,7 @@ impl WorkerSpec {
             monoio::spawn(Rc::clone(&worker).sweep());
             monoio::spawn(Rc::clone(&worker).tick());
             let acceptor = &worker.acceptor;
+            monoio::spawn(Rc::clone(acceptor).expire_idle());
             acceptor
                 .accept(&TcpListener::from_std(self.listener)?)
                 .await;
@@ -199,6 +200,7 @@ impl Worker {
             bytes = read;
             if result.unwrap_or(0) == 0 {
                 self.core.shutdown.trigger();
+                self.acceptor.close_idle();
                 debug!(
                     worker = self.core.counters.worker,
                     "worker is shutting down"

@@ -1,4 +1,5 @@
-//! Running out of file descriptors: the mirror accepts more slowly, and loses no accepted connection.
+//! Running out of file descriptors: the mirror closes idle connections, or accepts more slowly, and loses no busy
+//! connection.
 //!
 //! The tests lower the limit of the running process to a few more descriptors than it has open. For
 //! `accept` that is the same as a full file table.
@@ -49,15 +50,23 @@ fn accept_waits_for_descriptors_and_logs_it_once() {
     for driver in DRIVERS {
         let upstream = Upstream::ok();
         let mirror = mirror(upstream.dsn(KEY_A, 11), driver);
-        let ask = |client: &mut Client| client.ask(&envelope_request(b"{}\n")).status;
+        let request = envelope_request(b"{}\n");
+        let ask = |client: &mut Client| client.ask(&request).status;
         let mut first = mirror.client();
         assert_eq!(ask(&mut first), 200);
+        // All connections are busy: an idle one would be closed for a new one.
+        let (begin, end) = request.split_at(20);
+        first.send(begin);
         set_limit(&mirror, mirror.descriptors() + 5);
         // The kernel completes the connections, so all of them succeed.
         let mut clients: Vec<Client> = (0..30).map(|_| mirror.client()).collect();
+        for client in &mut clients {
+            client.send(begin);
+        }
         mirror.wait_for_line("accept failed");
         // Accepted connections are served, over the pooled connection to the upstream.
-        assert_eq!(ask(&mut first), 200);
+        let next = [end, begin].concat();
+        assert_eq!(first.ask(&next).status, 200);
 
         // Failing accepts cost little.
         let before = ticks(&mirror);
@@ -68,10 +77,10 @@ fn accept_waits_for_descriptors_and_logs_it_once() {
         // Each connection that closes lets in another, which reaches the limit again.
         for _ in 0..29 {
             drop(clients.remove(0));
-            assert_eq!(ask(&mut first), 200);
+            assert_eq!(first.ask(&next).status, 200);
         }
         let mut last = clients.remove(0);
-        assert_eq!(ask(&mut last), 200);
+        assert_eq!(last.ask(end).status, 200);
         assert_eq!(mirror.client().ask(&envelope_request(b"{}\n")).status, 200);
         let log = mirror.log();
         let told = log.iter().filter(|line| line.contains("accept failed"));
@@ -79,6 +88,31 @@ fn accept_waits_for_descriptors_and_logs_it_once() {
         drop(clients);
         let pauses = "sentry_mirror_accept_pauses_total{reason=\"error\"}";
         assert_ne!(mirror.metrics().value(pauses), 0.0);
+    }
+}
+
+#[test]
+fn idle_connections_are_closed_for_new_ones_when_descriptors_are_short() {
+    for driver in DRIVERS {
+        let upstream = Upstream::ok();
+        let mirror = mirror(upstream.dsn(KEY_A, 11), driver);
+        let ask = |client: &mut Client| client.ask(&envelope_request(b"{}\n")).status;
+        let mut idle: Vec<Client> = (0..20).map(|_| mirror.client()).collect();
+        for client in &mut idle {
+            assert_eq!(ask(client), 200);
+        }
+        set_limit(&mirror, mirror.descriptors());
+        let mut new: Vec<Client> = (0..5).map(|_| mirror.client()).collect();
+        for client in &mut new {
+            assert_eq!(ask(client), 200, "{driver}");
+        }
+        assert!(idle[0].is_closed(), "{driver}");
+        let metrics = mirror.metrics();
+        let evicted = "sentry_mirror_sdk_connections_closed_total{reason=\"evicted\"}";
+        assert_ne!(metrics.value(evicted), 0.0, "{driver}");
+        mirror.wait_for_line("nearly all file descriptors are in use");
+        // The connection that was used last stays open.
+        assert_eq!(ask(&mut new[4]), 200, "{driver}");
     }
 }
 

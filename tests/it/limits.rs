@@ -15,7 +15,6 @@ use crate::support::{
 };
 
 const CLOSED: &str = "sentry_mirror_sdk_connections_closed_total";
-const PAUSES: &str = "sentry_mirror_accept_pauses_total";
 const DROPPED: &str = "sentry_mirror_upstream_connections_dropped_total";
 
 fn mirror(outbound: String, lines: &str) -> Process {
@@ -71,28 +70,6 @@ fn a_reply_that_the_client_does_not_read_in_time_closes_the_connection() {
     );
     assert_eq!(ask(&mut mirror.client()), 200);
     assert!(upstream.received().len() < 30);
-}
-
-#[test]
-fn a_raised_connection_limit_takes_effect_at_once() {
-    let upstream = Upstream::ok();
-    let limited_to = |count: u32| to(&upstream).set("limits.connections", count).text();
-    let mut mirror = Reloadable::start(&limited_to(2));
-    let mut open: Vec<Client> = (0..2).map(|_| mirror.process.client()).collect();
-    for client in &mut open {
-        assert_eq!(ask(client), 200);
-    }
-    mirror
-        .process
-        .wait_for_metrics(|metrics| of(metrics, PAUSES, "connections") == 1.0);
-    let mut third = mirror.process.client();
-    third.send(&envelope_request(b"{}\n"));
-    // The others stay open.
-    mirror.reload(&limited_to(3));
-    assert_eq!(third.response().status, 200);
-    for client in &mut open {
-        assert_eq!(ask(client), 200);
-    }
 }
 
 #[test]

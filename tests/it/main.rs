@@ -8,6 +8,7 @@
 //! - `rate_limits`: what a rate-limited outbound does not get.
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
 //! - `limits`: limits that no reply shows.
+//! - `eviction`: idle connections make room for new ones.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
 //! - `unsolicited_responses`: upstreams that send more than one response per request.
 //! - `early_responses`: responses that come before the whole request was sent.
@@ -64,6 +65,7 @@ mod dialog;
 mod documents;
 mod early_responses;
 mod endpoints;
+mod eviction;
 mod fd_exhaustion;
 mod handover;
 mod health;

@@ -1,13 +1,12 @@
 //! A process that is stopped for longer than its time-outs, by SIGSTOP, a frozen control group or a
 //! suspended machine: data that waits in its sockets when it continues counts as in time.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, Config, KEY_A, Process, envelope, envelope_request, wait_until};
+use crate::support::{Client, Config, KEY_A, envelope, envelope_request, wait_until};
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 const REQUESTS: usize = 12;
@@ -43,7 +42,7 @@ fn data_that_arrived_while_the_process_was_stopped_is_in_time() {
         half.send(&request[..60]);
 
         mirror.signal("STOP");
-        wait_until(|| is_stopped(&mirror), || "it is not stopped".to_owned());
+        wait_until(|| mirror.is_stopped(), || "it is not stopped".to_owned());
         for stream in &mut upstreams {
             answer(stream);
         }
@@ -89,10 +88,4 @@ fn serve(mut stream: TcpStream) {
     while stream.read(&mut [0; 4000]).is_ok_and(|count| count > 0) {
         answer(&mut stream);
     }
-}
-
-fn is_stopped(mirror: &Process) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", mirror.id())).expect("it runs");
-    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
-    fields.starts_with('T')
 }

@@ -7,7 +7,6 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use monoio::io::AsyncWriteRent;
 use monoio::time::timeout;
 
@@ -31,7 +30,6 @@ impl Connection {
         }
         let mut deadline = Instant::now() + LINGER_TIMEOUT;
         let mut is_stopping = false;
-        self.buffer = BytesMut::new();
         loop {
             let now = Instant::now();
             if now >= deadline {
@@ -42,11 +40,12 @@ impl Connection {
                 deadline = deadline.min(now + LINGER_IDLE_TIMEOUT);
             }
             // Waits without a buffer: most clients close at once.
+            self.buffer.clear();
+            self.release_buffer();
             let readable = timeout(LINGER_IDLE_TIMEOUT, self.stream.readable(false));
             if !matches!(readable.await, Ok(Ok(()))) {
                 return;
             }
-            self.buffer.clear();
             match self.fill(now + LINGER_IDLE_TIMEOUT, READ_BYTES).await {
                 ReadOutcome::Data => {}
                 ReadOutcome::End | ReadOutcome::TimedOut => return,

@@ -13,6 +13,13 @@ impl Process {
         fs::read_dir(folder).expect("it runs").count()
     }
 
+    /// Whether it is stopped, by SIGSTOP.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+        fields.starts_with('T')
+    }
+
     /// Its resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> usize {
         let statm = fs::read_to_string(format!("/proc/{}/statm", self.id())).expect("it runs");

@@ -1,0 +1,153 @@
+//! Memory that the connections of a worker lend each other.
+//!
+//! A connection takes a read buffer when there is something to read, and gives it back once it has the whole
+//! request. So a connection that waits, for a client or for upstreams, holds none, and what is used next is
+//! what was used last. One buffer holds the requests of several connections: what is given back is its free
+//! rest. Its memory is used again once no request holds a part of it.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use crate::mirror::request::Request;
+use crate::net::socket::READ_BYTES;
+
+/// How much of each kind is kept. A burst may use more, which is freed.
+const KEPT_MAX: usize = 64;
+
+/// The least free space of a buffer that is worth a read.
+const FREE_BYTES_MIN: usize = READ_BYTES / 4;
+
+#[derive(Default)]
+pub(super) struct Spares {
+    /// Empty buffers with free space. The last one was used last.
+    buffers: RefCell<Vec<BytesMut>>,
+    /// Buffers without. The first one is the most likely to be free of requests by now.
+    used_up: RefCell<VecDeque<BytesMut>>,
+    requests: RefCell<Vec<Rc<Request>>>,
+}
+
+impl Spares {
+    /// An empty buffer with at least a quarter of [`READ_BYTES`] of space.
+    pub(super) fn buffer(&self) -> BytesMut {
+        if let Some(buffer) = self.buffers.borrow_mut().pop() {
+            return buffer;
+        }
+        let mut used_up = self.used_up.borrow_mut();
+        if let Some(mut oldest) = used_up.pop_front() {
+            if oldest.try_reclaim(READ_BYTES) {
+                return oldest;
+            }
+            // The next one is tried next time.
+            used_up.push_back(oldest);
+        }
+        BytesMut::with_capacity(READ_BYTES)
+    }
+
+    /// Takes a buffer back. It must be empty.
+    pub(super) fn return_buffer(&self, buffer: BytesMut) {
+        // This is also what a connection has that took none.
+        if buffer.capacity() == 0 {
+            return;
+        }
+        if buffer.capacity() >= FREE_BYTES_MIN {
+            let mut buffers = self.buffers.borrow_mut();
+            if buffers.len() < KEPT_MAX {
+                buffers.push(buffer);
+            }
+            return;
+        }
+        let mut used_up = self.used_up.borrow_mut();
+        if used_up.len() == KEPT_MAX {
+            used_up.pop_front();
+        }
+        used_up.push_back(buffer);
+    }
+
+    /// A request without content.
+    pub(super) fn request(&self) -> Rc<Request> {
+        self.requests.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a request back, unless a task still holds it.
+    pub(super) fn return_request(&self, mut request: Rc<Request>) {
+        let Some(unshared) = Rc::get_mut(&mut request) else {
+            return;
+        };
+        unshared.clear();
+        let mut requests = self.requests.borrow_mut();
+        if requests.len() < KEPT_MAX {
+            requests.push(request);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// The length of a message that leaves too little space for another one.
+    const FULL: usize = READ_BYTES - 1;
+
+    /// Receives a message of `length` bytes, as a connection does.
+    fn receive(spares: &Spares, length: usize) -> Bytes {
+        let mut buffer = spares.buffer();
+        assert!(buffer.is_empty() && buffer.capacity() >= FREE_BYTES_MIN);
+        buffer.resize(length, b'x');
+        let message = buffer.split_to(length).freeze();
+        spares.return_buffer(buffer);
+        message
+    }
+
+    #[test]
+    fn small_messages_share_a_buffer() {
+        let spares = Spares::default();
+        let first = receive(&spares, 2000);
+        let second = receive(&spares, 2000);
+        let distance = second.as_ptr() as usize - first.as_ptr() as usize;
+        assert_eq!(distance, 2000);
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn the_memory_of_a_buffer_is_used_again_once_no_message_holds_it() {
+        let spares = Spares::default();
+        let first = receive(&spares, FULL);
+        let address = first.as_ptr();
+        let second = receive(&spares, FULL);
+        assert_ne!(second.as_ptr(), address);
+        drop(first);
+        assert_eq!(receive(&spares, FULL).as_ptr(), address);
+        // The other one, which is held, does not keep this one from being used.
+        let again = [(); 2].map(|()| receive(&spares, FULL).as_ptr() == address);
+        assert!(again.contains(&true));
+        assert_eq!(second.len(), FULL);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        const COUNT: usize = 3 * KEPT_MAX;
+        let spares = Spares::default();
+        spares.return_buffer(BytesMut::new());
+        assert_eq!(spares.used_up.borrow().len(), 0);
+        let messages: Vec<Bytes> = (0..COUNT).map(|_| receive(&spares, FULL)).collect();
+        assert_eq!(spares.used_up.borrow().len(), KEPT_MAX);
+        let buffers: Vec<BytesMut> = (0..COUNT).map(|_| spares.buffer()).collect();
+        for buffer in buffers {
+            spares.return_buffer(buffer);
+        }
+        assert_eq!(spares.buffers.borrow().len(), KEPT_MAX);
+        drop(messages);
+        let requests: Vec<Rc<Request>> = (0..COUNT).map(|_| spares.request()).collect();
+        let held = Rc::clone(&requests[0]);
+        for request in requests {
+            spares.return_request(request);
+        }
+        assert_eq!(spares.requests.borrow().len(), KEPT_MAX);
+        assert_eq!(Rc::strong_count(&held), 1);
+    }
+}
