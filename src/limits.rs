@@ -67,7 +67,9 @@ pub struct Timeouts {
     /// How long a body may make no progress, or stay below the minimum data rate. After it: 408.
     pub body: Duration,
     /// How long a kept-alive SDK connection may stay idle between requests. After it: closed. Longer
-    /// than the 60 s after which common load balancers close their idle connections.
+    /// than load balancers keep their idle connections (Google's for 600 s, Azure's for 240 s, most for
+    /// 60 s), because they answer 502 if they send a request while the mirror closes. An idle connection
+    /// shuts nobody out, see `connections`.
     pub idle: Duration,
     /// How long an SDK may take to receive a reply. After it: closed.
     pub write: Duration,
@@ -146,7 +148,7 @@ impl Default for Limits {
             timeouts: Timeouts {
                 head: Duration::from_secs(10),
                 body: Duration::from_secs(30),
-                idle: Duration::from_secs(75),
+                idle: Duration::from_secs(650),
                 write: Duration::from_secs(30),
                 connect: Duration::from_secs(3),
                 exchange: Duration::from_secs(30),

@@ -198,7 +198,7 @@ mod tests {
             (
                 "timeouts: {head: 5s}\ntls: {system_roots: false}",
                 "timeouts: {idle: 9s}",
-                "tls.system_roots false -> true; timeouts.head 5s -> 10s; timeouts.idle 75s -> 9s",
+                "tls.system_roots false -> true; timeouts.head 5s -> 10s; timeouts.idle 650s -> 9s",
                 "",
             ),
             (
