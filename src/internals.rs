@@ -73,6 +73,9 @@ pub mod net {
     pub mod stream {
         pub use crate::net::stream::Stream;
     }
+    pub mod transfer {
+        pub use crate::net::transfer::Transfer;
+    }
 }
 
 pub mod process {

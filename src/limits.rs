@@ -75,7 +75,8 @@ pub struct Timeouts {
     pub write: Duration,
     /// TCP connection and TLS handshake with one address of an upstream.
     pub connect: Duration,
-    /// One delivery, from connecting to the last byte of the response.
+    /// How long a delivery may be silent. One that is small must be answered within this time; a large request goes
+    /// on while the upstream takes it at the minimum data rate, and so does a response that is arriving.
     pub exchange: Duration,
     /// How long a stopping process waits for requests and deliveries in flight.
     pub drain: Duration,

@@ -1,8 +1,9 @@
 //! The only unsafe code of the program.
 //!
-//! Five things need it: passing the kernel a list of pointers (`writev` of a head and a body in two
+//! Six things need it: passing the kernel a list of pointers (`writev` of a head and a body in two
 //! buffers), borrowing the descriptor of a monoio stream for a system call (monoio has no `AsFd`),
-//! taking over a descriptor that was open before the program started, the page size, and the settings of
+//! asking for the progress of a TCP connection, taking over a descriptor that was open before the program
+//! started, the page size, and the settings of
 //! the allocator. Each comes with its proof; elsewhere the lint table in `Cargo.toml` forbids `unsafe`.
 
 #![allow(unsafe_code)]
@@ -158,6 +159,52 @@ pub(crate) fn reset_on_close(stream: &TcpStream) {
 /// For example, the process has no descriptors left.
 pub(crate) fn duplicate(stream: &TcpStream) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(descriptor(stream), 0)?)
+}
+
+/// What TCP knows of the progress of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TcpProgress {
+    /// Bytes that the peer has acknowledged since the connection was opened.
+    pub(crate) taken_bytes: u64,
+    /// Whether the socket holds bytes that the peer has not acknowledged.
+    pub(crate) has_untaken_bytes: bool,
+    /// Bytes that have arrived since the connection was opened.
+    pub(crate) received_bytes: u64,
+    /// The time since data last arrived.
+    pub(crate) since_received: Duration,
+}
+
+/// The progress of a connection, by its descriptor. `None` if the system does not know (it is from Linux 4.6 on), or
+/// the descriptor belongs to no TCP connection.
+pub(crate) fn tcp_progress(descriptor: RawFd) -> Option<TcpProgress> {
+    // The beginning of `struct tcp_info` of linux/tcp.h. The one of libc ends before what is needed.
+    let mut info = [0_u8; 152];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the call writes at most `length` bytes to `info`, and to `length`, whatever the descriptor is.
+    let failed = unsafe {
+        let info = info.as_mut_ptr().cast();
+        libc::getsockopt(
+            descriptor,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info,
+            &raw mut length,
+        )
+    };
+    if failed != 0 || (length as usize) < info.len() {
+        return None;
+    }
+    let u32_at = |at: usize| Some(u32::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+    let u64_at = |at: usize| Some(u64::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+    let in_flight_segments = u32_at(24)?;
+    let not_sent_bytes = u32_at(144)?;
+    let since_received_ms = u32_at(52)?;
+    Some(TcpProgress {
+        taken_bytes: u64_at(120)?,
+        has_untaken_bytes: in_flight_segments > 0 || not_sent_bytes > 0,
+        received_bytes: u64_at(128)?,
+        since_received: Duration::from_millis(since_received_ms.into()),
+    })
 }
 
 fn descriptor(stream: &TcpStream) -> BorrowedFd<'_> {

@@ -22,7 +22,6 @@ use crate::http::head::{HeadError, Parsed, RequestHead};
 use crate::http::reparse::ReparseGate;
 use crate::inbound::idle::{IdleEntry, WaitEnd};
 use crate::inbound::idle_list::Awaited;
-use crate::inbound::min_data_rate::MinDataRate;
 use crate::inbound::spares::Spares;
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
@@ -31,6 +30,7 @@ use crate::net::socket::{READ_BYTES, read_some, write_all};
 use crate::runtime::coop_budget::CoopBudget;
 use crate::runtime::deadline::in_time;
 use crate::runtime::memory_budget::MemoryReservation;
+use crate::runtime::min_data_rate::MinDataRate;
 use crate::sys;
 
 /// The interim response to `Expect: 100-continue` (RFC 9110 section 10.1.1).

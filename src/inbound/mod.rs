@@ -4,7 +4,7 @@
 //! `room`, and limited per client (`peers`). It serves each as a `session` of requests, which are read and replied to over a `connection`. Between
 //! requests the connection is `idle`, in the order of the `idle_list`, and holds none of the memory in `spares`.
 //! `handle` processes one request: `local_replies`, `authenticate` and `route`, `body`, and the fan-out. A
-//! `request_log` counts it. A body that arrives more slowly than the `min_data_rate` is rejected.
+//! `request_log` counts it. A body that arrives more slowly than the minimum data rate is rejected.
 
 pub(crate) mod accept;
 pub(crate) mod accept_balance;
@@ -15,7 +15,6 @@ mod handle;
 mod idle;
 mod idle_list;
 mod local_replies;
-mod min_data_rate;
 mod peers;
 mod request_log;
 mod room;

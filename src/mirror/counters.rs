@@ -99,8 +99,10 @@ labels! {
         Malformed => "malformed",
         /// The response is larger than `limits.response_bytes`.
         TooLarge => "too_large",
-        /// The upstream did not respond within `timeouts.exchange`.
+        /// For `timeouts.exchange` the upstream took nothing of the request, and sent nothing of its response.
         Timeout => "timeout",
+        /// The upstream took the request, or sent its response, at less than the minimum rate.
+        TooSlow => "too_slow",
         /// Not sent: `limits.in_flight` deliveries were in flight, the origin had used its share of
         /// `limits.memory_bytes`, or no memory was left.
         Overloaded => "overloaded",
@@ -180,6 +182,7 @@ impl OutcomeKind {
             Failure::Malformed(_) => OutcomeKind::Malformed,
             Failure::TooLarge => OutcomeKind::TooLarge,
             Failure::Timeout => OutcomeKind::Timeout,
+            Failure::TooSlow => OutcomeKind::TooSlow,
             Failure::Overloaded => OutcomeKind::Overloaded,
             Failure::Paused => OutcomeKind::Paused,
         }
@@ -226,6 +229,7 @@ impl OutcomeKind {
             | OutcomeKind::Closed
             | OutcomeKind::Malformed
             | OutcomeKind::Timeout
+            | OutcomeKind::TooSlow
             | OutcomeKind::Overloaded
             | OutcomeKind::Paused => true,
             OutcomeKind::Success
@@ -260,6 +264,7 @@ impl OutcomeKind {
             | OutcomeKind::Malformed
             | OutcomeKind::TooLarge
             | OutcomeKind::Timeout
+            | OutcomeKind::TooSlow
             | OutcomeKind::Overloaded
             | OutcomeKind::Paused
             | OutcomeKind::Panicked

@@ -1,7 +1,8 @@
 //! Sockets: plain and TLS connections to upstreams, and what SDK connections share with them.
 //!
 //! A [`stream`] is a plain [`socket`], or [`tls`] with the settings of [`tls_client`]. While it sends,
-//! [`early_response`] looks for a response that comes before the request is sent whole.
+//! [`early_response`] looks for a response that comes before the request is sent whole. How far an
+//! exchange has come is in its [`transfer`].
 
 mod certificate;
 pub(crate) mod early_response;
@@ -10,3 +11,4 @@ pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod tls_client;
 mod tls_failure;
+pub(crate) mod transfer;

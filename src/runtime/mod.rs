@@ -13,6 +13,7 @@ pub(crate) mod decoding;
 pub(crate) mod driver;
 pub(crate) mod in_flight;
 pub(crate) mod memory_budget;
+pub(crate) mod min_data_rate;
 pub(crate) mod panics;
 pub(crate) mod resident_memory;
 pub(crate) mod shutdown;

@@ -19,6 +19,7 @@ use crate::limits::Limits;
 use crate::net::early_response::{EarlyResponse, EarlyResponseWatch};
 use crate::net::socket::{IdleState, READ_BYTES};
 use crate::net::stream::{Sent, Stream};
+use crate::net::transfer::{Phase, Transfer};
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::rate_limits;
 use crate::upstream::breaker::Unanswered;
@@ -75,8 +76,11 @@ pub enum Failure {
     /// The response is larger than `limits.response_bytes`, or than what is left of
     /// `limits.memory_bytes`.
     TooLarge,
-    /// The whole exchange took longer than `timeouts.exchange`.
+    /// Nothing moved for `timeouts.exchange`: there was no connection, the upstream took nothing of the request, or it
+    /// sent nothing of the response.
     Timeout,
+    /// The request was taken, or the response sent, at less than the minimum rate.
+    TooSlow,
     /// There are `limits.in_flight` deliveries to this origin, or they take its share of
     /// `limits.memory_bytes`, or no memory is left for this one.
     Overloaded,
@@ -93,7 +97,9 @@ impl Failure {
             Failure::Connect(error) => (!is_own_shortage(error)).then_some(Unanswered::Unreachable),
             Failure::Send(_) | Failure::Receive(_) | Failure::Closed => Some(Unanswered::Broken),
             Failure::Timeout => Some(Unanswered::Silent),
-            Failure::CutShort(_)
+            // It is alive: a body that is large for its network says nothing about other requests.
+            Failure::TooSlow
+            | Failure::CutShort(_)
             | Failure::Malformed(_)
             | Failure::TooLarge
             | Failure::Overloaded
@@ -119,7 +125,8 @@ impl fmt::Display for Failure {
             Failure::TooLarge => f.write_str(
                 "response larger than limits.response_bytes, or than the rest of limits.memory_bytes",
             ),
-            Failure::Timeout => f.write_str("no complete response within timeouts.exchange"),
+            Failure::Timeout => f.write_str("silent for timeouts.exchange"),
+            Failure::TooSlow => f.write_str("took the request, or sent its response, too slowly"),
             Failure::Overloaded => f.write_str(
                 "over limits.in_flight, or over this origin's share of limits.memory_bytes, or out of memory for requests",
             ),
@@ -275,7 +282,7 @@ impl Connection {
         self.stream.reset_on_close();
     }
 
-    /// Sends `request` and reads the response. The parts of the request stay in it, so that it can be sent
+    /// Sends `request` and reads the response, and shows in `transfer` how far it is. The parts of the request stay in it, so that it can be sent
     /// over another connection.
     ///
     /// # Errors
@@ -284,21 +291,24 @@ impl Connection {
         &mut self,
         request: &mut OutboundRequest,
         limits: &Limits,
+        transfer: &Transfer,
     ) -> Result<Response, Failure> {
+        let _exchanging = transfer.begin(self.stream.socket());
         self.reuse = Reuse::No;
         self.saw_response = false;
         self.has_request = true;
         self.heads.count = 0;
         self.heads.interim_bytes = 0;
         let sent = self.send(request, limits).await;
+        transfer.set_phase(Phase::Waiting);
         self.saw_response = self.heads.count > 0 || !self.read_buffer.bytes().is_empty();
         let Err(error) = sent else {
-            return self.receive(request.method, limits).await;
+            return self.receive(request.method, limits, transfer).await;
         };
         // An upstream may refuse early, for example with 413, then stop reading or even close. Its response
         // is worth more than the error that the closing caused. An early 200 is worth nothing: the
         // upstream does not have what it accepts.
-        let received = self.receive(request.method, limits).await;
+        let received = self.receive(request.method, limits, transfer).await;
         self.reuse = Reuse::No;
         match (received, error) {
             (Ok(response), _) if response.status >= 300 => Ok(response),
@@ -357,8 +367,14 @@ impl Connection {
         Ok(())
     }
 
-    async fn receive(&mut self, method: Method, limits: &Limits) -> Result<Response, Failure> {
+    async fn receive(
+        &mut self,
+        method: Method,
+        limits: &Limits,
+        transfer: &Transfer,
+    ) -> Result<Response, Failure> {
         self.receive_head(limits).await?;
+        transfer.set_phase(Phase::Receiving);
         let parsed = &self.heads.head;
         let head = self.read_buffer.bytes().get(..parsed.len);
         let head = head.unwrap_or_default();

@@ -5,6 +5,7 @@
 //! - [`resolver`]: keeps the addresses fresh, on a few threads; [`lookup_schedule`] says when.
 //! - [`connector`]: opens a connection.
 //! - [`exchange`]: sends one request over it and reads one [`response`] from its [`read_buffer`].
+//! - [`silence`] ends an exchange whose transfer does not move.
 //! - [`pool`]: one worker's connections to an origin, with its limit on deliveries in flight and the retry of a stale
 //!   connection. [`pooling`] suspends the reuse of connections.
 //! - [`breaker`]: when deliveries are dropped because the upstream is down. Its [`circuit`]s count failures, its
@@ -28,3 +29,4 @@ pub(crate) mod read_buffer;
 pub(crate) mod resolver;
 pub(crate) mod response;
 pub(crate) mod shared_breaker;
+pub(crate) mod silence;

@@ -25,7 +25,7 @@ use tracing::debug;
 
 use crate::limits::Limits;
 use crate::net::socket::IdleState;
-use crate::runtime::deadline::in_time;
+use crate::net::transfer::Transfer;
 use crate::runtime::memory_budget::MemoryBudget;
 use crate::upstream::addresses::Address;
 use crate::upstream::breaker::RouteId;
@@ -35,6 +35,7 @@ use crate::upstream::exchange::{Connection, Failure, OutboundRequest};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::probe::ensure_prober;
 use crate::upstream::response::Response;
+use crate::upstream::silence::unless_silent;
 
 pub(crate) use crate::runtime::memory_budget::Admission;
 
@@ -138,7 +139,7 @@ impl Pool {
         Rc::clone(&self.limits.borrow())
     }
 
-    /// Delivers `request` within `timeouts.exchange` from `begun` on. Returns the result and the time at
+    /// Delivers `request`, as long as it is not silent for `timeouts.exchange` from `begun` on. Returns the result and the time at
     /// which the delivery ended. The breaker may hold up the request because of earlier failures of `route`.
     ///
     /// # Errors
@@ -158,11 +159,12 @@ impl Pool {
             return (Err(Failure::Paused), begun);
         };
         // Pinned in place because the future is about 2 KiB.
-        let attempt = pin!(self.attempt(request, begun, &limits));
-        let deadline = begun + limits.timeouts.exchange;
-        let attempted = in_time(deadline, attempt).await;
+        let (transfer, bytes) = (Transfer::default(), request.bytes());
+        let attempt = pin!(self.attempt(request, begun, &limits, &transfer));
+        let period = limits.timeouts.exchange;
+        let attempted = unless_silent(attempt, &transfer, bytes, begun, period).await;
         let ended = Instant::now();
-        let result = match attempted.unwrap_or(Err(Failure::Timeout)) {
+        let result = match attempted {
             Ok((response, pooled)) => {
                 self.put_back(pooled, ended, &limits);
                 Ok(response)
@@ -241,10 +243,11 @@ impl Pool {
         request: &mut OutboundRequest,
         begun: Instant,
         limits: &Limits,
+        transfer: &Transfer,
     ) -> Result<(Response, Box<PooledConnection>), Failure> {
         if let Some(mut pooled) = self.reuse(begun, limits).await {
             self.counters().reused.inc();
-            let result = pooled.connection.exchange(request, limits).await;
+            let result = pooled.connection.exchange(request, limits, transfer).await;
             if !pooled.connection.was_stale(&result) {
                 return result.map(|response| (response, pooled));
             }
@@ -266,7 +269,8 @@ impl Pool {
             idle_since: Instant::now(),
             opened,
         });
-        let result = pooled.connection.exchange(request, limits).await;
+        let exchanging = pooled.connection.exchange(request, limits, transfer);
+        let result = exchanging.await;
         let unanswered = result.as_ref().err().and_then(Failure::unanswered);
         if unanswered.is_some() {
             let (address, begun) = (&pooled.address, connected.begun);

@@ -12,6 +12,7 @@
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
 //! - `unsolicited_responses`: upstreams that send more than one response per request.
 //! - `early_responses`: responses that come before the whole request was sent.
+//! - `slow_uploads`: large bodies to upstreams that take them slowly.
 //! - `parser`: every doubtful byte, with a verdict from the RFCs.
 //! - `chaos`: everything an upstream can do wrong, at once, under load.
 //! - `process_pause`: SIGSTOP and SIGCONT.
@@ -88,6 +89,7 @@ mod report;
 mod requests;
 mod selection;
 mod signals;
+mod slow_uploads;
 mod state_log;
 mod statsd;
 mod support;

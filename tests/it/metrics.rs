@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -229,6 +230,13 @@ fn broken_cases() -> Vec<Case> {
     let reads_nothing = raw("http", |stream| {
         let _ = stream.peek(&mut [0; 1]);
     });
+    // It answers a byte at a time, far below the minimum rate.
+    let trickles = raw("http", |mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n");
+        while stream.write_all(b"x").is_ok() {
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
     let impatient = "{timeouts: {connect: 200ms}, tls: {system_roots: false}}";
     let large = [envelope("00").into_bytes(), vec![b'x'; 30_000_000]].concat();
     vec![
@@ -241,6 +249,7 @@ fn broken_cases() -> Vec<Case> {
             ..case("send", "", reads_a_byte)
         },
         case("receive", "", reads_nothing),
+        case("too_slow", "timeouts: {exchange: 300ms}", trickles),
     ]
 }
 

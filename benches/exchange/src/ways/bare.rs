@@ -13,6 +13,7 @@ use sentry_mirror::internals::limits::Limits;
 use sentry_mirror::internals::net::stream::Stream;
 use sentry_mirror::internals::runtime::memory_budget::MemoryBudget;
 use sentry_mirror::internals::upstream::exchange::Connection;
+use sentry_mirror::internals::net::transfer::Transfer;
 
 use super::ours::Parts;
 use super::{Answer, Message, Way};
@@ -49,7 +50,9 @@ impl Bare {
     async fn attempt(&self, parts: &Parts) -> Result<Answer, String> {
         let mut connection = self.connection().await?;
         let mut request = parts.instance();
-        let response = connection.exchange(&mut request, &self.limits).await;
+        let transfer = Transfer::default();
+        let exchanging = connection.exchange(&mut request, &self.limits, &transfer);
+        let response = exchanging.await;
         let response = response.map_err(|failure| failure.to_string())?;
         if connection.is_reusable() {
             self.idle.borrow_mut().push(connection);

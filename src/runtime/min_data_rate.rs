@@ -1,30 +1,31 @@
-//! The minimum data rate of a request body.
+//! The minimum data rate of a body.
 //!
 //! A timeout per read is not enough: a client that sends a byte now and then could hold memory for as long as
-//! it likes. A minimum average is not enough either: after a fast start it would hold for a day. So the rate is
-//! checked in each period of `timeouts.body`, and the minimum grows with the received bytes.
+//! it likes, and so could an upstream that takes or sends one. A minimum average is not enough either: after a
+//! fast start it would hold for a day. So the rate is checked in each period (`timeouts.body`,
+//! `timeouts.exchange`), and the minimum grows with the bytes that have moved.
 
 use std::time::{Duration, Instant};
 
 /// The minimum rate in bytes per second. The slowest mobile networks are ten times as fast.
 const RATE_BYTES_MIN: usize = 1024;
 
-/// The time in which a body must double its received bytes. So a body of 200 MiB needs 100 KiB per second at
+/// The time in which a body must double its bytes. So a body of 200 MiB needs 100 KiB per second at
 /// its end, and takes at most two and a half hours.
 const DOUBLING_SECONDS: usize = 2048;
 
 /// Checks the data rate of one body.
-pub(super) struct MinDataRate {
+pub(crate) struct MinDataRate {
     period: Duration,
     /// The start of the current period.
     since: Instant,
-    /// The received bytes at the start of the current period.
+    /// The bytes that had moved at the start of the current period.
     bytes: usize,
 }
 
 impl MinDataRate {
     /// For a body that begins at `now`. The rate is checked at the end of each period.
-    pub(super) fn new(period: Duration, now: Instant) -> MinDataRate {
+    pub(crate) fn new(period: Duration, now: Instant) -> MinDataRate {
         MinDataRate {
             period,
             since: now,
@@ -32,20 +33,31 @@ impl MinDataRate {
         }
     }
 
-    /// Returns `false` if a period ends at `now` and was too slow. `bytes` of the body have been received.
-    pub(super) fn check(&mut self, bytes: usize, now: Instant) -> bool {
+    /// The fewest bytes that a body must move in its first period.
+    pub(crate) fn bytes_min(period: Duration) -> usize {
+        let bytes = period.as_millis() * RATE_BYTES_MIN as u128 / 1000;
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Returns `false` if a period ends at `now` and was too slow. `bytes` of the body have moved.
+    pub(crate) fn check(&mut self, bytes: usize, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.since);
         if elapsed < self.period {
             return true;
         }
         let rate = (self.bytes / DOUBLING_SECONDS).max(RATE_BYTES_MIN);
         let expected_bytes = elapsed.as_millis() * rate as u128 / 1000;
-        let received_bytes = bytes.saturating_sub(self.bytes);
+        let moved_bytes = bytes.saturating_sub(self.bytes);
         *self = MinDataRate {
             bytes,
             ..MinDataRate::new(self.period, now)
         };
-        received_bytes as u128 >= expected_bytes
+        moved_bytes as u128 >= expected_bytes
+    }
+
+    /// Leaves `pause` out of the current period.
+    pub(crate) fn leave_out(&mut self, pause: Duration) {
+        self.since += pause;
     }
 }
 
