@@ -37,7 +37,7 @@ const KB: usize = 1000;
 const LANES: usize = 32;
 
 impl Case {
-    fn new(name: &'static str, outbounds: usize, kind: Kind) -> Case {
+    pub fn new(name: &'static str, outbounds: usize, kind: Kind) -> Case {
         Case {
             name,
             outbounds,
@@ -146,7 +146,7 @@ fn tls(case: Case) -> Case {
     }
 }
 
-fn text(bytes: usize) -> Kind {
+pub fn text(bytes: usize) -> Kind {
     Kind {
         share: 100,
         bytes,
@@ -156,7 +156,7 @@ fn text(bytes: usize) -> Kind {
     }
 }
 
-fn gzip(bytes: usize) -> Kind {
+pub fn gzip(bytes: usize) -> Kind {
     Kind {
         coding: Coding::Gzip,
         ..text(bytes)

@@ -26,6 +26,8 @@ pub struct Contender {
     pub way: Way,
     /// Whether its outbounds have no fault, to show the cost of the fault.
     pub is_spared: bool,
+    /// Further lines of its configuration.
+    pub settings: String,
 }
 
 /// How it is run.
@@ -68,6 +70,16 @@ impl Contender {
             name: name.to_owned(),
             way,
             is_spared: false,
+            settings: String::new(),
+        }
+    }
+
+    /// The same with further lines of configuration.
+    pub fn with(&self, settings: &str) -> Contender {
+        Contender {
+            name: settings.to_owned(),
+            settings: format!("{settings}\n"),
+            ..self.clone()
         }
     }
 
@@ -143,7 +155,9 @@ impl Contender {
             }
             Way::Mirror(binary) => {
                 let mut command = Command::new(binary);
-                command.arg("-c").arg(write_config(setup, address, "")?);
+                command
+                    .arg("-c")
+                    .arg(write_config(setup, address, &self.settings)?);
                 // Another mirror on this machine may have its port. Older builds ignore the variable.
                 command.env("SENTRY_MIRROR_ADMIN", "off");
                 command

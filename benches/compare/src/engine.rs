@@ -307,7 +307,8 @@ impl Engine {
             return;
         };
         let ledger = &mut self.ledgers[connection.sink];
-        if !connection.turn(ledger, &mut self.scratch) {
+        let requests = connection.turn(ledger, &mut self.scratch);
+        if !requests.is_some_and(|count| connection.answer(count)) {
             self.connections[slot] = None;
             self.vacant.push(slot);
         }

@@ -178,17 +178,23 @@ impl Ledger {
         Ok(())
     }
 
+    /// How often the request with this number has arrived.
+    pub fn times(&self, number: usize) -> u8 {
+        self.seen.get(number).copied().unwrap_or(0)
+    }
+
     /// The result for the first `sent` requests.
     pub fn verdict(&self, sent: usize) -> Verdict {
-        let seen = |number: usize| self.seen.get(number).copied().unwrap_or(0);
-        let missing: Vec<usize> = (0..sent).filter(|number| seen(*number) == 0).collect();
+        let missing: Vec<usize> = (0..sent)
+            .filter(|number| self.times(*number) == 0)
+            .collect();
         let complaint = missing.first().map(|number| {
             let key = &self.target.key;
             format!("request {number} never came to the sink of {key}")
         });
         Verdict {
             missing: missing.len(),
-            twice: (0..sent).filter(|number| seen(*number) > 1).count(),
+            twice: (0..sent).filter(|number| self.times(*number) > 1).count(),
             wrong: self.wrong,
             complaint: self.complaint.clone().or(complaint),
         }

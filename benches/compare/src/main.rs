@@ -23,6 +23,7 @@ mod audience;
 mod cases;
 mod contender;
 mod engine;
+mod far;
 mod floor;
 mod kernel;
 mod lane;
@@ -42,11 +43,12 @@ struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
 
-    /// Rounds of each case.
-    #[arg(long, value_name = "COUNT", default_value = "7")]
-    rounds: usize,
+    /// Rounds of each case: 7, or 3 with --far.
+    #[arg(long, value_name = "COUNT")]
+    rounds: Option<usize>,
 
-    /// Seconds of each load of a slot: 3, or 12 with --cost, so that it includes a push to statsd.
+    /// Seconds of each load of a slot: 3, or 12 with --cost, so that it includes a push to statsd, or 10 with
+    /// --far.
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
 
@@ -62,11 +64,27 @@ struct Arguments {
     #[arg(long, value_name = "TEXT", value_delimiter = ';')]
     without: Vec<String>,
 
+    /// Run the far-away cases instead.
+    #[arg(long, conflicts_with = "cost")]
+    far: bool,
+
+    /// Also print how many requests were in flight every 250 ms, with --far.
+    #[arg(long, requires = "far")]
+    queues: bool,
+
+    /// Add an earlier build of the mirror.
+    #[arg(long, value_name = "BIN")]
+    before: Vec<PathBuf>,
+
+    /// Add the mirror with further lines of configuration, such as `driver: epoll`.
+    #[arg(long, value_name = "YAML")]
+    variant: Vec<String>,
+
     /// Compare the mirror with itself while its metrics are scraped and its access log is written.
     #[arg(long)]
     cost: bool,
 
-    /// Run one round of half a second.
+    /// Run one round of half a second; with --far one of four seconds, and fewer cases.
     #[arg(long)]
     quick: bool,
 
@@ -81,6 +99,10 @@ struct Arguments {
     /// Use the mirror binary that was built before.
     #[arg(long, value_name = "BIN")]
     mirror: Option<PathBuf>,
+
+    /// Use the tokio build that was built before.
+    #[arg(long, value_name = "BIN")]
+    tokio: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -130,13 +152,7 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
         }
     };
     let folder = slot::folder()?;
-    let (time, rounds) = if arguments.quick {
-        (Duration::from_millis(500), 1)
-    } else {
-        let usual = if arguments.cost { 12.0 } else { 3.0 };
-        let seconds = arguments.seconds.unwrap_or(usual);
-        (Duration::from_secs_f64(seconds), arguments.rounds)
-    };
+    let (time, rounds) = extent(arguments);
     let bench = Bench {
         contender_cores: vec![first],
         all_cores: vec![first, last],
@@ -149,6 +165,25 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
     println!("{}\n", machine.line());
     kernel::bind(&bench.own_cores)?;
 
+    let far = far::Place {
+        contender_cores: &bench.contender_cores,
+        own_cores: &bench.own_cores,
+        folder: &bench.folder,
+        tls: &bench.tls,
+    };
+    if arguments.far && !arguments.check {
+        let order = far::Order {
+            contenders,
+            cases: &arguments.cases,
+            rounds,
+            is_quick: arguments.quick,
+            time,
+            with_queues: arguments.queues,
+            json: arguments.json.as_ref(),
+        };
+        return far::compare(&far, &machine, &order);
+    }
+
     let mut results = Vec::new();
     let mut is_clean = true;
     for case in cases::named(&arguments.cases) {
@@ -160,6 +195,9 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
         is_clean &= result.print();
         results.push(result);
     }
+    if arguments.check {
+        is_clean &= far::check(&far, &contenders)?;
+    }
     // Nothing in the folder is of use any more.
     let _ = std::fs::remove_dir_all(&bench.folder);
     if let Some(path) = &arguments.json {
@@ -168,6 +206,21 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
         std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(is_clean)
+}
+
+/// The time of a load and the number of rounds.
+fn extent(arguments: &Arguments) -> (Duration, usize) {
+    let (seconds, rounds) = match arguments {
+        Arguments { quick, far, .. } if *quick => (if *far { 4.0 } else { 0.5 }, 1),
+        Arguments { far: true, .. } => (10.0, 3),
+        Arguments { cost: true, .. } => (12.0, 7),
+        _ => (3.0, 7),
+    };
+    let seconds = arguments.seconds.unwrap_or(seconds);
+    (
+        Duration::from_secs_f64(seconds),
+        arguments.rounds.unwrap_or(rounds),
+    )
 }
 
 /// Runs the contenders in turn, with another one first in each round.
@@ -262,8 +315,15 @@ fn contenders(arguments: &Arguments) -> Result<Vec<Contender>, String> {
     let mut contenders = if arguments.cost {
         against_watched(&mirror)
     } else {
-        against_others(here, mirror)?
+        against_others(here, mirror.clone(), arguments.tokio.clone())?
     };
+    let variants = arguments.variant.iter();
+    let mirror = Contender::new("sentry-mirror", Way::Mirror(mirror));
+    let others: Vec<Contender> = variants
+        .map(|settings| mirror.with(settings))
+        .chain(arguments.before.iter().map(|binary| earlier(binary)))
+        .collect();
+    contenders.splice(1..1, others);
     for peer in &arguments.peer {
         let name = peer
             .file_name()
@@ -280,9 +340,29 @@ fn contenders(arguments: &Arguments) -> Result<Vec<Contender>, String> {
     Ok(contenders)
 }
 
-fn against_others(here: &Path, mirror: PathBuf) -> Result<Vec<Contender>, String> {
-    build(here, "tokio-mirror")?;
-    let tokio = here.join("target/release/tokio-mirror");
+/// An earlier build, named by its file and folder.
+fn earlier(binary: &Path) -> Contender {
+    let parts = binary.components().rev().take(2).collect::<Vec<_>>();
+    let parts = parts
+        .iter()
+        .rev()
+        .map(|part| part.as_os_str().to_string_lossy());
+    let name = parts.collect::<Vec<_>>().join("/");
+    Contender::new(&name, Way::Mirror(binary.to_owned()))
+}
+
+fn against_others(
+    here: &Path,
+    mirror: PathBuf,
+    tokio: Option<PathBuf>,
+) -> Result<Vec<Contender>, String> {
+    let tokio = match tokio {
+        Some(binary) => binary,
+        None => {
+            build(here, "tokio-mirror")?;
+            here.join("target/release/tokio-mirror")
+        }
+    };
     let mirror = Contender::new("sentry-mirror", Way::Mirror(mirror));
     let mut contenders = vec![
         mirror.clone(),

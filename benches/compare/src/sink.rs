@@ -63,63 +63,60 @@ impl SinkConnection {
         })
     }
 
-    /// Reads once and answers complete requests; `false` if the connection has ended.
-    pub fn turn(&mut self, ledger: &mut Ledger, scratch: &mut [u8]) -> bool {
+    /// Reads once and gives how many requests are to be [answered](Self::answer); `None` if the connection
+    /// has ended.
+    pub fn turn(&mut self, ledger: &mut Ledger, scratch: &mut [u8]) -> Option<usize> {
         if self.tls.is_some() {
-            return self.turn_tls(ledger, scratch).unwrap_or(false);
+            return self.turn_tls(ledger, scratch).unwrap_or(None);
         }
         if self.skip > 0 {
             return self.skip_body(scratch);
         }
         match recv(&self.stream, &mut *scratch, RecvFlags::empty()) {
-            Ok((_, 0)) => false,
-            Ok((_, count)) => {
-                let answers = self.take(&scratch[..count], ledger);
-                (0..answers).all(|_| self.answer())
-            }
-            Err(error) => error == rustix::io::Errno::AGAIN,
+            Ok((_, 0)) => None,
+            Ok((_, count)) => Some(self.take(&scratch[..count], ledger)),
+            Err(error) => (error == rustix::io::Errno::AGAIN).then_some(0),
         }
     }
 
-    fn turn_tls(&mut self, ledger: &mut Ledger, scratch: &mut [u8]) -> io::Result<bool> {
+    fn turn_tls(&mut self, ledger: &mut Ledger, scratch: &mut [u8]) -> io::Result<Option<usize>> {
         let Some(mut tls) = self.tls.take() else {
-            return Ok(false);
+            return Ok(None);
         };
         let count = match tls.read_tls(&mut &self.stream) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.tls = Some(tls);
-                return Ok(true);
+                return Ok(Some(0));
             }
             Err(error) => return Err(error),
         };
         let state = tls.process_new_packets().map_err(io::Error::other)?;
         let mut left = state.plaintext_bytes_to_read();
+        let mut requests = 0;
         while left > 0 {
             let count = tls.reader().read(scratch)?;
             left -= count;
-            for _ in 0..self.take(&scratch[..count], ledger) {
-                tls.writer().write_all(ANSWER)?;
-            }
+            requests += self.take(&scratch[..count], ledger);
         }
         while tls.wants_write() {
             tls.write_tls(&mut &self.stream)?;
         }
         self.tls = Some(tls);
-        Ok(count > 0)
+        Ok((count > 0).then_some(requests))
     }
 
     /// Lets the kernel discard the rest of a body.
-    fn skip_body(&mut self, scratch: &mut [u8]) -> bool {
+    fn skip_body(&mut self, scratch: &mut [u8]) -> Option<usize> {
         // The buffer gives the length; with this flag nothing is written to it.
         let most = self.skip.min(scratch.len());
         match recv(&self.stream, &mut scratch[..most], RecvFlags::TRUNC) {
-            Ok((_, 0)) => false,
+            Ok((_, 0)) => None,
             Ok((_, count)) => {
                 self.skip -= count;
-                self.skip > 0 || self.answer()
+                Some(usize::from(self.skip == 0))
             }
-            Err(error) => error == rustix::io::Errno::AGAIN,
+            Err(error) => (error == rustix::io::Errno::AGAIN).then_some(0),
         }
     }
 
@@ -166,14 +163,27 @@ impl SinkConnection {
         answers
     }
 
-    fn answer(&self) -> bool {
+    /// Answers so many requests; `false` if the connection is of no use any more.
+    pub fn answer(&mut self, requests: usize) -> bool {
         // Hundreds of bytes always fit into a socket whose peer waits for them.
-        send(&self.stream, ANSWER, SendFlags::NOSIGNAL).is_ok_and(|count| count == ANSWER.len())
+        (0..requests).all(|_| match &mut self.tls {
+            None => send(&self.stream, ANSWER, SendFlags::NOSIGNAL)
+                .is_ok_and(|count| count == ANSWER.len()),
+            Some(tls) => answer_encrypted(tls, &self.stream).is_ok(),
+        })
     }
 
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
+}
+
+fn answer_encrypted(tls: &mut ServerConnection, mut stream: &TcpStream) -> io::Result<()> {
+    tls.writer().write_all(ANSWER)?;
+    while tls.wants_write() {
+        tls.write_tls(&mut stream)?;
+    }
+    Ok(())
 }
 
 impl Arrived {

@@ -11,6 +11,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::PrivateKeyDer;
 
 use crate::engine::said;
+use crate::far::FAR;
 
 pub struct Tls {
     pub ca_file: PathBuf,
@@ -19,7 +20,7 @@ pub struct Tls {
 
 impl Tls {
     pub fn new(folder: &Path) -> Result<Tls, String> {
-        let names = ["127.0.0.1".to_owned()];
+        let names = ["127.0.0.1".to_owned(), FAR.to_string()];
         let made = rcgen::generate_simple_self_signed(names).map_err(said("a certificate"))?;
         let ca_file = folder.join("ca.pem");
         fs::write(&ca_file, made.cert.pem()).map_err(said("a certificate"))?;
