@@ -54,8 +54,8 @@ pub struct Limits {
     pub timeouts: Timeouts,
     pub pool: PoolLimits,
     pub breaker: BreakerLimits,
-    /// `dns.refresh`: interval between DNS lookups of each host. If a lookup fails, the previous
-    /// addresses stay in use.
+    /// `dns.refresh`: the longest interval between DNS lookups of each host. If a lookup fails, the
+    /// previous addresses stay in use, and it is repeated sooner.
     pub dns_refresh: Duration,
 }
 

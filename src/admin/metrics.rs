@@ -20,6 +20,7 @@ use crate::telemetry::family::{Family, Labels, Samples, Values};
 use crate::telemetry::histogram::Distribution;
 use crate::telemetry::label::Label;
 use crate::telemetry::lines::DropReason;
+use crate::upstream::addresses::Addresses;
 use crate::upstream::breaker::BreakerState;
 use crate::upstream::counters::{Dropped, OriginCounters, ProbeResult};
 use crate::upstream::origin::SharedOrigin;
@@ -263,10 +264,34 @@ pub(super) const CATALOGUE: &[Metric] = &[
         reader: Reader::Counter(|source| origin_counter(source, |origin| origin.retries)),
     },
     Metric {
+        name: "upstream_address_failures",
+        labels: &[ORIGIN],
+        help: "Times that an address of an upstream failed, so that connections began with its other addresses for a while.",
+        reader: Reader::Counter(|source| origin_counter(source, |origin| origin.address_failures)),
+    },
+    Metric {
+        name: "dns_lookups",
+        labels: &[ORIGIN],
+        help: "Attempts to resolve the host name of an upstream, failed ones included.",
+        reader: Reader::Counter(|source| origin_counter(source, |origin| origin.dns_lookups)),
+    },
+    Metric {
         name: "dns_failures",
         labels: &[ORIGIN],
         help: "Failed attempts to resolve the host name of an upstream.",
         reader: Reader::Counter(|source| origin_counter(source, |origin| origin.dns_failures)),
+    },
+    Metric {
+        name: "upstream_addresses",
+        labels: &[ORIGIN],
+        help: "Known addresses of an upstream.",
+        reader: Reader::Gauge(|source| addresses(source, |known, _| known.current().len())),
+    },
+    Metric {
+        name: "upstream_addresses_avoided",
+        labels: &[ORIGIN],
+        help: "Addresses of an upstream that failed a short time ago and are only tried after its others.",
+        reader: Reader::Gauge(|source| addresses(source, Addresses::avoided)),
     },
     Metric {
         name: "upstream_connections_open",
@@ -416,6 +441,14 @@ fn origin_gauge(source: Source<'_>, read: fn(&OriginCounters) -> u64) -> Values<
     Box::new(origins.map(move |(shared, _)| {
         let sum = shared.counters.sum(read);
         (origin_label(&shared.origin), sum as f64)
+    }))
+}
+
+fn addresses(source: Source<'_>, count: fn(&Addresses, Instant) -> usize) -> Values<'_, f64> {
+    let origins = source.snapshot.origins();
+    Box::new(origins.map(move |(shared, _)| {
+        let count = count(shared.addresses(), source.now);
+        (origin_label(&shared.origin), count as f64)
     }))
 }
 

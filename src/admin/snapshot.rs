@@ -123,6 +123,8 @@ snapshots! {
         retries: u64,
         dropped: CounterVecSnapshot<Dropped>,
         probes: CounterVecSnapshot<ProbeResult>,
+        address_failures: u64,
+        dns_lookups: u64,
         dns_failures: u64,
     }
 }
@@ -319,6 +321,8 @@ impl OriginSnapshot {
                 counters.iter().map(|worker| &worker.dropped),
             ),
             probes: CounterVecSnapshot::from_counters(counters.iter().map(|worker| &worker.probes)),
+            address_failures: shared.addresses().failures(),
+            dns_lookups: shared.dns_lookups.load(Ordering::Relaxed),
             dns_failures: shared.dns_failures.load(Ordering::Relaxed),
         }
     }

@@ -172,6 +172,7 @@ impl View<'_> {
             "connections_open": sum(|counters| counters.open.get()),
             "connections_idle": sum(|counters| counters.idle.get()),
             "addresses": shared.addresses().current().len(),
+            "addresses_avoided": shared.addresses().avoided(self.now),
             "dns_age_seconds": shared.dns_age(self.now).map(|age| age.as_secs()),
         })
     }

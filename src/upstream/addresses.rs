@@ -34,7 +34,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Addresses {
     since: Instant,
     known: RwLock<Known>,
-    failures: AtomicU64,
+    /// Counts on in an origin with other TLS settings.
+    failures: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -72,8 +73,20 @@ impl Addresses {
         Addresses {
             since: now,
             known: RwLock::default(),
-            failures: AtomicU64::new(0),
+            failures: Arc::default(),
         }
+    }
+
+    /// The same addresses, of which nothing is known.
+    pub(crate) fn forgotten(&self, now: Instant) -> Addresses {
+        let current = self.current();
+        let sockets: Vec<_> = current.iter().map(|address| address.socket).collect();
+        let forgotten = Addresses {
+            failures: Arc::clone(&self.failures),
+            ..Addresses::new(now)
+        };
+        forgotten.set(&sockets, now);
+        forgotten
     }
 
     /// Replaces the addresses. What is known of those that stay is kept.
@@ -150,7 +163,7 @@ impl Addresses {
         current.iter().filter(is_avoided).count()
     }
 
-    /// How many times an address failed, so that it is avoided.
+    /// How many times an address failed, so that it was avoided from then on.
     pub(crate) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }

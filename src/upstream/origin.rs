@@ -41,6 +41,7 @@ pub struct SharedOrigin {
     pooling: Pooling,
     pub(crate) breaker: SharedBreaker,
     pub counters: PerWorker<OriginCounters>,
+    pub dns_lookups: Arc<AtomicU64>,
     pub dns_failures: Arc<AtomicU64>,
 }
 
@@ -75,6 +76,7 @@ impl SharedOrigin {
             pooling: Pooling::default(),
             breaker: SharedBreaker::new(),
             counters: PerWorker::new(workers),
+            dns_lookups: Arc::default(),
             dns_failures: Arc::default(),
         }
     }
@@ -91,13 +93,12 @@ impl SharedOrigin {
             resolved_at_ms: AtomicU64::new(self.resolved_at_ms.load(Ordering::Relaxed)),
             since: self.since,
             counters: self.counters.clone(),
+            addresses: self.addresses.forgotten(Instant::now()),
+            dns_lookups: Arc::clone(&self.dns_lookups),
             dns_failures: Arc::clone(&self.dns_failures),
             ..SharedOrigin::new(1, self.origin.clone(), Some(tls))
         };
         successor.pooling.copy_from(&self.pooling);
-        let current = self.addresses.current();
-        let sockets: Vec<_> = current.iter().map(|address| address.socket).collect();
-        successor.set_addresses(&sockets);
         successor
     }
 

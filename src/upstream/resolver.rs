@@ -309,6 +309,7 @@ impl Shared {
     /// Returns whether the host has an address.
     fn perform(&self, lookup: &Lookup) -> bool {
         let shared = &lookup.origin;
+        shared.dns_lookups.fetch_add(1, Ordering::Relaxed);
         match (self.look_up)(&shared.origin) {
             Ok(found) if !found.is_empty() => {
                 publish(shared, &found);
@@ -511,6 +512,7 @@ mod tests {
             look_up(&resolver, &shared, turn > 0);
             assert_eq!(known_addresses(&shared), addresses(last), "{turn}");
         }
+        assert_eq!(shared.dns_lookups.load(Ordering::Relaxed), 9);
         assert_eq!(shared.dns_failures.load(Ordering::Relaxed), 4);
     }
 

@@ -131,6 +131,7 @@ fn the_dashboard_and_the_alerts_use_only_metrics_that_exist() {
         "accept_pauses",
         "upstream_connections_reused",
         "upstream_connections_dropped",
+        "upstream_addresses",
         "dns_failures",
     ];
     for line in page
