@@ -119,8 +119,8 @@ impl Routing {
         empty.with_table(table, budget, worker)
     }
 
-    /// The routing for another table. Origins that are in both tables keep their pool: its connections,
-    /// deliveries in flight and circuit breaker.
+    /// The routing for another table. Origins that are in both tables keep their pool: its connections
+    /// and deliveries in flight.
     fn with_table(
         &self,
         table: Arc<RoutingTable>,

@@ -24,7 +24,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use crate::limits::{BreakerLimits, Limits};
+use crate::limits::{BreakerLimits, Limits, Timeouts};
 use crate::telemetry::label::labels;
 use crate::upstream::circuit::Circuit;
 use crate::upstream::jitter::Pause;
@@ -36,7 +36,7 @@ const TRIALS_MAX: u32 = 64;
 
 pub(super) struct Breaker {
     limits: BreakerLimits,
-    exchange: Duration,
+    timeouts: Timeouts,
     /// Open while connections cannot be opened.
     connecting: Circuit,
     /// Open while connections bring no responses.
@@ -98,8 +98,8 @@ pub(super) enum Verdict {
 /// What the prober does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextProbe {
-    /// Connect now, and tell the end by [`Breaker::end_probe`].
-    Now,
+    /// Connect now, within this time, and tell the end by [`Breaker::end_probe`].
+    Now(Duration),
     /// Ask again after this time.
     After(Duration),
     /// Nothing is to be probed; the prober is released.
@@ -111,7 +111,7 @@ impl Breaker {
         let limits = Limits::default();
         Breaker {
             limits: limits.breaker,
-            exchange: limits.timeouts.exchange,
+            timeouts: limits.timeouts,
             connecting: Circuit::default(),
             answering: Circuit::default(),
             unanswered: HashSet::new(),
@@ -125,7 +125,7 @@ impl Breaker {
     /// Changes the limits. Forgets the routes without a response, because after a reload their ids may name others.
     pub(super) fn set_limits(&mut self, limits: &Limits) {
         self.limits = limits.breaker.clone();
-        self.exchange = limits.timeouts.exchange;
+        self.timeouts = limits.timeouts.clone();
         self.unanswered.clear();
     }
 
@@ -151,7 +151,7 @@ impl Breaker {
         // The more are in flight, the rarer they have to be, so that some are left to the end.
         let spread = match self.trials < TRIALS_MAX / 2 {
             true => Duration::ZERO,
-            false => self.exchange / (TRIALS_MAX / 2),
+            false => self.timeouts.exchange / (TRIALS_MAX / 2),
         };
         let longest = self.limits.pause.max(spread);
         self.trials < TRIALS_MAX && now >= self.before_trial.end(longest)
@@ -272,7 +272,7 @@ impl Breaker {
             return NextProbe::Never;
         }
         if self.probes.begin(now, &self.limits) {
-            return NextProbe::Now;
+            return NextProbe::Now(self.timeouts.connect);
         }
         let due = self.probes.due(&self.limits);
         let wait = due.saturating_duration_since(now).min(CHECK_INTERVAL);

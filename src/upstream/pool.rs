@@ -155,7 +155,7 @@ impl Pool {
             return (Err(Failure::Overloaded), begun);
         };
         let Some(permit) = self.shared.admit(route, begun) else {
-            ensure_prober(&self.shared, &limits, self.worker);
+            ensure_prober(&self.shared, self.worker);
             return (Err(Failure::Paused), begun);
         };
         // Pinned in place because the future is about 2 KiB.
@@ -175,7 +175,7 @@ impl Pool {
         match (&result, unanswered) {
             (Err(failure), Some(how)) => {
                 self.shared.record_failure(&permit, how, failure, ended);
-                ensure_prober(&self.shared, &limits, self.worker);
+                ensure_prober(&self.shared, self.worker);
             }
             // A shortage of this host, for example of descriptors.
             (Err(Failure::Connect(_)), None) => drop(permit),
@@ -198,7 +198,7 @@ impl Pool {
         counters.idle.set(self.idle.borrow().len());
         counters.open.set(self.open.get());
         counters.in_flight.set(self.in_flight.get());
-        ensure_prober(&self.shared, &self.limits(), self.worker);
+        ensure_prober(&self.shared, self.worker);
     }
 
     /// Takes out and counts the idle connections to be closed.

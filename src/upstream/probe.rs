@@ -7,14 +7,12 @@
 //! worker starts another: the next one that drops a delivery, or sweeps its pool.
 
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use monoio::time::sleep;
 use tracing::debug;
 
-use crate::limits::Limits;
 use crate::runtime::panics::caught;
 use crate::telemetry::label::Label;
 use crate::upstream::breaker::NextProbe;
@@ -24,13 +22,12 @@ use crate::upstream::exchange::Failure;
 use crate::upstream::origin::SharedOrigin;
 
 /// Starts the prober of `shared` on this worker, if one is wanted. Otherwise this costs one load.
-pub(crate) fn ensure_prober(shared: &Arc<SharedOrigin>, limits: &Rc<Limits>, worker: usize) {
+pub(crate) fn ensure_prober(shared: &Arc<SharedOrigin>, worker: usize) {
     if !shared.breaker.claim_prober() {
         return;
     }
     let prober = Prober {
         shared: Arc::downgrade(shared),
-        connect_timeout: limits.timeouts.connect,
         worker,
     };
     monoio::spawn(async move {
@@ -42,7 +39,6 @@ pub(crate) fn ensure_prober(shared: &Arc<SharedOrigin>, limits: &Rc<Limits>, wor
 /// The task that begins the probes of an origin. It does not keep the origin alive, which a reload may remove.
 struct Prober {
     shared: Weak<SharedOrigin>,
-    connect_timeout: Duration,
     worker: usize,
 }
 
@@ -52,8 +48,8 @@ impl Prober {
             let wait = match shared.breaker.next_probe(Instant::now()) {
                 NextProbe::Never => return,
                 NextProbe::After(wait) => wait,
-                NextProbe::Now => {
-                    let (timeout, worker) = (self.connect_timeout, self.worker);
+                NextProbe::Now(timeout) => {
+                    let worker = self.worker;
                     monoio::spawn(async move {
                         let probing = pin!(probe(&shared, timeout, worker));
                         let _ = caught(probing).await;
@@ -94,5 +90,122 @@ fn result_of(failure: Option<&Failure>) -> ProbeResult {
         Some(Failure::ConnectTimeout) => ProbeResult::TimedOut,
         Some(failure) if failure.unanswered().is_none() => ProbeResult::Shortage,
         Some(_) => ProbeResult::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener};
+    use std::thread;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::runtime::test_runtime::block_on;
+    use crate::sentry::dsn::{Origin, Scheme};
+    use crate::upstream::breaker::{BreakerState, Unanswered};
+
+    /// An origin at `address` whose breaker opens at the first failure, and is open.
+    fn open(address: SocketAddr, workers: usize) -> Arc<SharedOrigin> {
+        let origin = Origin {
+            scheme: Scheme::Http,
+            host: address.ip().to_string(),
+            port: address.port(),
+        };
+        let shared = Arc::new(SharedOrigin::new(workers, origin, None));
+        shared.set_addresses(&[address]);
+        let mut limits = Limits::default();
+        limits.breaker.failures = 1;
+        limits.breaker.pause = Duration::from_millis(4);
+        shared.set_limits(&limits);
+        fail(&shared);
+        shared
+    }
+
+    fn fail(shared: &SharedOrigin) {
+        let now = Instant::now();
+        let permit = shared.admit(1, now).unwrap();
+        shared.record_failure(&permit, Unanswered::Unreachable, &"refused", now);
+        assert_eq!(shared.breaker_state(now), BreakerState::Open);
+    }
+
+    fn nobody() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    }
+
+    fn probes(shared: &SharedOrigin, result: ProbeResult) -> u64 {
+        shared.counters.sum(|worker| worker.probes.get(result))
+    }
+
+    async fn until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < deadline, "waited too long");
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[test]
+    fn probes_go_on_until_one_connects() {
+        let address = nobody();
+        let shared = open(address, 1);
+        block_on(async {
+            ensure_prober(&shared, 0);
+            until(|| probes(&shared, ProbeResult::Failed) >= 3).await;
+            assert!(shared.admit(1, Instant::now()).is_none());
+            let back = TcpListener::bind(address).unwrap();
+            until(|| shared.breaker_state(Instant::now()) == BreakerState::Closed).await;
+            assert!(shared.admit(1, Instant::now()).is_some());
+            drop(back);
+            fail(&shared);
+            let before = probes(&shared, ProbeResult::Failed);
+            ensure_prober(&shared, 0);
+            until(|| probes(&shared, ProbeResult::Failed) > before).await;
+        });
+    }
+
+    #[test]
+    fn of_many_workers_one_probes() {
+        let shared = open(nobody(), 8);
+        let claims = thread::scope(|scope| {
+            let workers = (0..8).map(|_| scope.spawn(|| shared.breaker.claim_prober()));
+            let workers: Vec<_> = workers.collect();
+            let claims = workers.into_iter().map(|worker| worker.join().unwrap());
+            claims.filter(|is_prober| *is_prober).count()
+        });
+        assert_eq!(claims, 1);
+    }
+
+    #[test]
+    fn another_worker_takes_over_from_a_prober_that_panics() {
+        let shared = open(nobody(), 2);
+        block_on(async {
+            assert!(shared.breaker.claim_prober());
+            let prober = Prober {
+                shared: Arc::downgrade(&shared),
+                worker: 0,
+            };
+            assert!(!shared.breaker.claim_prober(), "there is one");
+            let task = monoio::spawn(async move {
+                let _prober = prober;
+                caught(pin!(async { panic!("on purpose") })).await
+            });
+            let ended: Result<(), _> = task.await;
+            assert!(ended.is_err());
+            ensure_prober(&shared, 1);
+            until(|| shared.counters.for_worker(1).probes.total() > 0).await;
+        });
+    }
+
+    #[test]
+    fn the_prober_of_an_origin_that_is_gone_ends() {
+        let shared = open(nobody(), 1);
+        block_on(async {
+            ensure_prober(&shared, 0);
+            until(|| probes(&shared, ProbeResult::Failed) > 0).await;
+            let gone = Arc::downgrade(&shared);
+            drop(shared);
+            until(|| gone.strong_count() == 0).await;
+        });
     }
 }

@@ -174,3 +174,84 @@ impl Drop for Permit<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn while_all_is_well_a_delivery_takes_no_lock() {
+        let breaker = SharedBreaker::new();
+        let held = breaker.breaker.lock().unwrap();
+        let (done, is_done) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let now = Instant::now();
+                let permit = breaker.admit(1, now);
+                breaker.record_response(now);
+                let state = breaker.state(now);
+                done.send(permit.is_some() && state == BreakerState::Closed)
+            });
+            let result = is_done.recv_timeout(PATIENCE);
+            drop(held);
+            assert_eq!(result, Ok(true));
+        });
+    }
+
+    #[test]
+    fn once_it_is_known_that_all_are_dropped_a_delivery_takes_no_lock() {
+        let breaker = open();
+        // Until the next probe.
+        assert!(breaker.admit(1, Instant::now()).is_none());
+        let held = breaker.breaker.lock().unwrap();
+        let (done, is_done) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| done.send(breaker.admit(1, Instant::now()).is_none()));
+            let result = is_done.recv_timeout(PATIENCE);
+            drop(held);
+            assert_eq!(result, Ok(true));
+        });
+    }
+
+    /// A breaker that is open because no connection can be opened.
+    fn open() -> SharedBreaker {
+        let breaker = SharedBreaker::new();
+        let now = Instant::now();
+        for _ in 0..Limits::default().breaker.failures {
+            let permit = breaker.admit(1, now).unwrap();
+            breaker.record_failure(&permit, Unanswered::Unreachable, None, now);
+        }
+        assert_eq!(breaker.state(now), BreakerState::Open);
+        breaker
+    }
+
+    #[test]
+    fn a_response_on_one_thread_closes_it_for_all() {
+        let breaker = open();
+        thread::scope(|scope| {
+            scope.spawn(|| breaker.record_response(Instant::now()));
+        });
+        assert!(breaker.admit(2, Instant::now()).is_some());
+    }
+
+    #[test]
+    fn a_trial_that_is_given_up_makes_room_for_others() {
+        let breaker = SharedBreaker::new();
+        let start = Instant::now();
+        for _ in 0..Limits::default().breaker.failures {
+            let permit = breaker.admit(1, start).unwrap();
+            breaker.record_failure(&permit, Unanswered::Broken, None, start);
+        }
+        for second in 1..200 {
+            let now = start + Duration::from_secs(second);
+            let permit = breaker.admit(1, now).unwrap();
+            assert!(permit.is_trial && breaker.admit(1, now).is_none());
+        }
+    }
+}

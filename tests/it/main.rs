@@ -55,6 +55,7 @@
 
 mod access_log;
 mod admin;
+mod breaker;
 mod chaos;
 mod client_disconnects;
 mod command_line;

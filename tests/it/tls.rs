@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::support::tls::{Authority, Certified, ca_file};
-use crate::support::{KEY_A, Process, Reloadable, config, envelope, envelope_request};
+use crate::support::{KEY_A, Process, Reloadable, config, envelope, envelope_request, wait_until};
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 
@@ -27,8 +27,11 @@ impl Server {
     }
 
     fn with(config: ServerConfig) -> Server {
+        Server::on(TcpListener::bind("127.0.0.1:0").unwrap(), config)
+    }
+
+    fn on(listener: TcpListener, config: ServerConfig) -> Server {
         let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let handshakes = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&handshakes);
@@ -101,6 +104,35 @@ fn a_configured_private_authority_is_trusted() {
         }
         assert_eq!(server.handshakes.load(Ordering::SeqCst), 1);
     }
+}
+
+#[test]
+fn a_probe_makes_the_handshake() {
+    let authority = Authority::new();
+    // Accepts connections and closes them.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let extra = format!(
+        "workers: 1\nadmin: {{port: 0}}\nbreaker: {{failures: 1, pause: 20ms}}\n{}",
+        authority.ca_file()
+    );
+    let outbound = format!("https://{KEY_A}@localhost:{port}/11");
+    let mirror = Process::start(&config(&[outbound], &extra));
+    let mut client = mirror.client();
+    client.send(&envelope_request(envelope(ID).as_bytes()));
+    drop(listener.accept().unwrap());
+    assert_eq!(client.response().status, 503);
+    for _ in 0..3 {
+        drop(listener.accept().unwrap());
+    }
+    let is_open = || mirror.metrics().sum("sentry_mirror_breakers_open", &[]) == 1.0;
+    assert!(is_open(), "a connection without a handshake closed it");
+    let server = Server::on(listener, authority.server_config("localhost"));
+    wait_until(|| !is_open(), || "still open".to_owned());
+    let response = client.ask(&envelope_request(envelope(ID).as_bytes()));
+    assert_eq!(response.status, 200);
+    // The probe sent no request.
+    assert_eq!(server.handshakes.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -1,10 +1,7 @@
 //! Upstreams that are pooled, stale, dead, slow or malformed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use crate::support::{
-    Action, Config, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request, wait_until,
+    Action, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request, wait_until,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -399,94 +396,6 @@ fn deliveries_over_the_limit_are_dropped_and_counted_without_harm_to_other_outbo
     let totals = log.iter().find(|line| line.contains("stopped: ")).unwrap();
     assert!(totals.contains("delivered 2xx 10"), "{totals}");
     assert!(totals.contains("delivered overloaded 6"), "{totals}");
-}
-
-#[test]
-fn the_breaker_stays_open_until_a_trial_request_succeeds() {
-    let is_healthy = Arc::new(AtomicBool::new(false));
-    let healthy = Arc::clone(&is_healthy);
-    let a = Upstream::start(move |_, _| {
-        if healthy.load(Ordering::SeqCst) {
-            Action::ok()
-        } else {
-            Action::Close
-        }
-    });
-    let b = Upstream::ok();
-    let mirror = Process::start(&config(
-        &[a.dsn(KEY_A, 11), b.dsn(KEY_B, 22)],
-        "workers: 1\nbreaker: {failures: 3, pause: 200ms, pause_max: 400ms}",
-    ));
-    let mut client = mirror.client();
-    for _ in 0..20 {
-        assert_eq!(client.ask(&request()).status, 200);
-    }
-    // Three failures, then at most two trial requests.
-    let tried = a.received().len();
-    assert!((3..=5).contains(&tried), "{tried}");
-    assert_eq!(b.wait_for(20).len(), 20);
-    is_healthy.store(true, Ordering::SeqCst);
-    wait_until(
-        || {
-            assert_eq!(client.ask(&request()).status, 200);
-            a.received().len() >= tried + 5
-        },
-        || format!("{} requests", a.received().len()),
-    );
-    mirror.signal("TERM");
-    let (_, log) = mirror.wait();
-    let totals = log.iter().find(|line| line.contains("stopped: ")).unwrap();
-    assert!(totals.contains("delivered paused "), "{totals}");
-}
-
-/// An upstream behind a firewall that resets some requests.
-fn guarded() -> Upstream {
-    Upstream::start(|_, request| match request.text().contains("EVIL") {
-        true => Action::Close,
-        false => Action::ok(),
-    })
-}
-
-fn offensive() -> Vec<u8> {
-    envelope_request(format!("{}EVIL\n", envelope(ID)).as_bytes())
-}
-
-#[test]
-fn resets_of_some_requests_do_not_open_the_breaker_for_the_others() {
-    let upstream = guarded();
-    let mirror = mirror(&upstream, "workers: 1");
-    let mut client = mirror.client();
-    for _ in 0..4 {
-        assert_eq!(client.ask(&request()).status, 200);
-        for _ in 0..15 {
-            assert_eq!(client.ask(&offensive()).status, 503);
-        }
-    }
-    assert_eq!(client.ask(&request()).status, 200);
-    let sent = upstream.received();
-    let offending = sent.iter().filter(|sent| sent.text().contains("EVIL"));
-    assert!(offending.count() >= 60, "none was held back");
-}
-
-#[test]
-fn resets_of_all_requests_of_a_route_open_the_breaker_of_that_route_alone() {
-    let upstream = guarded();
-    let other = "fedcba9876543210fedcba9876543210";
-    let mirror = Config::new([upstream.dsn(KEY_A, 11)])
-        .route(other, 43, [upstream.dsn(KEY_B, 12)])
-        .with_metrics()
-        .with("breaker: {pause: 1h, pause_max: 1h}")
-        .start();
-    let mut client = mirror.client();
-    for _ in 0..20 {
-        assert_eq!(client.ask(&offensive()).status, 503);
-    }
-    assert_eq!(upstream.received().len(), 10);
-    let text = String::from_utf8(request()).unwrap();
-    let honest = text.replace(crate::support::IN_KEY, other);
-    assert_eq!(client.ask(honest.as_bytes()).status, 200);
-    // That was a response, which closes the breaker for all routes.
-    assert_eq!(client.ask(&request()).status, 200);
 }
 
 #[test]

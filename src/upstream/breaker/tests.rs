@@ -102,7 +102,7 @@ fn while_no_connection_can_be_opened_probes_decide_and_no_delivery() {
         for _ in 0..1000 {
             now += SECOND / 20;
             assert_eq!(breaker.admit(HONEST, now), Verdict::Drop);
-            if breaker.next_probe(now) == NextProbe::Now {
+            if matches!(breaker.next_probe(now), NextProbe::Now(_)) {
                 breaker.end_probe(how == ConnectTimeout);
                 probes += 1;
             }
@@ -136,7 +136,8 @@ fn a_prober_that_waits_while_the_breaker_closes_and_opens_again_stays_the_only_o
     upstream.fail_often(Unreachable, now + SECOND);
     assert!(!upstream.breaker.claim_prober());
     let due = now + 2 * SECOND;
-    assert_eq!(upstream.breaker.next_probe(due), NextProbe::Now);
+    let connect = limits().timeouts.connect;
+    assert_eq!(upstream.breaker.next_probe(due), NextProbe::Now(connect));
 }
 
 #[test]

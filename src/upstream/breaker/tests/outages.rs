@@ -56,7 +56,7 @@ impl Simulation {
             trials_max: 0,
         };
         let mut now = Duration::ZERO;
-        while now < simulation.outage.end + 100 * SECOND {
+        while now < simulation.outage.end + 65 * SECOND {
             simulation.step(now);
             now += STEP;
         }
@@ -72,9 +72,9 @@ impl Simulation {
         self.end_probes(now);
         let at = self.start + now;
         self.upstream.breaker.claim_prober();
-        if self.upstream.breaker.next_probe(at) == NextProbe::Now {
+        if let NextProbe::Now(timeout) = self.upstream.breaker.next_probe(at) {
             let takes = match (self.is_out(now), self.kind) {
-                (true, Kind::Unreachable) => Limits::default().timeouts.connect,
+                (true, Kind::Unreachable) => timeout,
                 _ => ROUND_TRIP,
             };
             self.probes.push((now + takes, takes > ROUND_TRIP));
@@ -143,8 +143,8 @@ impl Simulation {
 #[test]
 fn at_most_two_seconds_are_lost_after_an_outage_of_any_length() {
     for kind in [Kind::Refuses, Kind::Unreachable, Kind::Closes, Kind::Hangs] {
-        for seconds in [1, 2, 5, 8, 20, 29, 30, 31, 32, 45, 60, 90, 600] {
-            for shift in 0..4 {
+        for seconds in [1, 2, 5, 8, 20, 31, 45, 90, 600] {
+            for shift in [0, 3] {
                 let length = Duration::from_secs(seconds) + shift * SECOND / 4;
                 let simulation = Simulation::run(kind, length);
                 let lost = simulation.lost_after;
