@@ -11,6 +11,10 @@ use crate::mirror::routes::{Route, Routes};
 
 /// A route, as one worker refers to it. A clone touches only memory of this worker.
 #[derive(Clone)]
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the count of the `Arc` is what workers must not share"
+)]
 pub struct LocalRoute(Rc<Arc<Route>>);
 
 impl LocalRoute {
