@@ -44,12 +44,14 @@ pub struct Limits {
     /// network. Beyond it: closed at once. Off by default, because all clients behind a load
     /// balancer, a proxy or an office network share one address.
     pub connections_per_peer: Option<usize>,
-    /// `limits.memory_bytes`: memory for all requests of a worker, including those being delivered
-    /// in the background. Beyond it: 503, before the body is read if its length is known.
+    /// `limits.memory_bytes`: memory for all requests of the process, including those being
+    /// delivered in the background. Workers lease it as they need it. Beyond it: 503, before the body
+    /// is read if its length is known. The default is for each worker.
     pub memory_bytes: usize,
     /// `limits.in_flight`: concurrent deliveries per origin and worker. Beyond it the delivery is
-    /// dropped and counted, so that a slow upstream cannot use up the memory. At 12,000 requests per
-    /// second, an upstream 150 ms away has 1,800 in flight.
+    /// dropped and counted. Memory is what bounds a slow upstream: this only keeps the number of
+    /// connections within what upstreams and the file descriptors allow. At 50,000 requests per
+    /// second, an upstream 150 ms away has 7,500 in flight.
     pub in_flight: usize,
     pub timeouts: Timeouts,
     pub pool: PoolLimits,
@@ -86,8 +88,8 @@ pub struct Timeouts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Idle connections to keep. An upstream 100 ms away needs hundreds at a time, and opening one
-    /// costs one or two round trips. There are never more connections than `limits.in_flight`. The
-    /// default is larger than that, so that it closes none and leaves that to `idle_timeout`.
+    /// costs one or two round trips. There are never more connections than `limits.in_flight`, which
+    /// is the default.
     pub idle_connections: usize,
     /// How long to keep an idle connection. Shorter than the 60 to 75 s after which servers close.
     pub idle_timeout: Duration,
@@ -109,21 +111,21 @@ pub struct BreakerLimits {
 }
 
 impl Limits {
-    /// How much of `memory_bytes` each of this many origins may use. A quarter each leaves most of it
-    /// to the others when one origin does not respond, and lets a healthy one deliver hundreds of
-    /// megabytes per second. A single origin needs no limit of its own.
-    pub fn origin_bytes(&self, origins: usize) -> usize {
+    /// How much of `memory_bytes` each of this many origins may use in each of `workers`. A quarter each
+    /// leaves most of it to the others when one origin does not respond, and lets a healthy one deliver
+    /// hundreds of megabytes per second. A single origin needs no limit of its own.
+    pub fn origin_bytes(&self, origins: usize, workers: usize) -> usize {
         match origins {
             0 | 1 => usize::MAX,
-            _ => self.memory_bytes / 4,
+            _ => self.memory_bytes / 4 / workers.max(1),
         }
     }
 
-    /// How much of `memory_bytes` requests may use before they have shown a configured key, because
+    /// How much of `memory_bytes` requests may use in each of `workers` before they have shown a configured key, because
     /// anyone can send those. A tunnel request is read up to its first line, or as a whole, which is at
     /// most a browser's replay; with the default, an eighth holds a dozen of the largest replays.
-    pub fn keyless_bytes(&self) -> usize {
-        self.memory_bytes / 8
+    pub fn keyless_bytes(&self, workers: usize) -> usize {
+        self.memory_bytes / 8 / workers.max(1)
     }
 
     /// The largest decoded size of a body that has `encoded_bytes` on the wire.
@@ -145,7 +147,7 @@ impl Default for Limits {
             connections: 20_000,
             connections_per_peer: None,
             memory_bytes: 1024 * MIB,
-            in_flight: 2048,
+            in_flight: 8192,
             timeouts: Timeouts {
                 head: Duration::from_secs(10),
                 body: Duration::from_secs(30),
@@ -156,7 +158,7 @@ impl Default for Limits {
                 drain: Duration::from_secs(30),
             },
             pool: PoolLimits {
-                idle_connections: 4096,
+                idle_connections: 8192,
                 idle_timeout: Duration::from_secs(30),
                 max_age: Duration::from_secs(300),
             },

@@ -195,8 +195,11 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "request_memory_limit_bytes",
         labels: &[],
-        help: "Memory that may be reserved for requests, in bytes: limits.memory_bytes of all workers together.",
-        reader: Reader::Gauge(|source| over_workers(source, |worker| worker.budget_limit.get())),
+        help: "Memory that may be reserved for requests, in bytes: limits.memory_bytes.",
+        reader: Reader::Gauge(|source| {
+            let limits = &source.mirror_status.current().table.limits;
+            unlabelled(limits.memory_bytes as f64)
+        }),
     },
     Metric {
         name: "request_duration_seconds",

@@ -98,7 +98,7 @@ fn process(mirror_status: &MirrorStatus, now: Instant) -> Value {
             "accepted": sum(&|counters| counters.connections.get()),
         },
         "request_memory_bytes": sum(&|counters| counters.budget_used.get()),
-        "request_memory_limit_bytes": sum(&|counters| counters.budget_limit.get()),
+        "request_memory_limit_bytes": mirror_status.current().table.limits.memory_bytes,
         "received_bytes": sum(&|counters| counters.received_bytes.get()),
         "answers": nonzero(|result: RequestResult| sum(&|counters| counters.answers.get(result))),
         "rejections": nonzero(|reason: Reason| sum(&|counters| counters.rejections.get(reason))),

@@ -3,6 +3,7 @@
 //! [`Limits`] has the defaults and their reasons. The ranges here reject values that nobody can want. Zero is one
 //! of them: it does not turn a limit off. Only a limit that is off by default can be turned off, with `off`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde_yaml::Value;
@@ -22,12 +23,15 @@ pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 const MILLION: usize = 1_000_000;
+const IDLE_CONNECTIONS_MAX: usize = 65_536;
 
 /// Reads the five sections. Returns also whether `limits.memory_bytes` is set.
 pub(super) fn limits(root: &mut Section<'_>) -> (Limits, bool) {
     let defaults = Limits::default();
     let mut section = root.take("limits").section();
     let memory_bytes = section.value("memory_bytes", memory_budget, None);
+    let in_flight = section.value("in_flight", auto(1..=MILLION), None);
+    let in_flight = in_flight.unwrap_or(defaults.in_flight);
     let limits = Limits {
         head: HeadLimits {
             bytes: section.value("head_bytes", bytes(KIB..=MIB), defaults.head.bytes),
@@ -53,9 +57,9 @@ pub(super) fn limits(root: &mut Section<'_>) -> (Limits, bool) {
         connections: section.value("connections", number(1..=MILLION), defaults.connections),
         connections_per_peer: section.value("connections_per_peer", per_peer, None),
         memory_bytes: memory_bytes.unwrap_or(defaults.memory_bytes),
-        in_flight: section.value("in_flight", number(1..=MILLION), defaults.in_flight),
+        in_flight,
         timeouts: timeouts(root.take("timeouts").section(), &defaults.timeouts),
-        pool: pool(root.take("pool").section(), &defaults.pool),
+        pool: pool(root.take("pool").section(), &defaults.pool, in_flight),
         breaker: breaker(root.take("breaker").section(), &defaults.breaker),
         dns_refresh: dns_refresh(root.take("dns").section(), defaults.dns_refresh),
     };
@@ -90,14 +94,11 @@ fn timeouts(mut section: Section<'_>, defaults: &Timeouts) -> Timeouts {
     timeouts
 }
 
-fn pool(mut section: Section<'_>, defaults: &PoolLimits) -> PoolLimits {
+fn pool(mut section: Section<'_>, defaults: &PoolLimits, in_flight: usize) -> PoolLimits {
     let (idle_timeout, max_age) = (duration(MILLISECOND..=DAY), duration(SECOND..=DAY));
+    let idle_connections = section.value("idle_connections", auto(1..=IDLE_CONNECTIONS_MAX), None);
     let pool = PoolLimits {
-        idle_connections: section.value(
-            "idle_connections",
-            number(1..=65_536),
-            defaults.idle_connections,
-        ),
+        idle_connections: idle_connections.unwrap_or(in_flight.min(IDLE_CONNECTIONS_MAX)),
         idle_timeout: section.value("idle_timeout", idle_timeout, defaults.idle_timeout),
         max_age: section.value("max_age", max_age, defaults.max_age),
     };
@@ -132,6 +133,18 @@ fn memory_budget(value: &Value) -> Parsed<Option<usize>> {
     }
     let budget = bytes(MIB..=TIB)(value).map_err(|expected| format!("auto or {expected}"))?;
     Ok(Some(budget))
+}
+
+/// A number, or `None` for a default that depends on other values.
+fn auto(range: RangeInclusive<usize>) -> impl Fn(&Value) -> Parsed<Option<usize>> {
+    move |value| {
+        if value == "auto" {
+            return Ok(None);
+        }
+        let count =
+            number(range.clone())(value).map_err(|expected| format!("auto or {expected}"))?;
+        Ok(Some(count))
+    }
 }
 
 /// A number of connections, or `None` for no limit.

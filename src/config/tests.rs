@@ -570,7 +570,7 @@ fn an_invalid_value_is_an_error_with_its_position() {
         ("limits: {header_count: 257}", "4:24: limits.header_count: found 257, expected a number from 1 to 256".to_owned()),
         ("limits: {head_bytes: 1}", format!("4:22: limits.head_bytes: found 1, expected a number of bytes from 1KiB to 1MiB {size}")),
         ("timeouts: {head: 2h}", format!(r#"4:18: timeouts.head: found "2h", expected a duration from 1ms to 1h {time}"#)),
-        ("pool: {idle_connections: 0}", "4:26: pool.idle_connections: found 0, expected a number from 1 to 65536".to_owned()),
+        ("pool: {idle_connections: 0}", "4:26: pool.idle_connections: found 0, expected auto or a number from 1 to 65536".to_owned()),
         ("dns: {refresh: 1ms}", format!(r#"4:16: dns.refresh: found "1ms", expected a duration from 1s to 1d {time}"#)),
         ("modify_envelope: never", r#"4:18: modify_envelope: found "never", expected true or false"#.to_owned()),
         ("traces_sample_rate: 2", "4:21: traces_sample_rate: found 2, expected a number from 0 to 1".to_owned()),
@@ -1112,4 +1112,22 @@ proptest::proptest! {
     fn no_text_panics(text in "(?s)[\\[\\]{}:,#&*!|>'\"%@`a-z0-9 \n\t\\\\-]{0,60}") {
         let _ = Config::parse(&text, "c.yml", std::iter::empty());
     }
+}
+
+#[test]
+fn as_many_connections_are_kept_as_deliveries_may_be_in_flight() {
+    let limits = |extra: &str| {
+        let limits = parse(&with(extra)).limits;
+        (limits.in_flight, limits.pool.idle_connections)
+    };
+    assert_eq!(limits(""), (8192, 8192));
+    assert_eq!(limits("limits: {in_flight: 9}"), (9, 9));
+    assert_eq!(
+        limits("limits: {in_flight: auto}\npool: {idle_connections: 7}"),
+        (8192, 7)
+    );
+    assert_eq!(
+        limits("limits: {in_flight: 70000}\npool: {idle_connections: auto}"),
+        (70_000, 65_536)
+    );
 }

@@ -19,6 +19,7 @@ use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::runtime::decoding::Decoding;
 use crate::runtime::in_flight::InFlight;
 use crate::runtime::memory_budget::MemoryBudget;
+use crate::runtime::memory_lease::SharedMemory;
 use crate::runtime::shutdown::Shutdown;
 use crate::runtime::task_pool::TaskPool;
 use crate::telemetry::timestamp::{HttpDate, http_date};
@@ -26,7 +27,7 @@ use crate::upstream::origin::SharedOrigin;
 use crate::upstream::pool::Pool;
 
 pub(crate) struct Core {
-    /// The memory budget of all requests.
+    /// The memory budget of all requests, of which this core leases a part.
     pub(crate) budget: Rc<MemoryBudget>,
     /// The part of the budget for requests without a known key, or whose key has not been read yet.
     pub(crate) keyless: Rc<MemoryBudget>,
@@ -50,9 +51,10 @@ impl Core {
         table: Arc<RoutingTable>,
         counters: Arc<WorkerMetrics>,
         access: Option<AccessLog>,
+        memory: Arc<SharedMemory>,
     ) -> Core {
-        let budget = MemoryBudget::new(table.limits.memory_bytes);
-        let keyless = budget.part(table.limits.keyless_bytes());
+        let budget = MemoryBudget::of_worker(memory);
+        let keyless = budget.part(table.limits.keyless_bytes(budget.workers()));
         let routing = Routing::new(table, &budget, counters.worker);
         Core {
             keyless,
@@ -76,7 +78,8 @@ impl Core {
 
     pub(crate) fn set_routing_table(&self, table: Arc<RoutingTable>) {
         self.budget.set_limit(table.limits.memory_bytes);
-        self.keyless.set_limit(table.limits.keyless_bytes());
+        let workers = self.budget.workers();
+        self.keyless.set_limit(table.limits.keyless_bytes(workers));
         let routing = self
             .routing()
             .with_table(table, &self.budget, self.counters.worker);
@@ -132,7 +135,7 @@ impl Routing {
         let known: HashMap<*const SharedOrigin, &Rc<Pool>> = known
             .map(|pool| (Arc::as_ptr(pool.origin()), pool))
             .collect();
-        let share_bytes = limits.origin_bytes(table.origins.len());
+        let share_bytes = limits.origin_bytes(table.origins.len(), budget.workers());
         let pool = |origin: &Arc<SharedOrigin>| {
             let known = known.get(&Arc::as_ptr(origin)).copied();
             let limits = Rc::clone(&limits);

@@ -40,10 +40,8 @@ pub struct WorkerMetrics {
     /// Bytes of heads and bodies read from SDKs, before decoding. They include rejected and incomplete
     /// requests.
     pub received_bytes: Counter,
-    /// The used bytes of the memory budget.
+    /// The bytes of the memory budget that this worker uses.
     pub budget_used: Gauge,
-    /// The size of the memory budget in bytes.
-    pub budget_limit: Gauge,
 }
 
 labels! {

@@ -28,7 +28,7 @@ const EARLY_BYTES_MAX: usize = 16 * 1024;
 
 /// The most readers of a worker at a time. Each takes a descriptor beside that of its connection, so clients that
 /// send large bodies to a slow upstream could otherwise double the number of descriptors.
-const READERS_MAX: usize = 256;
+pub(crate) const READERS_MAX: usize = 256;
 
 thread_local! {
     static READERS: Cell<usize> = const { Cell::new(0) };

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::limits::Limits;
 use crate::process::memory_limit;
 use crate::sys;
+use crate::upstream::exchange::READERS_MAX;
 
 /// The size of the accept queue. The kernel limits it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -229,13 +230,16 @@ pub(crate) fn fit_limits(config: &Config, workers: usize) -> Config {
                 fitted.connections, fitted.in_flight
             );
         }
-        (*memory_bytes, *connections) = (fitted.worker_bytes, fitted.connections);
+        (*memory_bytes, *connections) = (fitted.memory_bytes, fitted.connections);
         *in_flight = fitted.in_flight;
         info!(
             available_mib = available >> 20,
-            worker_mib = fitted.worker_bytes >> 20,
-            "each worker may use up to limits.memory_bytes for requests"
+            memory_mib = fitted.memory_bytes >> 20,
+            "requests may use up to limits.memory_bytes, which the workers share"
         );
+    } else if !config.is_memory_configured {
+        let memory_bytes = &mut config.limits.memory_bytes;
+        *memory_bytes = memory_bytes.saturating_mul(workers.max(1));
     }
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     fit_descriptors(&mut config, workers, descriptors);
@@ -246,26 +250,47 @@ pub(crate) fn fit_limits(config: &Config, workers: usize) -> Config {
 /// busy at a time.
 const IDLE_CONNECTIONS_MIN: usize = 64;
 
+/// The minimum of `limits.in_flight`.
+const IN_FLIGHT_MIN: usize = 16;
+
+/// How to avoid that a limit is lowered to fit the descriptors.
+const MORE_DESCRIPTORS: &str = "to avoid that, raise the limit of file descriptors, for example with `--ulimit nofile=1048576`";
+
 fn fit_descriptors(config: &mut Config, workers: usize, descriptors: u64) {
-    let half = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
-    let per_worker = half / workers.max(1);
-    if config.limits.connections > per_worker {
-        info!(
-            descriptors,
-            "limits.connections is lowered to {per_worker} per worker, so that half of the file descriptors are left for upstreams; to avoid that, raise the limit of file descriptors, for example with `--ulimit nofile=1048576`"
-        );
-        config.limits.connections = per_worker.max(1);
-    }
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let per_worker = descriptors / workers.max(1);
+    let half = (per_worker / 2).max(1);
     let outbounds = config.routes.iter().flat_map(|route| &route.outbounds);
     let origins: HashSet<_> = outbounds.map(|outbound| outbound.dsn.origin()).collect();
-    let per_origin = (per_worker / origins.len().max(1)).max(IDLE_CONNECTIONS_MIN);
-    if config.limits.pool.idle_connections > per_origin {
+    let origins = origins.len().max(1);
+    let limits = &mut config.limits;
+    if limits.connections > half {
         info!(
             descriptors,
-            "pool.idle_connections is lowered to {per_origin} per origin and worker, so that they use half of the file descriptors; to avoid that, raise the limit of file descriptors, for example with `--ulimit nofile=1048576`"
+            "limits.connections is lowered to {half} per worker, so that half of the file descriptors are left for upstreams; {MORE_DESCRIPTORS}"
         );
-        config.limits.pool.idle_connections = per_origin;
+        limits.connections = half;
     }
+    let rest = per_worker.saturating_sub(limits.connections);
+    let for_upstreams = rest - READERS_MAX.min(rest / 2);
+    let in_flight_max = for_upstreams.max(IN_FLIGHT_MIN);
+    if limits.in_flight > in_flight_max {
+        info!(
+            descriptors,
+            "limits.in_flight is lowered to {in_flight_max} per origin and worker, because each delivery needs a file descriptor; {MORE_DESCRIPTORS}"
+        );
+        limits.in_flight = in_flight_max;
+    }
+    // There are never more connections than deliveries in flight.
+    let idle = limits.pool.idle_connections.min(limits.in_flight);
+    let per_origin = (for_upstreams / origins).max(IDLE_CONNECTIONS_MIN);
+    if idle > per_origin {
+        info!(
+            descriptors,
+            "pool.idle_connections is lowered to {per_origin} per origin and worker, so that all fit the file descriptors; {MORE_DESCRIPTORS}"
+        );
+    }
+    limits.pool.idle_connections = idle.min(per_origin);
 }
 
 #[cfg(test)]
@@ -278,20 +303,31 @@ mod tests {
         let text = format!(
             "keys:\n- inbound: http://{key}@m/1\n  outbound: ['http://{key}@a/1', 'http://{key}@a/2', 'http://{key}@b/2']"
         );
-        for (descriptors, workers, connections, idle) in [
-            (1 << 20, 2, 20_000, 4096),
-            (20_000, 1, 10_000, 4096),
-            (20_000, 2, 5000, 2500),
-            (1024, 1, 512, 256),
-            (1024, 4, 128, 64),
-            (64, 4, 8, 64),
-            (u64::MAX, 0, 20_000, 4096),
+        for (descriptors, workers, connections, in_flight, idle) in [
+            (1 << 20, 2, 20_000, 8192, 8192),
+            (40_000, 1, 20_000, 8192, 8192),
+            (20_000, 1, 10_000, 8192, 4872),
+            (20_000, 2, 5000, 4744, 2372),
+            (4096, 1, 2048, 1792, 896),
+            (1024, 1, 512, 256, 128),
+            (1024, 4, 128, 64, 64),
+            (64, 4, 8, 16, 16),
+            (u64::MAX, 0, 20_000, 8192, 8192),
         ] {
             let mut config = Config::parse(&text, "c.yml", std::iter::empty()).unwrap();
             fit_descriptors(&mut config, workers, descriptors);
             let limits = config.limits;
-            let fitted = (limits.connections, limits.pool.idle_connections);
-            assert_eq!(fitted, (connections, idle), "{descriptors} for {workers}");
+            let idle_fitted = limits.pool.idle_connections;
+            let fitted = (limits.connections, limits.in_flight, idle_fitted);
+            let expected = (connections, in_flight, idle);
+            assert_eq!(fitted, expected, "{descriptors} for {workers}");
         }
+        // What SDK connections leave is for upstreams.
+        let few = format!("{text}\nlimits: {{connections: 100, in_flight: 700}}");
+        let mut config = Config::parse(&few, "c.yml", std::iter::empty()).unwrap();
+        fit_descriptors(&mut config, 1, 1024);
+        let limits = config.limits;
+        let fitted = (limits.in_flight, limits.pool.idle_connections);
+        assert_eq!(fitted, (668, 334));
     }
 }

@@ -58,8 +58,8 @@ const LIMIT_FILES: [&str; 3] = ["memory.max", "memory.high", "memory.limit_in_by
 /// Limits that fit the memory of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fitted {
-    /// `limits.memory_bytes` of each worker.
-    pub(super) worker_bytes: usize,
+    /// `limits.memory_bytes`.
+    pub(super) memory_bytes: usize,
     /// `limits.connections` of each worker.
     pub(super) connections: usize,
     /// `limits.in_flight` of each worker.
@@ -84,7 +84,7 @@ pub(super) fn available(root: &Path) -> Option<u64> {
     limits.chain(machine).min()
 }
 
-/// Fits the limits of `config` for each of `workers` to `available` bytes.
+/// Fits the limits of `config` for this many workers to `available` bytes.
 pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
     let workers = u64::try_from(workers).unwrap_or(u64::MAX).max(1);
     let configured = config.limits.memory_bytes;
@@ -93,28 +93,27 @@ pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
         .saturating_add(WORKER_BYTES.saturating_mul(workers))
         .saturating_add(configured_parts(config, workers));
     if config.is_memory_configured {
-        let sum = fixed.saturating_add(configured_bytes.saturating_mul(workers));
+        let sum = fixed.saturating_add(configured_bytes);
         let warning = (sum > available).then(|| {
             format!(
-                "limits.memory_bytes is {} MiB for each of {workers} workers, so the process may use up to {} MiB in all; the kernel kills it above {} MiB",
+                "limits.memory_bytes is {} MiB, so the process may use up to {} MiB in all; the kernel kills it above {} MiB",
                 configured_bytes / MIB,
                 sum / MIB,
                 available / MIB
             )
         });
         return Fitted {
-            worker_bytes: configured,
+            memory_bytes: configured,
             connections: config.limits.connections,
             in_flight: config.limits.in_flight,
             warning,
         };
     }
     let rest = available.saturating_sub(fixed);
-    let fitted_bytes = rest / 3 * BUDGET_THIRDS / workers;
-    let worker_bytes = fitted_bytes
-        .max(WORKER_BUDGET_BYTES_MIN)
-        .min(configured_bytes);
-    let half = (rest / workers).saturating_sub(worker_bytes) / 2;
+    let memory_bytes = (rest / 3 * BUDGET_THIRDS)
+        .max(WORKER_BUDGET_BYTES_MIN.saturating_mul(workers))
+        .min(configured_bytes.saturating_mul(workers));
+    let half = rest.saturating_sub(memory_bytes) / workers / 2;
     let upstream_bytes = origins(config)
         .into_iter()
         .map(|origin| match origin.scheme {
@@ -125,7 +124,7 @@ pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
     let in_flight = (half / upstream_bytes.sum::<u64>().max(1)).max(IN_FLIGHT_MIN);
     let at_most = |limit: usize, bound: u64| limit.min(usize::try_from(bound).unwrap_or(limit));
     Fitted {
-        worker_bytes: at_most(configured, worker_bytes),
+        memory_bytes: usize::try_from(memory_bytes).unwrap_or(configured),
         connections: at_most(config.limits.connections, connections),
         in_flight: at_most(config.limits.in_flight, in_flight),
         warning: None,
@@ -350,35 +349,35 @@ mod tests {
     }
 
     #[test]
-    fn requests_get_two_thirds_of_the_remaining_memory_and_at_most_a_gibibyte() {
+    fn requests_get_two_thirds_of_the_remaining_memory_and_at_most_a_gibibyte_per_worker() {
         let config = config("");
         let fitted = |workers, available| {
             let fitted = fit(&config, workers, available);
             assert_eq!(fitted.warning, None);
-            fitted.worker_bytes as u64
+            fitted.memory_bytes as u64
         };
         // A route, an outbound and its origin.
         let parts = |workers: u64| 2 * (12 + 2 * workers) * KIB + 64 * KIB;
         let rest = (256 - 24 - 32) * MIB - parts(1);
         assert_eq!(fitted(1, 256 * MIB), rest / 3 * 2);
         let rest = (256 - 24 - 64) * MIB - parts(2);
-        assert_eq!(fitted(2, 256 * MIB), rest / 3 * 2 / 2);
-        assert_eq!(fitted(2, 64 * GIB), GIB);
-        assert_eq!(fitted(4, 64 * MIB), WORKER_BUDGET_BYTES_MIN);
+        assert_eq!(fitted(2, 256 * MIB), rest / 3 * 2);
+        assert_eq!(fitted(2, 64 * GIB), 2 * GIB);
+        assert_eq!(fitted(4, 64 * MIB), 4 * WORKER_BUDGET_BYTES_MIN);
     }
 
     #[test]
     fn a_configured_budget_is_kept_and_causes_a_warning_if_it_does_not_fit() {
         let config = config("limits: {memory_bytes: 300MiB}\n");
         let kept = |warning| Fitted {
-            worker_bytes: 300 << 20,
+            memory_bytes: 300 << 20,
             connections: 20_000,
-            in_flight: 2048,
+            in_flight: 8192,
             warning,
         };
         assert_eq!(fit(&config, 1, 400 * MIB), kept(None));
-        let warning = "limits.memory_bytes is 300 MiB for each of 2 workers, so the process may use up to 688 MiB in all; the kernel kills it above 512 MiB";
-        assert_eq!(fit(&config, 2, 512 * MIB), kept(Some(warning.to_owned())));
+        let warning = "limits.memory_bytes is 300 MiB, so the process may use up to 388 MiB in all; the kernel kills it above 384 MiB";
+        assert_eq!(fit(&config, 2, 384 * MIB), kept(Some(warning.to_owned())));
     }
 
     #[test]
@@ -391,7 +390,7 @@ mod tests {
         assert_eq!(fitted(1, 128), (511, 139));
         assert_eq!(fitted(1, 256), (1421, 387));
         assert_eq!(fitted(2, 512), (1507, 411));
-        assert_eq!(fitted(1, 4096), (20_000, 2048));
+        assert_eq!(fitted(1, 8192), (20_000, 8192));
         assert_eq!(fitted(4, 64), (64, 16));
         let mut plain = config("limits: {connections: 1000}\n");
         for outbound in plain
@@ -408,7 +407,7 @@ mod tests {
     #[test]
     fn thousands_of_outbounds_and_an_access_log_leave_less_for_requests() {
         let (one, two) = (config(""), config("access_log: json\n"));
-        let budget = |config: &Config| fit(config, 1, 256 * MIB).worker_bytes as u64;
+        let budget = |config: &Config| fit(config, 1, 256 * MIB).memory_bytes as u64;
         assert_eq!((budget(&one) - budget(&two)).div_ceil(MIB), 16 * 2 / 3 + 1);
         let mut many = one.clone();
         for route in &mut many.routes {

@@ -31,6 +31,7 @@ use crate::process::listener::{self, Listener};
 use crate::process::status::{CurrentConfig, MirrorStatus};
 use crate::process::worker::{StartMode, WorkerReport, WorkerSpec};
 use crate::runtime::driver::{self, DriverKind};
+use crate::runtime::memory_lease::SharedMemory;
 use crate::runtime::resident_memory;
 use crate::telemetry::lines::LinesGuard;
 use crate::upstream::origin::SharedOrigin;
@@ -97,6 +98,8 @@ pub struct Mirror {
     static_config: StaticConfig,
     config: Config,
     table: Arc<RoutingTable>,
+    /// What the workers share out among them.
+    memory: Arc<SharedMemory>,
     workers: Vec<WorkerHandle>,
     reports: mpsc::Receiver<(usize, WorkerReport)>,
     mirror_status: Arc<MirrorStatus>,
@@ -154,6 +157,7 @@ impl Mirror {
             listener,
             static_config,
             config: config.clone(),
+            memory: SharedMemory::new(table.limits.memory_bytes, count),
             table: Arc::clone(&table),
             workers: Vec::new(),
             reports,
@@ -281,6 +285,7 @@ impl Mirror {
             table: Arc::clone(table),
             counters: counters.unwrap_or_default(),
             access,
+            memory: Arc::clone(&self.memory),
             balance,
             listener: handle()?,
             queue: self.listener.is_own().then(handle).transpose()?,

@@ -28,6 +28,7 @@ use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::process::listener::HANDSHAKE_TIMEOUT;
 use crate::runtime::driver::{Driver, DriverKind};
+use crate::runtime::memory_lease::SharedMemory;
 use crate::runtime::panics::caught;
 use crate::telemetry::timestamp::http_date;
 
@@ -51,6 +52,8 @@ pub(crate) struct WorkerSpec {
     pub table: Arc<RoutingTable>,
     pub counters: Arc<WorkerMetrics>,
     pub access: Option<AccessLog>,
+    /// What all workers share out among them.
+    pub memory: Arc<SharedMemory>,
     pub balance: AcceptBalance,
     /// A duplicate of the shared listening socket.
     pub listener: StdListener,
@@ -137,7 +140,12 @@ impl WorkerSpec {
                 Err(_) => return,
             }
         };
-        let core = Rc::new(Core::new(self.table, self.counters, self.access));
+        let core = Rc::new(Core::new(
+            self.table,
+            self.counters,
+            self.access,
+            self.memory,
+        ));
         let acceptor = Rc::new(Acceptor::new(Rc::clone(&core), self.balance));
         let worker = Rc::new(Worker { core, acceptor });
         let stopped = driver.block_on(async {
@@ -232,8 +240,6 @@ impl Worker {
         let open_connections = self.acceptor.open_connections();
         counters.open_connections.set(open_connections);
         counters.budget_used.set(budget.used());
-        let limit = self.core.routing().table.limits.memory_bytes;
-        counters.budget_limit.set(limit);
     }
 
     /// Queues the access log, ten times a second.

@@ -1,8 +1,11 @@
 //! The memory budget of a worker: how many bytes its requests may hold at a time.
 //!
+//! Workers share the budget of the process: the whole of a worker is what it can lease of that
+//! ([`memory_lease`](crate::runtime::memory_lease)).
+//!
 //! Memory is reserved before bytes are read or made, for as long as anything uses them: the body of a
 //! request, its decoded form and the decoder, the bytes rendered for each outbound, and the responses, in the
-//! background, too. So the worst case of a worker is one number of the configuration, whatever clients
+//! background, too. So the worst case of the process is one number of the configuration, whatever clients
 //! send and however slow upstreams are. Beside that, a connection holds a small amount, bounded by the
 //! number of connections.
 //!
@@ -13,51 +16,82 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use crate::runtime::memory_lease::{MemoryLease, SharedMemory};
 use crate::runtime::resident_memory::ReservedMemory;
 
 /// The memory budget of a worker, or a part of it.
 pub struct MemoryBudget {
-    /// In a part, its share: beyond it, the part gets memory only if half of the whole budget stays free.
-    limit: Cell<usize>,
     used: Cell<usize>,
     kind: Kind,
 }
 
 enum Kind {
-    Whole(ReservedMemory),
-    PartOf(Rc<MemoryBudget>),
+    Whole {
+        lease: MemoryLease,
+        reserved: ReservedMemory,
+    },
+    Part {
+        whole: Rc<MemoryBudget>,
+        /// Beyond it, the part gets memory only if half of the whole budget stays free.
+        share: Cell<usize>,
+    },
 }
 
 impl MemoryBudget {
+    /// The budget of the only worker of a process.
     pub fn new(limit: usize) -> Rc<MemoryBudget> {
+        MemoryBudget::of_worker(SharedMemory::new(limit, 1))
+    }
+
+    /// The budget of one of the workers that `shared` is for.
+    pub fn of_worker(shared: Arc<SharedMemory>) -> Rc<MemoryBudget> {
         Rc::new(MemoryBudget {
-            limit: Cell::new(limit),
             used: Cell::new(0),
-            kind: Kind::Whole(ReservedMemory::new()),
+            kind: Kind::Whole {
+                lease: MemoryLease::new(shared),
+                reserved: ReservedMemory::new(),
+            },
         })
     }
 
     /// A part with a share of `limit` bytes.
     pub fn part(self: &Rc<MemoryBudget>, limit: usize) -> Rc<MemoryBudget> {
         Rc::new(MemoryBudget {
-            limit: Cell::new(limit),
             used: Cell::new(0),
-            kind: Kind::PartOf(Rc::clone(self)),
+            kind: Kind::Part {
+                whole: Rc::clone(self),
+                share: Cell::new(limit),
+            },
         })
     }
 
-    /// Changes the limit. Existing reservations stay.
+    /// Changes the share of a part, or the limit of the process. Existing reservations stay.
     pub fn set_limit(&self, limit: usize) {
-        self.limit.set(limit);
+        match &self.kind {
+            Kind::Whole { lease, .. } => lease.set_limit(limit),
+            Kind::Part { share, .. } => share.set(limit),
+        }
     }
 
-    /// Returns freed memory to the system if the process has much more than is reserved. Must be called now and
-    /// then.
+    /// The number of workers that share the budget of the process.
+    pub fn workers(&self) -> usize {
+        match &self.kind {
+            Kind::Whole { lease, .. } => lease.workers(),
+            Kind::Part { whole, .. } => whole.workers(),
+        }
+    }
+
+    /// Returns what is leased without need to the other workers, and freed memory to the system if the process has
+    /// much more than is reserved. Must be called now and then.
     pub fn return_freed_memory(&self) {
         match &self.kind {
-            Kind::Whole(reserved) => reserved.check(self.used.get()),
-            Kind::PartOf(whole) => whole.return_freed_memory(),
+            Kind::Whole { lease, reserved } => {
+                lease.shrink(self.used.get());
+                reserved.check(self.used.get());
+            }
+            Kind::Part { whole, .. } => whole.return_freed_memory(),
         }
     }
 
@@ -87,40 +121,45 @@ impl MemoryBudget {
         })
     }
 
-    /// Whether `bytes` more can be reserved. A reservation may exceed the share of its part, because the largest
-    /// body is larger than the share of a small budget.
+    /// Whether `bytes` more can be reserved. If so, they are leased. A reservation may exceed the share of its
+    /// part, because the largest body is larger than the share of a small budget.
     fn can_reserve(&self, bytes: usize) -> bool {
-        let fits = |limit: usize| {
-            let total = self.used.get().checked_add(bytes);
-            total.is_some_and(|total| total <= limit)
-        };
         match &self.kind {
-            Kind::Whole(_) => fits(self.limit.get()),
-            Kind::PartOf(whole) => {
-                let has_share_left = self.used.get() < self.limit.get();
-                whole.can_reserve(bytes) && (has_share_left || whole.is_half_free(bytes))
+            Kind::Whole { lease, .. } => {
+                let total = self.used.get().checked_add(bytes);
+                total.is_some_and(|total| lease.hold(total))
+            }
+            Kind::Part { whole, share } => {
+                let has_share_left = self.used.get() < share.get();
+                (has_share_left || whole.is_half_free(bytes)) && whole.can_reserve(bytes)
             }
         }
     }
 
-    /// Whether half of it would still be free with `bytes` more.
+    /// Whether half of the budget of the process would still be free with `bytes` more.
     fn is_half_free(&self, bytes: usize) -> bool {
-        self.used.get().saturating_add(bytes) <= self.limit.get() / 2
+        match &self.kind {
+            Kind::Whole { lease, .. } => lease.is_half_free(self.used.get().saturating_add(bytes)),
+            Kind::Part { whole, .. } => whole.is_half_free(bytes),
+        }
     }
 
     fn add(&self, bytes: usize) {
         self.used.set(self.used.get() + bytes);
         match &self.kind {
-            Kind::Whole(reserved) => reserved.change(bytes, self.used.get()),
-            Kind::PartOf(whole) => whole.add(bytes),
+            Kind::Whole { reserved, .. } => reserved.change(bytes, self.used.get()),
+            Kind::Part { whole, .. } => whole.add(bytes),
         }
     }
 
     fn release(&self, bytes: usize) {
         self.used.set(self.used.get() - bytes);
         match &self.kind {
-            Kind::Whole(reserved) => reserved.change(bytes, self.used.get()),
-            Kind::PartOf(whole) => whole.release(bytes),
+            Kind::Whole { lease, reserved } => {
+                lease.keep(self.used.get());
+                reserved.change(bytes, self.used.get());
+            }
+            Kind::Part { whole, .. } => whole.release(bytes),
         }
     }
 }
@@ -175,7 +214,7 @@ impl MemoryReservation {
 
     /// Moves it from a part to the whole budget, which counts these bytes already.
     pub fn join_whole(&mut self) {
-        if let Kind::PartOf(whole) = &self.budget.kind {
+        if let Kind::Part { whole, .. } = &self.budget.kind {
             let whole = Rc::clone(whole);
             self.budget.used.set(self.budget.used.get() - self.bytes);
             self.budget = whole;
@@ -278,6 +317,33 @@ mod tests {
         assert!(reservation.resize(100));
         drop(reservation);
         assert_eq!((part.used(), budget.used()), (0, 0));
+    }
+
+    #[test]
+    fn a_busy_worker_gets_what_others_do_not_use_and_the_rule_of_halves_is_that_of_the_process() {
+        let shared = SharedMemory::new(6400, 2);
+        let (busy, other) = (
+            MemoryBudget::of_worker(Arc::clone(&shared)),
+            MemoryBudget::of_worker(shared),
+        );
+        let mut of_busy = busy.reservation();
+        assert!(of_busy.resize(6200));
+        assert!(!of_busy.resize(6201));
+        // Its floor is left to the other worker.
+        let mut of_other = other.reservation();
+        assert!(of_other.resize(200) && !of_other.resize(201));
+        let (busy_part, other_part) = (busy.part(800), other.part(800));
+        assert!(of_busy.resize(3000));
+        busy.return_freed_memory();
+        // More than half is free until the shares are used up.
+        let (mut one, mut two) = (busy_part.reservation(), other_part.reservation());
+        assert!(one.resize(800) && two.resize(800));
+        assert!(!one.grow(1) && !two.grow(1));
+        drop(of_busy);
+        busy.return_freed_memory();
+        assert!(one.resize(1900) && two.grow(100));
+        drop((one, two, of_other));
+        assert_eq!((busy.used(), other.used()), (0, 0));
     }
 
     #[test]

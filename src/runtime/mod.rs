@@ -2,8 +2,8 @@
 //!
 //! A [`driver`] waits for sockets, and a [`task_pool`] runs jobs without spawning a task for each. So that
 //! no connection blocks the others, long work runs in [`slices`], decoding in timed turns ([`decoding`]), and
-//! reads and writes within a [`coop_budget`]. The [`memory_budget`] counts all memory of requests. [`in_flight`]
-//! and [`shutdown`] let a worker shut down without losing accepted requests, and a panic ends only one task
+//! reads and writes within a [`coop_budget`]. The [`memory_budget`] counts all memory of requests; a [`memory_lease`]
+//! shares the budget of the process out to the workers. [`in_flight`] and [`shutdown`] let a worker shut down without losing accepted requests, and a panic ends only one task
 //! ([`panics`]).
 
 pub(crate) mod coop_budget;
@@ -13,6 +13,7 @@ pub(crate) mod decoding;
 pub(crate) mod driver;
 pub(crate) mod in_flight;
 pub(crate) mod memory_budget;
+pub(crate) mod memory_lease;
 pub(crate) mod min_data_rate;
 pub(crate) mod panics;
 pub(crate) mod resident_memory;

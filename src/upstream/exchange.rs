@@ -16,6 +16,7 @@ use crate::http::head::{Header, HeaderName, Method, Parsed};
 use crate::http::reparse::ReparseGate;
 use crate::http::response::ResponseHead;
 use crate::limits::Limits;
+pub(crate) use crate::net::early_response::READERS_MAX;
 use crate::net::early_response::{EarlyResponse, EarlyResponseWatch};
 use crate::net::socket::{IdleState, READ_BYTES};
 use crate::net::stream::{Sent, Stream};

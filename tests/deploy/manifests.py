@@ -133,8 +133,8 @@ def worst_case(config: dict, workers: int) -> float:
     dsns = [dsn for key in config["keys"] for dsn in key["outbound"]]
     origins = len({urlsplit(dsn).netloc.split("@")[1] for dsn in dsns})
     upstream_connections = limits["in_flight"] * origins
-    per_worker = 32 + requests + (24 * limits["connections"] + 88 * upstream_connections) / 1024
-    return 24 + workers * per_worker
+    per_worker = 32 + (24 * limits["connections"] + 88 * upstream_connections) / 1024
+    return 24 + requests + workers * per_worker
 
 
 def is_unprivileged(manifests: Manifests, user: str) -> None:

@@ -18,6 +18,7 @@ use crate::mirror::local_route::{LocalRoute, LocalRoutes};
 use crate::mirror::reply::Expected;
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
+use crate::runtime::memory_lease::SharedMemory;
 use crate::runtime::test_runtime::block_on;
 use crate::sentry::endpoint::Endpoint;
 use crate::telemetry::label::Label;
@@ -72,7 +73,12 @@ fn dispatch(
     let route = table.routes.find(b"aaaa").unwrap();
     let status = block_on(async {
         let counters = Arc::new(WorkerMetrics::new(0));
-        let core = Rc::new(Core::new(Arc::clone(&table), counters, None));
+        let core = Rc::new(Core::new(
+            Arc::clone(&table),
+            counters,
+            None,
+            SharedMemory::new(table.limits.memory_bytes, 1),
+        ));
         let limits = Rc::new(Limits::clone(&table.limits));
         let origin = Arc::clone(&table.origins[0]);
         let pool = Rc::new(Pool::new(origin, limits, &core.budget, pool_worker));
