@@ -10,6 +10,7 @@
 //! - `limits`: limits that no reply shows.
 //! - `eviction`: idle connections make room for new ones.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
+//! - `addresses`: hosts with several addresses, hosts that move, names that are not resolved at first.
 //! - `unsolicited_responses`: upstreams that send more than one response per request.
 //! - `early_responses`: responses that come before the whole request was sent.
 //! - `slow_uploads`: large bodies to upstreams that take them slowly.
@@ -54,6 +55,7 @@
 )]
 
 mod access_log;
+mod addresses;
 mod admin;
 mod breaker;
 mod chaos;
