@@ -160,4 +160,7 @@ pub mod upstream {
     pub mod response {
         pub use crate::upstream::response::Response;
     }
+    pub mod waiting {
+        pub use crate::upstream::waiting::Client;
+    }
 }

@@ -87,13 +87,13 @@ pub struct Timeouts {
 /// The section `pool`: upstream connections, per origin and worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
-    /// Idle connections to keep. An upstream 100 ms away needs hundreds at a time, and opening one
-    /// costs one or two round trips. There are never more connections than `limits.in_flight`, which
-    /// is the default.
+    /// The most idle connections to keep. An upstream 100 ms away needs hundreds at a time, and opening
+    /// one costs one or two round trips. The pool itself keeps as many as were in use at the same time
+    /// recently, so this is only a bound. There are never more than `limits.in_flight`, the default.
     pub idle_connections: usize,
     /// How long to keep an idle connection. Shorter than the 60 to 75 s after which servers close.
     pub idle_timeout: Duration,
-    /// How long to use a connection at all, so that DNS changes take effect.
+    /// How long to use a connection at all, ±10 %, so that DNS changes take effect.
     pub max_age: Duration,
 }
 

@@ -255,6 +255,12 @@ pub(super) const CATALOGUE: &[Metric] = &[
         reader: Reader::Counter(|source| origin_counter(source, |origin| origin.reused)),
     },
     Metric {
+        name: "upstream_connection_waits",
+        labels: &[ORIGIN],
+        help: "Deliveries to an upstream that had to wait for a connection, because none was idle.",
+        reader: Reader::Counter(|source| origin_counter(source, |origin| origin.waited)),
+    },
+    Metric {
         name: "upstream_connections_stale",
         labels: &[ORIGIN],
         help: "Pooled connections that the upstream had already closed when a delivery needed them.",
@@ -307,6 +313,18 @@ pub(super) const CATALOGUE: &[Metric] = &[
         labels: &[ORIGIN],
         help: "Idle pooled connections to an upstream.",
         reader: Reader::Gauge(|source| origin_gauge(source, |worker| worker.idle.get())),
+    },
+    Metric {
+        name: "upstream_connections_dialing",
+        labels: &[ORIGIN],
+        help: "Connections to an upstream that are being opened.",
+        reader: Reader::Gauge(|source| origin_gauge(source, |worker| worker.dialing.get())),
+    },
+    Metric {
+        name: "deliveries_waiting",
+        labels: &[ORIGIN],
+        help: "Deliveries to an upstream that wait for a connection.",
+        reader: Reader::Gauge(|source| origin_gauge(source, |worker| worker.waiting.get())),
     },
     Metric {
         name: "deliveries_in_flight",

@@ -119,6 +119,7 @@ snapshots! {
     struct OriginSnapshot {
         opened: u64,
         reused: u64,
+        waited: u64,
         stale: u64,
         retries: u64,
         dropped: CounterVecSnapshot<Dropped>,
@@ -315,6 +316,7 @@ impl OriginSnapshot {
         OriginSnapshot {
             opened: counters.sum(|worker| worker.opened.get()),
             reused: counters.sum(|worker| worker.reused.get()),
+            waited: counters.sum(|worker| worker.waited.get()),
             stale: counters.sum(|worker| worker.stale.get()),
             retries: counters.sum(|worker| worker.retries.get()),
             dropped: CounterVecSnapshot::from_counters(

@@ -183,7 +183,7 @@ impl OutcomeKind {
             Failure::TooLarge => OutcomeKind::TooLarge,
             Failure::Timeout => OutcomeKind::Timeout,
             Failure::TooSlow => OutcomeKind::TooSlow,
-            Failure::Overloaded => OutcomeKind::Overloaded,
+            Failure::Overloaded | Failure::NoConnection => OutcomeKind::Overloaded,
             Failure::Paused => OutcomeKind::Paused,
         }
     }

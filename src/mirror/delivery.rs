@@ -10,6 +10,7 @@ use crate::runtime::panics::caught;
 use crate::runtime::task_pool::Job;
 use crate::upstream::exchange::OutboundRequest;
 use crate::upstream::pool::{Admission, Pool};
+use crate::upstream::waiting::Client;
 
 pub(crate) struct Delivery {
     pub(super) fan_out: Rc<FanOut>,
@@ -42,7 +43,10 @@ impl Job for Delivery {
 impl Delivery {
     async fn deliver(&mut self, bytes: usize) {
         let route = self.fan_out.route_id();
-        let delivering = self.pool.deliver(&mut self.request, self.begun, route);
+        let client: Rc<dyn Client> = Rc::clone(&self.fan_out) as _;
+        let delivering = self
+            .pool
+            .deliver(&mut self.request, self.begun, route, &client);
         let (result, ended) = delivering.await;
         self.end(result.into(), bytes, ended);
     }

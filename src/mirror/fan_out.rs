@@ -5,7 +5,7 @@
 //! than a timeout. The remaining deliveries continue in the background, even if the connection closes. The last
 //! one to end frees the memory of the request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -28,6 +28,7 @@ use crate::runtime::deadline::in_time;
 use crate::runtime::in_flight::InFlightGuard;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::endpoint::Endpoint;
+use crate::upstream::waiting::Client;
 
 pub(crate) struct FanOut {
     route: LocalRoute,
@@ -35,6 +36,7 @@ pub(crate) struct FanOut {
     started: Instant,
     counters: Arc<WorkerMetrics>,
     progress: RefCell<Progress>,
+    is_answered: Cell<bool>,
     resources: Resources,
 }
 
@@ -82,6 +84,7 @@ impl FanOut {
                 outcomes: outbounds.map(begin).collect(),
                 ..Progress::default()
             }),
+            is_answered: Cell::new(false),
             route: route.clone(),
             endpoint,
             started: now,
@@ -168,6 +171,8 @@ impl FanOut {
         expected: Expected,
         request: &Request,
     ) -> Reply {
+        // Also if the client disconnects, which drops this future.
+        let _answered = SetOnDrop(&self.is_answered);
         let deadline = self.started + timeout;
         let decided = pin!(poll_fn(|context| self.poll_decided(policy, context)));
         let decision = match in_time(deadline, decided).await {
@@ -245,5 +250,19 @@ impl FanOut {
         if let Some(access) = &self.resources.access {
             access.record_delivery(index, kind, end.elapsed);
         }
+    }
+}
+
+struct SetOnDrop<'f>(&'f Cell<bool>);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}
+
+impl Client for FanOut {
+    fn is_answered(&self) -> bool {
+        self.is_answered.get()
     }
 }

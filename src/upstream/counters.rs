@@ -12,6 +12,8 @@ pub struct OriginCounters {
     pub opened: Counter,
     /// Deliveries over a pooled connection.
     pub reused: Counter,
+    /// Deliveries that had to wait for a connection, because none was idle.
+    pub waited: Counter,
     /// Pooled connections that the upstream had closed before they were used again.
     pub stale: Counter,
     /// Deliveries sent again because their pooled connection was stale.
@@ -20,6 +22,10 @@ pub struct OriginCounters {
     pub dropped: CounterVec<Dropped>,
     pub open: Gauge,
     pub idle: Gauge,
+    /// Connections that are being opened.
+    pub dialing: Gauge,
+    /// Deliveries that wait for a connection.
+    pub waiting: Gauge,
     pub in_flight: Gauge,
     /// The time of the last response, in nanoseconds after the beginning of the origin; 0 for none. Written by each
     /// delivery, so it lies here and not beside what all workers read.
@@ -32,7 +38,9 @@ labels! {
     /// Why a reusable connection was closed.
     pub enum Dropped {
         /// The pool already had `pool.idle_connections` idle connections.
-        Surplus => "idle_connections",
+        OverLimit => "idle_connections",
+        /// More connections were open than were in use at the same time recently.
+        Surplus => "surplus",
         /// The connection was idle for `pool.idle_timeout`.
         Idle => "idle_timeout",
         /// The connection was older than `pool.max_age`.

@@ -85,10 +85,38 @@ pub enum Failure {
     /// There are `limits.in_flight` deliveries to this origin, or they take its share of
     /// `limits.memory_bytes`, or no memory is left for this one.
     Overloaded,
+    /// No connection became free, and none could be opened, within `timeouts.exchange`.
+    NoConnection,
     Paused,
 }
 
 impl Failure {
+    /// The same failure for another delivery.
+    pub(crate) fn copy(&self) -> Failure {
+        match self {
+            Failure::Dns => Failure::Dns,
+            Failure::Connect(error) => Failure::Connect(copy_error(error)),
+            Failure::ConnectTimeout => Failure::ConnectTimeout,
+            Failure::Tls(error) => Failure::Tls(copy_error(error)),
+            Failure::Send(error) => Failure::Send(copy_error(error)),
+            Failure::CutShort(status) => Failure::CutShort(*status),
+            Failure::Receive(error) => Failure::Receive(copy_error(error)),
+            Failure::Closed => Failure::Closed,
+            Failure::Malformed(reason) => Failure::Malformed(reason.clone()),
+            Failure::TooLarge => Failure::TooLarge,
+            Failure::Timeout => Failure::Timeout,
+            Failure::TooSlow => Failure::TooSlow,
+            Failure::Overloaded => Failure::Overloaded,
+            Failure::NoConnection => Failure::NoConnection,
+            Failure::Paused => Failure::Paused,
+        }
+    }
+
+    /// Whether this process or host has run out of a resource.
+    pub(crate) fn is_own_shortage(&self) -> bool {
+        matches!(self, Failure::Connect(error) if is_own_shortage(error))
+    }
+
     /// How the upstream left the delivery unanswered. `None` for a response that the mirror cannot use, and for
     /// a failure that this process or its host caused.
     pub fn unanswered(&self) -> Option<Unanswered> {
@@ -104,6 +132,7 @@ impl Failure {
             | Failure::Malformed(_)
             | Failure::TooLarge
             | Failure::Overloaded
+            | Failure::NoConnection
             | Failure::Paused => None,
         }
     }
@@ -131,8 +160,18 @@ impl fmt::Display for Failure {
             Failure::Overloaded => f.write_str(
                 "over limits.in_flight, or over this origin's share of limits.memory_bytes, or out of memory for requests",
             ),
+            Failure::NoConnection => {
+                f.write_str("no connection became free within timeouts.exchange")
+            }
             Failure::Paused => f.write_str("circuit breaker open"),
         }
+    }
+}
+
+fn copy_error(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 
@@ -170,7 +209,8 @@ pub struct Connection {
     reuse: Reuse,
     /// Whether a byte of the current response has arrived.
     saw_response: bool,
-    /// Whether all parts of the request are still there, so that it can be sent over another connection.
+    /// Whether all parts of the request are there, so that it can be sent over another connection. They are not
+    /// while they are being sent.
     has_request: bool,
 }
 
@@ -274,6 +314,12 @@ impl Connection {
             }
     }
 
+    /// Whether the last exchange brought no byte of a response, and its request can be sent over another
+    /// connection.
+    pub(crate) fn was_silent(&self) -> bool {
+        self.has_request && self.heads.count == 0 && self.read_buffer.bytes().is_empty()
+    }
+
     pub(crate) fn idle_state(&mut self) -> IdleState {
         self.stream.idle_state()
     }
@@ -297,11 +343,12 @@ impl Connection {
         let _exchanging = transfer.begin(self.stream.socket());
         self.reuse = Reuse::No;
         self.saw_response = false;
-        self.has_request = true;
+        self.has_request = false;
         self.heads.count = 0;
         self.heads.interim_bytes = 0;
         let sent = self.send(request, limits).await;
         transfer.set_phase(Phase::Waiting);
+        self.has_request = !matches!(sent, Err(None));
         self.saw_response = self.heads.count > 0 || !self.read_buffer.bytes().is_empty();
         let Err(error) = sent else {
             return self.receive(request.method, limits, transfer).await;
@@ -341,10 +388,7 @@ impl Connection {
                 (request.head, request.body) = (head, body);
                 return Err(Some(error));
             }
-            Sent::Refused => {
-                self.has_request = false;
-                return Err(None);
-            }
+            Sent::Refused => return Err(None),
         }
         if request.tail.is_empty() {
             return Ok(());
@@ -360,10 +404,7 @@ impl Connection {
                 request.tail = tail;
                 return Err(Some(error));
             }
-            Sent::Refused => {
-                self.has_request = false;
-                return Err(None);
-            }
+            Sent::Refused => return Err(None),
         }
         Ok(())
     }

@@ -1,98 +1,46 @@
-//! One worker's connection pool for an origin, with its limit on deliveries in flight and the retry of
-//! a stale connection.
+//! One worker's deliveries to an origin: the limit on how many are in flight, the circuit breaker, and the
+//! retries over other connections.
 //!
-//! The most recently used connection is reused first, so that the surplus of a peak grows old and is
-//! closed. Beyond a handful of connections, a delivery waits a moment for one to be returned before it
-//! opens another: more connections do not make a fast server faster, and each costs it memory and a
-//! handshake. A connection is returned only after an exchange that ended cleanly. If the exchange fails or
-//! is dropped at a deadline, its connection is dropped with it, so that no response can reach another
-//! request. Each connection is checked before it is reused: unsolicited data suspends the pool, see
-//! [`pooling`].
+//! A connection is returned to the [`connections`] only after an exchange that ended cleanly. If the exchange
+//! fails or is dropped at a deadline, its connection is dropped with it, so that no response can reach another
+//! request.
 //!
-//! [`pooling`]: crate::upstream::pooling
+//! [`connections`]: crate::upstream::connections
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::cell::Cell;
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use monoio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::limits::Limits;
-use crate::net::socket::IdleState;
 use crate::net::transfer::Transfer;
+use crate::runtime::deadline::in_time;
 use crate::runtime::memory_budget::MemoryBudget;
-use crate::upstream::addresses::Address;
 use crate::upstream::breaker::RouteId;
-use crate::upstream::connector::connect;
-use crate::upstream::counters::{Dropped, OriginCounters};
-use crate::upstream::exchange::{Connection, Failure, OutboundRequest};
+use crate::upstream::connections::Connections;
+use crate::upstream::exchange::{Failure, OutboundRequest};
 use crate::upstream::origin::SharedOrigin;
+use crate::upstream::pooled::PooledConnection;
 use crate::upstream::probe::ensure_prober;
 use crate::upstream::response::Response;
 use crate::upstream::silence::unless_silent;
+use crate::upstream::waiting::{Client, Wanted};
 
 pub(crate) use crate::runtime::memory_budget::Admission;
 
-/// Up to this number of deliveries in flight, a delivery opens a connection without waiting for one to be returned.
-const EAGER_CONNECTIONS: usize = 16;
+/// At how many addresses of an upstream a delivery is tried at most.
+const ADDRESSES_MAX: usize = 4;
 
-/// How long a delivery waits for a returned connection: longer than a fast server takes, and too short to be
-/// noticed.
-const RETURN_TIMEOUT: Duration = Duration::from_millis(10);
-
-/// How many unusable idle connections a delivery closes before it opens one. If all are old or were
-/// closed by the upstream, it leaves the rest to later deliveries.
-const CHECKS_MAX: usize = 8;
-
-/// The sweep closes this many connections at a time and sleeps in between. Closing one takes some
-/// microseconds, and after a burst thousands expire at the same time.
-const CLOSED_AT_ONCE: usize = 16;
-const CLOSING_INTERVAL: Duration = Duration::from_millis(1);
-
-/// One worker's connections to one origin.
+/// One worker's deliveries and connections to one origin.
 pub struct Pool {
-    shared: Arc<SharedOrigin>,
-    limits: RefCell<Rc<Limits>>,
+    connections: Rc<Connections>,
     /// The origin's part of the worker's memory budget.
     budget: Rc<MemoryBudget>,
-    idle: RefCell<VecDeque<Box<PooledConnection>>>,
-    /// Deliveries that wait for a returned connection, in order. They are weak, so that a delivery that gives up needs
-    /// no clean-up.
-    waiting: RefCell<VecDeque<Weak<Waiter>>>,
     in_flight: Cell<usize>,
-    open: Rc<Cell<usize>>,
-    /// How many connections were opened so far, to spread their expiry.
-    opened: Cell<u32>,
-    worker: usize,
-}
-
-/// A delivery that waits for a connection.
-#[derive(Default)]
-struct Waiter {
-    returned: RefCell<Option<Box<PooledConnection>>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-/// A connection and its age. It stays boxed because it is moved with every delivery and has some hundred
-/// bytes.
-struct PooledConnection {
-    connection: Connection,
-    address: Arc<Address>,
-    opened: OpenGuard,
-    idle_since: Instant,
-}
-
-/// Counts a connection as open until it is dropped.
-struct OpenGuard {
-    /// When the connection was opened, for `pool.max_age`. Somewhat earlier than the real time.
-    at: Instant,
-    open: Rc<Cell<usize>>,
 }
 
 impl Pool {
@@ -105,23 +53,18 @@ impl Pool {
         worker: usize,
     ) -> Pool {
         shared.set_limits(&limits);
+        let budget = budget.part(usize::MAX);
         Pool {
-            shared,
-            limits: RefCell::new(limits),
-            budget: budget.part(usize::MAX),
-            idle: RefCell::default(),
-            waiting: RefCell::default(),
+            connections: Connections::new(shared, limits, Rc::clone(&budget), worker),
+            budget,
             in_flight: Cell::new(0),
-            open: Rc::default(),
-            opened: Cell::new(0),
-            worker,
         }
     }
 
     /// Changes the limits. Deliveries in flight keep the old ones.
     pub fn set_limits(&self, limits: Rc<Limits>) {
-        self.shared.set_limits(&limits);
-        *self.limits.borrow_mut() = limits;
+        self.origin().set_limits(&limits);
+        self.connections.set_limits(limits);
     }
 
     /// Changes its share of the worker's memory budget.
@@ -135,12 +78,13 @@ impl Pool {
         self.budget.admit(own, kept)
     }
 
-    fn limits(&self) -> Rc<Limits> {
-        Rc::clone(&self.limits.borrow())
+    pub fn origin(&self) -> &Arc<SharedOrigin> {
+        self.connections.origin()
     }
 
-    /// Delivers `request`, as long as it is not silent for `timeouts.exchange` from `begun` on. Returns the result and the time at
-    /// which the delivery ended. The breaker may hold up the request because of earlier failures of `route`.
+    /// Delivers `request` of `client`, as long as it is not silent for `timeouts.exchange` from `begun` on. Returns the
+    /// result and the time at which the delivery ended. The breaker may hold up the request because of earlier failures
+    /// of `route`.
     ///
     /// # Errors
     /// Why there is no response. The request may have arrived all the same.
@@ -149,297 +93,159 @@ impl Pool {
         request: &mut OutboundRequest,
         begun: Instant,
         route: RouteId,
+        client: &Rc<dyn Client>,
     ) -> (Result<Response, Failure>, Instant) {
-        let limits = self.limits();
+        let limits = self.connections.limits();
         let Some(_slot) = InFlightSlot::acquire(&self.in_flight, limits.in_flight) else {
             return (Err(Failure::Overloaded), begun);
         };
-        let Some(permit) = self.shared.admit(route, begun) else {
-            ensure_prober(&self.shared, self.worker);
+        let (shared, worker) = (self.origin(), self.connections.worker());
+        let Some(permit) = shared.admit(route, begun) else {
+            ensure_prober(shared, worker);
             return (Err(Failure::Paused), begun);
         };
+        let has_connection = Cell::new(false);
         // Pinned in place because the future is about 2 KiB.
         let (transfer, bytes) = (Transfer::default(), request.bytes());
-        let attempt = pin!(self.attempt(request, begun, &limits, &transfer));
+        let attempt =
+            pin!(self.attempt(request, begun, &limits, client, &transfer, &has_connection));
         let period = limits.timeouts.exchange;
         let attempted = unless_silent(attempt, &transfer, bytes, begun, period).await;
         let ended = Instant::now();
         let result = match attempted {
             Ok((response, pooled)) => {
-                self.put_back(pooled, ended, &limits);
+                let elapsed = ended.saturating_duration_since(pooled.since);
+                self.connections.record_exchange(elapsed);
+                self.connections.put_back(pooled, ended);
                 Ok(response)
             }
+            Err(Failure::Timeout) if !has_connection.get() => Err(Failure::NoConnection),
             Err(failure) => Err(failure),
         };
         let unanswered = result.as_ref().err().and_then(Failure::unanswered);
         match (&result, unanswered) {
             (Err(failure), Some(how)) => {
-                self.shared.record_failure(&permit, how, failure, ended);
-                ensure_prober(&self.shared, self.worker);
+                shared.record_failure(&permit, how, failure, ended);
+                ensure_prober(shared, worker);
             }
-            // A shortage of this host, for example of descriptors.
-            (Err(Failure::Connect(_)), None) => drop(permit),
-            (Ok(_) | Err(_), _) => self.shared.record_response(permit, self.worker, ended),
+            // A shortage of this host, for example of descriptors, or of this worker.
+            (Err(Failure::Connect(_) | Failure::NoConnection), None) => drop(permit),
+            (Ok(_) | Err(_), _) => shared.record_response(permit, worker, ended),
         }
         (result, ended)
     }
 
-    /// Closes expired idle connections, a few at a time, and publishes the gauges.
+    /// Closes idle connections that are not needed any more, and publishes the gauges.
     pub async fn sweep(&self, now: Instant) {
-        // Deliveries that gave up waiting stay in the queue if no connection is returned.
-        let is_waiting = |waiter: &Weak<Waiter>| waiter.strong_count() > 0;
-        self.waiting.borrow_mut().retain(is_waiting);
-        let mut closing = self.take_expired(now);
-        while !closing.is_empty() {
-            closing.truncate(closing.len().saturating_sub(CLOSED_AT_ONCE));
-            sleep(CLOSING_INTERVAL).await;
-        }
-        let counters = self.counters();
-        counters.idle.set(self.idle.borrow().len());
-        counters.open.set(self.open.get());
+        self.connections.sweep(now).await;
+        let counters = self.connections.counters();
         counters.in_flight.set(self.in_flight.get());
-        ensure_prober(&self.shared, self.worker);
+        ensure_prober(self.origin(), self.connections.worker());
     }
 
-    /// Takes out and counts the idle connections to be closed.
-    fn take_expired(&self, now: Instant) -> VecDeque<Box<PooledConnection>> {
-        let limits = self.limits();
-        let mut idle = self.idle.borrow_mut();
-        let mut expired = VecDeque::new();
-        if !self.shared.is_pooled(now) {
-            self.counters()
-                .dropped
-                .add(Dropped::Suspended, idle.len() as u64);
-            return std::mem::take(&mut idle);
-        }
-        for _ in 0..idle.len() {
-            let Some(pooled) = idle.pop_front() else {
-                break;
-            };
-            match self.is_fresh(&pooled, now, &limits) {
-                true => idle.push_back(pooled),
-                false => expired.push_back(pooled),
-            }
-        }
-        while idle.len() > limits.pool.idle_connections {
-            self.counters().dropped.inc(Dropped::Surplus);
-            expired.extend(idle.pop_front());
-        }
-        expired
-    }
-
-    fn counters(&self) -> &OriginCounters {
-        self.shared.counters.for_worker(self.worker)
-    }
-
-    pub fn origin(&self) -> &Arc<SharedOrigin> {
-        &self.shared
-    }
-
-    /// Sends over a pooled connection, and again over a new one if the pooled one was stale: then the
-    /// upstream most likely never saw the request.
+    /// Sends over a connection. Sends again over a new one if a reused connection was stale, or if a new one
+    /// brought no answer and the upstream has other addresses. Sets `has_connection` while it does not wait for a
+    /// connection.
     async fn attempt(
         &self,
         request: &mut OutboundRequest,
         begun: Instant,
         limits: &Limits,
+        client: &Rc<dyn Client>,
         transfer: &Transfer,
+        has_connection: &Cell<bool>,
     ) -> Result<(Response, Box<PooledConnection>), Failure> {
-        if let Some(mut pooled) = self.reuse(begun, limits).await {
-            self.counters().reused.inc();
-            let result = pooled.connection.exchange(request, limits, transfer).await;
+        let connections = &self.connections;
+        let mut wanted = Wanted::Any;
+        let mut silent = Vec::new();
+        loop {
+            let idle = match wanted {
+                Wanted::Any => connections.take_idle(begun, limits),
+                Wanted::New => None,
+            };
+            let mut pooled = match idle {
+                Some(mut idle) => {
+                    idle.since = begun;
+                    idle
+                }
+                None => {
+                    has_connection.set(false);
+                    // Boxed because it is rare: every delivery would carry the space for it.
+                    Box::pin(connections.wait(wanted, Rc::clone(client))).await?
+                }
+            };
+            has_connection.set(true);
+            wanted = Wanted::New;
+            if !pooled.has_answered {
+                let first = self.first_exchange(&mut pooled, request, limits, transfer, &silent);
+                let result = Box::pin(first).await;
+                if result.is_err() && pooled.connection.was_silent() {
+                    silent.push(pooled.address.socket);
+                    if silent.len() < ADDRESSES_MAX && self.origin().addresses().has_other(&silent)
+                    {
+                        connections.counters().retries.inc();
+                        debug!(origin = %self.origin().origin, "an address does not answer; retrying at another");
+                        continue;
+                    }
+                }
+                return result.map(|response| (response, pooled));
+            }
+            connections.counters().reused.inc();
+            let exchanging = pooled.connection.exchange(request, limits, transfer);
+            let result = exchanging.await;
             if !pooled.connection.was_stale(&result) {
                 return result.map(|response| (response, pooled));
             }
             if let Err(Failure::Malformed(_)) = result {
-                self.record_unsolicited(pooled.connection.unread(), Instant::now());
+                connections.record_unsolicited(pooled.connection.unread(), Instant::now());
             }
-            self.counters().retries.inc();
-            debug!(origin = %self.shared.origin, "a pooled connection was stale; retrying on a new one");
+            connections.counters().retries.inc();
+            debug!(origin = %self.origin().origin, "a pooled connection was stale; retrying on a new one");
         }
-        // Boxed because it is rare and large: every delivery would carry the space for it.
-        let timeout = limits.timeouts.connect;
-        let connecting = Box::pin(connect(&self.shared, self.worker, &[], timeout));
-        let connected = connecting.await?;
-        self.counters().opened.inc();
-        let opened = OpenGuard::new(&self.open, self.age_offset(limits));
-        let mut pooled = Box::new(PooledConnection {
-            connection: Connection::new(connected.stream, self.budget.reservation()),
-            address: connected.address,
-            idle_since: Instant::now(),
-            opened,
-        });
-        let exchanging = pooled.connection.exchange(request, limits, transfer);
-        let result = exchanging.await;
+    }
+
+    /// The first exchange over a new connection, which shows whether its address answers. If it is not known to,
+    /// and there are others than those in `silent`, it gets only a part of the time.
+    async fn first_exchange(
+        &self,
+        pooled: &mut PooledConnection,
+        request: &mut OutboundRequest,
+        limits: &Limits,
+        transfer: &Transfer,
+        silent: &[SocketAddr],
+    ) -> Result<Response, Failure> {
+        let address = Arc::clone(&pooled.address);
+        let addresses = self.origin().addresses();
+        let mut tried = silent.to_vec();
+        tried.push(address.socket);
+        let silence_max = match addresses.has_other(&tried) {
+            true => address.silence_max(limits.timeouts.exchange),
+            false => None,
+        };
+        let result = {
+            let mut exchange = pin!(pooled.connection.exchange(request, limits, transfer));
+            let deadline = silence_max.map(|silence| Instant::now() + silence);
+            let early = match deadline {
+                Some(deadline) => in_time(deadline, exchange.as_mut()).await,
+                None => None,
+            };
+            let is_moving = || transfer.look().is_some_and(|seen| seen.is_moving());
+            match early {
+                Some(result) => result,
+                None if deadline.is_some() && !is_moving() => Err(Failure::Timeout),
+                None => exchange.await,
+            }
+        };
         let unanswered = result.as_ref().err().and_then(Failure::unanswered);
         if unanswered.is_some() {
-            let (address, begun) = (&pooled.address, connected.begun);
-            let now = Instant::now();
-            self.shared.record_address_failed(address, begun, now);
+            let begun = pooled.connecting_begun;
+            self.origin()
+                .record_address_failed(&address, begun, Instant::now());
         } else {
-            pooled.address.record_answered();
+            address.record_answered();
+            pooled.has_answered = true;
         }
-        result.map(|response| (response, pooled))
-    }
-
-    /// The offset that is added to the age of the next connection: up to a quarter of `pool.max_age`.
-    /// Otherwise connections that were opened together would expire together.
-    fn age_offset(&self, limits: &Limits) -> Duration {
-        let number = self.opened.get().wrapping_add(1);
-        self.opened.set(number);
-        // A multiple of the golden ratio spreads any few consecutive numbers evenly.
-        let part = number.wrapping_mul(0x9e37_79b9) >> 24;
-        limits.pool.max_age / 1024 * part
-    }
-
-    /// A pooled connection, if one is idle or is returned soon.
-    async fn reuse(&self, now: Instant, limits: &Limits) -> Option<Box<PooledConnection>> {
-        if !self.shared.is_pooled(now) {
-            return None;
-        }
-        if let Some(idle) = self.take_idle(now, limits) {
-            return Some(idle);
-        }
-        if self.in_flight.get() <= EAGER_CONNECTIONS || !self.shared.is_pooled(now) {
-            return None;
-        }
-        let waiter = Rc::new(Waiter::default());
-        self.waiting.borrow_mut().push_back(Rc::downgrade(&waiter));
-        let returned = poll_fn(|context| waiter.poll_returned(context));
-        timeout(RETURN_TIMEOUT, returned)
-            .await
-            .ok()
-            // A connection may have been returned just when the timeout ended.
-            .or_else(|| waiter.returned.borrow_mut().take())
-            .filter(|_| self.shared.is_pooled(now))
-            .and_then(|returned| self.check_idle(returned))
-    }
-
-    fn take_idle(&self, now: Instant, limits: &Limits) -> Option<Box<PooledConnection>> {
-        let mut idle = self.idle.borrow_mut();
-        for _ in 0..CHECKS_MAX {
-            let waiting = idle.pop_back()?;
-            if !self.is_fresh(&waiting, now, limits) {
-                continue;
-            }
-            if let Some(usable) = self.check_idle(waiting) {
-                return Some(usable);
-            }
-            if !self.shared.is_pooled(now) {
-                return None;
-            }
-        }
-        None
-    }
-
-    /// Returns the connection if nothing has arrived on it since its last response. Otherwise counts why not, and
-    /// closes it.
-    fn check_idle(&self, mut pooled: Box<PooledConnection>) -> Option<Box<PooledConnection>> {
-        match pooled.connection.idle_state() {
-            IdleState::Quiet => return Some(pooled),
-            IdleState::Closed => self.counters().stale.inc(),
-            IdleState::Unsolicited(bytes) => self.record_unsolicited(&bytes, Instant::now()),
-        }
-        None
-    }
-
-    /// Records unsolicited bytes on a connection, which is closed then.
-    fn record_unsolicited(&self, bytes: &[u8], now: Instant) {
-        self.counters().dropped.inc(Dropped::Unsolicited);
-        self.shared.record_unsolicited(bytes, now);
-    }
-
-    fn put_back(&self, mut returned: Box<PooledConnection>, now: Instant, limits: &Limits) {
-        returned.idle_since = now;
-        if returned.connection.is_overfull() {
-            return self.record_unsolicited(returned.connection.unread(), now);
-        }
-        if !returned.connection.is_reusable() || !self.is_fresh(&returned, now, limits) {
-            return;
-        }
-        if !self.shared.is_pooled(now) {
-            self.counters().dropped.inc(Dropped::Suspended);
-            return returned.connection.close_at_once();
-        }
-        if let Some(waiter) = self.next_waiter() {
-            return waiter.hand_over(returned);
-        }
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < limits.pool.idle_connections {
-            idle.push_back(returned);
-        } else {
-            self.counters().dropped.inc(Dropped::Surplus);
-        }
-    }
-
-    /// Whether a connection has not expired. Counts why not.
-    fn is_fresh(&self, pooled: &PooledConnection, now: Instant, limits: &Limits) -> bool {
-        let reason = pooled.expiry(now, limits);
-        if let Some(reason) = reason {
-            self.counters().dropped.inc(reason);
-        }
-        reason.is_none()
-    }
-
-    /// The delivery that has waited longest.
-    fn next_waiter(&self) -> Option<Rc<Waiter>> {
-        let mut waiting = self.waiting.borrow_mut();
-        while let Some(waiter) = waiting.pop_front() {
-            if let Some(waiter) = waiter.upgrade() {
-                return Some(waiter);
-            }
-        }
-        None
-    }
-}
-
-impl Waiter {
-    fn hand_over(&self, connection: Box<PooledConnection>) {
-        *self.returned.borrow_mut() = Some(connection);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    fn poll_returned(&self, context: &Context<'_>) -> Poll<Box<PooledConnection>> {
-        match self.returned.borrow_mut().take() {
-            Some(connection) => Poll::Ready(connection),
-            None => {
-                *self.waker.borrow_mut() = Some(context.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl PooledConnection {
-    fn expiry(&self, now: Instant, limits: &Limits) -> Option<Dropped> {
-        if now.duration_since(self.opened.at) >= limits.pool.max_age {
-            Some(Dropped::Old)
-        } else if now.duration_since(self.idle_since) >= limits.pool.idle_timeout {
-            Some(Dropped::Idle)
-        } else if self.address.is_retired(now) {
-            Some(Dropped::Moved)
-        } else {
-            None
-        }
-    }
-}
-
-impl OpenGuard {
-    fn new(open: &Rc<Cell<usize>>, age_offset: Duration) -> OpenGuard {
-        open.set(open.get() + 1);
-        let now = Instant::now();
-        OpenGuard {
-            at: now.checked_sub(age_offset).unwrap_or(now),
-            open: Rc::clone(open),
-        }
-    }
-}
-
-impl Drop for OpenGuard {
-    fn drop(&mut self) {
-        self.open.set(self.open.get() - 1);
+        result
     }
 }
 

