@@ -41,6 +41,9 @@ pub(super) async fn handle(
         return reply.map_err(Abort::Rejected);
     }
     let key = route_by_head(request, routing, &mut memory)?;
+    if core.is_late.get() {
+        return Err(Rejection::Late.into());
+    }
     let received = body::read(connection, request, &table.limits, &mut memory).await?;
     let decoding = received.decode(request, key.as_ref(), table, &core.decoding, &mut memory);
     decoding.await?;

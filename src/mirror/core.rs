@@ -36,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) decoding: Decoding,
     pub(crate) compressors: RefCell<Compressors>,
     pub(crate) counters: Arc<WorkerMetrics>,
+    /// Whether the worker is so far behind that it rejects requests.
+    pub(crate) is_late: Cell<bool>,
     /// Requests and fan-outs in flight.
     pub(crate) in_flight: Rc<InFlight>,
     /// The `Date` of replies, updated once a second.
@@ -63,6 +65,7 @@ impl Core {
             decoding: Decoding::default(),
             compressors: RefCell::default(),
             counters,
+            is_late: Cell::new(false),
             in_flight: Rc::default(),
             date: Cell::new(http_date(SystemTime::now())),
             shutdown: Rc::default(),

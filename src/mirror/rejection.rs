@@ -58,6 +58,8 @@ pub(crate) enum Rejection {
     Loop,
     /// The request does not fit into the free part of `limits.memory_bytes`.
     Overloaded,
+    /// The worker is so far behind that the request would wait for seconds.
+    Late,
 }
 
 labels! {
@@ -109,6 +111,8 @@ labels! {
         Loop => "loop",
         /// Too little of `limits.memory_bytes` was free for the request.
         Overloaded => "overloaded",
+        /// The worker was overloaded: for a second, none of its timers had fired less than 0.5 s late.
+        Late => "late",
     }
 }
 
@@ -166,6 +170,7 @@ impl Rejection {
             Rejection::UrlTooLong => (Reason::UrlTooLong, 414, Kept),
             Rejection::Loop => (Reason::Loop, 508, Kept),
             Rejection::Overloaded => (Reason::Overloaded, 503, Kept),
+            Rejection::Late => (Reason::Late, 503, Kept),
         }
     }
 }
@@ -214,7 +219,7 @@ impl fmt::Display for Rejection {
             Rejection::Loop => {
                 f.write_str("loop detected: this request has been through this mirror before")
             }
-            Rejection::Overloaded => f.write_str("the mirror is overloaded"),
+            Rejection::Overloaded | Rejection::Late => f.write_str("the mirror is overloaded"),
         }
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use monoio::io::AsyncReadRent;
 use monoio::net::{TcpListener, UnixStream};
 use monoio::time::{sleep, timeout};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::DriverChoice;
 use crate::inbound::accept::Acceptor;
@@ -28,8 +28,10 @@ use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::process::listener::HANDSHAKE_TIMEOUT;
 use crate::runtime::driver::{Driver, DriverKind};
+use crate::runtime::lateness::Lateness;
 use crate::runtime::memory_lease::SharedMemory;
 use crate::runtime::panics::caught;
+use crate::telemetry::log_on_change::LogOnChange;
 use crate::telemetry::timestamp::http_date;
 
 /// How often a worker publishes its gauges and closes idle upstream connections.
@@ -242,10 +244,26 @@ impl Worker {
         counters.budget_used.set(budget.used());
     }
 
-    /// Queues the access log, ten times a second.
+    /// Measures how late this worker is, and queues the access log.
     async fn tick(self: Rc<Worker>) {
+        let worker = self.core.counters.worker;
+        let mut lateness = Lateness::default();
+        let change = LogOnChange::new();
         loop {
+            let due = Instant::now() + TICK_INTERVAL;
             sleep(TICK_INTERVAL).await;
+            let now = Instant::now();
+            let is_late = lateness.record(due, now);
+            self.core.is_late.set(is_late);
+            if change.should_log(is_late.into(), now) {
+                match is_late {
+                    true => warn!(
+                        worker,
+                        "worker is overloaded; rejecting requests until it has caught up"
+                    ),
+                    false => info!(worker, "worker has caught up"),
+                }
+            }
             let round = pin!(async { self.core.flush_access_log() });
             let _ = caught(round).await;
         }

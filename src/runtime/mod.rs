@@ -3,7 +3,7 @@
 //! A [`driver`] waits for sockets, and a [`task_pool`] runs jobs without spawning a task for each. So that
 //! no connection blocks the others, long work runs in [`slices`], decoding in timed turns ([`decoding`]), and
 //! reads and writes within a [`coop_budget`]. The [`memory_budget`] counts all memory of requests; a [`memory_lease`]
-//! shares the budget of the process out to the workers. [`in_flight`] and [`shutdown`] let a worker shut down without losing accepted requests, and a panic ends only one task
+//! shares the budget of the process out to the workers, and [`lateness`] shows that one is overloaded. [`in_flight`] and [`shutdown`] let a worker shut down without losing accepted requests, and a panic ends only one task
 //! ([`panics`]).
 
 pub(crate) mod coop_budget;
@@ -12,6 +12,7 @@ mod decode_queue;
 pub(crate) mod decoding;
 pub(crate) mod driver;
 pub(crate) mod in_flight;
+pub(crate) mod lateness;
 pub(crate) mod memory_budget;
 pub(crate) mod memory_lease;
 pub(crate) mod min_data_rate;

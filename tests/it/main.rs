@@ -83,6 +83,7 @@ mod metrics;
 mod minidump;
 mod mirroring;
 mod os_errors;
+mod overload;
 mod parser;
 mod process_pause;
 mod rate_limits;
