@@ -171,7 +171,9 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
         folder: &bench.folder,
         tls: &bench.tls,
     };
-    if arguments.far && !arguments.check {
+    let is_clean = if arguments.check {
+        check_all(&bench, &far, arguments, &contenders)
+    } else if arguments.far {
         let order = far::Order {
             contenders,
             cases: &arguments.cases,
@@ -181,27 +183,50 @@ fn compare(arguments: &Arguments) -> Result<bool, String> {
             with_queues: arguments.queues,
             json: arguments.json.as_ref(),
         };
-        return far::compare(&far, &machine, &order);
-    }
+        far::compare(&far, &machine, &order)
+    } else {
+        run_all(&bench, &machine, arguments, &contenders, rounds)
+    };
+    // Nothing in the folder is of use any more.
+    let _ = std::fs::remove_dir_all(&bench.folder);
+    is_clean
+}
 
+/// The near cases, and without a choice of them the short form of the far ones, too.
+fn check_all(
+    bench: &Bench,
+    far: &far::Place<'_>,
+    arguments: &Arguments,
+    contenders: &[Contender],
+) -> Result<bool, String> {
+    let mut is_clean = true;
+    if !arguments.far {
+        for case in cases::named(&arguments.cases) {
+            is_clean &= check(bench, &case, contenders)?;
+        }
+    }
+    if arguments.far || arguments.cases.is_empty() {
+        is_clean &= far::check(far, contenders)?;
+    }
+    Ok(is_clean)
+}
+
+fn run_all(
+    bench: &Bench,
+    machine: &Machine,
+    arguments: &Arguments,
+    contenders: &[Contender],
+    rounds: usize,
+) -> Result<bool, String> {
     let mut results = Vec::new();
     let mut is_clean = true;
     for case in cases::named(&arguments.cases) {
-        if arguments.check {
-            is_clean &= check(&bench, &case, &contenders)?;
-            continue;
-        }
-        let result = run_case(&bench, case, &contenders, rounds);
+        let result = run_case(bench, case, contenders, rounds);
         is_clean &= result.print();
         results.push(result);
     }
-    if arguments.check {
-        is_clean &= far::check(&far, &contenders)?;
-    }
-    // Nothing in the folder is of use any more.
-    let _ = std::fs::remove_dir_all(&bench.folder);
     if let Some(path) = &arguments.json {
-        let record = report::record(&machine, rounds, time.as_secs_f64(), &results);
+        let record = report::record(machine, rounds, bench.time.as_secs_f64(), &results);
         let text = format!("{record:#}\n");
         std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }

@@ -34,6 +34,8 @@ pub struct Line {
 impl Line {
     /// Lays a line; this thread is near then. An error says what the machine lacks.
     pub fn lay(one_way: Duration, loss: f64) -> Result<Line, String> {
+        // Without root there is no way back out of a namespace.
+        tun::is_there()?;
         let outside = Namespace::current()?;
         let far = Namespace::create()?;
         let far_end = tun::create("line", FAR, NETMASK)?;
@@ -70,7 +72,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        // Without root the way back is closed: then everything later runs in here, too, and makes its own.
+        // Without root there is no way back: what follows runs in here, where the loopback is up as well.
         let _ = self.outside.enter();
     }
 }

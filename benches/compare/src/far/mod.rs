@@ -19,6 +19,7 @@ mod client;
 mod engine;
 mod history;
 mod line;
+mod link;
 mod namespace;
 mod pipe;
 mod report;

@@ -7,6 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fd::AsFd;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::tun;
 use crate::engine::said;
 
 pub struct Namespace {
@@ -31,6 +32,7 @@ impl Namespace {
             }
             made => made.map_err(said("a network namespace"))?,
         }
+        tun::loopback_up()?;
         tune();
         Namespace::current()
     }

@@ -1,6 +1,6 @@
 //! TUN devices: network interfaces whose packets this process reads and writes.
 //!
-//! They are set up with the requests of netdevice(7), so that nothing has to be installed.
+//! They are set up with requests of netdevice(7) and rtnetlink(7), so that nothing has to be installed.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use super::link;
 use crate::engine::said;
 
 /// Where the kernel makes them.
@@ -17,7 +18,9 @@ const DEVICE: &str = "/dev/net/tun";
 const MTU: i32 = 1500;
 
 /// How many packets may wait for this process: more than a second's.
-const QUEUE: i32 = 200_000;
+const QUEUE: u32 = 200_000;
+
+const UP: i32 = libc::IFF_UP | libc::IFF_RUNNING;
 
 /// `struct ifreq` of netdevice(7): a name, and a value that depends on the request.
 #[repr(C)]
@@ -54,14 +57,14 @@ impl Request {
     }
 }
 
-/// Makes a device in the network namespace of this thread and brings it and the loopback up.
+/// Whether devices can be made at all, as far as that shows without making one.
+pub fn is_there() -> Result<(), String> {
+    open().map(drop)
+}
+
+/// Makes a device in the network namespace of this thread, and brings it up.
 pub fn create(name: &str, address: Ipv4Addr, netmask: Ipv4Addr) -> Result<File, String> {
-    let device = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(DEVICE)
-        .map_err(|error| format!("{DEVICE}: {error}"))?;
+    let device = open()?;
     let kind = libc::IFF_TUN | libc::IFF_NO_PI;
     let made = ask(
         device.as_raw_fd(),
@@ -69,22 +72,38 @@ pub fn create(name: &str, address: Ipv4Addr, netmask: Ipv4Addr) -> Result<File, 
         &mut Request::flags(name, kind),
     );
     made.map_err(said("cannot make a TUN device"))?;
-
-    // Any socket takes requests about interfaces.
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(said("a socket"))?;
-    let up = libc::IFF_UP | libc::IFF_RUNNING;
-    for (code, mut request) in [
+    link::set_queue(name, QUEUE).map_err(said("the queue of a TUN device"))?;
+    set_up([
         (libc::SIOCSIFMTU, Request::number(name, MTU)),
-        (libc::SIOCSIFTXQLEN, Request::number(name, QUEUE)),
         (libc::SIOCSIFADDR, Request::address(name, address)),
         (libc::SIOCSIFNETMASK, Request::address(name, netmask)),
-        (libc::SIOCSIFFLAGS, Request::flags(name, up)),
-        (libc::SIOCSIFFLAGS, Request::flags("lo", up)),
-    ] {
+        (libc::SIOCSIFFLAGS, Request::flags(name, UP)),
+    ])?;
+    Ok(device)
+}
+
+/// Brings the loopback up; in a new namespace it is down.
+pub fn loopback_up() -> Result<(), String> {
+    set_up([(libc::SIOCSIFFLAGS, Request::flags("lo", UP))])
+}
+
+fn open() -> Result<File, String> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(DEVICE);
+    opened.map_err(|error| format!("{DEVICE}: {error}"))
+}
+
+fn set_up(requests: impl IntoIterator<Item = (libc::Ioctl, Request)>) -> Result<(), String> {
+    // Any socket takes requests about interfaces.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(said("a socket"))?;
+    for (code, mut request) in requests {
         let done = ask(socket.as_raw_fd(), code, &mut request);
         done.map_err(said("cannot set up a network interface"))?;
     }
-    Ok(device)
+    Ok(())
 }
 
 #[expect(unsafe_code, reason = "no crate wraps these requests")]
