@@ -125,6 +125,7 @@ impl Breaker {
     /// Changes the limits. Forgets the routes without a response, because after a reload their ids may name others.
     pub(super) fn set_limits(&mut self, limits: &Limits) {
         self.limits = limits.breaker.clone();
+        self.limits.pause = self.limits.pause.min(self.limits.pause_max);
         self.timeouts = limits.timeouts.clone();
         self.unanswered.clear();
     }

@@ -136,6 +136,14 @@ impl Failure {
             | Failure::Paused => None,
         }
     }
+
+    /// Whether the upstream has responded, although the mirror cannot use the response.
+    pub fn is_response(&self) -> bool {
+        matches!(
+            self,
+            Failure::CutShort(_) | Failure::Malformed(_) | Failure::TooLarge
+        )
+    }
 }
 
 impl fmt::Display for Failure {

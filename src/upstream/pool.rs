@@ -128,8 +128,8 @@ impl Pool {
                 shared.record_failure(&permit, how, failure, ended);
                 ensure_prober(shared, worker);
             }
-            // A shortage of this host, for example of descriptors, or of this worker.
-            (Err(Failure::Connect(_) | Failure::NoConnection), None) => drop(permit),
+            // A body that moves slowly, or a shortage of this host or worker.
+            (Err(failure), None) if !failure.is_response() => drop(permit),
             (Ok(_) | Err(_), _) => shared.record_response(permit, worker, ended),
         }
         (result, ended)

@@ -95,8 +95,10 @@ fn result_of(failure: Option<&Failure>) -> ProbeResult {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::{Shutdown, SocketAddr};
     use std::thread;
+
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
     use crate::limits::Limits;
@@ -128,9 +130,13 @@ mod tests {
         assert_eq!(shared.breaker_state(now), BreakerState::Open);
     }
 
-    fn nobody() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
+    /// A socket that has its port, but refuses connections until it listens.
+    fn deaf() -> (Socket, SocketAddr) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address.as_socket().unwrap())
     }
 
     fn probes(shared: &SharedOrigin, result: ProbeResult) -> u64 {
@@ -147,16 +153,16 @@ mod tests {
 
     #[test]
     fn probes_go_on_until_one_connects() {
-        let address = nobody();
+        let (socket, address) = deaf();
         let shared = open(address, 1);
         block_on(async {
             ensure_prober(&shared, 0);
             until(|| probes(&shared, ProbeResult::Failed) >= 3).await;
             assert!(shared.admit(1, Instant::now()).is_none());
-            let back = TcpListener::bind(address).unwrap();
+            socket.listen(8).unwrap();
             until(|| shared.breaker_state(Instant::now()) == BreakerState::Closed).await;
             assert!(shared.admit(1, Instant::now()).is_some());
-            drop(back);
+            socket.shutdown(Shutdown::Both).unwrap();
             fail(&shared);
             let before = probes(&shared, ProbeResult::Failed);
             ensure_prober(&shared, 0);
@@ -166,7 +172,8 @@ mod tests {
 
     #[test]
     fn of_many_workers_one_probes() {
-        let shared = open(nobody(), 8);
+        let (_socket, address) = deaf();
+        let shared = open(address, 8);
         let claims = thread::scope(|scope| {
             let workers = (0..8).map(|_| scope.spawn(|| shared.breaker.claim_prober()));
             let workers: Vec<_> = workers.collect();
@@ -178,7 +185,8 @@ mod tests {
 
     #[test]
     fn another_worker_takes_over_from_a_prober_that_panics() {
-        let shared = open(nobody(), 2);
+        let (_socket, address) = deaf();
+        let shared = open(address, 2);
         block_on(async {
             assert!(shared.breaker.claim_prober());
             let prober = Prober {
@@ -199,7 +207,8 @@ mod tests {
 
     #[test]
     fn the_prober_of_an_origin_that_is_gone_ends() {
-        let shared = open(nobody(), 1);
+        let (_socket, address) = deaf();
+        let shared = open(address, 1);
         block_on(async {
             ensure_prober(&shared, 0);
             until(|| probes(&shared, ProbeResult::Failed) > 0).await;

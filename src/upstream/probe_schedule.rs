@@ -58,8 +58,7 @@ impl ProbeSchedule {
     pub(super) fn due(&self, limits: &BreakerLimits) -> Instant {
         let doublings = if self.has_dropped { 0 } else { self.doublings };
         let doubled = limits.pause.saturating_mul(1 << doublings.min(16));
-        self.pause
-            .end(doubled.min(limits.pause_max).max(limits.pause))
+        self.pause.end(doubled.min(limits.pause_max))
     }
 
     /// Begins a probe if one is due.

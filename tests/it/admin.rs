@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::process::{ask, file, run};
 use crate::support::{
-    Action, Client, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, envelope,
+    Action, Client, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, deaf, envelope,
     envelope_request, wait_until,
 };
 
@@ -231,10 +231,7 @@ fn the_config_page_shows_the_configuration_in_force_after_a_reload() {
 
 #[test]
 fn an_open_breaker_is_shown_for_all_workers_until_a_probe_connects() {
-    let address = {
-        let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
-        nobody.local_addr().unwrap()
-    };
+    let (socket, address) = deaf();
     let dsn = format!("http://{KEY_A}@{address}/11");
     let breaker = "workers: 2\nbreaker: {failures: 1, pause: 50ms}";
     let mirror = with_admin(&[dsn], breaker);
@@ -251,7 +248,7 @@ fn an_open_breaker_is_shown_for_all_workers_until_a_probe_connects() {
     let open = || mirror.metrics().sum("sentry_mirror_breakers_open", &[]);
     assert_eq!(open(), 1.0);
     // No further request is needed.
-    let _back = TcpListener::bind(address).unwrap();
+    socket.listen(8).unwrap();
     let is_so = |upstream: &serde_json::Value| {
         upstream["breaker"] == "closed" && upstream["probes"]["connected"] == 1
     };

@@ -1,11 +1,11 @@
 //! The circuit breaker: when deliveries are dropped, and what finds out that an upstream is back.
 
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::{
-    Action, Config, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request, wait_until,
+    Action, Config, KEY_A, KEY_B, Process, Upstream, config, deaf, envelope, envelope_request,
+    wait_until,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -19,11 +19,6 @@ fn mirror(upstream: &Upstream, extra: &str) -> Process {
     Process::start(&config(&[upstream.dsn(KEY_A, 11)], extra))
 }
 
-fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
 /// An upstream that closes each connection over its request until it is healthy.
 fn ailing(is_healthy: &Arc<AtomicBool>) -> Upstream {
     let is_healthy = Arc::clone(is_healthy);
@@ -35,7 +30,7 @@ fn ailing(is_healthy: &Arc<AtomicBool>) -> Upstream {
 
 #[test]
 fn no_event_is_spent_on_finding_out_whether_an_upstream_is_back() {
-    let address = nobody();
+    let (socket, address) = deaf();
     let dsn = format!("http://{KEY_A}@{address}/11");
     let extra = "admin: {port: 0}\nworkers: 2\nbreaker: {failures: 1, pause: 20ms}";
     let mirror = Process::start(&config(&[dsn], extra));
@@ -52,7 +47,7 @@ fn no_event_is_spent_on_finding_out_whether_an_upstream_is_back() {
         || probes("failed") > 2.0,
         || format!("{} probes", probes("failed")),
     );
-    let _back = TcpListener::bind(address).unwrap();
+    socket.listen(8).unwrap();
     wait_until(
         || mirror.metrics().sum("sentry_mirror_breakers_open", &[]) == 0.0,
         || "still open".to_owned(),
@@ -66,12 +61,13 @@ fn no_event_is_spent_on_finding_out_whether_an_upstream_is_back() {
 
 #[test]
 fn after_an_open_breaker_deliveries_of_all_workers_arrive() {
-    let address = nobody();
+    let (socket, address) = deaf();
     let dsn = format!("http://{KEY_A}@{address}/11");
     let extra = "workers: 2\nbreaker: {failures: 1, pause: 20ms}";
     let mirror = Process::start(&config(&[dsn], extra));
     assert_eq!(mirror.client().ask(&request()).status, 503);
-    let upstream = Upstream::serve(TcpListener::bind(address).unwrap(), |_, _| Action::ok());
+    socket.listen(8).unwrap();
+    let upstream = Upstream::serve(socket.into(), |_, _| Action::ok());
     wait_until(
         || mirror.client().ask(&request()).status == 200,
         || "nothing arrives".to_owned(),

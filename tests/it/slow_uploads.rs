@@ -74,6 +74,8 @@ fn mirror(driver: &str, dsn: &str) -> Process {
         .set("driver", driver)
         .set("reply_timeout", "50ms")
         .set("breaker.failures", 1)
+        .set("breaker.pause", "1h")
+        .set("breaker.pause_max", "1h")
         .set("timeouts.exchange", exchange)
         .start()
 }

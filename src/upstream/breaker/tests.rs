@@ -141,6 +141,18 @@ fn a_prober_that_waits_while_the_breaker_closes_and_opens_again_stays_the_only_o
 }
 
 #[test]
+fn no_pause_is_longer_than_the_longest() {
+    let now = Instant::now();
+    let mut upstream = Upstream::new(now);
+    let mut limits = limits();
+    limits.breaker.pause = 60 * SECOND;
+    upstream.breaker.set_limits(&limits);
+    upstream.fail_often(Unreachable, now);
+    let probe = upstream.breaker.next_probe(now + 3 * SECOND);
+    assert!(matches!(probe, NextProbe::Now(_)));
+}
+
+#[test]
 fn other_addresses_close_it() {
     for how in [Unreachable, Broken] {
         let now = Instant::now();

@@ -22,7 +22,7 @@ pub(crate) use metrics::Metrics;
 pub(crate) use proc::wait_until;
 pub(crate) use process::Process;
 pub(crate) use reloadable::Reloadable;
-pub(crate) use upstream::{Action, Upstream};
+pub(crate) use upstream::{Action, Upstream, deaf};
 
 /// How long a test waits for something that should happen at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

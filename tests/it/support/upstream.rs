@@ -7,6 +7,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 use super::PATIENCE;
 
 /// A request as it arrived.
@@ -211,4 +213,13 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Received> {
         fields,
         body,
     })
+}
+
+/// A socket that has its port, but refuses connections until it listens.
+pub(crate) fn deaf() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address.as_socket().unwrap())
 }
