@@ -185,3 +185,111 @@ async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     Ok(stream)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::runtime::test_runtime::block_on;
+    use crate::sentry::dsn::{Origin, Scheme};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// An origin with these addresses, and how often it asked the resolver.
+    fn origin(addresses: &[SocketAddr]) -> (SharedOrigin, Arc<AtomicUsize>) {
+        let origin = Origin {
+            scheme: Scheme::Http,
+            host: "sentry.example.com".to_owned(),
+            port: 9000,
+        };
+        let shared = SharedOrigin::new(1, origin, None);
+        shared.set_addresses(addresses);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        shared.on_ask_resolver(Box::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }));
+        (shared, asked)
+    }
+
+    /// A listener at an address of its own.
+    fn listener(last: u8) -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 55, last], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// An address at which nothing listens.
+    fn refusing(last: u8) -> SocketAddr {
+        listener(last).1
+    }
+
+    /// Fills the queue of a listener, so that it drops what else arrives.
+    fn fill(listener: &TcpListener) -> Vec<std::net::TcpStream> {
+        rustix::net::listen(listener, 0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let moment = Duration::from_millis(100);
+        let connect = || std::net::TcpStream::connect_timeout(&address, moment);
+        std::iter::from_fn(|| connect().ok()).collect()
+    }
+
+    fn avoided(shared: &SharedOrigin) -> usize {
+        shared.addresses().avoided(Instant::now())
+    }
+
+    #[test]
+    fn addresses_are_tried_in_turn_without_those_that_were_tried() {
+        let (_listener, good) = listener(1);
+        let (_other, tried) = listener(2);
+        let (shared, asked) = origin(&[tried, refusing(3), good, refusing(4)]);
+        let connected = block_on(connect(&shared, 0, &[tried], MINUTE)).unwrap();
+        assert_eq!(connected.address.socket, good);
+        assert_eq!((avoided(&shared), asked.load(Ordering::Relaxed)), (1, 0));
+        let connected = block_on(connect(&shared, 0, &[], MINUTE)).unwrap();
+        assert_eq!(connected.address.socket, tried);
+    }
+
+    #[test]
+    fn if_all_addresses_fail_the_resolver_is_asked() {
+        let (shared, asked) = origin(&[refusing(1), refusing(2)]);
+        let failure = block_on(connect(&shared, 0, &[], MINUTE)).err();
+        assert!(matches!(failure, Some(Failure::Connect(_))), "{failure:?}");
+        assert_eq!((avoided(&shared), asked.load(Ordering::Relaxed)), (2, 1));
+        let (unknown, asked) = origin(&[]);
+        let failure = block_on(connect(&unknown, 0, &[], MINUTE)).err();
+        assert!(matches!(failure, Some(Failure::Dns)), "{failure:?}");
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn an_address_that_drops_everything_is_overtaken_by_the_next() {
+        let (bad, dropping) = listener(5);
+        let _full = fill(&bad);
+        let (_listener, good) = listener(6);
+        let (shared, asked) = origin(&[dropping, good]);
+        let connected = block_on(connect(&shared, 0, &[], MINUTE)).unwrap();
+        assert_eq!(connected.address.socket, good);
+        assert_eq!((avoided(&shared), asked.load(Ordering::Relaxed)), (1, 0));
+    }
+
+    #[test]
+    fn if_all_addresses_drop_everything_all_are_given_up() {
+        let listeners = [7, 8, 9].map(|last| listener(last).0);
+        let _full = listeners.each_ref().map(fill);
+        let addresses = listeners
+            .each_ref()
+            .map(|listener| listener.local_addr().unwrap());
+        let (shared, asked) = origin(&addresses);
+        let failure = block_on(connect(&shared, 0, &[], RACE)).err();
+        assert!(
+            matches!(failure, Some(Failure::ConnectTimeout)),
+            "{failure:?}"
+        );
+        assert_eq!((avoided(&shared), asked.load(Ordering::Relaxed)), (3, 1));
+    }
+
+    /// Long enough for the second address to be tried before the first has failed.
+    const RACE: Duration = Duration::from_millis(800);
+}
