@@ -213,6 +213,11 @@ impl Address {
         self.health().connected_at.is_some_and(|at| at >= begun)
     }
 
+    /// Whether a connection to it failed after `begun` before a byte of an answer.
+    pub(crate) fn has_failed_since(&self, begun: Instant) -> bool {
+        self.health().failed_at.is_some_and(|at| at >= begun)
+    }
+
     /// Whether this is a failure of its own, and not one more of those that began before the last.
     fn record_failed(&self, begun: Instant, now: Instant) -> bool {
         let is_new = self.health().fail(begun, now);

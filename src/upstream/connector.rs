@@ -50,17 +50,25 @@ pub(crate) async fn connect(
         running: Vec::new(),
     };
     let mut last_failure = Failure::Dns;
+    let mut doubtful = None;
     while let Some((runner, result)) = race.next().await {
         let now = Instant::now();
         match result {
             Ok(stream) => {
-                runner.address.record_connected(runner.begun, now);
-                race.overtaken_by(&runner, now);
-                return Ok(Connected {
+                let Runner { address, begun, .. } = runner;
+                address.record_connected(begun, now);
+                race.overtaken(begun, now);
+                // Another connection to it may have failed meanwhile, before a byte of an answer.
+                let is_doubtful = address.has_failed_since(begun);
+                let connected = Connected {
                     stream,
-                    address: runner.address,
-                    begun: runner.begun,
-                });
+                    address,
+                    begun,
+                };
+                if !is_doubtful {
+                    return Ok(connected);
+                }
+                doubtful.get_or_insert(connected);
             }
             Err(failure) => {
                 // A shortage of this host says nothing about the address.
@@ -70,6 +78,9 @@ pub(crate) async fn connect(
                 last_failure = failure;
             }
         }
+    }
+    if let Some(connected) = doubtful {
+        return Ok(connected);
     }
     if matches!(last_failure, Failure::Dns) {
         shared.ask_resolver();
@@ -145,14 +156,16 @@ impl<'s> Race<'s> {
         .await
     }
 
-    /// Records that the addresses that began before `winner` are too slow, and gives up all.
-    fn overtaken_by(self, winner: &Runner<'_>, now: Instant) {
-        for slower in self.running {
-            if slower.begun < winner.begun {
-                self.shared
-                    .record_address_failed(&slower.address, slower.begun, now);
+    /// Gives up the addresses that began before `begun`, the beginning of one that is connected: they are too slow.
+    fn overtaken(&mut self, begun: Instant, now: Instant) {
+        let shared = self.shared;
+        self.running.retain(|slower| {
+            let is_overtaken = slower.begun < begun;
+            if is_overtaken {
+                shared.record_address_failed(&slower.address, slower.begun, now);
             }
-        }
+            !is_overtaken
+        });
     }
 }
 
@@ -249,6 +262,29 @@ mod tests {
         assert_eq!((avoided(&shared), asked.load(Ordering::Relaxed)), (1, 0));
         let connected = block_on(connect(&shared, 0, &[], MINUTE)).unwrap();
         assert_eq!(connected.address.socket, tried);
+    }
+
+    #[test]
+    fn an_address_that_failed_meanwhile_is_only_used_if_no_other_works() {
+        let (_first, doubtful) = listener(10);
+        let (_second, good) = listener(11);
+        for (other, expected) in [(good, good), (refusing(12), doubtful)] {
+            let (shared, _) = origin(&[doubtful, other]);
+            let address = Arc::clone(&shared.addresses().current()[0]);
+            let connected = block_on(async {
+                let mut connecting = pin!(connect(&shared, 0, &[], MINUTE));
+                // The first poll begins to connect.
+                poll_fn(|context| {
+                    assert!(connecting.as_mut().poll(context).is_pending());
+                    Poll::Ready(())
+                })
+                .await;
+                let now = Instant::now();
+                shared.record_address_failed(&address, now, now);
+                connecting.await.unwrap()
+            });
+            assert_eq!(connected.address.socket, expected);
+        }
     }
 
     #[test]
