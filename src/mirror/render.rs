@@ -24,9 +24,13 @@ use crate::upstream::exchange::OutboundRequest;
 /// second buffer in the write.
 const COPY_BYTES_MAX: usize = 4 * 1024;
 
-/// The memory reserved for additional rendered bytes: a short rest of the body, the frame of a compressed
-/// front, and the difference if the outbound's texts are longer than the inbound's.
-const RENDERED_BYTES: usize = COPY_BYTES_MAX + 512;
+/// The space for what a rendered head may have more than the received one: header lines of the mirror, and texts of the
+/// outbound that are longer than the inbound's.
+const ADDED_BYTES: usize = 512;
+
+/// The memory reserved for additional rendered bytes: these, a short rest of the body, and the frame of a compressed
+/// front.
+const RENDERED_BYTES: usize = COPY_BYTES_MAX + ADDED_BYTES;
 
 pub enum OutboundBody {
     /// The whole body, decoded.
@@ -82,9 +86,19 @@ pub fn render(
         }
         OutboundBody::AsReceived(bytes, coding) => {
             let mut head = buffer;
-            renderer.append_head(bytes.len(), 0, Some(coding), &mut head);
+            let own_bytes = copied_bytes(bytes.len());
+            renderer.append_head(bytes.len(), own_bytes, Some(coding), &mut head);
             finish(request, head, (bytes, 0), Vec::new())
         }
+    }
+}
+
+/// How many bytes of a rest of this length are copied behind the head.
+fn copied_bytes(rest_bytes: usize) -> usize {
+    if rest_bytes <= COPY_BYTES_MAX {
+        rest_bytes
+    } else {
+        0
     }
 }
 
@@ -136,7 +150,8 @@ impl Renderer<'_> {
             length - edit.span.len() + self.replacement_text(edit.replacement).len()
         });
         let body_bytes = front_bytes + rest.0.len() - rest.1;
-        self.append_head(body_bytes, front_bytes, None, &mut head);
+        let own_bytes = front_bytes + copied_bytes(rest.0.len() - rest.1);
+        self.append_head(body_bytes, own_bytes, None, &mut head);
         self.splice(front, Span::new(0, front.len()), edits, &mut head);
         finish(self.request, head, rest, Vec::new())
     }
@@ -156,26 +171,27 @@ impl Renderer<'_> {
         let tail = compressed.wrap(&plain, &mut wrapped);
         let body_bytes = wrapped.len() + compressed.bytes.len() + tail.len();
         let coding = compressed.codec.name();
-        self.append_head(body_bytes, wrapped.len(), Some(coding), &mut head);
+        let own_bytes = wrapped.len() + copied_bytes(compressed.bytes.len()) + tail.len();
+        self.append_head(body_bytes, own_bytes, Some(coding), &mut head);
         head.extend_from_slice(&wrapped);
         finish(self.request, head, (&compressed.bytes, 0), tail)
     }
 
-    /// Appends the head, and reserves memory for `front_bytes` more.
+    /// Appends the head, and makes space for the `own_bytes` of the body that follow it.
     fn append_head(
         &self,
         body_bytes: usize,
-        front_bytes: usize,
+        own_bytes: usize,
         coding: Option<&str>,
         out: &mut Vec<u8>,
     ) {
-        self.append_lines(front_bytes, out);
+        self.append_lines(own_bytes, out);
         self.append_own_headers(body_bytes, coding, out);
     }
 
     /// Appends the received request line and header lines with their edits.
-    fn append_lines(&self, front_bytes: usize, out: &mut Vec<u8>) {
-        out.reserve(self.request.head.len() + front_bytes + RENDERED_BYTES);
+    fn append_lines(&self, own_bytes: usize, out: &mut Vec<u8>) {
+        out.reserve(self.request.head.len() + own_bytes + ADDED_BYTES);
         let last_line = self.request.parsed.headers.last();
         let lines_end = last_line.map_or(self.request.parsed.version_span.end, |header| {
             header.line.end

@@ -11,7 +11,7 @@ use monoio::io::AsyncWriteRent;
 use monoio::net::TcpStream;
 
 use crate::net::early_response::{EarlyResponseWatch, read_plain};
-use crate::net::socket::{IDLE_BYTES_MAX, IdleState, read_into, write_unless_refused};
+use crate::net::socket::{IDLE_BYTES_MAX, IdleState, read_some, write_unless_refused};
 use crate::net::tls::TlsStream;
 use crate::runtime::coop_budget::CoopBudget;
 use crate::sys::{self, Gather};
@@ -65,10 +65,15 @@ impl Stream {
         }
     }
 
-    /// Appends what has arrived to `buffer`. Zero bytes mean that the upstream has closed.
-    pub async fn receive(&mut self, buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
+    /// Appends what has arrived to `buffer`, of a plain connection at most `bytes_max`. Zero bytes mean that the upstream
+    /// has closed.
+    pub(crate) async fn receive(
+        &mut self,
+        buffer: BytesMut,
+        bytes_max: usize,
+    ) -> (io::Result<usize>, BytesMut) {
         match self {
-            Stream::Plain(stream) => read_into(stream, buffer).await,
+            Stream::Plain(stream) => read_some(stream, buffer, bytes_max).await,
             Stream::Tls(stream) => Box::pin(stream.receive(buffer)).await,
         }
     }

@@ -211,7 +211,7 @@ impl From<ReadError> for Failure {
 
 pub struct Connection {
     stream: Stream,
-    /// Empty between exchanges.
+    /// Empty, and without memory, between exchanges.
     read_buffer: ReadBuffer,
     heads: Heads,
     reuse: Reuse,
@@ -440,7 +440,7 @@ impl Connection {
             Framing::Chunked => self.receive_chunked(limits).await?,
             Framing::UntilClose => self.receive_until_close(limits).await?,
         };
-        response.memory = self.read_buffer.take_permit();
+        response.memory = self.read_buffer.end_response();
         self.reuse = match (stays_open, self.read_buffer.bytes().is_empty()) {
             (true, true) => Reuse::Yes,
             (true, false) => Reuse::Overfull,

@@ -1,9 +1,12 @@
 //! The read buffer of an upstream connection, within the memory budget.
 //!
-//! Usual responses have 500 bytes. They are copied out of the buffer, which stays with its connection:
-//! a response that is kept until the slowest delivery of its request has ended must not keep 16 KiB
-//! alive. A large response takes the buffer's memory along, and the reservation that covers it.
+//! Usual responses have 500 bytes, so a connection that waits for one has a small buffer, and takes a large one only
+//! when that is full. Between exchanges it has none: the buffers of a worker are a stack, and what is used next is what
+//! was used last. A small response is copied out: one that is kept until the slowest delivery of its request has
+//! ended must not keep a whole buffer alive. A large response takes the buffer's memory along, and the reservation
+//! that covers it.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::pin;
 
@@ -20,6 +23,16 @@ use crate::upstream::response::MemoryPermit;
 /// response from every outbound.
 pub(crate) const SMALL_BYTES: usize = 4 * 1024;
 
+/// The size of the first read of a response. Sentry's have some 700 bytes.
+const FIRST_BYTES: usize = 2 * 1024;
+
+/// How many small buffers a worker keeps.
+const SPARES_MAX: usize = 256;
+
+thread_local! {
+    static SHARED: Shared = const { Shared::new() };
+}
+
 /// Why nothing could be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
@@ -30,10 +43,16 @@ pub(crate) enum ReadError {
     OutOfMemory,
 }
 
+/// What the connections of a worker share.
+struct Shared {
+    /// Empty small buffers. The last one was used last.
+    spares: RefCell<Vec<BytesMut>>,
+    /// Small messages are copied to here, many of them into one piece of memory.
+    copies: RefCell<Option<BytesMut>>,
+}
+
 pub(crate) struct ReadBuffer {
     buffer: BytesMut,
-    /// Small messages are copied to here, many of them into one piece of memory.
-    copies: BytesMut,
     memory: MemoryReservation,
     coop: CoopBudget,
 }
@@ -43,7 +62,6 @@ impl ReadBuffer {
     pub(crate) fn new(memory: MemoryReservation) -> ReadBuffer {
         ReadBuffer {
             buffer: BytesMut::new(),
-            copies: BytesMut::new(),
             memory,
             coop: CoopBudget::default(),
         }
@@ -85,8 +103,16 @@ impl ReadBuffer {
 
     /// Reads from `stream` once, and appends what it got.
     pub(crate) async fn read(&mut self, stream: &mut Stream) -> Result<(), ReadError> {
-        let buffer = std::mem::take(&mut self.buffer);
-        let receiving = pin!(stream.receive(buffer));
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let bytes_max = if buffer.is_empty() {
+            if buffer.capacity() == 0 {
+                buffer = SHARED.with(Shared::take_spare);
+            }
+            FIRST_BYTES
+        } else {
+            usize::MAX
+        };
+        let receiving = pin!(stream.receive(buffer, bytes_max));
         let (result, buffer) = self.coop.run(receiving).await;
         self.buffer = buffer;
         match result {
@@ -117,21 +143,19 @@ impl ReadBuffer {
     /// Copies the bytes at `span`. Reserves memory for everything up to its end.
     pub(crate) fn copy(&mut self, span: Span) -> Result<Bytes, ReadError> {
         self.reserve_large(span.end)?;
-        if self.copies.capacity() < span.len() {
-            self.copies.reserve(SMALL_BYTES.max(span.len()));
-        }
-        self.copies.extend_from_slice(span.slice(&self.buffer));
-        Ok(self.copies.split().freeze())
+        let message = span.slice(&self.buffer);
+        Ok(SHARED.with(|shared| shared.copy(message)))
     }
 
-    /// Hands over the reservation for what was taken; the response holds it for as long as it lives.
-    pub(crate) fn take_permit(&mut self) -> MemoryPermit {
+    /// Ends a response. Gives back the buffer, and hands over the reservation for what was taken; the response holds
+    /// it for as long as it lives.
+    pub(crate) fn end_response(&mut self) -> MemoryPermit {
+        if self.buffer.is_empty() {
+            let buffer = std::mem::take(&mut self.buffer);
+            SHARED.with(|shared| shared.give_back(buffer));
+        }
         if self.memory.bytes() == 0 {
             return MemoryPermit::default();
-        }
-        // The buffer goes with the response that made it large.
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
         }
         let empty = self.memory.empty_sibling();
         MemoryPermit::new(std::mem::replace(&mut self.memory, empty))
@@ -144,6 +168,38 @@ impl ReadBuffer {
         } else {
             Err(ReadError::OutOfMemory)
         }
+    }
+}
+
+impl Shared {
+    const fn new() -> Shared {
+        Shared {
+            spares: RefCell::new(Vec::new()),
+            copies: RefCell::new(None),
+        }
+    }
+
+    fn take_spare(&self) -> BytesMut {
+        let spare = self.spares.borrow_mut().pop();
+        spare.unwrap_or_else(|| BytesMut::with_capacity(FIRST_BYTES))
+    }
+
+    /// Keeps an empty buffer, unless it is large.
+    fn give_back(&self, buffer: BytesMut) {
+        let mut spares = self.spares.borrow_mut();
+        if (1..=FIRST_BYTES).contains(&buffer.capacity()) && spares.len() < SPARES_MAX {
+            spares.push(buffer);
+        }
+    }
+
+    fn copy(&self, message: &[u8]) -> Bytes {
+        let mut copies = self.copies.borrow_mut();
+        let copies = copies.get_or_insert_default();
+        if copies.capacity() < message.len() {
+            copies.reserve(SMALL_BYTES.max(message.len()));
+        }
+        copies.extend_from_slice(message);
+        copies.split().freeze()
     }
 }
 
