@@ -68,7 +68,7 @@ pub mod mirror {
 
 pub mod net {
     pub mod socket {
-        pub use crate::net::socket::read_into;
+        pub use crate::net::socket::read_some;
     }
     pub mod stream {
         pub use crate::net::stream::Stream;

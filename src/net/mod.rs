@@ -2,11 +2,12 @@
 //!
 //! A [`stream`] is a plain [`socket`], or [`tls`] with the settings of [`tls_client`]. While it sends,
 //! [`early_response`] looks for a response that comes before the request is sent whole. How far an
-//! exchange has come is in its [`transfer`].
+//! exchange has come is in its [`transfer`]. What waits for a response has one of the [`spare_buffers`].
 
 mod certificate;
 pub(crate) mod early_response;
 pub(crate) mod socket;
+pub(crate) mod spare_buffers;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod tls_client;

@@ -53,13 +53,8 @@ fn is_closing_response(bytes: &[u8]) -> bool {
     parsed == Ok(Parsed::Complete) && head.status == 408 && !head.keep_alive(bytes)
 }
 
-/// Reads once into the free space of `buffer`, which is grown to a useful size first.
-pub async fn read_into(stream: &mut TcpStream, buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
-    read_some(stream, buffer, usize::MAX).await
-}
-
-/// Like [`read_into`], but reads at most `bytes_max` bytes.
-pub(crate) async fn read_some(
+/// Reads at most `bytes_max` bytes once into the free space of `buffer`, which is grown to a useful size first.
+pub async fn read_some(
     stream: &mut TcpStream,
     mut buffer: BytesMut,
     bytes_max: usize,

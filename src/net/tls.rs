@@ -14,7 +14,8 @@ use monoio::net::TcpStream;
 use rustls::ClientConnection;
 
 use crate::net::early_response::{EarlyReader, EarlyResponseWatch};
-use crate::net::socket::{IdleState, READ_BYTES, read_into, write_all, write_unless_refused};
+use crate::net::socket::{IdleState, READ_BYTES, read_some, write_all, write_unless_refused};
+use crate::net::spare_buffers::{self, SPARE_BYTES};
 use crate::net::tls_client::TlsIdentity;
 use crate::net::tls_failure;
 use crate::runtime::coop_budget::CoopBudget;
@@ -50,8 +51,8 @@ pub struct TlsStream {
     session: ClientConnection,
     /// Ciphertext to be sent. Kept between uses for its memory.
     outgoing: Vec<u8>,
-    /// Received ciphertext. Empty between uses; kept for its memory.
-    incoming: BytesMut,
+    /// Whether the last read filled its buffer, so that the next one gets a large one.
+    has_more: bool,
     coop: CoopBudget,
     /// How many bytes were received for the current response above twice its plaintext.
     overhead_bytes: usize,
@@ -83,7 +84,8 @@ impl TlsStream {
             tcp,
             session,
             outgoing: Vec::new(),
-            incoming: BytesMut::new(),
+            // A handshake has some thousand bytes.
+            has_more: true,
             coop: CoopBudget::default(),
             overhead_bytes: 0,
             empty_reads: 0,
@@ -212,12 +214,16 @@ impl TlsStream {
         if self.empty_reads >= EMPTY_READS_MAX {
             self.coop.yield_now().await;
         }
-        let incoming = std::mem::take(&mut self.incoming);
+        let (incoming, bytes_max) = match self.has_more {
+            false => (spare_buffers::take(), SPARE_BYTES),
+            true => (BytesMut::new(), READ_BYTES),
+        };
         let (result, mut incoming) = {
-            let reading = pin!(read_into(&mut self.tcp, incoming));
+            let reading = pin!(read_some(&mut self.tcp, incoming, bytes_max));
             self.coop.run(reading).await
         };
         let count = result?;
+        self.has_more = count == bytes_max;
         self.empty_reads = self.empty_reads.saturating_add(1);
         self.overhead_bytes += count;
         if self.overhead_bytes > OVERHEAD_BYTES_MAX {
@@ -240,7 +246,7 @@ impl TlsStream {
             }
         }
         incoming.clear();
-        self.incoming = incoming;
+        spare_buffers::give_back(incoming);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use std::pin::pin;
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::net::socket::READ_BYTES;
+use crate::net::spare_buffers::{self, SPARE_BYTES};
 use crate::net::stream::Stream;
 use crate::runtime::coop_budget::CoopBudget;
 use crate::runtime::memory_budget::MemoryReservation;
@@ -23,14 +24,9 @@ use crate::upstream::response::MemoryPermit;
 /// response from every outbound.
 pub(crate) const SMALL_BYTES: usize = 4 * 1024;
 
-/// The size of the first read of a response. Sentry's have some 700 bytes.
-const FIRST_BYTES: usize = 2 * 1024;
-
-/// How many small buffers a worker keeps.
-const SPARES_MAX: usize = 256;
-
 thread_local! {
-    static SHARED: Shared = const { Shared::new() };
+    /// Small messages of all connections of a worker are copied to here, many of them into one piece of memory.
+    static COPIES: RefCell<BytesMut> = RefCell::default();
 }
 
 /// Why nothing could be read.
@@ -41,14 +37,6 @@ pub(crate) enum ReadError {
     Io(io::Error),
     /// The memory budget has no space for the message.
     OutOfMemory,
-}
-
-/// What the connections of a worker share.
-struct Shared {
-    /// Empty small buffers. The last one was used last.
-    spares: RefCell<Vec<BytesMut>>,
-    /// Small messages are copied to here, many of them into one piece of memory.
-    copies: RefCell<Option<BytesMut>>,
 }
 
 pub(crate) struct ReadBuffer {
@@ -106,9 +94,9 @@ impl ReadBuffer {
         let mut buffer = std::mem::take(&mut self.buffer);
         let bytes_max = if buffer.is_empty() {
             if buffer.capacity() == 0 {
-                buffer = SHARED.with(Shared::take_spare);
+                buffer = spare_buffers::take();
             }
-            FIRST_BYTES
+            SPARE_BYTES
         } else {
             usize::MAX
         };
@@ -143,16 +131,14 @@ impl ReadBuffer {
     /// Copies the bytes at `span`. Reserves memory for everything up to its end.
     pub(crate) fn copy(&mut self, span: Span) -> Result<Bytes, ReadError> {
         self.reserve_large(span.end)?;
-        let message = span.slice(&self.buffer);
-        Ok(SHARED.with(|shared| shared.copy(message)))
+        Ok(copy_small(span.slice(&self.buffer)))
     }
 
     /// Ends a response. Gives back the buffer, and hands over the reservation for what was taken; the response holds
     /// it for as long as it lives.
     pub(crate) fn end_response(&mut self) -> MemoryPermit {
         if self.buffer.is_empty() {
-            let buffer = std::mem::take(&mut self.buffer);
-            SHARED.with(|shared| shared.give_back(buffer));
+            spare_buffers::give_back(std::mem::take(&mut self.buffer));
         }
         if self.memory.bytes() == 0 {
             return MemoryPermit::default();
@@ -171,36 +157,14 @@ impl ReadBuffer {
     }
 }
 
-impl Shared {
-    const fn new() -> Shared {
-        Shared {
-            spares: RefCell::new(Vec::new()),
-            copies: RefCell::new(None),
-        }
-    }
-
-    fn take_spare(&self) -> BytesMut {
-        let spare = self.spares.borrow_mut().pop();
-        spare.unwrap_or_else(|| BytesMut::with_capacity(FIRST_BYTES))
-    }
-
-    /// Keeps an empty buffer, unless it is large.
-    fn give_back(&self, buffer: BytesMut) {
-        let mut spares = self.spares.borrow_mut();
-        if (1..=FIRST_BYTES).contains(&buffer.capacity()) && spares.len() < SPARES_MAX {
-            spares.push(buffer);
-        }
-    }
-
-    fn copy(&self, message: &[u8]) -> Bytes {
-        let mut copies = self.copies.borrow_mut();
-        let copies = copies.get_or_insert_default();
+fn copy_small(message: &[u8]) -> Bytes {
+    COPIES.with_borrow_mut(|copies| {
         if copies.capacity() < message.len() {
             copies.reserve(SMALL_BYTES.max(message.len()));
         }
         copies.extend_from_slice(message);
         copies.split().freeze()
-    }
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::thread;
 use bytes::BytesMut;
 use monoio::io::AsyncWriteRentExt;
 use monoio::net::{TcpListener, TcpStream};
-use sentry_mirror::internals::net::socket::read_into;
+use sentry_mirror::internals::net::socket::read_some;
 
 use crate::machine::{self, Role};
 
@@ -92,7 +92,7 @@ async fn serve(mut stream: TcpStream) {
                     break (request.path, request.len);
                 }
             }
-            let (result, rest) = read_into(&mut stream, buffer).await;
+            let (result, rest) = read_some(&mut stream, buffer, usize::MAX).await;
             buffer = rest;
             if !matches!(result, Ok(1..)) {
                 return;
