@@ -47,9 +47,6 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest message whose memory may stay in the read buffer afterwards.
 const KEPT_BYTES_MAX: usize = READ_BYTES;
 
-/// How much memory for replies a connection keeps. Most replies have 300 bytes.
-const KEPT_OUTGOING_BYTES_MAX: usize = 1024;
-
 pub(crate) struct Connection {
     pub peer: SocketAddr,
     stream: TcpStream,
@@ -57,8 +54,6 @@ pub(crate) struct Connection {
     spares: Rc<Spares>,
     /// Received bytes that are not used yet.
     buffer: BytesMut,
-    /// The bytes of a reply. Kept between replies for its memory.
-    outgoing: Vec<u8>,
     /// The empty lines, in bytes, that were skipped since the last request.
     skipped_bytes: u32,
     is_new: bool,
@@ -116,7 +111,6 @@ impl Connection {
             counters: Arc::clone(counters),
             spares: Rc::clone(spares),
             buffer: BytesMut::new(),
-            outgoing: Vec::new(),
             skipped_bytes: 0,
             is_new: true,
             body_state: BodyState::Broken,
@@ -409,7 +403,7 @@ impl Connection {
         limits: &Limits,
         fill: impl FnOnce(&mut Vec<u8>) -> Bytes,
     ) -> Result<(), Abort> {
-        let mut outgoing = std::mem::take(&mut self.outgoing);
+        let mut outgoing = self.spares.reply();
         let rest = fill(&mut outgoing);
         let stream = &mut self.stream;
         let writing = pin!(async {
@@ -421,7 +415,7 @@ impl Connection {
         });
         let writing = in_time(Instant::now() + limits.timeouts.write, writing);
         let written = self.coop.run(pin!(writing)).await;
-        let mut outgoing = match written {
+        let outgoing = match written {
             Some((Ok(()), outgoing)) => outgoing,
             Some((Err(_), _)) => return Err(Abort::Gone),
             None => {
@@ -429,9 +423,7 @@ impl Connection {
                 return Err(Abort::Gone);
             }
         };
-        outgoing.clear();
-        outgoing.shrink_to(KEPT_OUTGOING_BYTES_MAX);
-        self.outgoing = outgoing;
+        self.spares.return_reply(outgoing);
         Ok(())
     }
 

@@ -29,29 +29,47 @@ pub(super) struct IdleList<T> {
 struct Slot<T> {
     value: T,
     /// `None` while the connection is not idle.
-    idle: Option<Idle>,
+    since: Option<Instant>,
+    awaited: Awaited,
+    older: Link,
+    newer: Link,
 }
 
-struct Idle {
-    awaited: Awaited,
-    since: Instant,
-    older: Option<usize>,
-    newer: Option<usize>,
+/// The key of a neighbour; of half the size of an `Option<usize>`, since each connection has two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Link(u32);
+
+impl Link {
+    const NONE: Link = Link(u32::MAX);
+
+    fn to(key: usize) -> Link {
+        u32::try_from(key).map_or(Link::NONE, Link)
+    }
+
+    fn key(self) -> Option<usize> {
+        (self != Link::NONE).then_some(self.0 as usize)
+    }
 }
 
 /// The ends of one list.
-#[derive(Default)]
 struct Ends {
-    oldest: Option<usize>,
-    newest: Option<usize>,
+    oldest: Link,
+    newest: Link,
+}
+
+impl Ends {
+    const EMPTY: Ends = Ends {
+        oldest: Link::NONE,
+        newest: Link::NONE,
+    };
 }
 
 impl<T> Default for IdleList<T> {
     fn default() -> IdleList<T> {
         IdleList {
             slots: Slab::new(),
-            first_request: Ends::default(),
-            next_request: Ends::default(),
+            first_request: Ends::EMPTY,
+            next_request: Ends::EMPTY,
         }
     }
 }
@@ -59,7 +77,13 @@ impl<T> Default for IdleList<T> {
 impl<T> IdleList<T> {
     /// Adds a connection, which is not idle yet, and returns its key.
     pub(super) fn insert(&mut self, value: T) -> usize {
-        self.slots.insert(Slot { value, idle: None })
+        self.slots.insert(Slot {
+            value,
+            since: None,
+            awaited: Awaited::FirstRequest,
+            older: Link::NONE,
+            newer: Link::NONE,
+        })
     }
 
     pub(super) fn remove(&mut self, key: usize) -> Option<T> {
@@ -78,21 +102,19 @@ impl<T> IdleList<T> {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
-        slot.idle = Some(Idle {
-            awaited,
-            since: now,
-            older,
-            newer: None,
-        });
-        self.link(awaited, older, Some(key));
-        self.link(awaited, Some(key), None);
+        slot.since = Some(now);
+        slot.awaited = awaited;
+        self.link(awaited, older, Link::to(key));
+        self.link(awaited, Link::to(key), Link::NONE);
     }
 
     /// Takes a connection out of its list. Does nothing if it is not idle.
     pub(super) fn leave(&mut self, key: usize) {
-        let slot = self.slots.get_mut(key);
-        if let Some(idle) = slot.and_then(|slot| slot.idle.take()) {
-            self.link(idle.awaited, idle.older, idle.newer);
+        if let Some(slot) = self.slots.get_mut(key)
+            && slot.since.take().is_some()
+        {
+            let (awaited, older, newer) = (slot.awaited, slot.older, slot.newer);
+            self.link(awaited, older, newer);
         }
     }
 
@@ -122,28 +144,24 @@ impl<T> IdleList<T> {
     }
 
     fn oldest(&self, awaited: Awaited) -> Option<(usize, Instant)> {
-        let key = match awaited {
+        let oldest = match awaited {
             Awaited::FirstRequest => self.first_request.oldest,
             Awaited::NextRequest => self.next_request.oldest,
-        }?;
-        let idle = self.slots.get(key)?.idle.as_ref()?;
-        Some((key, idle.since))
+        };
+        let key = oldest.key()?;
+        Some((key, self.slots.get(key)?.since?))
     }
 
-    /// Makes two connections neighbours; `None` is the end of the list.
-    fn link(&mut self, awaited: Awaited, older: Option<usize>, newer: Option<usize>) {
-        match older.and_then(|key| self.idle_mut(key)) {
-            Some(idle) => idle.newer = newer,
+    /// Makes two connections neighbours. [`Link::NONE`] stands for the end of the list.
+    fn link(&mut self, awaited: Awaited, older: Link, newer: Link) {
+        match older.key().and_then(|key| self.slots.get_mut(key)) {
+            Some(slot) => slot.newer = newer,
             None => self.ends(awaited).oldest = newer,
         }
-        match newer.and_then(|key| self.idle_mut(key)) {
-            Some(idle) => idle.older = older,
+        match newer.key().and_then(|key| self.slots.get_mut(key)) {
+            Some(slot) => slot.older = older,
             None => self.ends(awaited).newest = older,
         }
-    }
-
-    fn idle_mut(&mut self, key: usize) -> Option<&mut Idle> {
-        self.slots.get_mut(key)?.idle.as_mut()
     }
 
     fn ends(&mut self, awaited: Awaited) -> &mut Ends {

@@ -20,6 +20,9 @@ const KEPT_MAX: usize = 64;
 /// The least free space of a buffer that is worth a read.
 const FREE_BYTES_MIN: usize = READ_BYTES / 4;
 
+/// The most memory of a reply that is kept. Most replies have 300 bytes.
+const REPLY_BYTES_MAX: usize = 1024;
+
 #[derive(Default)]
 pub(super) struct Spares {
     /// Empty buffers with free space. The last one was used last.
@@ -27,6 +30,8 @@ pub(super) struct Spares {
     /// Buffers without. The first one is the most likely to be free of requests by now.
     used_up: RefCell<VecDeque<BytesMut>>,
     requests: RefCell<Vec<Rc<Request>>>,
+    /// Empty buffers for what is sent.
+    replies: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Spares {
@@ -80,6 +85,21 @@ impl Spares {
         let mut requests = self.requests.borrow_mut();
         if requests.len() < KEPT_MAX {
             requests.push(request);
+        }
+    }
+
+    /// An empty buffer for a reply.
+    pub(super) fn reply(&self) -> Vec<u8> {
+        self.replies.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes the buffer of a reply back.
+    pub(super) fn return_reply(&self, mut reply: Vec<u8>) {
+        let mut replies = self.replies.borrow_mut();
+        if replies.len() < KEPT_MAX {
+            reply.clear();
+            reply.shrink_to(REPLY_BYTES_MAX);
+            replies.push(reply);
         }
     }
 }
@@ -149,5 +169,11 @@ mod tests {
         }
         assert_eq!(spares.requests.borrow().len(), KEPT_MAX);
         assert_eq!(Rc::strong_count(&held), 1);
+        for _ in 0..COUNT {
+            spares.return_reply(vec![b'x'; 100_000]);
+        }
+        let replies = spares.replies.borrow();
+        let is_kept = |reply: &Vec<u8>| reply.is_empty() && reply.capacity() == REPLY_BYTES_MAX;
+        assert!(replies.len() == KEPT_MAX && replies.iter().all(is_kept));
     }
 }
