@@ -119,7 +119,7 @@ impl Acceptor {
         // accept succeeds, and the next one fails again.
         let failure = LogOnChange::new();
         while !self.closing.is_triggered() {
-            if !self.room.wait(&self.closing).await {
+            if !self.room.wait(&self.closing, &self.balance).await {
                 return;
             }
             self.balance.yield_if_ahead().await;

@@ -52,6 +52,13 @@ impl AcceptBalance {
         }
     }
 
+    /// Whether another worker has fewer than `limit` connections.
+    pub(super) fn has_room_elsewhere(&self, limit: usize) -> bool {
+        let others = self.counts.iter().enumerate();
+        let mut others = others.filter(|(worker, _)| *worker != self.own);
+        others.any(|(_, count)| count.0.load(Ordering::Relaxed) < limit)
+    }
+
     /// Waits a moment for the other workers to accept while this one is ahead of them.
     pub(crate) async fn yield_if_ahead(&self) {
         for _ in 0..CHECKS_MAX {

@@ -1,7 +1,8 @@
 //! Room for new connections: below `limits.connections`, and with file descriptors to spare.
 //!
 //! Idle connections never shut a new one out. At the limit a worker still accepts while it has an idle connection,
-//! and closes that one for each that it accepts. So nothing is closed before somebody needs the place.
+//! and closes that one for each that it accepts. So nothing is closed before somebody needs the place, and a worker
+//! that is full leaves new connections to those that are not.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -17,6 +18,7 @@ use monoio::time::timeout_at;
 use rustix::process::{Resource, getrlimit};
 use tracing::warn;
 
+use crate::inbound::accept_balance::AcceptBalance;
 use crate::inbound::idle::IdleConnections;
 use crate::mirror::core::Core;
 use crate::mirror::worker_metrics::Pause;
@@ -32,6 +34,9 @@ const SPARE_DESCRIPTORS_MAX: usize = 256;
 /// How many connections are closed for one, where descriptors are short: one more than it needs, until enough
 /// of them are free again.
 const EVICTIONS_FOR_DESCRIPTORS: usize = 2;
+
+/// How often a worker that is full looks whether the others are, too. Until it does, they accept.
+const OTHERS_INTERVAL: Duration = Duration::from_millis(20);
 
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -71,8 +76,8 @@ impl Room {
     }
 
     /// Waits until another connection may be accepted: fewer are open than `limits.connections`, or exactly as
-    /// many, and one of them is idle. Returns `false` once `closing` is triggered.
-    pub(super) async fn wait(&self, closing: &Rc<Shutdown>) -> bool {
+    /// many, one of them is idle, and no other worker has room. Returns `false` once `closing` is triggered.
+    pub(super) async fn wait(&self, closing: &Rc<Shutdown>, balance: &AcceptBalance) -> bool {
         let signal = closing.subscribe();
         let mut is_paused = false;
         while !closing.is_triggered() {
@@ -82,17 +87,19 @@ impl Room {
                 return true;
             }
             let now = Instant::now();
-            let evictable_at = self.idle.evictable_at(now);
-            if evictable_at.is_some_and(|at| at <= now) {
-                if open == limit {
+            let mut look_again = self.idle.evictable_at(now);
+            let mut is_left_to_others = false;
+            let is_evictable = look_again.is_some_and(|at| at <= now);
+            if is_evictable && open == limit {
+                if !balance.has_room_elsewhere(limit) {
                     return true;
                 }
+                is_left_to_others = true;
+                look_again = Some(now + OTHERS_INTERVAL);
+            } else if is_evictable && !self.idle.is_evicting() {
                 // A reload has lowered the limit, or a connection got a request while it was being closed.
-                if !self.idle.is_evicting() {
-                    self.evict(AT_LIMIT, now);
-                }
-            }
-            if !is_paused && !self.idle.is_evicting() {
+                self.evict(AT_LIMIT, now);
+            } else if !is_evictable && !is_paused && !self.idle.is_evicting() {
                 is_paused = true;
                 self.core.counters.pauses.inc(Pause::Connections);
                 if self.pause_log.is_due(now) {
@@ -102,17 +109,19 @@ impl Room {
                     );
                 }
             }
-            // It is woken for each change, and looks again.
+            // It is woken for each change, and looks again. While others accept, it does not need to know at once.
             let mut is_registered = false;
             let changed = pin!(poll_fn(|context| {
                 if is_registered || signal.poll_triggered(context).is_ready() {
                     return Poll::Ready(());
                 }
                 is_registered = true;
-                self.idle.watch(context);
+                if !is_left_to_others {
+                    self.idle.watch(context);
+                }
                 Poll::Pending
             }));
-            match evictable_at {
+            match look_again {
                 Some(at) if at > now => {
                     let _ = timeout_at(at.into(), changed).await;
                 }

@@ -174,3 +174,16 @@ fn against_the_least_of_many_workers_an_average_one_would_wait() {
         assert!(found.waits > 4 * better.waits, "{found:?} {better:?}");
     }
 }
+
+#[test]
+fn there_is_room_elsewhere_if_another_worker_is_below_the_limit() {
+    let workers = AcceptBalance::for_workers(3);
+    for (worker, open) in workers.iter().zip([10, 9, 10]) {
+        worker.publish(open);
+    }
+    assert!(workers[0].has_room_elsewhere(10));
+    // Its own room is not elsewhere.
+    assert!(!workers[1].has_room_elsewhere(10));
+    assert!(!workers[0].has_room_elsewhere(9));
+    assert!(!AcceptBalance::for_workers(1)[0].has_room_elsewhere(10));
+}
