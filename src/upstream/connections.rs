@@ -66,7 +66,7 @@ pub(crate) struct Connections {
     /// The origin's part of the worker's memory budget.
     budget: Rc<MemoryBudget>,
     idle: RefCell<VecDeque<Box<PooledConnection>>>,
-    waiting: Waiting,
+    waiting: Waiting<Box<PooledConnection>>,
     open: Rc<Cell<usize>>,
     /// How many connections were opened so far, to spread their expiry.
     opened: Cell<u32>,
@@ -156,7 +156,7 @@ impl Connections {
         self: &Rc<Connections>,
         mut wanted: Wanted,
         client: Rc<dyn Client>,
-    ) -> Granted {
+    ) -> Granted<Box<PooledConnection>> {
         self.counters().waited.inc();
         loop {
             let now = Instant::now();
@@ -253,6 +253,11 @@ impl Connections {
             .add(Dropped::Surplus, surplus as u64);
         expired.extend(idle.drain(..surplus));
         expired
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pause_dials(&self, now: Instant) {
+        self.dial_window.record_shortage(now, now);
     }
 
     fn in_use(&self) -> usize {
@@ -380,11 +385,11 @@ impl Connections {
 /// A delivery's wait for a connection.
 struct Attempt<'c> {
     connections: &'c Rc<Connections>,
-    place: Place<'c>,
+    place: Place<'c, Box<PooledConnection>>,
 }
 
 impl Attempt<'_> {
-    async fn granted(&self, wanted: Wanted) -> Granted {
+    async fn granted(&self, wanted: Wanted) -> Granted<Box<PooledConnection>> {
         if wanted == Wanted::Any
             && let Some(unnoticed) = self.connections.return_timeout()
         {

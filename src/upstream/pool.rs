@@ -269,3 +269,6 @@ impl Drop for InFlightSlot<'_> {
         self.in_flight.set(self.in_flight.get() - 1);
     }
 }
+
+#[cfg(test)]
+mod tests;

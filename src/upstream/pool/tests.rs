@@ -1,0 +1,190 @@
+//! A pool under load, with real sockets.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+use monoio::net::{TcpListener, TcpStream};
+use monoio::task::JoinHandle;
+
+use super::*;
+use crate::http::head::Method;
+use crate::runtime::test_runtime::block_on;
+use crate::sentry::dsn::{Origin, Scheme};
+
+struct NoClient;
+
+impl Client for NoClient {
+    fn is_answered(&self) -> bool {
+        true
+    }
+}
+
+fn pool_to(address: SocketAddr, limits: Limits) -> Rc<Pool> {
+    let origin = Origin {
+        scheme: Scheme::Http,
+        host: address.ip().to_string(),
+        port: address.port(),
+    };
+    let shared = Arc::new(SharedOrigin::new(1, origin, None));
+    shared.set_addresses(&[address]);
+    let budget = MemoryBudget::new(64 << 20);
+    Rc::new(Pool::new(shared, Rc::new(limits), &budget, 0))
+}
+
+type Delivered = JoinHandle<Result<Response, Failure>>;
+
+fn deliver(pool: &Rc<Pool>) -> Delivered {
+    let pool = Rc::clone(pool);
+    monoio::spawn(async move {
+        let mut request = OutboundRequest {
+            method: Method::Post,
+            head: b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            body: Bytes::new(),
+            tail: Vec::new(),
+        };
+        let client: Rc<dyn Client> = Rc::new(NoClient);
+        let (result, _) = pool.deliver(&mut request, Instant::now(), 1, &client).await;
+        result
+    })
+}
+
+/// A server that answers no request before it has so many, so that each of them needs a connection.
+struct Server {
+    requests_at_a_time: usize,
+    /// Connections with a request that is not answered yet.
+    held: RefCell<Vec<TcpStream>>,
+    accepted: Cell<usize>,
+}
+
+impl Server {
+    fn start(requests_at_a_time: usize) -> (Rc<Server>, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Rc::new(Server {
+            requests_at_a_time,
+            held: RefCell::default(),
+            accepted: Cell::default(),
+        });
+        let accepting = Rc::clone(&server);
+        monoio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                accepting.accepted.set(accepting.accepted.get() + 1);
+                monoio::spawn(Rc::clone(&accepting).read(stream));
+            }
+        });
+        (server, address)
+    }
+
+    async fn read(self: Rc<Server>, mut stream: TcpStream) {
+        // One read: the request is short, and the client waits for the response.
+        let (result, _) = stream.read(vec![0; 1024]).await;
+        if !result.is_ok_and(|count| count > 0) {
+            return;
+        }
+        self.held.borrow_mut().push(stream);
+        if self.held.borrow().len() < self.requests_at_a_time {
+            return;
+        }
+        for stream in self.held.take() {
+            monoio::spawn(Rc::clone(&self).answer(stream));
+        }
+    }
+
+    async fn answer(self: Rc<Server>, mut stream: TcpStream) {
+        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        let (result, _) = stream.write_all(response.to_vec()).await;
+        if result.is_ok() {
+            // Boxed because the two call each other.
+            let reading: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.read(stream));
+            reading.await;
+        }
+    }
+}
+
+/// Deliveries at the same time to a server that answers when it has all.
+async fn burst(pool: &Rc<Pool>, count: usize) {
+    let delivered: Vec<_> = (0..count).map(|_| deliver(pool)).collect();
+    for delivered in delivered {
+        assert_eq!(delivered.await.unwrap().status, 200);
+    }
+}
+
+#[test]
+fn a_burst_is_served_though_dials_are_bounded_and_the_next_opens_nothing() {
+    const COUNT: usize = 400;
+    block_on(async {
+        let (server, address) = Server::start(COUNT);
+        let pool = pool_to(address, Limits::default());
+        for _ in 0..3 {
+            burst(&pool, COUNT).await;
+            assert_eq!(server.accepted.get(), COUNT);
+        }
+        let counters = pool.connections.counters();
+        assert_eq!(counters.waited.get(), COUNT as u64);
+        assert_eq!(counters.reused.get(), 2 * COUNT as u64);
+    });
+}
+
+#[test]
+fn a_sweep_closes_a_sixteenth_of_the_surplus_and_the_rest_stays() {
+    const COUNT: usize = 160;
+    block_on(async {
+        let (_server, address) = Server::start(COUNT);
+        let pool = pool_to(address, Limits::default());
+        burst(&pool, COUNT).await;
+        let now = Instant::now();
+        let idle = || pool.connections.counters().idle.get() as usize;
+        pool.sweep(now).await;
+        assert_eq!(idle(), COUNT, "they were in use since the last sweep");
+        for expected in [150, 140, 131, 122] {
+            pool.sweep(now).await;
+            assert_eq!(idle(), expected);
+        }
+        for _ in 0..100 {
+            pool.sweep(now).await;
+        }
+        assert_eq!(idle(), 16);
+        pool.sweep(now + Limits::default().pool.idle_timeout).await;
+        assert_eq!(idle(), 0);
+    });
+}
+
+#[test]
+fn deliveries_fail_with_the_dial_that_they_wait_for() {
+    const COUNT: usize = 400;
+    block_on(async {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = closed.local_addr().unwrap();
+        drop(closed);
+        let mut limits = Limits::default();
+        limits.breaker.failures = u32::MAX;
+        let pool = pool_to(address, limits);
+        let delivered: Vec<_> = (0..COUNT).map(|_| deliver(&pool)).collect();
+        for delivered in delivered {
+            let failure = delivered.await.unwrap_err();
+            assert!(matches!(failure, Failure::Connect(_)), "{failure}");
+        }
+        pool.sweep(Instant::now()).await;
+        let counters = pool.connections.counters();
+        assert_eq!((counters.dialing.get(), counters.waiting.get()), (0, 0));
+    });
+}
+
+#[test]
+fn a_delivery_waits_no_longer_than_an_exchange_may_take() {
+    block_on(async {
+        let (_server, address) = Server::start(2);
+        let mut limits = Limits::default();
+        limits.timeouts.exchange = Duration::from_millis(20);
+        let pool = pool_to(address, limits);
+        // No connection may be opened, as after a shortage of ports.
+        pool.connections
+            .pause_dials(Instant::now() + Duration::from_secs(3600));
+        let failure = deliver(&pool).await.unwrap_err();
+        assert!(matches!(failure, Failure::NoConnection), "{failure}");
+    });
+}
