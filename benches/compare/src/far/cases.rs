@@ -13,6 +13,8 @@ pub struct FarCase {
     pub distance: Distance,
     pub load: Load,
     pub course: Course,
+    /// How many local ports the contender has, over a line; `None`: nearly all.
+    pub ports: Option<u16>,
     /// The requests and the outbounds.
     pub near: Case,
     /// Whether it is in the quick table.
@@ -43,6 +45,8 @@ impl Distance {
 pub enum Load {
     /// So many a second, evenly spaced, whatever becomes of them.
     Open(f64),
+    /// The same in bursts of so many at once.
+    Bursts { rate: f64, size: u32 },
     /// So many clients, each of which sends its next request after an answer.
     Closed(usize),
 }
@@ -105,6 +109,9 @@ fn all() -> Vec<FarCase> {
         quick(tls(line(0.0), Load::Open(1_500.0))),
         quick(steady(line(0.0), Load::Closed(400))),
         steady(line(0.01), Load::Open(4_000.0)),
+        steady(delay(100), bursts(8_000.0, 80)),
+        quick(steady(line(0.0), bursts(8_000.0, 80))),
+        with_ports(4_000, steady(line(0.0), bursts(500.0, 500))),
     ];
     for rate in [4_000.0, 8_000.0, 12_000.0] {
         let of = |course| new(line(0.0), Load::Open(rate), course, false);
@@ -122,6 +129,10 @@ fn all() -> Vec<FarCase> {
         }
     }
     cases
+}
+
+fn bursts(rate: f64, size: u32) -> Load {
+    Load::Bursts { rate, size }
 }
 
 fn delay(milliseconds: u64) -> Distance {
@@ -148,6 +159,7 @@ fn new(distance: Distance, load: Load, course: Course, is_tls: bool) -> FarCase 
         distance,
         load,
         course,
+        ports: None,
         near,
         is_quick: false,
     };
@@ -159,6 +171,13 @@ fn new(distance: Distance, load: Load, course: Course, is_tls: bool) -> FarCase 
 fn gzipped(mut case: FarCase) -> FarCase {
     case.near = Case::new("", 2, gzip(8 * KB));
     case.name.push_str(", 8 KB gzip");
+    case
+}
+
+/// The same with few local ports.
+fn with_ports(ports: u16, mut case: FarCase) -> FarCase {
+    case.ports = Some(ports);
+    case.name.push_str(&format!(", {ports} local ports"));
     case
 }
 
@@ -175,6 +194,7 @@ fn name(case: &FarCase) -> String {
     }
     name.push_str(&match case.load {
         Load::Open(rate) => format!(", {rate}/s"),
+        Load::Bursts { rate, size } => format!(", {rate}/s in bursts of {size}"),
         Load::Closed(clients) => format!(", {clients} clients"),
     });
     if case.near.is_tls {

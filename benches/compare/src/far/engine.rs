@@ -186,10 +186,15 @@ impl Engine {
     /// When the next request was due, if it is.
     fn next_due(&self, now: u64) -> Option<u64> {
         let (load, begin) = self.load?;
+        let after = |requests: u64, rate: f64| {
+            let due = begin + (requests as f64 * 1e9 / rate) as u64;
+            (due <= now).then_some(due)
+        };
         match load {
-            Load::Open(rate) => {
-                let due = begin + (self.planned as f64 * 1e9 / rate) as u64;
-                (due <= now).then_some(due)
+            Load::Open(rate) => after(self.planned, rate),
+            Load::Bursts { rate, size } => {
+                let size = u64::from(size);
+                after(self.planned / size * size, rate)
             }
             Load::Closed(clients) => {
                 let passed = (now - begin) as f64 / BEGINNING.as_nanos() as f64;

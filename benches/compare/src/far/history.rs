@@ -64,6 +64,8 @@ pub struct Summary {
     /// Of the accepted ones.
     pub latency: Latency,
     pub shortest_us: f64,
+    /// The latencies of all that were answered in any way, added up, in seconds.
+    pub waited_s: f64,
     /// The 99th percentile of how late the load was, in microseconds: what is to be doubted if it is long.
     pub late_p99_us: f64,
     /// After how many seconds the 99th percentile stayed within 1.2 round trips for a second; `None`: never.
@@ -102,6 +104,10 @@ impl Summary {
                 .min()
                 .map_or(0.0, |least| *least as f64 / 1e3),
             latency: Latency::of(latencies),
+            waited_s: requests
+                .iter()
+                .map(|request| request.latency as f64 / 1e9)
+                .sum(),
             late_p99_us: Latency::of(late).p99,
             calm_after: calm_from.map(|window| window as f64 * WINDOW.as_secs_f64()),
             restless: restless as f64 / after.len().max(1) as f64,

@@ -10,6 +10,11 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::tun;
 use crate::engine::said;
 
+const PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+/// The first one where there are few.
+const FIRST_PORT: u16 = 20_000;
+
 pub struct Namespace {
     handle: File,
 }
@@ -61,10 +66,15 @@ fn become_root() -> Result<(), String> {
     Ok(())
 }
 
+/// Leaves so many local ports to the namespace of this thread.
+pub fn limit_ports(count: u16) -> Result<(), String> {
+    let (first, last) = (FIRST_PORT, FIRST_PORT + count - 1);
+    fs::write(PORTS, format!("{first} {last}")).map_err(said(PORTS))
+}
+
 /// Gives it the settings of a common server: what is missing in a kernel has to be done without.
 fn tune() {
     for (name, value) in [
-        ("ip_local_port_range", "1024 65535"),
         ("tcp_congestion_control", "cubic"),
         ("tcp_max_syn_backlog", "16384"),
         // A slot must not know what another one has learnt.
@@ -73,4 +83,5 @@ fn tune() {
         let _ = fs::write(format!("/proc/sys/net/ipv4/{name}"), value);
     }
     let _ = fs::write("/proc/sys/net/core/somaxconn", "16384");
+    let _ = fs::write(PORTS, "1024 65535");
 }

@@ -8,6 +8,7 @@ use super::cases::{Course, Distance, FarCase};
 use super::engine::Engine;
 use super::history::{Request, Summary, WINDOW, latencies, windows};
 use super::line::{FAR, Line};
+use super::namespace;
 use super::sinks::Sinks;
 use crate::contender::{Contender, Running, Setup};
 use crate::kernel::{CpuTimes, memory};
@@ -84,6 +85,9 @@ impl Bench<'_> {
                 let line = Line::lay(one_way, loss)?;
                 let sinks =
                     line.at_the_far_end(|| Sinks::listen(outbounds, FAR, server, Duration::ZERO))?;
+                if let Some(ports) = case.ports {
+                    namespace::limit_ports(ports)?;
+                }
                 (Some(line), sinks)
             }
         };
@@ -180,8 +184,9 @@ impl Sample {
         let warm = &steps[warming.min(steps.len() / 2)];
         let opened = last.opened - warm.opened;
         let warm_requests = (last.requests - warm.requests).max(1);
-        let in_flight = steps.iter().map(|step| step.in_flight as f64);
-        let in_flight = in_flight.sum::<f64>() / steps.len() as f64;
+        // The mean number at a time is the time of all together per time (Little's law).
+        let time = WINDOW.as_secs_f64() * (steps.len() - 1).max(1) as f64;
+        let in_flight = summary.waited_s / time;
         let peak = steps.iter().map(|step| step.rss_kib).max().unwrap_or(0);
         Sample {
             cpu: used.as_secs_f64() * 1e6 / summary.requests.max(1) as f64,
