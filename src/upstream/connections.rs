@@ -355,7 +355,7 @@ impl Connections {
         let number = self.opened.get().wrapping_add(1);
         self.opened.set(number);
         let memory = self.budget.reservation();
-        let pooled = PooledConnection::new(connected, memory, &self.open, number, now);
+        let pooled = PooledConnection::new(connected, memory, &self.open, number, now, limits);
         let Some(unwanted) = self.waiting.grant_new(pooled) else {
             return;
         };

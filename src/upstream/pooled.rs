@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::limits::Limits;
 use crate::runtime::memory_budget::MemoryReservation;
@@ -21,9 +21,8 @@ pub(crate) struct PooledConnection {
     pub(crate) since: Instant,
     /// Whether an exchange over it has ended with a response.
     pub(crate) has_answered: bool,
+    /// When it was opened, for `pool.max_age`. Up to a tenth of that earlier or later than the real time.
     opened_at: Instant,
-    /// Its part of `pool.max_age` in 1024ths.
-    age_part: u32,
     _open: OpenGuard,
 }
 
@@ -38,6 +37,7 @@ impl PooledConnection {
         open: &Rc<Cell<usize>>,
         number: u32,
         now: Instant,
+        limits: &Limits,
     ) -> Box<PooledConnection> {
         open.set(open.get() + 1);
         Box::new(PooledConnection {
@@ -46,15 +46,14 @@ impl PooledConnection {
             connecting_begun: connected.begun,
             since: now,
             has_answered: false,
-            opened_at: now,
-            age_part: age_part(number),
+            opened_at: spread(now, limits.pool.max_age, number),
             _open: OpenGuard(Rc::clone(open)),
         })
     }
 
     /// Why it has to be closed; `None` if it may be used.
     pub(crate) fn expiry(&self, now: Instant, limits: &Limits) -> Option<Dropped> {
-        if now.duration_since(self.opened_at) >= limits.pool.max_age / 1024 * self.age_part {
+        if now.duration_since(self.opened_at) >= limits.pool.max_age {
             Some(Dropped::Old)
         } else if now.duration_since(self.since) >= limits.pool.idle_timeout {
             Some(Dropped::Idle)
@@ -72,11 +71,13 @@ impl Drop for OpenGuard {
     }
 }
 
-/// Between 90 and 110 % of 1024. Otherwise, connections that were opened together would expire together.
-fn age_part(number: u32) -> u32 {
+/// A time within a tenth of `max_age` around `now`. Otherwise, connections that were opened together would expire
+/// together.
+fn spread(now: Instant, max_age: Duration, number: u32) -> Instant {
     // A multiple of the golden ratio spreads any few consecutive numbers evenly.
-    let spread = number.wrapping_mul(0x9e37_79b9) >> 24;
-    922 + spread * 205 / 256
+    let part = number.wrapping_mul(0x9e37_79b9) >> 24;
+    let latest = now + max_age / 10;
+    latest.checked_sub(max_age / 5 / 256 * part).unwrap_or(now)
 }
 
 #[cfg(test)]
@@ -84,17 +85,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ages_of_consecutive_connections_are_spread_over_a_fifth() {
-        let parts = |numbers: std::ops::Range<u32>| {
-            let mut parts: Vec<u32> = numbers.map(age_part).collect();
-            parts.sort_unstable();
-            parts
-        };
+    fn connections_that_are_opened_together_expire_over_a_fifth_of_their_age() {
+        const MAX_AGE: Duration = Duration::from_secs(300);
+        let now = Instant::now() + MAX_AGE;
         for start in [0, 1, 1000, u32::MAX - 100] {
-            let parts = parts(start..start + 100);
-            assert!(parts[0] >= 922 && parts[99] <= 1127, "{parts:?}");
-            let gap = parts.windows(2).map(|pair| pair[1] - pair[0]).max();
-            assert!(gap <= Some(8), "{parts:?}");
+            let numbers = (0..100).map(|offset| start + offset);
+            let mut times: Vec<_> = numbers.map(|number| spread(now, MAX_AGE, number)).collect();
+            times.sort_unstable();
+            assert!(times[0] >= now - MAX_AGE / 10 && times[99] <= now + MAX_AGE / 10);
+            let gap = times.windows(2).map(|pair| pair[1] - pair[0]).max();
+            assert!(gap < Some(Duration::from_secs(3)), "{gap:?}");
         }
     }
 }
