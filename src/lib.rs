@@ -34,6 +34,21 @@
 //! most for `reply_timeout` (`mirror/reply_policy`). Isolation is by origin: outbounds at the same host share
 //! its connections and its circuit.
 //!
+//! # What workers share
+//!
+//! A request writes to no cache line that another worker reads or writes, so that more cores stay as fast:
+//!
+//! | what | who writes, how often |
+//! | --- | --- |
+//! | routes, the routing table, limits | nobody: a worker has an `Rc` of its own for each (`mirror/local_route`) |
+//! | counters, gauges, histograms | each worker its own, on lines of their own (`telemetry/counters`) |
+//! | the memory budget | a lease of up to 4 MiB (`runtime/memory_lease`) |
+//! | resident memory | each worker after 1 MiB of reservations (`runtime/resident_memory`) |
+//! | the access log | a block of 32 KiB, or ten times a second (`telemetry/line_buffer`) |
+//! | numbers of open connections | each worker its own, for each connection of an SDK (`inbound/accept_balance`) |
+//! | addresses of an upstream | for each connection to it (`upstream/addresses`) |
+//! | breaker, rate limits, the log of an outage | only at a failure, or while there is one |
+//!
 //! # The layers
 //!
 //! Each uses only those below it, and no two files use each other; `tests/it/tidy` checks both. `internals`

@@ -309,4 +309,6 @@ impl Drop for AbortOnPanic {
 }
 
 #[cfg(test)]
+mod sharing;
+#[cfg(test)]
 mod tests;
