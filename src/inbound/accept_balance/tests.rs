@@ -98,7 +98,7 @@ impl Simulation {
         }
     }
 
-    /// Runs for two thousand steps of [`CHECK_INTERVAL`]. In each, `arrivals` connections go to random workers that
+    /// Runs for 500 steps of [`CHECK_INTERVAL`]. In each, `arrivals` connections go to random workers that
     /// do not wait, and as many random open ones end once `mean` are open per worker. In `busy` of ten steps, the
     /// first ten workers accept nothing.
     fn run(rule: Rule, mean: usize, arrivals: usize, busy: usize) -> Findings {
@@ -113,7 +113,7 @@ impl Simulation {
             steps_waited: 0,
             lead: 0,
         };
-        for step in 0..2000 {
+        for step in 0..500 {
             let is_busy = step % 10 < busy;
             for _ in 0..arrivals {
                 simulation.accept(|_, worker| !is_busy || worker >= 10);
@@ -154,7 +154,7 @@ fn of_many_workers_few_wait_and_none_gets_far_ahead() {
         (16, 16, 110, 8),
         (64, 32, 60, 14),
         (128, 64, 30, 22),
-        (512, 128, 5, 70),
+        (512, 256, 5, 70),
     ] {
         for busy in [0, 3] {
             let found = Simulation::run(ahead_of_the_mean, mean, arrivals, busy);
