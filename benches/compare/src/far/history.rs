@@ -10,6 +10,9 @@ pub const WINDOW: Duration = Duration::from_millis(250);
 /// For how many windows the load has to be calm.
 const CALM_WINDOWS: usize = 4;
 
+/// Near it is measured as if the round trip took this long.
+const NEAR: Duration = Duration::from_millis(1);
+
 /// How much longer than the round trip the 99th percentile of a calm window may be.
 const CALM: f64 = 1.2;
 
@@ -83,7 +86,7 @@ impl Summary {
         let latencies = latencies(requests);
         let late = requests.iter().map(|request| request.late).collect();
         let windows = windows(requests, begin);
-        let limit = round_trip.as_secs_f64() * 1e6 * CALM;
+        let limit = round_trip.max(NEAR).as_secs_f64() * 1e6 * CALM;
         let is_calm: Vec<bool> = windows
             .iter()
             .map(|window| is_calm(window, limit))

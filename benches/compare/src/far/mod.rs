@@ -53,13 +53,16 @@ pub struct Place<'p> {
 /// Prints the table; gives whether everything that arrived was right.
 pub fn compare(place: &Place<'_>, machine: &Machine, order: &Order<'_>) -> Result<bool, String> {
     allow_all_descriptors();
-    let obstacle = obstacle();
+    let line = lay_line();
+    if let Ok(congestion_control) = &line {
+        println!("TCP with {congestion_control} over lines\n");
+    }
     let bench = place.bench(order.time, false);
     let mut is_clean = true;
     let mut results = Vec::new();
     for case in cases::named(order.cases, order.is_quick) {
-        let result = match &obstacle {
-            Some(reason) if matches!(case.distance, Distance::Line { .. }) => CaseResult {
+        let result = match &line {
+            Err(reason) if matches!(case.distance, Distance::Line { .. }) => CaseResult {
                 case,
                 results: Vec::new(),
                 skipped: Some(reason.clone()),
@@ -70,7 +73,7 @@ pub fn compare(place: &Place<'_>, machine: &Machine, order: &Order<'_>) -> Resul
         results.push(result);
         if let Some(path) = order.json {
             // After each case, so that a run that is broken off leaves what it has.
-            write_record(path, machine, order, &results)?;
+            write_record(path, machine, order, line.as_deref().ok(), &results)?;
         }
     }
     Ok(is_clean)
@@ -78,12 +81,12 @@ pub fn compare(place: &Place<'_>, machine: &Machine, order: &Order<'_>) -> Resul
 
 /// A few requests over each distance, none of which may be lost or answered too early.
 pub fn check(place: &Place<'_>, contenders: &[Contender]) -> Result<bool, String> {
-    let obstacle = obstacle();
+    let line = lay_line();
     let bench = place.bench(SHORT, true);
     let mut is_clean = true;
     for case in cases::short() {
         let is_line = matches!(case.distance, Distance::Line { .. });
-        if let (Some(reason), true) = (&obstacle, is_line) {
+        if let (Err(reason), true) = (&line, is_line) {
             println!("{:<34} SKIPPED: {reason}", case.name);
             continue;
         }
@@ -158,11 +161,11 @@ fn takes(contender: &Contender, case: &FarCase) -> bool {
     contender.way != Way::Nginx && contender.takes(&case.near)
 }
 
-/// Why no line can be laid here.
-fn obstacle() -> Option<String> {
+/// Why no line can be laid here; otherwise how TCP behaves on it.
+fn lay_line() -> Result<String, String> {
     let line = Line::lay(Duration::ZERO, 0.0);
-    line.err()
-        .map(|error| format!("no line between two network namespaces: {error}"))
+    let _line = line.map_err(|error| format!("no line between two network namespaces: {error}"))?;
+    Ok(namespace::congestion_control())
 }
 
 /// Thousands of connections are open here and in the contenders, which inherit this.
@@ -183,10 +186,12 @@ fn write_record(
     path: &PathBuf,
     machine: &Machine,
     order: &Order<'_>,
+    congestion_control: Option<&str>,
     results: &[CaseResult],
 ) -> Result<(), String> {
     let record = serde_json::json!({
         "machine": machine.json(),
+        "congestion_control_over_lines": congestion_control,
         "rounds": order.rounds,
         "seconds_per_slot": order.time.as_secs_f64(),
         "cases": results.iter().map(CaseResult::json).collect::<Vec<_>>(),

@@ -12,6 +12,8 @@ use crate::engine::said;
 
 const PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
+const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
 /// The first one where there are few.
 const FIRST_PORT: u16 = 20_000;
 
@@ -66,6 +68,12 @@ fn become_root() -> Result<(), String> {
     Ok(())
 }
 
+/// How TCP controls congestion in the namespace of this thread.
+pub fn congestion_control() -> String {
+    let name = fs::read_to_string(CONGESTION).unwrap_or_default();
+    name.trim().to_owned()
+}
+
 /// Leaves so many local ports to the namespace of this thread.
 pub fn limit_ports(count: u16) -> Result<(), String> {
     let (first, last) = (FIRST_PORT, FIRST_PORT + count - 1);
@@ -75,7 +83,6 @@ pub fn limit_ports(count: u16) -> Result<(), String> {
 /// Gives it the settings of a common server: what is missing in a kernel has to be done without.
 fn tune() {
     for (name, value) in [
-        ("tcp_congestion_control", "cubic"),
         ("tcp_max_syn_backlog", "16384"),
         // A slot must not know what another one has learnt.
         ("tcp_no_metrics_save", "1"),
@@ -84,4 +91,6 @@ fn tune() {
     }
     let _ = fs::write("/proc/sys/net/core/somaxconn", "16384");
     let _ = fs::write(PORTS, "1024 65535");
+    // A kernel may allow only some outside of its first namespace; Reno is always there.
+    let _ = fs::write(CONGESTION, "cubic").or_else(|_| fs::write(CONGESTION, "reno"));
 }
