@@ -149,12 +149,18 @@ impl Breaker {
     }
 
     fn is_trial_due(&self, now: Instant) -> bool {
-        // The more are in flight, the rarer they have to be, so that some are left to the end.
+        let pause = self.limits.pause;
+        // The more are in flight, the rarer they have to be, so that some are left until the first has ended. A
+        // pause may be only half as long as asked for.
         let spread = match self.trials < TRIALS_MAX / 2 {
             true => Duration::ZERO,
-            false => self.timeouts.exchange / (TRIALS_MAX / 2),
+            false => {
+                let first_half = pause.saturating_mul(TRIALS_MAX / 4);
+                let rest = self.timeouts.exchange.saturating_sub(first_half);
+                rest / (TRIALS_MAX / 4)
+            }
         };
-        let longest = self.limits.pause.max(spread);
+        let longest = pause.max(spread);
         self.trials < TRIALS_MAX && now >= self.before_trial.end(longest)
     }
 

@@ -32,8 +32,8 @@ use crate::upstream::waiting::{Client, Wanted};
 
 pub(crate) use crate::runtime::memory_budget::Admission;
 
-/// At how many addresses of an upstream a delivery is tried at most.
-const ADDRESSES_MAX: usize = 4;
+/// Over how many new connections a delivery is sent at most, while other addresses than the silent ones are known.
+const NEW_CONNECTIONS_MAX: usize = 4;
 
 /// One worker's deliveries and connections to one origin.
 pub struct Pool {
@@ -158,6 +158,7 @@ impl Pool {
         let connections = &self.connections;
         let mut wanted = Wanted::Any;
         let mut silent = Vec::new();
+        let mut sends = 0;
         loop {
             let idle = match wanted {
                 Wanted::Any => connections.take_idle(begun, limits),
@@ -180,9 +181,12 @@ impl Pool {
                 let first = self.first_exchange(&mut pooled, request, limits, transfer, &silent);
                 let result = Box::pin(first).await;
                 if result.is_err() && pooled.connection.was_silent() {
-                    silent.push(pooled.address.socket);
-                    if silent.len() < ADDRESSES_MAX && self.origin().addresses().has_other(&silent)
-                    {
+                    let socket = pooled.address.socket;
+                    if !silent.contains(&socket) {
+                        silent.push(socket);
+                    }
+                    sends += 1;
+                    if sends < NEW_CONNECTIONS_MAX && self.origin().addresses().has_other(&silent) {
                         connections.counters().retries.inc();
                         debug!(origin = %self.origin().origin, "an address does not answer; retrying at another");
                         continue;

@@ -61,6 +61,10 @@ struct Server {
 }
 
 impl Server {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the accept is dropped with the runtime of the test"
+    )]
     fn start(requests_at_a_time: usize) -> (Rc<Server>, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -188,6 +188,6 @@ fn trials_last_to_the_end_of_a_long_timeout() {
         }
     }
     let gaps = trials.windows(2).map(|pair| pair[1] - pair[0]);
-    assert!(gaps.max().unwrap() < 10 * SECOND);
-    assert!(trials.last().unwrap() > &(240 * SECOND));
+    assert!(gaps.max().unwrap() < 20 * SECOND);
+    assert!(trials.last().unwrap() > &(280 * SECOND));
 }
