@@ -24,6 +24,9 @@ use crate::upstream::response::MemoryPermit;
 /// response from every outbound.
 pub(crate) const SMALL_BYTES: usize = 4 * 1024;
 
+/// The least space for the first read of a response. Sentry's have some 700 bytes.
+const FIRST_BYTES_MIN: usize = SPARE_BYTES / 2;
+
 thread_local! {
     /// Small messages of all connections of a worker are copied to here, many of them into one piece of memory.
     static COPIES: RefCell<BytesMut> = RefCell::default();
@@ -96,7 +99,11 @@ impl ReadBuffer {
             if buffer.capacity() == 0 {
                 buffer = spare_buffers::take();
             }
-            SPARE_BYTES
+            // What earlier responses left of it is enough for a usual one, and need not be moved.
+            match buffer.capacity() {
+                left @ FIRST_BYTES_MIN.. => left.min(SPARE_BYTES),
+                _ => SPARE_BYTES,
+            }
         } else {
             usize::MAX
         };
