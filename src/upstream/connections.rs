@@ -85,6 +85,7 @@ impl Connections {
         worker: usize,
     ) -> Rc<Connections> {
         Rc::new(Connections {
+            dial_window: DialWindow::new(shared.tls.is_some()),
             shared,
             limits: RefCell::new(limits),
             budget,
@@ -93,7 +94,6 @@ impl Connections {
             open: Rc::default(),
             opened: Cell::default(),
             dialing: Cell::default(),
-            dial_window: DialWindow::default(),
             demand: Demand::default(),
             shortest_exchange: ShortestRecent::default(),
             worker,

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use crate::upstream::shortest::ShortestRecent;
 
-/// The bound at the start and after a failure.
-const START: usize = 128;
+/// The bound at the start: so many dials take this worker some 25 ms.
+const START_PLAIN: usize = 512;
+const START_TLS: usize = 128;
 
 /// The smallest bound.
 const MIN: usize = 8;
@@ -29,6 +30,7 @@ const TOLERANCE: Duration = Duration::from_millis(10);
 const SHORTAGE_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(crate) struct DialWindow {
+    start: usize,
     bound: Cell<usize>,
     shortest: ShortestRecent,
     /// The last halving. Dials that began before it belong to the larger bound, and halve it no further.
@@ -36,18 +38,18 @@ pub(crate) struct DialWindow {
     paused_until: Cell<Option<Instant>>,
 }
 
-impl Default for DialWindow {
-    fn default() -> DialWindow {
+impl DialWindow {
+    pub(crate) fn new(is_tls: bool) -> DialWindow {
+        let start = if is_tls { START_TLS } else { START_PLAIN };
         DialWindow {
-            bound: Cell::new(START),
+            start,
+            bound: Cell::new(start),
             shortest: ShortestRecent::default(),
             halved_at: Cell::default(),
             paused_until: Cell::default(),
         }
     }
-}
 
-impl DialWindow {
     /// How many dials may be in progress.
     pub(crate) fn bound(&self, now: Instant) -> usize {
         match self.paused_until.get() {
@@ -72,7 +74,7 @@ impl DialWindow {
 
     /// Records a dial that failed.
     pub(crate) fn record_failure(&self, begun: Instant, now: Instant) {
-        self.bound.set(self.bound.get().min(START));
+        self.bound.set(self.bound.get().min(self.start));
         self.halve(begun, now);
     }
 
@@ -111,9 +113,9 @@ mod tests {
 
     #[test]
     fn it_doubles_per_round_of_dials_in_time() {
-        let window = DialWindow::default();
+        let window = DialWindow::new(true);
         let mut now = Instant::now();
-        for expected in [START, 2 * START, 4 * START, MAX, MAX] {
+        for expected in [START_TLS, 2 * START_TLS, 4 * START_TLS, MAX, MAX] {
             assert_eq!(window.bound(now), expected);
             now = round(&window, now, FAR);
         }
@@ -121,9 +123,9 @@ mod tests {
 
     #[test]
     fn late_dials_halve_it_once_per_round() {
-        let window = DialWindow::default();
+        let window = DialWindow::new(true);
         let mut now = round(&window, Instant::now(), FAR);
-        for expected in [2 * START, START, START / 2] {
+        for expected in [2 * START_TLS, START_TLS, START_TLS / 2] {
             assert_eq!(window.bound(now), expected);
             now = round(&window, now, 2 * FAR);
         }
@@ -135,30 +137,30 @@ mod tests {
 
     #[test]
     fn failures_keep_it_small() {
-        let window = DialWindow::default();
+        let window = DialWindow::new(true);
         let mut now = Instant::now();
         for _ in 0..4 {
             now = round(&window, now, FAR);
         }
         assert_eq!(window.bound(now), MAX);
         window.record_failure(now, now + FAR);
-        assert_eq!(window.bound(now), START / 2);
+        assert_eq!(window.bound(now), START_TLS / 2);
     }
 
     #[test]
     fn a_shortage_of_this_host_pauses_dials() {
-        let window = DialWindow::default();
+        let window = DialWindow::new(true);
         let now = Instant::now();
         window.record_shortage(now, now);
         assert_eq!(window.bound(now), 0);
-        assert_eq!(window.bound(now + SHORTAGE_INTERVAL), START / 2);
+        assert_eq!(window.bound(now + SHORTAGE_INTERVAL), START_TLS / 2);
     }
 
     #[test]
     fn single_dials_do_not_raise_it() {
-        let window = DialWindow::default();
+        let window = DialWindow::new(true);
         let now = Instant::now();
         (0..1000).for_each(|_| window.record_success(now, now + FAR, 1));
-        assert_eq!(window.bound(now), START);
+        assert_eq!(window.bound(now), START_TLS);
     }
 }
