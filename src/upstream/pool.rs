@@ -18,7 +18,6 @@ use tracing::debug;
 
 use crate::limits::Limits;
 use crate::net::transfer::Transfer;
-use crate::runtime::deadline::in_time;
 use crate::runtime::memory_budget::MemoryBudget;
 use crate::upstream::breaker::RouteId;
 use crate::upstream::connections::Connections;
@@ -27,7 +26,7 @@ use crate::upstream::origin::SharedOrigin;
 use crate::upstream::pooled::PooledConnection;
 use crate::upstream::probe::ensure_prober;
 use crate::upstream::response::Response;
-use crate::upstream::silence::unless_silent;
+use crate::upstream::silence::{unless_silent, while_moving};
 use crate::upstream::waiting::{Client, Wanted};
 
 pub(crate) use crate::runtime::memory_budget::Admission;
@@ -227,16 +226,11 @@ impl Pool {
             false => None,
         };
         let result = {
-            let mut exchange = pin!(pooled.connection.exchange(request, limits, transfer));
-            let deadline = silence_max.map(|silence| Instant::now() + silence);
-            let early = match deadline {
-                Some(deadline) => in_time(deadline, exchange.as_mut()).await,
-                None => None,
-            };
-            let is_moving = || transfer.look().is_some_and(|seen| seen.is_moving());
-            match early {
-                Some(result) => result,
-                None if deadline.is_some() && !is_moving() => Err(Failure::Timeout),
+            let exchange = pin!(pooled.connection.exchange(request, limits, transfer));
+            match silence_max {
+                Some(silence) => while_moving(exchange, transfer, silence)
+                    .await
+                    .unwrap_or(Err(Failure::Timeout)),
                 None => exchange.await,
             }
         };

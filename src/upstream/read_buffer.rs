@@ -28,8 +28,29 @@ pub(crate) const SMALL_BYTES: usize = 4 * 1024;
 const FIRST_BYTES_MIN: usize = SPARE_BYTES / 2;
 
 thread_local! {
-    /// Small messages of all connections of a worker are copied to here, many of them into one piece of memory.
-    static COPIES: RefCell<BytesMut> = RefCell::default();
+    static COPIES: RefCell<Copies> = RefCell::default();
+}
+
+/// Small messages of all connections of a worker are copied to here, many of them into one piece of memory.
+#[derive(Default)]
+struct Copies {
+    piece: BytesMut,
+    /// The piece before. Once its messages are dropped, it is used again.
+    previous: BytesMut,
+}
+
+impl Copies {
+    fn copy(&mut self, message: &[u8]) -> Bytes {
+        if self.piece.capacity() < message.len() {
+            std::mem::swap(&mut self.piece, &mut self.previous);
+            let bytes = SMALL_BYTES.max(message.len());
+            if !self.piece.try_reclaim(bytes) {
+                self.piece = BytesMut::with_capacity(bytes);
+            }
+        }
+        self.piece.extend_from_slice(message);
+        self.piece.split().freeze()
+    }
 }
 
 /// Why nothing could be read.
@@ -138,7 +159,8 @@ impl ReadBuffer {
     /// Copies the bytes at `span`. Reserves memory for everything up to its end.
     pub(crate) fn copy(&mut self, span: Span) -> Result<Bytes, ReadError> {
         self.reserve_large(span.end)?;
-        Ok(copy_small(span.slice(&self.buffer)))
+        let message = span.slice(&self.buffer);
+        Ok(COPIES.with_borrow_mut(|copies| copies.copy(message)))
     }
 
     /// Ends a response. Gives back the buffer, and hands over the reservation for what was taken; the response holds
@@ -162,16 +184,6 @@ impl ReadBuffer {
             Err(ReadError::OutOfMemory)
         }
     }
-}
-
-fn copy_small(message: &[u8]) -> Bytes {
-    COPIES.with_borrow_mut(|copies| {
-        if copies.capacity() < message.len() {
-            copies.reserve(SMALL_BYTES.max(message.len()));
-        }
-        copies.extend_from_slice(message);
-        copies.split().freeze()
-    })
 }
 
 #[cfg(test)]
@@ -203,5 +215,22 @@ mod tests {
         assert_eq!(buffer.memory.bytes(), MIB);
         buffer.buffer = BytesMut::from(&text[..]);
         assert!(buffer.make_room(2 * MIB).is_err());
+    }
+
+    #[test]
+    fn copies_reuse_two_pieces_of_memory_while_their_messages_are_dropped_in_time() {
+        let mut copies = Copies::default();
+        let message = [b'x'; 100];
+        let mut pieces = std::collections::BTreeSet::new();
+        let mut held = Vec::new();
+        for _ in 0..1000 {
+            // As the deliveries of one request hold their responses until the last has ended.
+            held.push(copies.copy(&message));
+            if held.len() == 8 {
+                held.clear();
+            }
+            pieces.insert(copies.piece.as_ptr().addr() / SMALL_BYTES);
+        }
+        assert!(pieces.len() <= 4, "{pieces:?}");
     }
 }

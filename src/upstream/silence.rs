@@ -43,6 +43,25 @@ pub(crate) async fn unless_silent<T>(
     }
 }
 
+/// Runs `future`, an exchange, until its transfer has not moved for `period`, or nothing can move before the response.
+/// `None` means that it did not complete, and the caller drops it.
+pub(crate) async fn while_moving<T>(
+    mut future: Pin<&mut impl Future<Output = T>>,
+    transfer: &Transfer,
+    period: Duration,
+) -> Option<T> {
+    let mut bytes_before = None;
+    loop {
+        if let Some(output) = in_time(Instant::now() + period, future.as_mut()).await {
+            return Some(output);
+        }
+        let bytes = transfer.look().filter(Seen::is_moving)?.bytes();
+        if bytes_before.replace(bytes) == Some(bytes) {
+            return None;
+        }
+    }
+}
+
 /// Decides when a transfer has been silent or slow for too long.
 struct SilenceWatch {
     period: Duration,
