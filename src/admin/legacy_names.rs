@@ -1,7 +1,7 @@
 //! The metrics of getsentry/sentry-mirror that have an equivalent, under their names there.
 //!
-//! They are sent to statsd only, as that program does, so that its dashboards continue to work. The README
-//! maps all of its names to ours. Two of its tags differ: the inbound key is shortened, and the path is
+//! They are sent to statsd only, as that program does, so that its dashboards continue to work.
+//! docs/coming-from-getsentry.md maps all of its names to ours. Two of its tags differ: the inbound key is shortened, and the path is
 //! left out because it can be any text that a client sends.
 
 use std::collections::BTreeMap;

@@ -17,8 +17,8 @@ use crate::sys;
 /// takes a hundred times that.
 const CHECK_BYTES: usize = 1024 * 1024;
 
-/// How much free memory the process may keep for each budget. It is a part of the 32 MiB per worker in the
-/// README.
+/// How much free memory the process may keep for each budget. It is a part of the 32 MiB per worker in
+/// docs/limits.md.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
 
 static PROCESS: Mutex<Process> = Mutex::new(Process::new());

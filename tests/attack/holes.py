@@ -1,6 +1,6 @@
 """Uploads of growing sizes, without a key and unfinished. When the mirror refuses one, every other one is
 closed, and larger ones follow that do not fit the holes. What the process has stays within the sum that
-the README states under "Limits"."""
+docs/limits.md states."""
 
 import socket
 import time

@@ -127,7 +127,7 @@ def times_and_sizes_fit(manifests: Manifests) -> None:
 
 
 def worst_case(config: dict, workers: int) -> float:
-    """The MiB that a process takes at most, as the README sums them up; all origins have TLS."""
+    """The MiB that a process takes at most, as docs/limits.md sums them up; all origins have TLS."""
     limits = config["limits"]
     requests = int(re.fullmatch(r"(\d+)MiB", limits["memory_bytes"])[1])
     dsns = [dsn for key in config["keys"] for dsn in key["outbound"]]

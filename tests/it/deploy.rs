@@ -216,3 +216,50 @@ fn the_image_builds_its_dependencies_without_the_sources() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
 }
+
+/// Runs the script with a file for each side; the command shows what it was called with, and fails for
+/// the sides that are named.
+fn upload(failing: &str) -> (Option<i32>, String, String) {
+    let old = file(
+        "old.env",
+        "# the old side\nSENTRY_URL=https://old\nSENTRY_AUTH_TOKEN=a=b c\n",
+    );
+    let new = file("new.env", "SENTRY_AUTH_TOKEN=new");
+    const COMMAND: &str = r#"echo "${SENTRY_URL-none} $SENTRY_AUTH_TOKEN ${SENTRY_DSN-none} $1"
+        [[ $SENTRY_AUTH_TOKEN != "$2" ]]"#;
+    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/upload-to-both"))
+        .args([old.as_os_str(), new.as_os_str()])
+        .args(["--", "bash", "-c", COMMAND, "bash", "two words", failing])
+        .env("SENTRY_DSN", "of the shell")
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[test]
+fn an_upload_runs_for_every_side_with_the_settings_of_that_side() {
+    let (code, shown, _) = upload("none");
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        shown,
+        "https://old a=b c none two words\nnone new none two words\n"
+    );
+}
+
+#[test]
+fn an_upload_that_fails_for_one_side_names_it_and_runs_for_the_other() {
+    let (code, shown, told) = upload("a=b c");
+    assert_eq!(code, Some(1));
+    assert_eq!(shown.lines().count(), 2);
+    let last = told.lines().last().unwrap();
+    assert!(
+        last.contains("FAILED for") && last.contains("old.env (exit code 1)"),
+        "{last}"
+    );
+    assert!(!last.contains("new.env"), "{last}");
+}

@@ -1,9 +1,11 @@
-//! Generated parts of the documents match the code.
+//! Links in the documents lead somewhere, and generated parts match the code.
 //!
 //! A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`. To generate another one, put
 //! these lines into a document and add a row to [`parts`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Component, Path, PathBuf};
 
 use sentry_mirror::internals;
 
@@ -44,4 +46,111 @@ fn generated_parts_of_the_documents_match_the_code() {
             );
         }
     }
+}
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Everything that people read, relative to the root.
+fn documents() -> Vec<PathBuf> {
+    let top = [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    ];
+    let other = ["benches/allocators.md", "deploy/seccomp/README.md"];
+    let mut found: Vec<PathBuf> = top.iter().chain(&other).map(PathBuf::from).collect();
+    let entries = |folder: &str| {
+        let list = fs::read_dir(Path::new(ROOT).join(folder)).expect("a folder");
+        let names = list.map(|entry| entry.expect("an entry").file_name());
+        names
+            .map(|name| Path::new(folder).join(name))
+            .collect::<Vec<_>>()
+    };
+    found.extend(entries("docs"));
+    for folder in ["tests", "benches"] {
+        let readmes = entries(folder)
+            .into_iter()
+            .map(|path| path.join("README.md"));
+        found.extend(readmes.filter(|path| Path::new(ROOT).join(path).exists()));
+    }
+    found
+}
+
+/// The lines outside of code blocks.
+fn prose(document: &str) -> impl Iterator<Item = &str> {
+    let mut is_code = false;
+    document.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    })
+}
+
+/// The anchors that GitHub gives the headings of a document.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let mut seen = BTreeMap::new();
+    let headings = prose(document).filter_map(|line| {
+        line.trim_start_matches('#')
+            .strip_prefix(' ')
+            .filter(|_| line.starts_with('#'))
+    });
+    headings
+        .map(|heading| {
+            let is_kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+            let kept: String = heading.trim().chars().filter(is_kept).collect();
+            let anchor = kept.to_lowercase().replace(' ', "-");
+            let count = seen.entry(anchor.clone()).or_insert(0);
+            *count += 1;
+            match *count {
+                1 => anchor,
+                again => format!("{anchor}-{}", again - 1),
+            }
+        })
+        .collect()
+}
+
+/// The targets of the links in a text, without those to other sites.
+fn links(document: &str) -> Vec<String> {
+    // Links may have a line end in their text.
+    let text = prose(document).collect::<Vec<_>>().join("\n");
+    let targets = text.split("](").skip(1);
+    let targets =
+        targets.filter_map(|rest| rest.split_once(')').map(|(target, _)| target.to_owned()));
+    targets.filter(|target| !target.contains("://")).collect()
+}
+
+/// A path without `..`.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => assert!(normal.pop(), "{} leaves the root", path.display()),
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+#[test]
+fn every_link_of_the_documents_has_a_target() {
+    let read = |path: &Path| fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_default();
+    let mut broken = Vec::new();
+    let mut count = 0;
+    for document in documents() {
+        for link in links(&read(&document)) {
+            count += 1;
+            let (path, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match path {
+                "" => document.clone(),
+                path => normal(&document.parent().unwrap().join(path)),
+            };
+            let is_there = Path::new(ROOT).join(&target).exists();
+            if !is_there || (!anchor.is_empty() && !anchors(&read(&target)).contains(anchor)) {
+                broken.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert!(count > 100, "only {count} links were found");
 }

@@ -89,13 +89,11 @@ fn legacy_and_new_metrics_arrive_with_the_counts() {
     );
 }
 
-/// The names in the first column of the README's tables between two headings, without the prefix.
+/// The names in the first column of the document's table, without the prefix.
 fn promised() -> BTreeSet<String> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(path).unwrap();
-    let (_, section) = readme
-        .split_once("### From the names of getsentry/sentry-mirror")
-        .unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/coming-from-getsentry.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let (_, section) = document.split_once("## Names of metrics").unwrap();
     let section = section.split("\n##").next().unwrap();
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.map(|row| row.split('`').next().unwrap().to_owned())

@@ -1,4 +1,4 @@
-//! The documented bounds of memory, in bytes, from "Limits" of the README. Each test adds up those that
+//! The documented bounds of memory, in bytes, from docs/limits.md. Each test adds up those that
 //! apply to it.
 
 pub(crate) const KIB: usize = 1024;

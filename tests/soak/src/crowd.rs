@@ -20,7 +20,7 @@ const SLOW: usize = 500;
 const LOADERS: usize = 8;
 const LOAD_TIME: Duration = Duration::from_secs(20);
 
-/// What the README states for a connection.
+/// What docs/limits.md states for a connection.
 const CONNECTION_BYTES_MAX: usize = 24 * 1024;
 
 /// The mirror's own limit for a head, and some more.

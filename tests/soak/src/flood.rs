@@ -1,6 +1,6 @@
 //! The worst case: 64 clients upload 50 MB each, while the primary reads 10 KB a second.
 //!
-//! The memory of the process stays below what the README states for its limits; the other upstream gets
+//! The memory of the process stays below what docs/limits.md states for its limits; the other upstream gets
 //! everything that was accepted; everybody else is told 503.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ const MEMORY_BYTES: usize = 1024 * MIB;
 const CONNECTIONS: usize = 100;
 const IN_FLIGHT: usize = 64;
 
-/// The sum that the README states.
+/// The sum that docs/limits.md states.
 const BOUND_BYTES: usize = 24 * MIB
     + WORKERS * (32 * MIB + MEMORY_BYTES + CONNECTIONS * 24 * KIB + 2 * IN_FLIGHT * 24 * KIB);
 
