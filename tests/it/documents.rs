@@ -1,13 +1,18 @@
-//! Links in the documents lead somewhere, and generated parts match the code.
+//! Links in the documents lead somewhere, configurations in them are valid, and generated parts match the
+//! code.
 //!
 //! A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`. To generate another one, put
 //! these lines into a document and add a row to [`parts`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::process::Command;
 
 use sentry_mirror::internals;
+
+use crate::support::process::file;
 
 const UPDATE: &str = "UPDATE_DOCS=1 cargo test --locked --test it documents";
 
@@ -118,6 +123,56 @@ fn links(document: &str) -> Vec<String> {
     let targets =
         targets.filter_map(|rest| rest.split_once(')').map(|(target, _)| target.to_owned()));
     targets.filter(|target| !target.contains("://")).collect()
+}
+
+/// The code blocks of a language.
+fn blocks(document: &str, language: &str) -> Vec<String> {
+    let mut blocks: Vec<String> = Vec::new();
+    let (mut is_code, mut is_wanted) = (false, false);
+    for line in document.lines() {
+        if let Some(info) = line.trim_start().strip_prefix("```") {
+            is_code = !is_code;
+            is_wanted = is_code && info == language;
+            if is_wanted {
+                blocks.push(String::new());
+            }
+        } else if is_wanted {
+            blocks.last_mut().expect("a block").extend([line, "\n"]);
+        }
+    }
+    blocks
+}
+
+/// Makes a configuration of an excerpt: of a list of outbounds, or of all of a file.
+fn configuration(excerpt: &str) -> String {
+    let inbound = "keys:\n  - inbound: http://00000000000000000000000000000000@m/1\n";
+    if excerpt.contains("keys:\n") {
+        return excerpt.to_owned();
+    }
+    let indent = excerpt.len() - excerpt.trim_start().len();
+    let lines = excerpt
+        .lines()
+        .map(|line| format!("    {}\n", &line[indent..]));
+    format!("{inbound}{}", lines.collect::<String>())
+}
+
+#[test]
+fn every_configuration_in_the_documents_is_valid() {
+    let mut count = 0;
+    for document in documents() {
+        let text = fs::read_to_string(Path::new(ROOT).join(&document)).expect("a document");
+        for excerpt in blocks(&text, "yaml") {
+            count += 1;
+            let path = file("config.yml", &configuration(&excerpt));
+            let output = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"))
+                .args([OsStr::new("--check"), OsStr::new("-c"), path.as_os_str()])
+                .output()
+                .expect("the mirror runs");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}: {stderr}", document.display());
+        }
+    }
+    assert!(count >= 4, "only {count} were found");
 }
 
 /// A path without `..`.
