@@ -40,6 +40,13 @@ RUN find build.rs src -type f -exec touch {} +; \
     objcopy --strip-all --add-gnu-debuglink=/symbols/sentry-mirror.debug \
         target/release/sentry-mirror sentry-mirror
 
+# The licences of the program, and of the crates that it is linked with.
+COPY LICENSE-APACHE LICENSE-MIT ./
+COPY deploy/third-party ./deploy/
+RUN mkdir -p /image/usr/share/doc/sentry-mirror; \
+    cp LICENSE-APACHE LICENSE-MIT /image/usr/share/doc/sentry-mirror/; \
+    deploy/third-party >/image/usr/share/doc/sentry-mirror/THIRD-PARTY
+
 ARG VERSION
 RUN version=$(./sentry-mirror --version | cut -d' ' -f2); \
     [ "$VERSION" = "$version" ] || { echo "VERSION is $VERSION, the sources are $version"; exit 1; }
@@ -68,6 +75,7 @@ ARG COMMIT=""
 ARG CREATED=""
 LABEL org.opencontainers.image.title="sentry-mirror" \
       org.opencontainers.image.description="Mirrors Sentry SDK traffic from one DSN to several, one io_uring runtime per core" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${COMMIT}" \
       org.opencontainers.image.created="${CREATED}"
