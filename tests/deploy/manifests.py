@@ -5,7 +5,9 @@ that Kubernetes does not know is an error. What no schema knows is checked here 
 and labels meet, that the times fit into one another, that the mirror accepts its configuration.
 """
 
+import copy
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +30,10 @@ class Manifests:
         self.passed = 0
         self.failures: list[str] = []
         self.by_kind: dict[str, dict] = {}
-        for path in sorted(folder.iterdir()):
+        listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+        paths = [path for path in sorted(folder.iterdir()) if path.name != "kustomization.yaml"]
+        self.check("every file is listed", listed == [path.name for path in paths], listed)
+        for path in paths:
             for manifest in yaml.safe_load_all(path.read_text()):
                 for version in VERSIONS:
                     self.validate(path.name, manifest, version)
@@ -145,11 +150,55 @@ def is_unprivileged(manifests: Manifests, user: str) -> None:
     manifests.check("it does not run as root", of_pod["runAsNonRoot"] is True)
     owner = f"{of_pod['runAsUser']}:{of_pod['runAsGroup']}"
     manifests.check("it runs as the image's user", owner == user, owner)
-    manifests.check("it has a profile", of_pod["seccompProfile"]["type"] == "Localhost")
+    manifests.check("it starts on any node", of_pod["seccompProfile"] == {"type": "RuntimeDefault"})
     manifests.check("its files are read-only", of_container["readOnlyRootFilesystem"] is True)
     manifests.check("it gains nothing", of_container["allowPrivilegeEscalation"] is False)
     manifests.check("it has no capability", of_container["capabilities"] == {"drop": ["ALL"]})
     manifests.check("it has no token", pod["automountServiceAccountToken"] is False)
+
+
+def merged(value: object, patch: object) -> object:
+    """A strategic merge, as far as the overlay needs one: of mappings."""
+    if not isinstance(value, dict) or not isinstance(patch, dict):
+        return patch
+    return {key: merged(value.get(key), patch[key]) if key in patch else value[key] for key in value | patch}
+
+
+def overlay_changes_the_profile(manifests: Manifests, folder: Path) -> None:
+    """The overlay gives the pod our profile, and changes nothing else."""
+    base = manifests.by_kind["Deployment"]
+    patched = merged(base, yaml.safe_load((folder / "deployment.yaml").read_text()))
+    for version in VERSIONS:
+        manifests.validate("the overlay", patched, version)
+    profile = patched["spec"]["template"]["spec"]["securityContext"].pop("seccompProfile")
+    wanted = {"type": "Localhost", "localhostProfile": "profiles/sentry-mirror.json"}
+    manifests.check("the overlay has the profile", profile == wanted, profile)
+    rest = copy.deepcopy(base)
+    del rest["spec"]["template"]["spec"]["securityContext"]["seccompProfile"]
+    manifests.check("the overlay changes nothing else", patched == rest)
+    if not shutil.which("kubectl"):
+        print("SKIPPED: the overlay is not built: there is no kubectl")
+        return
+    built = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    manifests.check("kustomize builds the overlay", built.returncode == 0, built.stderr)
+    documents = list(yaml.safe_load_all(built.stdout))
+    kinds = {document["kind"] for document in documents}
+    manifests.check("... with everything of the base", kinds == set(manifests.by_kind), kinds)
+    [deployment] = [document for document in documents if document["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    manifests.check("... and with the profile", pod["securityContext"]["seccompProfile"] == wanted)
+
+
+def is_monitored(manifests: Manifests, path: Path) -> None:
+    """The PodMonitor, whose schema is not at hand, finds the pods and their admin port."""
+    spec = yaml.safe_load(path.read_text())["spec"]
+    template = manifests.spec("Deployment")["template"]
+    labels = template["metadata"]["labels"]
+    manifests.check("the monitor selects the pods", spec["selector"]["matchLabels"] == labels)
+    [endpoint] = spec["podMetricsEndpoints"]
+    [container] = template["spec"]["containers"]
+    ports = [port["name"] for port in container["ports"]]
+    manifests.check("the monitor asks a port that exists", endpoint["port"] in ports, endpoint)
 
 
 def mirror_accepts(manifests: Manifests, binary: Path, root: Path) -> None:
@@ -164,11 +213,14 @@ def mirror_accepts(manifests: Manifests, binary: Path, root: Path) -> None:
 
 def main() -> int:
     binary, root = Path(sys.argv[1]), Path(sys.argv[2])
-    manifests = Manifests(root / "deploy/kubernetes")
+    folder = root / "deploy/kubernetes"
+    manifests = Manifests(folder / "base")
     names_meet(manifests)
     times_and_sizes_fit(manifests)
     user = re.search(r"^USER (\S+)$", (root / "Dockerfile").read_text(), re.MULTILINE)[1]
     is_unprivileged(manifests, user)
+    overlay_changes_the_profile(manifests, folder / "io_uring")
+    is_monitored(manifests, folder / "podmonitor.yaml")
     mirror_accepts(manifests, binary, root)
     for failure in manifests.failures:
         print(f"FAILED {failure}")

@@ -116,7 +116,7 @@ fn documents_and_manifests_state_the_same_numbers() {
     let rust = env!("CARGO_PKG_RUST_VERSION");
     assert!(dockerfile.contains(&format!("RUST_IMAGE=rust:{rust}-")));
     assert!(dockerfile.contains("EXPOSE 3000\n") && dockerfile.contains("STOPSIGNAL SIGTERM\n"));
-    let deployment = text("deploy/kubernetes/deployment.yaml");
+    let deployment = text("deploy/kubernetes/base/deployment.yaml");
     let version = env!("CARGO_PKG_VERSION");
     assert!(deployment.contains(&format!("image: sentry-mirror:{version}\n")));
     assert!(text("deploy/compose.yml").contains("seccomp=./seccomp-io_uring.json"));
