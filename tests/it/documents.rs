@@ -23,11 +23,100 @@ struct Part {
 }
 
 fn parts() -> Vec<Part> {
-    vec![Part {
-        file: "docs/metrics.md",
-        name: "metrics",
-        text: internals::admin::reference::markdown(),
-    }]
+    vec![
+        Part {
+            file: "docs/metrics.md",
+            name: "metrics",
+            text: internals::admin::reference::markdown(),
+        },
+        Part {
+            file: "docs/alerts.md",
+            name: "alerts",
+            text: alerts(),
+        },
+    ]
+}
+
+/// The alerts as a list: when each fires, and what it means.
+fn alerts() -> String {
+    let path = Path::new(ROOT).join("deploy/prometheus-alerts.yml");
+    let text = fs::read_to_string(path).expect("the alerts");
+    let file: serde_yaml::Value = serde_yaml::from_str(&text).expect("YAML");
+    let groups = file["groups"].as_sequence().expect("groups");
+    let rules = groups
+        .iter()
+        .flat_map(|group| group["rules"].as_sequence().expect("rules"));
+    let items = rules.map(|rule| {
+        let text = |value: &serde_yaml::Value| value.as_str().expect("a text").to_owned();
+        let wait = rule["for"]
+            .as_str()
+            .map_or("at once".to_owned(), |time| format!("after {time}"));
+        let severity = text(&rule["labels"]["severity"]);
+        let description = without_templates(&text(&rule["annotations"]["description"]));
+        let name = text(&rule["alert"]);
+        format!("* `{name}` ({severity}, {wait}): {description}")
+    });
+    items.collect::<Vec<_>>().join("\n")
+}
+
+/// A text of an alert with the names of what Prometheus fills in.
+fn without_templates(text: &str) -> String {
+    let mut parts = text.split("{{ ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (template, rest) = part.split_once(" }}").expect("the end of a template");
+        let first = template.split(' ').next().unwrap_or_default();
+        let name = first.trim_start_matches("$labels.").trim_start_matches('$');
+        plain.push_str(&format!("`{name}`{rest}"));
+    }
+    plain
+}
+
+/// The paths of the keys that the example has outside of `keys`, and the names of those in an outbound.
+fn configuration_keys() -> Vec<String> {
+    let text = fs::read_to_string(Path::new(ROOT).join("config.example.yml")).expect("the example");
+    let example: serde_yaml::Value = serde_yaml::from_str(&text).expect("YAML");
+    let mut keys = Vec::new();
+    for (name, value) in example.as_mapping().expect("a mapping") {
+        let name = name.as_str().expect("a name");
+        match value.as_mapping() {
+            Some(section) if name != "default_metrics_tags" => {
+                keys.extend(
+                    section
+                        .keys()
+                        .map(|key| format!("{name}.{}", key.as_str().unwrap())),
+                );
+            }
+            _ if name == "keys" => {}
+            _ => keys.push(name.to_owned()),
+        }
+    }
+    let outbound = example["keys"][0]["outbound"][1]
+        .as_mapping()
+        .expect("a mapping");
+    let options = outbound
+        .keys()
+        .map(|key| key.as_str().unwrap())
+        .filter(|key| *key != "dsn");
+    keys.extend(options.map(|key| format!("keys[].outbound[].{key}")));
+    keys
+}
+
+#[test]
+fn every_configuration_key_is_documented() {
+    let read = |path: &str| fs::read_to_string(Path::new(ROOT).join(path)).expect("a document");
+    let tables = read("docs/configuration.md") + &read("docs/limits.md");
+    let is_missing = |key: &String| !tables.contains(&format!("`{key}`"));
+    let missing: Vec<String> = configuration_keys()
+        .into_iter()
+        .filter(is_missing)
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(
+        configuration_keys().len() > 40,
+        "{:?}",
+        configuration_keys()
+    );
 }
 
 #[test]
