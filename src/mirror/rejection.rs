@@ -111,7 +111,7 @@ labels! {
         Loop => "loop",
         /// Too little of `limits.memory_bytes` was free for the request.
         Overloaded => "overloaded",
-        /// The worker was overloaded: for a second, none of its timers had fired less than 0.5 s late.
+        /// The worker was overloaded: for three seconds, none of its timers had fired less than 0.5 s late.
         Late => "late",
     }
 }

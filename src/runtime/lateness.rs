@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 /// 30 s.
 const LATE: Duration = Duration::from_millis(500);
 
-/// How long timers must have been late, without one on time, before the worker counts as overloaded.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How long timers must have been late, without one on time, before the worker counts as overloaded. Shorter than
+/// SDKs wait. When thousands of clients connect at the same time, a worker that keeps up afterwards may be late for a
+/// second or two.
+const INTERVAL: Duration = Duration::from_secs(3);
 
 /// How long after an overload one late timer is enough.
 const RECENT: Duration = Duration::from_secs(10);
@@ -75,25 +77,26 @@ mod tests {
         assert_eq!(first(&[0, 60_000, 0, 0]), [false; 4]);
         // Nor do many of them with one timer on time in between.
         assert_eq!(first(&[900, 0].repeat(50)), [false; 100]);
-        assert_eq!(first(&[60_000, 600, 300, 600]), [false; 4]);
+        assert_eq!(first(&[60_000, 2000, 300, 2000]), [false; 4]);
     }
 
     #[test]
     fn timers_that_are_all_late_for_an_interval_show_an_overload() {
-        assert_eq!(first(&[500, 500, 500, 500]), [false, false, true, true]);
-        assert_eq!(first(&[0, 1000, 1000, 1000]), [false, false, true, true]);
-        assert_eq!(first(&[3000, 900]), [false, true]);
+        let said = first(&[500; 8]);
+        assert_eq!(said, [false, false, false, false, false, true, true, true]);
+        assert_eq!(first(&[0, 1000, 1000, 1000]), [false; 4]);
+        assert_eq!(first(&[3000, 2900]), [false, true]);
     }
 
     #[test]
     fn an_overload_ends_with_a_timer_on_time_and_returns_with_the_next_late_one_for_a_while() {
         let (mut lateness, mut now) = (Lateness::default(), Instant::now());
-        let said = record(&mut lateness, &mut now, &[2000, 2000, 0, 499, 500, 0]);
+        let said = record(&mut lateness, &mut now, &[2000, 3000, 0, 499, 500, 0]);
         assert_eq!(said, [false, true, false, false, true, false]);
         // Later it is as at first.
         let said = record(&mut lateness, &mut now, &[0; 100]);
         assert_eq!(said, [false; 100]);
-        let said = record(&mut lateness, &mut now, &[600, 600, 600]);
+        let said = record(&mut lateness, &mut now, &[1500, 1500, 1500]);
         assert_eq!(said, [false, false, true]);
     }
 }

@@ -102,6 +102,9 @@ impl Connections {
 
     /// Changes the limits. Deliveries in flight keep the old ones.
     pub(crate) fn set_limits(&self, limits: Rc<Limits>) {
+        let mut idle = self.idle.borrow_mut();
+        idle.iter_mut()
+            .for_each(|pooled| pooled.set_expiry(&limits));
         *self.limits.borrow_mut() = limits;
     }
 
@@ -127,14 +130,14 @@ impl Connections {
     }
 
     /// An idle connection, or `None` if there is none.
-    pub(crate) fn take_idle(&self, now: Instant, limits: &Limits) -> Option<Box<PooledConnection>> {
+    pub(crate) fn take_idle(&self, now: Instant) -> Option<Box<PooledConnection>> {
         if !self.shared.is_pooled(now) {
             return None;
         }
         let mut idle = self.idle.borrow_mut();
         for _ in 0..CHECKS_MAX {
             let newest = idle.pop_back()?;
-            if !self.is_fresh(&newest, now, limits) {
+            if !self.is_fresh(&newest, now) {
                 continue;
             }
             if let Some(usable) = self.check_idle(newest) {
@@ -183,11 +186,11 @@ impl Connections {
     /// Takes back a connection after an exchange.
     pub(crate) fn put_back(&self, mut returned: Box<PooledConnection>, now: Instant) {
         let limits = self.limits();
-        returned.since = now;
+        returned.begin_idle(now, &limits);
         if returned.connection.is_overfull() {
             return self.record_unsolicited(returned.connection.unread(), now);
         }
-        if !returned.connection.is_reusable() || !self.is_fresh(&returned, now, &limits) {
+        if !returned.connection.is_reusable() || !self.is_fresh(&returned, now) {
             return;
         }
         if !self.shared.is_pooled(now) {
@@ -227,7 +230,6 @@ impl Connections {
 
     /// Takes out and counts the idle connections to be closed.
     fn take_expired(&self, now: Instant) -> VecDeque<Box<PooledConnection>> {
-        let limits = self.limits();
         let wanted = self.demand.sweep(self.in_use());
         let mut idle = self.idle.borrow_mut();
         let mut expired = VecDeque::new();
@@ -241,7 +243,7 @@ impl Connections {
             let Some(pooled) = idle.pop_front() else {
                 break;
             };
-            match self.is_fresh(&pooled, now, &limits) {
+            match self.is_fresh(&pooled, now) {
                 true => idle.push_back(pooled),
                 false => expired.push_back(pooled),
             }
@@ -276,8 +278,8 @@ impl Connections {
     }
 
     /// Whether a connection has not expired. Counts why not.
-    fn is_fresh(&self, pooled: &PooledConnection, now: Instant, limits: &Limits) -> bool {
-        let reason = pooled.expiry(now, limits);
+    fn is_fresh(&self, pooled: &PooledConnection, now: Instant) -> bool {
+        let reason = pooled.expiry(now);
         if let Some(reason) = reason {
             self.counters().dropped.inc(reason);
         }

@@ -160,7 +160,7 @@ impl Pool {
         let mut sends = 0;
         loop {
             let idle = match wanted {
-                Wanted::Any => connections.take_idle(begun, limits),
+                Wanted::Any => connections.take_idle(begun),
                 Wanted::New => None,
             };
             let mut pooled = match idle {

@@ -23,6 +23,10 @@ pub(crate) struct PooledConnection {
     pub(crate) has_answered: bool,
     /// When it was opened, for `pool.max_age`. Up to a tenth of that earlier or later than the real time.
     opened_at: Instant,
+    /// When it is too old, and when it has been idle for too long. Kept because they are compared with the time several
+    /// times per delivery.
+    old_at: Instant,
+    idle_until: Instant,
     _open: OpenGuard,
 }
 
@@ -40,22 +44,37 @@ impl PooledConnection {
         limits: &Limits,
     ) -> Box<PooledConnection> {
         open.set(open.get() + 1);
+        let opened_at = spread(now, limits.pool.max_age, number);
         Box::new(PooledConnection {
             connection: Connection::new(connected.stream, memory),
             address: connected.address,
             connecting_begun: connected.begun,
             since: now,
             has_answered: false,
-            opened_at: spread(now, limits.pool.max_age, number),
+            opened_at,
+            old_at: opened_at + limits.pool.max_age,
+            idle_until: now + limits.pool.idle_timeout,
             _open: OpenGuard(Rc::clone(open)),
         })
     }
 
+    /// Begins a time in which it is idle.
+    pub(crate) fn begin_idle(&mut self, now: Instant, limits: &Limits) {
+        self.since = now;
+        self.set_expiry(limits);
+    }
+
+    /// Applies limits that have changed while it was idle.
+    pub(crate) fn set_expiry(&mut self, limits: &Limits) {
+        self.old_at = self.opened_at + limits.pool.max_age;
+        self.idle_until = self.since + limits.pool.idle_timeout;
+    }
+
     /// Why it has to be closed; `None` if it may be used.
-    pub(crate) fn expiry(&self, now: Instant, limits: &Limits) -> Option<Dropped> {
-        if now.duration_since(self.opened_at) >= limits.pool.max_age {
+    pub(crate) fn expiry(&self, now: Instant) -> Option<Dropped> {
+        if now >= self.old_at {
             Some(Dropped::Old)
-        } else if now.duration_since(self.since) >= limits.pool.idle_timeout {
+        } else if now >= self.idle_until {
             Some(Dropped::Idle)
         } else if self.address.is_retired(now) {
             Some(Dropped::Moved)
