@@ -234,8 +234,13 @@ impl Pool {
                 None => exchange.await,
             }
         };
-        let unanswered = result.as_ref().err().and_then(Failure::unanswered);
-        if unanswered.is_some() {
+        let is_useless = match &result {
+            Err(failure) => failure.unanswered().is_some(),
+            // As a load balancer without a server behind it does. Its answer counts, but later connections had better go
+            // to another address.
+            Ok(response) => response.status == 503 && !pooled.connection.is_reusable(),
+        };
+        if is_useless {
             let begun = pooled.connecting_begun;
             self.origin()
                 .record_address_failed(&address, begun, Instant::now());

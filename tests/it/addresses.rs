@@ -117,6 +117,23 @@ fn an_address_that_refuses_is_avoided() {
     assert_eq!((failures(&metrics), avoided(&metrics)), (1.0, 1.0));
 }
 
+#[test]
+fn an_address_that_answers_503_and_closes_is_avoided_and_its_answer_counts() {
+    let [busy, good] = two_listeners();
+    let answer = b"HTTP/1.1 503 No backend\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let busy = Upstream::serve(busy, |_, _| Action::RawAndClose(answer.to_vec()));
+    let good = serve(good);
+    let Some(hosts) = Hosts::new(&[busy.address, good.address]) else {
+        return;
+    };
+    let mirror = hosts.start(busy.address.port(), "reply_timeout: 15s");
+    let mut client = mirror.client();
+    assert_eq!(client.ask(&request()).status, 503);
+    assert!(is_delivered(&mut client));
+    assert_eq!((busy.received().len(), good.received().len()), (1, 1));
+    assert_eq!(avoided(&mirror.metrics()), 1.0);
+}
+
 /// Fills the queue of a listener, so that it drops what else arrives.
 fn fill(listener: &TcpListener) -> Vec<TcpStream> {
     rustix::net::listen(listener, 0).unwrap();
