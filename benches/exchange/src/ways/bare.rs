@@ -11,9 +11,9 @@ use std::time::Duration;
 use monoio::time::timeout;
 use sentry_mirror::internals::limits::Limits;
 use sentry_mirror::internals::net::stream::Stream;
+use sentry_mirror::internals::net::transfer::Transfer;
 use sentry_mirror::internals::runtime::memory_budget::MemoryBudget;
 use sentry_mirror::internals::upstream::exchange::Connection;
-use sentry_mirror::internals::net::transfer::Transfer;
 
 use super::ours::Parts;
 use super::{Answer, Message, Way};
