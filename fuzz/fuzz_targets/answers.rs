@@ -21,6 +21,7 @@ use sentry_mirror::internals::http::head::{Method, Parsed};
 use sentry_mirror::internals::http::response::ResponseHead;
 use sentry_mirror::internals::limits::Limits;
 use sentry_mirror::internals::net::stream::Stream;
+use sentry_mirror::internals::net::transfer::Transfer;
 use sentry_mirror::internals::runtime::memory_budget::MemoryBudget;
 use sentry_mirror::internals::upstream::exchange::{Connection, Failure, OutboundRequest};
 use sentry_mirror::internals::upstream::response::Response;
@@ -89,7 +90,10 @@ fn exchange(data: &[u8], method: Method) -> Result<Response, Failure> {
                 tail: Vec::new(),
             };
             let mut connection = Connection::new(stream, share);
-            connection.exchange(&mut request, &limits()).await
+            let transfer = Transfer::default();
+            connection
+                .exchange(&mut request, &limits(), &transfer)
+                .await
         })
     })
 }
