@@ -196,7 +196,13 @@ fn increments_are_pushed_every_ten_seconds_and_a_reload_adds_none() {
     assert_eq!(client.ask(good.as_bytes()).status, 200);
     mirror.signal("TERM");
     assert_eq!(mirror.wait().0.code(), Some(0));
-    let second = received(&server, is_end);
+    // The rest of the first push may come before it: durations that did not fit into the datagram that was its last.
+    let is_count = |line: &str| line.starts_with("sentrymirror.requests:");
+    let mut second = received(&server, is_count);
+    let counts = second.iter().position(|line| is_count(line)).unwrap();
+    if !second[counts..].iter().any(|line| is_end(line)) {
+        second.extend(received(&server, is_end));
+    }
     for name in names {
         assert_eq!(counted(&second, name), 1, "{name} in {second:#?}");
     }
