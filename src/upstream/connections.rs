@@ -124,7 +124,7 @@ impl Connections {
         self.shared.counters.for_worker(self.worker)
     }
 
-    /// Records how long an exchange took for which an idle connection was there at once.
+    /// Records how long an exchange took, without the wait for its connection.
     pub(crate) fn record_exchange(&self, elapsed: Duration) {
         self.shortest_exchange.record(elapsed);
     }
@@ -185,7 +185,7 @@ impl Connections {
 
     /// Takes back a connection after an exchange.
     pub(crate) fn put_back(&self, mut returned: Box<PooledConnection>, now: Instant) {
-        let limits = self.limits();
+        let limits = self.limits.borrow();
         returned.begin_idle(now, &limits);
         if returned.connection.is_overfull() {
             return self.record_unsolicited(returned.connection.unread(), now);

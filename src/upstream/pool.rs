@@ -163,20 +163,22 @@ impl Pool {
                 Wanted::Any => connections.take_idle(begun),
                 Wanted::New => None,
             };
-            let mut pooled = match idle {
+            let (mut pooled, is_new) = match idle {
                 Some(mut idle) => {
                     idle.since = begun;
-                    idle
+                    (idle, false)
                 }
                 None => {
                     has_connection.set(false);
                     // Boxed because it is rare: every delivery would carry the space for it.
-                    Box::pin(connections.wait(wanted, Rc::clone(client))).await?
+                    let granted = Box::pin(connections.wait(wanted, Rc::clone(client))).await?;
+                    let is_new = !granted.has_answered;
+                    (granted, is_new)
                 }
             };
             has_connection.set(true);
             wanted = Wanted::New;
-            if !pooled.has_answered {
+            if is_new {
                 let first = self.first_exchange(&mut pooled, request, limits, transfer, &silent);
                 let result = Box::pin(first).await;
                 if result.is_err() && pooled.connection.was_silent() {
@@ -197,6 +199,10 @@ impl Pool {
             let exchanging = pooled.connection.exchange(request, limits, transfer);
             let result = exchanging.await;
             if !pooled.connection.was_stale(&result) {
+                // One that was opened and not needed at once has not answered before.
+                if result.is_ok() && !pooled.has_answered {
+                    pooled.record_answered();
+                }
                 return result.map(|response| (response, pooled));
             }
             if let Err(Failure::Malformed(_)) = result {
@@ -245,8 +251,7 @@ impl Pool {
             self.origin()
                 .record_address_failed(&address, begun, Instant::now());
         } else {
-            address.record_answered();
-            pooled.has_answered = true;
+            pooled.record_answered();
         }
         result
     }

@@ -58,6 +58,12 @@ impl PooledConnection {
         })
     }
 
+    /// Records that it brought a response, as its address does.
+    pub(crate) fn record_answered(&mut self) {
+        self.address.record_answered();
+        self.has_answered = true;
+    }
+
     /// Begins a time in which it is idle.
     pub(crate) fn begin_idle(&mut self, now: Instant, limits: &Limits) {
         self.since = now;

@@ -443,15 +443,7 @@ mod tests {
     use crate::sentry::dsn::Scheme;
     use crate::upstream::exchange::OutboundRequest;
     use crate::upstream::pool::Pool;
-    use crate::upstream::waiting::Client;
-
-    struct NoClient;
-
-    impl Client for NoClient {
-        fn is_answered(&self) -> bool {
-            true
-        }
-    }
+    use crate::upstream::waiting::{Client, NoClient};
 
     const HOUR: Duration = Duration::from_secs(3600);
 

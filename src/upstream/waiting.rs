@@ -18,6 +18,17 @@ pub trait Client {
     fn is_answered(&self) -> bool;
 }
 
+/// For tests: no client waits for a response.
+#[cfg(test)]
+pub(crate) struct NoClient;
+
+#[cfg(test)]
+impl Client for NoClient {
+    fn is_answered(&self) -> bool {
+        true
+    }
+}
+
 /// What a delivery gets for waiting.
 pub(crate) type Granted<C> = Result<C, Failure>;
 

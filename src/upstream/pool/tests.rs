@@ -1,27 +1,22 @@
 //! A pool under load, with real sockets.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 use monoio::task::JoinHandle;
+use monoio::time::sleep;
 
 use super::*;
 use crate::http::head::Method;
 use crate::runtime::test_runtime::block_on;
 use crate::sentry::dsn::{Origin, Scheme};
-
-struct NoClient;
-
-impl Client for NoClient {
-    fn is_answered(&self) -> bool {
-        true
-    }
-}
+use crate::upstream::waiting::NoClient;
 
 fn pool_to(address: SocketAddr, limits: Limits) -> Rc<Pool> {
     let origin = Origin {
@@ -38,18 +33,19 @@ fn pool_to(address: SocketAddr, limits: Limits) -> Rc<Pool> {
 type Delivered = JoinHandle<Result<Response, Failure>>;
 
 fn deliver(pool: &Rc<Pool>) -> Delivered {
-    let pool = Rc::clone(pool);
-    monoio::spawn(async move {
-        let mut request = OutboundRequest {
-            method: Method::Post,
-            head: b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
-            body: Bytes::new(),
-            tail: Vec::new(),
-        };
-        let client: Rc<dyn Client> = Rc::new(NoClient);
-        let (result, _) = pool.deliver(&mut request, Instant::now(), 1, &client).await;
-        result
-    })
+    monoio::spawn(delivery(Rc::clone(pool)))
+}
+
+async fn delivery(pool: Rc<Pool>) -> Result<Response, Failure> {
+    let mut request = OutboundRequest {
+        method: Method::Post,
+        head: b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        body: Bytes::new(),
+        tail: Vec::new(),
+    };
+    let client: Rc<dyn Client> = Rc::new(NoClient);
+    let (result, _) = pool.deliver(&mut request, Instant::now(), 1, &client).await;
+    result
 }
 
 /// A server that answers no request before it has so many, so that each of them needs a connection.
@@ -58,6 +54,8 @@ struct Server {
     /// Connections with a request that is not answered yet.
     held: RefCell<Vec<TcpStream>>,
     accepted: Cell<usize>,
+    /// So many connections close at their next request.
+    stale: Cell<usize>,
 }
 
 impl Server {
@@ -72,6 +70,7 @@ impl Server {
             requests_at_a_time,
             held: RefCell::default(),
             accepted: Cell::default(),
+            stale: Cell::default(),
         });
         let accepting = Rc::clone(&server);
         monoio::spawn(async move {
@@ -88,6 +87,9 @@ impl Server {
         let (result, _) = stream.read(vec![0; 1024]).await;
         if !result.is_ok_and(|count| count > 0) {
             return;
+        }
+        if self.stale.get() > 0 {
+            return self.stale.set(self.stale.get() - 1);
         }
         self.held.borrow_mut().push(stream);
         if self.held.borrow().len() < self.requests_at_a_time {
@@ -190,5 +192,28 @@ fn a_delivery_waits_no_longer_than_an_exchange_may_take() {
             .pause_dials(Instant::now() + Duration::from_secs(3600));
         let failure = deliver(&pool).await.unwrap_err();
         assert!(matches!(failure, Failure::NoConnection), "{failure}");
+    });
+}
+
+#[test]
+fn a_connection_that_was_opened_and_not_needed_may_be_stale() {
+    block_on(async {
+        let (server, address) = Server::start(1);
+        let pool = pool_to(address, Limits::default());
+        let mut given_up = Box::pin(delivery(Rc::clone(&pool)));
+        poll_fn(|context| {
+            assert!(given_up.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        drop(given_up);
+        let counters = pool.connections.counters();
+        while counters.opened.get() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        server.stale.set(1);
+        assert_eq!(deliver(&pool).await.unwrap().status, 200);
+        assert_eq!((counters.retries.get(), counters.opened.get()), (1, 2));
+        assert_eq!(pool.origin().addresses().failures(), 0);
     });
 }
