@@ -159,7 +159,8 @@ fn without_descriptors_under_load_no_accepted_connection_is_lost() {
         });
         ledger.assert_complete(&sink);
         assert!(ledger.count(Fate::Accepted) > 1);
-        mirror.wait_for_line("accept failed");
+        // Near the limit, idle connections may make way before an accept fails.
+        mirror.wait_for_lines_with_any(&["accept failed", "idle longest"], 1);
         set_limit(&mirror, 1000);
         drop(idle);
         mirror.wait_for_descriptors(limit - IDLE);
