@@ -4,6 +4,9 @@
 //! request. So a connection that waits, for a client or for upstreams, holds none, and what is used next is
 //! what was used last. One buffer holds the requests of several connections: what is given back is its free
 //! rest. Its memory is used again once no request holds a part of it.
+//!
+//! A buffer that grew for a large message is freed instead: the memory budget counts what is beyond [`READ_BYTES`]
+//! only for the request that needed it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -35,26 +38,27 @@ pub(super) struct Spares {
 }
 
 impl Spares {
-    /// An empty buffer with at least a quarter of [`READ_BYTES`] of space.
+    /// An empty buffer with at least a quarter of [`READ_BYTES`] of space, and at most all of it.
     pub(super) fn buffer(&self) -> BytesMut {
         if let Some(buffer) = self.buffers.borrow_mut().pop() {
             return buffer;
         }
         let mut used_up = self.used_up.borrow_mut();
         if let Some(mut oldest) = used_up.pop_front() {
-            if oldest.try_reclaim(READ_BYTES) {
+            if !oldest.try_reclaim(READ_BYTES) {
+                // The next one is tried next time.
+                used_up.push_back(oldest);
+            } else if oldest.capacity() <= READ_BYTES {
                 return oldest;
             }
-            // The next one is tried next time.
-            used_up.push_back(oldest);
         }
         BytesMut::with_capacity(READ_BYTES)
     }
 
     /// Takes a buffer back. It must be empty.
     pub(super) fn return_buffer(&self, buffer: BytesMut) {
-        // This is also what a connection has that took none.
-        if buffer.capacity() == 0 {
+        // Without capacity, it is what a connection has that took none.
+        if buffer.capacity() == 0 || buffer.capacity() > READ_BYTES {
             return;
         }
         if buffer.capacity() >= FREE_BYTES_MIN {
@@ -116,7 +120,8 @@ mod tests {
     /// Receives a message of `length` bytes, as a connection does.
     fn receive(spares: &Spares, length: usize) -> Bytes {
         let mut buffer = spares.buffer();
-        assert!(buffer.is_empty() && buffer.capacity() >= FREE_BYTES_MIN);
+        assert!(buffer.is_empty());
+        assert!((FREE_BYTES_MIN..=READ_BYTES).contains(&buffer.capacity()));
         buffer.resize(length, b'x');
         let message = buffer.split_to(length).freeze();
         spares.return_buffer(buffer);
@@ -146,6 +151,20 @@ mod tests {
         let again = [(); 2].map(|()| receive(&spares, FULL).as_ptr() == address);
         assert!(again.contains(&true));
         assert_eq!(second.len(), FULL);
+    }
+
+    #[test]
+    fn a_buffer_that_grew_is_not_lent_to_others() {
+        let spares = Spares::default();
+        spares.return_buffer(BytesMut::with_capacity(READ_BYTES + 1));
+        // Its free rest is small, and all of its memory would be reclaimed.
+        let mut grown = BytesMut::with_capacity(2 * READ_BYTES);
+        grown.resize(2 * READ_BYTES - 1, b'x');
+        drop(grown.split().freeze());
+        spares.return_buffer(grown);
+        assert_eq!(spares.used_up.borrow().len(), 1);
+        assert_eq!(spares.buffer().capacity(), READ_BYTES);
+        assert_eq!(spares.used_up.borrow().len(), 0);
     }
 
     #[test]

@@ -183,6 +183,34 @@ fn requests_without_a_key_leave_memory_for_requests_with_a_key() {
 }
 
 #[test]
+fn the_buffer_of_an_upload_that_was_refused_half_way_is_not_lent_to_others() {
+    let upstream = Upstream::ok();
+    let mirror = mirror(&upstream, &[upstream.dsn(KEY_B, 22)], SMALL);
+    // Announcing a body reserves nothing, so the mirror is ready to read all of them.
+    let mut hogs: Vec<Client> = (0..4).map(|_| mirror.client()).collect();
+    for hog in &mut hogs {
+        hog.send(b"POST /tunnel HTTP/1.1\r\nHost: m\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n");
+        assert_eq!(hog.response_head().status, 100);
+    }
+    let held = |bytes: f64| {
+        let held = "sentry_mirror_request_memory_bytes";
+        mirror.wait_for_metrics(|metrics| metrics.value(held) > bytes);
+    };
+    // Two of them hold nearly half of the budget, which is what all requests without a key may hold.
+    hogs[0].send(&[b'x'; 900_000]);
+    held(1_000_000.0);
+    hogs[1].send(&[b'x'; 900_000]);
+    held(2_000_000.0);
+    // The buffer of the third has grown when there is no more. The fourth takes what that one had reserved.
+    hogs[2].send(&[b'x'; 200_000]);
+    assert_eq!(hogs[2].response().status, 503);
+    assert!(hogs[2].is_closed());
+    hogs[3].send(&[b'x'; 20_000]);
+    held(2_060_000.0);
+    assert_served(&mirror);
+}
+
+#[test]
 fn a_tunnel_to_an_origin_that_does_not_answer_does_not_block_other_tunnels() {
     let (upstream, silent) = (Upstream::ok(), Upstream::start(|_, _| Action::Hang));
     let mirror = mirror(&upstream, &[silent.dsn(KEY_B, 22)], SMALL);
