@@ -5,7 +5,7 @@
 //! environment variable, the name of the variable replaces file and key path.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::positions::{Duplicate, Position, Positions};
@@ -78,6 +78,10 @@ pub(super) type Variables = BTreeMap<String, String>;
 #[derive(Default)]
 pub(super) struct Diagnostics {
     entries: RefCell<Vec<Diagnostic>>,
+    /// The references as they are written, by key path. Their values may be secret.
+    references: RefCell<BTreeMap<String, String>>,
+    /// The key paths of references that have no value.
+    broken_references: RefCell<BTreeSet<String>>,
 }
 
 struct Diagnostic {
@@ -106,6 +110,27 @@ impl Diagnostics {
 
     pub(super) fn unknown_key(&self, path: &str, text: String) {
         self.add(Kind::UnknownKey, path, text);
+    }
+
+    /// The value at `path` came from the reference `written`.
+    pub(super) fn add_reference(&self, path: &str, written: String) {
+        let mut references = self.references.borrow_mut();
+        references.insert(path.to_owned(), written);
+    }
+
+    /// The reference at `path` has no value. Nothing else is reported about that path.
+    pub(super) fn add_broken_reference(&self, path: &str, problem: String) {
+        self.error(path, problem);
+        self.broken_references.borrow_mut().insert(path.to_owned());
+    }
+
+    /// The reference that the value at `path` came from, as it is written.
+    pub(super) fn reference(&self, path: &str) -> Option<String> {
+        self.references.borrow().get(path).cloned()
+    }
+
+    pub(super) fn is_broken_reference(&self, path: &str) -> bool {
+        self.broken_references.borrow().contains(path)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -25,20 +25,20 @@ const SECTIONS: [&str; 7] = [
 /// how Compose files and Helm charts omit one.
 pub(super) fn overlay(
     document: &mut Mapping,
-    env: impl Iterator<Item = (String, String)>,
+    env: &BTreeMap<String, String>,
     diagnostics: &Diagnostics,
 ) -> Variables {
     let mut variables = Variables::new();
     // Sorted by name, so that the variable of a section precedes those of its keys.
-    for (name, value) in env.collect::<BTreeMap<_, _>>() {
+    for (name, value) in env {
         let Some(key) = name.strip_prefix(PREFIX) else {
             continue;
         };
-        if value.is_empty() || is_service_link(key, &value) {
+        if value.is_empty() || is_service_link(key, value) {
             continue;
         }
         let key = key.to_ascii_lowercase();
-        let unquoted = unquoted(&value);
+        let unquoted = unquoted(value);
         let (section, key) = split_section(&key).unwrap_or(("", &key));
         let path = key_path::member(section, key);
         if let Some(unquoted) = unquoted {
@@ -53,12 +53,12 @@ pub(super) fn overlay(
         }
         match section_of(document, section) {
             Some(mapping) => {
-                mapping.insert(key.into(), unquoted.unwrap_or(&value).into());
+                mapping.insert(key.into(), unquoted.unwrap_or(value).into());
             }
             // If the section cannot be off either, that is reported as an error elsewhere.
             None => diagnostics.warn(&path, format!("has no effect: {section} is off")),
         }
-        variables.insert(path, name);
+        variables.insert(path, name.clone());
     }
     variables
 }

@@ -8,6 +8,7 @@ use super::diagnostics::Diagnostics;
 use super::environment;
 use super::model::Config;
 use super::node::Node;
+use super::references;
 use super::schema;
 use super::source::{Source, document};
 
@@ -23,7 +24,9 @@ impl Config {
 
 fn listen_address(document: Option<&Mapping>, env: &[(String, String)]) -> Option<SocketAddr> {
     let mut with_env = document.cloned().unwrap_or_default();
-    environment::overlay(&mut with_env, env.iter().cloned(), &Diagnostics::default());
+    let env = env.iter().cloned().collect();
+    environment::overlay(&mut with_env, &env, &Diagnostics::default());
+    references::resolve(&mut with_env, &env, &Diagnostics::default());
     // If the file cannot be read, the default port is only a guess.
     let is_guess = document.is_none() && !with_env.contains_key("port");
     let addresses = [Some(&with_env), document].into_iter().flatten();
@@ -72,6 +75,9 @@ mod tests {
             ),
             ("port: x\n", &[port], Some("0.0.0.0:7")),
             ("port: [\n", &[port], Some("0.0.0.0:7")),
+            ("port: ${P:-9}\nx: ${X}\n", &[], Some("0.0.0.0:9")),
+            ("port: ${P}\n", &[("P", "8")], Some("0.0.0.0:8")),
+            ("port: ${P}\n", &[], None),
             ("port: x\n", &[], None),
             ("port: 0\n", &[], None),
             ("port: [\n", &[], None),

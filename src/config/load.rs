@@ -7,6 +7,7 @@ use serde_yaml::Value;
 use super::diagnostics::{ConfigErrors, Diagnostics};
 use super::environment;
 use super::model::Config;
+use super::references;
 use super::schema;
 use super::source::{self, Source};
 
@@ -36,7 +37,9 @@ impl Config {
     ) -> Result<Config, ConfigErrors> {
         let mut document = source::document(text, file_name)?;
         let diagnostics = Diagnostics::default();
-        let variables = environment::overlay(&mut document, env, &diagnostics);
+        let env = env.collect();
+        let variables = environment::overlay(&mut document, &env, &diagnostics);
+        references::resolve(&mut document, &env, &diagnostics);
         let config = schema::config(&Value::Mapping(document), &diagnostics);
         let text = source::without_byte_order_mark(text);
         let warnings = diagnostics.finish(file_name, text, &variables)?;

@@ -1,9 +1,10 @@
 //! The configuration: from a file and environment variables to a validated [`Config`].
 //!
-//! [`Source`] reads the text, `environment` overlays variables, and `schema` with the modules below it
+//! [`Source`] reads the text, `environment` overlays variables, `references` puts in values from variables
+//! and files, and `schema` with the modules below it
 //! turns the YAML tree (`node`) into a [`Config`], whose values need no further check. All mistakes are
 //! collected on the way and reported together, in the order of the file: an operator should not have to
-//! start the program once per mistake. Only [`Source::read`] does I/O. The TLS code reads `tls.ca_file`
+//! start the program once per mistake. Only [`Source::read`] and `references` do I/O. The TLS code reads `tls.ca_file`
 //! later in the same start, so its existence is not checked here.
 
 mod changes;
@@ -19,6 +20,7 @@ mod model;
 mod node;
 mod outbound;
 mod positions;
+mod references;
 mod routes;
 mod schema;
 mod source;

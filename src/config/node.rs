@@ -35,16 +35,22 @@ impl<'a> Node<'a> {
     }
 
     /// Parses the value, if there is one.
-    pub(super) fn optional<T>(&self, parse: impl FnOnce(&Value) -> Parsed<T>) -> Option<T> {
+    pub(super) fn optional<T>(&self, parse: impl Fn(&Value) -> Parsed<T>) -> Option<T> {
         self.value.and_then(|_| self.required(parse))
     }
 
     /// Parses the value. A missing value is an error.
-    pub(super) fn required<T>(&self, parse: impl FnOnce(&Value) -> Parsed<T>) -> Option<T> {
+    pub(super) fn required<T>(&self, parse: impl Fn(&Value) -> Parsed<T>) -> Option<T> {
         let value = self.value.unwrap_or(&Value::Null);
-        parse(value)
-            .inspect_err(|expected| self.reject(expected))
-            .ok()
+        let parsed = parse(value).or_else(|expected| {
+            // The description may quote the value, which is secret if it came from a reference.
+            let is_quotable = self.diagnostics.reference(&self.path).is_none();
+            Err(match is_quotable {
+                true => expected,
+                false => parse(&Value::Null).err().unwrap_or_default(),
+            })
+        });
+        parsed.inspect_err(|expected| self.reject(expected)).ok()
     }
 
     /// The value as a mapping, empty if there is no value.
@@ -130,7 +136,13 @@ impl<'a> Node<'a> {
 
     /// Reports that the value is not what is `expected`.
     pub(super) fn reject(&self, expected: &str) {
-        let found = describe(self.value.unwrap_or(&Value::Null));
+        if self.diagnostics.is_broken_reference(&self.path) {
+            return;
+        }
+        let found = match self.diagnostics.reference(&self.path) {
+            Some(written) => format!("another value from {}", describe(&written.into())),
+            None => describe(self.value.unwrap_or(&Value::Null)),
+        };
         self.error(format!("found {found}, expected {expected}"));
     }
 }
@@ -154,7 +166,7 @@ impl<'a> Section<'a> {
     pub(super) fn value<T>(
         &mut self,
         key: &'static str,
-        parse: impl FnOnce(&Value) -> Parsed<T>,
+        parse: impl Fn(&Value) -> Parsed<T>,
         default: T,
     ) -> T {
         self.take(key).optional(parse).unwrap_or(default)
@@ -196,7 +208,7 @@ impl<'a> Section<'a> {
     }
 }
 
-fn key_name(key: &Value) -> String {
+pub(super) fn key_name(key: &Value) -> String {
     match key {
         Value::String(name) => name.clone(),
         other => describe(other),

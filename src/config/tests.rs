@@ -1131,3 +1131,104 @@ fn as_many_connections_are_kept_as_deliveries_may_be_in_flight() {
         (70_000, 65_536)
     );
 }
+
+#[test]
+fn references_are_replaced_in_every_kind_of_value() {
+    let text = format!(
+        "ip: ${{IP:-::1}}\nport: ${{PORT}}\nworkers: ${{W:-auto}}\naccess_log: ${{LOG}}\n\
+         limits: {{body_bytes: \"${{SIZE:-1}}MiB\"}}\nsentry_env: a${{LOG}}$$ $x\n\
+         keys:\n- inbound: http://${{KEY}}@m/1\n  outbound: [{{dsn: \"${{DSN}}\", sample_rate: \"${{RATE:-0.5}}\"}}]\n\
+         sentry_dsn: https://{C}@h/1\nstatsd_addr: h:1\ndefault_metrics_tags: {{a: \"${{LOG}}\", b: \"$LOG\"}}\n"
+    );
+    let dsn_text = format!("https://{B}@o/2");
+    let env = [
+        ("PORT", "8000"),
+        ("LOG", "json"),
+        ("KEY", A),
+        ("DSN", &dsn_text),
+        ("SENTRY_MIRROR_REPLY_TIMEOUT", "${T:-3s}"),
+    ];
+    let config = Config::parse(&text, "c.yml", variables(&env)).unwrap();
+    assert_eq!(config.ip.to_string(), "::1");
+    assert_eq!(config.port, 8000);
+    assert_eq!(config.workers, Workers::Auto);
+    assert_eq!(config.access_log, Some(LogFormat::Json));
+    assert_eq!(config.limits.body_bytes, 1 << 20);
+    assert_eq!(config.reply_timeout, Duration::from_secs(3));
+    assert_eq!(config.routes[0].inbound, dsn(&format!("http://{A}@m/1")));
+    assert_eq!(config.routes[0].outbounds[0].dsn, dsn(&dsn_text));
+    assert!(config.routes[0].outbounds[0].selection.is_some());
+    let report = config.self_report.unwrap();
+    assert_eq!(report.environment.as_deref(), Some("ajson$$ $x"));
+    let tags = config.statsd.unwrap().tags;
+    assert_eq!(tags["a"], "json");
+    assert_eq!(tags["b"], "$LOG");
+}
+
+#[test]
+fn a_reference_without_a_value_is_an_error_with_its_place() {
+    let text = "port: ${PORT}\nlimits: ${L}\nkeys:\n- inbound: http://${KEY}@m/1\n  \
+                outbound: [\"file:/does/not/exist\", \"file:x\", \"${A B}\"]\n";
+    let expected = "\
+c.yml:1:7: port: the environment variable PORT is not set or empty; expected a value, or ${PORT:-DEFAULT}
+c.yml:2:9: limits: the environment variable L is not set or empty; expected a value, or ${L:-DEFAULT}
+c.yml:4:12: keys[0].inbound: the environment variable KEY is not set or empty; expected a value, or ${KEY:-DEFAULT}
+c.yml:5:14: keys[0].outbound[0]: \"file:/does/not/exist\": the file cannot be read: No such file or directory (os error 2)
+c.yml:5:38: keys[0].outbound[1]: found \"file:x\", expected an absolute path, such as file:/run/secrets/sentry_dsn
+c.yml:5:48: keys[0].outbound[2]: found ${ without the name of a variable and }, expected ${NAME} or ${NAME:-DEFAULT}, or $${ for the text ${";
+    assert_eq!(errors_in(text, &[("PORT", "")]), expected);
+    let variable = [("SENTRY_MIRROR_PORT", "${X}")];
+    assert!(errors_in(&with(""), &variable).starts_with("SENTRY_MIRROR_PORT: the environment"));
+}
+
+/// getsentry/sentry-mirror takes any text there.
+#[test]
+fn a_reference_without_a_value_stays_where_any_text_was_valid() {
+    let config = parse(&with(&format!(
+        "sentry_dsn: https://{C}@h/1\nsentry_env: ${{X}}\nstatsd_addr: h:1\n\
+         default_metrics_tags: {{a: '${{', b: file:x}}\n"
+    )));
+    let report = config.self_report.unwrap();
+    assert_eq!(report.environment.as_deref(), Some("${X}"));
+    let tags = config.statsd.unwrap().tags;
+    assert_eq!(tags["a"], "${");
+    assert_eq!(tags["b"], "file:x");
+    let warnings = config.warnings.join("\n");
+    assert_eq!(config.warnings.len(), 3, "{warnings}");
+    assert!(warnings.contains("c.yml:5:13: sentry_env: the environment variable X is not set"));
+}
+
+#[test]
+fn the_value_of_a_reference_is_never_shown() {
+    const SECRET: &str = "s3cr3t";
+    let values = [
+        ("port", "a number from 0 to 65535"),
+        ("workers", "auto or a number"),
+        ("log_filter", "log directives"),
+        ("reply_timeout", "a duration from"),
+        ("reply_policy", "first_success or primary"),
+        ("external_url", "a URL"),
+        ("limits.body_bytes", "a number of bytes"),
+        ("keys[0].inbound", "a DSN"),
+        ("keys[0].outbound[0].categories[0]", "a category, one of"),
+        ("keys[0].outbound[0].sample_rate", "a number from 0 to 1"),
+        ("tls", "a mapping"),
+        ("statsd_addr", "an address"),
+    ];
+    let text = "port: ${S}\nworkers: ${S}\nlog_filter: a=${S}\nreply_timeout: ${S}\nreply_policy: ${S}\n\
+                external_url: ${S}\nlimits: {body_bytes: \"${S}\"}\nkeys:\n- inbound: ${S}\n  \
+                outbound: [{dsn: \"http://${S}:hidden@m/x\", categories: [\"${S}\"], sample_rate: \"${S}\"}]\n\
+                tls: ${S}\nstatsd_addr: ${S}\n";
+    for value in [SECRET, "1s3cr3t/x", "-7777777"] {
+        let errors = errors_in(text, &[("S", value)]);
+        for (key, expected) in values {
+            let line = errors.lines().find(|line| line.contains(key));
+            let line = line.unwrap_or_else(|| panic!("{key} in {errors}"));
+            assert!(line.contains("found another value from"), "{line}");
+            assert!(line.contains(expected), "{line}");
+        }
+        for secret in [SECRET, "7777", "hidden"] {
+            assert!(!errors.contains(secret), "{errors}");
+        }
+    }
+}

@@ -91,6 +91,7 @@ mod replies;
 mod reply_table;
 mod report;
 mod requests;
+mod secrets;
 mod selection;
 mod signals;
 mod slow_uploads;

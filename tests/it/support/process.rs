@@ -104,7 +104,8 @@ impl Process {
         Process::spawn(config, adjust, Stdio::null())
     }
 
-    fn spawn(config: &str, adjust: impl FnOnce(&mut Command), stdout: Stdio) -> Process {
+    /// The same, with both.
+    pub(crate) fn spawn(config: &str, adjust: impl FnOnce(&mut Command), stdout: Stdio) -> Process {
         let mut command = binary();
         command.arg("-c").arg(file("config.yml", config));
         command.stdin(Stdio::null());
