@@ -1,8 +1,8 @@
 //! The metrics of getsentry/sentry-mirror that have an equivalent, under their names there.
 //!
 //! They are sent to statsd only, as that program does, so that its dashboards continue to work.
-//! docs/coming-from-getsentry.md maps all of its names to ours. Two of its tags differ: the inbound key is shortened, and the path is
-//! left out because it can be any text that a client sends.
+//! docs/coming-from-getsentry.md maps all of its names to ours. Two of its tags differ: `inbound_key` is the
+//! name of the route, and the path is left out because it can be any text that a client sends.
 
 use std::collections::BTreeMap;
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use super::snapshot::{
     MetricsSnapshot, OriginSnapshot, OutboundSnapshot, ProcessSnapshot, ReloadResult, RouteSnapshot,
 };
+use crate::config::NO_ROUTE;
 use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
@@ -56,9 +57,6 @@ pub(super) struct Source<'n> {
     snapshot: &'n MetricsSnapshot,
     now: Instant,
 }
-
-/// The value of the label `route` for requests without a route.
-const NO_ROUTE: &str = "none";
 
 /// The results of requests without a route.
 const UNROUTED: [RequestResult; 4] = [

@@ -122,6 +122,7 @@ impl View<'_> {
         };
         json!({
             "name": route.name,
+            "dsn": route.shortened_dsn,
             "requests": route.counters.sum(|counters| counters.answers.total()),
             "answers": nonzero(answer),
             "per_second": rate(recent.count(), seconds),
@@ -145,6 +146,7 @@ impl View<'_> {
             .map(|limit| json!({"categories": limit.categories.iter().collect::<Vec<_>>(), "seconds": limit.seconds}));
         json!({
             "name": outbound.name,
+            "dsn": outbound.shortened_dsn,
             "is_primary": index == 0,
             "delivered": count(DeliveryResult::Delivered),
             "unwanted": count(DeliveryResult::Unwanted),

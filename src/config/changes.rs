@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_yaml::{Mapping, Value};
 
 use super::key_path;
-use super::model::{Config, Route};
+use super::model::{Config, Outbound, Route};
 
 /// The keys that take effect only after a restart.
 const NEEDS_RESTART: [&str; 13] = [
@@ -124,7 +124,7 @@ fn diff_routes(before: &[Route], after: &[Route], changes: &mut Vec<String>) {
     let (old_keys, new_keys) = (by_key(before), by_key(after));
     let count = changes.len();
     for route in after {
-        let name = route.inbound.shortened();
+        let name = route.display_name();
         match old_keys
             .get(route.inbound.key())
             .and_then(|i| before.get(*i))
@@ -139,7 +139,7 @@ fn diff_routes(before: &[Route], after: &[Route], changes: &mut Vec<String>) {
     let removed = before
         .iter()
         .filter(|route| !new_keys.contains_key(route.inbound.key()));
-    changes.extend(removed.map(|route| format!("route {} removed", route.inbound.shortened())));
+    changes.extend(removed.map(|route| format!("route {} removed", route.display_name())));
     if changes.len() == count && before != after {
         changes.push("order of routes changed".to_owned());
     }
@@ -148,18 +148,28 @@ fn diff_routes(before: &[Route], after: &[Route], changes: &mut Vec<String>) {
 /// Describes how a route differs.
 fn diff_route(old: &Route, new: &Route) -> String {
     let mut parts = Vec::new();
+    if old.name != new.name {
+        parts.push(format!("was {}", old.display_name()));
+    }
     for outbound in &new.outbounds {
-        let name = outbound.dsn.shortened();
+        let name = outbound.display_name();
         let same = old.outbounds.iter().find(|old| old.dsn == outbound.dsn);
         match same {
             None => parts.push(format!("outbound {name} added")),
             Some(_) if old.outbounds.contains(outbound) => {}
-            Some(_) => parts.push(format!("options of outbound {name} changed")),
+            Some(old) => {
+                if old.name != outbound.name {
+                    parts.push(format!("outbound {name} was {}", old.display_name()));
+                }
+                if !has_equal_options(old, outbound) {
+                    parts.push(format!("options of outbound {name} changed"));
+                }
+            }
         }
     }
     for outbound in &old.outbounds {
         if !new.outbounds.iter().any(|new| new.dsn == outbound.dsn) {
-            parts.push(format!("outbound {} removed", outbound.dsn.shortened()));
+            parts.push(format!("outbound {} removed", outbound.display_name()));
         }
     }
     if parts.is_empty() && old.outbounds != new.outbounds {
@@ -169,6 +179,15 @@ fn diff_route(old: &Route, new: &Route) -> String {
         parts.push("inbound DSN changed".to_owned());
     }
     parts.join(", ")
+}
+
+/// Whether two outbounds differ at most in their names.
+fn has_equal_options(old: &Outbound, new: &Outbound) -> bool {
+    let renamed = Outbound {
+        name: new.name.clone(),
+        ..old.clone()
+    };
+    renamed == *new
 }
 
 #[cfg(test)]
@@ -274,6 +293,18 @@ mod tests {
                 format!("- inbound: http://{C}@m/2\n  outbound: [{b}]\n"),
                 "route http://cccc…@m/2 added".to_owned(),
             ),
+            (
+                &b,
+                format!("{{name: a, dsn: '{b}', sample_rate: 0.5}}"),
+                String::new(),
+                format!("{route}: outbound a was http://bbbb…@o/2, options of outbound a changed"),
+            ),
+            (
+                &format!("{{name: a, dsn: '{b}'}}"),
+                format!("{{name: c, dsn: '{b}'}}"),
+                String::new(),
+                format!("{route}: outbound c was a"),
+            ),
             // The key differs only at its end, which is not shown.
             (
                 &b,
@@ -298,6 +329,28 @@ mod tests {
             Changes::between(&two, &reversed).summary(),
             "order of routes changed"
         );
+    }
+
+    #[test]
+    fn a_changed_name_of_a_route_is_listed() {
+        let named = |name: &str| {
+            let outbound = format!("http://{B}@o/2");
+            let mut config = config(&outbound, "");
+            config.routes[0].name = (!name.is_empty()).then(|| name.to_owned());
+            config
+        };
+        for (old, new, expected) in [
+            ("", "a", "route a: was http://aaaa…@m/1"),
+            ("a", "b", "route b: was a"),
+            ("a", "", "route http://aaaa…@m/1: was a"),
+        ] {
+            let changes = Changes::between(&named(old), &named(new));
+            assert_eq!(changes.summary(), expected);
+        }
+        let mut other = named("a");
+        other.routes.clear();
+        let removed = Changes::between(&named("a"), &other);
+        assert_eq!(removed.summary(), "route a removed");
     }
 
     #[test]

@@ -13,12 +13,14 @@ impl Config {
         let mut text = format!("listen on {}\n", SocketAddr::new(self.ip, self.port));
         for route in &self.routes {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{}", route.inbound.shortened());
+            let inbound = route.inbound.shortened();
+            let _ = writeln!(text, "{}{inbound}", prefix(route.name.as_deref()));
             for (index, outbound) in route.outbounds.iter().enumerate() {
                 let role = if index == 0 { " (primary)" } else { "" };
                 let _ = writeln!(
                     text,
-                    "  -> {}{role}{}",
+                    "  -> {}{}{role}{}",
+                    prefix(outbound.name.as_deref()),
                     outbound.dsn.shortened(),
                     options(outbound)
                 );
@@ -26,6 +28,11 @@ impl Config {
         }
         text
     }
+}
+
+/// A name in front of its DSN.
+fn prefix(name: Option<&str>) -> String {
+    name.map(|name| format!("{name}: ")).unwrap_or_default()
 }
 
 /// The options that are not at their defaults.

@@ -73,6 +73,7 @@ impl Config {
             let outbounds = route.outbounds.iter();
             let outbounds = outbounds.map(outbound);
             mapping([
+                ("name", optional(route.name.clone())),
                 ("inbound", route.inbound.shortened().into()),
                 ("outbound", Value::Sequence(outbounds.collect())),
             ])
@@ -126,7 +127,8 @@ impl Config {
 /// A DSN, or a mapping if an option is not at its default.
 fn outbound(outbound: &Outbound) -> Value {
     let dsn = Value::from(outbound.dsn.shortened());
-    let is_plain = outbound.selection.is_none() && outbound.copies == 1;
+    let is_whole = outbound.selection.is_none() && outbound.copies == 1;
+    let is_plain = is_whole && outbound.name.is_none();
     if is_plain && outbound.compression == Compression::None {
         return dsn;
     }
@@ -144,6 +146,7 @@ fn outbound(outbound: &Outbound) -> Value {
         }
     };
     mapping([
+        ("name", optional(outbound.name.clone())),
         ("dsn", dsn),
         ("categories", Value::Sequence(names)),
         ("sample_rate", rate),

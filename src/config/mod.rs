@@ -17,6 +17,7 @@ mod limits;
 mod listen_address;
 mod load;
 mod model;
+mod name;
 mod node;
 mod outbound;
 mod positions;
@@ -34,7 +35,8 @@ mod tests;
 
 pub(crate) use self::changes::Changes;
 pub(crate) use self::model::{
-    Compression, Log, LogFormat, Outbound, ReplyPolicy, SelfReport, StatsdTarget, Workers,
+    Compression, Log, LogFormat, Outbound, ReplyPolicy, Route, SelfReport, StatsdTarget, Workers,
 };
 pub use self::model::{Config, DriverChoice};
+pub(crate) use self::name::NO_ROUTE;
 pub(crate) use self::source::{STANDARD_INPUT, Source};

@@ -52,6 +52,8 @@ pub struct Config {
 /// One entry of `keys`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
+    /// Unique among the routes.
+    pub name: Option<String>,
     /// Its public key selects the route.
     pub inbound: Dsn,
     /// At least one; the first is the primary.
@@ -60,12 +62,29 @@ pub struct Route {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outbound {
+    /// Unique among the outbounds of the route.
+    pub name: Option<String>,
     pub dsn: Dsn,
     /// `categories` and `sample_rate`; `None` selects everything.
     pub selection: Option<Selection>,
     /// `multiplier`: how many copies of each request to deliver.
     pub copies: u32,
     pub compression: Compression,
+}
+
+impl Route {
+    /// What people read: the name, or the inbound DSN with its key shortened. The latter may not be unique.
+    pub fn display_name(&self) -> String {
+        let name = self.name.clone();
+        name.unwrap_or_else(|| self.inbound.shortened())
+    }
+}
+
+impl Outbound {
+    /// What people read: the name, or the DSN with its key shortened. The latter may not be unique.
+    pub fn display_name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.dsn.shortened())
+    }
 }
 
 /// The names of the variants of an enum in the file.

@@ -7,6 +7,7 @@
 use serde_yaml::Value;
 
 use super::model::{Compression, Outbound};
+use super::name::Names;
 use super::node::Node;
 use super::suggest::suggest;
 use super::value::{Parsed, choice, number, parse_scalar};
@@ -23,13 +24,16 @@ pub(super) struct Located<'a, T> {
     pub(super) value: T,
 }
 
-pub(super) fn outbound(
-    node: Node<'_>,
+/// `names` are those of the outbounds before it in the same route.
+pub(super) fn outbound<'a>(
+    node: Node<'a>,
     default_compression: Compression,
+    names: &mut Names,
     dsn: impl Fn(&Node<'_>) -> Option<Dsn>,
-) -> Option<Located<'_, Outbound>> {
+) -> Option<Located<'a, Outbound>> {
     if !node.is_mapping() {
         let value = Outbound {
+            name: None,
             dsn: dsn(&node)?,
             selection: None,
             copies: 1,
@@ -38,6 +42,7 @@ pub(super) fn outbound(
         return Some(Located { node, value });
     }
     let mut section = node.section();
+    let name = names.read(&section.take("name"));
     let node = section.take("dsn");
     let categories = categories(&section.take("categories"));
     let rates = rates(&section.take("sample_rate"));
@@ -49,6 +54,7 @@ pub(super) fn outbound(
     );
     section.finish();
     let value = Outbound {
+        name,
         dsn: dsn(&node)?,
         selection: Selection::new(categories, rates),
         copies,

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::model::{Compression, Outbound, Route};
+use super::name::Names;
 use super::node::Node;
 use super::outbound::{Located, outbound};
 use super::value;
@@ -21,7 +22,8 @@ pub(super) fn routes(
     listen: SocketAddr,
 ) -> Vec<Route> {
     let entries = keys.required_list("a list of at least one route with inbound and outbound");
-    let entry = |node| entry(node, default_compression);
+    let mut names = Names::default();
+    let entry = |node| entry(node, default_compression, &mut names);
     let entries: Vec<Entry<'_>> = entries.into_iter().filter_map(entry).collect();
     reject_shared_keys(&entries);
     reject_loops(&entries, listen);
@@ -31,6 +33,7 @@ pub(super) fn routes(
 
 /// The valid parts of one entry of `keys`.
 struct Entry<'a> {
+    name: Option<String>,
     inbound: Option<Located<'a, Dsn>>,
     outbounds: Vec<Located<'a, Outbound>>,
 }
@@ -39,29 +42,36 @@ impl Entry<'_> {
     fn route(self) -> Option<Route> {
         let outbounds = self.outbounds.into_iter();
         Some(Route {
+            name: self.name,
             inbound: self.inbound?.value,
             outbounds: outbounds.map(|located| located.value).collect(),
         })
     }
 }
 
-fn entry(node: Node<'_>, default_compression: Compression) -> Option<Entry<'_>> {
+/// `names` are those of the routes before it.
+fn entry<'a>(
+    node: Node<'a>,
+    default_compression: Compression,
+    names: &mut Names,
+) -> Option<Entry<'a>> {
     if !node.is_mapping() {
         node.reject("a mapping with inbound and outbound");
         return None;
     }
     let mut section = node.section();
+    let name = names.read(&section.take("name"));
     let node = section.take("inbound");
     let inbound = dsn(&node).map(|value| Located { node, value });
     let outbounds = section.take("outbound");
     let outbounds = outbounds.required_list("a list of at least one DSN");
     section.finish();
+    let mut names = Names::default();
+    let outbound = |node| outbound(node, default_compression, &mut names, dsn);
     Some(Entry {
+        name,
         inbound,
-        outbounds: outbounds
-            .into_iter()
-            .filter_map(|node| outbound(node, default_compression, dsn))
-            .collect(),
+        outbounds: outbounds.into_iter().filter_map(outbound).collect(),
     })
 }
 

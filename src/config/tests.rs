@@ -615,6 +615,10 @@ fn an_invalid_route_is_an_error_with_its_position() {
         (to(&format!("  - dsn: https://{B}@o/2\n    multiplier: 0\n")), "5:17: keys[0].outbound[0].multiplier: found 0, expected a number from 1 to 100".to_owned()),
         (to(&format!("  - dsn: https://{B}@o/2\n    compression: br\n")), r#"5:18: keys[0].outbound[0].compression: found "br", expected none, preserve, gzip or zstd"#.to_owned()),
         (to(&format!("  - dns: https://{B}@o/2\n    dsn: https://{B}@o/2\n")), "4:5: keys[0].outbound[0].dns: unknown key, did you mean dsn?".to_owned()),
+        (to(&format!("  - dsn: https://{B}@o/2\n    name: a/b\n")), r#"5:11: keys[0].outbound[0].name: found "a/b", expected a name of at most 64 letters, digits, -, _ and ."#.to_owned()),
+        (to(&format!("  - {{name: a, dsn: 'https://{B}@o/2'}}\n  - {{name: a, dsn: 'https://{C}@o/2'}}\n")), "5:12: keys[0].outbound[1].name: is the same as keys[0].outbound[0].name, expected a different one".to_owned()),
+        (with(&format!("- {{name: a, inbound: 'https://{B}@other/9', outbound: [https://{C}@o/2]}}\n- {{name: a, inbound: 'https://{C}@other/9', outbound: [https://{B}@p/2]}}\n")), "5:10: keys[2].name: is the same as keys[1].name, expected a different one".to_owned()),
+        (with(&format!("- {{name: {B}, inbound: 'https://{B}@other/9', outbound: [https://{C}@o/2]}}\n")), "4:10: keys[1].name: found a public key, expected a name, which is shown in full".to_owned()),
         (with(&format!("- inbound: https://{A}@other/9\n  outbound: [https://{C}@o/2]\n")), "4:12: keys[1].inbound: has the public key of keys[0].inbound, expected a different one".to_owned()),
     ] {
         let expected = expected.replace(" ()", "");
@@ -1105,6 +1109,28 @@ fn a_description_shows_no_key() {
     for key in [A, B, C] {
         assert!(!description.contains(key));
     }
+}
+
+#[test]
+fn a_description_shows_names() {
+    let config = parse(&format!(
+        "keys:\n- name: checkout\n  inbound: http://{A}@m/1\n  outbound:\n  \
+         - {{name: saas, dsn: 'https://{B}@o/2', multiplier: 2}}\n  - http://{C}@p/3\n\
+         - {{inbound: 'http://{B}@m/1', outbound: [{{name: saas, dsn: 'https://{C}@o/2'}}]}}\n"
+    ));
+    let expected = "listen on 0.0.0.0:3000\ncheckout: http://aaaa…@m/1\n  \
+                    -> saas: https://bbbb…@o/2 (primary) multiplier 2\n  -> http://cccc…@p/3\n\
+                    http://bbbb…@m/1\n  -> saas: https://cccc…@o/2 (primary)\n";
+    assert_eq!(config.describe(), expected);
+    let effective = config.effective();
+    assert!(
+        effective.contains("- name: checkout\n  inbound: http://aaaa…@m/1\n"),
+        "{effective}"
+    );
+    assert!(
+        effective.contains("  - name: saas\n    dsn: https://bbbb…@o/2\n"),
+        "{effective}"
+    );
 }
 
 proptest::proptest! {

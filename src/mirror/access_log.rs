@@ -248,7 +248,7 @@ impl Line<'_> {
 }
 
 /// Puts `text` in quotes if it contains a space. It cannot contain quotes or control characters: a method
-/// is a token, and a route name consists of parts of a DSN.
+/// is a token, and the name of a route is a configured one or consists of parts of a DSN.
 fn quoted(text: &str) -> Cow<'_, str> {
     if text.contains(' ') {
         format!("\"{text}\"").into()

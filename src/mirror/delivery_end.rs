@@ -33,7 +33,7 @@ impl DeliveryEnd<'_> {
         let (outbound, now) = (self.outbound, self.now);
         let kind = OutcomeKind::from_outcome(self.outcome);
         let word = kind.word();
-        debug!(outbound = outbound.label, outcome = word, "delivery ended");
+        debug!(outbound = outbound.name, outcome = word, "delivery ended");
         if let Some(response) = self.outcome.response() {
             let has_rate_limits = self.endpoint.has_rate_limits();
             if has_rate_limits && outbound.rate_limits.remember(response, now) {

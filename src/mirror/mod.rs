@@ -29,7 +29,7 @@ pub(crate) mod filter;
 pub(crate) mod head_edits;
 pub(crate) mod local_route;
 mod media_type;
-mod metric_names;
+mod names;
 pub(crate) mod outbound_log;
 pub(crate) mod outcome;
 pub(crate) mod rate_limit_store;

@@ -32,7 +32,7 @@ pub(super) fn log_rejections(
     if !outbound.rejection_log.should_log(state, now) {
         return;
     }
-    let (label, rejected_before) = (&outbound.label, &outbound.rejected_before);
+    let (label, rejected_before) = (&outbound.name, &outbound.rejected_before);
     let rejected_now = outbound.counters.sum(OutboundCounters::refused);
     if state == 0 {
         let count = rejected_now.saturating_sub(rejected_before.load(Ordering::Relaxed));
@@ -67,7 +67,7 @@ pub(crate) fn log_rate_limits(outbound: &Outbound, now: Instant) {
     {
         return;
     }
-    let outbound_label = &outbound.label;
+    let outbound_label = &outbound.name;
     if limits.is_empty() {
         let seconds = outbound.rate_limit_log.lasted(now).as_secs_f64();
         info!(

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::config::Config;
 use crate::mirror::counters::OutboundCounters;
-use crate::mirror::metric_names::MetricNames;
+use crate::mirror::names::Names;
 use crate::mirror::rate_limit_store::RateLimitStore;
 use crate::mirror::routes::{Outbound, Route, Routes};
 use crate::mirror::transform::Transform;
@@ -31,7 +31,7 @@ impl Routes {
     /// Builds the routes of `config`. Routes and outbounds that are also in `previous` keep their counters and
     /// rate limits.
     pub fn new(workers: usize, config: &Config, previous: Option<&Routes>) -> Routes {
-        let mut names = MetricNames::new(workers, previous);
+        let mut names = Names::new(workers, previous);
         let known_limits = previous.map(limits_by_dsn).unwrap_or_default();
         let mut origins = Distinct::default();
         let mut routes = Routes {
@@ -43,7 +43,7 @@ impl Routes {
         for route in &config.routes {
             let mut transforms = Vec::new();
             let via = Arc::new(Via::from_key(route.inbound.key()));
-            let (name, counters) = names.route(&route.inbound);
+            let (name, counters) = names.route(route);
             let mut outbound_names = names.outbounds(&route.inbound);
             let outbounds: Vec<Outbound> = route
                 .outbounds
@@ -55,7 +55,7 @@ impl Routes {
                         transform.map(|transform| transform_index(transform, &mut transforms));
                     let limits = known_limits.get(outbound.dsn.to_string().as_str());
                     let limits = limits.map_or_else(Arc::default, |known| Arc::clone(known));
-                    let named = outbound_names.next_outbound(&outbound.dsn);
+                    let named = outbound_names.next_outbound(outbound);
                     Outbound {
                         origin,
                         transform,
@@ -68,7 +68,7 @@ impl Routes {
             routes.by_key.push((key, routes.routes.len()));
             routes.routes.push(Arc::new(Route {
                 index: routes.routes.len(),
-                label: route.inbound.shortened(),
+                shortened_dsn: route.inbound.shortened(),
                 preserves: transforms.iter().any(Transform::preserves),
                 is_untouched: transforms.iter().all(Transform::is_untouched)
                     && outbounds
@@ -121,7 +121,7 @@ fn outbound(
         |secret| BASE64.encode(format!("{}:{secret}", dsn.key())),
     );
     Outbound {
-        label: dsn.shortened(),
+        shortened_dsn: dsn.shortened(),
         name,
         origin: 0,
         is_tls: dsn.origin().scheme == Scheme::Https,

@@ -28,10 +28,10 @@ pub struct Routes {
 pub struct Route {
     /// The index in [`Routes::all`].
     pub index: usize,
-    /// The inbound DSN with its key shortened, for logs.
-    pub label: String,
-    /// The label made unique among all routes, for metrics.
+    /// What people read, in metrics, logs and the status: unique among the routes, see [`crate::mirror::names`].
     pub name: String,
+    /// The inbound DSN with its key shortened.
+    pub shortened_dsn: String,
     /// Never empty.
     pub outbounds: Vec<Outbound>,
     /// The distinct transforms of the outbounds.
@@ -58,10 +58,10 @@ pub struct Route {
 
 /// One target DSN of a route, with the texts that replace those of the inbound DSN in a request.
 pub struct Outbound {
-    /// The DSN with its key shortened, for logs.
-    pub label: String,
-    /// The label made unique within the route, for metrics.
+    /// What people read, in metrics, logs and the status: unique within the route.
     pub name: String,
+    /// The DSN with its key shortened.
+    pub shortened_dsn: String,
     /// The index of its origin in [`Routes::origins`].
     pub origin: usize,
     pub is_tls: bool,

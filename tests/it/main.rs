@@ -82,6 +82,7 @@ mod memory_fairness;
 mod metrics;
 mod minidump;
 mod mirroring;
+mod names;
 mod os_errors;
 mod overload;
 mod parser;
