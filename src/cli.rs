@@ -1,11 +1,14 @@
 //! The command line.
 
+mod sink;
+
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
+
+pub(crate) use self::sink::{RateLimit, SinkArguments};
 
 /// The default configuration file.
 pub(crate) const CONFIG_DEFAULT: &str = "config.yml";
@@ -111,12 +114,11 @@ pub enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Run a stand-in for Sentry that accepts every request and prints it
-    Sink {
-        /// Address to listen on, for example 127.0.0.1:9000; port 0 takes a free port
-        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
-        listen: SocketAddr,
-    },
+    /// Run a stand-in for Sentry that prints every request, to try a configuration or rehearse an outage
+    ///
+    /// It accepts every key and every project, and answers as Sentry does. The options make it slow, or let it
+    /// refuse requests. A sink that is not running is an outage, too.
+    Sink(SinkArguments),
     /// Check whether a running mirror is healthy, and exit with 0 or 1
     ///
     /// Errors in its configuration file are printed to standard error, but do not affect the result.

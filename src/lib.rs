@@ -63,6 +63,7 @@
 //! | `inbound` | the side that faces SDKs: one connection, one request |
 //! | `mirror` | routes, the request, what outbounds get of it, the reply |
 //! | `upstream` | one origin: addresses, pool, exchange, circuit breaker |
+//! | `blocking` | HTTP/1.1 over blocking sockets, for the demo |
 //! | `net` | plain and TLS sockets |
 //! | `telemetry` | counters, metrics and their exporters, the log |
 //! | `runtime` | one core: driver, tasks, memory budget, shutdown |
@@ -106,6 +107,7 @@
 )]
 
 mod admin;
+mod blocking;
 mod cli;
 mod config;
 mod demo;

@@ -61,7 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     sys::keep_freed_memory();
     match &arguments.command {
         Some(Command::Demo { once }) => demo::run(*once).map_err(RunError::Failed),
-        Some(Command::Sink { listen }) => demo::sink(*listen).map_err(RunError::Failed),
+        Some(Command::Sink(arguments)) => demo::sink(arguments).map_err(RunError::Failed),
         Some(Command::Health { config }) => {
             check_health(config.as_deref()).map_err(RunError::Failed)
         }

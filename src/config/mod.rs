@@ -40,3 +40,4 @@ pub(crate) use self::model::{
 pub use self::model::{Config, DriverChoice};
 pub(crate) use self::name::NO_ROUTE;
 pub(crate) use self::source::{STANDARD_INPUT, Source};
+pub(crate) use self::units::parse_duration;

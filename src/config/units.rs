@@ -74,6 +74,17 @@ impl fmt::Display for HumanDuration {
     }
 }
 
+/// Parses a duration of the command line.
+///
+/// # Errors
+/// What would be right.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<HumanDuration>();
+    parsed
+        .map(|duration| duration.0)
+        .map_err(|_| "expected a duration with a unit, such as 200ms, 3s or 24h".to_owned())
+}
+
 /// Parses a decimal number with one of `units`, and returns it in base units. Integer arithmetic keeps it
 /// exact (0.1 s is 100 ms); a fraction of a base unit is an error.
 fn parse_quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {

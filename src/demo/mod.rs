@@ -5,7 +5,6 @@
 //! that, so the demo is also a test. [`sink()`] starts one such stand-in alone. There is no log, because
 //! the terminal shows the demo.
 
-mod message;
 mod sdk;
 mod show;
 mod sink;
@@ -17,10 +16,11 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::message::{Message, printable};
 use self::sdk::SdkRequest;
-use self::show::describe;
-use self::sink::{Arrival, endpoint};
+use self::show::{Fields, describe};
+use self::sink::{Arrival, Behaviour, endpoint};
+use crate::blocking::message::{Message, printable};
+use crate::cli::SinkArguments;
 use crate::config::Config;
 use crate::process::signals;
 use crate::process::supervisor::Mirror;
@@ -54,23 +54,30 @@ pub(crate) fn run(once: bool) -> Result<(), String> {
     shown
 }
 
-/// Accepts requests on `listen` and prints each of them until the process is asked to stop, or its
+/// Accepts requests on the address in `arguments` and prints each of them until the process is asked to stop, or its
 /// terminal is closed.
 ///
 /// # Errors
 /// The address is not available, or standard output cannot be written to.
-pub(crate) fn sink(listen: SocketAddr) -> Result<(), String> {
+pub(crate) fn sink(arguments: &SinkArguments) -> Result<(), String> {
     let signals = signals::listen()?;
     let (sender, arrivals) = mpsc::channel();
-    let address = sink::start(listen, 0, sender)?;
+    let behaviour = Behaviour::new(arguments);
+    let description = behaviour.description();
+    let address = sink::start(arguments.listen, 0, behaviour, sender)?;
     let introduction = format!(
         "A stand-in for Sentry is listening on {address}.\n\
          It accepts every key and every project, for example with the DSN\n\n  \
          http://{INBOUND_KEY}@{address}/1\n\n\
+         It {description}.\n\
          It prints every request below. Press Ctrl-C to stop it.\n"
     );
     write(&mut io::stdout(), &introduction)?;
-    thread::spawn(move || print(&arrivals, |_| String::new()));
+    let fields = match arguments.headers {
+        true => Fields::All,
+        false => Fields::Addressing,
+    };
+    thread::spawn(move || print(&arrivals, fields, |_| String::new()));
     signals.wait_for_shutdown();
     Ok(())
 }
@@ -86,8 +93,8 @@ struct Demo {
 impl Demo {
     fn start() -> Result<Demo, String> {
         let (sender, arrivals) = mpsc::channel();
-        let a = sink::start(LOOPBACK, 0, sender.clone())?;
-        let b = sink::start(LOOPBACK, 1, sender)?;
+        let a = sink::start(LOOPBACK, 0, Behaviour::default(), sender.clone())?;
+        let b = sink::start(LOOPBACK, 1, Behaviour::default(), sender)?;
         let outbounds = [
             dsn(&format!("http://{KEY_A}@{a}/1001"))?,
             // With a path prefix, as for a Sentry behind a reverse proxy.
@@ -145,14 +152,14 @@ Keys are shortened here. What the mirror changed is ⟦in brackets⟧.
             .map_err(|error| format!("cannot reach the mirror: {error}"))?;
         let received = self.await_both()?;
 
-        let before = describe(&sent);
+        let before = describe(&sent, Fields::Addressing);
         let mut text = format!("\n━━ {}\n\n  the SDK sent\n", request.title);
         text += &show::rows(&before, None);
         for ((name, outbound), received) in
             OUTBOUND_NAMES.iter().zip(&self.outbounds).zip(&received)
         {
             text += &format!("  outbound {name} received\n");
-            text += &show::rows(&describe(received), Some(&before));
+            text += &show::rows(&describe(received, Fields::Addressing), Some(&before));
             let flaws = verify::verify(&sent, received, &self.inbound, outbound);
             text.extend(flaws.iter().map(|flaw| format!("    ✗ {flaw}\n")));
             if flaws.is_empty() {
@@ -225,7 +232,7 @@ Every request that arrives at an outbound is printed below. Press Ctrl-C to stop
             let name = OUTBOUND_NAMES.get(index).unwrap_or(&"?");
             format!("outbound {name} received: ")
         };
-        thread::spawn(move || print(&arrivals, outbound));
+        thread::spawn(move || print(&arrivals, Fields::Addressing, outbound));
         signals.wait_for_shutdown();
         self.mirror.stop();
         Ok(())
@@ -234,12 +241,12 @@ Every request that arrives at an outbound is printed below. Press Ctrl-C to stop
 
 /// Prints each request that arrives, until writing to standard output fails. `prefix` returns how the title of
 /// a request starts, given the index of the sink that received it.
-fn print(arrivals: &Receiver<Arrival>, prefix: impl Fn(usize) -> String) {
+fn print(arrivals: &Receiver<Arrival>, fields: Fields, prefix: impl Fn(usize) -> String) {
     for (index, arrival) in arrivals {
         let (what, text) = match &arrival {
             Ok(request) => (
                 endpoint(request).label(),
-                show::rows(&describe(request), None),
+                show::rows(&describe(request, fields), None),
             ),
             Err(reason) => ("a malformed request", format!("    ✗ {reason}\n")),
         };

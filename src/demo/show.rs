@@ -5,8 +5,8 @@
 
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
-use super::message::{Message, printable};
 use super::sink::endpoint;
+use crate::blocking::message::{Message, printable};
 use crate::sentry::dsn::shorten_key;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::items::items;
@@ -14,20 +14,35 @@ use crate::sentry::items::items;
 /// How much of a body that is not an envelope is shown.
 const EXCERPT_CHARS: usize = 200;
 
+/// Which header fields of a request are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fields {
+    /// Those that say where the request goes: the host and the key.
+    Addressing,
+    All,
+}
+
 /// The request in labelled rows. Two requests of one kind have the same labels in the same order.
-pub(super) fn describe(request: &Message) -> Vec<(&'static str, String)> {
+pub(super) fn describe(request: &Message, fields: Fields) -> Vec<(&'static str, String)> {
     let mut rows = vec![(
         "request",
         request.lines.first().cloned().unwrap_or_default(),
     )];
     for line in request.lines.iter().skip(1) {
         let lower = line.to_ascii_lowercase();
-        // Not `Authorization: Basic`, which has the key in another encoding.
-        if ["host:", "x-sentry-auth:", "authorization: sentry"]
+        let is_addressing = ["host:", "x-sentry-auth:", "authorization: sentry"]
             .iter()
-            .any(|field| lower.starts_with(field))
-        {
-            rows.push(("field", line.clone()));
+            .any(|field| lower.starts_with(field));
+        // In other schemes, such as Basic, the key has another encoding and cannot be found.
+        let is_secret = lower.starts_with("authorization:") || lower.starts_with("cookie:");
+        match fields {
+            _ if is_addressing => rows.push(("field", line.clone())),
+            Fields::All if is_secret => {
+                let name = line.split(':').next().unwrap_or_default();
+                rows.push(("field", format!("{name}: …")));
+            }
+            Fields::All => rows.push(("field", line.clone())),
+            Fields::Addressing => {}
         }
     }
     let size = request.body.len();
@@ -110,13 +125,40 @@ mod tests {
 
     const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-    fn described(target: &str, fields: &str, body: &str) -> String {
+    fn described(target: &str, lines: &str, body: &str) -> String {
+        rows(
+            &describe(&request(target, lines, body), Fields::Addressing),
+            None,
+        )
+    }
+
+    fn request(target: &str, lines: &str, body: &str) -> Message {
         let length = body.len();
         let text = format!(
-            "POST {target} HTTP/1.1\r\nHost: h\r\n{fields}Content-Length: {length}\r\n\r\n{body}"
+            "POST {target} HTTP/1.1\r\nHost: h\r\n{lines}Content-Length: {length}\r\n\r\n{body}"
         );
-        let request = Message::read(&mut text.as_bytes()).unwrap().unwrap();
-        rows(&describe(&request), None)
+        Message::read(&mut text.as_bytes()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn all_fields_are_shown_if_asked_for_but_no_secret() {
+        let lines = format!(
+            "Authorization: Basic {KEY}:\r\nCookie: session=1\r\nX-Forwarded-For: 192.0.2.7\r\nX-Sentry-Auth: Sentry sentry_key={KEY}\r\n"
+        );
+        let request = request("/api/1/store/", &lines, "");
+        let text = rows(&describe(&request, Fields::All), None);
+        for row in [
+            "field    Host: h\n",
+            "field    Authorization: …\n",
+            "field    Cookie: …\n",
+            "field    X-Forwarded-For: 192.0.2.7\n",
+            "field    X-Sentry-Auth: Sentry sentry_key=0123…\n",
+            "field    Content-Length: 0\n",
+        ] {
+            assert!(text.contains(row), "{row} is not in {text}");
+        }
+        let text = rows(&describe(&request, Fields::Addressing), None);
+        assert!(!text.contains("Forwarded"), "{text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! parsing, so that a wrong byte would be noticed. This works because the demo's requests are known: the
 //! inbound key is their only key, and all of them are envelopes.
 
-use super::message::{Message, printable};
+use crate::blocking::message::{Message, printable};
 use crate::sentry::dsn::Dsn;
 
 /// Fields that belong to the connection or to the framing of the body, and are not passed on.

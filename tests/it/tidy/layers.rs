@@ -15,10 +15,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("limits", &["http"]),
     ("sentry", &["span"]),
     ("config", &["limits", "sentry"]),
-    ("cli", &[]),
+    ("cli", &["sentry", "config"]),
     ("runtime", &["sys", "os_errors", "http", "limits", "config"]),
     ("telemetry", &["os_errors", "config", "runtime"]),
     ("net", &["sys", "http", "runtime", "telemetry"]),
+    ("blocking", &["http", "telemetry"]),
     (
         "upstream",
         &[
@@ -94,10 +95,11 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "span",
             "os_errors",
-            "http",
             "sentry",
             "config",
+            "cli",
             "telemetry",
+            "blocking",
             "process",
         ],
     ),

@@ -15,13 +15,13 @@ const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 const DECODE_SLICE_BYTES: usize = 1024 * 1024;
 
 /// A request or a response.
-pub(super) struct Message {
+pub(crate) struct Message {
     /// The request line or status line, then the header lines.
-    pub(super) lines: Vec<String>,
+    pub(crate) lines: Vec<String>,
     /// How the body was sent, for example `as 796 bytes of gzip, with Content-Length`.
-    pub(super) form: String,
+    pub(crate) form: String,
     /// The decoded body.
-    pub(super) body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl Message {
@@ -29,7 +29,7 @@ impl Message {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] if it is malformed, or an error of the stream.
-    pub(super) fn read(stream: &mut impl BufRead) -> io::Result<Option<Message>> {
+    pub(crate) fn read(stream: &mut impl BufRead) -> io::Result<Option<Message>> {
         let mut message = Message {
             lines: Vec::new(),
             form: "without a body".to_owned(),
@@ -46,27 +46,27 @@ impl Message {
                 Some(line) => message.lines.push(line),
             }
         }
-        let (coded, framing) = if message.field("transfer-encoding").is_some() {
-            (chunks(stream)?, "in chunks")
-        } else if let Some(length) = message.field("content-length") {
-            let length = length.parse();
-            let length = length.map_err(|_| malformed("Content-Length is not a number"))?;
-            (exactly(stream, length)?, "with Content-Length")
-        } else {
+        let Some((coded, framing)) = framed(&message, stream)? else {
             return Ok(Some(message));
         };
-        let coding = message.field("content-encoding").unwrap_or_default();
-        let coding = Encoding::parse([coding.as_bytes()].into_iter()).map_err(malformed)?;
-        message.form = match coding {
-            Encoding::Identity => format!("plain, {framing}"),
-            _ => format!("as {} bytes of {}, {framing}", coded.len(), coding.name()),
-        };
-        message.body = decoded(coding, coded.into())?;
+        message.set_body(coded, framing)?;
         Ok(Some(message))
     }
 
+    /// Decodes a body that was sent with this framing.
+    fn set_body(&mut self, coded: Vec<u8>, framing: &str) -> io::Result<()> {
+        let coding = self.field("content-encoding").unwrap_or_default();
+        let coding = Encoding::parse([coding.as_bytes()].into_iter()).map_err(malformed)?;
+        self.form = match coding {
+            Encoding::Identity => format!("plain, {framing}"),
+            _ => format!("as {} bytes of {}, {framing}", coded.len(), coding.name()),
+        };
+        self.body = decoded(coding, coded.into())?;
+        Ok(())
+    }
+
     /// The value of the first header field with this name.
-    pub(super) fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.lines.iter().skip(1).find_map(|line| {
             let (field, value) = line.split_once(':')?;
             field.eq_ignore_ascii_case(name).then_some(value.trim())
@@ -74,7 +74,7 @@ impl Message {
     }
 
     /// A part of the first line by its index: method, target, version of a request.
-    pub(super) fn part(&self, index: usize) -> &str {
+    pub(crate) fn part(&self, index: usize) -> &str {
         let first = self.lines.first().map_or("", String::as_str);
         first.split(' ').nth(index).unwrap_or_default()
     }
@@ -105,6 +105,22 @@ fn exactly(stream: &mut impl BufRead, length: usize) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(body)
+}
+
+/// The body and the name of its framing; `None` if the head announces none.
+fn framed(
+    message: &Message,
+    stream: &mut impl BufRead,
+) -> io::Result<Option<(Vec<u8>, &'static str)>> {
+    if message.field("transfer-encoding").is_some() {
+        return Ok(Some((chunks(stream)?, "in chunks")));
+    }
+    let Some(length) = message.field("content-length") else {
+        return Ok(None);
+    };
+    let length = length.parse();
+    let length = length.map_err(|_| malformed("Content-Length is not a number"))?;
+    Ok(Some((exactly(stream, length)?, "with Content-Length")))
 }
 
 fn chunks(stream: &mut impl BufRead) -> io::Result<Vec<u8>> {
@@ -138,7 +154,7 @@ fn decoded(coding: Encoding, coded: Bytes) -> io::Result<Bytes> {
 
 /// Text that is safe to print: characters that are not UTF-8, or that control the terminal or the writing
 /// direction, are replaced.
-pub(super) fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).replace(is_unsafe, "·")
 }
 
