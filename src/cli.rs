@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod manual;
 mod sink;
 
 use std::ffi::OsString;
@@ -7,16 +8,15 @@ use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 pub(crate) use self::sink::{RateLimit, SinkArguments};
 
 /// The default configuration file.
 pub(crate) const CONFIG_DEFAULT: &str = "config.yml";
 
-/// Mirrors what Sentry SDKs send to one DSN to several others
-#[derive(Debug, Parser)]
-#[command(version = env!("SENTRY_MIRROR_VERSION"), args_conflicts_with_subcommands = true)]
-#[command(after_help = "\
+/// Paragraphs of a heading and its lines. The manual page has them as sections.
+const AFTER_HELP: &str = "\
 Examples:
   sentry-mirror demo                    see it work, without a configuration
   sentry-mirror -c mirror.yml --check   check a configuration, print its routes
@@ -36,7 +36,12 @@ Exit codes:
       healthy
   1   the mirror cannot run (for example, the port is in use) or is unhealthy
   2   the arguments or the configuration are invalid
-  128 + the number of the signal, after a second signal")]
+  128 + the number of the signal, after a second signal";
+
+/// Mirrors what Sentry SDKs send to one DSN to several others
+#[derive(Debug, Parser)]
+#[command(version = env!("SENTRY_MIRROR_VERSION"), args_conflicts_with_subcommands = true)]
+#[command(after_help = AFTER_HELP)]
 pub struct Arguments {
     /// Configuration file (YAML), or - for standard input; config.example.yml documents every key
     #[arg(short, long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
@@ -126,6 +131,17 @@ pub enum Command {
         /// Configuration file of that mirror [default: config.yml, or that of the only mirror]
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// Shell to complete in
+        shell: Shell,
+    },
+    /// Print a manual page, for `man -l -`
+    Man {
+        /// Subcommand that the page is about [default: the whole program]
+        #[arg(value_name = "COMMAND")]
+        subcommand: Option<String>,
     },
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Push};
-use crate::cli::{Arguments, Command};
+use crate::cli::{Arguments, Command, manual};
 use crate::config::{Config, STANDARD_INPUT};
 use crate::demo;
 use crate::mirror::routing_table::RoutingTable;
@@ -64,6 +64,13 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         Some(Command::Sink(arguments)) => demo::sink(arguments).map_err(RunError::Failed),
         Some(Command::Health { config }) => {
             check_health(config.as_deref()).map_err(RunError::Failed)
+        }
+        Some(Command::Completions { shell }) => {
+            print(&manual::completions(*shell)).map_err(RunError::Failed)
+        }
+        Some(Command::Man { subcommand }) => {
+            let page = manual::page(subcommand.as_deref()).map_err(RunError::Config)?;
+            print(&page).map_err(RunError::Failed)
         }
         None if arguments.check => check(arguments),
         None => mirror(arguments),

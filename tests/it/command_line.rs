@@ -657,3 +657,21 @@ fn sigterm_stops_the_mirror_at_its_connection_limit() {
     mirror.signal("TERM");
     assert_eq!(mirror.wait().0.code(), Some(0));
 }
+
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    for (arguments, expected) in [
+        (&["completions", "bash"][..], "-o default sentry-mirror"),
+        (&["completions", "zsh"], "#compdef sentry-mirror"),
+        (&["completions", "fish"], "complete -c sentry-mirror"),
+        (&["man"], ".TH sentry-mirror 1"),
+        (&["man", "health"], ".TH sentry-mirror-health 1"),
+    ] {
+        let ended = run(arguments);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stdout.contains(expected), "{ended:?}");
+    }
+    let ended = run(&["man", "helth"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("expected one of"), "{ended:?}");
+}
