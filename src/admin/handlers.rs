@@ -75,7 +75,8 @@ impl Pages {
         loop {
             thread::sleep(history::SAMPLE_INTERVAL);
             let table = mirror_status.current().table;
-            self.history.sample(&table, Instant::now());
+            let workers = &mirror_status.counters;
+            self.history.sample(workers, &table, Instant::now());
         }
     }
 }

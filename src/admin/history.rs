@@ -8,11 +8,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::mirror::counters::{DeliveryResult, OutboundCounters, RouteCounters};
+use crate::mirror::counters::{DeliveryResult, OutboundCounters, RequestResult, RouteCounters};
+use crate::mirror::rejection::Reason;
 use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::histogram::Distribution;
 
@@ -34,7 +36,6 @@ const HISTOGRAMS_MAX: usize = 6;
 #[derive(Default)]
 pub(super) struct History(Mutex<Samples>);
 
-#[derive(Default)]
 struct Samples {
     /// The number of samples so far.
     count: u64,
@@ -42,6 +43,7 @@ struct Samples {
     at: VecDeque<Instant>,
     /// The times of the kept samples with histograms, oldest first.
     histograms_at: VecDeque<Instant>,
+    requests: Ring<RequestCounts, SAMPLES_MAX>,
     // The keys keep the counters alive, so that later ones cannot have their addresses.
     routes: HashMap<PerWorker<RouteCounters>, Histograms>,
     outbounds: HashMap<PerWorker<OutboundCounters>, OutboundSamples>,
@@ -56,6 +58,9 @@ struct OutboundSamples {
 /// Deliveries by result: delivered, rate limited, lost.
 type DeliveryCounts = [u64; 3];
 
+/// Requests of SDKs: all, and those with a key that no inbound DSN has.
+type RequestCounts = [u64; 2];
+
 type Histograms = Ring<Distribution, HISTOGRAMS_MAX>;
 
 /// A ring buffer of fixed size.
@@ -64,6 +69,15 @@ struct Ring<T, const N: usize> {
     length: usize,
     /// The index of the next value.
     next: usize,
+}
+
+/// The requests of SDKs in the last minute.
+pub(super) struct RecentRequests {
+    /// The exact length of that minute.
+    pub(super) seconds: f64,
+    pub(super) requests: u64,
+    /// Those with a key that no inbound DSN has.
+    pub(super) unknown_key: u64,
 }
 
 /// The deliveries to an outbound in the last minute.
@@ -102,6 +116,19 @@ impl<T: Default + Clone, const N: usize> Ring<T, N> {
     }
 }
 
+impl Default for Samples {
+    fn default() -> Samples {
+        Samples {
+            count: 0,
+            at: VecDeque::new(),
+            histograms_at: VecDeque::new(),
+            requests: Ring::new(),
+            routes: HashMap::new(),
+            outbounds: HashMap::new(),
+        }
+    }
+}
+
 impl OutboundSamples {
     fn new() -> OutboundSamples {
         OutboundSamples {
@@ -137,14 +164,20 @@ impl History {
         self.lock().add(now);
     }
 
-    /// Samples the counters of `table`, and discards those that are no longer in it.
+    /// Samples the counters of `workers` and `table`, and discards those that are no longer in it.
     #[expect(
         clippy::mutable_key_type,
         reason = "counters are compared by address, which does not change"
     )]
-    pub(super) fn sample(&self, table: &RoutingTable, now: Instant) {
+    pub(super) fn sample(
+        &self,
+        workers: &[Arc<WorkerMetrics>],
+        table: &RoutingTable,
+        now: Instant,
+    ) {
         let mut samples = self.lock();
         let has_histograms = samples.add(now);
+        samples.requests.push(request_counts(workers));
         let mut routes = mem::take(&mut samples.routes);
         let mut outbounds = mem::take(&mut samples.outbounds);
         for route in table.routes.all() {
@@ -178,6 +211,23 @@ impl History {
         }
         steps.extend(earlier.map(|earlier| since(counts(counters), earlier)));
         steps
+    }
+
+    /// The requests to `workers` in the minute before `now`.
+    pub(super) fn recent_requests(
+        &self,
+        now: Instant,
+        workers: &[Arc<WorkerMetrics>],
+    ) -> RecentRequests {
+        let samples = self.lock();
+        let (after, seconds) = minute_before(&samples.at, now);
+        let earlier = samples.requests.before(after);
+        let [requests, unknown_key] = since(request_counts(workers), earlier);
+        RecentRequests {
+            seconds,
+            requests,
+            unknown_key,
+        }
     }
 
     /// The deliveries to an outbound in the minute before `now`.
@@ -239,7 +289,24 @@ fn route_histogram(counters: &PerWorker<RouteCounters>) -> Distribution {
     Distribution::from_histograms(counters.iter().map(|counters| &counters.request_time))
 }
 
-fn since(mut counts: DeliveryCounts, earlier: DeliveryCounts) -> DeliveryCounts {
+/// Health checks and preflights are not requests of SDKs.
+fn request_counts(workers: &[Arc<WorkerMetrics>]) -> RequestCounts {
+    let sum = |read: fn(&WorkerMetrics) -> u64| workers.iter().map(|worker| read(worker)).sum();
+    [
+        sum(|worker| {
+            worker
+                .answers
+                .total()
+                .saturating_sub(worker.answers.get(RequestResult::Local))
+        }),
+        sum(|worker| {
+            let rejected = |reason| worker.rejections.get(reason);
+            rejected(Reason::UnknownKey) + rejected(Reason::BadKey)
+        }),
+    ]
+}
+
+fn since<const N: usize>(mut counts: [u64; N], earlier: [u64; N]) -> [u64; N] {
     for (count, before) in counts.iter_mut().zip(earlier) {
         *count = count.saturating_sub(before);
     }
@@ -293,7 +360,7 @@ mod tests {
         };
         assert_eq!(recent(0), (7, 0.0), "there is no sample yet");
         for step in 0..100 {
-            history.sample(&current, at(step * 5));
+            history.sample(&[], &current, at(step * 5));
             deliver(&current, 10);
         }
         assert_eq!(recent(500), (120, 60.0));
@@ -314,8 +381,38 @@ mod tests {
             "the outbound is new"
         );
         // Outbounds that a reload has removed are discarded.
-        history.sample(&other, at(505));
+        history.sample(&[], &other, at(505));
         assert_eq!(history.lock().outbounds.len(), 1);
+    }
+
+    #[test]
+    fn the_share_of_unknown_keys_is_that_of_the_last_minute_without_health_checks() {
+        let current = table("b@127.0.0.1/1", None);
+        let history = History::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let workers = [0, 1].map(|worker| Arc::new(WorkerMetrics::new(worker)));
+        history.start(start);
+        for step in 1..=24 {
+            let [first, second] = &workers;
+            first.answers.add(RequestResult::Accepted, 7);
+            first.answers.add(RequestResult::Local, 100);
+            // None of them later than after a minute.
+            let unknown = if step <= 12 { 3 } else { 0 };
+            second.answers.add(RequestResult::Rejected, unknown);
+            second
+                .rejections
+                .add(Reason::UnknownKey, unknown - unknown / 3);
+            second.rejections.add(Reason::BadKey, unknown / 3);
+            history.sample(&workers, &current, at(step * 5));
+            if step == 12 {
+                let recent = history.recent_requests(at(60), &workers);
+                assert_eq!((recent.requests, recent.unknown_key), (120, 36));
+            }
+        }
+        let recent = history.recent_requests(at(120), &workers);
+        assert_eq!((recent.requests, recent.unknown_key), (84, 0));
+        assert!((recent.seconds - 60.0).abs() < 0.1);
     }
 
     #[test]

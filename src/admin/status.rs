@@ -21,6 +21,9 @@ use crate::telemetry::timestamp::rfc3339;
 use crate::upstream::counters::{OriginCounters, ProbeResult};
 use crate::upstream::origin::SharedOrigin;
 
+/// The number of unknown keys in the status.
+const UNKNOWN_KEYS_SHOWN: usize = 20;
+
 /// Writes the whole status, one outbound at a time because there can be thousands.
 pub(super) fn write(
     mirror_status: &MirrorStatus,
@@ -37,7 +40,7 @@ pub(super) fn write(
     let routes = table.routes.all().iter();
     write_with_list(
         out,
-        &process(mirror_status, now),
+        &process(mirror_status, history, now),
         "routes",
         routes,
         |out, route| {
@@ -73,7 +76,7 @@ fn write_with_list<T>(
     out.write_all(b"]}")
 }
 
-fn process(mirror_status: &MirrorStatus, now: Instant) -> Value {
+fn process(mirror_status: &MirrorStatus, history: &History, now: Instant) -> Value {
     let sum = |read: &dyn Fn(&WorkerMetrics) -> u64| -> u64 {
         mirror_status
             .counters
@@ -82,6 +85,7 @@ fn process(mirror_status: &MirrorStatus, now: Instant) -> Value {
             .sum()
     };
     let (reloads, failed_reloads) = mirror_status.reloads();
+    let recent = history.recent_requests(now, &mirror_status.counters);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "stage": if mirror_status.is_draining() { "draining" } else { "ready" },
@@ -102,8 +106,39 @@ fn process(mirror_status: &MirrorStatus, now: Instant) -> Value {
         "received_bytes": sum(&|counters| counters.received_bytes.get()),
         "answers": nonzero(|result: RequestResult| sum(&|counters| counters.answers.get(result))),
         "rejections": nonzero(|reason: Reason| sum(&|counters| counters.rejections.get(reason))),
+        "recent": {
+            "seconds": recent.seconds,
+            "requests": recent.requests,
+            "unknown_key": recent.unknown_key,
+        },
+        "unknown_keys": unknown_keys(mirror_status, now),
         "reloads": { "done": reloads, "refused": failed_reloads },
     })
+}
+
+/// The keys that were rejected last, and how many requests had a key that is in no list.
+fn unknown_keys(mirror_status: &MirrorStatus, now: Instant) -> Value {
+    // All workers report to the same list.
+    let Some(known) = mirror_status
+        .counters
+        .first()
+        .map(|worker| &worker.unknown_keys)
+    else {
+        return json!({ "last": [], "others": 0 });
+    };
+    let age = |at: Instant| now.saturating_duration_since(at).as_secs();
+    let last = known.last(UNKNOWN_KEYS_SHOWN).into_iter().map(|key| {
+        json!({
+            "key": key.shown(),
+            "project": key.sender.project,
+            "sdk": key.sender.sdk,
+            "client": key.sender.client.to_string(),
+            "requests": key.requests,
+            "first_seconds_ago": age(key.first_at),
+            "last_seconds_ago": age(key.last_at),
+        })
+    });
+    json!({ "last": last.collect::<Vec<_>>(), "others": known.others() })
 }
 
 struct View<'v> {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::http::head::{HeaderName, Method};
+use crate::mirror::rejected_key::RejectedKey;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::request::Request;
 use crate::mirror::routes::Route;
@@ -124,9 +125,9 @@ pub(super) fn find_route<'t>(
 
 /// The rejection of a key that is not configured.
 fn reject_key(key: &[u8]) -> Rejection {
-    if auth::is_well_formed(key) {
-        Rejection::UnknownKey
-    } else {
-        Rejection::BadKey
+    let rejected = RejectedKey::new(key);
+    match auth::is_well_formed(key) {
+        true => Rejection::UnknownKey(rejected),
+        false => Rejection::BadKey(rejected),
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod accept;
 pub(crate) mod accept_balance;
 mod authenticate;
 mod body;
+mod client_address;
 mod connection;
 mod handle;
 mod idle;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tracing::debug;
 
+use crate::inbound::client_address::client_address;
 use crate::inbound::connection::Abort;
 use crate::mirror::access_log::{AccessLogEntry, ReplySummary};
 use crate::mirror::core::Core;
@@ -14,6 +15,7 @@ use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::Reply;
 use crate::mirror::request::Request;
 use crate::mirror::routes::Route;
+use crate::mirror::sender::Sender;
 
 /// The counters and the access log entry of one request.
 pub(super) struct RequestLog<'c> {
@@ -55,6 +57,7 @@ impl<'c> RequestLog<'c> {
             Err(Abort::Gone) => RequestResult::Abandoned,
             Err(Abort::Rejected(rejection)) => {
                 self.log_rejection(rejection);
+                self.record_unknown_key(request, rejection);
                 RequestResult::Rejected
             }
         };
@@ -102,6 +105,14 @@ impl<'c> RequestLog<'c> {
             let counters = route.counters.for_worker(self.core.counters.worker);
             counters.request_time.record_since(self.started);
         }
+    }
+
+    fn record_unknown_key(&self, request: &Request, rejection: &Rejection) {
+        let Some(key) = rejection.unknown_key() else {
+            return;
+        };
+        let sender = || Sender::new(request, client_address(self.peer));
+        self.core.unknown_keys.borrow_mut().record(key, sender);
     }
 
     fn log_rejection(&self, rejection: &Rejection) {

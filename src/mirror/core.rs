@@ -15,6 +15,7 @@ use crate::mirror::access_log::{AccessLog, AccessLogEntry, WorkerAccessLog};
 use crate::mirror::delivery::Delivery;
 use crate::mirror::local_route::LocalRoutes;
 use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::unknown_keys::SeenKeys;
 use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::runtime::decoding::Decoding;
 use crate::runtime::in_flight::InFlight;
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) decoding: Decoding,
     pub(crate) compressors: RefCell<Compressors>,
     pub(crate) counters: Arc<WorkerMetrics>,
+    /// The keys of rejected requests that are not reported yet.
+    pub(crate) unknown_keys: RefCell<SeenKeys>,
     /// Whether the worker is so far behind that it rejects requests.
     pub(crate) is_late: Cell<bool>,
     /// Requests and fan-outs in flight.
@@ -65,6 +68,7 @@ impl Core {
             decoding: Decoding::default(),
             compressors: RefCell::default(),
             counters,
+            unknown_keys: RefCell::default(),
             is_late: Cell::new(false),
             in_flight: Rc::default(),
             date: Cell::new(http_date(SystemTime::now())),
@@ -94,6 +98,13 @@ impl Core {
         if let Some(access) = &self.access {
             access.flush();
         }
+    }
+
+    /// Reports the unknown keys of rejected requests to the process. Must be called now and then, and at the
+    /// shutdown.
+    pub(crate) fn report_unknown_keys(&self, now: Instant) {
+        let known = &self.counters.unknown_keys;
+        known.merge(&mut self.unknown_keys.borrow_mut(), now);
     }
 
     /// An access log entry for a request that began at `started`; `None` if the access log is off.

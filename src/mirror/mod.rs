@@ -11,6 +11,7 @@
 //!   reply from the outcomes. [`rejection`] lists every reason to reject a request, and [`reply`] writes replies.
 //! - [`core`] is the state that all requests of one core share, with its [`local_route`]s.
 //! - [`counters`], [`worker_metrics`], [`access_log`] and [`outbound_log`] inform operators.
+//! - A `sender` is who sent a request. [`unknown_keys`] tells operators who sends keys that no inbound DSN has.
 //! - [`crash_dialog`] rewrites the only script that the mirror serves, and [`via`] detects loops.
 
 pub(crate) mod access_log;
@@ -33,6 +34,7 @@ mod names;
 pub(crate) mod outbound_log;
 pub(crate) mod outcome;
 pub(crate) mod rate_limit_store;
+pub(crate) mod rejected_key;
 pub(crate) mod rejection;
 pub(crate) mod render;
 pub(crate) mod reply;
@@ -43,7 +45,9 @@ pub(crate) mod routes;
 pub(crate) mod routing_table;
 mod selector;
 pub(crate) mod send;
+pub(crate) mod sender;
 pub(crate) mod transform;
 pub(crate) mod transformer;
+pub(crate) mod unknown_keys;
 pub(crate) mod via;
 pub(crate) mod worker_metrics;

@@ -9,6 +9,7 @@ use crate::http::chunked::ChunkError;
 use crate::http::encoding::DecodeError;
 use crate::http::framing::FramingError;
 use crate::http::head::HeadError;
+use crate::mirror::rejected_key::RejectedKey;
 use crate::runtime::decoding::DecodeFailure;
 use crate::sentry::auth::AuthError;
 use crate::sentry::endpoint::Endpoint;
@@ -41,9 +42,9 @@ pub(crate) enum Rejection {
     /// The request has no key, and its envelope header has no usable `dsn`.
     NoEnvelopeKey,
     /// The key does not have the form of a Sentry key.
-    BadKey,
+    BadKey(RejectedKey),
     /// No inbound DSN has the key.
-    UnknownKey,
+    UnknownKey(RejectedKey),
     /// The path does not contain a project ID where it should.
     BadProject,
     /// The envelope header is not a JSON object.
@@ -135,6 +136,14 @@ impl Rejection {
         self.properties().1
     }
 
+    /// The key of the request, if it was rejected because no inbound DSN has it.
+    pub(crate) fn unknown_key(&self) -> Option<&RejectedKey> {
+        match self {
+            Rejection::BadKey(key) | Rejection::UnknownKey(key) => Some(key),
+            _ => None,
+        }
+    }
+
     /// Whether the connection must be closed, because the start of the next request is unknown.
     pub(crate) fn closes_connection(&self) -> bool {
         self.properties().2 == Connection::Closed
@@ -161,8 +170,8 @@ impl Rejection {
             Rejection::Auth(AuthError::BadVersion) => (Reason::Auth, 400, Kept),
             Rejection::NoKey => (Reason::NoKey, 401, Kept),
             Rejection::NoEnvelopeKey => (Reason::NoEnvelopeKey, 401, Kept),
-            Rejection::BadKey => (Reason::BadKey, 400, Kept),
-            Rejection::UnknownKey => (Reason::UnknownKey, 403, Kept),
+            Rejection::BadKey(_) => (Reason::BadKey, 400, Kept),
+            Rejection::UnknownKey(_) => (Reason::UnknownKey, 403, Kept),
             Rejection::BadProject => (Reason::BadProject, 400, Kept),
             Rejection::Envelope(_) => (Reason::Envelope, 400, Kept),
             Rejection::Method(_) => (Reason::Method, 405, Kept),
@@ -201,8 +210,8 @@ impl fmt::Display for Rejection {
             Rejection::Auth(error) => error.fmt(f),
             Rejection::NoKey => f.write_str("missing authorization information"),
             Rejection::NoEnvelopeKey => f.write_str("bad envelope authentication header"),
-            Rejection::BadKey => f.write_str("bad sentry DSN public key"),
-            Rejection::UnknownKey => f.write_str(
+            Rejection::BadKey(_) => f.write_str("bad sentry DSN public key"),
+            Rejection::UnknownKey(_) => f.write_str(
                 "event submission rejected with_reason: the mirror has no route for this key",
             ),
             Rejection::BadProject => f.write_str("bad project path parameter"),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::Route;
+use crate::mirror::unknown_keys::UnknownKeys;
 use crate::telemetry::counters::{Counter, CounterVec, Gauge};
 use crate::telemetry::label::{Label, labels};
 
@@ -19,6 +20,8 @@ use crate::telemetry::label::{Label, labels};
 pub struct WorkerMetrics {
     /// The number of the worker, which is its index in [`PerWorker`](crate::telemetry::counters::PerWorker).
     pub worker: usize,
+    /// The keys of rejected requests, of all workers.
+    pub unknown_keys: Arc<UnknownKeys>,
     /// Connections accepted.
     pub connections: Counter,
     /// SDK connections open now.

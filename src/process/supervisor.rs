@@ -25,6 +25,7 @@ use crate::config::{
 use crate::inbound::accept_balance::AcceptBalance;
 use crate::mirror::access_log::AccessLog;
 use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::unknown_keys::UnknownKeys;
 use crate::mirror::worker_metrics::{ShutdownSummary, WorkerMetrics};
 use crate::os_errors;
 use crate::process::listener::{self, Listener};
@@ -145,7 +146,13 @@ impl Mirror {
         // Under a CPU quota there are fewer workers than cores. If every container bound its workers to the
         // first cores of the host, those would be overloaded.
         let is_bound = count == cores.len();
-        let counters = (0..count).map(|index| Arc::new(WorkerMetrics::new(index)));
+        let unknown_keys = Arc::new(UnknownKeys::default());
+        let counters = (0..count).map(|index| {
+            Arc::new(WorkerMetrics {
+                unknown_keys: Arc::clone(&unknown_keys),
+                ..WorkerMetrics::new(index)
+            })
+        });
         let access = config.access_log.map(AccessLog::to_stdout).transpose();
         let access = access.map_err(StartError::Thread)?;
         let (access, guard) = access.unzip();

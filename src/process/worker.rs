@@ -193,6 +193,9 @@ impl Worker {
         let _ = timeout(table.limits.timeouts.drain, in_flight.wait_below(|| 1)).await;
         counters.give_up(table.routes.all());
         self.core.flush_access_log();
+        let now = Instant::now();
+        self.core.report_unknown_keys(now);
+        counters.unknown_keys.log(now);
         in_flight.count()
     }
 
@@ -276,12 +279,15 @@ impl Worker {
                 self.publish();
                 self.core.budget.return_freed_memory();
                 let now = Instant::now();
+                self.core.report_unknown_keys(now);
                 let routing = self.core.routing();
                 for upstream in &routing.pools {
                     upstream.sweep(now).await;
                 }
-                // All workers share the rate limits of an outbound, so one of them logs their changes.
+                // All workers share the rate limits of an outbound and the unknown keys, so one of them logs
+                // their changes.
                 if self.core.counters.worker == 0 {
+                    self.core.counters.unknown_keys.log(now);
                     let routes = routing.table.routes.all().iter();
                     let outbounds = routes.flat_map(|route| &route.outbounds);
                     let now = Instant::now();

@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use memchr::{memchr, memmem};
+use memchr::{memchr, memmem, memrchr};
 
 /// The protocol of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,6 +175,15 @@ pub fn key_in_text(text: &[u8]) -> Option<&[u8]> {
     let user_info = rest.get(..memchr(b'@', rest)?)?;
     let key = user_info.get(..memchr(b':', user_info).unwrap_or(user_info.len()))?;
     (!key.is_empty()).then_some(key)
+}
+
+/// The project id of a DSN in a text: its last segment, if it is a number.
+pub(crate) fn project_in_text(text: &[u8]) -> Option<&[u8]> {
+    let text = text.strip_suffix(b"/").unwrap_or(text);
+    let slash = memrchr(b'/', text)?;
+    let project = text.get(slash + 1..)?;
+    let is_number = !project.is_empty() && project.iter().all(u8::is_ascii_digit);
+    is_number.then_some(project)
 }
 
 /// The part of a text that makes it an invalid DSN.
@@ -490,6 +499,21 @@ mod tests {
                 key.map(str::as_bytes),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn the_project_of_a_dsn_in_a_text_is_its_last_segment() {
+        for (text, project) in [
+            ("https://k@host/42", Some("42")),
+            ("https://k:s@host:9000/a/b/7/", Some("7")),
+            ("https://k@host/app", None),
+            ("https://k@host/", None),
+            ("42", None),
+            ("", None),
+        ] {
+            let found = project_in_text(text.as_bytes());
+            assert_eq!(found, project.map(str::as_bytes), "{text}");
         }
     }
 

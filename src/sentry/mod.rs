@@ -20,6 +20,7 @@ pub(crate) mod items;
 pub(crate) mod json_ids;
 pub(crate) mod monitor;
 pub(crate) mod otlp;
+pub(crate) mod sdk;
 pub(crate) mod spelling;
 
 pub(crate) mod category;

@@ -102,5 +102,6 @@ mod support;
 mod tidy;
 mod tls;
 mod tls_flood;
+mod unknown_keys;
 mod unsolicited_responses;
 mod upstreams;
