@@ -35,6 +35,19 @@ pub mod http {
     }
 }
 
+pub mod http2 {
+    pub mod connection {
+        pub use crate::http2::connection::{Connection, Event, OpenError};
+    }
+    pub mod error {
+        pub use crate::http2::error::{ErrorCode, Violation};
+    }
+    pub mod hpack {
+        pub use crate::http2::hpack::decoder::{DecodeError, Decoder};
+        pub use crate::http2::hpack::encoder::{Secrecy, append};
+    }
+}
+
 pub mod limits {
     pub use crate::limits::Limits;
 }

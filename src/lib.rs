@@ -69,6 +69,7 @@
 //! | `runtime` | one core: driver, tasks, memory budget, shutdown |
 //! | `config` | file and environment to a configuration |
 //! | `sentry` | Sentry's protocol, without I/O |
+//! | `http2` | the client side of HTTP/2, without I/O |
 //! | `http` | HTTP/1.1, without I/O |
 //! | `limits`, `os_errors`, `sys`, `span` | bounds, advice on system errors, system calls, a range of bytes |
 //!
@@ -112,6 +113,7 @@ mod cli;
 mod config;
 mod demo;
 mod http;
+mod http2;
 mod inbound;
 #[doc(hidden)]
 pub mod internals;

@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("os_errors", &[]),
     ("http", &["span"]),
+    ("http2", &["span", "http"]),
     ("limits", &["http"]),
     ("sentry", &["span"]),
     ("config", &["limits", "sentry"]),

@@ -1,0 +1,22 @@
+//! The client side of HTTP/2 (RFC 9113), as pure as `http`: bytes go in, events and bytes come out.
+//!
+//! A [`connection`] takes what has arrived, and returns the frames to be sent in one buffer, so that its caller sends
+//! all that is made in one turn of the event loop with one write. It knows neither sockets nor the clock. [`frame`] is
+//! the layer of frames, [`settings`] what each side announces, [`window`] the flow control, and [`flood`] limits frames
+//! that bring nothing. [`hpack`] codes header blocks (RFC 7541); [`request_head`] makes one from a request that was
+//! rendered for HTTP/1.1, and [`response_head`] checks what a server sends.
+//!
+//! Neither side has a dynamic table: the mirror announces the size 0, and uses none of the server's. So a header block
+//! can be dropped unread, and a connection takes no memory for one.
+
+pub(crate) mod connection;
+pub(crate) mod error;
+pub(crate) mod response_head;
+
+mod flood;
+mod frame;
+pub(crate) mod hpack;
+mod request_head;
+mod settings;
+mod streams;
+mod window;
