@@ -42,8 +42,16 @@ keys:
   - inbound: http://0123456789abcdef0123456789abcdef:5ecre75ecre75ecre75ecre75ecre750@mirror.example.com/42
     outbound:
       - https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@o1.ingest.example.com/1001
-      - http://bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb:s3cret@relay.internal:3000/a/b/7
+      - dsn: http://bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb:s3cret@relay.internal:3000/a/b/7
+        headers: {authorization: Bearer token, X-Other: other, Cookie: a=b}
 ";
+
+/// The configured headers of the second outbound.
+const HEADERS: &[(&str, &str)] = &[
+    ("authorization", "Bearer token"),
+    ("X-Other", "other"),
+    ("Cookie", "a=b"),
+];
 
 /// How requests begin.
 const STARTS: &[&str] = &[
@@ -333,6 +341,7 @@ fn check(request: &Request, came: &Message, sent: &Message, outbound: &Outbound)
         project: &outbound.project,
         path_prefix: &outbound.path_prefix,
         host: &outbound.host,
+        headers: if outbound.is_tls { &[] } else { HEADERS },
     };
     let expected = naive::rewritten(came, request.kind, INBOUND, own);
     assert_eq!((&*sent.method, &*sent.version), (&*came.method, "HTTP/1.1"));
@@ -354,6 +363,8 @@ fn check(request: &Request, came: &Message, sent: &Message, outbound: &Outbound)
     }
     let version = &came.version[5..];
     own_lines.push(format!("Via: {version} sentry-mirror-26d52149"));
+    let configured = own.headers.iter();
+    own_lines.extend(configured.map(|(name, value)| format!("{name}: {value}")));
     if !sent.body.is_empty() || ["POST", "PUT", "PATCH"].contains(&&*came.method) {
         own_lines.push(format!("Content-Length: {}", sent.body.len()));
     }

@@ -44,6 +44,10 @@ fn options(outbound: &Outbound) -> String {
     if outbound.copies > 1 {
         let _ = write!(text, " multiplier {}", outbound.copies);
     }
+    if !outbound.headers.is_empty() {
+        let names: Vec<&str> = outbound.headers.names().collect();
+        let _ = write!(text, " headers {}", names.join(", "));
+    }
     if outbound.compression != Compression::None {
         let _ = write!(
             text,

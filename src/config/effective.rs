@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
+use super::header_list::Headers;
 use super::model::{
     Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Route, Workers,
 };
@@ -39,6 +40,7 @@ impl Config {
             ("forward_client_ip", self.forward_client_ip.into()),
             ("external_url", optional(self.external_url.clone())),
             ("modify_envelope", self.modify_envelope.into()),
+            ("headers", headers(&self.headers)),
             ("tls", self.tls_value()),
             ("admin", self.admin_value()),
             (
@@ -128,7 +130,7 @@ impl Config {
 fn outbound(outbound: &Outbound) -> Value {
     let dsn = Value::from(outbound.dsn.shortened());
     let is_whole = outbound.selection.is_none() && outbound.copies == 1;
-    let is_plain = is_whole && outbound.name.is_none();
+    let is_plain = is_whole && outbound.name.is_none() && outbound.headers.is_empty();
     if is_plain && outbound.compression == Compression::None {
         return dsn;
     }
@@ -155,7 +157,14 @@ fn outbound(outbound: &Outbound) -> Value {
             "compression",
             name(outbound.compression, Compression::NAMES).into(),
         ),
+        ("headers", headers(&outbound.headers)),
     ])
+}
+
+/// The values may be secret.
+fn headers(headers: &Headers) -> Value {
+    let names = headers.names();
+    Value::Mapping(names.map(|name| (name.into(), "…".into())).collect())
 }
 
 fn limits(limits: &Limits) -> Value {

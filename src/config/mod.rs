@@ -12,6 +12,8 @@ mod describe;
 mod diagnostics;
 mod effective;
 mod environment;
+mod header_list;
+mod headers;
 mod key_path;
 mod limits;
 mod listen_address;
@@ -34,6 +36,7 @@ mod value;
 mod tests;
 
 pub(crate) use self::changes::Changes;
+pub(crate) use self::header_list::Headers;
 pub(crate) use self::model::{
     Compression, Log, LogFormat, Outbound, ReplyPolicy, Route, SelfReport, StatsdTarget, Workers,
 };

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::header_list::Headers;
 use crate::limits::Limits;
 use crate::sentry::dsn::Dsn;
 use crate::sentry::selection::Selection;
@@ -27,6 +28,8 @@ pub struct Config {
     pub forward_client_ip: bool,
     /// Without a slash at the end. `None` takes the URL from each request.
     pub external_url: Option<String>,
+    /// The default of each outbound.
+    pub headers: Headers,
     pub tls: Tls,
     /// `log_filter`, `log_format` and `verbose`.
     pub log: Log,
@@ -70,6 +73,8 @@ pub struct Outbound {
     /// `multiplier`: how many copies of each request to deliver.
     pub copies: u32,
     pub compression: Compression,
+    /// `headers`, and those of the defaults that they do not replace.
+    pub headers: Headers,
 }
 
 impl Route {

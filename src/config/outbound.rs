@@ -6,6 +6,8 @@
 
 use serde_yaml::Value;
 
+use super::header_list::Headers;
+use super::headers::headers;
 use super::model::{Compression, Outbound};
 use super::name::Names;
 use super::node::Node;
@@ -18,6 +20,12 @@ use crate::sentry::selection::{Rates, Selection};
 /// The most copies of a request for one outbound. Each copy uses memory.
 const COPIES_MAX: u32 = 100;
 
+/// What an outbound without an option of its own has.
+pub(super) struct Defaults {
+    pub(super) compression: Compression,
+    pub(super) headers: Headers,
+}
+
 /// A value and the node of its DSN.
 pub(super) struct Located<'a, T> {
     pub(super) node: Node<'a>,
@@ -27,7 +35,7 @@ pub(super) struct Located<'a, T> {
 /// `names` are those of the outbounds before it in the same route.
 pub(super) fn outbound<'a>(
     node: Node<'a>,
-    default_compression: Compression,
+    defaults: &Defaults,
     names: &mut Names,
     dsn: impl Fn(&Node<'_>) -> Option<Dsn>,
 ) -> Option<Located<'a, Outbound>> {
@@ -37,7 +45,8 @@ pub(super) fn outbound<'a>(
             dsn: dsn(&node)?,
             selection: None,
             copies: 1,
-            compression: default_compression,
+            compression: defaults.compression,
+            headers: defaults.headers.clone(),
         };
         return Some(Located { node, value });
     }
@@ -50,8 +59,9 @@ pub(super) fn outbound<'a>(
     let compression = section.value(
         "compression",
         choice(Compression::NAMES),
-        default_compression,
+        defaults.compression,
     );
+    let headers = headers(&section.take("headers"), &defaults.headers);
     section.finish();
     let value = Outbound {
         name,
@@ -59,6 +69,7 @@ pub(super) fn outbound<'a>(
         selection: Selection::new(categories, rates),
         copies,
         compression,
+        headers,
     };
     Some(Located { node, value })
 }

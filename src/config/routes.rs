@@ -8,22 +8,18 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::model::{Compression, Outbound, Route};
+use super::model::{Outbound, Route};
 use super::name::Names;
 use super::node::Node;
-use super::outbound::{Located, outbound};
+use super::outbound::{Defaults, Located, outbound};
 use super::value;
 use crate::sentry::dsn::{Dsn, Origin};
 
 /// Parses `keys`. Invalid routes are reported and left out. `listen` is where the mirror listens.
-pub(super) fn routes(
-    keys: &Node<'_>,
-    default_compression: Compression,
-    listen: SocketAddr,
-) -> Vec<Route> {
+pub(super) fn routes(keys: &Node<'_>, defaults: &Defaults, listen: SocketAddr) -> Vec<Route> {
     let entries = keys.required_list("a list of at least one route with inbound and outbound");
     let mut names = Names::default();
-    let entry = |node| entry(node, default_compression, &mut names);
+    let entry = |node| entry(node, defaults, &mut names);
     let entries: Vec<Entry<'_>> = entries.into_iter().filter_map(entry).collect();
     reject_shared_keys(&entries);
     reject_loops(&entries, listen);
@@ -50,11 +46,7 @@ impl Entry<'_> {
 }
 
 /// `names` are those of the routes before it.
-fn entry<'a>(
-    node: Node<'a>,
-    default_compression: Compression,
-    names: &mut Names,
-) -> Option<Entry<'a>> {
+fn entry<'a>(node: Node<'a>, defaults: &Defaults, names: &mut Names) -> Option<Entry<'a>> {
     if !node.is_mapping() {
         node.reject("a mapping with inbound and outbound");
         return None;
@@ -67,7 +59,7 @@ fn entry<'a>(
     let outbounds = outbounds.required_list("a list of at least one DSN");
     section.finish();
     let mut names = Names::default();
-    let outbound = |node| outbound(node, default_compression, &mut names, dsn);
+    let outbound = |node| outbound(node, defaults, &mut names, dsn);
     Some(Entry {
         name,
         inbound,

@@ -12,9 +12,12 @@ use serde_yaml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::diagnostics::Diagnostics;
+use super::header_list::Headers;
+use super::headers::headers;
 use super::limits::{HOUR, MILLISECOND, limits};
 use super::model::{Compression, Config, DriverChoice, Log, LogFormat, ReplyPolicy, Tls, Workers};
 use super::node::{Node, Section};
+use super::outbound::Defaults;
 use super::routes::routes;
 use super::telemetry;
 use super::value::{Parsed, boolean, choice, duration, ip_address, number, text};
@@ -27,13 +30,17 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
     let mut root = Node::root(document, diagnostics).section();
     let modify_envelope = modify_envelope(&mut root);
     // A body that is not modified need not be decoded.
-    let default_compression = match modify_envelope {
+    let compression = match modify_envelope {
         true => Compression::None,
         false => Compression::Preserve,
     };
+    let defaults = Defaults {
+        compression,
+        headers: headers(&root.take("headers"), &Headers::default()),
+    };
     let listen = listen_address(&mut root);
     let (limits, is_memory_configured) = limits(&mut root);
-    let routes = routes(&root.take("keys"), default_compression, listen);
+    let routes = routes(&root.take("keys"), &defaults, listen);
     let config = Config {
         ip: listen.ip(),
         port: listen.port(),
@@ -45,6 +52,7 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         modify_envelope,
         forward_client_ip: root.value("forward_client_ip", boolean, false),
         external_url: root.take("external_url").optional(external_url),
+        headers: defaults.headers,
         tls: tls(root.take("tls").section()),
         log: log(&mut root),
         limits,

@@ -31,6 +31,7 @@ pub(crate) mod head_edits;
 pub(crate) mod local_route;
 mod media_type;
 mod names;
+mod outbound_headers;
 pub(crate) mod outbound_log;
 pub(crate) mod outcome;
 pub(crate) mod rate_limit_store;

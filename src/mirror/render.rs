@@ -54,7 +54,9 @@ pub(crate) fn held_bytes(request: &Request, outbound: &Outbound, body: &Outbound
         }
         OutboundBody::AsReceived(bytes, _) => (0, bytes.len()),
     };
-    let rendered_bytes = request.head.len() + front_bytes + RENDERED_BYTES;
+    let configured = outbound.headers.as_ref();
+    let configured_bytes = configured.map_or(0, |headers| headers.lines().len());
+    let rendered_bytes = request.head.len() + front_bytes + configured_bytes + RENDERED_BYTES;
     let ciphertext_bytes = match outbound.is_tls {
         true => TLS_BYTES_MAX.min(rendered_bytes + shared_bytes),
         false => 0,
@@ -197,7 +199,14 @@ impl Renderer<'_> {
             header.line.end
         });
         let lines = Span::new(self.request.parsed.method_span.start, lines_end);
-        self.splice(&self.request.head, lines, &self.request.head_edits, out);
+        let (head, edits) = (&self.request.head, &self.request.head_edits);
+        match &self.outbound.headers {
+            None => self.splice(head, lines, edits, out),
+            Some(headers) => {
+                let edits = headers.with_removals(&self.request.parsed, head, edits);
+                self.splice(head, lines, &edits, out);
+            }
+        }
         if last_line.is_none() {
             out.extend_from_slice(b"\r\n");
         }
@@ -209,6 +218,9 @@ impl Renderer<'_> {
             header_writer::append(out, "Host", self.outbound.host.as_bytes());
         }
         out.extend_from_slice(self.outbound.via.line(self.request.parsed.version));
+        if let Some(headers) = &self.outbound.headers {
+            out.extend_from_slice(headers.lines());
+        }
         if let Some(client) = self.request.client {
             header_writer::append(out, "X-Forwarded-For", client.to_string().as_bytes());
         }

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::config::Config;
 use crate::mirror::counters::OutboundCounters;
 use crate::mirror::names::Names;
+use crate::mirror::outbound_headers::OutboundHeaders;
 use crate::mirror::rate_limit_store::RateLimitStore;
 use crate::mirror::routes::{Outbound, Route, Routes};
 use crate::mirror::transform::Transform;
@@ -59,6 +60,7 @@ impl Routes {
                     Outbound {
                         origin,
                         transform,
+                        headers: OutboundHeaders::from_config(&outbound.headers),
                         rate_limits: limits,
                         ..self::outbound(&outbound.dsn, &via, named)
                     }
@@ -135,6 +137,7 @@ fn outbound(
         envelope_path: format!("{path_prefix}/api/{}/envelope/", dsn.project()),
         path_prefix,
         host: dsn.origin().authority(),
+        headers: None,
         via: Arc::clone(via),
         basic,
         basic_with_secret,

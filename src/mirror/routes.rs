@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::mirror::counters::{OutboundCounters, RouteCounters};
+use crate::mirror::outbound_headers::OutboundHeaders;
 use crate::mirror::rate_limit_store::RateLimitStore;
 use crate::mirror::transform::Transform;
 use crate::mirror::via::Via;
@@ -81,6 +82,7 @@ pub struct Outbound {
     pub path_prefix: String,
     pub envelope_path: String,
     pub host: String,
+    pub headers: Option<OutboundHeaders>,
     /// The name of the route in `Via`.
     pub via: Arc<Via>,
     /// The credentials of HTTP Basic authentication: `key:` in base64.

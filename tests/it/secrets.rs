@@ -35,18 +35,21 @@ fn planted(upstreams: [&Upstream; 2]) -> Planted {
     let config = format!(
         "ip: 127.0.0.1\nport: 0\nworkers: 1\nadmin: {{port: 0}}\naccess_log: json\nlog_filter: trace\n\
          sentry_dsn: http://${{REPORT_KEY}}@127.0.0.1:9/1\nstatsd_addr: 127.0.0.1:9\n\
-         keys:\n- inbound: http://${{IN_KEY}}@m/42\n  outbound:\n  - ${{FIRST_DSN}}\n  - dsn: file:{}\n",
+         keys:\n- inbound: http://${{IN_KEY}}@m/42\n  outbound:\n  - ${{FIRST_DSN}}\n  - dsn: file:{}\n    \
+         headers: {{Authorization: \"Bearer ${{TOKEN}}\"}}\n\
+         headers: {{X-Token: \"${{TOKEN}}\"}}\n",
         key_file.display()
     );
     Planted { config, key_file }
 }
 
-fn variables(first: &Upstream) -> [(&'static str, String); 3] {
+fn variables(first: &Upstream) -> [(&'static str, String); 4] {
     let dsn = first.dsn(&format!("{FIRST}:{MARK}"), 2);
     [
         ("REPORT_KEY", format!("{REPORT}:{MARK}")),
         ("IN_KEY", IN_KEY.to_owned()),
         ("FIRST_DSN", dsn),
+        ("TOKEN", MARK.to_owned()),
     ]
 }
 
@@ -96,6 +99,16 @@ fn secrets_are_used_and_never_shown() {
     assert!(auth(&refusing).contains(FIRST), "{}", auth(&refusing));
     assert!(auth(&accepting).contains(SECOND), "{}", auth(&accepting));
 
+    let token = |upstream: &Upstream, name: &str| {
+        let request = upstream.wait_for(1).remove(0);
+        request.field(name).map(str::to_owned)
+    };
+    assert_eq!(token(&refusing, "x-token").as_deref(), Some(MARK));
+    assert_eq!(token(&accepting, "x-token").as_deref(), Some(MARK));
+    assert_eq!(token(&refusing, "authorization"), None);
+    let bearer = format!("Bearer {MARK}");
+    assert_eq!(token(&accepting, "authorization"), Some(bearer));
+
     // The file changes, and SIGHUP reads it again.
     fs::write(&key_file, accepting.dsn(THIRD, 3)).expect("a file");
     mirror.signal("HUP");
@@ -138,6 +151,7 @@ fn no_check_shows_a_secret() {
     fs::write(&key_file, format!("htps://{MARK}/x")).expect("a file");
     let invalid = [
         ("REPORT_KEY", format!("{MARK}{MARK}!")),
+        ("TOKEN", format!("{MARK}\nX: y")),
         ("FIRST_DSN", format!("http://{MARK}:x:y@m/1")),
     ];
     let checked = check(&config, &invalid);
@@ -146,6 +160,8 @@ fn no_check_shows_a_secret() {
     for words in [
         "sentry_dsn: found another",
         "IN_KEY is not set",
+        "headers.X-Token: found another",
+        "headers.Authorization: found another",
         "outbound[0]: found another",
         "outbound[1].dsn: found another",
     ] {

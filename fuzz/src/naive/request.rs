@@ -28,6 +28,8 @@ pub struct Own<'o> {
     pub project: &'o str,
     pub path_prefix: &'o str,
     pub host: &'o str,
+    /// The configured headers.
+    pub headers: &'o [(&'o str, &'o str)],
 }
 
 /// A part of a request as it must be forwarded.
@@ -127,6 +129,10 @@ pub fn rewritten(came: &Message, kind: Kind, inbound: Inbound<'_>, own: Own<'_>)
             _ => false,
         };
         let is_own = matches!(lower.as_str(), "host" | "via");
+        let mut replaced = own.headers.iter();
+        if replaced.any(|(name, _)| name.to_ascii_lowercase() == lower) {
+            continue;
+        }
         if DROPPED.contains(&lower.as_str()) || is_sites || (is_listed(name) && !is_own) {
             continue;
         }

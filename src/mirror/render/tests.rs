@@ -25,16 +25,23 @@ fn routes() -> Routes {
     let text = format!(
         "keys:\n  - inbound: http://{IN_KEY}@in/42\n    outbound: ['https://{OUT_KEY}@out.example:8443/p/7']\n  - inbound: http://{OTHER_KEY}@in/43\n    outbound: ['https://cccccccccccccccccccccccccccccccc@out.example:8443/p/8']\n  - inbound: http://eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee:0123456789secret@in/44\n    outbound: ['https://{OUT_KEY}:newsecret@out.example/9']\n"
     );
+    routes_of(&text)
+}
+
+fn routes_of(text: &str) -> Routes {
     Routes::new(
         1,
-        &Config::parse(&text, "test", std::iter::empty()).unwrap(),
+        &Config::parse(text, "test", std::iter::empty()).unwrap(),
         None,
     )
 }
 
 /// The request for the only outbound of its route.
 fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
-    let routes = routes();
+    mirrored_by(&routes(), request, forward_client_ip)
+}
+
+fn mirrored_by(routes: &Routes, request: &[u8], forward_client_ip: bool) -> Vec<u8> {
     let mut head = RequestHead::default();
     assert_eq!(
         head.parse(request, HeadLimits::default()),
@@ -136,6 +143,49 @@ fn bare_line_feeds_become_crlf_and_leading_empty_lines_are_dropped() {
             "POST /p/api/7/x/?sentry_key={OUT_KEY} HTTP/1.1\r\nA: 1\r\nC: 3\r\nHost: out.example:8443\r\n{VIA}Content-Length: 0\r\n\r\n"
         ),
     );
+}
+
+#[test]
+fn configured_headers_are_added_and_replace_those_of_the_request() {
+    let routes = routes_of(&format!(
+        "keys:\n  - inbound: http://{IN_KEY}@in/42\n    outbound: [{{dsn: 'http://{OUT_KEY}@out/7', \
+         headers: {{X-Mark: test, authorization: Bearer t}}}}]\n"
+    ));
+    let added = "X-Mark: test\r\nauthorization: Bearer t\r\n";
+    let own = format!("{VIA}{added}Content-Length: 0\r\n\r\n");
+    for (fields, expected) in [
+        ("Host: in\r\n", "Host: out\r\n"),
+        (
+            "Host: in\nA: 1\nx-mark: 2\nX-MARK:\nB: 3\n",
+            "Host: out\r\nA: 1\r\nB: 3\r\n",
+        ),
+        // A line with edits, and one that is removed anyway.
+        (
+            "Host: in\r\nAuthorization: Sentry sentry_key=KEY, sentry_secret=x\r\nConnection: x-mark\r\nX-Mark: 3\r\nZ: KEY\r\n",
+            "Host: out\r\nZ: OUT\r\n",
+        ),
+        ("X-Mark: KEY\r\nHost: in\r\n", "Host: out\r\n"),
+        ("Host: in\r\nX-Mark: KEY\r\n", "Host: out\r\n"),
+        (
+            "Host: in\r\nX-Markx: 4\r\nX-Mar: 5\r\n",
+            "Host: out\r\nX-Markx: 4\r\nX-Mar: 5\r\n",
+        ),
+    ] {
+        let is_in_field = fields.contains("sentry_key");
+        let query = if is_in_field { "a=b" } else { "sentry_key=KEY" };
+        let fields = fields.replace("KEY", IN_KEY);
+        let expected = expected.replace("OUT", OUT_KEY);
+        let query_in = query.replace("KEY", IN_KEY);
+        let request = format!("POST /api/42/store/?{query_in} HTTP/1.1\r\n{fields}\r\n");
+        let got = mirrored_by(&routes, request.as_bytes(), false);
+        let query = query.replace("KEY", OUT_KEY);
+        let line = format!("POST /api/7/store/?{query} HTTP/1.1\r\n");
+        assert_eq!(
+            String::from_utf8(got).unwrap(),
+            format!("{line}{expected}{own}"),
+            "{fields}"
+        );
+    }
 }
 
 #[test]

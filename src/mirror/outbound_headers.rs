@@ -1,0 +1,53 @@
+//! The configured headers of an outbound, as they are sent.
+
+use crate::config::Headers;
+use crate::http::head::RequestHead;
+use crate::http::header_writer;
+use crate::sentry::edit::{Edit, Replacement};
+
+pub struct OutboundHeaders {
+    names: Vec<String>,
+    /// All lines, each with its line end.
+    lines: Vec<u8>,
+}
+
+impl OutboundHeaders {
+    /// `None` if there are none.
+    pub(super) fn from_config(headers: &Headers) -> Option<OutboundHeaders> {
+        let mut lines = Vec::new();
+        for (name, value) in headers.iter() {
+            header_writer::append(&mut lines, name, value.as_bytes());
+        }
+        let names = headers.iter().map(|(name, _)| name.to_owned()).collect();
+        (!headers.is_empty()).then_some(OutboundHeaders { names, lines })
+    }
+
+    pub(super) fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// `edits`, which are those of `head` in `buffer`, and the removal of the lines that are replaced.
+    pub(super) fn with_removals(
+        &self,
+        head: &RequestHead,
+        buffer: &[u8],
+        edits: &[Edit],
+    ) -> Vec<Edit> {
+        let mut edits = edits.to_vec();
+        for header in &head.headers {
+            let name = header.name_span.slice(buffer);
+            let mut names = self.names.iter();
+            if !names.any(|own| own.as_bytes().eq_ignore_ascii_case(name)) {
+                continue;
+            }
+            let line = header.line;
+            edits.retain(|edit| edit.span.start < line.start || edit.span.end > line.end);
+            edits.push(Edit {
+                span: line,
+                replacement: Replacement::Nothing,
+            });
+        }
+        edits.sort_by_key(|edit| (edit.span.start, edit.span.end));
+        edits
+    }
+}
