@@ -21,9 +21,12 @@ Examples:
   sentry-mirror demo                    see it work, without a configuration
   sentry-mirror -c mirror.yml --check   check a configuration, print its routes
   sentry-mirror -c - --check --strict   check standard input, strictly
+  sentry-mirror -c mirror.yml --check --connect
+                                        and ask each outbound, storing nothing
   sentry-mirror -c mirror.yml           run
   sentry-mirror                         run with config.yml
   sentry-mirror health -c mirror.yml    check that a running mirror is healthy
+  sentry-mirror test -c mirror.yml      send an event through a running mirror
 
 Signals:
   SIGTERM, SIGINT, SIGQUIT
@@ -32,9 +35,10 @@ Signals:
   SIGHUP            reload the configuration; an invalid one is not applied
 
 Exit codes:
-  0   success: stopped on request, --check found no errors, or the mirror is
-      healthy
-  1   the mirror cannot run (for example, the port is in use) or is unhealthy
+  0   success: stopped on request, --check found no errors, the mirror is
+      healthy, or every outbound accepts
+  1   the mirror cannot run (for example, the port is in use) or is unhealthy,
+      or an outbound does not accept (--connect, test)
   2   the arguments or the configuration are invalid
   128 + the number of the signal, after a second signal";
 
@@ -51,6 +55,11 @@ pub struct Arguments {
     /// and exit with 0 or 2
     #[arg(long)]
     pub check: bool,
+
+    /// With --check: also resolve, connect to and ask each outbound in a way that stores nothing there,
+    /// say what is wrong, and exit with 1 if one of them does not accept
+    #[arg(long, requires = "check")]
+    pub connect: bool,
 
     /// Treat warnings about the configuration as errors
     #[arg(long)]
@@ -124,6 +133,20 @@ pub enum Command {
     /// It accepts every key and every project, and answers as Sentry does. The options make it slow, or let it
     /// refuse requests. A sink that is not running is an outage, too.
     Sink(SinkArguments),
+    /// Send one real error event through a running mirror, say what each outbound answered, and exit with 0 or 1
+    Test {
+        /// Configuration file of that mirror
+        #[arg(short, long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+        config: PathBuf,
+
+        /// Route to send it to; needed if there are several
+        #[arg(long, value_name = "NAME")]
+        route: Option<String>,
+
+        /// Send it straight to each outbound of the route, without the mirror
+        #[arg(long)]
+        direct: bool,
+    },
     /// Check whether a running mirror is healthy, and exit with 0 or 1
     ///
     /// Errors in its configuration file are printed to standard error, but do not affect the result.

@@ -57,13 +57,14 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `run` | what the command line asks for |
+//! | `trial` | `--check --connect` and `test`, to try a configuration |
 //! | `demo` | `demo` and `sink`, to see the mirror work |
 //! | `admin` | the port for operators: metrics, status, health |
 //! | `process` | supervisor, workers, signals, reload |
 //! | `inbound` | the side that faces SDKs: one connection, one request |
 //! | `mirror` | routes, the request, what outbounds get of it, the reply |
 //! | `upstream` | one origin: addresses, pool, exchange, circuit breaker |
-//! | `blocking` | HTTP/1.1 over blocking sockets, for the demo |
+//! | `blocking` | HTTP/1.1 over blocking sockets, for `trial` and `demo` |
 //! | `net` | plain and TLS sockets |
 //! | `telemetry` | counters, metrics and their exporters, the log |
 //! | `runtime` | one core: driver, tasks, memory budget, shutdown |
@@ -128,6 +129,7 @@ mod sentry;
 mod span;
 mod sys;
 mod telemetry;
+mod trial;
 mod upstream;
 
 pub use cli::Arguments;

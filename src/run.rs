@@ -1,8 +1,9 @@
-//! Runs what the command line asks for: a configuration check, a health check, the demo, or the mirror until
-//! a signal shuts it down.
+//! Runs what the command line asks for: a configuration check, a health check, a trial, the demo, or the mirror
+//! until a signal shuts it down.
 
 use std::fmt;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use tracing::{error, info, warn};
@@ -23,6 +24,8 @@ use crate::telemetry::label::Label;
 use crate::telemetry::lines::DropReason;
 use crate::telemetry::log;
 use crate::telemetry::self_report::Reports;
+use crate::trial::connect;
+use crate::trial::send::{self, RunningMirror};
 
 /// Why the program failed, as a text for the operator.
 #[derive(Debug)]
@@ -62,6 +65,11 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     match &arguments.command {
         Some(Command::Demo { once }) => demo::run(*once).map_err(RunError::Failed),
         Some(Command::Sink(arguments)) => demo::sink(arguments).map_err(RunError::Failed),
+        Some(Command::Test {
+            config,
+            route,
+            direct,
+        }) => test(config, route.as_deref(), *direct),
         Some(Command::Health { config }) => {
             check_health(config.as_deref()).map_err(RunError::Failed)
         }
@@ -77,14 +85,55 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     }
 }
 
-/// Validates the configuration and prints its routes.
+/// Validates the configuration and prints its routes. With `--connect`, asks the outbounds.
 fn check(arguments: &Arguments) -> Result<(), RunError> {
     let config = load(arguments)?;
-    RoutingTable::new(&config, 1, None).map_err(RunError::Config)?;
+    let table = RoutingTable::new(&config, 1, None).map_err(RunError::Config)?;
     for warning in &config.warnings {
         print_error(&format!("warning: {warning}"));
     }
-    print(&config.describe()).map_err(RunError::Failed)
+    print(&config.describe()).map_err(RunError::Failed)?;
+    if !arguments.connect {
+        return Ok(());
+    }
+    let report = connect::connect(&table);
+    print(&format!("\nasked each outbound\n{}", report.text)).map_err(RunError::Failed)?;
+    match report.bad {
+        0 => Ok(()),
+        bad => Err(RunError::Failed(format!(
+            "{bad} of {} outbounds do not accept",
+            report.asked
+        ))),
+    }
+}
+
+/// Sends an error event, and prints what became of it.
+fn test(path: &Path, route: Option<&str>, is_direct: bool) -> Result<(), RunError> {
+    let config =
+        Config::load(path, environment()).map_err(|errors| RunError::Config(errors.to_string()))?;
+    let table = RoutingTable::new(&config, 1, None).map_err(RunError::Config)?;
+    let index = send::find_route(&table, route).map_err(RunError::Config)?;
+    let (Some(route), Some(configured)) = (table.routes.all().get(index), config.routes.get(index))
+    else {
+        return Ok(());
+    };
+    let report = match is_direct {
+        true => send::direct(&table, route),
+        false => {
+            let mirror = RunningMirror {
+                address: health_check::reachable(SocketAddr::new(config.ip, config.port)),
+                admin: config.admin.map(health_check::reachable),
+            };
+            send::through(mirror, &configured.inbound, route).map_err(RunError::Failed)?
+        }
+    };
+    print(&report.text).map_err(RunError::Failed)?;
+    match report.is_good {
+        true => Ok(()),
+        false => Err(RunError::Failed(
+            "the event did not arrive everywhere".to_owned(),
+        )),
+    }
 }
 
 fn mirror(arguments: &Arguments) -> Result<(), RunError> {

@@ -53,6 +53,30 @@ impl Message {
         Ok(Some(message))
     }
 
+    /// Reads a response after the interim ones; `None` at the end of the stream. Without another framing the
+    /// body ends with the stream.
+    ///
+    /// # Errors
+    /// As [`Message::read`].
+    pub(crate) fn read_response(stream: &mut impl BufRead) -> io::Result<Option<Message>> {
+        loop {
+            let Some(mut response) = Message::read(stream)? else {
+                return Ok(None);
+            };
+            let status = response.part(1);
+            if status.starts_with('1') {
+                continue;
+            }
+            let is_framed = response.field("transfer-encoding").is_some()
+                || response.field("content-length").is_some();
+            if !is_framed && !matches!(status, "204" | "304") {
+                let body = to_end(stream)?;
+                response.set_body(body, "up to the end of the connection")?;
+            }
+            return Ok(Some(response));
+        }
+    }
+
     /// Decodes a body that was sent with this framing.
     fn set_body(&mut self, coded: Vec<u8>, framing: &str) -> io::Result<()> {
         let coding = self.field("content-encoding").unwrap_or_default();
@@ -121,6 +145,16 @@ fn framed(
     let length = length.parse();
     let length = length.map_err(|_| malformed("Content-Length is not a number"))?;
     Ok(Some((exactly(stream, length)?, "with Content-Length")))
+}
+
+/// Everything up to the end of the stream. A TLS session that is cut off counts as ended, too: what reads the
+/// body notices if it is not whole.
+fn to_end(stream: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    match stream.take(BODY_BYTES_MAX as u64).read_to_end(&mut body) {
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
+        _ => Ok(body),
+    }
 }
 
 fn chunks(stream: &mut impl BufRead) -> io::Result<Vec<u8>> {

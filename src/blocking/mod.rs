@@ -1,5 +1,6 @@
 //! HTTP/1.1 over blocking sockets, for commands and the demo: simple, and independent of the mirror's own code.
 //!
-//! [`message`] reads what arrives, of clients and of servers.
+//! [`client`] asks a server once. [`message`] reads what arrives, of clients and of servers.
 
+pub(crate) mod client;
 pub(crate) mod message;

@@ -3,7 +3,9 @@
 //! A [`stream`] is a plain [`socket`], or [`tls`] with the settings of [`tls_client`]. While it sends,
 //! [`early_response`] looks for a response that comes before the request is sent whole. How far an
 //! exchange has come is in its [`transfer`]. What waits for a response has one of the [`spare_buffers`].
+//! Commands that ask a server once use [`blocking`] sessions.
 
+pub(crate) mod blocking;
 mod certificate;
 pub(crate) mod early_response;
 pub(crate) mod socket;

@@ -102,6 +102,7 @@ mod support;
 mod tidy;
 mod tls;
 mod tls_flood;
+mod trial;
 mod unknown_keys;
 mod unsolicited_responses;
 mod upstreams;

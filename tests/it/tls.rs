@@ -16,13 +16,13 @@ use crate::support::{KEY_A, Process, Reloadable, config, envelope, envelope_requ
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 
 /// An https server that answers every request with the number of bytes of its body.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     handshakes: Arc<AtomicUsize>,
 }
 
 impl Server {
-    fn start(authority: &Authority, name: &str) -> Server {
+    pub(crate) fn start(authority: &Authority, name: &str) -> Server {
         Server::with(authority.server_config(name))
     }
 

@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("runtime", &["sys", "os_errors", "http", "limits", "config"]),
     ("telemetry", &["os_errors", "config", "runtime"]),
     ("net", &["sys", "http", "runtime", "telemetry"]),
-    ("blocking", &["http", "telemetry"]),
+    ("blocking", &["http", "telemetry", "net"]),
     (
         "upstream",
         &[
@@ -89,6 +89,18 @@ const LAYERS: &[(&str, &[&str])] = &[
             "upstream",
             "mirror",
             "process",
+        ],
+    ),
+    (
+        "trial",
+        &[
+            "sentry",
+            "config",
+            "telemetry",
+            "net",
+            "upstream",
+            "blocking",
+            "mirror",
         ],
     ),
     (
