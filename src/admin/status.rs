@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::history::{self, History};
 use crate::mirror::counters::{DeliveryResult, OutcomeKind, RequestResult};
+use crate::mirror::incidents::Incident;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::routing_table::RoutingTable;
@@ -113,6 +114,7 @@ fn process(mirror_status: &MirrorStatus, history: &History, now: Instant) -> Val
         },
         "unknown_keys": unknown_keys(mirror_status, now),
         "reloads": { "done": reloads, "refused": failed_reloads },
+        "disagreements": json!([]),
     })
 }
 
@@ -195,6 +197,8 @@ impl View<'_> {
             "steps": self.history.steps(counters),
             "rate_limits": limits.collect::<Vec<_>>(),
             "last_error": last.map(|error| json!({"at": rfc3339(error.at), "message": error.message})),
+            "items": json!({}),
+            "incidents": incidents(&outbound.state.list(self.now)),
             "upstream": self.table.origins.get(outbound.origin).map(|shared| self.upstream(shared)),
         })
     }
@@ -213,6 +217,21 @@ impl View<'_> {
             "dns_age_seconds": shared.dns_age(self.now).map(|age| age.as_secs()),
         })
     }
+}
+
+/// Incidents of an outbound, as docs/status.md describes them.
+fn incidents(incidents: &[Incident]) -> Value {
+    let incidents = incidents.iter().map(|incident| {
+        json!({
+            "kind": incident.kind.word(),
+            "began_at": rfc3339(incident.began_at),
+            "ended_at": incident.ended_at.map(rfc3339),
+            "seconds": incident.lasted.as_secs_f64(),
+            "reason": incident.reason,
+            "lost_deliveries": incident.lost,
+        })
+    });
+    incidents.collect()
 }
 
 /// The labels with a count that is not zero.

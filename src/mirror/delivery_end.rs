@@ -37,7 +37,7 @@ impl DeliveryEnd<'_> {
         if let Some(response) = self.outcome.response() {
             let has_rate_limits = self.endpoint.has_rate_limits();
             if has_rate_limits && outbound.rate_limits.remember(response, now) {
-                outbound_log::log_rate_limits(outbound, now);
+                outbound_log::log_rate_limits(self.route, outbound, now);
             }
             outbound_log::log_rejections(self.route, outbound, response, now);
         }

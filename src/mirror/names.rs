@@ -10,9 +10,11 @@
 //! and a sudden increase to Prometheus.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use crate::config;
 use crate::mirror::counters::{OutboundCounters, RouteCounters};
+use crate::mirror::outbound_state::OutboundState;
 use crate::mirror::routes::{Outbound, Route, Routes};
 use crate::sentry::dsn::Dsn;
 use crate::telemetry::counters::PerWorker;
@@ -30,6 +32,13 @@ pub(super) struct OutboundNames<'p> {
     /// The outbounds of the route in the previous table that were not found again yet, by DSN.
     known: HashMap<&'p str, VecDeque<&'p Outbound>>,
     used: UsedNames,
+}
+
+/// What belongs to the name of an outbound.
+pub(super) struct NamedOutbound {
+    pub(super) name: String,
+    pub(super) counters: PerWorker<OutboundCounters>,
+    pub(super) state: Arc<OutboundState>,
 }
 
 /// What a route or an outbound was called in the previous table.
@@ -102,11 +111,8 @@ impl<'p> Names<'p> {
 }
 
 impl OutboundNames<'_> {
-    /// The name and the counters of `outbound`, the next of the route.
-    pub(super) fn next_outbound(
-        &mut self,
-        outbound: &config::Outbound,
-    ) -> (String, PerWorker<OutboundCounters>) {
+    /// The name, the counters and the state of `outbound`, the next of the route.
+    pub(super) fn next_outbound(&mut self, outbound: &config::Outbound) -> NamedOutbound {
         let configured = outbound.name.as_deref();
         let known = self.take_known(configured, &outbound.dsn);
         let was = known.map(|known| Known {
@@ -114,12 +120,21 @@ impl OutboundNames<'_> {
             shortened_dsn: &known.shortened_dsn,
         });
         let (name, keeps_counters) = self.used.assign(configured, &outbound.dsn, was);
-        let counters = known.filter(|_| keeps_counters);
-        let counters = counters.map(|known| known.counters.clone());
-        (
-            name,
-            counters.unwrap_or_else(|| PerWorker::new(self.workers)),
-        )
+        match known.filter(|_| keeps_counters) {
+            Some(known) => NamedOutbound {
+                name,
+                counters: known.counters.clone(),
+                state: Arc::clone(&known.state),
+            },
+            None => {
+                let counters = PerWorker::new(self.workers);
+                NamedOutbound {
+                    name,
+                    state: Arc::new(OutboundState::new(counters.clone())),
+                    counters,
+                }
+            }
+        }
     }
 }
 

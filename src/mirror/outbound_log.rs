@@ -1,11 +1,10 @@
 //! Logs when an outbound starts or stops rejecting requests, and when its rate limits begin and end.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tracing::{info, warn};
 
-use crate::mirror::counters::OutboundCounters;
+use crate::mirror::incidents::{Incident, IncidentKind};
 use crate::mirror::routes::{Outbound, Route};
 use crate::telemetry::words;
 use crate::upstream::response::Response;
@@ -28,51 +27,54 @@ pub(super) fn log_rejections(
         400 | 405..=499 => return,
         _ => u32::from(status),
     };
-    let was_failing = outbound.rejection_log.is_failing();
-    if !outbound.rejection_log.should_log(state, now) {
+    if !outbound.state.rejection_log.should_log(state, now) {
         return;
     }
-    let (label, rejected_before) = (&outbound.name, &outbound.rejected_before);
-    let rejected_now = outbound.counters.sum(OutboundCounters::refused);
+    let (route, name) = (&route.name, &outbound.name);
     if state == 0 {
-        let count = rejected_now.saturating_sub(rejected_before.load(Ordering::Relaxed));
-        let seconds = outbound.rejection_log.lasted(now).as_secs_f64();
+        let ended = outbound.state.end(IncidentKind::Rejecting, now);
+        let (seconds, lost_deliveries) = cost(ended);
         info!(
-            route = route.name,
-            outbound = label,
+            route,
+            outbound = name,
             seconds,
-            lost_deliveries = count,
+            lost_deliveries,
             "outbound accepts requests again"
         );
     } else {
-        if !was_failing {
-            rejected_before.store(rejected_now, Ordering::Relaxed);
-        }
         let reason = reason(outbound, response);
-        warn!(route = route.name, outbound = label, status, %reason, "outbound is rejecting requests");
+        warn!(route, outbound = name, status, %reason, "outbound is rejecting requests");
+        let reason = format!("answered {status}: {reason}");
+        outbound.state.begin(IncidentKind::Rejecting, &reason, now);
+        // Another worker may have seen the end before the beginning was noted.
+        if !outbound.state.rejection_log.is_failing() {
+            outbound.state.end(IncidentKind::Rejecting, now);
+        }
     }
 }
 
 /// Logs when the rate limits of an outbound begin and end. A limit ends by time, so this must be called
 /// regularly.
-pub(crate) fn log_rate_limits(outbound: &Outbound, now: Instant) {
+pub(crate) fn log_rate_limits(route: &Route, outbound: &Outbound, now: Instant) {
+    let log = &outbound.state.rate_limit_log;
     // The common case costs two atomic loads.
-    if !outbound.rate_limits.may_limit() && !outbound.rate_limit_log.is_failing() {
+    if !outbound.rate_limits.may_limit() && !log.is_failing() {
         return;
     }
     let limits = outbound.rate_limits.active(now);
-    if !outbound
-        .rate_limit_log
-        .should_log(u32::from(!limits.is_empty()), now)
-    {
+    if !log.should_log(u32::from(!limits.is_empty()), now) {
         return;
     }
-    let outbound_label = &outbound.name;
+    let (route, name) = (&route.name, &outbound.name);
     if limits.is_empty() {
-        let seconds = outbound.rate_limit_log.lasted(now).as_secs_f64();
+        let ended = outbound.state.end(IncidentKind::RateLimited, now);
+        let (seconds, withheld_deliveries) = cost(ended);
         info!(
-            outbound = outbound_label,
-            seconds, "outbound has no rate limits any more"
+            route,
+            outbound = name,
+            seconds,
+            withheld_deliveries,
+            "outbound has no rate limits any more"
         );
         return;
     }
@@ -84,10 +86,20 @@ pub(crate) fn log_rate_limits(outbound: &Outbound, now: Instant) {
         format!("{what} for {} s", limit.seconds)
     });
     let limits = descriptions.collect::<Vec<_>>().join("; ");
-    info!(
-        outbound = outbound_label,
-        limits, "outbound has rate limits"
-    );
+    info!(route, outbound = name, limits, "outbound has rate limits");
+    outbound
+        .state
+        .begin(IncidentKind::RateLimited, &limits, now);
+    if !log.is_failing() {
+        outbound.state.end(IncidentKind::RateLimited, now);
+    }
+}
+
+/// How long an incident lasted, in seconds, and how many deliveries it cost.
+fn cost(ended: Option<Incident>) -> (f64, u64) {
+    ended.map_or((0.0, 0), |incident| {
+        (incident.lasted.as_secs_f64(), incident.lost)
+    })
 }
 
 /// The reason that an outbound gives in a response that is not a success, without credentials.

@@ -5,15 +5,13 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::config::Config;
-use crate::mirror::counters::OutboundCounters;
-use crate::mirror::names::Names;
+use crate::mirror::names::{NamedOutbound, Names};
 use crate::mirror::outbound_headers::OutboundHeaders;
 use crate::mirror::rate_limit_store::RateLimitStore;
 use crate::mirror::routes::{Outbound, Route, Routes};
@@ -21,8 +19,6 @@ use crate::mirror::transform::Transform;
 use crate::mirror::via::Via;
 use crate::sentry::dsn::{Dsn, Scheme};
 use crate::sentry::spelling::Credential;
-use crate::telemetry::counters::PerWorker;
-use crate::telemetry::log_on_change::LogOnChange;
 use crate::telemetry::throttle::Throttle;
 
 /// The minimum interval between log lines about the requests of a route. A loop makes thousands a second.
@@ -111,11 +107,7 @@ fn limits_by_dsn(routes: &Routes) -> HashMap<&str, &Arc<RateLimitStore>> {
 
 /// The outbound for a DSN, with all texts derived from it. The caller sets the origin, the transform and the
 /// rate limits.
-fn outbound(
-    dsn: &Dsn,
-    via: &Arc<Via>,
-    (name, counters): (String, PerWorker<OutboundCounters>),
-) -> Outbound {
+fn outbound(dsn: &Dsn, via: &Arc<Via>, named: NamedOutbound) -> Outbound {
     let path_prefix = dsn.prefix().to_owned();
     let basic = BASE64.encode(format!("{}:", dsn.key()));
     let basic_with_secret = dsn.secret().map_or_else(
@@ -124,7 +116,7 @@ fn outbound(
     );
     Outbound {
         shortened_dsn: dsn.shortened(),
-        name,
+        name: named.name,
         origin: 0,
         is_tls: dsn.origin().scheme == Scheme::Https,
         transform: None,
@@ -142,10 +134,8 @@ fn outbound(
         basic,
         basic_with_secret,
         rate_limits: Arc::default(),
-        rejection_log: LogOnChange::new(),
-        rejected_before: AtomicU64::new(0),
-        rate_limit_log: LogOnChange::new(),
-        counters,
+        state: named.state,
+        counters: named.counters,
     }
 }
 

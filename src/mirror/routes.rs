@@ -4,17 +4,16 @@
 //! to between requests.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use crate::mirror::counters::{OutboundCounters, RouteCounters};
 use crate::mirror::outbound_headers::OutboundHeaders;
+use crate::mirror::outbound_state::{OutboundOfRoute, OutboundState};
 use crate::mirror::rate_limit_store::RateLimitStore;
 use crate::mirror::transform::Transform;
 use crate::mirror::via::Via;
 use crate::sentry::dsn::Origin;
 use crate::sentry::spelling::Credential;
 use crate::telemetry::counters::PerWorker;
-use crate::telemetry::log_on_change::LogOnChange;
 use crate::telemetry::throttle::Throttle;
 use crate::upstream::origin::Dependent;
 
@@ -90,12 +89,7 @@ pub struct Outbound {
     /// The credentials with the secret as password, if the DSN has one.
     pub basic_with_secret: String,
     pub rate_limits: Arc<RateLimitStore>,
-    /// Logs when it begins and stops rejecting requests. The state is 0 or the status of its responses.
-    pub rejection_log: LogOnChange,
-    /// The number of deliveries that it had rejected when it began to reject all.
-    pub rejected_before: AtomicU64,
-    /// Logs when its rate limits begin and end. The state is 1 while any is active, else 0.
-    pub rate_limit_log: LogOnChange,
+    pub state: Arc<OutboundState>,
     pub counters: PerWorker<OutboundCounters>,
 }
 
@@ -119,19 +113,18 @@ impl Routes {
         &self.origins
     }
 
-    /// For each origin, the routes that lose deliveries while it is down. A route occurs once for each of its
-    /// outbounds at the origin.
-    pub fn dependents(&self) -> Vec<Vec<Dependent>> {
-        let mut dependents: Vec<Vec<Dependent>> = self.origins.iter().map(|_| Vec::new()).collect();
+    /// For each origin, the outbounds that lose deliveries while it is down, by route.
+    pub fn dependents(&self) -> Vec<Vec<Arc<dyn Dependent>>> {
+        let mut dependents: Vec<Vec<Arc<dyn Dependent>>> =
+            self.origins.iter().map(|_| Vec::new()).collect();
         for route in &self.routes {
             let name: Arc<str> = route.name.as_str().into();
             for outbound in &route.outbounds {
-                let counters = outbound.counters.clone();
                 if let Some(dependents) = dependents.get_mut(outbound.origin) {
-                    dependents.push(Dependent {
-                        name: Arc::clone(&name),
-                        lost: Arc::new(move || counters.sum(OutboundCounters::unanswered)),
-                    });
+                    dependents.push(Arc::new(OutboundOfRoute {
+                        route: Arc::clone(&name),
+                        state: Arc::clone(&outbound.state),
+                    }));
                 }
             }
         }

@@ -289,9 +289,11 @@ impl Worker {
                 if self.core.counters.worker == 0 {
                     self.core.counters.unknown_keys.log(now);
                     let routes = routing.table.routes.all().iter();
-                    let outbounds = routes.flat_map(|route| &route.outbounds);
                     let now = Instant::now();
-                    outbounds.for_each(|outbound| log_rate_limits(outbound, now));
+                    for route in routes {
+                        let outbounds = route.outbounds.iter();
+                        outbounds.for_each(|outbound| log_rate_limits(route, outbound, now));
+                    }
                 }
             });
             let _ = caught(round).await;

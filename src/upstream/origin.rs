@@ -33,11 +33,9 @@ pub struct SharedOrigin {
     since: Instant,
     /// The time between two resolutions in milliseconds; 0 if the host is not resolved.
     dns_refresh_ms: AtomicU64,
-    /// 1 while it is down.
-    down: LogOnChange,
-    /// The routes that lose deliveries while it is down.
-    dependents: RwLock<Arc<[Dependent]>>,
-    outage: Mutex<Outage>,
+    /// What loses deliveries while it is down.
+    dependents: RwLock<Arc<[Arc<dyn Dependent>]>>,
+    outages: Arc<Outages>,
     pooling: Pooling,
     pub(crate) breaker: SharedBreaker,
     pub counters: PerWorker<OriginCounters>,
@@ -45,16 +43,29 @@ pub struct SharedOrigin {
     pub dns_failures: Arc<AtomicU64>,
 }
 
-/// A route that loses deliveries while an origin is down.
-#[derive(Clone)]
-pub struct Dependent {
-    pub name: Arc<str>,
+/// An outbound, which loses deliveries while its origin is down.
+pub trait Dependent: Send + Sync {
+    /// The name of its route.
+    fn route(&self) -> &str;
+
     /// How many deliveries it has lost so far because there was no response.
-    pub lost: Arc<dyn Fn() -> u64 + Send + Sync>,
+    fn lost(&self) -> u64;
+
+    /// Its origin stopped responding, with this failure.
+    fn outage_began(&self, failure: &str, now: Instant);
+
+    /// Its origin responds again.
+    fn outage_ended(&self, now: Instant);
 }
 
-/// The routes of the current outage, each with what it had lost before it.
-type Outage = Vec<(Dependent, u64)>;
+/// Whether an origin is down, and what that costs.
+#[derive(Default)]
+struct Outages {
+    /// 1 while it is down.
+    down: LogOnChange,
+    /// The outbounds of the current outage, each with what it had lost before it.
+    current: Mutex<Vec<(Arc<dyn Dependent>, u64)>>,
+}
 
 /// How many routes the log line at the end of an outage names.
 const DEPENDENTS_NAMED_MAX: usize = 10;
@@ -70,9 +81,8 @@ impl SharedOrigin {
             resolved_at_ms: AtomicU64::new(0),
             since: Instant::now(),
             dns_refresh_ms: AtomicU64::new(0),
-            down: LogOnChange::new(),
             dependents: RwLock::new(Arc::new([])),
-            outage: Mutex::default(),
+            outages: Arc::default(),
             pooling: Pooling::default(),
             breaker: SharedBreaker::new(),
             counters: PerWorker::new(workers),
@@ -87,13 +97,14 @@ impl SharedOrigin {
         own.is_some_and(|own| Arc::ptr_eq(&own.config, &identity.config))
     }
 
-    /// The same origin with other TLS settings. It keeps the addresses and the counters.
+    /// The same origin with other TLS settings. It keeps the addresses, the counters, and whether it is down.
     pub fn with_tls(&self, tls: TlsIdentity) -> SharedOrigin {
         let mut successor = SharedOrigin {
             resolved_at_ms: AtomicU64::new(self.resolved_at_ms.load(Ordering::Relaxed)),
             since: self.since,
             counters: self.counters.clone(),
             addresses: self.addresses.forgotten(Instant::now()),
+            outages: Arc::clone(&self.outages),
             dns_lookups: Arc::clone(&self.dns_lookups),
             dns_failures: Arc::clone(&self.dns_failures),
             ..SharedOrigin::new(1, self.origin.clone(), Some(tls))
@@ -160,7 +171,7 @@ impl SharedOrigin {
         }
     }
 
-    pub fn set_dependents(&self, dependents: Vec<Dependent>) {
+    pub fn set_dependents(&self, dependents: Vec<Arc<dyn Dependent>>) {
         let mut current = self
             .dependents
             .write()
@@ -215,24 +226,32 @@ impl SharedOrigin {
             .answered_at
             .set(answered_at);
         self.breaker.record_response(now);
-        if self.down.should_log(0, now) {
-            let outage = std::mem::take(&mut *self.outage());
-            let mut lost: Vec<(Arc<str>, u64)> = Vec::new();
-            for (dependent, before) in outage {
-                let count = (dependent.lost)().saturating_sub(before);
-                match lost.last_mut().filter(|(name, _)| *name == dependent.name) {
-                    Some((_, sum)) => *sum += count,
-                    None => lost.push((dependent.name, count)),
-                }
-            }
-            info!(
-                origin = %self.origin,
-                seconds = self.down.lasted(now).as_secs_f64(),
-                lost_deliveries = lost.iter().map(|(_, count)| count).sum::<u64>(),
-                routes = summarize(&mut lost),
-                "upstream is answering again"
-            );
+        if self.outages.down.should_log(0, now) {
+            self.end_outage(now);
         }
+    }
+
+    fn end_outage(&self, now: Instant) {
+        let outage = std::mem::take(&mut *self.outages.current());
+        let mut lost: Vec<(&str, u64)> = Vec::new();
+        for (dependent, before) in &outage {
+            dependent.outage_ended(now);
+            let count = dependent.lost().saturating_sub(*before);
+            match lost
+                .last_mut()
+                .filter(|(route, _)| *route == dependent.route())
+            {
+                Some((_, sum)) => *sum += count,
+                None => lost.push((dependent.route(), count)),
+            }
+        }
+        info!(
+            origin = %self.origin,
+            seconds = self.outages.down.lasted(now).as_secs_f64(),
+            lost_deliveries = lost.iter().map(|(_, count)| count).sum::<u64>(),
+            routes = summarize(&mut lost),
+            "upstream is answering again"
+        );
     }
 
     /// The time of the last response to any worker.
@@ -252,23 +271,33 @@ impl SharedOrigin {
     ) {
         let answered_at = self.answered_at();
         self.breaker.record_failure(permit, how, answered_at, now);
-        if self.down.should_log(1, now) {
+        if self.outages.down.should_log(1, now) {
             warn!(origin = %self.origin, %failure, "upstream does not answer");
-            let dependents = Arc::clone(
-                &self
-                    .dependents
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner),
-            );
-            let before = dependents
-                .iter()
-                .map(|dependent| (dependent.clone(), (dependent.lost)()));
-            *self.outage() = before.collect();
+            self.begin_outage(&failure.to_string(), now);
         }
     }
 
-    fn outage(&self) -> MutexGuard<'_, Outage> {
-        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    fn begin_outage(&self, failure: &str, now: Instant) {
+        let dependents = self.dependents.read();
+        let dependents = Arc::clone(&dependents.unwrap_or_else(PoisonError::into_inner));
+        let before = dependents.iter().map(|dependent| {
+            dependent.outage_began(failure, now);
+            (Arc::clone(dependent), dependent.lost())
+        });
+        *self.outages.current() = before.collect();
+        // A response to another worker may have come before this outage was noted.
+        if !self.outages.down.is_failing() {
+            dependents
+                .iter()
+                .for_each(|dependent| dependent.outage_ended(now));
+        }
+    }
+}
+
+impl Outages {
+    fn current(&self) -> MutexGuard<'_, Vec<(Arc<dyn Dependent>, u64)>> {
+        let current = self.current.lock();
+        current.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -284,10 +313,10 @@ fn describe(bytes: &[u8]) -> String {
 }
 
 /// The routes that lost deliveries, with how many; of many routes those that lost the most.
-fn summarize(lost: &mut Vec<(Arc<str>, u64)>) -> String {
+fn summarize(lost: &mut Vec<(&str, u64)>) -> String {
     lost.retain(|(_, count)| *count > 0);
     lost.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let entry = |(name, count): &(Arc<str>, u64)| format!("{name}: {count}");
+    let entry = |(name, count): &(&str, u64)| format!("{name}: {count}");
     let mut words: Vec<String> = lost.iter().take(DEPENDENTS_NAMED_MAX).map(entry).collect();
     let others = lost.len().saturating_sub(DEPENDENTS_NAMED_MAX);
     if others > 0 {

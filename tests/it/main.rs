@@ -73,6 +73,7 @@ mod eviction;
 mod fd_exhaustion;
 mod handover;
 mod health;
+mod incidents;
 mod limits;
 mod load;
 mod log_injection;

@@ -78,10 +78,14 @@ fn the_start_and_the_end_of_a_rate_limit_are_logged() {
     assert!(line.contains("error, transaction for 1 s"), "{line}");
     // It is logged without another request.
     let line = mirror.wait_for_line("outbound has no rate limits any more");
-    assert!(
-        line.contains("aaaa…") && line.contains("seconds="),
-        "{line}"
-    );
+    for part in [
+        "route=\"http://0123…",
+        "aaaa…",
+        "seconds=",
+        "withheld_deliveries=1",
+    ] {
+        assert!(line.contains(part), "no {part}: {line}");
+    }
 }
 
 #[test]

@@ -1,0 +1,93 @@
+//! What is known of how an outbound fares, from the responses of all workers. It survives a reload with the
+//! counters of the outbound.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use crate::mirror::counters::{DeliveryResult, OutboundCounters};
+use crate::mirror::incidents::{At, Incident, IncidentKind, Incidents};
+use crate::telemetry::counters::PerWorker;
+use crate::telemetry::log_on_change::LogOnChange;
+use crate::upstream::origin::Dependent;
+
+pub struct OutboundState {
+    counters: PerWorker<OutboundCounters>,
+    /// Logs when the outbound begins and stops rejecting requests. The state is 0 or the status of its responses.
+    pub rejection_log: LogOnChange,
+    /// Logs when its rate limits begin and end. The state is 1 while any is active, else 0.
+    pub rate_limit_log: LogOnChange,
+    incidents: Mutex<Incidents>,
+}
+
+impl OutboundState {
+    pub(super) fn new(counters: PerWorker<OutboundCounters>) -> OutboundState {
+        OutboundState {
+            counters,
+            rejection_log: LogOnChange::new(),
+            rate_limit_log: LogOnChange::new(),
+            incidents: Mutex::default(),
+        }
+    }
+
+    /// Begins an incident of this kind, unless one lasts.
+    pub(super) fn begin(&self, kind: IncidentKind, reason: &str, now: Instant) {
+        let total = self.lost(kind);
+        self.incidents().begin(kind, reason, total, at(now));
+    }
+
+    /// Ends the incident of this kind, if one lasts.
+    pub(super) fn end(&self, kind: IncidentKind, now: Instant) -> Option<Incident> {
+        let total = self.lost(kind);
+        self.incidents().end(kind, total, at(now))
+    }
+
+    /// The last incidents, the newest first.
+    pub fn list(&self, now: Instant) -> Vec<Incident> {
+        self.incidents().list(now, |kind| self.lost(kind))
+    }
+
+    /// The deliveries that such incidents have cost since the start of the process.
+    pub(super) fn lost(&self, kind: IncidentKind) -> u64 {
+        self.counters.sum(|worker| match kind {
+            IncidentKind::Unanswered => worker.unanswered(),
+            IncidentKind::Rejecting => worker.refused(),
+            IncidentKind::RateLimited => worker.with_result(DeliveryResult::RateLimited),
+        })
+    }
+
+    fn incidents(&self) -> MutexGuard<'_, Incidents> {
+        let incidents = self.incidents.lock();
+        incidents.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An outbound, as its origin knows it.
+pub(super) struct OutboundOfRoute {
+    pub(super) route: Arc<str>,
+    pub(super) state: Arc<OutboundState>,
+}
+
+impl Dependent for OutboundOfRoute {
+    fn route(&self) -> &str {
+        &self.route
+    }
+
+    fn lost(&self) -> u64 {
+        self.state.lost(IncidentKind::Unanswered)
+    }
+
+    fn outage_began(&self, failure: &str, now: Instant) {
+        self.state.begin(IncidentKind::Unanswered, failure, now);
+    }
+
+    fn outage_ended(&self, now: Instant) {
+        self.state.end(IncidentKind::Unanswered, now);
+    }
+}
+
+fn at(now: Instant) -> At {
+    At {
+        instant: now,
+        wall: SystemTime::now(),
+    }
+}
