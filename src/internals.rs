@@ -53,6 +53,9 @@ pub mod limits {
 }
 
 pub mod mirror {
+    pub mod client_address {
+        pub use crate::mirror::client_address::ClientAddresses;
+    }
     pub mod copies {
         pub use crate::mirror::copies::{Template, ids, rename};
     }

@@ -9,6 +9,7 @@
 //! inbound/accept              a worker accepts a connection, and spawns a session
 //! inbound/session             read a head; handle; write the reply; again
 //!   inbound/connection          reads and writes the socket
+//!   mirror/client_address       who sent it: the peer, or the client that a trusted proxy names
 //!   inbound/request_log         counts the request, adds it to the access log
 //!   inbound/handle              the way of one request:
 //!     mirror/request              parse_target: what its path asks for (sentry/endpoint)

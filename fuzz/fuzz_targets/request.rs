@@ -2,7 +2,8 @@
 //! naive reader makes of its parts. It contains neither the inbound key nor the inbound secret in the target,
 //! the header lines or the header of an envelope, even after decoding twice.
 //!
-//! The first byte of an input selects the coding of the body, the second the request line, the version of HTTP,
+//! The first byte of an input selects the coding of the body, where the request comes from and the field with the
+//! client's address, the second the request line, the version of HTTP,
 //! and whether the first header line has the key. Then follow, separated by NULs, the rest of the target, the
 //! header lines and the body. Each byte from 0x80 on stands for one of the texts below, most of which contain
 //! the key or the secret in some spelling.
@@ -11,6 +12,7 @@
 
 use std::cell::RefCell;
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use sentry_mirror::internals::config::Config;
 use sentry_mirror::internals::http::encoding::{Decoder, Decompressors, Encoding, Step};
 use sentry_mirror::internals::http::framing;
 use sentry_mirror::internals::http::head::{HeadLimits, HeaderName, Method, Parsed, RequestHead};
+use sentry_mirror::internals::mirror::client_address::ClientAddresses;
 use sentry_mirror::internals::mirror::head_edits::{self, ForwardedHeaders};
 use sentry_mirror::internals::mirror::render::{OutboundBody, render};
 use sentry_mirror::internals::mirror::request::{Body, Request as InboundRequest};
@@ -29,7 +32,7 @@ use sentry_mirror::internals::sentry::edit::{EDITS_MAX, Edit};
 use sentry_mirror::internals::sentry::endpoint::{self, Endpoint};
 use sentry_mirror::internals::sentry::envelope;
 use sentry_mirror_fuzz::naive::http::{self, Bounds, End, Message};
-use sentry_mirror_fuzz::naive::{envelope as naive_envelope, request as naive};
+use sentry_mirror_fuzz::naive::{address, envelope as naive_envelope, request as naive};
 use sentry_mirror_fuzz::{check_edits, expand, find_key};
 
 const INBOUND: naive::Inbound<'static> = naive::Inbound {
@@ -38,10 +41,12 @@ const INBOUND: naive::Inbound<'static> = naive::Inbound {
 };
 
 const CONFIG: &str = "
+client_address: {trusted_proxies: [10.0.0.0/8, '2001:db8::/32'], field: FIELD}
 keys:
   - inbound: http://0123456789abcdef0123456789abcdef:5ecre75ecre75ecre75ecre75ecre750@mirror.example.com/42
     outbound:
-      - https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@o1.ingest.example.com/1001
+      - dsn: https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@o1.ingest.example.com/1001
+        client_address: send
       - dsn: http://bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb:s3cret@relay.internal:3000/a/b/7
         headers: {authorization: Bearer token, X-Other: other, Cookie: a=b}
 ";
@@ -129,16 +134,52 @@ const TEXTS: &[&str] = &[
     "{\"trace\":{\"public_key\":\"0123456789abcdef012345678\\u0039abcdef\",\"trace_id\":\"1\"}}\n",
     "{\"dsn\":\"http://0123456789abcdef0123456789abcdef@m/42\",\"dsn\":null,\"trace\":{},\"trace\":{\"public_key\":\"0123456789abcdef0123456789abcdef\"}}\n",
     "{\"type\":\"event\"}\n{\"message\":\"hello\"}\n",
+    "\r\nX-Forwarded-For: ",
+    "\r\nForwarded: ",
+    "\r\nX-Real-IP: ",
+    "for=",
+    ";FOR = ",
+    "\\\"",
+    "10.0.0.2",
+    "203.0.113.7",
+    "[2001:db8::1]:80",
+    "[2001:db9::1]:_p",
+    "::ffff:10.0.0.3",
+    "unknown",
 ];
+
+/// The fields that the trusted proxies may write.
+const FIELDS: [&str; 3] = ["X-Forwarded-For", "Forwarded", "X-Real-IP"];
+
+/// Where requests come from: from a trusted proxy, or not.
+const PEERS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+];
+
+/// Whether an address is in a network of the configuration.
+fn is_trusted(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(four) => four.octets()[0] == 10,
+        IpAddr::V6(six) => six.segments()[..2] == [0x2001, 0xdb8],
+    }
+}
 
 thread_local! {
     static POOL: RefCell<Decompressors> = RefCell::default();
 }
 
-static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
-    let config = Config::parse(CONFIG, "fuzz", std::iter::empty());
-    Routes::new(1, &config.expect("it is valid"), None)
+static ROUTES: LazyLock<Routes> = LazyLock::new(|| Routes::new(1, &config(FIELDS[0]), None));
+
+static ADDRESSES: LazyLock<[ClientAddresses; 3]> = LazyLock::new(|| {
+    FIELDS.map(|field| ClientAddresses::new(&config(field).client_address, true, None))
 });
+
+fn config(field: &str) -> Config {
+    let text = CONFIG.replace("FIELD", field);
+    let config = Config::parse(&text, "fuzz", std::iter::empty());
+    config.expect("it is valid")
+}
 
 fuzz_target!(|data: &[u8]| {
     let [coding, start, data @ ..] = data else {
@@ -158,12 +199,18 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     check_edits(&request.head_edits, 0..request.head.len);
+    let place = usize::from(*coding) / 5;
+    let (field, peer) = (place % FIELDS.len(), PEERS[place % PEERS.len()]);
+    let client = ADDRESSES[field].client(peer, &request.head, text);
+    let expected = address::client(&came, &FIELDS[field].to_ascii_lowercase(), peer, is_trusted);
+    assert_eq!(client, expected);
     let inbound = InboundRequest {
         head: Bytes::copy_from_slice(text),
         parsed: request.head.clone(),
         head_edits: request.head_edits.clone(),
         body: Body::plain(request.body.clone()),
         body_edits: request.body_edits.clone(),
+        client: Some(client),
         ..InboundRequest::default()
     };
     for outbound in &request.route.outbounds {
@@ -174,7 +221,7 @@ fuzz_target!(|data: &[u8]| {
         let [message] = messages.as_slice() else {
             panic!("{} requests", messages.len());
         };
-        check(&request, &came, message, outbound);
+        check(&request, &came, message, (outbound, client));
         check_leaks(&request, message);
     }
 });
@@ -333,7 +380,12 @@ fn read(head: RequestHead, text: &[u8], body: Bytes) -> Option<Request> {
 }
 
 /// Asserts that the forwarded request is the one of the naive reader.
-fn check(request: &Request, came: &Message, sent: &Message, outbound: &Outbound) {
+fn check(
+    request: &Request,
+    came: &Message,
+    sent: &Message,
+    (outbound, client): (&Outbound, IpAddr),
+) {
     let own = naive::Own {
         key: &outbound.key,
         secret: outbound.secret.as_deref(),
@@ -365,6 +417,9 @@ fn check(request: &Request, came: &Message, sent: &Message, outbound: &Outbound)
     own_lines.push(format!("Via: {version} sentry-mirror-26d52149"));
     let configured = own.headers.iter();
     own_lines.extend(configured.map(|(name, value)| format!("{name}: {value}")));
+    if outbound.origin == 0 {
+        own_lines.push(format!("X-Forwarded-For: {client}"));
+    }
     if !sent.body.is_empty() || ["POST", "PUT", "PATCH"].contains(&&*came.method) {
         own_lines.push(format!("Content-Length: {}", sent.body.len()));
     }

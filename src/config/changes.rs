@@ -108,6 +108,10 @@ fn describe(value: &Value) -> String {
         Value::Null => "not set".to_owned(),
         Value::String(text) => text.clone(),
         Value::Mapping(_) => "a mapping".to_owned(),
+        Value::Sequence(values) => {
+            let values: Vec<String> = values.iter().map(describe).collect();
+            format!("[{}]", values.join(", "))
+        }
         other => serde_yaml::to_string(other)
             .unwrap_or_default()
             .trim_end()

@@ -3,14 +3,24 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use super::model::{Compression, Config, Outbound};
+use super::model::{AddressPolicy, Compression, Config, Outbound};
 use super::value::name;
+use crate::http::forwarded::AddressField;
 
 impl Config {
     /// The listen address and the routes, on several lines. Keys are shortened, so that the text can be
     /// pasted into an issue.
     pub fn describe(&self) -> String {
         let mut text = format!("listen on {}\n", SocketAddr::new(self.ip, self.port));
+        if let Some(networks) = &self.client_address.trusted_proxies {
+            let field = name(self.client_address.field, AddressField::NAMES);
+            let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+            let of = match networks.is_empty() {
+                true => "client addresses: of the connections; no proxy is trusted".to_owned(),
+                false => format!("client addresses: from {field} of {}", networks.join(", ")),
+            };
+            let _ = writeln!(text, "{of}");
+        }
         for route in &self.routes {
             // Writing to a String cannot fail.
             let inbound = route.inbound.shortened();
@@ -54,6 +64,10 @@ fn options(outbound: &Outbound) -> String {
             " compression {}",
             name(outbound.compression, Compression::NAMES)
         );
+    }
+    if let Some(policy) = outbound.client_address {
+        let policy = name(policy, AddressPolicy::NAMES);
+        let _ = write!(text, " client_address {policy}");
     }
     text
 }

@@ -4,14 +4,17 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_yaml::{Mapping, Value};
 
 use super::header_list::Headers;
 use super::model::{
-    Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Route, Workers,
+    AddressPolicy, Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Route,
+    Workers,
 };
 use super::units::HumanDuration;
 use super::value::name;
+use crate::http::forwarded::AddressField;
 use crate::limits::{BreakerLimits, Limits, PoolLimits, Timeouts};
 use crate::sentry::category::CategorySet;
 use crate::sentry::selection::Selection;
@@ -37,7 +40,11 @@ impl Config {
                 name(self.reply_policy, ReplyPolicy::NAMES).into(),
             ),
             ("reply_timeout", duration(self.reply_timeout)),
-            ("forward_client_ip", self.forward_client_ip.into()),
+            (
+                "forward_client_ip",
+                (self.client_address.default == AddressPolicy::Send).into(),
+            ),
+            ("client_address", self.client_address_value()),
             ("external_url", optional(self.external_url.clone())),
             ("modify_envelope", self.modify_envelope.into()),
             ("headers", headers(&self.headers)),
@@ -101,6 +108,21 @@ impl Config {
         ])
     }
 
+    fn client_address_value(&self) -> Value {
+        let networks = self.client_address.trusted_proxies.as_ref();
+        let list = |networks: &Vec<IpNet>| {
+            let networks = networks.iter().map(|network| network.to_string().into());
+            Value::Sequence(networks.collect())
+        };
+        mapping([
+            ("trusted_proxies", networks.map_or(Value::Null, list)),
+            (
+                "field",
+                name(self.client_address.field, AddressField::NAMES).into(),
+            ),
+        ])
+    }
+
     fn admin_value(&self) -> Value {
         match self.admin {
             None => "off".into(),
@@ -130,10 +152,14 @@ impl Config {
 fn outbound(outbound: &Outbound) -> Value {
     let dsn = Value::from(outbound.dsn.shortened());
     let is_whole = outbound.selection.is_none() && outbound.copies == 1;
-    let is_plain = is_whole && outbound.name.is_none() && outbound.headers.is_empty();
+    let is_plain = is_whole
+        && outbound.name.is_none()
+        && outbound.headers.is_empty()
+        && outbound.client_address.is_none();
     if is_plain && outbound.compression == Compression::None {
         return dsn;
     }
+    let policy = outbound.client_address;
     let selection = outbound.selection.as_ref();
     let categories = selection.and_then(Selection::categories);
     let names = categories.into_iter().flat_map(CategorySet::iter);
@@ -158,6 +184,10 @@ fn outbound(outbound: &Outbound) -> Value {
             name(outbound.compression, Compression::NAMES).into(),
         ),
         ("headers", headers(&outbound.headers)),
+        (
+            "client_address",
+            optional(policy.map(|policy| name(policy, AddressPolicy::NAMES).to_owned())),
+        ),
     ])
 }
 

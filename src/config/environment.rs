@@ -17,8 +17,15 @@ const PREFIX: &str = "SENTRY_MIRROR_";
 
 /// A variable whose name begins with one of these is for a key in that section. No top-level key begins
 /// like that.
-const SECTIONS: [&str; 7] = [
-    "admin", "limits", "timeouts", "pool", "breaker", "dns", "tls",
+const SECTIONS: [&str; 8] = [
+    "admin",
+    "client_address",
+    "limits",
+    "timeouts",
+    "pool",
+    "breaker",
+    "dns",
+    "tls",
 ];
 
 /// Writes the mirror's variables in `env` into `document`. An empty variable counts as not set: that is

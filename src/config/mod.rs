@@ -8,6 +8,7 @@
 //! later in the same start, so its existence is not checked here.
 
 mod changes;
+mod client_address;
 mod describe;
 mod diagnostics;
 mod effective;
@@ -38,7 +39,8 @@ mod tests;
 pub(crate) use self::changes::Changes;
 pub(crate) use self::header_list::Headers;
 pub(crate) use self::model::{
-    Compression, Log, LogFormat, Outbound, ReplyPolicy, Route, SelfReport, StatsdTarget, Workers,
+    AddressPolicy, ClientAddress, Compression, Log, LogFormat, Outbound, ReplyPolicy, Route,
+    SelfReport, StatsdTarget, Workers,
 };
 pub use self::model::{Config, DriverChoice};
 pub(crate) use self::name::NO_ROUTE;

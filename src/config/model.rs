@@ -6,7 +6,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::header_list::Headers;
+use crate::http::forwarded::AddressField;
 use crate::limits::Limits;
 use crate::sentry::dsn::Dsn;
 use crate::sentry::selection::Selection;
@@ -25,7 +28,8 @@ pub struct Config {
     pub reply_policy: ReplyPolicy,
     pub reply_timeout: Duration,
     pub modify_envelope: bool,
-    pub forward_client_ip: bool,
+    /// `client_address` and `forward_client_ip`.
+    pub client_address: ClientAddress,
     /// Without a slash at the end. `None` takes the URL from each request.
     pub external_url: Option<String>,
     /// The default of each outbound.
@@ -75,6 +79,8 @@ pub struct Outbound {
     pub compression: Compression,
     /// `headers`, and those of the defaults that they do not replace.
     pub headers: Headers,
+    /// `None` for [`ClientAddress::default`].
+    pub client_address: Option<AddressPolicy>,
 }
 
 impl Route {
@@ -112,6 +118,30 @@ impl Compression {
         ("gzip", Compression::Gzip),
         ("zstd", Compression::Zstd),
     ];
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAddress {
+    /// Where proxies connect from, or are named by others. `None` if it is not set; an empty list trusts nobody.
+    pub trusted_proxies: Option<Vec<IpNet>>,
+    /// The field that the proxies write.
+    pub field: AddressField,
+    /// `forward_client_ip`: what outbounds without a setting of their own get.
+    pub default: AddressPolicy,
+    /// Whether any of these settings, or that of an outbound, is in the file.
+    pub is_configured: bool,
+}
+
+/// Whether an outbound is told the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressPolicy {
+    Send,
+    Hide,
+}
+
+impl AddressPolicy {
+    pub(super) const NAMES: Names<AddressPolicy, 2> =
+        [("send", AddressPolicy::Send), ("hide", AddressPolicy::Hide)];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

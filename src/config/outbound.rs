@@ -8,7 +8,7 @@ use serde_yaml::Value;
 
 use super::header_list::Headers;
 use super::headers::headers;
-use super::model::{Compression, Outbound};
+use super::model::{ClientAddress, Compression, Outbound};
 use super::name::Names;
 use super::node::Node;
 use super::suggest::suggest;
@@ -24,6 +24,7 @@ const COPIES_MAX: u32 = 100;
 pub(super) struct Defaults {
     pub(super) compression: Compression,
     pub(super) headers: Headers,
+    pub(super) client_address: ClientAddress,
 }
 
 /// A value and the node of its DSN.
@@ -47,6 +48,7 @@ pub(super) fn outbound<'a>(
             copies: 1,
             compression: defaults.compression,
             headers: defaults.headers.clone(),
+            client_address: None,
         };
         return Some(Located { node, value });
     }
@@ -62,6 +64,8 @@ pub(super) fn outbound<'a>(
         defaults.compression,
     );
     let headers = headers(&section.take("headers"), &defaults.headers);
+    let client_address = section.take("client_address");
+    let client_address = defaults.client_address.of_outbound(&client_address);
     section.finish();
     let value = Outbound {
         name,
@@ -70,6 +74,7 @@ pub(super) fn outbound<'a>(
         copies,
         compression,
         headers,
+        client_address,
     };
     Some(Located { node, value })
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_yaml::Value;
 use tracing_subscriber::EnvFilter;
 
+use super::client_address::client_address;
 use super::diagnostics::Diagnostics;
 use super::header_list::Headers;
 use super::headers::headers;
@@ -34,13 +35,17 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         true => Compression::None,
         false => Compression::Preserve,
     };
-    let defaults = Defaults {
+    let mut defaults = Defaults {
         compression,
         headers: headers(&root.take("headers"), &Headers::default()),
+        client_address: client_address(&mut root),
     };
     let listen = listen_address(&mut root);
     let (limits, is_memory_configured) = limits(&mut root);
     let routes = routes(&root.take("keys"), &defaults, listen);
+    let mut outbounds = routes.iter().flat_map(|route| &route.outbounds);
+    let is_set_for_some = outbounds.any(|outbound| outbound.client_address.is_some());
+    defaults.client_address.is_configured |= is_set_for_some;
     let config = Config {
         ip: listen.ip(),
         port: listen.port(),
@@ -50,7 +55,7 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         reply_policy: root.value("reply_policy", reply_policy, ReplyPolicy::FirstSuccess),
         reply_timeout: root.value("reply_timeout", reply_timeout, Duration::from_millis(1500)),
         modify_envelope,
-        forward_client_ip: root.value("forward_client_ip", boolean, false),
+        client_address: defaults.client_address,
         external_url: root.take("external_url").optional(external_url),
         headers: defaults.headers,
         tls: tls(root.take("tls").section()),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_yaml::Value;
 
-use super::{Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Workers};
+use super::{
+    AddressPolicy, Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Workers,
+};
 use crate::limits::{BreakerLimits, HeadLimits, Limits, PoolLimits, Timeouts};
 use crate::sentry::dsn::{Dsn, shorten_key};
 
@@ -55,7 +57,7 @@ fn only_keys_are_required() {
     assert_eq!(config.driver, DriverChoice::Auto);
     assert_eq!(config.reply_policy, ReplyPolicy::FirstSuccess);
     assert_eq!(config.reply_timeout, Duration::from_millis(1500));
-    assert!(!config.forward_client_ip);
+    assert_eq!(config.client_address.default, AddressPolicy::Hide);
     assert_eq!(config.external_url, None);
     assert_eq!(config.tls.ca_file, None);
     assert!(config.tls.system_roots);
@@ -166,7 +168,7 @@ fn every_key_is_read() {
     assert_eq!(config.driver, DriverChoice::IoUring);
     assert_eq!(config.reply_policy, ReplyPolicy::Primary);
     assert_eq!(config.reply_timeout, seconds(2));
-    assert!(config.forward_client_ip);
+    assert_eq!(config.client_address.default, AddressPolicy::Send);
     assert_eq!(config.external_url.as_deref(), Some("https://m.example/p"));
     assert_eq!(config.tls.ca_file.as_deref(), Some(Path::new("/a/b.pem")));
     assert!(!config.tls.system_roots);
@@ -862,7 +864,7 @@ fn variables_override_the_file() {
     assert_eq!(config.log.filter, "warn,sentry_mirror=debug");
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.workers, Workers::Count(2.try_into().unwrap()));
-    assert!(config.forward_client_ip);
+    assert_eq!(config.client_address.default, AddressPolicy::Send);
     assert_eq!(config.reply_timeout, Duration::from_millis(250));
     assert_eq!(
         config.reply_policy,

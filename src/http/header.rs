@@ -98,7 +98,7 @@ pub enum HeaderName {
     AcceptEncoding,
     XForwardedFor,
     /// Any other header in which proxies pass the client's address: those that Relay reads before
-    /// `X-Forwarded-For`, and the usual ones of other servers.
+    /// `X-Forwarded-For`, and the usual ones of other servers. `http::forwarded` tells them apart.
     ClientAddress,
     XForwardedProto,
     XSentryRateLimits,

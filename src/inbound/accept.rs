@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -190,7 +191,10 @@ impl Acceptor {
     fn spawn_session(self: &Rc<Acceptor>, stream: TcpStream, peer: SocketAddr) {
         let peer = canonical(peer);
         self.core.counters.connections.inc();
-        let limit = self.core.routing().table.limits.connections_per_peer;
+        let table = Arc::clone(&self.core.routing().table);
+        let limit = table.limits.connections_per_peer;
+        // A proxy has connections for many clients.
+        let limit = limit.filter(|_| !table.client_addresses.is_proxy(peer.ip()));
         let slot = limit.map(|limit| self.peers.acquire(peer.ip(), limit));
         if matches!(slot, Some(None)) {
             self.core.counters.closings.inc(Closing::Peer);

@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use crate::http::framing;
 use crate::inbound::body;
-use crate::inbound::client_address::client_address;
 use crate::inbound::connection::{Abort, BodyState, Connection};
 use crate::inbound::local_replies;
 use crate::inbound::route::{route_by_envelope, route_by_head};
@@ -55,9 +54,6 @@ pub(super) async fn handle(
     } else {
         request.set_envelope(envelope)?;
     }
-    request.client = table
-        .forward_client_ip
-        .then(|| client_address(connection.peer));
     head_edits::complete(request, table, &routing.routes, is_tunnelled)?;
     Ok(send(shared, core, routing, access, memory).await?)
 }

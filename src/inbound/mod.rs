@@ -8,9 +8,9 @@
 
 pub(crate) mod accept;
 pub(crate) mod accept_balance;
+mod address_warning;
 mod authenticate;
 mod body;
-mod client_address;
 mod connection;
 mod handle;
 mod idle;

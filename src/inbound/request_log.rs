@@ -1,12 +1,11 @@
 //! Counts a request and fills its entry in the access log.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
 
 use tracing::debug;
 
-use crate::inbound::client_address::client_address;
 use crate::inbound::connection::Abort;
 use crate::mirror::access_log::{AccessLogEntry, ReplySummary};
 use crate::mirror::core::Core;
@@ -21,19 +20,21 @@ use crate::mirror::sender::Sender;
 pub(super) struct RequestLog<'c> {
     core: &'c Core,
     peer: SocketAddr,
+    client: IpAddr,
     started: Instant,
     entry: Option<Rc<AccessLogEntry>>,
 }
 
 impl<'c> RequestLog<'c> {
     /// For a request whose head has arrived.
-    pub(super) fn begin(core: &'c Core, peer: SocketAddr) -> RequestLog<'c> {
+    pub(super) fn begin(core: &'c Core, peer: SocketAddr, client: IpAddr) -> RequestLog<'c> {
         let started = Instant::now();
         RequestLog {
             core,
             peer,
+            client,
             started,
-            entry: core.access_entry(peer, started),
+            entry: core.access_entry(peer, client, started),
         }
     }
 
@@ -111,13 +112,13 @@ impl<'c> RequestLog<'c> {
         let Some(key) = rejection.unknown_key() else {
             return;
         };
-        let sender = || Sender::new(request, client_address(self.peer));
+        let sender = || Sender::new(request, self.client);
         self.core.unknown_keys.borrow_mut().record(key, sender);
     }
 
     fn log_rejection(&self, rejection: &Rejection) {
         self.core.counters.rejections.inc(rejection.reason());
-        debug!(peer = %self.peer, status = rejection.status(), reason = %rejection, "request rejected");
+        debug!(peer = %self.peer, client = %self.client, status = rejection.status(), reason = %rejection, "request rejected");
     }
 }
 

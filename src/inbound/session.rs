@@ -10,6 +10,7 @@ use monoio::net::TcpStream;
 
 use crate::http::framing::Framing;
 use crate::http::head::{Method, Version};
+use crate::inbound::address_warning::warn_if_addresses_are_lost;
 use crate::inbound::connection::{Abort, BodyState, Connection, is_discardable};
 use crate::inbound::handle::handle;
 use crate::inbound::idle::IdleEntry;
@@ -37,11 +38,15 @@ pub(super) async fn serve(
     let mut connection = Connection::new(stream, peer, &core.counters, &spares);
     let mut first_request = Some(first_request);
     while connection.await_request(&idle).await {
+        let is_first = first_request.is_some();
         let _guard = first_request
             .take()
             .unwrap_or_else(|| core.in_flight.acquire());
         let mut request = spares.request();
         let persistence = serve_request(&core, &mut connection, &mut request).await;
+        if is_first {
+            warn_if_addresses_are_lost(&core.routing().table, &request);
+        }
         spares.return_request(request);
         match persistence {
             Persistence::KeepAlive => {}
@@ -82,9 +87,13 @@ async fn serve_request(
             return Box::pin(reject_head(core, &routing, connection, &rejection)).await;
         }
     }
-    let log = RequestLog::begin(core, connection.peer);
     let length = request.parsed.len;
     request.head = connection.take(length);
+    let addresses = &routing.table.client_addresses;
+    let peer = connection.peer;
+    let client = addresses.client(peer.ip(), &request.parsed, &request.head);
+    request.client = addresses.is_sent.then_some(client);
+    let log = RequestLog::begin(core, peer, client);
     connection.body_state = BodyState::Broken;
     // A block, so that its borrows end before the reply is written.
     let (reply, closes) = {
@@ -146,7 +155,8 @@ async fn reject_head(
     connection: &mut Connection,
     rejection: &Rejection,
 ) -> Persistence {
-    RequestLog::begin(core, connection.peer).record_rejection(rejection);
+    let peer = connection.peer;
+    RequestLog::begin(core, peer, peer.ip()).record_rejection(rejection);
     let reply_framing = ReplyFraming {
         is_head: false,
         keep_alive: false,

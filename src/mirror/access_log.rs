@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -81,10 +81,16 @@ impl WorkerAccessLog {
     }
 
     /// An entry for a request that began at `started`.
-    pub fn entry(self: &Rc<Self>, peer: SocketAddr, started: Instant) -> Rc<AccessLogEntry> {
+    pub fn entry(
+        self: &Rc<Self>,
+        peer: SocketAddr,
+        client: IpAddr,
+        started: Instant,
+    ) -> Rc<AccessLogEntry> {
         Rc::new(AccessLogEntry {
             log: Rc::clone(self),
             peer,
+            client,
             at: SystemTime::now(),
             started,
             fields: RefCell::default(),
@@ -96,6 +102,7 @@ impl WorkerAccessLog {
 pub struct AccessLogEntry {
     log: Rc<WorkerAccessLog>,
     peer: SocketAddr,
+    client: IpAddr,
     at: SystemTime,
     started: Instant,
     fields: RefCell<Fields>,
@@ -204,6 +211,7 @@ impl Line<'_> {
         let line = json!({
             "at": rfc3339(self.entry.at),
             "peer": self.entry.peer.to_string(),
+            "client": self.entry.client.to_string(),
             "method": request.map(|request| request.method.as_str()),
             "endpoint": request.map(|request| request.endpoint),
             "route": self.route().map(|route| route.name.as_str()),
@@ -220,7 +228,10 @@ impl Line<'_> {
 
     fn text(&self) -> String {
         let Fields { request, reply, .. } = self.fields;
-        let mut line = format!("{} peer={}", rfc3339(self.entry.at), self.entry.peer);
+        let AccessLogEntry {
+            at, peer, client, ..
+        } = self.entry;
+        let mut line = format!("{} peer={peer} client={client}", rfc3339(*at));
         // Writing to a String cannot fail.
         if let Some(request) = request {
             let method = quoted(&request.method);

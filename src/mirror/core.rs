@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -111,10 +111,11 @@ impl Core {
     pub(crate) fn access_entry(
         &self,
         peer: SocketAddr,
+        client: IpAddr,
         started: Instant,
     ) -> Option<Rc<AccessLogEntry>> {
         let log = self.access.as_ref()?;
-        Some(log.entry(peer, started))
+        Some(log.entry(peer, client, started))
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn complete(
     let (head, parsed, edits) = (&request.head, &request.parsed, &mut request.head_edits);
     let is_dialog = request.target.endpoint == Endpoint::ErrorPage;
     let forwarded = ForwardedHeaders {
-        client_address: table.forward_client_ip,
+        client_address: table.client_addresses.passes_fields,
         credentials: !is_tunnelled && !is_dialog,
         conditions: !is_dialog,
     };

@@ -2,7 +2,8 @@
 //!
 //! - [`routes`] contains every inbound key with its outbounds and all texts derived from their configuration;
 //!   `route_builder` builds it. A [`routing_table`] adds the origins and the limits.
-//! - A [`request`] is what an SDK sent. [`head_edits`] lists what changes in its head.
+//! - A [`request`] is what an SDK sent. [`head_edits`] lists what changes in its head. [`client_address`] tells which
+//!   client it is from.
 //! - [`send`] sends it: [`dispatch`] starts a [`delivery`] to every outbound. Only [`render`] makes outbound
 //!   bytes. For outbounds with a [`transform`], the [`transformer`] first makes the body: the `selector` keeps
 //!   what the outbound takes, by means of [`filter`]; [`copies`] makes further copies with ids of their own; and
@@ -16,6 +17,7 @@
 
 pub(crate) mod access_log;
 mod classify;
+pub(crate) mod client_address;
 mod compression;
 pub(crate) mod copies;
 pub(crate) mod core;

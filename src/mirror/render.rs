@@ -221,7 +221,9 @@ impl Renderer<'_> {
         if let Some(headers) = &self.outbound.headers {
             out.extend_from_slice(headers.lines());
         }
-        if let Some(client) = self.request.client {
+        if let Some(client) = self.request.client
+            && self.outbound.gets_client_address
+        {
             header_writer::append(out, "X-Forwarded-For", client.to_string().as_bytes());
         }
         let may_lack_body = match self.request.parsed.method {

@@ -38,7 +38,7 @@ pub struct Request {
     pub route: Option<LocalRoute>,
     /// The route of the key in `trace.public_key`, if it is not `route`.
     pub trace_route: Option<LocalRoute>,
-    /// The address to append to `X-Forwarded-For`, if any.
+    /// The address to append to `X-Forwarded-For` for outbounds that get it.
     pub client: Option<IpAddr>,
     /// The length of the received body.
     pub received_bytes: usize,

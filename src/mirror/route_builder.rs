@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::config::Config;
+use crate::config::{AddressPolicy, Config};
 use crate::mirror::names::{NamedOutbound, Names};
 use crate::mirror::outbound_headers::OutboundHeaders;
 use crate::mirror::rate_limit_store::RateLimitStore;
@@ -52,12 +52,15 @@ impl Routes {
                         transform.map(|transform| transform_index(transform, &mut transforms));
                     let limits = known_limits.get(outbound.dsn.to_string().as_str());
                     let limits = limits.map_or_else(Arc::default, |known| Arc::clone(known));
+                    let policy = outbound.client_address;
+                    let policy = policy.unwrap_or(config.client_address.default);
                     let named = outbound_names.next_outbound(outbound);
                     Outbound {
                         origin,
                         transform,
                         headers: OutboundHeaders::from_config(&outbound.headers),
                         rate_limits: limits,
+                        gets_client_address: policy == AddressPolicy::Send,
                         ..self::outbound(&outbound.dsn, &via, named)
                     }
                 })
@@ -105,8 +108,8 @@ fn limits_by_dsn(routes: &Routes) -> HashMap<&str, &Arc<RateLimitStore>> {
     limits
 }
 
-/// The outbound for a DSN, with all texts derived from it. The caller sets the origin, the transform and the
-/// rate limits.
+/// The outbound for a DSN, with all texts derived from it. The caller sets the origin, the transform, the
+/// rate limits and whether it gets the client's address.
 fn outbound(dsn: &Dsn, via: &Arc<Via>, named: NamedOutbound) -> Outbound {
     let path_prefix = dsn.prefix().to_owned();
     let basic = BASE64.encode(format!("{}:", dsn.key()));
@@ -119,6 +122,7 @@ fn outbound(dsn: &Dsn, via: &Arc<Via>, named: NamedOutbound) -> Outbound {
         name: named.name,
         origin: 0,
         is_tls: dsn.origin().scheme == Scheme::Https,
+        gets_client_address: false,
         transform: None,
         key: dsn.key().to_owned(),
         key_parameter: format!("sentry_key={}", dsn.key()),

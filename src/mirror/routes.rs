@@ -65,6 +65,7 @@ pub struct Outbound {
     /// The index of its origin in [`Routes::origins`].
     pub origin: usize,
     pub is_tls: bool,
+    pub gets_client_address: bool,
     /// The index of its transform in [`Route::transforms`]; `None` if it gets every request whole, once and
     /// decoded.
     pub transform: Option<usize>,

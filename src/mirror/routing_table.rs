@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 
 use crate::config::{Config, ReplyPolicy};
 use crate::limits::Limits;
+use crate::mirror::client_address::ClientAddresses;
 use crate::mirror::routes::Routes;
 use crate::net::tls_client::{TlsClient, TlsIdentity};
 use crate::sentry::dsn::{Origin, Scheme};
@@ -29,8 +30,7 @@ pub struct RoutingTable {
     pub reply_timeout: Duration,
     /// Whether to rewrite the headers of envelopes.
     pub modify_envelope: bool,
-    /// Whether to forward the address of the SDK.
-    pub forward_client_ip: bool,
+    pub client_addresses: ClientAddresses,
     /// The URL at which browsers reach the mirror, if it is configured.
     pub external_url: Option<String>,
 }
@@ -86,6 +86,12 @@ impl RoutingTable {
         for (origin, dependents) in origins.iter().zip(routes.dependents()) {
             origin.set_dependents(dependents);
         }
+        let mut outbounds = routes.all().iter().flat_map(|route| &route.outbounds);
+        let client_addresses = ClientAddresses::new(
+            &config.client_address,
+            outbounds.any(|outbound| outbound.gets_client_address),
+            previous.map(|previous| &previous.client_addresses),
+        );
         Ok(RoutingTable {
             origins,
             routes,
@@ -94,7 +100,7 @@ impl RoutingTable {
             reply_policy: config.reply_policy,
             reply_timeout: config.reply_timeout,
             modify_envelope: config.modify_envelope,
-            forward_client_ip: config.forward_client_ip,
+            client_addresses,
             external_url: config.external_url.clone(),
         })
     }

@@ -8,7 +8,7 @@
 //!
 //! The edits of one request head come from two modules: those of the path from [`endpoint`], those of the query, the
 //! path key and the header lines from [`auth`]. They never overlap, but the list has to be sorted by `span.start` before
-//! it is used. [`spelling`] finds keys in all other places.
+//! it is used. [`spelling`] finds keys in all other places. [`user_agent`] tells SDKs on users' devices from servers.
 
 pub(crate) mod dsn;
 
@@ -29,5 +29,6 @@ pub(crate) mod rate_limit_names;
 pub(crate) mod rate_limits;
 pub(crate) mod sampling;
 pub(crate) mod selection;
+pub(crate) mod user_agent;
 
 mod parameters;

@@ -22,7 +22,7 @@ fn start(outbounds: &[String], extra: &str) -> (Process, Receiver<String>) {
     (mirror, lines(stdout))
 }
 
-fn lines(stdout: ChildStdout) -> Receiver<String> {
+pub(crate) fn lines(stdout: ChildStdout) -> Receiver<String> {
     let (sender, lines) = channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -32,7 +32,7 @@ fn lines(stdout: ChildStdout) -> Receiver<String> {
     lines
 }
 
-fn next(lines: &Receiver<String>) -> String {
+pub(crate) fn next(lines: &Receiver<String>) -> String {
     lines.recv_timeout(PATIENCE).expect("a line in time")
 }
 
@@ -56,6 +56,7 @@ fn next_json(lines: &Receiver<String>) -> Value {
             .unwrap()
             .starts_with("127.0.0.1:")
     );
+    assert_eq!(fields.remove("client").unwrap(), "127.0.0.1");
     assert!(fields.remove("ms").unwrap().as_f64().unwrap() >= 0.0);
     fields.remove("reply_bytes");
     for delivery in fields["deliveries"].as_array_mut().unwrap() {
@@ -125,7 +126,7 @@ fn lines_can_be_text() {
     let line = next(&lines);
     for part in [
         "Z peer=127.0.0.1:",
-        " method=POST endpoint=envelope route=http://0123…@mirror.example.com/42 received_bytes=",
+        " client=127.0.0.1 method=POST endpoint=envelope route=http://0123…@mirror.example.com/42 received_bytes=",
         " answer=accepted status=200 reply_bytes=22 ms=",
         &format!(" delivery=\"http://aaaa…@{}/11 2xx ", a.address),
     ] {

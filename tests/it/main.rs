@@ -59,6 +59,7 @@ mod addresses;
 mod admin;
 mod breaker;
 mod chaos;
+mod client_address;
 mod client_disconnects;
 mod command_line;
 mod connection_metrics;

@@ -3,6 +3,7 @@
 //! A fuzz target compares both. If the naive side is stricter than the program has to be, its result says so,
 //! instead of imitating the program.
 
+pub mod address;
 pub mod envelope;
 pub mod http;
 pub mod ids;

@@ -21,9 +21,9 @@ const OUT_KEY: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const VIA: &str = "Via: 1.1 sentry-mirror-26d52149\r\n";
 
 /// Three routes: to a DSN, to another service at the same origin, and to a DSN with a secret.
-fn routes() -> Routes {
+fn routes(forward_client_ip: bool) -> Routes {
     let text = format!(
-        "keys:\n  - inbound: http://{IN_KEY}@in/42\n    outbound: ['https://{OUT_KEY}@out.example:8443/p/7']\n  - inbound: http://{OTHER_KEY}@in/43\n    outbound: ['https://cccccccccccccccccccccccccccccccc@out.example:8443/p/8']\n  - inbound: http://eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee:0123456789secret@in/44\n    outbound: ['https://{OUT_KEY}:newsecret@out.example/9']\n"
+        "forward_client_ip: {forward_client_ip}\nkeys:\n  - inbound: http://{IN_KEY}@in/42\n    outbound: ['https://{OUT_KEY}@out.example:8443/p/7']\n  - inbound: http://{OTHER_KEY}@in/43\n    outbound: ['https://cccccccccccccccccccccccccccccccc@out.example:8443/p/8']\n  - inbound: http://eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee:0123456789secret@in/44\n    outbound: ['https://{OUT_KEY}:newsecret@out.example/9']\n"
     );
     routes_of(&text)
 }
@@ -38,7 +38,7 @@ fn routes_of(text: &str) -> Routes {
 
 /// The request for the only outbound of its route.
 fn mirrored(request: &[u8], forward_client_ip: bool) -> Vec<u8> {
-    mirrored_by(&routes(), request, forward_client_ip)
+    mirrored_by(&routes(forward_client_ip), request, forward_client_ip)
 }
 
 fn mirrored_by(routes: &Routes, request: &[u8], forward_client_ip: bool) -> Vec<u8> {

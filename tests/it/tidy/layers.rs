@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http2", &["span", "http"]),
     ("limits", &["http"]),
     ("sentry", &["span"]),
-    ("config", &["limits", "sentry"]),
+    ("config", &["http", "limits", "sentry"]),
     ("cli", &["sentry", "config"]),
     ("runtime", &["sys", "os_errors", "http", "limits", "config"]),
     ("telemetry", &["os_errors", "config", "runtime"]),
