@@ -51,7 +51,7 @@ pub(super) fn write(
                 &view.route(route),
                 "outbounds",
                 outbounds,
-                |out, (index, outbound)| write!(out, "{}", view.outbound(index, outbound)),
+                |out, (index, outbound)| write!(out, "{}", view.outbound(route, index, outbound)),
             )
         },
     )
@@ -167,7 +167,7 @@ impl View<'_> {
         })
     }
 
-    fn outbound(&self, index: usize, outbound: &Outbound) -> Value {
+    fn outbound(&self, route: &Route, index: usize, outbound: &Outbound) -> Value {
         let counters = &outbound.counters;
         let count = |result| counters.sum(|counters| counters.with_result(result));
         let recent = self.history.recent_of_outbound(self.now, counters);
@@ -185,6 +185,7 @@ impl View<'_> {
             "name": outbound.name,
             "dsn": outbound.shortened_dsn,
             "is_primary": index == 0,
+            "replies": index < route.replying,
             "delivered": count(DeliveryResult::Delivered),
             "unwanted": count(DeliveryResult::Unwanted),
             "rate_limited": count(DeliveryResult::RateLimited),

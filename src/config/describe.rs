@@ -25,8 +25,10 @@ impl Config {
             // Writing to a String cannot fail.
             let inbound = route.inbound.shortened();
             let _ = writeln!(text, "{}{inbound}", prefix(route.name.as_deref()));
-            for (index, outbound) in route.outbounds.iter().enumerate() {
-                let role = if index == 0 { " (primary)" } else { "" };
+            let primary = route.outbounds.iter().find(|outbound| outbound.replies);
+            for outbound in &route.outbounds {
+                let is_primary = primary.is_some_and(|primary| std::ptr::eq(primary, outbound));
+                let role = if is_primary { " (primary)" } else { "" };
                 let _ = writeln!(
                     text,
                     "  -> {}{}{role}{}",
@@ -53,6 +55,9 @@ fn options(outbound: &Outbound) -> String {
     }
     if outbound.copies > 1 {
         let _ = write!(text, " multiplier {}", outbound.copies);
+    }
+    if !outbound.replies {
+        text.push_str(" reply never");
     }
     if !outbound.headers.is_empty() {
         let names: Vec<&str> = outbound.headers.names().collect();

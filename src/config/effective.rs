@@ -9,8 +9,8 @@ use serde_yaml::{Mapping, Value};
 
 use super::header_list::Headers;
 use super::model::{
-    AddressPolicy, Compression, Config, DriverChoice, LogFormat, Outbound, ReplyPolicy, Route,
-    Workers,
+    AddressPolicy, Compression, Config, DriverChoice, LogFormat, Outbound, REPLIES, ReplyPolicy,
+    Route, Workers,
 };
 use super::units::HumanDuration;
 use super::value::name;
@@ -153,6 +153,7 @@ fn outbound(outbound: &Outbound) -> Value {
     let dsn = Value::from(outbound.dsn.shortened());
     let is_whole = outbound.selection.is_none() && outbound.copies == 1;
     let is_plain = is_whole
+        && outbound.replies
         && outbound.name.is_none()
         && outbound.headers.is_empty()
         && outbound.client_address.is_none();
@@ -183,6 +184,7 @@ fn outbound(outbound: &Outbound) -> Value {
             "compression",
             name(outbound.compression, Compression::NAMES).into(),
         ),
+        ("reply", name(outbound.replies, REPLIES).into()),
         ("headers", headers(&outbound.headers)),
         (
             "client_address",

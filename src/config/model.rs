@@ -77,6 +77,8 @@ pub struct Outbound {
     /// `multiplier`: how many copies of each request to deliver.
     pub copies: u32,
     pub compression: Compression,
+    /// `reply`: whether the SDK may get its response.
+    pub replies: bool,
     /// `headers`, and those of the defaults that they do not replace.
     pub headers: Headers,
     /// `None` for [`ClientAddress::default`].
@@ -100,6 +102,9 @@ impl Outbound {
 
 /// The names of the variants of an enum in the file.
 pub(super) type Names<T, const N: usize> = [(&'static str, T); N];
+
+/// The values of `reply`.
+pub(super) const REPLIES: Names<bool, 2> = [("auto", true), ("never", false)];
 
 /// The content coding of delivered bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use serde_yaml::Value;
 
 use super::header_list::Headers;
 use super::headers::headers;
-use super::model::{ClientAddress, Compression, Outbound};
+use super::model::{ClientAddress, Compression, Outbound, REPLIES};
 use super::name::Names;
 use super::node::Node;
 use super::suggest::suggest;
@@ -47,6 +47,7 @@ pub(super) fn outbound<'a>(
             selection: None,
             copies: 1,
             compression: defaults.compression,
+            replies: true,
             headers: defaults.headers.clone(),
             client_address: None,
         };
@@ -63,6 +64,7 @@ pub(super) fn outbound<'a>(
         choice(Compression::NAMES),
         defaults.compression,
     );
+    let replies = section.value("reply", choice(REPLIES), true);
     let headers = headers(&section.take("headers"), &defaults.headers);
     let client_address = section.take("client_address");
     let client_address = defaults.client_address.of_outbound(&client_address);
@@ -73,6 +75,7 @@ pub(super) fn outbound<'a>(
         selection: Selection::new(categories, rates),
         copies,
         compression,
+        replies,
         headers,
         client_address,
     };

@@ -55,15 +55,19 @@ fn entry<'a>(node: Node<'a>, defaults: &Defaults, names: &mut Names) -> Option<E
     let name = names.read(&section.take("name"));
     let node = section.take("inbound");
     let inbound = dsn(&node).map(|value| Located { node, value });
-    let outbounds = section.take("outbound");
-    let outbounds = outbounds.required_list("a list of at least one DSN");
+    let list = section.take("outbound");
+    let outbounds = list.required_list("a list of at least one DSN");
     section.finish();
     let mut names = Names::default();
     let outbound = |node| outbound(node, defaults, &mut names, dsn);
+    let outbounds: Vec<_> = outbounds.into_iter().filter_map(outbound).collect();
+    if !outbounds.is_empty() && outbounds.iter().all(|outbound| !outbound.value.replies) {
+        list.error("found reply: never in all of them, expected one that SDKs get a reply from");
+    }
     Some(Entry {
         name,
         inbound,
-        outbounds: outbounds.into_iter().filter_map(outbound).collect(),
+        outbounds,
     })
 }
 

@@ -1260,3 +1260,27 @@ fn the_value_of_a_reference_is_never_shown() {
         }
     }
 }
+
+#[test]
+fn an_outbound_may_never_reply_unless_no_other_does() {
+    let config = parse(&to(&format!(
+        "  - {{dsn: https://{B}@o/2, reply: never}}\n  - {{dsn: https://{C}@p/3, reply: auto}}\n"
+    )));
+    assert_eq!(
+        config.describe().lines().skip(2).collect::<Vec<_>>(),
+        [
+            "  -> https://bbbb…@o/2 reply never",
+            "  -> https://cccc…@p/3 (primary)"
+        ]
+    );
+    let all = format!("  - {{dsn: https://{B}@o/2, reply: never}}\n");
+    assert_eq!(
+        errors(&to(&all)),
+        "c.yml:4:5: keys[0].outbound: found reply: never in all of them, expected one that SDKs get a reply from"
+    );
+    let other = errors(&to(&all.replace("never", "no")));
+    assert!(
+        other.ends_with("outbound[0].reply: found \"no\", expected auto or never"),
+        "{other}"
+    );
+}

@@ -20,7 +20,7 @@ use crate::mirror::local_route::LocalRoute;
 use crate::mirror::outcome::Outcome;
 use crate::mirror::rate_limit_store;
 use crate::mirror::reply::{Expected, Reply, ReplyContext};
-use crate::mirror::reply_policy::{Decision, decide, mask_rate_limits};
+use crate::mirror::reply_policy::{Decision, considered, decide, mask_rate_limits};
 use crate::mirror::request::Request;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::worker_metrics::WorkerMetrics;
@@ -177,18 +177,19 @@ impl FanOut {
         let decided = pin!(poll_fn(|context| self.poll_decided(policy, context)));
         let decision = match in_time(deadline, decided).await {
             Some(decision) => decision,
-            None => decide(policy, &self.progress.borrow().outcomes, true)
+            None => decide(policy, self.considered(&self.progress.borrow()), true)
                 // Unreachable: after the timeout there is always a decision.
                 .unwrap_or(Decision::Unavailable),
         };
         let decision = match self.endpoint.reveals_rate_limits() {
             true => decision,
-            false => mask_rate_limits(decision, &self.progress.borrow().outcomes),
+            false => mask_rate_limits(decision, self.considered(&self.progress.borrow())),
         };
         let counters = self.route.counters.for_worker(self.counters.worker);
         let now = Instant::now();
         counters.reply_time.record(now.duration_since(self.started));
-        let outbounds = self.route.outbounds.iter().enumerate();
+        let outbounds = self.route.outbounds.iter().take(self.route.replying);
+        let outbounds = outbounds.enumerate();
         let live = outbounds.filter(|(index, _)| self.is_live(*index));
         let stores = live.map(|(_, outbound)| &*outbound.rate_limits);
         let context = ReplyContext {
@@ -197,7 +198,7 @@ impl FanOut {
             expected,
             request,
         };
-        Reply::from_decision(decision, &self.progress.borrow().outcomes, context)
+        Reply::from_decision(decision, self.considered(&self.progress.borrow()), context)
     }
 
     /// Whether an outbound is live: it has not answered 401, 403 or 404. The rate limits of an outbound that is
@@ -209,9 +210,14 @@ impl FanOut {
         }
     }
 
+    /// The outcomes that may influence the reply.
+    fn considered<'p>(&self, progress: &'p Progress) -> &'p [Option<Outcome>] {
+        considered(&progress.outcomes, self.route.replying)
+    }
+
     fn poll_decided(&self, policy: ReplyPolicy, context: &Context<'_>) -> Poll<Decision> {
         let mut progress = self.progress.borrow_mut();
-        if let Some(decision) = decide(policy, &progress.outcomes, false) {
+        if let Some(decision) = decide(policy, self.considered(&progress), false) {
             return Poll::Ready(decision);
         }
         progress.waker = Some(context.waker().clone());

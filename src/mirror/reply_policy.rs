@@ -38,6 +38,11 @@ enum DeliveryClass {
     Unwanted,
 }
 
+/// The outcomes that may influence the reply: those of the first `count` outbounds. The others have `reply: never`.
+pub(crate) fn considered(outcomes: &[Option<Outcome>], count: usize) -> &[Option<Outcome>] {
+    outcomes.get(..count).unwrap_or(outcomes)
+}
+
 /// The decision on `outcomes`, which are in configuration order, with `None` for deliveries in flight.
 /// `is_late` is true after `reply_timeout`. Returns `None` to wait for further outcomes.
 pub(crate) fn decide(
@@ -197,6 +202,47 @@ mod tests {
         for (states, is_late, expected) in table {
             let decision = decide(ReplyPolicy::FirstSuccess, &outcomes(states), *is_late);
             assert_eq!(decision, *expected, "{states:?}, late: {is_late}");
+        }
+    }
+
+    #[test]
+    fn outbounds_that_never_reply_do_not_influence_the_reply() {
+        use Decision::{Answer, RateLimited, Success, TooLarge, Unavailable};
+        // The outcomes, how many of them are considered, and the decisions on time and late.
+        #[rustfmt::skip]
+        let table: &[(&[i32], usize, Option<Decision>, Option<Decision>)] = &[
+            (&[200, 200],     1, Some(Answer(0)),    Some(Answer(0))),
+            (&[200, -1],      1, Some(Answer(0)),    Some(Answer(0))),
+            // Its success is none for the SDK, whether it comes first or alone.
+            (&[-1, 200],      1, None,               Some(Success)),
+            (&[500, 200],     1, Some(Unavailable),  Some(Unavailable)),
+            (&[0, 200],       1, Some(Unavailable),  Some(Unavailable)),
+            (&[400, 200],     1, Some(Answer(0)),    Some(Answer(0))),
+            (&[413, 200],     1, Some(TooLarge),     Some(TooLarge)),
+            (&[429, 200],     1, Some(RateLimited),  Some(RateLimited)),
+            // Nor is its failure, or that it is in flight.
+            (&[400, 500],     1, Some(Answer(0)),    Some(Answer(0))),
+            (&[429, 500],     1, Some(RateLimited),  Some(RateLimited)),
+            (&[413, -1],      1, Some(TooLarge),     Some(TooLarge)),
+            (&[500, -1],      1, Some(Unavailable),  Some(Unavailable)),
+            (&[-2, -1],       1, Some(Success),      Some(Success)),
+            (&[-2, 400],      1, Some(Success),      Some(Success)),
+            (&[0, 200, -1],   2, Some(Answer(1)),    Some(Answer(1))),
+            (&[-1, 500, 200], 2, None,               Some(Success)),
+            // Only the primary is asked.
+            (&[500],          2, Some(Unavailable),  Some(Unavailable)),
+        ];
+        for (states, count, on_time, late) in table {
+            for policy in [ReplyPolicy::FirstSuccess, ReplyPolicy::Primary] {
+                // The primary policy passes on what the primary answered.
+                if policy == ReplyPolicy::Primary && states[0] > 0 {
+                    continue;
+                }
+                let outcomes = outcomes(states);
+                let outcomes = considered(&outcomes, *count);
+                assert_eq!(decide(policy, outcomes, false), *on_time, "{states:?}");
+                assert_eq!(decide(policy, outcomes, true), *late, "{states:?}, late");
+            }
         }
     }
 

@@ -42,9 +42,13 @@ impl Routes {
             let via = Arc::new(Via::from_key(route.inbound.key()));
             let (name, counters) = names.route(route);
             let mut outbound_names = names.outbounds(&route.inbound);
-            let outbounds: Vec<Outbound> = route
+            let (replying, silent): (Vec<_>, Vec<_>) = route
                 .outbounds
                 .iter()
+                .partition(|outbound| outbound.replies);
+            let outbounds: Vec<Outbound> = replying
+                .iter()
+                .chain(&silent)
                 .map(|outbound| {
                     let origin = origins.index_of(outbound.dsn.origin());
                     let transform = Transform::from_config(outbound);
@@ -83,6 +87,7 @@ impl Routes {
                 dialog_log: Throttle::new(LOG_INTERVAL),
                 transforms,
                 name,
+                replying: replying.len(),
                 outbounds,
                 counters,
             }));

@@ -24,7 +24,7 @@ pub struct Routes {
     pub(super) preserves: bool,
 }
 
-/// An inbound key and its outbounds, in configuration order; the first is the primary.
+/// An inbound key and its outbounds, nearly in configuration order; the first is the primary.
 pub struct Route {
     /// The index in [`Routes::all`].
     pub index: usize,
@@ -32,8 +32,10 @@ pub struct Route {
     pub name: String,
     /// The inbound DSN with its key shortened.
     pub shortened_dsn: String,
-    /// Never empty.
+    /// Never empty. Those with `reply: never` come last.
     pub outbounds: Vec<Outbound>,
+    /// How many of them may give the SDK their response: at least one.
+    pub replying: usize,
     /// The distinct transforms of the outbounds.
     pub transforms: Vec<Transform>,
     /// Whether some outbound may get the body as received.

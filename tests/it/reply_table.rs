@@ -8,10 +8,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_yaml::Value;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    Action, Client, Config, IN_KEY, KEY_A, Process, Response, Upstream, envelope,
+    Action, Client, Config, IN_KEY, KEY_A, Process, Response, Upstream, envelope, outbound,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -35,8 +36,10 @@ enum Does {
     Refuses,
     /// Never answers.
     Hangs,
+    /// What it does, for an outbound with `reply: never`.
+    Silent(&'static Does),
 }
-use Does::{Closes, Hangs, Refuses, Says, SaysWith, Sends};
+use Does::{Closes, Hangs, Refuses, Says, SaysWith, Sends, Silent};
 
 const OK: Does = Says(200);
 /// Accepts, with a rate limit on errors.
@@ -258,6 +261,22 @@ const ROWS: &[Row] = &[
     (&[Says(500), OK_50],       "200 b", "500 a"),
     (&[Says(403), OK_50],       "200 b, limits 50:error:key", "403 a"),
     (&[Says(403), OK_50, Says(500)], "200 b", "403 a"),
+
+    // Outbounds with `reply: never`: as if they were not there.
+    (&[Silent(&OK), OK],             "200 b", "200 b"),
+    (&[OK, Silent(&Says(500))],      "200 a", "200 a"),
+    (&[Says(500), Silent(&OK)],      "503 nobody", "500 a"),
+    (&[Silent(&OK), Says(400)],      "400 b", "400 b"),
+    (&[Closes, Silent(&OK), OK],     "200 c", "200 c"),
+    (&[Closes, Silent(&OK)],         "503 nobody", "503 nobody"),
+    (&[Silent(&Hangs), Says(413)],   "413 large", "413 b"),
+    (&[Hangs, Silent(&OK)],          "late 200 made", "late 200 made"),
+    // Neither do their limits matter, nor that they have none.
+    (&[LIMIT_20, Silent(&OK)],       "429 limited, limits 20:error:key, retry 20",
+                                     "429 a, limits 20:error:key, retry 20"),
+    (&[OK_50, Silent(&OK)],          "200 a, limits 50:error:key", "200 a, limits 50:error:key"),
+    (&[Silent(&LIMIT_20), OK],       "200 b", "200 b"),
+    (&[Silent(&LIMIT_20), Says(500)], "503 nobody", "500 b"),
 ];
 
 #[derive(Clone, Copy, PartialEq)]
@@ -373,7 +392,7 @@ fn told(response: &Response, elapsed: Duration) -> String {
 
 /// The outbounds of a row: their DSNs, and their upstreams.
 struct Route {
-    outbounds: Vec<String>,
+    outbounds: Vec<Value>,
     _upstreams: Vec<Upstream>,
     /// Bound, but not listening.
     _refusing: Vec<Socket>,
@@ -392,6 +411,10 @@ impl Route {
             _refusing: Vec::new(),
         };
         for (does, (_, body)) in does.iter().copied().zip(BODIES) {
+            let (does, is_silent) = match does {
+                Silent(does) => (*does, true),
+                does => (does, false),
+            };
             let address = if does == Refuses {
                 let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
                 let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
@@ -405,7 +428,11 @@ impl Route {
                 route._upstreams.push(upstream);
                 address
             };
-            route.outbounds.push(format!("http://{KEY_A}@{address}/1"));
+            let dsn = format!("http://{KEY_A}@{address}/1");
+            route.outbounds.push(match is_silent {
+                true => outbound(&dsn, "reply: never"),
+                false => dsn.into(),
+            });
         }
         route
     }
@@ -432,7 +459,7 @@ impl Does {
             SaysWith(status, lines) => says(status, lines),
             Sends(bytes) => Action::Raw(bytes.into()),
             Closes | Refuses => Action::Close,
-            Hangs => Action::Hang,
+            Hangs | Silent(_) => Action::Hang,
         }
     }
 }
