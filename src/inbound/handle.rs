@@ -10,12 +10,12 @@ use crate::inbound::body;
 use crate::inbound::connection::{Abort, BodyState, Connection};
 use crate::inbound::local_replies;
 use crate::inbound::route::{route_by_envelope, route_by_head};
-use crate::mirror::access_log::AccessLogEntry;
 use crate::mirror::core::{Core, Routing};
 use crate::mirror::head_edits;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::Reply;
 use crate::mirror::request::Request;
+use crate::mirror::request_trace::RequestTrace;
 use crate::mirror::send::send;
 use crate::runtime::memory_budget::MemoryReservation;
 
@@ -26,7 +26,7 @@ pub(super) async fn handle(
     routing: &Rc<Routing>,
     connection: &mut Connection,
     shared: &mut Rc<Request>,
-    access: Option<Rc<AccessLogEntry>>,
+    trace: Option<Rc<RequestTrace>>,
     mut memory: MemoryReservation,
 ) -> Result<Reply, Abort> {
     let table = &routing.table;
@@ -55,5 +55,5 @@ pub(super) async fn handle(
         request.set_envelope(envelope)?;
     }
     head_edits::complete(request, table, &routing.routes, is_tunnelled)?;
-    Ok(send(shared, core, routing, access, memory).await?)
+    Ok(send(shared, core, routing, trace, memory).await?)
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use tracing::debug;
+use tracing::field::{DisplayValue, display};
 
 use crate::inbound::connection::Abort;
 use crate::mirror::access_log::{AccessLogEntry, ReplySummary};
@@ -13,8 +14,11 @@ use crate::mirror::counters::RequestResult;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::Reply;
 use crate::mirror::request::Request;
+use crate::mirror::request_id::RequestId;
+use crate::mirror::request_trace::RequestTrace;
 use crate::mirror::routes::Route;
 use crate::mirror::sender::Sender;
+use crate::telemetry::label::Label;
 
 /// The counters and the access log entry of one request.
 pub(super) struct RequestLog<'c> {
@@ -22,7 +26,7 @@ pub(super) struct RequestLog<'c> {
     peer: SocketAddr,
     client: IpAddr,
     started: Instant,
-    entry: Option<Rc<AccessLogEntry>>,
+    trace: Option<Rc<RequestTrace>>,
 }
 
 impl<'c> RequestLog<'c> {
@@ -34,19 +38,20 @@ impl<'c> RequestLog<'c> {
             peer,
             client,
             started,
-            entry: core.access_entry(peer, client, started),
+            trace: core.trace(peer, client, started),
         }
     }
 
-    /// The entry in the access log, if enabled. It is written when the last reference is dropped.
-    pub(super) fn entry(&self) -> Option<Rc<AccessLogEntry>> {
-        self.entry.clone()
+    /// The trace of the request, if a log needs it. Its entry in the access log is written when the last
+    /// reference is dropped.
+    pub(super) fn trace(&self) -> Option<Rc<RequestTrace>> {
+        self.trace.clone()
     }
 
-    /// Releases the entry, because the reply is recorded.
-    pub(super) fn without_entry(self) -> RequestLog<'c> {
+    /// Releases the trace, because the reply is recorded.
+    pub(super) fn without_trace(self) -> RequestLog<'c> {
         RequestLog {
-            entry: None,
+            trace: None,
             ..self
         }
     }
@@ -54,7 +59,10 @@ impl<'c> RequestLog<'c> {
     /// Records the reply to a request, before it is written.
     pub(super) fn record_reply(&self, request: &Request, reply: &Result<Reply, Abort>) {
         let result = match reply {
-            Ok(reply) => reply.result(),
+            Ok(reply) => {
+                self.log_reply(request, reply);
+                reply.result()
+            }
             Err(Abort::Gone) => RequestResult::Abandoned,
             Err(Abort::Rejected(rejection)) => {
                 self.log_rejection(rejection);
@@ -65,13 +73,8 @@ impl<'c> RequestLog<'c> {
         self.core
             .counters
             .count_request(result, request.route.as_deref());
-        let Some(entry) = &self.entry else { return };
-        entry.record_request(
-            request.method(),
-            request.target.endpoint.label(),
-            request.route.as_ref(),
-            request.head.len() + request.received_bytes,
-        );
+        let Some(entry) = self.entry() else { return };
+        entry.record_request(request);
         entry.record_reply(match reply {
             Ok(reply) => ReplySummary {
                 result,
@@ -95,7 +98,7 @@ impl<'c> RequestLog<'c> {
         self.core
             .counters
             .count_request(RequestResult::Rejected, None);
-        if let Some(entry) = &self.entry {
+        if let Some(entry) = self.entry() {
             entry.record_reply(rejection_summary(rejection));
         }
     }
@@ -108,6 +111,21 @@ impl<'c> RequestLog<'c> {
         }
     }
 
+    fn log_reply(&self, request: &Request, reply: &Reply) {
+        let route = request.route.as_ref().map(|route| route.name.as_str());
+        debug!(
+            request = self.id(),
+            peer = %self.peer,
+            client = %self.client,
+            route,
+            endpoint = request.target.endpoint.label(),
+            status = reply.status(),
+            result = reply.result().word(),
+            ms = self.started.elapsed().as_secs_f64() * 1e3,
+            "request answered"
+        );
+    }
+
     fn record_unknown_key(&self, request: &Request, rejection: &Rejection) {
         let Some(key) = rejection.unknown_key() else {
             return;
@@ -116,9 +134,18 @@ impl<'c> RequestLog<'c> {
         self.core.unknown_keys.borrow_mut().record(key, sender);
     }
 
+    fn entry(&self) -> Option<&AccessLogEntry> {
+        self.trace.as_ref()?.entry.as_ref()
+    }
+
+    /// The id of the request for log lines.
+    fn id(&self) -> Option<DisplayValue<RequestId>> {
+        self.trace.as_ref().map(|trace| display(trace.id))
+    }
+
     fn log_rejection(&self, rejection: &Rejection) {
         self.core.counters.rejections.inc(rejection.reason());
-        debug!(peer = %self.peer, client = %self.client, status = rejection.status(), reason = %rejection, "request rejected");
+        debug!(request = self.id(), peer = %self.peer, client = %self.client, status = rejection.status(), reason = %rejection, "request rejected");
     }
 }
 

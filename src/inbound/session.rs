@@ -97,8 +97,8 @@ async fn serve_request(
     connection.body_state = BodyState::Broken;
     // A block, so that its borrows end before the reply is written.
     let (reply, closes) = {
-        let access = log.entry();
-        let handling = handle(core, &routing, connection, shared, access, memory);
+        let trace = log.trace();
+        let handling = handle(core, &routing, connection, shared, trace, memory);
         let result = handling.await;
         log.record_reply(shared, &result);
         match result {
@@ -109,7 +109,7 @@ async fn serve_request(
             }
         }
     };
-    let log = log.without_entry();
+    let log = log.without_trace();
     let parsed = &shared.parsed;
     let rest = match connection.body_state {
         BodyState::Read | BodyState::Unread(Framing::Empty) => Rest::Nothing,

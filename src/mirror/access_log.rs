@@ -18,9 +18,14 @@ use tracing::{info, warn};
 
 use crate::config::LogFormat;
 use crate::mirror::counters::{OutcomeKind, RequestResult};
+use crate::mirror::event_id::event_id;
 use crate::mirror::local_route::LocalRoute;
 use crate::mirror::rejection::Reason;
+use crate::mirror::request::Request;
+use crate::mirror::request_id::RequestId;
 use crate::mirror::routes::Route;
+use crate::mirror::sender::Sender;
+use crate::sentry::category::Category;
 use crate::telemetry::label::Label;
 use crate::telemetry::line_buffer::LineBuffer;
 use crate::telemetry::lines::{DropReason, Lines, LinesGuard};
@@ -83,24 +88,27 @@ impl WorkerAccessLog {
     /// An entry for a request that began at `started`.
     pub fn entry(
         self: &Rc<Self>,
+        id: RequestId,
         peer: SocketAddr,
         client: IpAddr,
         started: Instant,
-    ) -> Rc<AccessLogEntry> {
-        Rc::new(AccessLogEntry {
+    ) -> AccessLogEntry {
+        AccessLogEntry {
+            id,
             log: Rc::clone(self),
             peer,
             client,
             at: SystemTime::now(),
             started,
             fields: RefCell::default(),
-        })
+        }
     }
 }
 
 /// The line of one request, which is written when this is dropped.
 pub struct AccessLogEntry {
     log: Rc<WorkerAccessLog>,
+    id: RequestId,
     peer: SocketAddr,
     client: IpAddr,
     at: SystemTime,
@@ -110,16 +118,20 @@ pub struct AccessLogEntry {
 
 #[derive(Default)]
 struct Fields {
-    request: Option<Request>,
+    request: Option<RequestSummary>,
+    /// The categories of the items, each once.
+    categories: Vec<Category>,
     reply: Option<ReplySummary>,
     deliveries: Vec<(usize, OutcomeKind, Duration)>,
 }
 
-struct Request {
+struct RequestSummary {
     method: String,
     endpoint: &'static str,
     route: Option<LocalRoute>,
     received_bytes: usize,
+    sender: Sender,
+    event_id: Option<String>,
 }
 
 /// The reply to the SDK.
@@ -133,20 +145,27 @@ pub struct ReplySummary {
 }
 
 impl AccessLogEntry {
-    pub fn record_request(
-        &self,
-        method: &[u8],
-        endpoint: &'static str,
-        route: Option<&LocalRoute>,
-        received_bytes: usize,
-    ) {
+    pub(crate) fn record_request(&self, request: &Request) {
+        let method = request.method();
         let method = method.get(..METHOD_BYTES_MAX).unwrap_or(method);
-        self.fields.borrow_mut().request = Some(Request {
+        self.fields.borrow_mut().request = Some(RequestSummary {
             method: String::from_utf8_lossy(method).into_owned(),
-            endpoint,
-            route: route.cloned(),
-            received_bytes,
+            endpoint: request.target.endpoint.label(),
+            route: request.route.clone(),
+            received_bytes: request.head.len() + request.received_bytes,
+            sender: Sender::new(request, self.client),
+            event_id: event_id(request),
         });
+    }
+
+    /// Records the categories of a request. `None` is an item without a category.
+    pub(crate) fn record_categories(&self, categories: &[Option<Category>]) {
+        let mut fields = self.fields.borrow_mut();
+        for category in categories.iter().flatten() {
+            if !fields.categories.contains(category) {
+                fields.categories.push(*category);
+            }
+        }
     }
 
     pub fn record_reply(&self, reply: ReplySummary) {
@@ -191,6 +210,11 @@ impl Line<'_> {
         self.fields.request.as_ref()?.route.as_deref()
     }
 
+    fn categories(&self) -> Vec<&'static str> {
+        let categories = self.fields.categories.iter();
+        categories.map(|category| category.name()).collect()
+    }
+
     fn deliveries(&self) -> impl Iterator<Item = (&str, &'static str, f64)> {
         let outbounds = self.route().map_or(&[][..], |route| &route.outbounds);
         let deliveries = self.fields.deliveries.iter();
@@ -203,6 +227,7 @@ impl Line<'_> {
     fn json(&self) -> String {
         let Fields { request, reply, .. } = self.fields;
         let request = request.as_ref();
+        let sender = request.map(|request| &request.sender);
         let reply = reply.as_ref();
         let deliveries: Vec<_> = self
             .deliveries()
@@ -210,11 +235,16 @@ impl Line<'_> {
             .collect();
         let line = json!({
             "at": rfc3339(self.entry.at),
+            "request": self.entry.id.to_string(),
             "peer": self.entry.peer.to_string(),
             "client": self.entry.client.to_string(),
             "method": request.map(|request| request.method.as_str()),
             "endpoint": request.map(|request| request.endpoint),
             "route": self.route().map(|route| route.name.as_str()),
+            "project": sender.and_then(|sender| sender.project.as_deref()),
+            "sdk": sender.and_then(|sender| sender.sdk.as_deref()),
+            "event_id": request.and_then(|request| request.event_id.as_deref()),
+            "categories": self.categories(),
             "received_bytes": request.map(|request| request.received_bytes),
             "answer": reply.map(|reply| reply.result.word()),
             "reason": reply.and_then(|reply| reply.reason).map(Label::word),
@@ -226,20 +256,50 @@ impl Line<'_> {
         line.to_string()
     }
 
+    fn write_request(&self, request: &RequestSummary, line: &mut String) {
+        let RequestSummary {
+            method,
+            endpoint,
+            received_bytes,
+            sender,
+            event_id,
+            ..
+        } = request;
+        // Writing to a String cannot fail.
+        let method = quoted(method);
+        let _ = write!(line, " method={method} endpoint={endpoint}");
+        let route = self.route().map(|route| route.name.as_str());
+        let texts = [
+            ("route", route),
+            ("project", sender.project.as_deref()),
+            ("sdk", sender.sdk.as_deref()),
+            ("event_id", event_id.as_deref()),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                let _ = write!(line, " {name}={}", quoted(text));
+            }
+        }
+        let categories = self.categories();
+        if !categories.is_empty() {
+            let _ = write!(line, " categories={}", categories.join(","));
+        }
+        let _ = write!(line, " received_bytes={received_bytes}");
+    }
+
     fn text(&self) -> String {
         let Fields { request, reply, .. } = self.fields;
         let AccessLogEntry {
-            at, peer, client, ..
+            id,
+            at,
+            peer,
+            client,
+            ..
         } = self.entry;
-        let mut line = format!("{} peer={peer} client={client}", rfc3339(*at));
+        let mut line = format!("{} request={id} peer={peer} client={client}", rfc3339(*at));
         // Writing to a String cannot fail.
         if let Some(request) = request {
-            let method = quoted(&request.method);
-            let _ = write!(line, " method={method} endpoint={}", request.endpoint);
-            if let Some(route) = self.route() {
-                let _ = write!(line, " route={}", quoted(&route.name));
-            }
-            let _ = write!(line, " received_bytes={}", request.received_bytes);
+            self.write_request(request, &mut line);
         }
         if let Some(reply) = reply {
             let _ = write!(line, " answer={}", reply.result.word());
@@ -258,10 +318,11 @@ impl Line<'_> {
     }
 }
 
-/// Puts `text` in quotes if it contains a space. It cannot contain quotes or control characters: a method
-/// is a token, and the name of a route is a configured one or consists of parts of a DSN.
+/// Puts `text` in quotes if it contains a space, a quote or an equals sign. Control characters are escaped
+/// before.
 fn quoted(text: &str) -> Cow<'_, str> {
-    if text.contains(' ') {
+    if text.contains([' ', '"', '=']) {
+        let text = text.replace('\\', "\\\\").replace('"', "\\\"");
         format!("\"{text}\"").into()
     } else {
         text.into()

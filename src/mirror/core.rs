@@ -9,11 +9,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use tracing::Level;
+
 use crate::http::compress::Compressors;
 use crate::limits::Limits;
-use crate::mirror::access_log::{AccessLog, AccessLogEntry, WorkerAccessLog};
+use crate::mirror::access_log::{AccessLog, WorkerAccessLog};
 use crate::mirror::delivery::Delivery;
 use crate::mirror::local_route::LocalRoutes;
+use crate::mirror::request_id::RequestId;
+use crate::mirror::request_trace::RequestTrace;
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::unknown_keys::SeenKeys;
 use crate::mirror::worker_metrics::WorkerMetrics;
@@ -48,6 +52,8 @@ pub(crate) struct Core {
     /// Tells idle connections to close.
     pub(crate) shutdown: Rc<Shutdown>,
     access: Option<Rc<WorkerAccessLog>>,
+    /// The number of requests that had a trace.
+    traced: Cell<u64>,
     routing: RefCell<Rc<Routing>>,
 }
 
@@ -74,6 +80,7 @@ impl Core {
             date: Cell::new(http_date(SystemTime::now())),
             shutdown: Rc::default(),
             access: access.as_ref().map(AccessLog::for_worker),
+            traced: Cell::new(0),
             routing: RefCell::new(Rc::new(routing)),
         }
     }
@@ -107,15 +114,25 @@ impl Core {
         known.merge(&mut self.unknown_keys.borrow_mut(), now);
     }
 
-    /// An access log entry for a request that began at `started`; `None` if the access log is off.
-    pub(crate) fn access_entry(
+    /// The trace of a request that began at `started`; `None` if no log needs it.
+    pub(crate) fn trace(
         &self,
         peer: SocketAddr,
         client: IpAddr,
         started: Instant,
-    ) -> Option<Rc<AccessLogEntry>> {
-        let log = self.access.as_ref()?;
-        Some(log.entry(peer, client, started))
+    ) -> Option<Rc<RequestTrace>> {
+        if self.access.is_none() && !tracing::enabled!(Level::DEBUG) {
+            return None;
+        }
+        let number = self.traced.get() + 1;
+        self.traced.set(number);
+        let id = RequestId {
+            worker: self.counters.worker,
+            number,
+        };
+        let log = self.access.as_ref();
+        let entry = log.map(|log| log.entry(id, peer, client, started));
+        Some(Rc::new(RequestTrace { id, entry }))
     }
 }
 

@@ -7,6 +7,7 @@ use tracing::debug;
 use crate::mirror::counters::OutcomeKind;
 use crate::mirror::outbound_log;
 use crate::mirror::outcome::Outcome;
+use crate::mirror::request_id::RequestId;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::sentry::endpoint::Endpoint;
@@ -17,6 +18,8 @@ use crate::telemetry::words;
 const ERROR_BYTES_MAX: usize = 1000;
 
 pub(super) struct DeliveryEnd<'d> {
+    /// For log lines; `None` if no log needs it.
+    pub(super) id: Option<RequestId>,
     pub(super) route: &'d Route,
     pub(super) outbound: &'d Outbound,
     pub(super) endpoint: Endpoint,
@@ -33,7 +36,15 @@ impl DeliveryEnd<'_> {
         let (outbound, now) = (self.outbound, self.now);
         let kind = OutcomeKind::from_outcome(self.outcome);
         let word = kind.word();
-        debug!(outbound = outbound.name, outcome = word, "delivery ended");
+        debug!(
+            request = self.id.map(tracing::field::display),
+            route = self.route.name,
+            outbound = outbound.name,
+            outcome = word,
+            status = self.outcome.response().map(|response| response.status),
+            ms = self.elapsed.as_secs_f64() * 1e3,
+            "delivery ended"
+        );
         if let Some(response) = self.outcome.response() {
             let has_rate_limits = self.endpoint.has_rate_limits();
             if has_rate_limits && outbound.rate_limits.remember(response, now) {

@@ -14,7 +14,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::config::ReplyPolicy;
-use crate::mirror::access_log::AccessLogEntry;
 use crate::mirror::delivery_end::DeliveryEnd;
 use crate::mirror::local_route::LocalRoute;
 use crate::mirror::outcome::Outcome;
@@ -22,6 +21,7 @@ use crate::mirror::rate_limit_store;
 use crate::mirror::reply::{Expected, Reply, ReplyContext};
 use crate::mirror::reply_policy::{Decision, considered, decide, mask_rate_limits};
 use crate::mirror::request::Request;
+use crate::mirror::request_trace::RequestTrace;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::runtime::deadline::in_time;
@@ -46,8 +46,8 @@ pub(crate) struct Resources {
     pub(crate) memory: MemoryReservation,
     /// Makes a worker that shuts down wait for the fan-out.
     pub(crate) _in_flight: InFlightGuard,
-    /// The access log entry of the request; `None` if the access log is off.
-    pub(crate) access: Option<Rc<AccessLogEntry>>,
+    /// `None` if no log needs it.
+    pub(crate) trace: Option<Rc<RequestTrace>>,
 }
 
 #[derive(Default)]
@@ -243,7 +243,9 @@ impl FanOut {
         let Some(outbound) = self.route.outbounds.get(index) else {
             return;
         };
+        let trace = self.resources.trace.as_deref();
         let end = DeliveryEnd {
+            id: trace.map(|trace| trace.id),
             route: &self.route,
             outbound,
             endpoint: self.endpoint,
@@ -253,8 +255,8 @@ impl FanOut {
             now,
         };
         let kind = end.record(&self.counters);
-        if let Some(access) = &self.resources.access {
-            access.record_delivery(index, kind, end.elapsed);
+        if let Some(trace) = trace {
+            trace.record_delivery(index, kind, end.elapsed);
         }
     }
 }

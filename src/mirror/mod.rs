@@ -12,6 +12,7 @@
 //!   reply from the outcomes. [`rejection`] lists every reason to reject a request, and [`reply`] writes replies.
 //! - [`core`] is the state that all requests of one core share, with its [`local_route`]s.
 //! - [`counters`], [`worker_metrics`], [`access_log`] and [`outbound_log`] inform operators.
+//! - A [`request_trace`] ties the log lines of a request together.
 //! - A `sender` is who sent a request. [`unknown_keys`] tells operators who sends keys that no inbound DSN has.
 //! - [`crash_dialog`] rewrites the only script that the mirror serves, and [`via`] detects loops.
 
@@ -27,6 +28,7 @@ pub(crate) mod delivery;
 mod delivery_end;
 pub(crate) mod dispatch;
 mod escapes;
+pub(crate) mod event_id;
 pub(crate) mod fan_out;
 pub(crate) mod filter;
 pub(crate) mod head_edits;
@@ -45,6 +47,8 @@ pub(crate) mod render;
 pub(crate) mod reply;
 pub(crate) mod reply_policy;
 pub(crate) mod request;
+pub(crate) mod request_id;
+pub(crate) mod request_trace;
 mod route_builder;
 pub(crate) mod routes;
 pub(crate) mod routing_table;

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use crate::config::ReplyPolicy;
 use crate::http::head::Method;
-use crate::mirror::access_log::AccessLogEntry;
 use crate::mirror::core::{Core, Routing};
 use crate::mirror::crash_dialog;
 use crate::mirror::dispatch::Dispatch;
@@ -14,6 +13,7 @@ use crate::mirror::rejection::Rejection;
 use crate::mirror::render::{self, OutboundBody};
 use crate::mirror::reply::{Expected, Reply};
 use crate::mirror::request::Request;
+use crate::mirror::request_trace::RequestTrace;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::endpoint::Endpoint;
 use crate::upstream::read_buffer::SMALL_BYTES;
@@ -22,7 +22,7 @@ pub(crate) async fn send(
     request: &Rc<Request>,
     core: &Rc<Core>,
     routing: &Rc<Routing>,
-    access: Option<Rc<AccessLogEntry>>,
+    trace: Option<Rc<RequestTrace>>,
     mut memory: MemoryReservation,
 ) -> Result<Reply, Rejection> {
     let Some(route) = &request.route else {
@@ -53,14 +53,18 @@ pub(crate) async fn send(
         .outbounds
         .iter()
         .any(|one| one.rate_limits.may_limit());
-    let categories = match may_be_limited {
+    let entry = trace.as_ref().and_then(|trace| trace.entry.as_ref());
+    let categories = match may_be_limited || entry.is_some() {
         true => Box::pin(request.categories()).await,
         false => Vec::new(),
     };
+    if let Some(entry) = entry {
+        entry.record_categories(&categories);
+    }
     let resources = Resources {
         memory,
         _in_flight: core.in_flight.acquire(),
-        access,
+        trace,
     };
     let fan_out = FanOut::new(
         route,

@@ -59,6 +59,8 @@ fn next_json(lines: &Receiver<String>) -> Value {
     assert_eq!(fields.remove("client").unwrap(), "127.0.0.1");
     assert!(fields.remove("ms").unwrap().as_f64().unwrap() >= 0.0);
     fields.remove("reply_bytes");
+    let request = fields.remove("request").unwrap();
+    assert!(request.as_str().unwrap().contains('-'), "{request}");
     for delivery in fields["deliveries"].as_array_mut().unwrap() {
         assert!(
             delivery
@@ -84,7 +86,9 @@ fn a_line_is_written_when_the_last_delivery_has_ended() {
     assert_eq!(
         next_json(&lines),
         json!({
-            "method": "POST", "endpoint": "envelope", "route": "http://0123…@mirror.example.com/42",
+            "method": "POST", "endpoint": "envelope",
+            "route": "http://0123…@mirror.example.com/42", "project": "42", "sdk": null,
+            "event_id": "00", "categories": ["error"],
             "received_bytes": request.len(), "answer": "accepted", "reason": null, "status": 200,
             "deliveries": [
                 {"outbound": format!("http://aaaa…@{}/11", a.address), "outcome": "2xx"},
@@ -125,12 +129,154 @@ fn lines_can_be_text() {
     );
     let line = next(&lines);
     for part in [
-        "Z peer=127.0.0.1:",
-        " client=127.0.0.1 method=POST endpoint=envelope route=http://0123…@mirror.example.com/42 received_bytes=",
+        "Z request=",
+        " peer=127.0.0.1:",
+        " client=127.0.0.1 method=POST endpoint=envelope route=http://0123…@mirror.example.com/42 project=42 event_id=00 categories=error received_bytes=",
         " answer=accepted status=200 reply_bytes=22 ms=",
         &format!(" delivery=\"http://aaaa…@{}/11 2xx ", a.address),
     ] {
         assert!(line.contains(part), "no {part:?} in {line}");
+    }
+}
+
+const EVENT_ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
+
+/// A request whose sender calls itself `client`.
+fn request_from(client: &str, path: &str, fields: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: m\r\nX-Sentry-Auth: Sentry sentry_key={IN_KEY}, sentry_version=7, sentry_client={client}\r\n{fields}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+#[test]
+fn an_event_can_be_followed_by_its_id_sdk_project_and_categories() {
+    let a = Upstream::ok();
+    let (mirror, lines) = start(&[a.dsn(KEY_A, 11)], "access_log: json");
+    let several = format!(
+        "{{\"event_id\":\"{EVENT_ID}\"}}\n{{\"type\":\"transaction\"}}\n{{}}\n{{\"type\":\"session\",\"length\":2}}\n{{}}\n{{\"type\":\"transaction\"}}\n{{}}\n"
+    );
+    let store = format!(
+        "{{\"message\":\"{}\",\"event_id\":\"{EVENT_ID}\"}}",
+        "m".repeat(1000)
+    );
+    let attachments = format!("/api/42/events/{EVENT_ID}/attachments/");
+    let mut compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    compressed.write_all(envelope(EVENT_ID).as_bytes()).unwrap();
+    let compressed = compressed.finish().unwrap();
+    let bad_id = envelope("no id \\u001b");
+    for (path, fields, body, event_id, categories) in [
+        (
+            "/api/42/envelope/",
+            "",
+            several.as_bytes(),
+            Some(EVENT_ID),
+            json!(["transaction", "session"]),
+        ),
+        (
+            "/api/42/store/",
+            "",
+            store.as_bytes(),
+            Some(EVENT_ID),
+            json!(["error"]),
+        ),
+        (
+            attachments.as_str(),
+            "Content-Type: multipart/form-data; boundary=b\r\n",
+            b"--b--",
+            Some(EVENT_ID),
+            json!(["attachment"]),
+        ),
+        (
+            "/api/42/envelope/",
+            "Content-Encoding: gzip\r\n",
+            &compressed,
+            Some(EVENT_ID),
+            json!(["error"]),
+        ),
+        (
+            "/api/42/envelope/",
+            "",
+            bad_id.as_bytes(),
+            None,
+            json!(["error"]),
+        ),
+    ] {
+        let request = request_from("sentry.python/2.75.0", path, fields, body);
+        assert_eq!(mirror.client().ask(&request).status, 200, "{path}");
+        let line = next_json(&lines);
+        assert_eq!(line["event_id"].as_str(), event_id, "{line}");
+        assert_eq!(line["categories"], categories, "{line}");
+        assert_eq!(
+            (&line["project"], &line["sdk"]),
+            (&json!("42"), &json!("sentry.python/2.75.0"))
+        );
+    }
+    // A rejected request has what is known of it.
+    let request = request_from(
+        "sentry.go/0.1",
+        "/api/7/envelope/",
+        "Content-Encoding: none\r\n",
+        b"{}",
+    );
+    assert_eq!(mirror.client().ask(&request).status, 415);
+    let line = next_json(&lines);
+    assert_eq!(
+        (&line["project"], &line["sdk"]),
+        (&json!("7"), &json!("sentry.go/0.1"))
+    );
+    assert_eq!(line["event_id"], Value::Null);
+}
+
+#[test]
+fn a_text_of_a_client_cannot_forge_a_field() {
+    let a = Upstream::ok();
+    let (mirror, lines) = start(&[a.dsn(KEY_A, 11)], "access_log: text");
+    let evil = "a\\ \" status=500 event_id=00";
+    let request = request_from(evil, "/api/42/envelope/", "", envelope("00").as_bytes());
+    assert_eq!(mirror.client().ask(&request).status, 200);
+    let line = next(&lines);
+    let quoted = r#" sdk="a\\ \" status=500 event_id=00" event_id=00 categories=error "#;
+    assert!(line.contains(&quoted.replace(r"\\\\", r"\\")), "{line}");
+}
+
+#[test]
+fn the_id_of_a_request_ties_its_lines_together() {
+    let a = Upstream::ok();
+    let late = Upstream::start(|_, _| Action::Late(Duration::from_millis(100), 503, "{}"));
+    let outbounds = [a.dsn(KEY_A, 11), late.dsn(KEY_B, 22)];
+    let (mirror, lines) = start(
+        &outbounds,
+        "access_log: json\nlog_filter: debug\nworkers: 2",
+    );
+    let request = envelope_request(envelope("00").as_bytes());
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(mirror.client().ask(&request).status, 200);
+        let line: Value = serde_json::from_str(&next(&lines)).expect("JSON");
+        ids.push(line["request"].as_str().unwrap().to_owned());
+    }
+    mirror.signal("TERM");
+    let (_, log) = mirror.wait();
+    for id in ids {
+        let tied = |event: &str, part: &str| {
+            let of_request = log
+                .iter()
+                .filter(|line| line.contains(&format!("request={id} ")));
+            let found = of_request.filter(|line| line.contains(event) && line.contains(part));
+            assert_eq!(found.count(), 1, "{event} {part} of {id}: {log:#?}");
+        };
+        tied("request answered", " status=200 result=\"accepted\" ms=");
+        tied("delivery ended", " outcome=\"2xx\" status=200 ms=");
+        tied("delivery ended", " outcome=\"5xx\" status=503 ms=");
+        tied(
+            "delivery ended",
+            &format!(
+                " route=\"http://0123…@mirror.example.com/42\" outbound=\"http://bbbb…@{}/22\"",
+                late.address
+            ),
+        );
     }
 }
 

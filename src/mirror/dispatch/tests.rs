@@ -85,7 +85,7 @@ fn dispatch(
         let resources = Resources {
             memory: core.budget.reservation(),
             _in_flight: core.in_flight.acquire(),
-            access: None,
+            trace: None,
         };
         let endpoint = Endpoint::Envelope;
         let fan_out = FanOut::new(
