@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::crypto::aws_lc_rs;
 use sentry::protocol::{Event, Value};
 use sentry::transports::UreqHttpTransport;
 use sentry::{Client, ClientOptions, Level};
@@ -84,6 +85,8 @@ impl Reports {
 }
 
 fn client(dsn: &str, environment: Option<Cow<'static, str>>) -> Client {
+    // The transport takes the provider of the process. It fails only if there is one.
+    let _ = aws_lc_rs::default_provider().install_default();
     let mut options = ClientOptions::new()
         .release(concat!("sentry-mirror@", env!("CARGO_PKG_VERSION")))
         .default_integrations(false)

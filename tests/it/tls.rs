@@ -7,7 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519,
+    PKCS_RSA_SHA256, date_time_ymd,
+};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::support::tls::{Authority, Certified, ca_file};
@@ -103,6 +107,27 @@ fn a_configured_private_authority_is_trusted() {
             assert!(sent.abs_diff(size) < 50, "{sent} of {size}");
         }
         assert_eq!(server.handshakes.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[test]
+fn keys_of_every_kind_are_accepted_from_servers_and_authorities() {
+    for algorithm in [
+        &PKCS_ECDSA_P256_SHA256,
+        &PKCS_ECDSA_P384_SHA384,
+        &PKCS_ECDSA_P521_SHA512,
+        &PKCS_ED25519,
+        &PKCS_RSA_SHA256,
+    ] {
+        let key = || KeyPair::generate_for(algorithm).unwrap();
+        let authority = Authority::with_key(key());
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let server = Server::with(authority.signed_for(&params, key()).server_config());
+        let mirror = Process::start(&server.config("localhost", &authority.ca_file()));
+        let response = mirror
+            .client()
+            .ask(&envelope_request(envelope(ID).as_bytes()));
+        assert_eq!(response.status, 200, "{algorithm:?}: {}", response.text());
     }
 }
 

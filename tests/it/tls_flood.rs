@@ -14,7 +14,7 @@ use rustls::crypto::cipher::{
     AeadKey, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundOpaqueMessage,
     OutboundPlainMessage, Tls13AeadAlgorithm, UnsupportedOperationError,
 };
-use rustls::crypto::{CipherSuiteCommon, CryptoProvider, ring};
+use rustls::crypto::{CipherSuiteCommon, CryptoProvider, aws_lc_rs};
 use rustls::{
     ConnectionTrafficSecrets, ContentType, ServerConfig, ServerConnection, StreamOwned,
     SupportedCipherSuite, Tls13CipherSuite,
@@ -87,7 +87,8 @@ impl MessageEncrypter for Encrypter {
 
 /// A provider with this cipher.
 fn provider() -> CryptoProvider {
-    let SupportedCipherSuite::Tls13(suite) = ring::cipher_suite::TLS13_AES_128_GCM_SHA256 else {
+    let SupportedCipherSuite::Tls13(suite) = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256
+    else {
         panic!("a suite of TLS 1.3");
     };
     let suite = Tls13CipherSuite {
@@ -102,7 +103,7 @@ fn provider() -> CryptoProvider {
     };
     CryptoProvider {
         cipher_suites: vec![SupportedCipherSuite::Tls13(Box::leak(Box::new(suite)))],
-        ..ring::default_provider()
+        ..aws_lc_rs::default_provider()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::process::file;
@@ -16,16 +16,19 @@ pub(crate) struct Authority {
 
 impl Authority {
     pub(crate) fn new() -> Authority {
+        Authority::with_key(KeyPair::generate().unwrap())
+    }
+
+    pub(crate) fn with_key(key: KeyPair) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
         Authority {
             issuer: CertifiedIssuer::self_signed(params, key).unwrap(),
         }
     }
 
     pub(crate) fn server_config(&self, name: &str) -> ServerConfig {
-        self.server_config_with(name, ring::default_provider())
+        self.server_config_with(name, aws_lc_rs::default_provider())
     }
 
     /// The same with another cryptography provider.
@@ -40,7 +43,11 @@ impl Authority {
 
     /// A certificate with these parameters, signed by this authority, and its key.
     pub(crate) fn signed(&self, params: &CertificateParams) -> Certified {
-        let key = KeyPair::generate().unwrap();
+        self.signed_for(params, KeyPair::generate().unwrap())
+    }
+
+    /// The same for a key that is there already.
+    pub(crate) fn signed_for(&self, params: &CertificateParams, key: KeyPair) -> Certified {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Certified { certificate, key }
     }
@@ -79,7 +86,7 @@ impl Certified {
     }
 
     pub(crate) fn server_config(&self) -> ServerConfig {
-        server_config(&self.certificate, &self.key, ring::default_provider())
+        server_config(&self.certificate, &self.key, aws_lc_rs::default_provider())
     }
 
     pub(crate) fn pem(&self) -> String {
