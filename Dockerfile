@@ -28,7 +28,7 @@ RUN sed -Ei '/^\[\[(test|bench|example)\]\]/,/^$/d' Cargo.toml; \
     echo 'fn main() {}' | tee build.rs >src/main.rs; \
     cargo build --release --locked
 
-COPY build.rs ./
+COPY build.rs config.example.yml ./
 COPY src ./src
 
 # The commit that --version names. The files are younger in here than what was built in their place.

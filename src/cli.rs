@@ -19,6 +19,7 @@ pub(crate) const CONFIG_DEFAULT: &str = "config.yml";
 const AFTER_HELP: &str = "\
 Examples:
   sentry-mirror demo                    see it work, without a configuration
+  sentry-mirror init DSN DSN DSN        print a first configuration
   sentry-mirror -c mirror.yml --check   check a configuration, print its routes
   sentry-mirror -c - --check --strict   check standard input, strictly
   sentry-mirror -c mirror.yml --check --connect
@@ -155,6 +156,19 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Write a first configuration for these DSNs, with comments on what to decide
+    Init {
+        /// File to write, which must not exist yet [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// DSN that SDKs use: that of an application as it is today, or one of your choice
+        inbound: String,
+        /// DSNs that get what arrives; the first is the primary
+        #[arg(required = true)]
+        outbound: Vec<String>,
+    },
+    /// Print the JSON schema of the configuration, for editors
+    Schema,
     /// Print the completions of a shell
     Completions {
         /// Shell to complete in

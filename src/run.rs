@@ -2,6 +2,7 @@
 //! until a signal shuts it down.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Push};
 use crate::cli::{Arguments, Command, manual};
-use crate::config::{Config, STANDARD_INPUT};
+use crate::config::{Config, STANDARD_INPUT, json_schema, starter};
 use crate::demo;
 use crate::mirror::routing_table::RoutingTable;
 use crate::os_errors;
@@ -73,6 +74,12 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         Some(Command::Health { config }) => {
             check_health(config.as_deref()).map_err(RunError::Failed)
         }
+        Some(Command::Init {
+            output,
+            inbound,
+            outbound,
+        }) => init(output.as_deref(), inbound, outbound),
+        Some(Command::Schema) => print(&json_schema()).map_err(RunError::Failed),
         Some(Command::Completions { shell }) => {
             print(&manual::completions(*shell)).map_err(RunError::Failed)
         }
@@ -83,6 +90,17 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         None if arguments.check => check(arguments),
         None => mirror(arguments),
     }
+}
+
+/// Writes a first configuration to a new file or standard output.
+fn init(output: Option<&Path>, inbound: &str, outbounds: &[String]) -> Result<(), RunError> {
+    let text = starter(inbound, outbounds);
+    let text = text.map_err(|errors| RunError::Config(errors.to_string()))?;
+    let Some(path) = output else {
+        return print(&text).map_err(RunError::Failed);
+    };
+    let write = || File::create_new(path)?.write_all(text.as_bytes());
+    write().map_err(|error| RunError::Failed(format!("cannot write {}: {error}", path.display())))
 }
 
 /// Validates the configuration and prints its routes. With `--connect`, asks the outbounds.

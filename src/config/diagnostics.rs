@@ -82,6 +82,8 @@ pub(super) struct Diagnostics {
     references: RefCell<BTreeMap<String, String>>,
     /// The key paths of references that have no value.
     broken_references: RefCell<BTreeSet<String>>,
+    /// The keys that each mapping may have, by key path.
+    known_keys: RefCell<BTreeMap<String, Vec<&'static str>>>,
 }
 
 struct Diagnostic {
@@ -131,6 +133,30 @@ impl Diagnostics {
 
     pub(super) fn is_broken_reference(&self, path: &str) -> bool {
         self.broken_references.borrow().contains(path)
+    }
+
+    /// The mapping at `path` may have these keys.
+    pub(super) fn add_known_keys(&self, path: &str, keys: Vec<&'static str>) {
+        self.known_keys.borrow_mut().insert(path.to_owned(), keys);
+    }
+
+    pub(super) fn into_known_keys(self) -> BTreeMap<String, Vec<&'static str>> {
+        self.known_keys.into_inner()
+    }
+
+    /// The errors about the value at `path` and what is in it.
+    pub(super) fn errors_in(&self, path: &str) -> Vec<String> {
+        let is_inside = |entry: &&Diagnostic| {
+            let rest = entry.path.strip_prefix(path);
+            entry.kind != Kind::Warning
+                && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let entries = self.entries.borrow();
+        entries
+            .iter()
+            .filter(is_inside)
+            .map(|entry| entry.text.clone())
+            .collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {

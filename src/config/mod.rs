@@ -15,6 +15,7 @@ mod effective;
 mod environment;
 mod header_list;
 mod headers;
+mod json_schema;
 mod key_path;
 mod limits;
 mod listen_address;
@@ -28,6 +29,7 @@ mod references;
 mod routes;
 mod schema;
 mod source;
+mod starter;
 mod suggest;
 mod telemetry;
 mod units;
@@ -38,6 +40,7 @@ mod tests;
 
 pub(crate) use self::changes::Changes;
 pub(crate) use self::header_list::Headers;
+pub(crate) use self::json_schema::json_schema;
 pub(crate) use self::model::{
     AddressPolicy, ClientAddress, Compression, Log, LogFormat, Outbound, ReplyPolicy, Route,
     SelfReport, StatsdTarget, Workers,
@@ -45,4 +48,5 @@ pub(crate) use self::model::{
 pub use self::model::{Config, DriverChoice};
 pub(crate) use self::name::NO_ROUTE;
 pub(crate) use self::source::{STANDARD_INPUT, Source};
+pub(crate) use self::starter::starter;
 pub(crate) use self::units::parse_duration;

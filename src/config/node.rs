@@ -205,6 +205,8 @@ impl<'a> Section<'a> {
             };
             self.node.diagnostics.unknown_key(&self.path(&key), text);
         }
+        let Section { node, known, .. } = self;
+        node.diagnostics.add_known_keys(&node.path, known);
     }
 }
 

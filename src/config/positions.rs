@@ -22,6 +22,12 @@ pub(super) struct Position {
     column: usize,
 }
 
+impl Position {
+    pub(super) fn line(self) -> usize {
+        self.line
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.line, self.column)

@@ -85,6 +85,21 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| "expected a duration with a unit, such as 200ms, 3s or 24h".to_owned())
 }
 
+/// A regular expression for sizes with their units.
+pub(super) fn size_pattern() -> String {
+    pattern(&BYTE_UNITS)
+}
+
+/// A regular expression for durations.
+pub(super) fn duration_pattern() -> String {
+    pattern(&TIME_UNITS)
+}
+
+fn pattern(units: &[(&str, u64)]) -> String {
+    let units: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
+    format!(r"^\s*[0-9]+(\.[0-9]+)?\s*({})\s*$", units.join("|"))
+}
+
 /// Parses a decimal number with one of `units`, and returns it in base units. Integer arithmetic keeps it
 /// exact (0.1 s is 100 ms); a fraction of a base unit is an error.
 fn parse_quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {

@@ -675,3 +675,75 @@ fn completions_and_manual_pages_are_printed() {
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("expected one of"), "{ended:?}");
 }
+
+/// The words of `init` for two outbounds.
+fn init(options: &[&str]) -> Vec<String> {
+    let dsns = [
+        format!("http://{IN_KEY}@mirror.example.com/1"),
+        format!("https://{KEY_A}@o1.ingest.us.sentry.io/2"),
+        format!("http://{KEY_B}@127.0.0.1:9000/3"),
+    ];
+    let words = ["init"]
+        .iter()
+        .chain(options)
+        .map(|word| (*word).to_owned());
+    words.chain(dsns).collect()
+}
+
+fn run_words(words: &[String]) -> crate::support::process::Ended {
+    run(&words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn init_writes_a_configuration_that_check_accepts() {
+    let printed = run_words(&init(&[]));
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    let path = file("config.yml", &printed.stdout);
+    let ended = run(&["--check", "-c", path.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for word in ["0123…@", "aaaa…@", "bbbb…@"] {
+        assert!(ended.stdout.contains(word), "{word} in {ended:?}");
+    }
+}
+
+#[test]
+fn init_writes_a_file_but_replaces_none() {
+    let path = file("other.yml", "").with_file_name("new.yml");
+    let words = init(&["-o", path.to_str().unwrap()]);
+    let written = run_words(&words);
+    assert_eq!(
+        (written.code, written.stdout.as_str()),
+        (Some(0), ""),
+        "{written:?}"
+    );
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, run_words(&init(&[])).stdout);
+    let again = run_words(&words);
+    assert_eq!(again.code, Some(1), "{again:?}");
+    assert!(again.stderr.contains("File exists"), "{again:?}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
+fn init_reports_a_bad_dsn_without_its_key() {
+    let bad = format!("https://{KEY_B}@host");
+    let ended = run(&["init", &format!("http://{IN_KEY}@m/1"), &bad]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("keys[0].outbound[0]"), "{ended:?}");
+    assert!(
+        !ended.stderr.contains(KEY_B) && ended.stdout.is_empty(),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn the_schema_is_json_with_every_section() {
+    let ended = run(&["schema"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let schema: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    for key in [
+        "keys", "limits", "timeouts", "pool", "breaker", "dns", "admin",
+    ] {
+        assert!(schema["properties"][key].is_object(), "{key}");
+    }
+}
