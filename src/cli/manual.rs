@@ -85,7 +85,7 @@ mod tests {
             assert!(text.contains(&title), "{title} in {text}");
         }
         let error = page(Some("chekc")).unwrap_err();
-        assert!(error.contains("demo, sink, health"), "{error}");
+        assert!(error.contains("demo, sink, test"), "{error}");
     }
 
     #[test]
