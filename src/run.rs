@@ -51,7 +51,7 @@ impl From<StartError> for RunError {
     fn from(error: StartError) -> RunError {
         match error {
             StartError::Config(_) => RunError::Config(error.to_string()),
-            StartError::Bind(..)
+            StartError::Bind(_)
             | StartError::System(..)
             | StartError::Thread(_)
             | StartError::Worker(_) => RunError::Failed(error.to_string()),

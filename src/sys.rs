@@ -216,33 +216,42 @@ fn descriptor(stream: &TcpStream) -> BorrowedFd<'_> {
 /// The first descriptor of the `sd_listen_fds` protocol.
 const FIRST_INHERITED: RawFd = 3;
 
-/// The descriptor that a service manager passed to this process by the `sd_listen_fds` protocol:
-/// `LISTEN_PID` names the process, `LISTEN_FDS` the number of open descriptors from 3 on. `None` if there is
-/// none, and after the first call.
+/// The descriptors that a service manager passed to this process by the `sd_listen_fds` protocol: `LISTEN_PID`
+/// names the process, `LISTEN_FDS` the number of open descriptors from 3 on. Empty if there are none, and after
+/// the first call.
 ///
 /// # Errors
-/// There is more than one, or the descriptor is not open.
-pub(crate) fn inherited_descriptor() -> io::Result<Option<OwnedFd>> {
-    static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+/// There are not `expected` of them, or one is not open.
+pub(crate) fn inherited_descriptors(expected: usize) -> io::Result<Vec<OwnedFd>> {
+    static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
     let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
     if number("LISTEN_PID") != Some(std::process::id()) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let count = number("LISTEN_FDS").unwrap_or(0);
-    if count == 0 || IS_TAKEN.swap(true, Ordering::Relaxed) {
-        return Ok(None);
+    if count == 0 || ARE_TAKEN.swap(true, Ordering::Relaxed) {
+        return Ok(Vec::new());
     }
-    if count > 1 {
-        let what = format!("the service manager passed {count} sockets; one is expected");
+    if usize::try_from(count) != Ok(expected) {
+        let what = match expected {
+            1 => format!("the service manager passed {count} sockets; one is expected"),
+            _ => format!(
+                "the service manager passed {count} sockets; {expected} are expected: that of ip and port, then those of listen in their order"
+            ),
+        };
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
-    // SAFETY: reading the flags of a descriptor accesses no memory, whatever its number.
-    if unsafe { libc::fcntl(FIRST_INHERITED, libc::F_GETFD) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is open, as just checked. It has no other owner: the service manager opened it for
-    // this process to take over, nothing else here takes it over, and this line is reached once.
-    Ok(Some(unsafe { OwnedFd::from_raw_fd(FIRST_INHERITED) }))
+    let descriptors = (FIRST_INHERITED..).take(expected);
+    let take_over = |descriptor| {
+        // SAFETY: reading the flags of a descriptor accesses no memory, whatever its number.
+        if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is open, as just checked. It has no other owner: the service manager opened it
+        // for this process to take over, nothing else here takes it over, and this line is reached once for it.
+        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    };
+    descriptors.map(take_over).collect()
 }
 
 /// Makes glibc's allocator keep freed memory of bodies of up to 2 MiB, and up to 4 MiB for each thread.

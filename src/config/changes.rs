@@ -9,9 +9,10 @@ use super::key_path;
 use super::model::{Config, Outbound, Route};
 
 /// The keys that take effect only after a restart.
-const NEEDS_RESTART: [&str; 13] = [
+const NEEDS_RESTART: [&str; 14] = [
     "ip",
     "port",
+    "listen",
     "reuse_port",
     "workers",
     "driver",

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use super::model::{AddressPolicy, Compression, Config, Outbound};
+use super::model::{AddressPolicy, Compression, Config, ListenAddress, Outbound};
 use super::value::name;
 use crate::http::forwarded::AddressField;
 
@@ -12,6 +12,15 @@ impl Config {
     /// pasted into an issue.
     pub fn describe(&self) -> String {
         let mut text = format!("listen on {}\n", SocketAddr::new(self.ip, self.port));
+        for listener in &self.listen {
+            // Writing to a String cannot fail.
+            let _ = match &listener.address {
+                address @ ListenAddress::Unix { mode, .. } => {
+                    writeln!(text, "listen on {address} (mode {mode:04o})")
+                }
+                address @ ListenAddress::Inet(_) => writeln!(text, "listen on {address}"),
+            };
+        }
         if let Some(networks) = &self.client_address.trusted_proxies {
             let field = name(self.client_address.field, AddressField::NAMES);
             let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();

@@ -9,8 +9,8 @@ use serde_yaml::{Mapping, Value};
 
 use super::header_list::Headers;
 use super::model::{
-    AddressPolicy, Compression, Config, DriverChoice, LogFormat, Outbound, REPLIES, ReplyPolicy,
-    Route, Workers,
+    AddressPolicy, Compression, Config, DriverChoice, ListenAddress, Listener, LogFormat, Outbound,
+    REPLIES, ReplyPolicy, Route, Workers,
 };
 use super::units::HumanDuration;
 use super::value::name;
@@ -31,6 +31,7 @@ impl Config {
         entries([
             ("ip", self.ip.to_string().into()),
             ("port", self.port.into()),
+            ("listen", self.listen_value()),
             ("reuse_port", self.reuse_port.into()),
             ("keys", Value::Sequence(self.keys())),
             ("workers", self.workers_value()),
@@ -106,6 +107,19 @@ impl Config {
             ),
             ("system_roots", self.tls.system_roots.into()),
         ])
+    }
+
+    fn listen_value(&self) -> Value {
+        let listener = |listener: &Listener| {
+            let address = Value::from(listener.address.to_string());
+            match listener.address {
+                ListenAddress::Inet(_) => mapping([("address", address)]),
+                ListenAddress::Unix { mode, .. } => {
+                    mapping([("address", address), ("mode", format!("{mode:04o}").into())])
+                }
+            }
+        };
+        Value::Sequence(self.listen.iter().map(listener).collect())
     }
 
     fn client_address_value(&self) -> Value {

@@ -18,6 +18,7 @@ mod headers;
 mod json_schema;
 mod key_path;
 mod limits;
+mod listen;
 mod listen_address;
 mod load;
 mod model;
@@ -42,8 +43,8 @@ pub(crate) use self::changes::Changes;
 pub(crate) use self::header_list::Headers;
 pub(crate) use self::json_schema::json_schema;
 pub(crate) use self::model::{
-    AddressPolicy, ClientAddress, Compression, Log, LogFormat, Outbound, ReplyPolicy, Route,
-    SelfReport, StatsdTarget, Workers,
+    AddressPolicy, ClientAddress, Compression, ListenAddress, Listener, Log, LogFormat, Outbound,
+    ReplyPolicy, Route, SelfReport, StatsdTarget, Workers,
 };
 pub use self::model::{Config, DriverChoice};
 pub(crate) use self::name::NO_ROUTE;

@@ -1,6 +1,7 @@
 //! The validated configuration.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ pub struct Config {
     pub ip: IpAddr,
     /// 0 lets the kernel choose a free port.
     pub port: u16,
+    /// Where it listens besides `ip` and `port`.
+    pub listen: Vec<Listener>,
     pub reuse_port: bool,
     /// `keys`: at least one route, in configuration order, each with its own inbound key.
     pub routes: Vec<Route>,
@@ -54,6 +57,31 @@ pub struct Config {
     pub self_report: Option<SelfReport>,
     /// Settings that are valid but probably not meant, one line each, with file, line and column.
     pub warnings: Vec<String>,
+}
+
+/// One entry of `listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub address: ListenAddress,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    Inet(SocketAddr),
+    /// A socket in the file system, whose file has this mode.
+    Unix {
+        path: PathBuf,
+        mode: u32,
+    },
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Inet(address) => address.fmt(f),
+            ListenAddress::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// One entry of `keys`.

@@ -16,7 +16,7 @@ use super::value;
 use crate::sentry::dsn::{Dsn, Origin};
 
 /// Parses `keys`. Invalid routes are reported and left out. `listen` is where the mirror listens.
-pub(super) fn routes(keys: &Node<'_>, defaults: &Defaults, listen: SocketAddr) -> Vec<Route> {
+pub(super) fn routes(keys: &Node<'_>, defaults: &Defaults, listen: &[SocketAddr]) -> Vec<Route> {
     let entries = keys.required_list("a list of at least one route with inbound and outbound");
     let mut names = Names::default();
     let entry = |node| entry(node, defaults, &mut names);
@@ -94,7 +94,7 @@ fn reject_shared_keys(entries: &[Entry<'_>]) {
 }
 
 /// An outbound that certainly leads back to this mirror is an error, one that may do so a warning.
-fn reject_loops(entries: &[Entry<'_>], listen: SocketAddr) {
+fn reject_loops(entries: &[Entry<'_>], listen: &[SocketAddr]) {
     let inbounds: HashMap<&str, &Located<'_, Dsn>> = entries
         .iter()
         .filter_map(|entry| entry.inbound.as_ref())
@@ -106,7 +106,7 @@ fn reject_loops(entries: &[Entry<'_>], listen: SocketAddr) {
             continue;
         };
         let path = &inbound.node.path;
-        if is_own_address(dsn.origin(), listen) {
+        if let Some(listen) = own_address(dsn.origin(), listen) {
             node.error(format!(
                 "has the key of {path} and the address of this mirror ({listen}), so that it leads back \
                  to this mirror; expected the DSN of another server"
@@ -126,13 +126,15 @@ fn reject_loops(entries: &[Entry<'_>], listen: SocketAddr) {
     }
 }
 
-/// Whether a mirror that listens on `listen` certainly answers at `origin`.
-pub(super) fn is_own_address(origin: &Origin, listen: SocketAddr) -> bool {
+/// The one of the addresses `listen` at which this mirror certainly answers to `origin`.
+pub(super) fn own_address<'l>(origin: &Origin, listen: &'l [SocketAddr]) -> Option<&'l SocketAddr> {
     let host: Option<IpAddr> = origin.host.parse().ok();
-    let is_same_ip = host.is_some_and(|host| host == listen.ip());
     let is_loopback = origin.host == "localhost" || host.is_some_and(|host| host.is_loopback());
-    let accepts_loopback = listen.ip().is_unspecified() || listen.ip().is_loopback();
-    origin.port == listen.port() && (is_same_ip || (is_loopback && accepts_loopback))
+    listen.iter().find(|listen| {
+        let is_same_ip = host.is_some_and(|host| host == listen.ip());
+        let accepts_loopback = listen.ip().is_unspecified() || listen.ip().is_loopback();
+        origin.port == listen.port() && (is_same_ip || (is_loopback && accepts_loopback))
+    })
 }
 
 fn warn_about_duplicates(entry: &Entry<'_>) {

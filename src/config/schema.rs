@@ -16,7 +16,11 @@ use super::diagnostics::Diagnostics;
 use super::header_list::Headers;
 use super::headers::headers;
 use super::limits::{HOUR, MILLISECOND, limits};
-use super::model::{Compression, Config, DriverChoice, Log, LogFormat, ReplyPolicy, Tls, Workers};
+use super::listen::listeners;
+use super::model::{
+    Compression, Config, DriverChoice, ListenAddress, Listener, Log, LogFormat, ReplyPolicy, Tls,
+    Workers,
+};
 use super::node::{Node, Section};
 use super::outbound::Defaults;
 use super::routes::routes;
@@ -41,14 +45,17 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         client_address: client_address(&mut root),
     };
     let listen = listen_address(&mut root);
+    let extra = listeners(&root.take("listen"), listen);
+    let own = own_addresses(listen, &extra);
     let (limits, is_memory_configured) = limits(&mut root);
-    let routes = routes(&root.take("keys"), &defaults, listen);
+    let routes = routes(&root.take("keys"), &defaults, &own);
     let mut outbounds = routes.iter().flat_map(|route| &route.outbounds);
     let is_set_for_some = outbounds.any(|outbound| outbound.client_address.is_some());
     defaults.client_address.is_configured |= is_set_for_some;
     let config = Config {
         ip: listen.ip(),
         port: listen.port(),
+        listen: extra,
         reuse_port: root.value("reuse_port", boolean, false),
         workers: root.value("workers", workers, Workers::Auto),
         driver: root.value("driver", driver, DriverChoice::Auto),
@@ -62,11 +69,11 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         log: log(&mut root),
         limits,
         is_memory_configured,
-        admin: telemetry::admin(&mut root, listen),
+        admin: telemetry::admin(&mut root, &own),
         admin_is_default: !root.has("admin"),
         access_log: telemetry::access_log(&mut root),
         statsd: telemetry::statsd(&mut root),
-        self_report: telemetry::self_report(&mut root, &routes, listen),
+        self_report: telemetry::self_report(&mut root, &routes, &own),
         routes,
         warnings: Vec::new(),
     };
@@ -79,6 +86,15 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
     telemetry::ignored_keys(&mut root);
     root.finish();
     config
+}
+
+/// The addresses with a port: the first of `ip` and `port`, the others of `listen`.
+fn own_addresses(first: SocketAddr, others: &[Listener]) -> Vec<SocketAddr> {
+    let others = others.iter().filter_map(|listener| match listener.address {
+        ListenAddress::Inet(address) => Some(address),
+        ListenAddress::Unix { .. } => None,
+    });
+    std::iter::once(first).chain(others).collect()
 }
 
 /// `ip` and `port`.

@@ -11,15 +11,15 @@ use serde_yaml::Value;
 
 use super::model::{LogFormat, Route, SelfReport, StatsdTarget};
 use super::node::Section;
-use super::routes::is_own_address;
+use super::routes::own_address;
 use super::value::{Parsed, choice, dsn, ip_address, number, parse_scalar, text};
 
 /// By default the admin pages are served only to this host, because they show details of other systems.
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
 
-/// `admin`: `off` or an address. `listen` is the address for SDKs; if it uses the default port of `admin`
+/// `admin`: `off` or an address. `listen` are the addresses for SDKs; if one has the default port of `admin`
 /// and `admin` is not set, there are no admin pages.
-pub(super) fn admin(root: &mut Section<'_>, listen: SocketAddr) -> Option<SocketAddr> {
+pub(super) fn admin(root: &mut Section<'_>, listen: &[SocketAddr]) -> Option<SocketAddr> {
     let node = root.take("admin");
     if node.is("off") || node.is("false") {
         return None;
@@ -34,18 +34,20 @@ pub(super) fn admin(root: &mut Section<'_>, listen: SocketAddr) -> Option<Socket
         section.value("ip", ip_address, ADMIN_DEFAULT.ip()),
         section.value("port", number(0..=u16::MAX), ADMIN_DEFAULT.port()),
     );
-    let is_same_ip = address.ip() == listen.ip()
-        || address.ip().is_unspecified()
-        || listen.ip().is_unspecified();
-    let is_taken = address.port() == listen.port() && address.port() != 0 && is_same_ip;
-    if is_taken && is_default {
+    let taken_by = listen.iter().position(|listen| {
+        let is_same_ip = address.ip() == listen.ip()
+            || address.ip().is_unspecified()
+            || listen.ip().is_unspecified();
+        address.port() == listen.port() && address.port() != 0 && is_same_ip
+    });
+    if let Some(listener) = taken_by.filter(|_| is_default) {
         root.warn(
-            "port",
+            if listener == 0 { "port" } else { "listen" },
             "is the default of admin.port, so that metrics and the status page are off; set admin.port to another port to serve them",
         );
         return None;
     }
-    if is_taken {
+    if taken_by.is_some() {
         section.error(
             "port",
             "is the same as port, where SDKs connect; expected another port, or admin: off",
@@ -72,13 +74,13 @@ pub(super) fn statsd(root: &mut Section<'_>) -> Option<StatsdTarget> {
 pub(super) fn self_report(
     root: &mut Section<'_>,
     routes: &[Route],
-    listen: SocketAddr,
+    listen: &[SocketAddr],
 ) -> Option<SelfReport> {
     let environment = root.take("sentry_env").optional(text);
     let node = root.take("sentry_dsn");
     let dsn = node.optional(dsn)?;
     let is_inbound_key = routes.iter().any(|route| route.inbound.key() == dsn.key());
-    if is_inbound_key || is_own_address(dsn.origin(), listen) {
+    if is_inbound_key || own_address(dsn.origin(), listen).is_some() {
         node.error("leads back to this mirror, expected a DSN that does not depend on it");
     }
     Some(SelfReport { dsn, environment })

@@ -1,12 +1,14 @@
 //! Accepting connections.
 //!
-//! All workers accept from one socket, each as long as it has [`Room`]. No error ends the accept loop, only the
+//! All workers accept from the same sockets, each as long as it has [`Room`]. No error ends the accept loop, only the
 //! shutdown does. After that, the rest of the queue is accepted.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,6 +46,74 @@ const EVICTION_DELAY: Duration = Duration::from_millis(1);
 /// reload has changed it.
 const EXPIRY_INTERVAL_MIN: Duration = Duration::from_millis(10);
 const EXPIRY_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// Where the clients of a socket in the file system connect from: this host, without a port.
+const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A duplicate of a listening socket that all workers share.
+pub(crate) struct SharedListener {
+    pub(crate) socket: StdListener,
+    /// Another duplicate, to accept the rest of the queue at the shutdown. `None` if another process will accept
+    /// it.
+    pub(crate) queue: Option<StdListener>,
+    /// Whether it is a socket in the file system.
+    pub(crate) is_unix: bool,
+}
+
+/// What a worker accepts from.
+enum Source {
+    Inet(TcpListener),
+    /// The runtime can wait for it as for any other socket, but not accept from it together with those.
+    Unix(TcpListener, UnixListener),
+}
+
+/// What a worker accepts from at its shutdown.
+enum Queue {
+    Inet(StdListener),
+    Unix(UnixListener),
+}
+
+impl Source {
+    fn new(listener: SharedListener) -> io::Result<(Source, Option<Queue>)> {
+        let SharedListener {
+            socket,
+            queue,
+            is_unix,
+        } = listener;
+        let queue = queue.map(|queue| match is_unix {
+            true => Queue::Unix(UnixListener::from(OwnedFd::from(queue))),
+            false => Queue::Inet(queue),
+        });
+        let source = match is_unix {
+            true => {
+                let unix = UnixListener::from(OwnedFd::from(socket.try_clone()?));
+                Source::Unix(TcpListener::from_std(socket)?, unix)
+            }
+            false => Source::Inet(TcpListener::from_std(socket)?),
+        };
+        Ok((source, queue))
+    }
+}
+
+impl Queue {
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Queue::Inet(listener) => listener.set_nonblocking(true),
+            Queue::Unix(listener) => listener.set_nonblocking(true),
+        }
+    }
+}
+
+/// Accepts a connection from a non-blocking socket. Reading and writing is the same for sockets of all kinds.
+fn accept_unix(listener: &UnixListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, _) = listener.accept()?;
+    Ok((to_monoio(OwnedFd::from(stream).into())?, UNIX_PEER))
+}
+
+fn to_monoio(stream: StdStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(monoio::utils::is_legacy())?;
+    TcpStream::from_std(stream)
+}
 
 /// Accepts the connections of one worker.
 pub(crate) struct Acceptor {
@@ -113,8 +183,33 @@ impl Acceptor {
         }
     }
 
-    /// Accepts connections until [`Acceptor::close`] is called.
-    pub(crate) async fn accept(self: &Rc<Acceptor>, listener: &TcpListener) {
+    /// Accepts connections until [`Acceptor::close`] is called, and then those that are queued.
+    ///
+    /// # Errors
+    /// A socket cannot be used.
+    pub(crate) async fn accept_all(
+        self: &Rc<Acceptor>,
+        listeners: Vec<SharedListener>,
+    ) -> io::Result<()> {
+        let mut loops = Vec::new();
+        for listener in listeners {
+            let (source, queue) = Source::new(listener)?;
+            let acceptor = Rc::clone(self);
+            // A panic ends the worker, and with it the process: it would accept no more here.
+            loops.push(monoio::spawn(async move {
+                acceptor.accept(&source).await;
+                if let Some(queue) = queue {
+                    acceptor.accept_queue(&queue);
+                }
+            }));
+        }
+        for accepting in loops {
+            accepting.await;
+        }
+        Ok(())
+    }
+
+    async fn accept(self: &Rc<Acceptor>, source: &Source) {
         let mut backoff = ACCEPT_BACKOFF;
         // At the limit of file descriptors, success and failure alternate: whenever a connection is closed, one
         // accept succeeds, and the next one fails again.
@@ -127,10 +222,19 @@ impl Acceptor {
             if self.closing.is_triggered() {
                 return;
             }
-            // Never dropped: dropping a completed accept loses its connection. So a cancelled accept is
-            // awaited, too; it may have completed before.
-            let handle = self.accepting.borrow().handle();
-            match listener.cancelable_accept(handle).await {
+            let accepted = match source {
+                Source::Inet(listener) => {
+                    // Never dropped: dropping a completed accept loses its connection. So a cancelled accept is
+                    // awaited, too; it may have completed before.
+                    let handle = self.accepting.borrow().handle();
+                    listener.cancelable_accept(handle).await
+                }
+                Source::Unix(listener, socket) => {
+                    self.wait_for_connection(listener).await;
+                    accept_unix(socket)
+                }
+            };
+            match accepted {
                 Ok((stream, peer)) => {
                     backoff = ACCEPT_BACKOFF;
                     if failure.should_log(0, Instant::now()) {
@@ -147,9 +251,11 @@ impl Acceptor {
                 // The socket is non-blocking, so a ring reports this error instead of waiting. Sockets passed
                 // to the process are, and any socket is once a worker empties its queue (`accept_queue`): all
                 // workers share its mode.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait_for_connection(listener).await;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match source {
+                    Source::Inet(listener) => self.wait_for_connection(listener).await,
+                    // Another worker was faster.
+                    Source::Unix(..) => {}
+                },
                 Err(error) if is_out_of_descriptors(&error) && self.room.free_descriptors() => {
                     sleep(EVICTION_DELAY).await;
                 }
@@ -167,23 +273,24 @@ impl Acceptor {
 
     /// Accepts the connections in the queue of a listener that is about to be closed, because their requests
     /// would be lost. This ignores `limits.connections`: the queue is bounded.
-    pub(crate) fn accept_queue(self: &Rc<Acceptor>, listener: &StdListener) {
-        if listener.set_nonblocking(true).is_err() {
+    fn accept_queue(self: &Rc<Acceptor>, queue: &Queue) {
+        if queue.set_nonblocking().is_err() {
             return;
         }
         loop {
-            let (stream, peer) = match listener.accept() {
+            let accepted = match queue {
+                Queue::Inet(listener) => listener
+                    .accept()
+                    .and_then(|(stream, peer)| Ok((to_monoio(stream)?, peer))),
+                Queue::Unix(listener) => accept_unix(listener),
+            };
+            let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 // The queue is empty. Any other error would repeat for ever.
                 Err(_) => return,
             };
-            let stream = stream
-                .set_nonblocking(monoio::utils::is_legacy())
-                .and_then(|()| TcpStream::from_std(stream));
-            if let Ok(stream) = stream {
-                self.spawn_session(stream, peer);
-            }
+            self.spawn_session(stream, peer);
         }
     }
 

@@ -29,8 +29,8 @@ pub(super) struct IdleConnections {
     /// How many connections were told that they are evicted, and have not ended or gone on yet.
     evicting: Cell<usize>,
     is_shut_down: Cell<bool>,
-    /// The task that waits for a connection to end or to become idle.
-    acceptor: Cell<Option<Waker>>,
+    /// The tasks that wait for a connection to end or to become idle: one for each listener, at most.
+    acceptors: Cell<Vec<Waker>>,
 }
 
 #[derive(Default)]
@@ -110,12 +110,19 @@ impl IdleConnections {
 
     /// Registers the task that [`IdleConnections::changed`] wakes.
     pub(super) fn watch(&self, context: &Context<'_>) {
-        self.acceptor.set(Some(context.waker().clone()));
+        let mut acceptors = self.acceptors.take();
+        if !acceptors
+            .iter()
+            .any(|known| known.will_wake(context.waker()))
+        {
+            acceptors.push(context.waker().clone());
+        }
+        self.acceptors.set(acceptors);
     }
 
-    /// Wakes the watching task: a connection has become idle or has ended, or the limit has changed.
+    /// Wakes the watching tasks: a connection has become idle or has ended, or the limit has changed.
     pub(super) fn changed(&self) {
-        if let Some(waker) = self.acceptor.take() {
+        for waker in self.acceptors.take() {
             waker.wake();
         }
     }

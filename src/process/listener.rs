@@ -1,6 +1,6 @@
-//! The listening socket, and limits that fit the file descriptors and the memory of the process.
+//! The listening sockets, and limits that fit the file descriptors and the memory of the process.
 //!
-//! All workers share one socket. By default its port is not shared, so that a second copy of the program
+//! All workers share the sockets. By default a port is not shared, so that a second copy of the program
 //! fails to start. There are two ways to replace a process without losing a request: with `reuse_port` the
 //! next process binds the same port while this one still serves, or a service manager keeps the socket and
 //! passes it to each process.
@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,9 +20,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockFilter, Socket, Type};
 use tracing::{debug, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, ListenAddress};
 use crate::limits::Limits;
+use crate::os_errors;
 use crate::process::memory_limit;
+use crate::process::unix_socket::{self, SocketFile};
 use crate::sys;
 use crate::upstream::exchange::READERS_MAX;
 
@@ -55,10 +57,14 @@ const fn instruction(code: u32, skip: u8, value: u32) -> SockFilter {
     SockFilter::new(code as u16, 0, skip, value)
 }
 
-/// The listening socket.
+/// A listening socket.
 pub(crate) struct Listener {
     socket: Socket,
     owner: Owner,
+    /// The file of a socket in the file system, unless the service manager has made it.
+    file: Option<SocketFile>,
+    /// If the configured port is 0, this has the real one.
+    pub(crate) address: ListenAddress,
 }
 
 /// Who owns the socket and its port.
@@ -73,58 +79,103 @@ enum Owner {
 }
 
 impl Listener {
-    /// The socket that a service manager has passed, or else a new one, bound to the address of `config`.
+    /// A socket for `ip` and `port`, and one for each entry of `listen`: those that a service manager has passed, or
+    /// else new ones.
     ///
     /// # Errors
-    /// The error of the last attempt to bind, or the passed socket does not listen.
-    pub(crate) fn open(config: &Config) -> io::Result<Listener> {
-        if let Some(descriptor) = sys::inherited_descriptor()? {
-            return Listener::inherited(Socket::from(descriptor), config);
-        }
+    /// The error of the last attempt to bind, or a passed socket does not fit. It is a text for the operator.
+    pub(crate) fn open_all(config: &Config) -> Result<Vec<Listener>, String> {
+        let first = ListenAddress::Inet(SocketAddr::new(config.ip, config.port));
+        let mut addresses = vec![(&first, "ip")];
+        addresses.extend(config.listen.iter().map(|own| (&own.address, "address")));
+        let inherited = sys::inherited_descriptors(addresses.len());
+        let inherited = inherited.map_err(|error| format!("cannot listen on {first}: {error}"))?;
+        let mut inherited = inherited.into_iter();
         let owner = match config.reuse_port {
             true => Owner::SharedPort,
             false => Owner::Process,
         };
-        let address = SocketAddr::new(config.ip, config.port);
+        let open = |(address, key): (&ListenAddress, _)| {
+            let listener = match inherited.next() {
+                Some(descriptor) => Listener::inherited(Socket::from(descriptor), address),
+                None => Listener::bind(address, owner),
+            };
+            listener.map_err(|error| bind_error(address, key, &error))
+        };
+        addresses.into_iter().map(open).collect()
+    }
+
+    fn bind(address: &ListenAddress, owner: Owner) -> io::Result<Listener> {
         let deadline = Instant::now() + BIND_TIMEOUT;
-        loop {
-            match bind(address, owner) {
+        let socket = loop {
+            let bound = match address {
+                ListenAddress::Inet(address) => bind(*address, owner).map(|socket| (socket, None)),
+                ListenAddress::Unix { path, mode } => {
+                    let bound = unix_socket::bind(path, *mode, owner == Owner::SharedPort);
+                    bound.map(|(socket, file)| (socket, Some(file)))
+                }
+            };
+            match bound {
                 Err(error)
                     if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline =>
                 {
                     thread::sleep(BIND_RETRY_INTERVAL);
                 }
-                result => return result.map(|socket| Listener { socket, owner }),
+                bound => break bound?,
             }
-        }
+        };
+        let (socket, file) = socket;
+        let address = match address {
+            ListenAddress::Inet(_) => ListenAddress::Inet(local_address(&socket)?),
+            ListenAddress::Unix { .. } => address.clone(),
+        };
+        Ok(Listener {
+            socket,
+            owner,
+            file,
+            address,
+        })
     }
 
-    fn inherited(socket: Socket, config: &Config) -> io::Result<Listener> {
+    fn inherited(socket: Socket, configured: &ListenAddress) -> io::Result<Listener> {
+        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
         if !socket.is_listener()? {
             let what = "the socket that the service manager passed does not listen";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            return Err(invalid(what.to_owned()));
         }
-        let owner = Owner::ServiceManager;
-        let listener = Listener { socket, owner };
-        let (address, configured) = (listener.address()?, (config.ip, config.port));
+        let path = || socket.local_addr().ok()?.as_pathname().map(Path::to_owned);
+        let address = match configured {
+            ListenAddress::Inet(_) => ListenAddress::Inet(local_address(&socket)?),
+            ListenAddress::Unix { path: own, .. } if path().as_ref() == Some(own) => {
+                configured.clone()
+            }
+            ListenAddress::Unix { .. } => {
+                return Err(invalid(format!(
+                    "the service manager passed another socket in the place of {configured}"
+                )));
+            }
+        };
         info!(%address, "using the socket that the service manager passed");
-        if (address.ip(), address.port()) != configured && !accepts_for(address, configured) {
-            let (ip, port) = configured;
+        if let (ListenAddress::Inet(address), ListenAddress::Inet(configured)) =
+            (&address, configured)
+            && address != configured
+            && !accepts_for(*address, *configured)
+        {
             warn!(
-                "the service manager passed a socket at {address}, but the configuration has {}, which `sentry-mirror health` checks",
-                SocketAddr::new(ip, port)
+                "the service manager passed a socket at {address}, but the configuration has {configured}, which `sentry-mirror health` checks",
             );
         }
-        Ok(listener)
+        Ok(Listener {
+            socket,
+            owner: Owner::ServiceManager,
+            file: None,
+            address,
+        })
     }
 
-    /// The address that it listens on. If the configured port is 0, this has the real one.
-    ///
-    /// # Errors
-    /// The system does not report the address.
-    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
-        let address = self.socket.local_addr()?.as_socket();
-        address.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    /// Whether it is a socket in the file system.
+    pub(crate) fn is_unix(&self) -> bool {
+        matches!(self.address, ListenAddress::Unix { .. })
     }
 
     /// Another handle of the same socket.
@@ -148,10 +199,15 @@ impl Listener {
     /// # Errors
     /// Another process listens on the port already.
     pub(crate) fn start(&self, on_epoll: bool) -> io::Result<()> {
-        self.socket.set_nonblocking(on_epoll || !self.is_own())?;
-        if self.owner == Owner::SharedPort {
+        // Workers wait until a socket in the file system is readable, and then accept.
+        self.socket
+            .set_nonblocking(on_epoll || !self.is_own() || self.is_unix())?;
+        if self.owner == Owner::SharedPort || self.file.is_some() {
             // Not earlier: from now on this process gets a part of the connections.
             self.socket.listen(BACKLOG)?;
+        }
+        if let Some(file) = &self.file {
+            file.show()?;
         }
         Ok(())
     }
@@ -159,7 +215,9 @@ impl Listener {
     /// Drops new handshakes. Those in progress may still complete within [`HANDSHAKE_TIMEOUT`]. A socket of the
     /// service manager is not changed: its connections wait for the next process.
     pub(crate) fn drop_new_connections(&self) {
-        if self.is_own()
+        if let Some(file) = &self.file {
+            file.remove();
+        } else if self.is_own()
             && let Err(error) = self.socket.attach_filter(&SYN_FILTER)
         {
             debug!(%error, "cannot drop new connection attempts during the shutdown; clients that connect late may get a reset");
@@ -190,9 +248,26 @@ fn bind(address: SocketAddr, owner: Owner) -> io::Result<Socket> {
     Ok(socket)
 }
 
+fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
+    let address = socket.local_addr()?.as_socket();
+    address.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The message that listening on `address`, which `key` has, failed.
+pub(crate) fn bind_error(address: &ListenAddress, key: &str, error: &io::Error) -> String {
+    let advice = match (address, error.kind()) {
+        (ListenAddress::Inet(address), _) => return os_errors::listen_error(*address, key, error),
+        (_, io::ErrorKind::AddrInUse) => "; does another process listen there?",
+        (_, io::ErrorKind::NotFound) => "; is there a folder for it?",
+        (_, io::ErrorKind::PermissionDenied) => "; may this user write to its folder?",
+        _ => "",
+    };
+    format!("cannot listen on {address}: {error}{advice}")
+}
+
 /// Whether a socket at the wildcard `address` accepts connections to `configured`.
-fn accepts_for(address: SocketAddr, (_, port): (IpAddr, u16)) -> bool {
-    address.port() == port && address.ip().is_unspecified()
+fn accepts_for(address: SocketAddr, configured: SocketAddr) -> bool {
+    address.port() == configured.port() && address.ip().is_unspecified()
 }
 
 /// Raises the soft limit of file descriptors, which is often 1,024, to the hard limit.

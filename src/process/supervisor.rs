@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicBool;
@@ -20,8 +20,10 @@ use core_affinity::CoreId;
 use tracing::{info, warn};
 
 use crate::config::{
-    Changes, Config, DriverChoice, Log, LogFormat, SelfReport, StatsdTarget, Workers,
+    self, Changes, Config, DriverChoice, ListenAddress, Log, LogFormat, SelfReport, StatsdTarget,
+    Workers,
 };
+use crate::inbound::accept::SharedListener;
 use crate::inbound::accept_balance::AcceptBalance;
 use crate::mirror::access_log::AccessLog;
 use crate::mirror::routing_table::RoutingTable;
@@ -47,8 +49,8 @@ const DNS_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum StartError {
     /// An error of the configuration that shows only at the start, such as an unreadable certificate.
     Config(String),
-    /// Binding the address failed.
-    Bind(SocketAddr, io::Error),
+    /// Listening failed, with the reason for the operator.
+    Bind(String),
     /// The system refuses a resource.
     System(&'static str, io::Error),
     /// The system refuses a thread.
@@ -59,10 +61,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Config(error) => f.write_str(error),
-            StartError::Bind(address, error) => {
-                f.write_str(&os_errors::listen_error(*address, "ip", error))
-            }
+            StartError::Config(error) | StartError::Bind(error) => f.write_str(error),
             StartError::Thread(error) => f.write_str(&os_errors::thread_error(error)),
             StartError::System(what, error) => write!(f, "cannot {what}: {error}"),
             StartError::Worker(error) => write!(f, "cannot start a worker: {error}"),
@@ -82,7 +81,9 @@ struct WorkerHandle {
 /// The part of the configuration that only a restart changes.
 #[derive(Clone)]
 struct StaticConfig {
-    listen: SocketAddr,
+    ip: IpAddr,
+    port: u16,
+    listen: Vec<config::Listener>,
     reuse_port: bool,
     workers: Workers,
     driver: DriverChoice,
@@ -95,7 +96,8 @@ struct StaticConfig {
 
 pub struct Mirror {
     address: SocketAddr,
-    listener: Listener,
+    /// The first has `ip` and `port`.
+    listeners: Vec<Listener>,
     static_config: StaticConfig,
     config: Config,
     table: Arc<RoutingTable>,
@@ -133,11 +135,11 @@ impl Mirror {
         let config = &listener::fit_limits(config, count);
         let table = Arc::new(RoutingTable::new(config, count, None).map_err(StartError::Config)?);
         let static_config = StaticConfig::new(config);
-        let listener = Listener::open(config)
-            .map_err(|error| StartError::Bind(static_config.listen, error))?;
-        let address = listener
-            .address()
-            .map_err(|error| StartError::System("read the listening address", error))?;
+        let listeners = Listener::open_all(config).map_err(StartError::Bind)?;
+        let address = match listeners.first().map(|first| &first.address) {
+            Some(ListenAddress::Inet(address)) => *address,
+            Some(ListenAddress::Unix { .. }) | None => SocketAddr::new(config.ip, config.port),
+        };
         let refresh = table.limits.dns_refresh;
         let resolver = Resolver::new();
         resolver.set_refresh(refresh, &table.origins);
@@ -161,7 +163,7 @@ impl Mirror {
         let (report, reports) = mpsc::channel();
         let mut mirror = Mirror {
             address,
-            listener,
+            listeners,
             static_config,
             config: config.clone(),
             memory: SharedMemory::new(table.limits.memory_bytes, count),
@@ -230,7 +232,9 @@ impl Mirror {
     pub fn stop(self) -> usize {
         self.mirror_status.begin_draining();
         let count = self.workers.len();
-        self.listener.drop_new_connections();
+        self.listeners
+            .iter()
+            .for_each(Listener::drop_new_connections);
         drop(self.workers);
         let (mut accepting, mut running, mut given_up) = (count, count, 0);
         while running > 0 {
@@ -239,7 +243,7 @@ impl Mirror {
                 Ok((_, WorkerReport::StoppedAccepting)) => {
                     accepting -= 1;
                     if accepting == 0 {
-                        self.listener.close();
+                        self.listeners.iter().for_each(Listener::close);
                     }
                 }
                 Ok((_, WorkerReport::Stopped(left))) => {
@@ -277,10 +281,15 @@ impl Mirror {
         worker_commands
             .set_nonblocking(true)
             .map_err(|error| StartError::System("set up a socket pair", error))?;
-        let handle = || {
-            let handle = self.listener.handle();
-            handle.map_err(|error| StartError::System("duplicate the listening socket", error))
+        let system = |error| StartError::System("duplicate a listening socket", error);
+        let shared = |listener: &Listener| {
+            Ok(SharedListener {
+                socket: listener.handle()?,
+                queue: listener.is_own().then(|| listener.handle()).transpose()?,
+                is_unix: listener.is_unix(),
+            })
         };
+        let listeners: io::Result<Vec<_>> = self.listeners.iter().map(shared).collect();
         let counters = self.mirror_status.counters.get(index).map(Arc::clone);
         let access = self.mirror_status.access.clone();
         let (start, worker_start) = mpsc::channel();
@@ -294,8 +303,7 @@ impl Mirror {
             access,
             memory: Arc::clone(&self.memory),
             balance,
-            listener: handle()?,
-            queue: self.listener.is_own().then(handle).transpose()?,
+            listeners: listeners.map_err(system)?,
             commands: worker_commands,
             tables: worker_tables,
             reports,
@@ -326,9 +334,12 @@ impl Mirror {
         }
         let kind = kinds.first();
         let on_epoll = matches!(kind, Some(DriverKind::Epoll { .. }));
-        self.listener
-            .start(on_epoll)
-            .map_err(|error| StartError::Bind(self.address, error))?;
+        for listener in &self.listeners {
+            let started = listener.start(on_epoll);
+            started.map_err(|error| {
+                StartError::Bind(listener::bind_error(&listener.address, "ip", &error))
+            })?;
+        }
         if let Some(reason) = fallback_reason {
             warn!("running on epoll, which needs 10 to 30 % more CPU time than io_uring: {reason}");
         }
@@ -341,6 +352,9 @@ impl Mirror {
             "listening on {}",
             self.address
         );
+        for listener in self.listeners.iter().skip(1) {
+            info!("listening on {}, too", listener.address);
+        }
         send_all(StartMode::Accept);
         Ok(())
     }
@@ -364,7 +378,9 @@ impl Mirror {
 impl StaticConfig {
     fn new(config: &Config) -> StaticConfig {
         StaticConfig {
-            listen: SocketAddr::new(config.ip, config.port),
+            ip: config.ip,
+            port: config.port,
+            listen: config.listen.clone(),
             reuse_port: config.reuse_port,
             workers: config.workers,
             driver: config.driver,
@@ -380,8 +396,9 @@ impl StaticConfig {
     fn merged_into(&self, config: &Config) -> Config {
         let own = self.clone();
         Config {
-            ip: own.listen.ip(),
-            port: own.listen.port(),
+            ip: own.ip,
+            port: own.port,
+            listen: own.listen,
             reuse_port: own.reuse_port,
             workers: own.workers,
             driver: own.driver,

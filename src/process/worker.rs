@@ -1,11 +1,10 @@
 //! A worker: one thread with its own runtime, connections, upstream pools and buffers.
 //!
-//! While they handle requests, workers share the listening socket, the routing table, and what is known of an
+//! While they handle requests, workers share the listening sockets, the routing table, and what is known of an
 //! upstream: its addresses, its rate limits, whether it is up. A worker ends only at the shutdown. If it ends in any other way, it aborts the process: a process without
 //! one of its workers would run at reduced capacity unnoticed.
 
 use std::io;
-use std::net::TcpListener as StdListener;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
 use std::rc::Rc;
@@ -14,12 +13,12 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use monoio::io::AsyncReadRent;
-use monoio::net::{TcpListener, UnixStream};
+use monoio::net::UnixStream;
 use monoio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::config::DriverChoice;
-use crate::inbound::accept::Acceptor;
+use crate::inbound::accept::{Acceptor, SharedListener};
 use crate::inbound::accept_balance::AcceptBalance;
 use crate::mirror::access_log::AccessLog;
 use crate::mirror::core::Core;
@@ -57,11 +56,7 @@ pub(crate) struct WorkerSpec {
     /// What all workers share out among them.
     pub memory: Arc<SharedMemory>,
     pub balance: AcceptBalance,
-    /// A duplicate of the shared listening socket.
-    pub listener: StdListener,
-    /// Another duplicate, to accept the rest of the queue at the shutdown. `None` if another process will
-    /// accept it.
-    pub queue: Option<StdListener>,
+    pub listeners: Vec<SharedListener>,
     /// A byte announces a table in `tables`. The end of the stream shuts the worker down.
     pub commands: StdUnixStream,
     pub tables: mpsc::Receiver<Arc<RoutingTable>>,
@@ -152,9 +147,9 @@ impl WorkerSpec {
         let worker = Rc::new(Worker { core, acceptor });
         let stopped = driver.block_on(async {
             let commands = UnixStream::from_std(self.commands)?;
-            let grace = match self.queue {
-                Some(_) => HANDSHAKE_TIMEOUT,
-                None => Duration::ZERO,
+            let grace = match self.listeners.iter().any(|own| own.queue.is_some()) {
+                true => HANDSHAKE_TIMEOUT,
+                false => Duration::ZERO,
             };
             // Panics are deliberately not caught: a worker that cannot receive commands must abort the
             // process.
@@ -163,12 +158,7 @@ impl WorkerSpec {
             monoio::spawn(Rc::clone(&worker).tick());
             let acceptor = &worker.acceptor;
             monoio::spawn(Rc::clone(acceptor).expire_idle());
-            acceptor
-                .accept(&TcpListener::from_std(self.listener)?)
-                .await;
-            if let Some(queue) = self.queue {
-                acceptor.accept_queue(&queue);
-            }
+            acceptor.accept_all(self.listeners).await?;
             report(WorkerReport::StoppedAccepting);
             io::Result::Ok(worker.drain().await)
         });

@@ -76,6 +76,7 @@ mod handover;
 mod health;
 mod incidents;
 mod limits;
+mod listeners;
 mod load;
 mod log_injection;
 mod loops;
