@@ -11,6 +11,7 @@ use super::snapshot::{
 };
 use crate::config::NO_ROUTE;
 use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
+use crate::mirror::item_counters::{ItemCategory, ItemOutcome};
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::worker_metrics::{Closing, Pause, WorkerMetrics};
@@ -216,6 +217,17 @@ pub(super) const CATALOGUE: &[Metric] = &[
         labels: &[ROUTE, OUTBOUND, closed::<OutcomeKind>("outcome")],
         help: "Deliveries to an outbound, by outcome. They include those that were not sent.",
         reader: Reader::Counter(deliveries),
+    },
+    Metric {
+        name: "items",
+        labels: &[
+            ROUTE,
+            OUTBOUND,
+            closed::<ItemCategory>("category"),
+            closed::<ItemOutcome>("outcome"),
+        ],
+        help: "Items by data category, as Sentry counts them, and by what became of them. A category is exported once it has an item.",
+        reader: Reader::Counter(items),
     },
     Metric {
         name: "delivered_bytes",
@@ -505,6 +517,24 @@ fn deliveries(source: Source<'_>) -> Values<'_, u64> {
             let mut labels = outbound_labels(route, outbound);
             labels.push(("outcome", kind.word().to_owned()));
             (labels, values.outcomes.get(*kind))
+        })
+    }))
+}
+
+fn items(source: Source<'_>) -> Values<'_, u64> {
+    let outbounds = source.snapshot.outbounds();
+    Box::new(outbounds.flat_map(|(route, outbound, values)| {
+        let categories: Vec<ItemCategory> = values.items.categories().collect();
+        categories.into_iter().flat_map(move |category| {
+            let counts = ItemOutcome::ALL.iter();
+            let counts = counts.map(|outcome| (*outcome, values.items.get(category, *outcome)));
+            let counts: Vec<(ItemOutcome, u64)> = counts.collect();
+            counts.into_iter().map(move |(outcome, count)| {
+                let mut labels = outbound_labels(route, outbound);
+                labels.push(("category", category.word().to_owned()));
+                labels.push(("outcome", outcome.word().to_owned()));
+                (labels, count)
+            })
         })
     }))
 }

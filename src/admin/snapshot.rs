@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
+use crate::mirror::item_counters::ItemTotals;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::routing_table::RoutingTable;
@@ -65,6 +66,12 @@ impl<L: Label> Increasing for CounterVecSnapshot<L> {
     }
 }
 
+impl Increasing for ItemTotals {
+    fn since(&self, earlier: &Self) -> Self {
+        ItemTotals::since(self, earlier)
+    }
+}
+
 impl Increasing for Distribution {
     fn since(&self, earlier: &Self) -> Self {
         Distribution::since(self, earlier)
@@ -113,6 +120,7 @@ snapshots! {
     }
     struct OutboundSnapshot {
         outcomes: CounterVecSnapshot<OutcomeKind>,
+        items: ItemTotals,
         bytes: u64,
         time: Distribution,
     }
@@ -304,6 +312,7 @@ impl OutboundSnapshot {
         let counters = || outbound.counters.iter();
         OutboundSnapshot {
             outcomes: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.outcomes)),
+            items: ItemTotals::read(counters().map(|worker| &worker.items)),
             bytes: outbound.counters.sum(|worker| worker.bytes.get()),
             time: Distribution::from_histograms(counters().map(|worker| &worker.time)),
         }

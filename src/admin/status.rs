@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::history::{self, History};
 use crate::mirror::counters::{DeliveryResult, OutcomeKind, RequestResult};
 use crate::mirror::incidents::Incident;
+use crate::mirror::item_counters::ItemTotals;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::routing_table::RoutingTable;
@@ -198,7 +199,7 @@ impl View<'_> {
             "steps": self.history.steps(counters),
             "rate_limits": limits.collect::<Vec<_>>(),
             "last_error": last.map(|error| json!({"at": rfc3339(error.at), "message": error.message})),
-            "items": json!({}),
+            "items": items(&ItemTotals::read(counters.iter().map(|worker| &worker.items))),
             "incidents": incidents(&outbound.state.list(self.now)),
             "upstream": self.table.origins.get(outbound.origin).map(|shared| self.upstream(shared)),
         })
@@ -218,6 +219,18 @@ impl View<'_> {
             "dns_age_seconds": shared.dns_age(self.now).map(|age| age.as_secs()),
         })
     }
+}
+
+/// The counts that are not zero, by category and outcome.
+fn items(totals: &ItemTotals) -> Value {
+    let mut categories: Map<String, Value> = Map::new();
+    for (category, outcome, count) in totals.iter() {
+        let outcomes = categories.entry(category.word()).or_insert(json!({}));
+        if let Value::Object(outcomes) = outcomes {
+            outcomes.insert(outcome.word().to_owned(), count.into());
+        }
+    }
+    Value::Object(categories)
 }
 
 /// Incidents of an outbound, as docs/status.md describes them.

@@ -75,6 +75,7 @@ impl Config {
             ),
             ("statsd_addr", self.statsd_address()),
             ("default_metrics_tags", self.tags()),
+            ("item_metrics", self.item_metrics.into()),
         ])
     }
 

@@ -53,6 +53,8 @@ pub struct Config {
     pub access_log: Option<LogFormat>,
     /// `statsd_addr` and `default_metrics_tags`.
     pub statsd: Option<StatsdTarget>,
+    /// Whether to count items by category.
+    pub item_metrics: bool,
     /// `sentry_dsn` and `sentry_env`.
     pub self_report: Option<SelfReport>,
     /// Settings that are valid but probably not meant, one line each, with file, line and column.

@@ -73,6 +73,7 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         admin_is_default: !root.has("admin"),
         access_log: telemetry::access_log(&mut root),
         statsd: telemetry::statsd(&mut root),
+        item_metrics: root.value("item_metrics", boolean, true),
         self_report: telemetry::self_report(&mut root, &routes, &own),
         routes,
         warnings: Vec::new(),

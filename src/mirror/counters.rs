@@ -4,6 +4,7 @@
 //! [`OutcomeKind`]. Those still in flight when a worker has to stop are counted as given up. To know how many
 //! these are, their beginnings are counted as well: whatever has begun and not ended is in flight.
 
+use crate::mirror::item_counters::{ItemCounters, ItemOutcome};
 use crate::mirror::outcome::{Outcome, SkipReason};
 use crate::sentry::selection::Unwanted;
 use crate::telemetry::counters::{Counter, CounterVec};
@@ -32,6 +33,8 @@ pub struct OutboundCounters {
     pub begun: Counter,
     /// Deliveries that have ended, by outcome.
     pub outcomes: CounterVec<OutcomeKind>,
+    /// The items of these deliveries, unless `item_metrics` is off.
+    pub items: ItemCounters,
     /// The bytes of the requests that were sent, at least in part.
     pub bytes: Counter,
     /// The duration of the deliveries that were attempted.
@@ -243,6 +246,35 @@ impl OutcomeKind {
             | OutcomeKind::Sampled
             | OutcomeKind::Panicked
             | OutcomeKind::GivenUp => false,
+        }
+    }
+
+    /// What became of the items of the delivery.
+    pub(super) fn item_outcome(self) -> ItemOutcome {
+        match self {
+            OutcomeKind::Success => ItemOutcome::Delivered,
+            OutcomeKind::RateLimited => ItemOutcome::Withheld,
+            OutcomeKind::TooManyRequests => ItemOutcome::TooManyRequests,
+            OutcomeKind::Filtered => ItemOutcome::Filtered,
+            OutcomeKind::Sampled => ItemOutcome::Sampled,
+            OutcomeKind::ClientError => ItemOutcome::Refused,
+            OutcomeKind::ServerError
+            | OutcomeKind::OtherStatus
+            | OutcomeKind::Dns
+            | OutcomeKind::Connect
+            | OutcomeKind::ConnectTimeout
+            | OutcomeKind::Tls
+            | OutcomeKind::Send
+            | OutcomeKind::Receive
+            | OutcomeKind::Closed
+            | OutcomeKind::Malformed
+            | OutcomeKind::TooLarge
+            | OutcomeKind::Timeout
+            | OutcomeKind::TooSlow
+            | OutcomeKind::Overloaded
+            | OutcomeKind::Paused
+            | OutcomeKind::Panicked
+            | OutcomeKind::GivenUp => ItemOutcome::Lost,
         }
     }
 

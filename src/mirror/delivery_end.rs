@@ -11,6 +11,7 @@ use crate::mirror::request_id::RequestId;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::sentry::endpoint::Endpoint;
+use crate::sentry::quantity::Quantities;
 use crate::telemetry::label::Label;
 use crate::telemetry::words;
 
@@ -24,6 +25,8 @@ pub(super) struct DeliveryEnd<'d> {
     pub(super) outbound: &'d Outbound,
     pub(super) endpoint: Endpoint,
     pub(super) outcome: &'d Outcome,
+    /// The items of the delivery; empty if they are not counted.
+    pub(super) items: &'d Quantities,
     /// The length of the outbound request.
     pub(super) bytes: usize,
     /// The time since the start of the fan-out.
@@ -60,6 +63,9 @@ impl DeliveryEnd<'_> {
         // After everything that reads the response: if that panics, the delivery counts only as panicked.
         if kind.was_sent() {
             counters.bytes.add_bytes(self.bytes);
+        }
+        if !self.items.is_empty() {
+            counters.items.add(self.items, kind.item_outcome());
         }
         counters.outcomes.inc(kind);
         if kind.was_tried() {

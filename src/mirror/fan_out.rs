@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::ReplyPolicy;
 use crate::mirror::delivery_end::DeliveryEnd;
+use crate::mirror::filter::Split;
+use crate::mirror::item_counters::ItemOutcome;
 use crate::mirror::local_route::LocalRoute;
 use crate::mirror::outcome::Outcome;
 use crate::mirror::rate_limit_store;
@@ -28,6 +30,7 @@ use crate::runtime::deadline::in_time;
 use crate::runtime::in_flight::InFlightGuard;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::endpoint::Endpoint;
+use crate::sentry::quantity::Quantities;
 use crate::upstream::waiting::Client;
 
 pub(crate) struct FanOut {
@@ -37,6 +40,8 @@ pub(crate) struct FanOut {
     counters: Arc<WorkerMetrics>,
     progress: RefCell<Progress>,
     is_answered: Cell<bool>,
+    /// The items of the request; empty if they are not counted.
+    items: Quantities,
     resources: Resources,
 }
 
@@ -56,6 +61,8 @@ struct Progress {
     outcomes: Vec<Option<Outcome>>,
     /// The outbounds with a transform whose deliveries have begun.
     transformed: Vec<usize>,
+    /// The items for each outbound that does not get all of them.
+    splits: Vec<(usize, Rc<Split>)>,
     /// The memory of the transformed bodies.
     transform_memory: Option<MemoryReservation>,
     /// Wakes the task that waits for the decision on the reply.
@@ -69,6 +76,7 @@ impl FanOut {
         endpoint: Endpoint,
         count: usize,
         counters: &Arc<WorkerMetrics>,
+        items: Quantities,
         resources: Resources,
         now: Instant,
     ) -> Rc<FanOut> {
@@ -89,6 +97,7 @@ impl FanOut {
             endpoint,
             started: now,
             counters: Arc::clone(counters),
+            items,
             resources,
         })
     }
@@ -125,6 +134,29 @@ impl FanOut {
     /// Records that the delivery of a transformed request to an outbound has begun.
     pub(crate) fn begin_transformed(&self, index: usize) {
         self.progress.borrow_mut().transformed.push(index);
+    }
+
+    /// Counts the items that an outbound does not get, and notes those that it gets.
+    pub(crate) fn split_items(&self, index: usize, split: &Rc<Split>) {
+        let Some(outbound) = self.route.outbounds.get(index) else {
+            return;
+        };
+        if self.items.is_empty() {
+            return;
+        }
+        let counters = outbound.counters.for_worker(self.counters.worker);
+        counters.items.add(&split.filtered, ItemOutcome::Filtered);
+        counters.items.add(&split.sampled, ItemOutcome::Sampled);
+        let mut progress = self.progress.borrow_mut();
+        progress.splits.push((index, Rc::clone(split)));
+    }
+
+    /// What of the request an outbound gets; `None` if that is all of it.
+    fn split(&self, index: usize) -> Option<Rc<Split>> {
+        let progress = self.progress.borrow();
+        let mut splits = progress.splits.iter();
+        let (_, split) = splits.find(|(split, _)| *split == index)?;
+        Some(Rc::clone(split))
     }
 
     /// Counts the delivery of a further copy as begun.
@@ -244,8 +276,10 @@ impl FanOut {
             return;
         };
         let trace = self.resources.trace.as_deref();
+        let split = self.split(index);
         let end = DeliveryEnd {
             id: trace.map(|trace| trace.id),
+            items: split.as_ref().map_or(&self.items, |split| &split.kept),
             route: &self.route,
             outbound,
             endpoint: self.endpoint,

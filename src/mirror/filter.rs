@@ -17,6 +17,7 @@ use crate::sentry::category::Category;
 use crate::sentry::edit::Edit;
 use crate::sentry::envelope_index::{EnvelopeIndex, IndexedItem};
 use crate::sentry::otlp::Batch;
+use crate::sentry::quantity::{Quantities, Quantity};
 use crate::sentry::sampling;
 use crate::sentry::selection::{Selection, Unwanted};
 use crate::span::Span;
@@ -42,6 +43,24 @@ pub struct FilteredEnvelope {
     pub categories: Vec<Option<Category>>,
     /// The reason for each item that was dropped.
     pub left_out: Vec<Unwanted>,
+    pub split: Split,
+}
+
+/// What of an envelope stays and what does not, as Sentry counts items.
+#[derive(Clone, Debug, Default)]
+pub struct Split {
+    pub(crate) kept: Quantities,
+    pub(crate) filtered: Quantities,
+    pub(crate) sampled: Quantities,
+}
+
+impl Split {
+    fn drop(&mut self, quantity: Quantity, reason: Unwanted) {
+        match reason {
+            Unwanted::Filtered => self.filtered.add(quantity),
+            Unwanted::Sampled => self.sampled.add(quantity),
+        }
+    }
 }
 
 /// A text that consists of segments of a body and of new text.
@@ -150,8 +169,9 @@ pub fn filter_envelope(
     let mut segments = Segments::default();
     let mut categories = Vec::new();
     let mut left_out = Vec::new();
+    let mut split = Split::default();
     for item in &index.items {
-        match append_item(selection, item, &mut segments) {
+        match append_item(selection, item, &mut segments, &mut split) {
             Ok(()) => categories.push(item.category),
             Err(unwanted) => left_out.push(unwanted),
         }
@@ -180,6 +200,7 @@ pub fn filter_envelope(
         segments,
         categories,
         left_out,
+        split,
     }))
 }
 
@@ -188,18 +209,30 @@ fn append_item(
     selection: &Selection,
     item: &IndexedItem,
     segments: &mut Segments,
+    split: &mut Split,
 ) -> Result<(), Unwanted> {
     if item.entries.is_empty() {
-        selection.take(item.category, item.sampling_key)?;
+        if let Err(reason) = selection.take(item.category, item.sampling_key) {
+            split.drop(item.quantity, reason);
+            return Err(reason);
+        }
+        split.kept.add(item.quantity);
         segments.copy(item.whole);
         return Ok(());
     }
+    let entry = Quantity::one(item.quantity.category);
     let mut kept = Vec::new();
     let mut unwanted = Unwanted::Filtered;
     for (index, (_, key)) in item.entries.iter().enumerate() {
         match selection.take(item.category, *key) {
-            Ok(()) => kept.push(index),
-            Err(reason) => unwanted = reason,
+            Ok(()) => {
+                split.kept.add(entry);
+                kept.push(index);
+            }
+            Err(reason) => {
+                split.drop(entry, reason);
+                unwanted = reason;
+            }
         }
     }
     if kept.is_empty() {

@@ -33,6 +33,8 @@ pub(crate) mod fan_out;
 pub(crate) mod filter;
 pub(crate) mod head_edits;
 pub(crate) mod incidents;
+mod item_count;
+pub(crate) mod item_counters;
 pub(crate) mod local_route;
 mod media_type;
 mod names;

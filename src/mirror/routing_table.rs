@@ -31,6 +31,8 @@ pub struct RoutingTable {
     /// Whether to rewrite the headers of envelopes.
     pub modify_envelope: bool,
     pub client_addresses: ClientAddresses,
+    /// Whether to count items by category.
+    pub item_metrics: bool,
     /// The URL at which browsers reach the mirror, if it is configured.
     pub external_url: Option<String>,
 }
@@ -101,6 +103,7 @@ impl RoutingTable {
             reply_timeout: config.reply_timeout,
             modify_envelope: config.modify_envelope,
             client_addresses,
+            item_metrics: config.item_metrics,
             external_url: config.external_url.clone(),
         })
     }

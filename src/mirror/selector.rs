@@ -6,12 +6,13 @@
 
 use std::cell::OnceCell;
 use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 use crate::http::head::HeaderName;
 use crate::mirror::classify::classify;
-use crate::mirror::filter::{self, PartialBody, Segments};
+use crate::mirror::filter::{self, PartialBody, Segments, Split};
 use crate::mirror::outcome::Outcome;
 use crate::mirror::request::Request;
 use crate::runtime::memory_budget::MemoryReservation;
@@ -53,6 +54,8 @@ pub(super) struct Filtered {
     pub(super) categories: Option<Vec<Option<Category>>>,
     /// The reason for each item that was dropped.
     pub(super) left_out: Vec<Unwanted>,
+    /// The same in items as Sentry counts them; `None` if all of them stay.
+    pub(super) split: Option<Rc<Split>>,
 }
 
 impl Filtered {
@@ -175,6 +178,7 @@ impl<'t> Selector<'t> {
                     },
                     categories: Some(filtered.categories),
                     left_out: filtered.left_out,
+                    split: Some(Rc::new(filtered.split)),
                 })
             }
         }
@@ -210,6 +214,7 @@ impl<'t> Selector<'t> {
                 },
                 categories: Some(vec![category]),
                 left_out: Vec::new(),
+                split: None,
             }),
         }
     }

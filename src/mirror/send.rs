@@ -9,6 +9,7 @@ use crate::mirror::core::{Core, Routing};
 use crate::mirror::crash_dialog;
 use crate::mirror::dispatch::Dispatch;
 use crate::mirror::fan_out::{FanOut, Resources};
+use crate::mirror::item_count;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::render::{self, OutboundBody};
 use crate::mirror::reply::{Expected, Reply};
@@ -16,6 +17,7 @@ use crate::mirror::request::Request;
 use crate::mirror::request_trace::RequestTrace;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::endpoint::Endpoint;
+use crate::sentry::quantity::Quantities;
 use crate::upstream::read_buffer::SMALL_BYTES;
 
 pub(crate) async fn send(
@@ -66,11 +68,19 @@ pub(crate) async fn send(
         _in_flight: core.in_flight.acquire(),
         trace,
     };
+    let items = match table.item_metrics {
+        false => Quantities::default(),
+        true => match item_count::at_once(request) {
+            Some(items) => items,
+            None => Box::pin(item_count::walk(request)).await,
+        },
+    };
     let fan_out = FanOut::new(
         route,
         endpoint,
         count,
         &core.counters,
+        items,
         resources,
         Instant::now(),
     );

@@ -109,6 +109,9 @@ impl Transformer<'_> {
         let mut categories = None;
         let mut indices = Vec::new();
         for (index, outbound) in fan_out.route().with_transform(transform_index) {
+            if let Some(split) = &filtered.split {
+                fan_out.split_items(index, split);
+            }
             if categories.is_none() && outbound.rate_limits.may_limit() {
                 categories = Some(filtered.categories(self.request).await);
             }

@@ -11,9 +11,11 @@ use std::cell::OnceCell;
 
 use super::category::Category;
 use super::envelope::{EnvelopeError, unescape};
+use super::item_kind::{becomes_event, belongs_to_event, category, is_event, is_profile_chunk};
 use super::items::{Item, Items, items};
 use super::json_ids::{self, IdKind, IdSpan};
 use super::monitor;
+use super::quantity::Quantity;
 use super::sampling::{Chance, SamplingKey};
 use crate::span::Span;
 
@@ -40,6 +42,8 @@ pub struct IndexedItem {
     pub item_count: Option<Span>,
     /// `None` if unknown.
     pub category: Option<Category>,
+    /// What it counts as, which for an attachment is not the category of its event.
+    pub quantity: Quantity,
     pub sampling_key: SamplingKey,
     /// The entries, if they are sampled one by one, each with its sampling key.
     pub entries: Vec<(Span, SamplingKey)>,
@@ -74,6 +78,8 @@ pub(crate) struct Indexer<'b> {
     /// The first event, and the first attachment that becomes one.
     event: Option<(Option<Category>, SamplingKey)>,
     crash: Option<(Option<Category>, SamplingKey)>,
+    /// The index of that attachment.
+    crash_index: usize,
     /// How many more entries may get sampling keys of their own.
     entries_left: usize,
     /// The memory held for the entries.
@@ -96,6 +102,7 @@ impl<'b> Indexer<'b> {
             followers: Vec::new(),
             event: None,
             crash: None,
+            crash_index: 0,
             entries_left: ENTRIES_MAX,
             entries_bytes: 0,
         }
@@ -115,6 +122,7 @@ impl<'b> Indexer<'b> {
             length: item.length,
             item_count: item.item_count,
             category: category(self.body, &item),
+            quantity: Quantity::of_item(self.body, &item),
             sampling_key: SamplingKey::new(b""),
             entries: Vec::new(),
         };
@@ -124,8 +132,9 @@ impl<'b> Indexer<'b> {
         let as_event = (indexed.category, indexed.sampling_key);
         if is_event(&item.kind) {
             self.event.get_or_insert(as_event);
-        } else if becomes_event(self.body, &item) {
-            self.crash.get_or_insert(as_event);
+        } else if self.crash.is_none() && becomes_event(self.body, &item) {
+            self.crash = Some(as_event);
+            self.crash_index = self.items.len();
         }
         if belongs_to_event(self.body, &item) {
             self.followers.push(self.items.len());
@@ -173,6 +182,12 @@ impl<'b> Indexer<'b> {
 
     /// The index of the items so far.
     pub(crate) fn finish(mut self) -> EnvelopeIndex {
+        if self.event.is_none()
+            && self.crash.is_some()
+            && let Some(crash) = self.items.get_mut(self.crash_index)
+        {
+            crash.quantity.category = Some(Category::Error);
+        }
         if let Some((category, key)) = self.event.or(self.crash) {
             for index in self.followers {
                 if let Some(indexed) = self.items.get_mut(index) {
@@ -211,71 +226,6 @@ fn has_entries(item: &Item<'_>, indexed: &IndexedItem) -> bool {
     may_have_some
         && *item.kind != *b"attachment"
         && indexed.payload.len() <= json_ids::SEARCHED_BYTES_MAX
-}
-
-/// The category of an item by itself.
-fn category(body: &[u8], item: &Item<'_>) -> Option<Category> {
-    match &*item.kind {
-        b"attachment" if item.is_trace_attachment(body) => Some(match item.has_span_id {
-            true => Category::Span,
-            false => Category::Attachment,
-        }),
-        b"attachment" if becomes_event(body, item) => Some(Category::Error),
-        kind if is_profile_chunk(kind) => {
-            let platform = item.platform.map(|platform| unescape(platform.slice(body)));
-            Category::from_profile_platform(platform.as_deref())
-        }
-        kind => Category::from_item_type(kind),
-    }
-}
-
-/// Whether an item of this type is a profile chunk. Some versions of the Android SDK send the name of a category.
-fn is_profile_chunk(kind: &[u8]) -> bool {
-    matches!(kind, b"profile_chunk" | b"profile_chunk_ui")
-}
-
-/// Whether an item belongs to the event in its envelope.
-fn belongs_to_event(body: &[u8], item: &Item<'_>) -> bool {
-    match &*item.kind {
-        b"attachment" => !item.is_trace_attachment(body),
-        kind => kind == b"form_data",
-    }
-}
-
-/// Whether an item of this type is an event. A `user_report` is not: its event was sent before.
-fn is_event(kind: &[u8]) -> bool {
-    let events: [&[u8]; 6] = [
-        b"event",
-        b"transaction",
-        b"security",
-        b"raw_security",
-        b"unreal_report",
-        b"feedback",
-    ];
-    events.contains(&kind)
-}
-
-/// Whether Relay makes an event of an attachment if there is none: by its type or, for a Nintendo Switch, by its name and
-/// its first bytes (Relay 26.9, `Item::creates_event` and `errors/nswitch.rs`).
-fn becomes_event(body: &[u8], item: &Item<'_>) -> bool {
-    if *item.kind != *b"attachment" || item.is_trace_attachment(body) {
-        return false;
-    }
-    let is = |member: Option<Span>, names: &[&[u8]]| {
-        member.is_some_and(|text| names.contains(&&*unescape(text.slice(body))))
-    };
-    let events: [&[u8]; 7] = [
-        b"event.minidump",
-        b"event.applecrashreport",
-        b"event.payload",
-        b"event.breadcrumbs",
-        b"event.nv_gpudmp",
-        b"nswitch.dying_message",
-        b"playstation.prosperodump",
-    ];
-    is(item.attachment_type, &events)
-        || (is(item.filename, &[b"dying_message.dat"])
-            && item.payload.slice(body).starts_with(b"sntr"))
 }
 
 /// The sampling keys of the ids in the header of an envelope.

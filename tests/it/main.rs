@@ -75,6 +75,7 @@ mod fd_exhaustion;
 mod handover;
 mod health;
 mod incidents;
+mod items;
 mod limits;
 mod listeners;
 mod load;

@@ -21,6 +21,7 @@ use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::runtime::memory_lease::SharedMemory;
 use crate::runtime::test_runtime::block_on;
 use crate::sentry::endpoint::Endpoint;
+use crate::sentry::quantity::Quantities;
 use crate::telemetry::label::Label;
 use crate::upstream::pool::Pool;
 
@@ -93,6 +94,7 @@ fn dispatch(
             endpoint,
             count,
             &core.counters,
+            Quantities::default(),
             resources,
             Instant::now(),
         );
