@@ -16,7 +16,6 @@ use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::worker_metrics::{Closing, Pause, WorkerMetrics};
 use crate::process::status::MirrorStatus;
-use crate::sentry::dsn::Origin;
 use crate::telemetry::counters::CounterVecSnapshot;
 use crate::telemetry::family::{Family, Labels, Samples, Values};
 use crate::telemetry::histogram::Distribution;
@@ -463,7 +462,7 @@ fn per_outbound<'n, T: 'n>(
 
 fn origin_counter(source: Source<'_>, read: fn(&OriginSnapshot) -> u64) -> Values<'_, u64> {
     let origins = source.snapshot.origins();
-    Box::new(origins.map(move |(shared, values)| (origin_label(&shared.origin), read(&values))))
+    Box::new(origins.map(move |(shared, values)| (origin_label(shared), read(&values))))
 }
 
 /// The sums over the workers.
@@ -471,7 +470,7 @@ fn origin_gauge(source: Source<'_>, read: fn(&OriginCounters) -> u64) -> Values<
     let origins = source.snapshot.origins();
     Box::new(origins.map(move |(shared, _)| {
         let sum = shared.counters.sum(read);
-        (origin_label(&shared.origin), sum as f64)
+        (origin_label(shared), sum as f64)
     }))
 }
 
@@ -479,7 +478,7 @@ fn addresses(source: Source<'_>, count: fn(&Addresses, Instant) -> usize) -> Val
     let origins = source.snapshot.origins();
     Box::new(origins.map(move |(shared, _)| {
         let count = count(shared.addresses(), source.now);
-        (origin_label(&shared.origin), count as f64)
+        (origin_label(shared), count as f64)
     }))
 }
 
@@ -491,7 +490,7 @@ fn dns_gauge(
     let origins = source.snapshot.origins();
     Box::new(origins.filter_map(move |(shared, _)| {
         let seconds = read(shared, source.now)?.as_secs_f64();
-        Some((origin_label(&shared.origin), seconds))
+        Some((origin_label(shared), seconds))
     }))
 }
 
@@ -557,7 +556,7 @@ fn origin_counters<'n, L: Label>(
     Box::new(origins.flat_map(move |(shared, values)| {
         let counts = read(values);
         L::ALL.iter().map(move |label| {
-            let mut labels = origin_label(&shared.origin);
+            let mut labels = origin_label(shared);
             labels.push((name, label.word().to_owned()));
             (labels, counts.get(*label))
         })
@@ -568,7 +567,7 @@ fn breakers_open(source: Source<'_>) -> Values<'_, f64> {
     let origins = source.snapshot.origins();
     Box::new(origins.map(move |(shared, _)| {
         let is_open = shared.breaker_state(source.now) == BreakerState::Open;
-        (origin_label(&shared.origin), f64::from(u8::from(is_open)))
+        (origin_label(shared), f64::from(u8::from(is_open)))
     }))
 }
 
@@ -577,8 +576,8 @@ fn outbound_labels(route: &Route, outbound: &Outbound) -> Labels {
     vec![route, ("outbound", outbound.name.clone())]
 }
 
-fn origin_label(origin: &Origin) -> Labels {
-    vec![("origin", origin.to_string())]
+fn origin_label(shared: &SharedOrigin) -> Labels {
+    vec![("origin", shared.name.clone())]
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ impl View<'_> {
     fn upstream(&self, shared: &SharedOrigin) -> Value {
         let sum = |read: fn(&OriginCounters) -> u64| shared.counters.sum(read);
         json!({
-            "origin": shared.origin.to_string(),
+            "origin": shared.name,
             "breaker": shared.breaker_state(self.now).word(),
             "probes": nonzero(|result: ProbeResult| shared.counters.sum(|worker| worker.probes.get(result))),
             "in_flight": sum(|counters| counters.in_flight.get()),

@@ -5,8 +5,10 @@ use std::fmt::Write;
 
 use serde_yaml::{Mapping, Value};
 
+use super::header_list::Headers;
 use super::key_path;
 use super::model::{Config, Outbound, Route};
+use super::tls_settings::Tls;
 
 /// The keys that take effect only after a restart.
 const NEEDS_RESTART: [&str; 14] = [
@@ -42,7 +44,11 @@ impl Changes {
     /// Keys in DSNs are shortened.
     pub fn between(old: &Config, new: &Config) -> Changes {
         let mut changes = Changes::default();
-        diff_routes(&old.routes, &new.routes, &mut changes.applied);
+        diff_routes(&own_options(old), &own_options(new), &mut changes.applied);
+        // The texts show no values and may be equal.
+        if old.headers != new.headers {
+            changes.applied.push("headers changed".to_owned());
+        }
         let (before, after) = (settings(old), settings(new));
         for (key, new_value) in &after {
             let name = key.as_str().unwrap_or_default();
@@ -55,7 +61,7 @@ impl Changes {
                 if old_value != new_value || is_other_dsn {
                     changes.needs_restart.push(name.to_owned());
                 }
-            } else {
+            } else if name != "headers" {
                 diff_values(name, old_value, new_value, &mut changes.applied);
             }
         }
@@ -78,6 +84,20 @@ impl Changes {
         }
         text
     }
+}
+
+/// The routes, of which outbounds that have the defaults of the top do not change with these.
+fn own_options(config: &Config) -> Vec<Route> {
+    let mut routes = config.routes.clone();
+    for outbound in routes.iter_mut().flat_map(|route| &mut route.outbounds) {
+        if outbound.tls == config.tls {
+            outbound.tls = Tls::default();
+        }
+        if outbound.headers == config.headers {
+            outbound.headers = Headers::default();
+        }
+    }
+    routes
 }
 
 /// All keys but `keys`.
@@ -259,6 +279,20 @@ mod tests {
                 "{old} {new}"
             );
         }
+    }
+
+    #[test]
+    fn a_changed_header_is_listed_without_its_value() {
+        let one = format!("http://{B}@o/2");
+        let (old, new) = ("headers: {A: secret}", "headers: {A: other}");
+        let found = between((&one, old), (&one, new));
+        assert_eq!(found, ("headers changed".to_owned(), String::new()));
+        let own = format!("{{dsn: '{one}', headers: {{A: b}}}}");
+        let found = between((&own, old), (&own, new));
+        assert_eq!(found.0, "headers changed");
+        let found = between((&one, new), (&own, new));
+        let expected = "route http://aaaa…@m/1: options of outbound http://bbbb…@o/2 changed";
+        assert_eq!(found.0, expected);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use super::model::{AddressPolicy, Compression, Config, ListenAddress, Outbound};
+use super::tls;
+use super::tls_settings::Tls;
 use super::value::name;
 use crate::http::forwarded::AddressField;
 
@@ -43,7 +45,7 @@ impl Config {
                     "  -> {}{}{role}{}",
                     prefix(outbound.name.as_deref()),
                     outbound.dsn.shortened(),
-                    options(outbound)
+                    options(outbound, &self.tls)
                 );
             }
         }
@@ -57,7 +59,7 @@ fn prefix(name: Option<&str>) -> String {
 }
 
 /// The options that are not at their defaults.
-fn options(outbound: &Outbound) -> String {
+fn options(outbound: &Outbound, default_tls: &Tls) -> String {
     let mut text = String::new();
     if let Some(selection) = &outbound.selection {
         let _ = write!(text, " {selection}");
@@ -67,6 +69,9 @@ fn options(outbound: &Outbound) -> String {
     }
     if !outbound.replies {
         text.push_str(" reply never");
+    }
+    if outbound.tls != *default_tls {
+        let _ = write!(text, " {}", tls::describe(&outbound.tls, default_tls));
     }
     if !outbound.headers.is_empty() {
         let names: Vec<&str> = outbound.headers.names().collect();

@@ -12,6 +12,8 @@ use super::model::{
     AddressPolicy, Compression, Config, DriverChoice, ListenAddress, Listener, LogFormat, Outbound,
     REPLIES, ReplyPolicy, Route, Workers,
 };
+use super::tls;
+use super::tls_settings::Tls;
 use super::units::HumanDuration;
 use super::value::name;
 use crate::http::forwarded::AddressField;
@@ -49,7 +51,7 @@ impl Config {
             ("external_url", optional(self.external_url.clone())),
             ("modify_envelope", self.modify_envelope.into()),
             ("headers", headers(&self.headers)),
-            ("tls", self.tls_value()),
+            ("tls", Value::Mapping(tls::effective(&self.tls))),
             ("admin", self.admin_value()),
             (
                 "access_log",
@@ -82,7 +84,7 @@ impl Config {
     fn keys(&self) -> Vec<Value> {
         let route = |route: &Route| {
             let outbounds = route.outbounds.iter();
-            let outbounds = outbounds.map(outbound);
+            let outbounds = outbounds.map(|one| outbound(one, &self.tls));
             mapping([
                 ("name", optional(route.name.clone())),
                 ("inbound", route.inbound.shortened().into()),
@@ -97,17 +99,6 @@ impl Config {
             Workers::Auto => "auto".into(),
             Workers::Count(count) => count.get().into(),
         }
-    }
-
-    fn tls_value(&self) -> Value {
-        let ca_file = self.tls.ca_file.as_ref();
-        mapping([
-            (
-                "ca_file",
-                optional(ca_file.map(|path| path.display().to_string())),
-            ),
-            ("system_roots", self.tls.system_roots.into()),
-        ])
     }
 
     fn listen_value(&self) -> Value {
@@ -164,13 +155,14 @@ impl Config {
 }
 
 /// A DSN, or a mapping if an option is not at its default.
-fn outbound(outbound: &Outbound) -> Value {
+fn outbound(outbound: &Outbound, default_tls: &Tls) -> Value {
     let dsn = Value::from(outbound.dsn.shortened());
     let is_whole = outbound.selection.is_none() && outbound.copies == 1;
     let is_plain = is_whole
         && outbound.replies
         && outbound.name.is_none()
         && outbound.headers.is_empty()
+        && outbound.tls == *default_tls
         && outbound.client_address.is_none();
     if is_plain && outbound.compression == Compression::None {
         return dsn;
@@ -201,6 +193,7 @@ fn outbound(outbound: &Outbound) -> Value {
         ),
         ("reply", name(outbound.replies, REPLIES).into()),
         ("headers", headers(&outbound.headers)),
+        ("tls", Value::Mapping(tls::effective(&outbound.tls))),
         (
             "client_address",
             optional(policy.map(|policy| name(policy, AddressPolicy::NAMES).to_owned())),

@@ -153,7 +153,10 @@ impl Writer {
             (false, true) => found.push(json!({ "const": false })),
             (false, false) => {}
         }
-        found.extend(self.number(place, expected));
+        found.extend(
+            self.number(place, expected)
+                .or_else(|| self.versions(place, expected)),
+        );
         if accepts(ANY_TEXT.into()) {
             found.push(json!({ "type": "string" }));
             return found;
@@ -179,6 +182,18 @@ impl Writer {
             found.push(json!({ "$ref": "#/definitions/reference" }));
         }
         found
+    }
+
+    /// Numbers such as 1.2 that stand for themselves, with or without quotes.
+    fn versions(&self, place: &Place, expected: &str) -> Option<Json> {
+        let named = all_words(expected).filter(|word| word.contains('.'));
+        let versions = named.filter_map(|word| Some((word, word.parse::<f64>().ok()?)));
+        let accepts = |number: f64| self.oracle.accepts(place, number.into());
+        let allowed: Vec<Json> = versions
+            .filter(|(_, number)| accepts(*number))
+            .flat_map(|(word, number)| [Json::from(number), Json::from(word)])
+            .collect();
+        (!allowed.is_empty()).then(|| json!({ "enum": allowed }))
     }
 
     /// Numbers, with those bounds that are in `expected`.

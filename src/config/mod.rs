@@ -33,7 +33,10 @@ mod source;
 mod starter;
 mod suggest;
 mod telemetry;
+mod tls;
+mod tls_settings;
 mod units;
+mod upstream;
 mod value;
 
 #[cfg(test)]
@@ -50,4 +53,6 @@ pub use self::model::{Config, DriverChoice};
 pub(crate) use self::name::NO_ROUTE;
 pub(crate) use self::source::{STANDARD_INPUT, Source};
 pub(crate) use self::starter::starter;
+pub(crate) use self::tls_settings::{ClientCertificate, Tls, TlsVersion};
 pub(crate) use self::units::parse_duration;
+pub(crate) use self::upstream::Upstream;

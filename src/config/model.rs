@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::header_list::Headers;
+use super::tls_settings::Tls;
 use crate::http::forwarded::AddressField;
 use crate::limits::Limits;
 use crate::sentry::dsn::Dsn;
@@ -111,6 +112,7 @@ pub struct Outbound {
     pub replies: bool,
     /// `headers`, and those of the defaults that they do not replace.
     pub headers: Headers,
+    pub tls: Tls,
     /// `None` for [`ClientAddress::default`].
     pub client_address: Option<AddressPolicy>,
 }
@@ -218,15 +220,6 @@ impl ReplyPolicy {
         ("first_success", ReplyPolicy::FirstSuccess),
         ("primary", ReplyPolicy::Primary),
     ];
-}
-
-/// Certificates that upstreams are verified with, in addition to the built-in roots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// A file with PEM certificates.
-    pub ca_file: Option<PathBuf>,
-    /// Whether to trust the certificates of the operating system.
-    pub system_roots: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,11 @@ use super::model::{ClientAddress, Compression, Outbound, REPLIES};
 use super::name::Names;
 use super::node::Node;
 use super::suggest::suggest;
+use super::tls::tls;
+use super::tls_settings::Tls;
 use super::value::{Parsed, choice, number, parse_scalar};
 use crate::sentry::category::{Category, CategorySet};
-use crate::sentry::dsn::Dsn;
+use crate::sentry::dsn::{Dsn, Scheme};
 use crate::sentry::selection::{Rates, Selection};
 
 /// The most copies of a request for one outbound. Each copy uses memory.
@@ -24,6 +26,7 @@ const COPIES_MAX: u32 = 100;
 pub(super) struct Defaults {
     pub(super) compression: Compression,
     pub(super) headers: Headers,
+    pub(super) tls: Tls,
     pub(super) client_address: ClientAddress,
 }
 
@@ -49,6 +52,7 @@ pub(super) fn outbound<'a>(
             compression: defaults.compression,
             replies: true,
             headers: defaults.headers.clone(),
+            tls: defaults.tls.clone(),
             client_address: None,
         };
         return Some(Located { node, value });
@@ -66,17 +70,23 @@ pub(super) fn outbound<'a>(
     );
     let replies = section.value("reply", choice(REPLIES), true);
     let headers = headers(&section.take("headers"), &defaults.headers);
+    let own_tls = section.take("tls");
     let client_address = section.take("client_address");
     let client_address = defaults.client_address.of_outbound(&client_address);
     section.finish();
+    let dsn = dsn(&node)?;
+    if !own_tls.is_absent() && dsn.origin().scheme == Scheme::Http {
+        own_tls.warn("has no effect: the DSN begins with http://");
+    }
     let value = Outbound {
         name,
-        dsn: dsn(&node)?,
+        dsn,
         selection: Selection::new(categories, rates),
         copies,
         compression,
         replies,
         headers,
+        tls: tls(own_tls, &defaults.tls),
         client_address,
     };
     Some(Located { node, value })

@@ -5,7 +5,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_yaml::Value;
@@ -18,13 +17,15 @@ use super::headers::headers;
 use super::limits::{HOUR, MILLISECOND, limits};
 use super::listen::listeners;
 use super::model::{
-    Compression, Config, DriverChoice, ListenAddress, Listener, Log, LogFormat, ReplyPolicy, Tls,
+    Compression, Config, DriverChoice, ListenAddress, Listener, Log, LogFormat, ReplyPolicy,
     Workers,
 };
 use super::node::{Node, Section};
 use super::outbound::Defaults;
 use super::routes::routes;
 use super::telemetry;
+use super::tls::tls;
+use super::tls_settings::Tls;
 use super::value::{Parsed, boolean, choice, duration, ip_address, number, text};
 
 /// The configuration in `document`. Valid only if `diagnostics` gets no error.
@@ -42,6 +43,7 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
     let mut defaults = Defaults {
         compression,
         headers: headers(&root.take("headers"), &Headers::default()),
+        tls: tls(root.take("tls"), &Tls::default()),
         client_address: client_address(&mut root),
     };
     let listen = listen_address(&mut root);
@@ -65,7 +67,7 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         client_address: defaults.client_address,
         external_url: root.take("external_url").optional(external_url),
         headers: defaults.headers,
-        tls: tls(root.take("tls").section()),
+        tls: defaults.tls,
         log: log(&mut root),
         limits,
         is_memory_configured,
@@ -128,15 +130,6 @@ fn workers(value: &Value) -> Parsed<Workers> {
     }
     let count = number(1..=1024)(value).map_err(|expected| format!("auto or {expected}"))?;
     Ok(NonZeroUsize::new(count).map_or(Workers::Auto, Workers::Count))
-}
-
-fn tls(mut section: Section<'_>) -> Tls {
-    let tls = Tls {
-        ca_file: section.take("ca_file").optional(text).map(PathBuf::from),
-        system_roots: section.value("system_roots", boolean, true),
-    };
-    section.finish();
-    tls
 }
 
 /// `verbose` means the filter `debug` and overrides `log_filter`, as on the command line.

@@ -60,5 +60,6 @@ pub(crate) mod sender;
 pub(crate) mod transform;
 pub(crate) mod transformer;
 pub(crate) mod unknown_keys;
+mod upstreams;
 pub(crate) mod via;
 pub(crate) mod worker_metrics;

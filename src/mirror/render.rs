@@ -282,7 +282,7 @@ impl Renderer<'_> {
                 .request
                 .trace_route
                 .as_ref()
-                .and_then(|route| route.outbound_at(self.outbound.origin))
+                .and_then(|route| route.outbound_at(self.outbound.server))
                 .map_or(&self.outbound.key, |other| &other.key),
             Replacement::Version => "HTTP/1.1",
             Replacement::LineEnd => "\r\n",

@@ -30,11 +30,11 @@ impl Routes {
     pub fn new(workers: usize, config: &Config, previous: Option<&Routes>) -> Routes {
         let mut names = Names::new(workers, previous);
         let known_limits = previous.map(limits_by_dsn).unwrap_or_default();
-        let mut origins = Distinct::default();
+        let (mut upstreams, mut servers) = (Distinct::default(), Distinct::default());
         let mut routes = Routes {
             by_key: Vec::new(),
             routes: Vec::new(),
-            origins: Vec::new(),
+            upstreams: Vec::new(),
             preserves: false,
         };
         for route in &config.routes {
@@ -50,7 +50,8 @@ impl Routes {
                 .iter()
                 .chain(&silent)
                 .map(|outbound| {
-                    let origin = origins.index_of(outbound.dsn.origin());
+                    let origin = upstreams.index_of(&outbound.upstream());
+                    let server = servers.index_of(outbound.dsn.origin());
                     let transform = Transform::from_config(outbound);
                     let transform =
                         transform.map(|transform| transform_index(transform, &mut transforms));
@@ -61,6 +62,7 @@ impl Routes {
                     let named = outbound_names.next_outbound(outbound);
                     Outbound {
                         origin,
+                        server,
                         transform,
                         headers: OutboundHeaders::from_config(&outbound.headers),
                         rate_limits: limits,
@@ -92,7 +94,7 @@ impl Routes {
                 counters,
             }));
         }
-        routes.origins = origins.values;
+        routes.upstreams = upstreams.values;
         routes.by_key.sort_unstable();
         routes.preserves = routes.routes.iter().any(|route| route.preserves);
         routes
@@ -126,6 +128,7 @@ fn outbound(dsn: &Dsn, via: &Arc<Via>, named: NamedOutbound) -> Outbound {
         shortened_dsn: dsn.shortened(),
         name: named.name,
         origin: 0,
+        server: 0,
         is_tls: dsn.origin().scheme == Scheme::Https,
         gets_client_address: false,
         transform: None,

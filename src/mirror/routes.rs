@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
+use crate::config::Upstream;
 use crate::mirror::counters::{OutboundCounters, RouteCounters};
 use crate::mirror::outbound_headers::OutboundHeaders;
 use crate::mirror::outbound_state::{OutboundOfRoute, OutboundState};
 use crate::mirror::rate_limit_store::RateLimitStore;
 use crate::mirror::transform::Transform;
 use crate::mirror::via::Via;
-use crate::sentry::dsn::Origin;
 use crate::sentry::spelling::Credential;
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::throttle::Throttle;
@@ -20,7 +20,7 @@ use crate::upstream::origin::Dependent;
 pub struct Routes {
     pub(super) by_key: Vec<(Box<[u8]>, usize)>,
     pub(super) routes: Vec<Arc<Route>>,
-    pub(super) origins: Vec<Origin>,
+    pub(super) upstreams: Vec<Upstream>,
     pub(super) preserves: bool,
 }
 
@@ -64,8 +64,10 @@ pub struct Outbound {
     pub name: String,
     /// The DSN with its key shortened.
     pub shortened_dsn: String,
-    /// The index of its origin in [`Routes::origins`].
+    /// The index of its upstream in [`Routes::upstreams`].
     pub origin: usize,
+    /// A number that all outbounds at the same scheme, host and port have, however they are reached.
+    pub server: usize,
     pub is_tls: bool,
     pub gets_client_address: bool,
     /// The index of its transform in [`Route::transforms`]; `None` if it gets every request whole, once and
@@ -111,15 +113,15 @@ impl Routes {
         &self.routes
     }
 
-    /// The distinct origins of all outbounds.
-    pub fn origins(&self) -> &[Origin] {
-        &self.origins
+    /// The distinct upstreams of all outbounds.
+    pub(crate) fn upstreams(&self) -> &[Upstream] {
+        &self.upstreams
     }
 
     /// For each origin, the outbounds that lose deliveries while it is down, by route.
     pub fn dependents(&self) -> Vec<Vec<Arc<dyn Dependent>>> {
         let mut dependents: Vec<Vec<Arc<dyn Dependent>>> =
-            self.origins.iter().map(|_| Vec::new()).collect();
+            self.upstreams.iter().map(|_| Vec::new()).collect();
         for route in &self.routes {
             let name: Arc<str> = route.name.as_str().into();
             for outbound in &route.outbounds {
@@ -153,10 +155,10 @@ impl Route {
         outbounds.filter(move |(_, outbound)| outbound.transform == Some(transform))
     }
 
-    /// The first outbound of this route at an origin.
-    pub fn outbound_at(&self, origin: usize) -> Option<&Outbound> {
+    /// The first outbound of this route at a server.
+    pub fn outbound_at(&self, server: usize) -> Option<&Outbound> {
         self.outbounds
             .iter()
-            .find(|outbound| outbound.origin == origin)
+            .find(|outbound| outbound.server == server)
     }
 }

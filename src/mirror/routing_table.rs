@@ -3,27 +3,23 @@
 //! A table is immutable, and all workers share it. A reload builds a new one, which fails as a whole if the
 //! TLS settings are invalid.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-
-use crate::config::{Config, ReplyPolicy};
+use crate::config::{Config, ReplyPolicy, Tls};
 use crate::limits::Limits;
 use crate::mirror::client_address::ClientAddresses;
 use crate::mirror::routes::Routes;
-use crate::net::tls_client::{TlsClient, TlsIdentity};
-use crate::sentry::dsn::{Origin, Scheme};
+use crate::mirror::upstreams::{self, Known};
+use crate::net::tls_clients::TlsClients;
 use crate::upstream::origin::SharedOrigin;
 
 /// The part of a configuration that workers need.
 pub struct RoutingTable {
     pub routes: Routes,
-    /// The origins of [`Routes::origins`], in the same order.
+    /// What is shared about [`Routes::upstreams`], in the same order.
     pub origins: Vec<Arc<SharedOrigin>>,
-    /// The TLS client, if an origin or the configuration needs it.
-    tls: Option<TlsClient>,
+    tls: TlsClients,
     pub limits: Arc<Limits>,
     pub reply_policy: ReplyPolicy,
     /// The maximum time that an SDK waits for the outcomes.
@@ -49,42 +45,23 @@ impl RoutingTable {
     ) -> Result<RoutingTable, String> {
         let known_routes = previous.map(|previous| &previous.routes);
         let routes = Routes::new(workers, config, known_routes);
-        let is_https = |origin: &Origin| origin.scheme == Scheme::Https;
-        let known_client = previous.and_then(|previous| previous.tls.as_ref());
+        let https = routes.upstreams().iter();
+        let mut settings: Vec<Tls> = https.filter_map(|upstream| upstream.tls.clone()).collect();
         // A configured file is always read, so that mistakes in it are reported at once.
-        let needs_tls = config.tls.ca_file.is_some() || routes.origins().iter().any(is_https);
-        let client = match needs_tls {
-            true => Some(TlsClient::load(
-                config.tls.ca_file.as_deref(),
-                config.tls.system_roots,
-                known_client,
-            )?),
-            false => None,
-        };
-        let known = previous.into_iter().flat_map(|previous| &previous.origins);
-        let known: HashMap<&Origin, &Arc<SharedOrigin>> =
-            known.map(|known| (&known.origin, known)).collect();
-        let known_as = |origin: &Origin| known.get(origin).copied();
-        let share = |origin: &Origin| match &client {
-            Some(client) if is_https(origin) => {
-                let identity = TlsIdentity {
-                    config: Arc::clone(&client.config),
-                    server_name: server_name(origin)?,
-                };
-                Ok(match known_as(origin) {
-                    Some(known) if known.trusts_as(&identity) => Arc::clone(known),
-                    // Connections opened with other trusted roots are not reused.
-                    Some(known) => Arc::new(known.with_tls(identity)),
-                    None => Arc::new(SharedOrigin::new(workers, origin.clone(), Some(identity))),
-                })
-            }
-            Some(_) | None => {
-                let new = || Arc::new(SharedOrigin::new(workers, origin.clone(), None));
-                Ok(known_as(origin).map_or_else(new, Arc::clone))
-            }
-        };
-        let origins: Result<Vec<_>, String> = routes.origins().iter().map(share).collect();
-        let origins = origins?;
+        if config.tls.has_files() {
+            settings.push(config.tls.clone());
+        }
+        let known_clients = previous.map(|previous| &previous.tls);
+        let tls = TlsClients::load(settings.into_iter(), known_clients)?;
+        let known = previous.map(|previous| Known {
+            upstreams: previous.routes.upstreams(),
+            shared: &previous.origins,
+        });
+        let known = known.unwrap_or(Known {
+            upstreams: &[],
+            shared: &[],
+        });
+        let origins = upstreams::share(routes.upstreams(), &tls, workers, known)?;
         for (origin, dependents) in origins.iter().zip(routes.dependents()) {
             origin.set_dependents(dependents);
         }
@@ -97,7 +74,7 @@ impl RoutingTable {
         Ok(RoutingTable {
             origins,
             routes,
-            tls: client,
+            tls,
             limits: Arc::new(config.limits.clone()),
             reply_policy: config.reply_policy,
             reply_timeout: config.reply_timeout,
@@ -108,16 +85,8 @@ impl RoutingTable {
         })
     }
 
-    /// Whether both tables trust the same certificates. Also true if one of them does not use TLS.
+    /// Whether both tables have the same certificates, where both have the same TLS settings.
     pub(crate) fn trusts_as(&self, other: &RoutingTable) -> bool {
-        match (&self.tls, &other.tls) {
-            (Some(own), Some(other)) => Arc::ptr_eq(&own.config, &other.config),
-            _ => true,
-        }
+        self.tls.has_files_of(&other.tls)
     }
-}
-
-fn server_name(origin: &Origin) -> Result<ServerName<'static>, String> {
-    ServerName::try_from(origin.host.clone())
-        .map_err(|error| format!("the host of {origin} is not a valid TLS server name: {error}"))
 }

@@ -7,11 +7,13 @@
 
 pub(crate) mod blocking;
 mod certificate;
+mod client_certificate;
 pub(crate) mod early_response;
 pub(crate) mod socket;
 pub(crate) mod spare_buffers;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod tls_client;
-mod tls_failure;
+pub(crate) mod tls_clients;
+pub(crate) mod tls_failure;
 pub(crate) mod transfer;

@@ -10,10 +10,13 @@ use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tracing::warn;
 
+use crate::config::{Tls, TlsVersion};
 use crate::net::certificate::{PinnedCertificate, TrustAnchors, Verifier};
+use crate::net::client_certificate::{Identity, unusable};
 
 /// The size of the session cache, for all origins and workers together. A resumed handshake costs less
 /// than half of a full one.
@@ -33,41 +36,61 @@ pub struct TlsIdentity {
 pub(crate) struct TlsClient {
     pub config: Arc<ClientConfig>,
     trusted: Arc<TrustAnchors>,
+    identity: Option<Arc<Identity>>,
 }
 
 impl TlsClient {
-    /// Makes the TLS settings from the built-in roots, the roots of the system if `system_roots` is set, and
-    /// the certificates in `ca_file`. Returns `known` if it trusts the same ones.
+    /// Makes a client from the built-in roots, those of the system if `settings` say so, and the files that they
+    /// name. Returns `known`, which has the same settings, if it trusts the same certificates and has the same
+    /// certificate itself.
     ///
     /// # Errors
-    /// What is wrong with `ca_file`, for the operator.
-    pub(crate) fn load(
-        ca_file: Option<&Path>,
-        system_roots: bool,
-        known: Option<&TlsClient>,
-    ) -> Result<TlsClient, String> {
-        let trusted = trusted(ca_file, system_roots)?;
+    /// What is wrong with a file, for the operator.
+    pub(crate) fn load(settings: &Tls, known: Option<&TlsClient>) -> Result<TlsClient, String> {
+        let trusted = trusted(settings.ca_file.as_deref(), settings.system_roots)?;
+        let files = settings.client_certificate.as_ref();
+        let identity = files.map(Identity::read).transpose()?.map(Arc::new);
         if let Some(known) = known
             && is_same_set(&known.trusted.roots.roots, &trusted.roots.roots)
             && is_same_set(&known.trusted.pinned, &trusted.pinned)
+            && known.identity == identity
         {
             return Ok(known.clone());
         }
         let trusted = Arc::new(trusted);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = Verifier::new(Arc::clone(&trusted), Arc::clone(&provider))?;
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions(settings.min_version))
             .map_err(|error| error.to_string())?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match (&identity, files) {
+            (Some(identity), Some(files)) => {
+                let (chain, key) = identity.copy();
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| unusable(files, &error))?
+            }
+            _ => builder.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::in_memory_sessions(RESUMED_SESSIONS);
         Ok(TlsClient {
             config: Arc::new(config),
             trusted,
+            identity,
         })
+    }
+}
+
+static FROM_TLS12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+static FROM_TLS13: [&SupportedProtocolVersion; 1] = [&TLS13];
+
+fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    match min {
+        TlsVersion::Tls12 => &FROM_TLS12,
+        TlsVersion::Tls13 => &FROM_TLS13,
     }
 }
 

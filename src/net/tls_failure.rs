@@ -1,6 +1,6 @@
 //! TLS errors as messages that say what an operator can do about them.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::net::SocketAddr;
 
@@ -34,10 +34,31 @@ pub(super) fn in_handshake(error: io::Error, address: SocketAddr) -> io::Error {
 /// Explains an error after the handshake. With TLS 1.3, some servers refuse a client only then (RFC 8446
 /// section 4.4.2.4).
 pub(super) fn after_handshake(error: io::Error) -> io::Error {
-    match tls(&error) {
-        Some(tls) => io::Error::new(error.kind(), format!("the server {}", explain(tls))),
-        None => error,
+    let Some(tls) = tls(&error) else {
+        return error;
+    };
+    let words = format!("the server {}", explain(tls));
+    match tls {
+        Error::AlertReceived(_) => io::Error::new(error.kind(), Refusal(words)),
+        _ => io::Error::new(error.kind(), words),
     }
+}
+
+/// The server ended the session by an alert after the handshake, for example over our certificate.
+#[derive(Debug)]
+struct Refusal(String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Whether the error is an alert of the server after the handshake.
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Refusal>())
 }
 
 /// The error for a server that sends too many TLS messages without data.
@@ -135,7 +156,17 @@ fn about_alert(alert: AlertDescription) -> String {
             "has no site with the host name of the DSN".to_owned()
         }
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
-            "requires a client certificate, and the mirror has none".to_owned()
+            "requires a client certificate, and the mirror has none; see tls.cert_file".to_owned()
+        }
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied
+        | AlertDescription::DecryptError => {
+            format!("refuses the client certificate of the mirror, tls.cert_file ({alert:?})")
         }
         AlertDescription::NoApplicationProtocol => {
             "does not offer HTTP/1.1 over TLS (ALPN)".to_owned()

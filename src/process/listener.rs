@@ -20,7 +20,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockFilter, Socket, Type};
 use tracing::{debug, info, warn};
 
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, ListenAddress, Outbound};
 use crate::limits::Limits;
 use crate::os_errors;
 use crate::process::memory_limit;
@@ -336,7 +336,7 @@ fn fit_descriptors(config: &mut Config, workers: usize, descriptors: u64) {
     let per_worker = descriptors / workers.max(1);
     let half = (per_worker / 2).max(1);
     let outbounds = config.routes.iter().flat_map(|route| &route.outbounds);
-    let origins: HashSet<_> = outbounds.map(|outbound| outbound.dsn.origin()).collect();
+    let origins: HashSet<_> = outbounds.map(Outbound::upstream).collect();
     let origins = origins.len().max(1);
     let limits = &mut config.limits;
     if limits.connections > half {

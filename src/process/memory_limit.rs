@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use procfs::process::{MountInfo, MountInfos};
 use procfs::{FromBufRead, Meminfo, ProcessCGroups};
 
-use crate::config::Config;
-use crate::sentry::dsn::{Origin, Scheme};
+use crate::config::{Config, Outbound, Upstream};
+use crate::sentry::dsn::Scheme;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -114,12 +114,13 @@ pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
         .max(WORKER_BUDGET_BYTES_MIN.saturating_mul(workers))
         .min(configured_bytes.saturating_mul(workers));
     let half = rest.saturating_sub(memory_bytes) / workers / 2;
-    let upstream_bytes = origins(config)
-        .into_iter()
-        .map(|origin| match origin.scheme {
-            Scheme::Http => UPSTREAM_BYTES,
-            Scheme::Https => TLS_UPSTREAM_BYTES,
-        });
+    let upstream_bytes =
+        upstreams(config)
+            .into_iter()
+            .map(|upstream| match upstream.origin.scheme {
+                Scheme::Http => UPSTREAM_BYTES,
+                Scheme::Https => TLS_UPSTREAM_BYTES,
+            });
     let connections = (half / CONNECTION_BYTES).max(CONNECTIONS_MIN);
     let in_flight = (half / upstream_bytes.sum::<u64>().max(1)).max(IN_FLIGHT_MIN);
     let at_most = |limit: usize, bound: u64| limit.min(usize::try_from(bound).unwrap_or(limit));
@@ -131,9 +132,9 @@ pub(super) fn fit(config: &Config, workers: usize, available: u64) -> Fitted {
     }
 }
 
-fn origins(config: &Config) -> HashSet<&Origin> {
+fn upstreams(config: &Config) -> HashSet<Upstream> {
     let outbounds = config.routes.iter().flat_map(|route| &route.outbounds);
-    outbounds.map(|outbound| outbound.dsn.origin()).collect()
+    outbounds.map(Outbound::upstream).collect()
 }
 
 /// The memory of the routes, outbounds, origins and the access log of `config`.
@@ -148,7 +149,7 @@ fn configured_parts(config: &Config, workers: u64) -> u64 {
         .saturating_add(TARGET_BYTES);
     let log_bytes = config.access_log.map_or(0, |_| ACCESS_LOG_BYTES);
     bytes_of(config.routes.len() + outbounds().count(), target_bytes)
-        .saturating_add(bytes_of(origins(config).len(), ORIGIN_BYTES))
+        .saturating_add(bytes_of(upstreams(config).len(), ORIGIN_BYTES))
         .saturating_add(log_bytes)
 }
 

@@ -206,7 +206,7 @@ impl Mirror {
         let table = Arc::new(table);
         let mut changes = Changes::between(&self.config, config);
         if !table.trusts_as(&self.table) {
-            let what = "the certificates of tls.ca_file or of the system";
+            let what = "the certificates of tls or of the system";
             changes.applied.push(what.to_owned());
         }
         let known: HashSet<_> = self.table.origins.iter().map(Arc::as_ptr).collect();

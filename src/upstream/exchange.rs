@@ -20,6 +20,7 @@ pub(crate) use crate::net::early_response::READERS_MAX;
 use crate::net::early_response::{EarlyResponse, EarlyResponseWatch};
 use crate::net::socket::{IdleState, READ_BYTES};
 use crate::net::stream::{Sent, Stream};
+use crate::net::tls_failure::is_refusal;
 use crate::net::transfer::{Phase, Transfer};
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::rate_limits;
@@ -121,6 +122,8 @@ impl Failure {
     /// a failure that this process or its host caused.
     pub fn unanswered(&self) -> Option<Unanswered> {
         match self {
+            // A probe makes the handshake and would succeed.
+            Failure::Tls(error) if is_refusal(error) => Some(Unanswered::Broken),
             Failure::Dns | Failure::Tls(_) => Some(Unanswered::Unreachable),
             Failure::ConnectTimeout => Some(Unanswered::ConnectTimeout),
             Failure::Connect(error) => (!is_own_shortage(error)).then_some(Unanswered::Unreachable),
@@ -203,6 +206,8 @@ impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Failure {
         match error {
             ReadError::Closed => Failure::Closed,
+            // TLS 1.3 has the server verify our certificate after the handshake (RFC 8446 section 4.4.2.4).
+            ReadError::Io(error) if is_refusal(&error) => Failure::Tls(error),
             ReadError::Io(error) => Failure::Receive(error),
             ReadError::OutOfMemory => Failure::TooLarge,
         }
@@ -369,6 +374,7 @@ impl Connection {
         match (received, error) {
             (Ok(response), _) if response.status >= 300 => Ok(response),
             (Ok(response), _) => Err(Failure::CutShort(response.status)),
+            (Err(failure @ Failure::Tls(_)), Some(_)) => Err(failure),
             (Err(_), Some(error)) => Err(Failure::Send(error)),
             (Err(failure), None) => Err(failure),
         }

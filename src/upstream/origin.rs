@@ -23,6 +23,8 @@ use crate::upstream::shared_breaker::{Permit, SharedBreaker};
 
 pub struct SharedOrigin {
     pub origin: Origin,
+    /// The origin, with a number if it is reached in several ways. For logs, metrics and the status.
+    pub name: String,
     /// `None` for `http`.
     pub tls: Option<TlsIdentity>,
     addresses: Addresses,
@@ -74,6 +76,7 @@ impl SharedOrigin {
     /// An origin whose addresses are not known yet.
     pub fn new(workers: usize, origin: Origin, tls: Option<TlsIdentity>) -> SharedOrigin {
         SharedOrigin {
+            name: origin.to_string(),
             origin,
             tls,
             addresses: Addresses::new(Instant::now()),
@@ -91,16 +94,24 @@ impl SharedOrigin {
         }
     }
 
+    /// The same under another name.
+    pub(crate) fn named(self, name: String) -> SharedOrigin {
+        SharedOrigin { name, ..self }
+    }
+
     /// Whether it has the TLS settings of `identity`.
     pub fn trusts_as(&self, identity: &TlsIdentity) -> bool {
         let own = self.tls.as_ref();
-        own.is_some_and(|own| Arc::ptr_eq(&own.config, &identity.config))
+        own.is_some_and(|own| {
+            Arc::ptr_eq(&own.config, &identity.config) && own.server_name == identity.server_name
+        })
     }
 
     /// The same origin with other TLS settings. It keeps the addresses, the counters, and whether it is down.
     pub fn with_tls(&self, tls: TlsIdentity) -> SharedOrigin {
         let mut successor = SharedOrigin {
             resolved_at_ms: AtomicU64::new(self.resolved_at_ms.load(Ordering::Relaxed)),
+            name: self.name.clone(),
             since: self.since,
             counters: self.counters.clone(),
             addresses: self.addresses.forgotten(Instant::now()),
@@ -183,7 +194,7 @@ impl SharedOrigin {
     pub fn is_pooled(&self, now: Instant) -> bool {
         let is_pooled = self.pooling.is_allowed(now);
         if is_pooled && self.pooling.has_resumed(now) {
-            info!(origin = %self.origin, "connections to the upstream are reused again");
+            info!(origin = %self.name, "connections to the upstream are reused again");
         }
         is_pooled
     }
@@ -193,7 +204,7 @@ impl SharedOrigin {
     pub fn record_unsolicited(&self, unsolicited: &[u8], now: Instant) {
         if self.pooling.suspend(now) {
             warn!(
-                origin = %self.origin,
+                origin = %self.name,
                 seen = describe(unsolicited),
                 seconds = SUSPENSION.as_secs(),
                 "upstream sent bytes that answer no request; for now, each connection to it serves only one request, so that no response reaches the wrong request"
@@ -246,7 +257,7 @@ impl SharedOrigin {
             }
         }
         info!(
-            origin = %self.origin,
+            origin = %self.name,
             seconds = self.outages.down.lasted(now).as_secs_f64(),
             lost_deliveries = lost.iter().map(|(_, count)| count).sum::<u64>(),
             routes = summarize(&mut lost),
@@ -272,7 +283,7 @@ impl SharedOrigin {
         let answered_at = self.answered_at();
         self.breaker.record_failure(permit, how, answered_at, now);
         if self.outages.down.should_log(1, now) {
-            warn!(origin = %self.origin, %failure, "upstream does not answer");
+            warn!(origin = %self.name, %failure, "upstream does not answer");
             self.begin_outage(&failure.to_string(), now);
         }
     }

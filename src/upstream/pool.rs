@@ -189,7 +189,7 @@ impl Pool {
                     sends += 1;
                     if sends < NEW_CONNECTIONS_MAX && self.origin().addresses().has_other(&silent) {
                         connections.counters().retries.inc();
-                        debug!(origin = %self.origin().origin, "an address does not answer; retrying at another");
+                        debug!(origin = %self.origin().name, "an address does not answer; retrying at another");
                         continue;
                     }
                 }
@@ -209,7 +209,7 @@ impl Pool {
                 connections.record_unsolicited(pooled.connection.unread(), Instant::now());
             }
             connections.counters().retries.inc();
-            debug!(origin = %self.origin().origin, "a pooled connection was stale; retrying on a new one");
+            debug!(origin = %self.origin().name, "a pooled connection was stale; retrying on a new one");
         }
     }
 

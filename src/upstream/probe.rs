@@ -75,7 +75,7 @@ async fn probe(shared: &SharedOrigin, timeout: Duration, worker: usize) {
     let probe = shared.breaker.probe();
     let connected = connect(shared, worker, &[], timeout).await;
     let result = result_of(connected.as_ref().err());
-    debug!(origin = %shared.origin, result = result.word(), "probed the upstream");
+    debug!(origin = %shared.name, result = result.word(), "probed the upstream");
     shared.counters.for_worker(worker).probes.inc(result);
     match result {
         ProbeResult::Connected => probe.connected(Instant::now()),

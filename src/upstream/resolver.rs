@@ -394,7 +394,7 @@ fn ask_system(origin: &Origin) -> io::Result<Vec<SocketAddr>> {
 fn publish(shared: &SharedOrigin, found: &[SocketAddr]) {
     // Resolvers rotate their answers; only another set of addresses is a change.
     if !is_same_set(found, &known_addresses(shared)) {
-        info!(origin = %shared.origin, addresses = ?found, "host resolved");
+        info!(origin = %shared.name, addresses = ?found, "host resolved");
         shared.set_addresses(found);
     }
     shared.record_resolved(Instant::now());
@@ -408,7 +408,7 @@ fn record_failure(lookup: &Lookup, error: impl Display) {
             true => "deliveries to it fail until it can be",
             false => "its known addresses stay in use",
         };
-        warn!(origin = %shared.origin, %error, "host cannot be resolved; {consequence}");
+        warn!(origin = %shared.name, %error, "host cannot be resolved; {consequence}");
     }
 }
 

@@ -60,6 +60,7 @@ mod admin;
 mod breaker;
 mod chaos;
 mod client_address;
+mod client_certificates;
 mod client_disconnects;
 mod command_line;
 mod connection_metrics;

@@ -22,7 +22,7 @@ const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
 /// An https server that answers every request with the number of bytes of its body.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    handshakes: Arc<AtomicUsize>,
+    pub(crate) handshakes: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -30,7 +30,7 @@ impl Server {
         Server::with(authority.server_config(name))
     }
 
-    fn with(config: ServerConfig) -> Server {
+    pub(crate) fn with(config: ServerConfig) -> Server {
         Server::on(TcpListener::bind("127.0.0.1:0").unwrap(), config)
     }
 

@@ -1,11 +1,16 @@
 //! Certificates for tests.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::ServerConfig;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair,
+};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::process::file;
 
@@ -39,6 +44,36 @@ impl Authority {
             .signed_by(&key, &self.issuer)
             .unwrap();
         server_config(&certificate, &key, provider)
+    }
+
+    /// The settings of a server that requires a certificate of `clients`, and speaks only `versions`.
+    pub(crate) fn server_config_for(
+        &self,
+        name: &str,
+        clients: &Authority,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ServerConfig {
+        let own = self.signed(&CertificateParams::new(vec![name.to_owned()]).unwrap());
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(clients.issuer.der().clone()).unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+        ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(vec![own.certificate.der().clone()], own.private())
+            .unwrap()
+    }
+
+    /// A certificate for clients, signed by this authority, and its key, in files.
+    pub(crate) fn client_files(&self) -> (PathBuf, PathBuf) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let client = self.signed(&params);
+        let cert_file = file("client.pem", &client.pem());
+        (cert_file, file("client.key", &client.key.serialize_pem()))
     }
 
     /// A certificate with these parameters, signed by this authority, and its key.
@@ -83,6 +118,10 @@ impl Certified {
     fn with_key(params: &CertificateParams, key: KeyPair) -> Certified {
         let certificate = params.self_signed(&key).unwrap();
         Certified { certificate, key }
+    }
+
+    fn private(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()))
     }
 
     pub(crate) fn server_config(&self) -> ServerConfig {

@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &["sentry", "config"]),
     ("runtime", &["sys", "os_errors", "http", "limits", "config"]),
     ("telemetry", &["os_errors", "config", "runtime"]),
-    ("net", &["sys", "http", "runtime", "telemetry"]),
+    ("net", &["sys", "http", "config", "runtime", "telemetry"]),
     ("blocking", &["http", "telemetry", "net"]),
     (
         "upstream",
