@@ -83,6 +83,9 @@ pub mod mirror {
 }
 
 pub mod net {
+    pub mod proxy_protocol {
+        pub use crate::net::proxy_protocol::{HEADER_BYTES_MAX, Header, Malformed, parse};
+    }
     pub mod socket {
         pub use crate::net::socket::read_some;
     }

@@ -59,7 +59,7 @@ impl ClientAddress {
 }
 
 /// A network such as `10.0.0.0/8`, or a single address.
-fn network(value: &Value) -> Parsed<IpNet> {
+pub(super) fn network(value: &Value) -> Parsed<IpNet> {
     const FORM: &str = "a network such as 10.0.0.0/8 or 2001:db8::/32, or an IP address";
     let text: String = parse_scalar(value).ok_or(FORM)?;
     if let Ok(address) = text.parse() {

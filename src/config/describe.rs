@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
+
 use super::model::{AddressPolicy, Compression, Config, ListenAddress, Outbound};
 use super::tls;
 use super::tls_settings::Tls;
@@ -16,19 +18,21 @@ impl Config {
         let mut text = format!("listen on {}\n", SocketAddr::new(self.ip, self.port));
         for listener in &self.listen {
             // Writing to a String cannot fail.
-            let _ = match &listener.address {
-                address @ ListenAddress::Unix { mode, .. } => {
-                    writeln!(text, "listen on {address} (mode {mode:04o})")
-                }
-                address @ ListenAddress::Inet(_) => writeln!(text, "listen on {address}"),
-            };
+            let _ = write!(text, "listen on {}", listener.address);
+            if let ListenAddress::Unix { mode, .. } = listener.address {
+                let _ = write!(text, " (mode {mode:04o})");
+            }
+            if !listener.proxy_protocol.is_empty() {
+                let networks = joined(&listener.proxy_protocol);
+                let _ = write!(text, " with the PROXY protocol from {networks}");
+            }
+            text.push('\n');
         }
         if let Some(networks) = &self.client_address.trusted_proxies {
             let field = name(self.client_address.field, AddressField::NAMES);
-            let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
             let of = match networks.is_empty() {
                 true => "client addresses: of the connections; no proxy is trusted".to_owned(),
-                false => format!("client addresses: from {field} of {}", networks.join(", ")),
+                false => format!("client addresses: from {field} of {}", joined(networks)),
             };
             let _ = writeln!(text, "{of}");
         }
@@ -56,6 +60,11 @@ impl Config {
 /// A name in front of its DSN.
 fn prefix(name: Option<&str>) -> String {
     name.map(|name| format!("{name}: ")).unwrap_or_default()
+}
+
+fn joined(networks: &[IpNet]) -> String {
+    let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+    networks.join(", ")
 }
 
 /// The options that are not at their defaults.

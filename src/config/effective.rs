@@ -104,24 +104,24 @@ impl Config {
     fn listen_value(&self) -> Value {
         let listener = |listener: &Listener| {
             let address = Value::from(listener.address.to_string());
-            match listener.address {
-                ListenAddress::Inet(_) => mapping([("address", address)]),
-                ListenAddress::Unix { mode, .. } => {
-                    mapping([("address", address), ("mode", format!("{mode:04o}").into())])
-                }
+            let mut members = entries([("address", address)]);
+            if let ListenAddress::Unix { mode, .. } = listener.address {
+                members.insert("mode".into(), format!("{mode:04o}").into());
             }
+            if !listener.proxy_protocol.is_empty() {
+                let networks = networks(&listener.proxy_protocol);
+                members.insert("proxy_protocol".into(), networks);
+            }
+            Value::Mapping(members)
         };
         Value::Sequence(self.listen.iter().map(listener).collect())
     }
 
     fn client_address_value(&self) -> Value {
-        let networks = self.client_address.trusted_proxies.as_ref();
-        let list = |networks: &Vec<IpNet>| {
-            let networks = networks.iter().map(|network| network.to_string().into());
-            Value::Sequence(networks.collect())
-        };
+        let proxies = self.client_address.trusted_proxies.as_ref();
+        let proxies = proxies.map_or(Value::Null, |proxies| networks(proxies));
         mapping([
-            ("trusted_proxies", networks.map_or(Value::Null, list)),
+            ("trusted_proxies", proxies),
             (
                 "field",
                 name(self.client_address.field, AddressField::NAMES).into(),
@@ -152,6 +152,11 @@ impl Config {
         let tags = tags.map(|(name, tag)| (Value::from(name.as_str()), Value::from(tag.as_str())));
         Value::Mapping(tags.collect())
     }
+}
+
+fn networks(networks: &[IpNet]) -> Value {
+    let networks = networks.iter().map(|network| network.to_string().into());
+    Value::Sequence(networks.collect())
 }
 
 /// A DSN, or a mapping if an option is not at its default.

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_yaml::Value;
 
+use super::client_address::network;
 use super::model::{ListenAddress, Listener};
 use super::node::Node;
 use super::value::{Parsed, text};
@@ -37,6 +38,16 @@ pub(super) fn listeners(node: &Node<'_>, first: SocketAddr) -> Vec<Listener> {
         if has_mode && matches!(listened, Some(ListenAddress::Inet(_))) {
             section.error("mode", "is for sockets in the file system only");
         }
+        let proxy_protocol = section.take("proxy_protocol");
+        let proxy_protocol = match proxy_protocol.is_absent() {
+            true => Vec::new(),
+            false => {
+                let expected = "a list of the networks of the proxies such as [10.0.0.0/8]";
+                let networks = proxy_protocol.required_list(expected);
+                let networks = networks.iter().filter_map(|node| node.required(network));
+                networks.collect()
+            }
+        };
         section.finish();
         let Some(listened) = listened else { continue };
         let is_first =
@@ -49,7 +60,10 @@ pub(super) fn listeners(node: &Node<'_>, first: SocketAddr) -> Vec<Listener> {
         {
             address.error("is there twice");
         } else {
-            listeners.push(Listener { address: listened });
+            listeners.push(Listener {
+                address: listened,
+                proxy_protocol,
+            });
         }
     }
     listeners
@@ -116,13 +130,17 @@ mod tests {
     #[test]
     fn listeners_have_an_address_or_a_path() {
         let config = parse(
-            "[{address: '127.0.0.1:0'}, {address: '127.0.0.1:0'}, {address: '[::1]:3443'}, {address: 'unix:/run/a b.sock', mode: \"0600\"}, {address: unix:/run/b.sock}]",
+            "[{address: '127.0.0.1:0'}, {address: '127.0.0.1:0', proxy_protocol: [10.0.0.0/8, '::1']}, {address: '[::1]:3443'}, {address: 'unix:/run/a b.sock', mode: \"0600\"}, {address: unix:/run/b.sock}]",
         )
         .unwrap();
         let plan = config.describe();
-        let expected = "listen on 0.0.0.0:3000\nlisten on 127.0.0.1:0\nlisten on 127.0.0.1:0\nlisten on [::1]:3443\nlisten on unix:/run/a b.sock (mode 0600)\nlisten on unix:/run/b.sock (mode 0660)\n";
+        let expected = "listen on 0.0.0.0:3000\nlisten on 127.0.0.1:0\nlisten on 127.0.0.1:0 with the PROXY protocol from 10.0.0.0/8, ::1/128\nlisten on [::1]:3443\nlisten on unix:/run/a b.sock (mode 0600)\nlisten on unix:/run/b.sock (mode 0660)\n";
         assert!(plan.starts_with(expected), "{plan}");
         let effective = config.effective();
+        assert!(
+            effective.contains("  proxy_protocol:\n  - 10.0.0.0/8\n  - ::1/128\n"),
+            "{effective}"
+        );
         assert!(
             effective.contains("address: unix:/run/a b.sock\n  mode: '0600'\n"),
             "{effective}"
@@ -187,6 +205,18 @@ mod tests {
             (
                 "[{address: 'unix:/a'}, {address: 'unix:/a'}]",
                 "listen[1].address: is there twice",
+            ),
+            (
+                "[{address: '[::]:1', proxy_protocol: []}]",
+                "listen[0].proxy_protocol: found an empty list",
+            ),
+            (
+                "[{address: '[::]:1', proxy_protocol: true}]",
+                "listen[0].proxy_protocol: found true, expected a list of the networks",
+            ),
+            (
+                "[{address: '[::]:1', proxy_protocol: [10.1.1.1/8]}]",
+                "listen[0].proxy_protocol[0]: found \"10.1.1.1/8\", expected a network",
             ),
             (
                 "[{adress: '[::]:1'}]",

@@ -66,6 +66,9 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub address: ListenAddress,
+    /// Where proxies connect from that begin with a header of the PROXY protocol, and nobody else may. Empty if
+    /// there is no such header.
+    pub proxy_protocol: Vec<IpNet>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,20 +15,24 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use monoio::io::Canceller;
 use monoio::net::{TcpListener, TcpStream};
 use monoio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::inbound::accept_balance::AcceptBalance;
-use crate::inbound::peers::Peers;
+use crate::inbound::connection::{Accepted, canonical};
+use crate::inbound::idle::IdleEntry;
+use crate::inbound::peers::{PeerSlot, Peers};
+use crate::inbound::proxied;
 use crate::inbound::room::{Room, is_out_of_descriptors};
 use crate::inbound::session::serve;
 use crate::inbound::spares::Spares;
 use crate::mirror::core::Core;
 use crate::mirror::counters::RequestResult;
 use crate::mirror::worker_metrics::{Closing, Pause};
-use crate::runtime::in_flight::InFlight;
+use crate::runtime::in_flight::{InFlight, InFlightGuard};
 use crate::runtime::panics::caught;
 use crate::runtime::shutdown::Shutdown;
 use crate::telemetry::log_on_change::LogOnChange;
@@ -58,6 +62,8 @@ pub(crate) struct SharedListener {
     pub(crate) queue: Option<StdListener>,
     /// Whether it is a socket in the file system.
     pub(crate) is_unix: bool,
+    /// The networks that connections may come from, each with a header of the PROXY protocol.
+    pub(crate) proxies: Option<Arc<[IpNet]>>,
 }
 
 /// What a worker accepts from.
@@ -79,6 +85,7 @@ impl Source {
             socket,
             queue,
             is_unix,
+            proxies: _,
         } = listener;
         let queue = queue.map(|queue| match is_unix {
             true => Queue::Unix(UnixListener::from(OwnedFd::from(queue))),
@@ -193,13 +200,15 @@ impl Acceptor {
     ) -> io::Result<()> {
         let mut loops = Vec::new();
         for listener in listeners {
+            let proxies = listener.proxies.clone();
             let (source, queue) = Source::new(listener)?;
             let acceptor = Rc::clone(self);
             // A panic ends the worker, and with it the process: it would accept no more here.
             loops.push(monoio::spawn(async move {
-                acceptor.accept(&source).await;
+                let proxies = proxies.as_deref();
+                acceptor.accept(&source, proxies).await;
                 if let Some(queue) = queue {
-                    acceptor.accept_queue(&queue);
+                    acceptor.accept_queue(&queue, proxies);
                 }
             }));
         }
@@ -209,7 +218,7 @@ impl Acceptor {
         Ok(())
     }
 
-    async fn accept(self: &Rc<Acceptor>, source: &Source) {
+    async fn accept(self: &Rc<Acceptor>, source: &Source, proxies: Option<&[IpNet]>) {
         let mut backoff = ACCEPT_BACKOFF;
         // At the limit of file descriptors, success and failure alternate: whenever a connection is closed, one
         // accept succeeds, and the next one fails again.
@@ -243,7 +252,7 @@ impl Acceptor {
                             "accepting connections again"
                         );
                     }
-                    self.spawn_session(stream, peer);
+                    self.spawn_session(stream, peer, proxies);
                 }
                 Err(_) if self.closing.is_triggered() => {}
                 // The client disconnected while it was queued.
@@ -273,7 +282,7 @@ impl Acceptor {
 
     /// Accepts the connections in the queue of a listener that is about to be closed, because their requests
     /// would be lost. This ignores `limits.connections`: the queue is bounded.
-    fn accept_queue(self: &Rc<Acceptor>, queue: &Queue) {
+    fn accept_queue(self: &Rc<Acceptor>, queue: &Queue, proxies: Option<&[IpNet]>) {
         if queue.set_nonblocking().is_err() {
             return;
         }
@@ -290,25 +299,32 @@ impl Acceptor {
                 // The queue is empty. Any other error would repeat for ever.
                 Err(_) => return,
             };
-            self.spawn_session(stream, peer);
+            self.spawn_session(stream, peer, proxies);
         }
     }
 
-    /// Serves a connection in its own task.
-    fn spawn_session(self: &Rc<Acceptor>, stream: TcpStream, peer: SocketAddr) {
-        let peer = canonical(peer);
+    /// Serves a connection in its own task. If there are `proxies`, it must come from one of them.
+    fn spawn_session(
+        self: &Rc<Acceptor>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        proxies: Option<&[IpNet]>,
+    ) {
+        let (peer, worker) = (canonical(peer), self.core.counters.worker);
         self.core.counters.connections.inc();
-        let table = Arc::clone(&self.core.routing().table);
-        let limit = table.limits.connections_per_peer;
-        // A proxy has connections for many clients.
-        let limit = limit.filter(|_| !table.client_addresses.is_proxy(peer.ip()));
-        let slot = limit.map(|limit| self.peers.acquire(peer.ip(), limit));
-        if matches!(slot, Some(None)) {
-            self.core.counters.closings.inc(Closing::Peer);
-            debug!(worker = self.core.counters.worker, %peer, "connection closed: limits.connections_per_peer");
+        if proxies.is_some_and(|proxies| !proxies.iter().any(|own| own.contains(&peer.ip()))) {
+            self.core.counters.closings.inc(Closing::Untrusted);
+            debug!(worker, %peer, "connection closed: not in proxy_protocol of the listener");
             return;
         }
-        debug!(worker = self.core.counters.worker, %peer, "connection accepted");
+        let is_proxied = proxies.is_some();
+        // Whom a proxy connects for is not known yet.
+        let slot = match is_proxied {
+            true => Some(None),
+            false => self.peer_slot(peer),
+        };
+        let Some(slot) = slot else { return };
+        debug!(worker, %peer, "connection accepted");
         self.room.make_for(&stream);
         let open = self.connections.acquire();
         self.balance.publish(self.connections.count());
@@ -317,9 +333,7 @@ impl Acceptor {
         let idle = self.room.idle.entry();
         let acceptor = Rc::clone(self);
         monoio::spawn(async move {
-            let core = Rc::clone(&acceptor.core);
-            let spares = Rc::clone(&acceptor.spares);
-            let serving = pin!(serve(core, stream, peer, idle, spares, first_request));
+            let serving = pin!(acceptor.session(stream, peer, is_proxied, idle, first_request));
             if caught(serving).await.is_err() {
                 let counters = &acceptor.core.counters;
                 counters.count_request(RequestResult::Panicked, None);
@@ -328,6 +342,46 @@ impl Acceptor {
             acceptor.room.idle.changed();
             acceptor.balance.publish(acceptor.connections.count());
         });
+    }
+
+    /// Serves a connection until it ends.
+    async fn session(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        is_proxied: bool,
+        idle: IdleEntry,
+        first_request: InFlightGuard,
+    ) {
+        let (core, spares) = (Rc::clone(&self.core), Rc::clone(&self.spares));
+        if !is_proxied {
+            let accepted = Accepted::new(stream, peer);
+            return serve(core, accepted, idle, spares, first_request).await;
+        }
+        // Boxed: connections without a proxy do not carry the space for it.
+        let proxied = Box::pin(async {
+            let accepted = proxied::accept(&core, &spares, stream, peer).await?;
+            let _slot = self.peer_slot(accepted.peer)?;
+            serve(core, accepted, idle, spares, first_request).await;
+            Some(())
+        });
+        let _ = proxied.await;
+    }
+
+    /// Counts a connection of a client, if their number is limited. Returns `None` if it is one too many, which is
+    /// counted, too.
+    fn peer_slot(&self, peer: SocketAddr) -> Option<Option<PeerSlot>> {
+        let table = Arc::clone(&self.core.routing().table);
+        // A proxy has connections for many clients.
+        let limit = table.limits.connections_per_peer;
+        let limit = limit.filter(|_| !table.client_addresses.is_proxy(peer.ip()));
+        let slot = limit.map(|limit| self.peers.acquire(peer.ip(), limit));
+        if matches!(slot, Some(None)) {
+            self.core.counters.closings.inc(Closing::Peer);
+            debug!(worker = self.core.counters.worker, %peer, "connection closed: limits.connections_per_peer");
+            return None;
+        }
+        Some(slot.flatten())
     }
 
     /// Waits until a connection is in the queue or [`Acceptor::close`] is called. Another worker or process
@@ -341,14 +395,5 @@ impl Acceptor {
             Poll::Pending => closing.poll_triggered(context),
         })
         .await;
-    }
-}
-
-/// The address in its usual form. On a dual-stack socket the kernel maps IPv4 addresses into IPv6, as
-/// `::ffff:192.0.2.1` (RFC 4291 section 2.5.5.2).
-fn canonical(peer: SocketAddr) -> SocketAddr {
-    match peer.ip().to_canonical() {
-        IpAddr::V4(ip) => SocketAddr::from((ip, peer.port())),
-        IpAddr::V6(_) => peer,
     }
 }

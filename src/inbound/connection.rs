@@ -6,7 +6,7 @@
 mod lingering_close;
 
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,6 +46,34 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest message whose memory may stay in the read buffer afterwards.
 const KEPT_BYTES_MAX: usize = READ_BYTES;
+
+/// A connection that can be served.
+pub(crate) struct Accepted {
+    pub(crate) stream: TcpStream,
+    /// The client, or a proxy that does not say for whom it connects.
+    pub(crate) peer: SocketAddr,
+    /// What has been received of its first request.
+    pub(crate) received: BytesMut,
+}
+
+impl Accepted {
+    pub(crate) fn new(stream: TcpStream, peer: SocketAddr) -> Accepted {
+        Accepted {
+            stream,
+            peer,
+            received: BytesMut::new(),
+        }
+    }
+}
+
+/// The address in its usual form. On a dual-stack socket the kernel maps IPv4 addresses into IPv6, as
+/// `::ffff:192.0.2.1` (RFC 4291 section 2.5.5.2).
+pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, peer.port())),
+        IpAddr::V6(_) => peer,
+    }
+}
 
 pub(crate) struct Connection {
     pub peer: SocketAddr,
@@ -97,20 +125,19 @@ impl From<Rejection> for Abort {
 
 impl Connection {
     pub(crate) fn new(
-        stream: TcpStream,
-        peer: SocketAddr,
+        accepted: Accepted,
         counters: &Arc<WorkerMetrics>,
         spares: &Rc<Spares>,
     ) -> Connection {
         // Replies are written as a whole, so Nagle's algorithm would only delay them. An error means that the
         // connection is broken, which the first read reports.
-        let _ = stream.set_nodelay(true);
+        let _ = accepted.stream.set_nodelay(true);
         Connection {
-            peer,
-            stream,
+            peer: accepted.peer,
+            stream: accepted.stream,
             counters: Arc::clone(counters),
             spares: Rc::clone(spares),
-            buffer: BytesMut::new(),
+            buffer: accepted.received,
             skipped_bytes: 0,
             is_new: true,
             body_state: BodyState::Broken,

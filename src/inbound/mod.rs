@@ -1,7 +1,7 @@
 //! The side that faces SDKs.
 //!
 //! A worker [`accept`]s connections, balanced with the other workers ([`accept_balance`]), as long as there is
-//! `room`, and limited per client (`peers`). It serves each as a `session` of requests, which are read and replied to over a `connection`. Between
+//! `room`, and limited per client (`peers`). A proxy may say first for whom it connects (`proxied`). It serves each as a `session` of requests, which are read and replied to over a `connection`. Between
 //! requests the connection is `idle`, in the order of the `idle_list`, and holds none of the memory in `spares`.
 //! `handle` processes one request: `local_replies`, `authenticate` and `route`, `body`, and the fan-out. A
 //! `request_log` counts it. A body that arrives more slowly than the minimum data rate is rejected.
@@ -17,6 +17,7 @@ mod idle;
 mod idle_list;
 mod local_replies;
 mod peers;
+mod proxied;
 mod request_log;
 mod room;
 mod route;

@@ -3,15 +3,12 @@
 //! After each reply [`serve`] decides whether another request may follow: only if the end of this one is known,
 //! because the next one begins there.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
-
-use monoio::net::TcpStream;
 
 use crate::http::framing::Framing;
 use crate::http::head::{Method, Version};
 use crate::inbound::address_warning::warn_if_addresses_are_lost;
-use crate::inbound::connection::{Abort, BodyState, Connection, is_discardable};
+use crate::inbound::connection::{Abort, Accepted, BodyState, Connection, is_discardable};
 use crate::inbound::handle::handle;
 use crate::inbound::idle::IdleEntry;
 use crate::inbound::request_log::RequestLog;
@@ -29,13 +26,12 @@ use crate::runtime::in_flight::InFlightGuard;
 /// is not running.
 pub(super) async fn serve(
     core: Rc<Core>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    accepted: Accepted,
     idle: IdleEntry,
     spares: Rc<Spares>,
     first_request: InFlightGuard,
 ) {
-    let mut connection = Connection::new(stream, peer, &core.counters, &spares);
+    let mut connection = Connection::new(accepted, &core.counters, &spares);
     let mut first_request = Some(first_request);
     while connection.await_request(&idle).await {
         let is_first = first_request.is_some();

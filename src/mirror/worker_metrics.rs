@@ -59,6 +59,11 @@ labels! {
         Write => "write",
         /// The client had `limits.connections_per_peer` other connections.
         Peer => "connections_per_peer",
+        /// It did not begin with a header of the PROXY protocol within `timeouts.head`, on a listener with
+        /// `proxy_protocol`.
+        ProxyHeader => "proxy_header",
+        /// It came from elsewhere than the networks in `proxy_protocol` of its listener.
+        Untrusted => "untrusted_proxy",
     }
 }
 

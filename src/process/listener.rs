@@ -13,9 +13,11 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockFilter, Socket, Type};
 use tracing::{debug, info, warn};
@@ -65,6 +67,8 @@ pub(crate) struct Listener {
     file: Option<SocketFile>,
     /// If the configured port is 0, this has the real one.
     pub(crate) address: ListenAddress,
+    /// Where its connections may come from, all of which then begin with a header of the PROXY protocol.
+    pub(crate) proxies: Option<Arc<[IpNet]>>,
 }
 
 /// Who owns the socket and its port.
@@ -86,8 +90,12 @@ impl Listener {
     /// The error of the last attempt to bind, or a passed socket does not fit. It is a text for the operator.
     pub(crate) fn open_all(config: &Config) -> Result<Vec<Listener>, String> {
         let first = ListenAddress::Inet(SocketAddr::new(config.ip, config.port));
-        let mut addresses = vec![(&first, "ip")];
-        addresses.extend(config.listen.iter().map(|own| (&own.address, "address")));
+        let mut addresses = vec![(&first, "ip", None)];
+        addresses.extend(config.listen.iter().map(|own| {
+            let proxies = Some(&own.proxy_protocol).filter(|proxies| !proxies.is_empty());
+            let proxies = proxies.map(|proxies| Arc::from(proxies.as_slice()));
+            (&own.address, "address", proxies)
+        }));
         let inherited = sys::inherited_descriptors(addresses.len());
         let inherited = inherited.map_err(|error| format!("cannot listen on {first}: {error}"))?;
         let mut inherited = inherited.into_iter();
@@ -95,12 +103,16 @@ impl Listener {
             true => Owner::SharedPort,
             false => Owner::Process,
         };
-        let open = |(address, key): (&ListenAddress, _)| {
+        let open = |(address, key, proxies)| {
             let listener = match inherited.next() {
                 Some(descriptor) => Listener::inherited(Socket::from(descriptor), address),
                 None => Listener::bind(address, owner),
             };
-            listener.map_err(|error| bind_error(address, key, &error))
+            let listener = listener.map_err(|error| bind_error(address, key, &error))?;
+            Ok(Listener {
+                proxies,
+                ..listener
+            })
         };
         addresses.into_iter().map(open).collect()
     }
@@ -134,6 +146,7 @@ impl Listener {
             owner,
             file,
             address,
+            proxies: None,
         })
     }
 
@@ -170,6 +183,7 @@ impl Listener {
             owner: Owner::ServiceManager,
             file: None,
             address,
+            proxies: None,
         })
     }
 

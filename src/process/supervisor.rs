@@ -287,6 +287,7 @@ impl Mirror {
                 socket: listener.handle()?,
                 queue: listener.is_own().then(|| listener.handle()).transpose()?,
                 is_unix: listener.is_unix(),
+                proxies: listener.proxies.clone(),
             })
         };
         let listeners: io::Result<Vec<_>> = self.listeners.iter().map(shared).collect();

@@ -92,6 +92,7 @@ mod os_errors;
 mod overload;
 mod parser;
 mod process_pause;
+mod proxy_protocol;
 mod rate_limits;
 mod replies;
 mod reply_table;
