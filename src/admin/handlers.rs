@@ -9,14 +9,12 @@ use std::thread;
 use std::time::Instant;
 
 use super::history::{self, History};
+use super::page::STATUS_PAGE;
 use super::server::{Body, Handler, Request, Response};
 use super::snapshot::MetricsSnapshot;
 use super::{metrics, status};
 use crate::process::status::MirrorStatus;
 use crate::telemetry::prometheus::{self, Format};
-
-/// The status page: a single file that loads nothing from other servers.
-const STATUS_PAGE: &str = include_str!("page.html");
 
 pub(super) struct Pages {
     /// Empty until the mirror has started.

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 
+use super::health::Observed;
 use super::history::{self, History};
 use crate::mirror::counters::{DeliveryResult, OutcomeKind, RequestResult};
 use crate::mirror::incidents::Incident;
@@ -20,8 +21,12 @@ use crate::process::status::MirrorStatus;
 use crate::telemetry::histogram::Distribution;
 use crate::telemetry::label::Label;
 use crate::telemetry::timestamp::rfc3339;
+use crate::upstream::breaker::BreakerState;
 use crate::upstream::counters::{OriginCounters, ProbeResult};
 use crate::upstream::origin::SharedOrigin;
+
+/// The number of steps of a minute.
+const MINUTE_STEPS: usize = 12;
 
 /// The number of unknown keys in the status.
 const UNKNOWN_KEYS_SHOWN: usize = 20;
@@ -98,6 +103,7 @@ fn process(mirror_status: &MirrorStatus, history: &History, now: Instant) -> Val
         "listening_on": mirror_status.address.to_string(),
         "driver": mirror_status.driver(),
         "workers": mirror_status.counters.len(),
+        "reply_timeout_seconds": mirror_status.current().table.reply_timeout.as_secs_f64(),
         "step_seconds": history::SAMPLE_INTERVAL.as_secs(),
         "connections": {
             "open": sum(&|counters| counters.open_connections.get()),
@@ -174,6 +180,18 @@ impl View<'_> {
         let recent = self.history.recent_of_outbound(self.now, counters);
         let [delivered, rate_limited, lost] = recent.counts;
         let all = delivered + rate_limited + lost;
+        let slow_share = recent.time.share_over(self.table.reply_timeout);
+        let steps = self.history.steps(counters);
+        let shared = self.table.origins.get(outbound.origin);
+        let breaker = shared.map(|shared| shared.breaker_state(self.now));
+        let observed = Observed {
+            steps: steps.rchunks(MINUTE_STEPS).next().unwrap_or_default(),
+            breaker_is_open: breaker == Some(BreakerState::Open),
+            slow_share,
+        };
+        // An outbound without deliveries, of which there may be thousands, has a short list.
+        let is_used = |step: &[u64; 3]| step.iter().any(|count| *count > 0);
+        let first = steps.iter().position(is_used).unwrap_or(steps.len());
         let errors = counters
             .iter()
             .filter_map(|counters| counters.last_error.get());
@@ -196,12 +214,15 @@ impl View<'_> {
             "per_second": rate(all, recent.seconds),
             "success": (all > 0).then(|| delivered as f64 / all as f64),
             "latency_seconds": latency(&recent.time),
-            "steps": self.history.steps(counters),
+            "recent": { "seconds": recent.seconds, "delivered": delivered, "rate_limited": rate_limited, "lost": lost },
+            "slow_share": slow_share,
+            "state": observed.health().word(),
+            "steps": steps.get(first..).unwrap_or_default(),
             "rate_limits": limits.collect::<Vec<_>>(),
             "last_error": last.map(|error| json!({"at": rfc3339(error.at), "message": error.message})),
             "items": items(&ItemTotals::read(counters.iter().map(|worker| &worker.items))),
             "incidents": incidents(&outbound.state.list(self.now)),
-            "upstream": self.table.origins.get(outbound.origin).map(|shared| self.upstream(shared)),
+            "upstream": shared.map(|shared| self.upstream(shared)),
         })
     }
 

@@ -85,6 +85,30 @@ impl Distribution {
         increase
     }
 
+    /// The share of durations that are longer than `limit`, interpolated within its bucket; 0 without any.
+    pub(crate) fn share_over(&self, limit: Duration) -> f64 {
+        let limit_us = limit.as_micros() as f64;
+        let mut lower = 0.0;
+        let mut over = 0.0;
+        for (index, in_bucket) in self.buckets.iter().enumerate() {
+            // All in the last bucket are longer than its lower bound.
+            let upper = BOUNDS_US
+                .get(index)
+                .map_or(f64::INFINITY, |upper| *upper as f64);
+            let above = match (limit_us <= lower, limit_us < upper) {
+                (true, _) => 1.0,
+                (false, true) if upper.is_finite() => (upper - limit_us) / (upper - lower),
+                (false, _) => 0.0,
+            };
+            over += *in_bucket as f64 * above;
+            lower = upper;
+        }
+        match self.count() {
+            0 => 0.0,
+            count => over / count as f64,
+        }
+    }
+
     /// The duration, in seconds, that the fraction `share` did not exceed, interpolated within its
     /// bucket. `None` if there are no durations.
     pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
@@ -135,6 +159,18 @@ mod tests {
         assert_eq!(total.buckets, expected);
         assert_eq!(total.count(), 6);
         assert_eq!(total.sum_us, 1_060_003_000);
+    }
+
+    #[test]
+    fn the_share_over_a_limit_is_interpolated() {
+        let over =
+            |millis: &[u64], limit| recorded(millis).share_over(Duration::from_millis(limit));
+        assert_eq!(over(&[], 1500), 0.0);
+        assert_eq!(over(&[1, 2, 1600, 1400], 1500), 0.25);
+        assert_eq!(over(&[1500], 1500), 0.5, "in the middle of its bucket");
+        assert_eq!(over(&[1, 20_000, 60_000], 30_000), 1.0 / 3.0);
+        assert_eq!(over(&[60_000], 40_000), 0.0, "where it ends is unknown");
+        assert_eq!(over(&[5, 7], 0), 1.0);
     }
 
     #[test]

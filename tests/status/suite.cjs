@@ -12,6 +12,8 @@ const fs = require("node:fs");
 const http = require("node:http");
 const path = require("node:path");
 
+const { look } = require("./look.cjs");
+
 const [binary, installed, metrics] = process.argv.slice(2);
 const { chromium } = require(path.join(installed, "node/node_modules/playwright-core"));
 
@@ -66,7 +68,8 @@ async function load(inbound, end) {
   const client = async () => {
     const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
     while (Date.now() < end) {
-      const route = Math.random() < 0.8 ? "1" : "2";
+      const isUnknown = Math.random() < 0.2;
+      const route = isUnknown ? "9" : Math.random() < 0.8 ? "1" : "2";
       const body = `{"event_id":"${key("e")}"}\n{"type":"event"}\n{"message":"x"}\n`;
       const [host, port] = inbound.split(":");
       const request = http.request({
@@ -75,13 +78,13 @@ async function load(inbound, end) {
         agent,
         method: "POST",
         path: `/api/${route}/envelope/`,
-        headers: { "X-Sentry-Auth": `Sentry sentry_key=${key(route)}`, "Content-Length": body.length },
+        headers: { "X-Sentry-Auth": `Sentry sentry_key=${isUnknown ? "dead".repeat(8) : key(route)}, sentry_client=sentry.<b>test</b>/1`, "Content-Length": body.length },
       });
       request.end(body);
       const [response] = await once(request, "response");
       response.resume();
       await once(response, "end");
-      answered += 1;
+      if (!isUnknown) answered += 1;
       await sleep(5 + Math.random() * 20);
     }
     agent.destroy();
@@ -90,27 +93,52 @@ async function load(inbound, end) {
   return answered;
 }
 
-/** What the page shows: gauges, routes with their lines, outbounds with all their parts. */
+/** Opens the details of all routes that are not open yet. */
+async function openAll(page) {
+  const closed = page.locator('.line button[aria-expanded="false"]');
+  for (let left = await closed.count(); left > 0; left -= 1) await closed.first().click();
+  assert.equal(await closed.count(), 0);
+}
+
+/** What the page shows: gauges, lines, and the cards of the routes that are open. */
 function shown(page) {
   return page.evaluate(() => {
-    const text = (parent, selector) => parent.querySelector(selector).textContent;
+    const text = (parent, selector) => parent.querySelector(selector)?.textContent ?? null;
     const fields = (parent) =>
       Object.fromEntries(
         [...parent.querySelectorAll("[data-field]")].map((field) => [field.dataset.field, field.textContent]),
       );
+    const lines = [...document.querySelectorAll("#routes .line:not([hidden])")];
     return {
-      verdict: text(document, "#verdict"),
+      verdict: text(document, "#verdict .text"),
+      culprits: [...document.querySelectorAll("#culprits li")].map((line) => line.textContent),
       gauges: fields(document.querySelector("#gauges")),
-      routes: [...document.querySelectorAll(".route")].map((route) => [text(route, "h2"), text(route, "p")]),
-      outbounds: [...document.querySelectorAll(".outbound")].map((card) => ({
-        name: text(card, ".name"),
-        role: text(card, ".role"),
-        state: text(card, ".state"),
-        more: text(card, ".more"),
-        bars: card.querySelectorAll("rect").length,
-        error: card.querySelector(".error").hidden ? null : text(card, ".error"),
+      routes: lines.map((line) => ({
+        name: line.dataset.route,
+        tone: line.classList[1] ?? "",
+        rate: text(line, ".rate"),
+        about: line.nextElementSibling?.matches(".detail") ? text(line.nextElementSibling, ".about") : null,
+        sides: [...line.querySelectorAll(".side")].map((side) => ({
+          who: text(side, ".who"),
+          state: text(side, ".state"),
+          delivered: text(side, ".delivered"),
+          missing: text(side, ".missing"),
+          bars: side.querySelectorAll("path").length,
+        })),
+      })),
+      outbounds: [...document.querySelectorAll("#routes .card:not(.disagreements)")].map((card) => ({
+        name: card.dataset.outbound,
+        role: text(card, ".role") ?? "",
+        why: text(card, ".why"),
+        upstream: text(card, ".upstream"),
+        causes: text(card, ".causes") ?? "",
+        limits: [...card.querySelectorAll(".limit")].map((limit) => limit.textContent),
+        bars: [...card.querySelectorAll("path")].reduce((sum, path) => sum + path.getAttribute("d").split("M").length - 1, 0),
+        error: text(card, ".error"),
+        errorTime: text(card, "time"),
         ...fields(card),
       })),
+      keys: [...document.querySelectorAll("#unknown-keys tbody tr")].map((row) => [...row.cells].map((cell) => cell.textContent)),
     };
   });
 }
@@ -154,7 +182,7 @@ function assertShows(text, value, what) {
     assert.equal(text, "–", what);
     return;
   }
-  const [, digits, unit] = text.match(/^([\d,.]+) ?(\D*)$/) ?? assert.fail(`${what}: ${text} is no number`);
+  const [, digits, unit] = text.match(/^(?:< )?([\d,.]+) ?(\D*)$/) ?? assert.fail(`${what}: ${text} is no number`);
   const scale = unit === "" ? 1 : UNITS[unit];
   assert.ok(scale, `${what}: ${unit} is no unit`);
   const step = scale * (digits.includes(".") ? 0.1 : unit === "" ? 0 : 1);
@@ -169,71 +197,87 @@ function compareOutbound(card, outbound) {
   assert.equal(card.name, outbound.name);
   assert.equal(card.role, outbound.is_primary ? "primary" : "", of("role"));
   const latency = outbound.latency_seconds;
+  const { seconds, delivered } = outbound.recent;
   const values = {
-    rate: outbound.per_second,
+    rate: seconds > 0 ? delivered / seconds : 0,
     success: outbound.success,
     p50: latency.p50,
+    p90: latency.p90,
     p99: latency.p99,
-    delivered: outbound.delivered,
-    rate_limited: outbound.rate_limited,
-    lost: outbound.lost,
   };
   for (const [field, value] of Object.entries(values)) assertShows(card[field], value, of(field));
-  assert.equal(card.bars, sum(outbound.steps.slice(-60).map((step) => step.filter((count) => count > 0).length)), of("bars"));
+  // The numbers of deliveries are those since the start, the other field is a rate.
+  assertShows(card.rate_limited, outbound.rate_limited, of("rate_limited"));
+  assertShows(card.lost, outbound.lost, of("lost"));
+  assertShows(card.delivered, outbound.delivered, of("delivered"));
+  const shownSteps = outbound.steps.slice(-60);
+  assert.equal(card.bars, sum(shownSteps.map((step) => step.filter((count) => count > 0).length)), of("bars"));
+  assert.ok(card.why.includes(outbound.state.replaceAll("_", " ")), of(card.why));
 
   const { upstream } = outbound;
-  const parts = card.more.split(" · ");
-  const has = (part) => assert.ok(parts.includes(part), of(`no "${part}" in "${card.more}"`));
+  const parts = card.upstream.split(" · ");
+  const has = (part) => assert.ok(parts.includes(part), of(`no "${part}" in "${card.upstream}"`));
   const probes = sum(Object.values(upstream.probes));
   const probed = probes ? `, ${probes.toLocaleString("en")} probe${probes === 1 ? "" : "s"}` : "";
   has(`breaker ${upstream.breaker}${probed}`);
   has(`${upstream.in_flight.toLocaleString("en")} in flight`);
   has(`${upstream.connections_open} connection${upstream.connections_open === 1 ? "" : "s"}`);
   for (const [outcome, count] of Object.entries(outbound.outcomes)) {
-    if (outcome !== "2xx") assert.ok(card.more.includes(`${outcome} ${count.toLocaleString("en")}`), of(outcome));
+    const word = `${outcome.replaceAll("_", " ")} ${count.toLocaleString("en")}`;
+    if (outcome !== "2xx") assert.ok(card.causes.includes(word), of(`${word} in ${card.causes}`));
   }
-  const limits = parts.filter((part) => part.includes(" limited for "));
-  assert.equal(limits.length, outbound.rate_limits.length, of("rate limits"));
+  assert.equal(card.limits.length, outbound.rate_limits.length, of("rate limits"));
   for (const [index, limit] of outbound.rate_limits.entries()) {
-    assert.ok(limits[index].startsWith(`${limit.categories.join(", ")} limited for `), limits[index]);
-    assert.ok(limits[index].endsWith(` ${Math.floor(limit.seconds / 60)} minutes`), limits[index]);
+    const words = `${limit.categories.join(", ")} for ${Math.floor(limit.seconds / 60)} minutes`;
+    assert.equal(card.limits[index], words);
   }
 
   const error = outbound.last_error;
   assert.equal(card.error === null, error === null, of("error"));
   if (error) {
-    assert.ok(card.error.includes(error.message.trim()), `${card.error} is not ${error.message}`);
-    assert.match(card.error, /\(\d+ (second|minute)s? ago\)/);
+    assert.equal(card.error.trim(), error.message.trim());
+    assert.match(card.errorTime, /^\d\d:\d\d:\d\d, \d+ (second|minute)s? ago$/);
+  }
+}
+
+/** A line shows for each outbound what the same answer says. */
+function compareLine(line, route) {
+  assertShows(`${line.rate}/s`, route.per_second, `${route.name}: rate`);
+  for (const [index, outbound] of route.outbounds.entries()) {
+    const side = line.sides[index];
+    const { seconds, delivered } = outbound.recent;
+    assert.ok(side.state.includes(outbound.state.replaceAll("_", " ")), `${outbound.name}: ${side.state}`);
+    assertShows(`${side.delivered}/s`, seconds > 0 ? delivered / seconds : 0, `${outbound.name}: delivered`);
+    const missing = sum(outbound.steps.map(([, limited, lost]) => limited + lost));
+    assertShows(side.missing, missing || null, `${outbound.name}: missing`);
+    const kinds = [0, 1, 2].filter((kind) => outbound.steps.slice(-60).some((step) => step[kind] > 0));
+    assert.equal(side.bars, kinds.length, `${outbound.name}: picture`);
   }
 }
 
 /** Every value on the page is that of the very answer it was drawn from. */
 function compare(said, status) {
   const { gauges } = said;
-  const begins = (field, value) => assertShows(gauges[field].match(/^[\d,.]+( ?(%|\/s))?/)[0], value, field);
-  begins("requests", sum(status.routes.map((route) => route.per_second)));
-  begins("memory", status.request_memory_bytes / status.request_memory_limit_bytes);
-  assert.equal(
-    gauges.connections,
-    `${status.connections.open}${status.connections.accepted.toLocaleString("en")} so far`,
-  );
-  assert.equal(gauges.rejected, `${sum(Object.values(status.rejections))}since the start`);
-  assert.ok(gauges.uptime.endsWith(`${status.driver}`), gauges.uptime);
-
-  assert.deepEqual(said.routes.map(([name]) => name), status.routes.map((route) => route.name));
-  for (const [index, route] of status.routes.entries()) {
-    const line = said.routes[index][1].split(" · ");
-    assertShows(line[0], route.per_second, `${route.name}: rate`);
-    const [, p50, p99] = line[1].match(/^answered in (.+), 99 % in (.+)$/);
+  assertShows(gauges.requests, status.recent.requests / status.recent.seconds, "requests");
+  assertShows(gauges.memory, status.request_memory_bytes / status.request_memory_limit_bytes, "memory");
+  assertShows(gauges.connections, status.connections.open, "connections");
+  assertShows(gauges.rejected, sum(Object.values(status.rejections)), "rejected");
+  const names = (routes) => routes.map((route) => route.name);
+  assert.deepEqual(names(said.routes).sort(), names(status.routes).sort());
+  const cards = [...said.outbounds];
+  for (const line of said.routes) {
+    const route = status.routes.find((route) => route.name === line.name);
+    compareLine(line, route);
+    const [, p50, p99] = line.about.match(/SDKs answered in (.+?), 99 % in (.+?) · /);
     assertShows(p50, route.latency_seconds.p50, `${route.name}: p50`);
     assertShows(p99, route.latency_seconds.p99, `${route.name}: p99`);
-    assert.equal(line[2], `${route.requests.toLocaleString("en")} requests`);
-    const answers = Object.entries(route.answers);
-    assert.equal(line[3], answers.map(([word, count]) => `${word.replace("_", " ")} ${count.toLocaleString("en")}`).join(", "));
+    const answers = Object.entries(route.answers).map(([word, count]) => `${word.replaceAll("_", " ")} ${count.toLocaleString("en")}`);
+    assert.ok(line.about.endsWith(`since the start: ${route.requests.toLocaleString("en")} requests (${answers.join(", ")})`), line.about);
+    for (const outbound of route.outbounds) compareOutbound(cards.shift(), outbound);
   }
-  const outbounds = status.routes.flatMap((route) => route.outbounds);
-  assert.equal(said.outbounds.length, outbounds.length);
-  for (const [index, outbound] of outbounds.entries()) compareOutbound(said.outbounds[index], outbound);
+  assert.deepEqual(cards, []);
+  const keys = status.unknown_keys.last.map((one) => [one.key, one.project ?? "–", one.sdk ?? "–", one.client, one.requests.toLocaleString("en")]);
+  assert.deepEqual(said.keys.map((row) => row.slice(0, 5)), keys);
 }
 
 /** What the mirror says once nothing is under way. */
@@ -273,10 +317,11 @@ async function main() {
   });
   try {
     const loading = load(mirror.inbound, Date.now() + LOAD_MS);
-    const page = await browser.newPage({ viewport: { width: 1180, height: 900 }, colorScheme: "light" });
+    const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, colorScheme: "light" });
     const wrong = watch(page, mirror.admin);
     await page.goto(`${mirror.admin}/`);
-    await page.waitForSelector(".outbound");
+    await page.waitForSelector(".line");
+    await openAll(page);
     await sleep(LOAD_MS - 8000);
     const underLoad = await frozen(page);
     const running = await shown(page);
@@ -292,20 +337,28 @@ async function main() {
     await shoot("phone");
     const overflow = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
     assert.equal(overflow, false, "a phone has to scroll sideways");
-    await page.setViewportSize({ width: 1180, height: 900 });
+    await page.setViewportSize({ width: 1280, height: 900 });
     await page.emulateMedia({ colorScheme: "light" });
     // Not through a style element: the page forbids those that are not its own.
     await page.evaluate(() => (document.documentElement.style.filter = "grayscale(1)"));
     await shoot("grey");
     const answered = await loading;
 
-    assert.equal(running.verdict, "Of 5 outbounds, 1 gets nothing, 1 loses some, 1 is rate limited");
-    const states = running.outbounds.map((card) => card.state);
-    assert.match(states[0], /^●Receiving/);
-    assert.match(states[1], /^▲Losing 3\d\.\d %/);
-    assert.match(states[2], /^■(Not answering|Failing)/);
-    assert.match(states[3], /^●Receiving/);
-    assert.match(states[4], /^◐Rate limited/);
+    const share = /; \d\d\.\d % of requests have an unknown key$/;
+    assert.match(running.verdict, share);
+    assert.equal(running.verdict.replace(share, ""), "Of 5 outbounds, 2 fail, 1 is rate limited");
+    const states = running.routes.flatMap((route) => route.sides.map((side) => side.state));
+    assert.match(states[0], /^●receiving$/);
+    assert.match(states[1], /^■failing 3\d\.\d %$/);
+    assert.match(states[2], /^■failing$/);
+    assert.match(states[3], /^●receiving$/);
+    assert.match(states[4], /^◐rate limited$/);
+    const told = running.culprits.join("\n");
+    assert.match(told, /answers 503 and loses 3\d\.\d % since \d\d:\d\d:\d\d, \d+ lost/);
+    assert.match(told, /refuses connections since \d\d:\d\d:\d\d, [\d,]+ lost/);
+    assert.match(told, /is rate limited: error for \d+ minutes since/);
+    assert.match(told, /\d\d\.\d % of the requests of the last minute have a key that is not configured/);
+    assert.deepEqual(running.keys[0].slice(0, 3), ["dead…", "9", "sentry.<b>test</b>/1"]);
     const status = await settled(mirror.admin);
     const requests = status.routes.reduce((sum, route) => sum + route.requests, 0);
     assert.equal(requests, answered);
@@ -318,12 +371,13 @@ async function main() {
     const said = await shown(page);
     compare(said, late);
     const { outbounds: cards } = said;
-    assert.match(cards[2].more, /^breaker open, \d+ probes?/);
-    assert.match(cards[2].error, /cannot connect: Connection refused/);
+    assert.match(cards[2].upstream, / · breaker open, \d+ probes? · /);
+    assert.match(cards[2].error, /^cannot connect: Connection refused/);
     assert.ok(cards[1].error.includes('answered 503: {"detail":"no room <b>here</b>"}'));
     console.log(execFileSync(path.join(installed, "python/bin/python"), [metrics, mirror.admin]).toString().trim());
     assert.deepEqual(wrong, []);
 
+    await look(browser, mirror.admin, folder);
     await page.unrouteAll({ behavior: "wait" });
     mirror.child.kill("SIGKILL");
     await page.waitForSelector("#stale:not([hidden])");

@@ -1,0 +1,134 @@
+// What is known of a route and its outbounds, shown when its line is opened.
+
+const OUTCOMES_OF_NO_INTEREST = ["2xx", "filtered", "sampled"];
+
+function why(outbound, status) {
+  const [shape, word, , meaning] = STATES[outbound.state];
+  const [deed, since, lost] = complaint(outbound, status);
+  const facts = isTrouble(outbound) || outbound.state === "recovering"
+    ? ` It ${list([list([deed, since ? `since ${clock(since)}` : ""], " "), lost], ", ")}.` : "";
+  return make("p", "why", make("b", "", `${shape} ${word}.`), facts, ` ${meaning}`);
+}
+
+function figures(outbound) {
+  const latency = outbound.latency_seconds;
+  const { seconds, delivered } = outbound.recent;
+  return [
+    make("h4", "", "Last minute"),
+    terms("numbers", [
+      ["rate", "delivered", `${rate(seconds > 0 ? delivered / seconds : 0)}/s`],
+      ["success", "accepted", percent(outbound.success)],
+      ["p50", "median", span(latency.p50)],
+      ["p90", "90 % within", span(latency.p90)],
+      ["p99", "99 % within", span(latency.p99)],
+    ]),
+    make("h4", "", "Since the start"),
+    terms("numbers", [
+      ["delivered", "delivered", whole(outbound.delivered)],
+      ["rate_limited", "rate limited", whole(outbound.rate_limited)],
+      ["lost", "lost", whole(outbound.lost)],
+      ["unwanted", "not wanted", whole(outbound.unwanted)],
+      ["bytes", "sent", bytes(outbound.bytes)],
+    ]),
+  ];
+}
+
+function causes(outbound) {
+  const counted = Object.entries(outbound.outcomes).filter(([outcome]) => !OUTCOMES_OF_NO_INTEREST.includes(outcome));
+  if (!counted.length) return null;
+  return make("p", "causes", `Not accepted: ${counted.map(([outcome, count]) => `${spaced(outcome)} ${whole(count)}`).join(", ")}`);
+}
+
+/** The circuit breaker, connections and addresses. */
+function upstreamLine(upstream) {
+  if (!upstream) return null;
+  const probes = sum(Object.values(upstream.probes));
+  return make("p", "upstream", list([
+    upstream.origin,
+    `breaker ${upstream.breaker}${probes ? `, ${plural(probes, "probe")}` : ""}`,
+    `${whole(upstream.in_flight)} in flight`,
+    plural(upstream.connections_open, "connection"),
+    upstream.dns_age_seconds === null ? "" : `address ${long(upstream.dns_age_seconds)} old`,
+    upstream.addresses_avoided ? `${whole(upstream.addresses_avoided)} of ${whole(upstream.addresses)} addresses avoided` : "",
+  ]));
+}
+
+function lastWords(outbound, status) {
+  if (!outbound.last_error) return [];
+  const { at, message } = outbound.last_error;
+  const ago = long((new Date(status.at) - new Date(at)) / 1000);
+  const time = make("time", "", `${clock(at)}, ${ago} ago`);
+  time.dateTime = at;
+  return [make("h4", "", "Last error, ", time), make("p", "error", message)];
+}
+
+function limits(outbound) {
+  if (!outbound.rate_limits.length) return [];
+  return [make("h4", "", "Rate limits now"), ...outbound.rate_limits.map((limit) => make("p", "limit", limitText(limit)))];
+}
+
+/** Items by category and by what became of them. */
+function items(outbound) {
+  const categories = Object.entries(outbound.items ?? {});
+  if (!categories.length) return [];
+  const outcomes = [...new Set(categories.flatMap(([, counts]) => Object.keys(counts)))];
+  const rows = categories.map(([category, counts]) => [spaced(category), ...outcomes.map((outcome) => whole(counts[outcome] ?? 0))]);
+  return [make("h4", "", "Items since the start"), tabular(["category", ...outcomes.map((outcome) => `${spaced(outcome)}#`)], rows)];
+}
+
+function incidents(outbound) {
+  const shown = (outbound.incidents ?? []).slice(0, 10);
+  if (!shown.length) return [];
+  const rows = shown.map((one) => [
+    clock(one.began_at),
+    one.ended_at ? long(one.seconds) : "lasts",
+    spaced(one.kind),
+    whole(one.lost_deliveries),
+    one.reason ?? "",
+  ]);
+  return [make("h4", "", "Last incidents"), tabular(["began", "lasted", "kind", "lost#", "reason…"], rows)];
+}
+
+function card(outbound, status) {
+  const role = outbound.is_primary ? "primary" : outbound.replies === false ? "never replies" : "";
+  const dsn = outbound.dsn === outbound.name ? "" : outbound.dsn;
+  const minutes = Math.round((STEPS_SHOWN * status.step_seconds) / 60);
+  const caption = make("figcaption", "",
+    make("span", "", `${minutes} minutes ago`), make("span", "", peak(outbound.steps, status.step_seconds)), make("span", "", "now"));
+  const element = make("article", `card ${STATES[outbound.state][2]}`,
+    make("h3", "", make("span", "title", outbound.name), role && make("small", "role", role), dsn && make("small", "", dsn)),
+    why(outbound, status),
+    make("figure", "", picture(outbound.steps, 64), caption),
+    ...figures(outbound), causes(outbound), upstreamLine(outbound.upstream),
+    ...limits(outbound), ...lastWords(outbound, status), ...items(outbound), ...incidents(outbound));
+  element.dataset.outbound = outbound.name;
+  return element;
+}
+
+/** Requests that one outbound took and another refused. */
+function disagreements(route, status) {
+  const shown = (status.disagreements ?? []).filter((one) => one.route === route.name).slice(0, 10);
+  if (!shown.length) return null;
+  const item = ({ category, bytes: size }) => `${spaced(category)} ${bytes(size)}`;
+  const answer = (one) => `${one.outbound}: ${one.status ?? spaced(one.outcome)}${one.reason ? ` ${one.reason}` : ""}`;
+  const rows = shown.map((one) => [
+    clock(one.at),
+    one.event_id ?? one.endpoint,
+    list([...one.items.map(item), one.items_left_out ? `${whole(one.items_left_out)} more` : ""], ", "),
+    one.outcomes.map(answer).join("; "),
+  ]);
+  return make("article", "card wait disagreements", make("h3", "", "One outbound took what another refused"),
+    tabular(["time", "event", "items", "answers…"], rows));
+}
+
+function detail(route, status) {
+  const latency = route.latency_seconds;
+  const answers = Object.entries(route.answers).map(([answer, count]) => `${spaced(answer)} ${whole(count)}`);
+  const about = list([
+    route.dsn !== route.name && route.dsn,
+    `last minute: SDKs answered in ${span(latency.p50)}, 99 % in ${span(latency.p99)}`,
+    `since the start: ${plural(route.requests, "request")}${answers.length ? ` (${answers.join(", ")})` : ""}`,
+  ]);
+  const cards = route.outbounds.map((outbound) => card(outbound, status));
+  return [make("p", "about", about), make("div", "cards", ...cards, disagreements(route, status) ?? "")];
+}

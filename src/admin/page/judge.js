@@ -1,0 +1,176 @@
+// What is wrong, in words.
+
+/** An incident that begins again so soon goes on. */
+const INCIDENT_CONTINUES_SECONDS = 60;
+
+/** The states of an outbound, the worst first: shape, word, tone, meaning. */
+const STATES = {
+  failing: ["■", "failing", "bad",
+    "Deliveries were lost in the last 15 seconds, or the circuit breaker is open because the upstream does not answer."],
+  slow: ["▲", "slow", "wait",
+    "More than 5 % of its answers in the last minute took longer than reply_timeout, for which SDKs wait."],
+  rate_limited: ["◐", "rate limited", "wait",
+    "In the last minute deliveries were not sent, or answered 429, because of a rate limit of the outbound."],
+  recovering: ["◌", "recovering", "idle",
+    "Deliveries were lost less than a minute ago, but none in the last 15 seconds, and some were delivered since."],
+  receiving: ["●", "receiving", "good", "It accepts what it should get."],
+  idle: ["○", "idle", "idle", "There was nothing to deliver in the last minute."],
+};
+
+const GLOSSARY = [
+  ...Object.values(STATES).map(([shape, word, , meaning]) => [`${shape} ${word}`, meaning]),
+  ["delivered", "Answered 2xx by the outbound."],
+  ["lost", "Not sent, or not accepted, although the outbound should get it."],
+  ["rate limited", "Not sent, or answered 429, because of a rate limit: the outbound does not want it now."],
+  ["missing", "Lost and rate limited together."],
+  ["not wanted", "Not sent because the configuration says so: filtered, or not in the sample."],
+  ["accepted", "The share of deliveries that were delivered."],
+  ["primary", "The first outbound of a route. SDKs get its answer, and wait for it for up to reply_timeout."],
+  ["unknown key", "A key that no inbound DSN has. Such requests are rejected and reach no outbound."],
+];
+
+const severity = (outbound) => Object.keys(STATES).length - Object.keys(STATES).indexOf(outbound.state);
+const TROUBLE = severity({ state: "rate_limited" });
+const isTrouble = (outbound) => severity(outbound) >= TROUBLE;
+const missing = (outbound) => sum(outbound.steps.map(([, limited, lost]) => limited + lost));
+
+/** The share of deliveries that were lost in the last minute. */
+function lostShare(outbound) {
+  const { delivered, lost } = outbound.recent;
+  return delivered + lost > 0 ? lost / (delivered + lost) : 1;
+}
+
+/** What an upstream does, in short, according to an error or to its own words. */
+function misdeed(text) {
+  const status = text.match(/^answered (\d+)/)?.[1] ?? text.match(/^(\d{3})\b/)?.[1];
+  if (status) return `answers ${status}`;
+  const known = [
+    [/refused/, "refuses connections"],
+    [/timeouts\.connect|timed out|unreachable|No route to host/i, "cannot be reached"],
+    [/no known address/, "has no known address"],
+    [/^TLS/, "fails the TLS handshake"],
+    [/silent|timeouts\.exchange/, "does not answer"],
+    [/too slowly/, "is too slow"],
+    [/reset|closed/i, "closes connections"],
+    [/limits\.|out of memory/, "is slower than the traffic"],
+    [/malformed/, "answers what is not HTTP"],
+  ];
+  return known.find(([pattern]) => pattern.test(text))?.[1] ?? "does not accept deliveries";
+}
+
+/** The current incident of an outbound, if the mirror tells of one; otherwise what its steps say. */
+function trouble(outbound, status) {
+  const index = outbound.state === "rate_limited" ? 1 : 2;
+  const kinds = { failing: ["unanswered", "rejecting"], rate_limited: ["rate_limited"], recovering: ["unanswered", "rejecting"] };
+  const incidents = outbound.incidents ?? [];
+  // One that has just ended goes on if it begins again.
+  const age = (time) => (new Date(status.at) - new Date(time)) / 1000;
+  const isCurrent = ({ kind, ended_at: ended }) =>
+    (kinds[outbound.state] ?? []).includes(kind) && (ended === null || age(ended) < INCIDENT_CONTINUES_SECONDS);
+  const incident = incidents.find(isCurrent);
+  if (incident) return { since: incident.began_at, lost: incident.lost_deliveries, reason: incident.reason };
+  if (outbound.state === "recovering") return { since: null, lost: sum(outbound.steps.map((step) => step[2])), reason: null };
+  // The run of steps up to now in which each that had deliveries also had such ones.
+  let [first, count] = [outbound.steps.length, 0];
+  for (let at = outbound.steps.length - 1; at >= 0; at -= 1) {
+    const step = outbound.steps[at];
+    if (step[index] > 0) { first = at; count += step[index]; } else if (step[0] > 0) break;
+  }
+  const seconds = (outbound.steps.length - first) * status.step_seconds;
+  const isWhole = first > 0 || outbound.steps.length < 60;
+  const since = count > 0 && isWhole ? new Date(new Date(status.at) - seconds * 1000) : null;
+  return { since, lost: count, reason: null };
+}
+
+/** What is wrong with an outbound: [verb phrase, since, missing]. */
+function complaint(outbound, status) {
+  const { since, lost, reason } = trouble(outbound, status);
+  const share = lostShare(outbound);
+  switch (outbound.state) {
+    case "failing": {
+      const words = reason || outbound.last_error?.message || "";
+      const deed = misdeed(words);
+      const part = share < 1 && outbound.upstream?.breaker !== "open" ? ` and loses ${percent(share)}` : "";
+      return [deed + part, since, lost ? `${whole(lost)} lost` : ""];
+    }
+    case "slow": {
+      const wait = outbound.is_primary ? `SDKs wait up to ${span(status.reply_timeout_seconds)} for it` : "";
+      return [list([`answers in ${span(outbound.latency_seconds.p50)}`, wait], ", "), null, ""];
+    }
+    case "rate_limited": {
+      const limits = outbound.rate_limits.map(limitText).join("; ");
+      return [`is rate limited${limits ? `: ${limits}` : ""}`, since, lost ? `${whole(lost)} not delivered` : ""];
+    }
+    case "recovering":
+      return ["accepts deliveries again", null, lost ? `${whole(lost)} lost` : ""];
+    default:
+      return [STATES[outbound.state][1], null, ""];
+  }
+}
+
+function limitText({ categories, seconds }) {
+  return `${categories.join(", ") || "everything"} for ${long(seconds)}`;
+}
+
+/** Everything that is wrong, the worst first: tone, shape, text, and the route to show. */
+function culprits(status) {
+  const all = status.routes.flatMap((route) => route.outbounds.map((outbound) => ({ route, outbound })));
+  const found = all.filter(({ outbound }) => isTrouble(outbound));
+  found.sort((a, b) => severity(b.outbound) - severity(a.outbound));
+  const since = (time) => (time ? `since ${clock(time)}` : "");
+  const lines = [];
+  const byOrigin = Map.groupBy(found, ({ outbound }) =>
+    outbound.state === "failing" && outbound.upstream?.breaker === "open" ? outbound.upstream.origin : Symbol("own"));
+  for (const group of byOrigin.values()) {
+    const [{ route, outbound }] = group;
+    const [shape, , tone] = STATES[outbound.state];
+    let [deed, time, lost] = complaint(outbound, status);
+    let who = `${withoutScheme(route.name)} → ${withoutKey(outbound.name)}`;
+    if (group.length > 1) {
+      const troubles = group.map((one) => trouble(one.outbound, status));
+      const times = troubles.map((one) => one.since).filter(Boolean).map((one) => new Date(one));
+      time = times.length ? new Date(Math.min(...times)) : null;
+      lost = `${whole(sum(troubles.map((one) => one.lost)))} lost`;
+      who = withoutScheme(outbound.upstream.origin);
+      lost += `; ${group.length} outbounds: ${group.slice(0, 3).map((one) => withoutScheme(one.route.name)).join(", ")}${group.length > 3 ? ", …" : ""}`;
+    }
+    lines.push({ tone, shape, who, text: list([list([deed, since(time)], " "), lost], ", "), route: route.name, weight: severity(outbound) });
+  }
+  const { requests, unknown_key } = status.recent;
+  if (unknown_key > 0) {
+    const share = unknown_key / requests;
+    const isBad = share >= 0.01;
+    const text = `${percent(share)} of the requests of the last minute have a key that is not configured`;
+    lines.push({ tone: isBad ? "bad" : "wait", shape: "■", who: "", text, route: null, weight: isBad ? 5.5 : 3.5 });
+  }
+  return lines.sort((a, b) => b.weight - a.weight);
+}
+
+/** The headline: tone, shape, text, and the lines to list below it. */
+function verdict(status) {
+  const lines = culprits(status);
+  const outbounds = status.routes.flatMap((route) => route.outbounds);
+  const total = outbounds.length;
+  const count = (state) => outbounds.filter((outbound) => outbound.state === state).length;
+  if (status.stage === "draining") return { tone: "wait", shape: "◐", text: "Draining: finishing the last requests", lines };
+  if (lines.length === 1) {
+    const [{ tone, shape, who, text, route }] = lines;
+    return { tone, shape, text: list([who, text], " "), lines: [], route };
+  }
+  if (lines.length > 1) {
+    const some = (number, one, many) => number > 0 && `${number} ${number === 1 ? one : many}`;
+    const states = list([
+      some(count("failing"), "fails", "fail"),
+      some(count("slow"), "is slow", "are slow"),
+      some(count("rate_limited"), "is rate limited", "are rate limited"),
+    ], ", ");
+    const keys = status.recent.unknown_key > 0 ? `${percent(status.recent.unknown_key / status.recent.requests)} of requests have an unknown key` : "";
+    const text = list([states && `Of ${plural(total, "outbound")}, ${states}`, keys], "; ");
+    return { tone: lines[0].tone, shape: lines[0].shape, text, lines };
+  }
+  if (outbounds.every((outbound) => outbound.state === "idle")) return { tone: "idle", shape: "○", text: "Ready and idle", lines };
+  const recovering = count("recovering");
+  const what = total === 1 ? "The outbound receives" : `All ${total} outbounds receive`;
+  if (recovering > 0) return { tone: "idle", shape: "◌", text: `${what} again, ${recovering} ${recovering === 1 ? "is" : "are"} recovering`, lines };
+  return { tone: "good", shape: "●", text: `${what} what ${total === 1 ? "it" : "they"} should`, lines };
+}

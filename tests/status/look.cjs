@@ -1,0 +1,223 @@
+// Looks at the page with statuses that a mirror gives rarely: any state, any number of routes, hostile texts.
+//
+// The page is the mirror's own; only what it gets from /status is made up.
+"use strict";
+
+const assert = require("node:assert/strict");
+const path = require("node:path");
+
+const { mixed, status } = require("./fixtures.cjs");
+
+const DESKTOP = { width: 1280, height: 900 };
+const PHONE = { width: 390, height: 844 };
+
+/** Opens the page with a status, and calls `check` with it. Nothing may go wrong meanwhile. */
+async function withStatus(browser, admin, answer, { hash = "", ...options }, check) {
+  const page = await browser.newPage({ viewport: DESKTOP, colorScheme: "light", ...options });
+  const wrong = [];
+  page.on("console", (line) => wrong.push(`console: ${line.text()}`));
+  page.on("pageerror", (error) => wrong.push(`error: ${error.message}`));
+  page.on("dialog", (dialog) => wrong.push(`dialog: ${dialog.message()}`));
+  let current = answer;
+  await page.route("**/status", (route) => route.fulfill({ json: current }));
+  await page.goto(`${admin}/${hash}`);
+  await page.waitForSelector("#tools:not([hidden])");
+  await check(page, (next) => (current = next));
+  assert.deepEqual(wrong, []);
+  await page.close();
+}
+
+const texts = (page, selector) => page.locator(selector).allTextContents();
+const lines = (page) => texts(page, ".line:not([hidden]) .name");
+const isWide = (page) => page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
+const verdict = (page) => page.locator("#verdict .text").textContent();
+
+/** Each state has its shape, its word, and its meaning where it stands. */
+async function states(browser, admin) {
+  const words = {
+    failing: ["■failing", /^■ failing\. It refuses connections since \d\d:\d\d:\d\d, \d+ lost\. Deliveries were lost/],
+    partly: [/^■failing 3\d\.\d %$/, /^■ failing\. It answers 503 and loses 3\d\.\d % since/],
+    slow: ["▲slow", /^▲ slow\. It answers in 3\.3 s, SDKs wait up to 1\.5 s for it\. More than 5 %/],
+    rate_limited: ["◐rate limited", /^◐ rate limited\. It is rate limited: error, transaction for 58 minutes since/],
+    recovering: ["◌recovering", /^◌ recovering\. It accepts deliveries again, \d+ lost\./],
+    receiving: ["●receiving", /^● receiving\. It accepts what it should get\.$/],
+    idle: ["○idle", /^○ idle\. There was nothing to deliver/],
+  };
+  const headlines = {
+    failing: /^checkout-1 → self-hosted refuses connections since \d\d:\d\d:\d\d, \d+ lost$/,
+    partly: /^checkout-1 → self-hosted answers 503 and loses 3\d\.\d % since/,
+    slow: "checkout-1 → self-hosted answers in 3.3 s, SDKs wait up to 1.5 s for it",
+    rate_limited: /^checkout-1 → self-hosted is rate limited: error, transaction for 58 minutes since/,
+    recovering: "The outbound receives again, 1 is recovering",
+    receiving: "The outbound receives what it should",
+    idle: "Ready and idle",
+  };
+  for (const [state, [word, why]] of Object.entries(words)) {
+    await withStatus(browser, admin, status([[state]]), {}, async (page) => {
+      const matches = (text, expected) =>
+        expected instanceof RegExp ? assert.match(text, expected) : assert.equal(text, expected);
+      matches((await texts(page, ".line .state"))[0], word);
+      matches(await verdict(page), headlines[state]);
+      const tone = await page.locator(".line").getAttribute("class");
+      const expected = { failing: "bad", partly: "bad", slow: "wait", rate_limited: "wait" }[state] ?? "";
+      assert.equal(tone.trim(), `line ${expected}`.trim(), "nothing is coloured without a trouble");
+      assert.ok((await page.locator(".line .state").getAttribute("title")).length > 20);
+      await page.locator(".line button").click();
+      assert.match((await texts(page, ".card .why"))[0], why);
+    });
+  }
+}
+
+/** Twenty routes fit one screen, with what is in trouble first. */
+async function twenty(browser, admin, folder) {
+  const answer = mixed(20, { unknown: 60 });
+  await withStatus(browser, admin, answer, {}, async (page) => {
+    const bottom = await page.evaluate(() => document.querySelector(".line:last-of-type").getBoundingClientRect().bottom);
+    assert.ok(bottom <= DESKTOP.height, `the last of 20 routes ends at ${bottom}`);
+    assert.equal(await isWide(page), false);
+    const names = await lines(page);
+    assert.equal(names.length, 20);
+    assert.deepEqual(names.slice(0, 5), ["search-14", "billing-15", "cart-18", "mobile-ios-16", "mobile-android-17"]);
+    assert.equal(names[5], "checkout-1", "the others in their order");
+    assert.equal(await verdict(page), "Of 40 outbounds, 3 fail, 1 is slow, 1 is rate limited; 2.1 % of requests have an unknown key");
+    const [first] = await texts(page, "#culprits li");
+    assert.match(first, /^■10\.0\.0\.7:9000 refuses connections since \d\d:\d\d:\d\d, \d+ lost; 2 outbounds: search-14, billing-15$/);
+    await page.screenshot({ path: path.join(folder, "20.png") });
+    await page.locator("#culprits a").first().click();
+    assert.equal(new URL(page.url()).hash, "#route/search-14");
+    assert.equal(await page.locator(".card").count(), 2);
+    await page.screenshot({ path: path.join(folder, "20-open.png") });
+  });
+  await withStatus(browser, admin, answer, { colorScheme: "dark", hash: "#route/cart-18" }, async (page) => {
+    assert.equal(await page.locator(".card").count(), 2, "an address opens its route");
+    await page.screenshot({ path: path.join(folder, "20-dark.png") });
+  });
+  await withStatus(browser, admin, answer, { viewport: PHONE }, async (page) => {
+    await page.locator(".line button").first().click();
+    assert.equal(await isWide(page), false, "a phone has to scroll sideways");
+    await page.screenshot({ path: path.join(folder, "20-phone.png"), fullPage: true });
+  });
+}
+
+/** Two hundred routes are drawn soon, filtered, and moved through with the keyboard. */
+async function twoHundred(browser, admin, folder) {
+  await withStatus(browser, admin, mixed(200), {}, async (page) => {
+    assert.equal((await lines(page)).length, 200);
+    await page.screenshot({ path: path.join(folder, "200.png") });
+    await page.keyboard.press("/");
+    await page.keyboard.type("billing saas");
+    const found = await lines(page);
+    assert.ok(found.length > 20 && found.every((name) => name.startsWith("billing-")), found.join());
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("Enter");
+    const open = page.locator('.line button[aria-expanded="true"] .name');
+    assert.deepEqual(await open.allTextContents(), [found[1]]);
+    await page.keyboard.press("Enter");
+    assert.equal(await open.count(), 0);
+    await page.keyboard.press("/");
+    await page.keyboard.press("Escape");
+    assert.equal((await lines(page)).length, 200);
+    await page.locator('#states [data-state="rate_limited"]').click();
+    assert.equal((await lines(page)).length, 1);
+    await page.locator("#filter").fill("nothing of the kind");
+    assert.equal(await page.locator("#none").isVisible(), true);
+  });
+}
+
+/** A filter, the focus and what is open stay when new numbers arrive. */
+async function staysAsItIs(browser, admin) {
+  const answer = mixed(20);
+  await withStatus(browser, admin, answer, {}, async (page, change) => {
+    await page.locator('.line[data-route="checkout-7"] button').click();
+    await page.locator("#filter").fill("checkout");
+    await page.locator('.line[data-route="checkout-13"] button').focus();
+    const recovered = structuredClone(answer);
+    recovered.routes = recovered.routes.filter((route) => route.name !== "checkout-1");
+    Object.assign(recovered.routes.find((route) => route.name === "checkout-13").outbounds[1], { state: "failing" });
+    change(recovered);
+    await page.waitForFunction(() => !document.querySelector('.line[data-route="checkout-1"]'));
+    assert.deepEqual(await lines(page), ["checkout-13", "checkout-7", "checkout-19"]);
+    assert.equal(await page.locator(".card:visible").count(), 2);
+    const focused = await page.evaluate(() => document.activeElement.closest(".line")?.dataset.route);
+    assert.equal(focused, "checkout-13");
+  });
+}
+
+/** No text of an upstream, a client or a configuration is markup. */
+async function hostileTexts(browser, admin) {
+  const evil = '"><img src=x onerror=alert(1)><script>alert(2)</script>';
+  const answer = status([["failing", "rate_limited"], ["receiving"]], { unknown: 60 });
+  const [route] = answer.routes;
+  const [failing, limited] = route.outbounds;
+  Object.assign(route, { name: evil, dsn: evil, answers: { [evil]: 3 } });
+  Object.assign(failing, { name: evil, dsn: evil, last_error: { at: answer.at, message: evil }, outcomes: { [evil]: 1 } });
+  failing.incidents = [{ kind: "unanswered", began_at: answer.at, ended_at: null, seconds: 3, lost_deliveries: 5, reason: evil }];
+  failing.items = { [evil]: { [evil]: 3 } };
+  answer.disagreements = [{
+    at: answer.at,
+    route: evil,
+    endpoint: evil,
+    event_id: null,
+    items: [{ category: evil, bytes: 3 }],
+    items_left_out: 0,
+    outcomes: [{ outbound: evil, outcome: "4xx", status: 413, reason: evil }],
+  }];
+  failing.upstream.origin = evil;
+  limited.rate_limits = [{ categories: [evil], seconds: 60 }];
+  for (const key of answer.unknown_keys.last) Object.assign(key, { key: evil, project: evil, sdk: evil, client: evil });
+  Object.assign(answer, { version: evil, driver: evil, listening_on: evil, rejections: { [evil]: 1 } });
+  await withStatus(browser, admin, answer, {}, async (page) => {
+    await page.locator(".line button").first().click();
+    await page.waitForSelector(".card");
+    const found = await page.evaluate(() => document.querySelectorAll("img, body script[src], main script, footer script").length);
+    assert.equal(found, 0);
+    const text = await page.locator("body").innerText();
+    for (const place of ["#verdict", ".card", "#unknown-keys", "footer"]) {
+      assert.ok((await page.locator(place).first().innerText()).includes("onerror=alert(1)") || place === "#verdict", place);
+    }
+    assert.ok(text.split("onerror=alert(1)").length > 10, "the texts are shown as they are");
+    assert.equal(await isWide(page), false);
+  });
+}
+
+/** The routes have names of their own, or none, and several outbounds. */
+async function shapes(browser, admin, folder) {
+  await withStatus(browser, admin, mixed(20, { names: null }), {}, async (page) => {
+    assert.equal(await isWide(page), false);
+    assert.equal((await texts(page, ".line .who"))[0], "relay-0.example:3000/10");
+    await page.screenshot({ path: path.join(folder, "20-dsns.png") });
+  });
+  const three = status([["receiving", "failing", "slow", "idle"], ["receiving"]]);
+  await withStatus(browser, admin, three, {}, async (page) => {
+    assert.equal(await isWide(page), false);
+    assert.deepEqual(await texts(page, "#routes > thead .title"), ["self-hosted", "saas", "archive", "eu"]);
+    await page.screenshot({ path: path.join(folder, "4-outbounds.png") });
+  });
+}
+
+/** What is remembered of an outbound and its route is in the details. */
+async function memory(browser, admin) {
+  await withStatus(browser, admin, status([["receiving", "failing"]]), {}, async (page) => {
+    await page.locator(".line button").click();
+    const card = page.locator('.card[data-outbound="saas"]');
+    const text = await card.innerText();
+    for (const part of [/error\s+[\d,]+\s+\d+\s/, /log item\s+51,200/, /lasts\s+unanswered\s+\d+\s+cannot connect/, /6 minutes\s+unanswered\s+12/]) {
+      assert.match(text, part);
+    }
+    const refused = await page.locator(".disagreements").innerText();
+    assert.match(refused, /fc6d8c0c43fc4630ad850ee518f1b9d0\s+error 1024 KiB, 2 more\s+self-hosted: 200; saas: 413 envelope exceeded size limits/);
+  });
+}
+
+async function look(browser, admin, folder) {
+  await states(browser, admin);
+  await twenty(browser, admin, folder);
+  await twoHundred(browser, admin, folder);
+  await staysAsItIs(browser, admin);
+  await hostileTexts(browser, admin);
+  await memory(browser, admin);
+  await shapes(browser, admin, folder);
+}
+
+module.exports = { look };
