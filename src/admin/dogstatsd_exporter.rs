@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{ToSocketAddrs, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tracing::{info, warn};
 use super::legacy_names;
 use super::metrics;
 use super::snapshot::MetricsSnapshot;
-use crate::config::StatsdTarget;
+use crate::config::{StatsdServer, StatsdTarget};
 use crate::mirror::routing_table::RoutingTable;
 use crate::process::status::MirrorStatus;
 use crate::telemetry::statsd::Statsd;
@@ -25,6 +26,9 @@ const PUSH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long the end of the process waits for the last push, which can hang in the resolver.
 const LAST_PUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a server at a socket in the file system may not read before the rest of a push is lost.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The running exporter.
 pub(crate) struct Push {
@@ -94,16 +98,16 @@ impl Pusher {
     }
 
     fn push(&mut self) {
-        let (host, port) = (self.target.host.clone(), self.target.port);
+        let server = self.target.server.clone();
         match self.send_increase() {
             Ok(()) if self.is_failing => {
-                info!(host, port, "sending metrics to statsd_addr again");
+                info!(%server, "sending metrics to statsd_addr again");
                 self.is_failing = false;
             }
             Ok(()) => {}
             Err(error) => {
                 if !self.is_failing {
-                    warn!(host, port, %error, "cannot send metrics to statsd_addr; they are lost until this works again");
+                    warn!(%server, %error, "cannot send metrics to statsd_addr; they are lost until this works again");
                 }
                 self.is_failing = true;
             }
@@ -128,7 +132,7 @@ impl Pusher {
     fn send_increase_of(
         &mut self,
         table: Arc<RoutingTable>,
-        socket: &io::Result<UdpSocket>,
+        socket: &io::Result<Outlet>,
     ) -> io::Result<()> {
         let now = MetricsSnapshot::read(&self.mirror_status, table);
         let increase = now.since(&self.pushed);
@@ -139,32 +143,58 @@ impl Pusher {
         };
         let families = metrics::families(&self.mirror_status, &increase);
         let families = families.chain(legacy_names::families(&increase));
-        self.statsd.send(families, &mut |datagram| {
-            // If the port is closed, a later datagram may fail with this error, or not. Treat both alike.
-            match socket.send(datagram) {
-                Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => Err(error),
-                _ => Ok(()),
-            }
-        })
+        self.statsd
+            .send(families, &mut |datagram| socket.send(datagram))
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this runs on a thread of its own, not on a worker"
-    )]
-    fn socket(&self) -> io::Result<UdpSocket> {
-        let target = (self.target.host.as_str(), self.target.port);
-        let Some(address) = target.to_socket_addrs()?.next() else {
-            return Err(io::Error::other("the host name has no address"));
-        };
-        let any = if address.is_ipv4() {
-            "0.0.0.0:0"
-        } else {
-            "[::]:0"
-        };
-        let socket = UdpSocket::bind(any)?;
-        socket.connect(address)?;
-        Ok(socket)
+    fn socket(&self) -> io::Result<Outlet> {
+        match &self.target.server {
+            StatsdServer::Udp { host, port } => udp_socket(host, *port).map(Outlet::Udp),
+            StatsdServer::Unix(path) => {
+                let socket = UnixDatagram::unbound()?;
+                socket.connect(path)?;
+                // A server that does not read takes only a few datagrams (`net.unix.max_dgram_qlen`).
+                socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+                Ok(Outlet::Unix(socket))
+            }
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this runs on a thread of its own, not on a worker"
+)]
+fn udp_socket(host: &str, port: u16) -> io::Result<UdpSocket> {
+    let Some(address) = (host, port).to_socket_addrs()?.next() else {
+        return Err(io::Error::other("the host name has no address"));
+    };
+    let any = if address.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    Ok(socket)
+}
+
+/// A socket that is connected to the server.
+enum Outlet {
+    Udp(UdpSocket),
+    Unix(UnixDatagram),
+}
+
+impl Outlet {
+    fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        match self {
+            // If the port is closed, a later datagram may fail with this error, or not. Treat both alike.
+            Outlet::Udp(socket) => match socket.send(datagram) {
+                Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => Err(error),
+                _ => Ok(()),
+            },
+            Outlet::Unix(socket) => socket.send(datagram).map(drop),
+        }
     }
 }
 

@@ -141,10 +141,7 @@ impl Config {
 
     fn statsd_address(&self) -> Value {
         let target = self.statsd.as_ref();
-        optional(target.map(|target| match target.host.contains(':') {
-            true => format!("[{}]:{}", target.host, target.port),
-            false => format!("{}:{}", target.host, target.port),
-        }))
+        optional(target.map(|target| target.server.to_string()))
     }
 
     fn tags(&self) -> Value {

@@ -47,7 +47,7 @@ pub(crate) use self::header_list::Headers;
 pub(crate) use self::json_schema::json_schema;
 pub(crate) use self::model::{
     AddressPolicy, ClientAddress, Compression, ListenAddress, Listener, Log, LogFormat, Outbound,
-    ReplyPolicy, Route, SelfReport, StatsdTarget, Workers,
+    ReplyPolicy, Route, SelfReport, StatsdServer, StatsdTarget, Workers,
 };
 pub use self::model::{Config, DriverChoice};
 pub(crate) use self::name::NO_ROUTE;

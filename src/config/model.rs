@@ -232,14 +232,33 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// Where metrics are pushed to over UDP.
+/// Where metrics are pushed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatsdTarget {
-    /// A host name or an IP address, without brackets.
-    pub host: String,
-    pub port: u16,
+    pub server: StatsdServer,
     /// Sent with every metric.
     pub tags: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatsdServer {
+    Udp {
+        /// A host name or an IP address, without brackets.
+        host: String,
+        port: u16,
+    },
+    /// A datagram socket in the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for StatsdServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StatsdServer::Udp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            StatsdServer::Udp { host, port } => write!(f, "{host}:{port}"),
+            StatsdServer::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Where the mirror reports its own errors.

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde_yaml::Value;
 
-use super::model::{LogFormat, Route, SelfReport, StatsdTarget};
+use super::model::{LogFormat, Route, SelfReport, StatsdServer, StatsdTarget};
 use super::node::Section;
 use super::routes::own_address;
 use super::value::{Parsed, choice, dsn, ip_address, number, parse_scalar, text};
@@ -66,8 +67,10 @@ pub(super) fn access_log(root: &mut Section<'_>) -> Option<LogFormat> {
 pub(super) fn statsd(root: &mut Section<'_>) -> Option<StatsdTarget> {
     let address = root.take("statsd_addr").optional(statsd_addr);
     let tags = root.value("default_metrics_tags", metrics_tags, BTreeMap::new());
-    let (host, port) = address?;
-    Some(StatsdTarget { host, port, tags })
+    Some(StatsdTarget {
+        server: address?,
+        tags,
+    })
 }
 
 /// `sentry_dsn` and `sentry_env`.
@@ -94,16 +97,23 @@ pub(super) fn ignored_keys(root: &mut Section<'_>) {
     }
 }
 
-/// `HOST:PORT`, with an IPv6 address in brackets.
-fn statsd_addr(value: &Value) -> Parsed<(String, u16)> {
-    let address = value.as_str().and_then(|text| text.rsplit_once(':'));
-    let read = address.and_then(|(host, port)| {
+/// `HOST:PORT`, with an IPv6 address in brackets, or `unix:` and an absolute path.
+fn statsd_addr(value: &Value) -> Parsed<StatsdServer> {
+    let text = value.as_str().unwrap_or_default();
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = PathBuf::from(path);
+        return match path.is_absolute() {
+            true => Ok(StatsdServer::Unix(path)),
+            false => Err("an absolute path after unix:".to_owned()),
+        };
+    }
+    let read = text.rsplit_once(':').and_then(|(host, port)| {
         let bare = host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'));
-        let host = bare.unwrap_or(host);
+        let host = bare.unwrap_or(host).to_owned();
         let port = port.parse().ok()?;
-        (!host.is_empty()).then(|| (host.to_owned(), port))
+        (!host.is_empty()).then_some(StatsdServer::Udp { host, port })
     });
     read.ok_or_else(|| "an address of the form HOST:PORT".to_owned())
 }

@@ -438,7 +438,12 @@ fn telemetry_keys_of_getsentry_sentry_mirror_are_accepted() {
         "statsd_addr: '[::1]:8125'\ndefault_metrics_tags: {a: b, c: 1}",
     ));
     let statsd = config.statsd.unwrap();
-    assert_eq!((statsd.host.as_str(), statsd.port), ("::1", 8125));
+    assert_eq!(statsd.server.to_string(), "[::1]:8125");
+    let unix = parse(&with("statsd_addr: unix:/run/statsd.sock"));
+    assert_eq!(
+        unix.statsd.unwrap().server.to_string(),
+        "unix:/run/statsd.sock"
+    );
     let tags: Vec<_> = statsd.tags.iter().collect();
     let tag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let expected = [tag("a", "b"), tag("c", "1")];
@@ -576,6 +581,7 @@ fn an_invalid_value_is_an_error_with_its_position() {
         ("dns: {refresh: 1ms}", format!(r#"4:16: dns.refresh: found "1ms", expected a duration from 1s to 1d {time}"#)),
         ("modify_envelope: never", r#"4:18: modify_envelope: found "never", expected true or false"#.to_owned()),
         ("traces_sample_rate: 2", "4:21: traces_sample_rate: found 2, expected a number from 0 to 1".to_owned()),
+        ("statsd_addr: unix:a.sock", r#"4:14: statsd_addr: found "unix:a.sock", expected an absolute path after unix:"#.to_owned()),
         ("statsd_addr: localhost", r#"4:14: statsd_addr: found "localhost", expected an address of the form HOST:PORT"#.to_owned()),
         ("default_metrics_tags: {a: [1]}", "4:23: default_metrics_tags: found a mapping, expected a mapping from tag names to text".to_owned()),
         ("prot: 1", "4:1: prot: unknown key, did you mean port?".to_owned()),

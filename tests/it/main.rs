@@ -6,6 +6,7 @@
 //! - `replies`: what the mirror replies to the SDK, and when.
 //! - `reply_table`: the whole reply table, for both policies.
 //! - `rate_limits`: what a rate-limited outbound does not get.
+//! - `client_address`: which address each outbound gets.
 //! - `requests`: framing, limits, rejections, keep-alive, CORS, health.
 //! - `limits`: limits that no reply shows.
 //! - `eviction`: idle connections make room for new ones.
@@ -32,6 +33,8 @@
 //! - `command_line`: configurations, exit codes, signals.
 //! - `os_errors`: errors of the operating system, and their causes.
 //! - `signals`: signals during a start or a reload.
+//! - `listeners`: more ports, and sockets in the file system.
+//! - `proxy_protocol`: connections of proxies that say for whom they connect.
 //! - `handover`: a new process takes over without losing a request.
 //! - `health`: the subcommand that checks a running mirror.
 //! - `deploy`: the seccomp profiles, the image, the units.

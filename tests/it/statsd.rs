@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
+use std::thread;
 
 use crate::support::process::file;
 use crate::support::{
@@ -87,6 +89,48 @@ fn legacy_and_new_metrics_arrive_with_the_counts() {
             .iter()
             .all(|line| line.is_ascii() && !line.contains(IN_KEY))
     );
+}
+
+#[test]
+fn metrics_arrive_at_a_socket_in_the_file_system_and_its_absence_is_logged() {
+    let path = std::env::temp_dir().join(format!("sm-statsd-{}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let upstream = Upstream::ok();
+    let extra = format!("statsd_addr: unix:{}", path.display());
+    let text = config(&[upstream.dsn(KEY_A, 11)], &extra);
+    for is_there in [true, false] {
+        let server = is_there.then(|| UnixDatagram::bind(&path).unwrap());
+        let reader = server.map(|server| {
+            server.set_read_timeout(Some(PATIENCE)).unwrap();
+            thread::spawn(move || {
+                let (mut lines, mut room) = (Vec::<String>::new(), [0; 65_536]);
+                while !lines.iter().any(|line| is_end(line)) {
+                    let count = server.recv(&mut room).expect("another datagram in time");
+                    let text = std::str::from_utf8(&room[..count]).expect("text");
+                    lines.extend(text.lines().map(str::to_owned));
+                }
+                lines
+            })
+        });
+        let mirror = Process::start(&text);
+        let request = envelope_request(envelope("00").as_bytes());
+        assert_eq!(mirror.client().ask(&request).status, 200);
+        mirror.signal("TERM");
+        let (status, log) = mirror.wait();
+        assert_eq!(status.code(), Some(0));
+        let what = format!(
+            "cannot send metrics to statsd_addr; they are lost until this works again server=unix:{}",
+            path.display()
+        );
+        let is_logged = log.iter().any(|line| line.contains(&what));
+        assert_eq!(is_logged, !is_there, "{log:?}");
+        if let Some(reader) = reader {
+            let lines = reader.join().unwrap();
+            let is_request = |line: &String| line.starts_with("sentrymirror.requests:1|c|");
+            assert!(lines.iter().any(is_request), "{lines:?}");
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
 }
 
 /// The names in the first column of the document's table, without the prefix.
