@@ -12,6 +12,7 @@ use super::snapshot::{
 use crate::config::NO_ROUTE;
 use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
 use crate::mirror::item_counters::{ItemCategory, ItemOutcome};
+use crate::mirror::refusal::Refusal;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::worker_metrics::{Closing, Pause, WorkerMetrics};
@@ -227,6 +228,12 @@ pub(super) const CATALOGUE: &[Metric] = &[
         ],
         help: "Items by data category, as Sentry counts them, and by what became of them. A category is exported once it has an item.",
         reader: Reader::Counter(items),
+    },
+    Metric {
+        name: "disagreements",
+        labels: &[ROUTE, closed::<Refusal>("status")],
+        help: "Refusals of requests that another outbound of the route took, by status. See `disagreements` in the status.",
+        reader: Reader::Counter(disagreements),
     },
     Metric {
         name: "delivered_bytes",
@@ -516,6 +523,17 @@ fn deliveries(source: Source<'_>) -> Values<'_, u64> {
             let mut labels = outbound_labels(route, outbound);
             labels.push(("outcome", kind.word().to_owned()));
             (labels, values.outcomes.get(*kind))
+        })
+    }))
+}
+
+fn disagreements(source: Source<'_>) -> Values<'_, u64> {
+    let routes = source.snapshot.routes();
+    Box::new(routes.flat_map(|(route, values)| {
+        Refusal::ALL.iter().map(move |refusal| {
+            let route = ("route", route.name.clone());
+            let labels = vec![route, ("status", refusal.word().to_owned())];
+            (labels, values.disagreements.get(*refusal))
         })
     }))
 }

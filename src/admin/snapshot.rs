@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
 use crate::mirror::item_counters::ItemTotals;
+use crate::mirror::refusal::Refusal;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::routing_table::RoutingTable;
@@ -115,6 +116,7 @@ snapshots! {
     }
     struct RouteSnapshot {
         answers: CounterVecSnapshot<RequestResult>,
+        disagreements: CounterVecSnapshot<Refusal>,
         request_time: Distribution,
         reply_time: Distribution,
     }
@@ -299,6 +301,9 @@ impl RouteSnapshot {
         let counters = || route.counters.iter();
         RouteSnapshot {
             answers: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.answers)),
+            disagreements: CounterVecSnapshot::from_counters(
+                counters().map(|worker| &worker.disagreements),
+            ),
             request_time: Distribution::from_histograms(
                 counters().map(|worker| &worker.request_time),
             ),

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::health::Observed;
 use super::history::{self, History};
 use crate::mirror::counters::{DeliveryResult, OutcomeKind, RequestResult};
+use crate::mirror::disagreements::Disagreements;
 use crate::mirror::incidents::Incident;
 use crate::mirror::item_counters::ItemTotals;
 use crate::mirror::rejection::Reason;
@@ -121,7 +122,7 @@ fn process(mirror_status: &MirrorStatus, history: &History, now: Instant) -> Val
         },
         "unknown_keys": unknown_keys(mirror_status, now),
         "reloads": { "done": reloads, "refused": failed_reloads },
-        "disagreements": json!([]),
+        "disagreements": disagreements(mirror_status),
     })
 }
 
@@ -240,6 +241,35 @@ impl View<'_> {
             "dns_age_seconds": shared.dns_age(self.now).map(|age| age.as_secs()),
         })
     }
+}
+
+/// The last requests about which outbounds disagreed, as docs/status.md describes them.
+fn disagreements(mirror_status: &MirrorStatus) -> Value {
+    let workers = mirror_status.counters.iter();
+    let last = Disagreements::last(workers.map(|worker| &worker.disagreements));
+    let last = last.iter().map(|one| {
+        let items = one.summary.items.iter();
+        let items =
+            items.map(|(category, bytes)| json!({"category": category.word(), "bytes": bytes}));
+        let outcomes = one.outcomes.iter().map(|side| {
+            json!({
+                "outbound": side.outbound,
+                "outcome": side.outcome,
+                "status": side.status,
+                "reason": side.reason,
+            })
+        });
+        json!({
+            "at": rfc3339(one.at),
+            "route": one.route,
+            "endpoint": one.endpoint,
+            "event_id": one.summary.event_id,
+            "items": items.collect::<Vec<_>>(),
+            "items_left_out": one.summary.items_left_out,
+            "outcomes": outcomes.collect::<Vec<_>>(),
+        })
+    });
+    last.collect()
 }
 
 /// The counts that are not zero, by category and outcome.

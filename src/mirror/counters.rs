@@ -6,6 +6,7 @@
 
 use crate::mirror::item_counters::{ItemCounters, ItemOutcome};
 use crate::mirror::outcome::{Outcome, SkipReason};
+use crate::mirror::refusal::Refusal;
 use crate::sentry::selection::Unwanted;
 use crate::telemetry::counters::{Counter, CounterVec};
 use crate::telemetry::histogram::Histogram;
@@ -20,6 +21,8 @@ pub struct RouteCounters {
     pub begun: Counter,
     /// Requests, by result.
     pub answers: CounterVec<RequestResult>,
+    /// Outbounds that refused a request which another took, by status.
+    pub disagreements: CounterVec<Refusal>,
     /// The time from the end of a request's head to the end of its reply.
     pub request_time: Histogram,
     /// The time from the start of the deliveries to the decision on the reply.

@@ -54,6 +54,9 @@ impl Delivery {
     fn end(&self, outcome: Outcome, bytes: usize, now: Instant) {
         self.fan_out.record(self.index, &outcome, bytes, now);
         if !self.is_copy {
+            if outcome.refusal().is_some() {
+                self.fan_out.note_refusal(self.index, &self.request, now);
+            }
             self.fan_out.complete(self.index, outcome);
         }
     }

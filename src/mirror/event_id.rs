@@ -33,7 +33,8 @@ pub(crate) fn event_id(request: &Request) -> Option<String> {
     }
 }
 
-fn id_text(text: &[u8]) -> Option<String> {
+/// The id in `text`, if it is one.
+pub(super) fn id_text(text: &[u8]) -> Option<String> {
     let is_id = |byte: &u8| byte.is_ascii_hexdigit() || *byte == b'-';
     let is_valid = !text.is_empty() && text.len() <= ID_CHARS_MAX && text.iter().all(is_id);
     let text = str::from_utf8(text).ok()?;

@@ -11,18 +11,22 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::ReplyPolicy;
+use crate::mirror::counters::OutcomeKind;
 use crate::mirror::delivery_end::DeliveryEnd;
+use crate::mirror::disagreements::{Disagreement, Side};
 use crate::mirror::filter::Split;
 use crate::mirror::item_counters::ItemOutcome;
 use crate::mirror::local_route::LocalRoute;
+use crate::mirror::outbound_log;
 use crate::mirror::outcome::Outcome;
 use crate::mirror::rate_limit_store;
 use crate::mirror::reply::{Expected, Reply, ReplyContext};
 use crate::mirror::reply_policy::{Decision, considered, decide, mask_rate_limits};
 use crate::mirror::request::Request;
+use crate::mirror::request_summary::RequestSummary;
 use crate::mirror::request_trace::RequestTrace;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::worker_metrics::WorkerMetrics;
@@ -31,6 +35,8 @@ use crate::runtime::in_flight::InFlightGuard;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::quantity::Quantities;
+use crate::telemetry::label::Label;
+use crate::upstream::exchange::OutboundRequest;
 use crate::upstream::waiting::Client;
 
 pub(crate) struct FanOut {
@@ -61,6 +67,10 @@ struct Progress {
     outcomes: Vec<Option<Outcome>>,
     /// The outbounds with a transform whose deliveries have begun.
     transformed: Vec<usize>,
+    /// Whether an outbound refused the request.
+    is_refused: bool,
+    /// What the request was about, if that is to be kept.
+    summary: Option<Box<RequestSummary>>,
     /// The items for each outbound that does not get all of them.
     splits: Vec<(usize, Rc<Split>)>,
     /// The memory of the transformed bodies.
@@ -263,11 +273,59 @@ impl FanOut {
             if let Some(slot) = progress.outcomes.get_mut(index) {
                 *slot = Some(outcome);
             }
+            if progress.is_refused && progress.outcomes.iter().all(Option::is_some) {
+                self.record_refusals(&mut progress);
+            }
             progress.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Notes that the outbound at `index` refuses `request`, whose outcome follows.
+    pub(super) fn note_refusal(&self, index: usize, request: &OutboundRequest, now: Instant) {
+        let outbound = self.route.outbounds.get(index);
+        let is_due = outbound.is_some_and(|outbound| outbound.state.refusal_log.is_due(now));
+        let mut progress = self.progress.borrow_mut();
+        progress.is_refused = true;
+        if is_due && progress.summary.is_none() {
+            let summary = RequestSummary::of(request, self.endpoint);
+            progress.summary = Some(Box::new(summary));
+        }
+    }
+
+    /// Counts the refusals if another outbound took the request, and keeps what it was about. All outcomes are known.
+    fn record_refusals(&self, progress: &mut Progress) {
+        let summary = progress.summary.take();
+        if !Outcome::disagree(&progress.outcomes) {
+            return;
+        }
+        let counters = self.route.counters.for_worker(self.counters.worker);
+        let outcomes = progress.outcomes.iter().flatten();
+        for refusal in outcomes.clone().filter_map(Outcome::refusal) {
+            counters.disagreements.inc(refusal);
+        }
+        let Some(summary) = summary else {
+            return;
+        };
+        let sides = self.route.outbounds.iter().zip(outcomes);
+        let sides = sides.map(|(outbound, outcome)| Side {
+            outbound: outbound.name.clone(),
+            outcome: OutcomeKind::from_outcome(outcome).word(),
+            status: outcome.response().map(|response| response.status),
+            reason: outcome
+                .response()
+                .filter(|_| outcome.refusal().is_some())
+                .map(|response| outbound_log::reason(outbound, response)),
+        });
+        self.counters.disagreements.push(Disagreement {
+            at: SystemTime::now(),
+            route: self.route.name.clone(),
+            endpoint: self.endpoint.label(),
+            summary: *summary,
+            outcomes: sides.collect(),
+        });
     }
 
     /// Records the outcome of a delivery of so many bytes in counters and logs.

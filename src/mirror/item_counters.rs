@@ -9,7 +9,7 @@ use crate::telemetry::counters::Counter;
 use crate::telemetry::label::{Label, labels};
 
 /// The data category of an item; `None` is the word `other`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ItemCategory(pub(crate) Option<Category>);
 
 /// The number of categories.

@@ -2,13 +2,17 @@
 //! counters of the outbound.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::mirror::counters::{DeliveryResult, OutboundCounters};
 use crate::mirror::incidents::{At, Incident, IncidentKind, Incidents};
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::log_on_change::LogOnChange;
+use crate::telemetry::throttle::Throttle;
 use crate::upstream::origin::Dependent;
+
+/// The minimum time between two refused requests that are described.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct OutboundState {
     counters: PerWorker<OutboundCounters>,
@@ -16,6 +20,8 @@ pub struct OutboundState {
     pub rejection_log: LogOnChange,
     /// Logs when its rate limits begin and end. The state is 1 while any is active, else 0.
     pub rate_limit_log: LogOnChange,
+    /// Limits how many of the requests that it refuses are described.
+    pub refusal_log: Throttle,
     incidents: Mutex<Incidents>,
 }
 
@@ -25,6 +31,7 @@ impl OutboundState {
             counters,
             rejection_log: LogOnChange::new(),
             rate_limit_log: LogOnChange::new(),
+            refusal_log: Throttle::new(REFUSAL_INTERVAL),
             incidents: Mutex::default(),
         }
     }

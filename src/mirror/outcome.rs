@@ -1,5 +1,6 @@
 //! How a delivery ended: with a response, with a failure, or without an attempt.
 
+use crate::mirror::refusal::Refusal;
 use crate::sentry::selection::Unwanted;
 use crate::upstream::exchange::Failure;
 use crate::upstream::response::Response;
@@ -32,6 +33,24 @@ impl Outcome {
             Outcome::Answered(response) => Some(response),
             Outcome::Failed(_) | Outcome::Skipped(_) | Outcome::Panicked => None,
         }
+    }
+}
+
+impl Outcome {
+    /// How the outbound refused the request; `None` if it did not.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        Refusal::from_status(self.response()?.status)
+    }
+
+    fn is_success(&self) -> bool {
+        let response = self.response();
+        response.is_some_and(|response| matches!(response.status, 200..=299))
+    }
+
+    /// Whether one of the outbounds took what another refused.
+    pub(super) fn disagree(outcomes: &[Option<Outcome>]) -> bool {
+        let mut known = outcomes.iter().flatten();
+        known.clone().any(Outcome::is_success) && known.any(|one| one.refusal().is_some())
     }
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
+use crate::mirror::disagreements::Disagreements;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::Route;
 use crate::mirror::unknown_keys::UnknownKeys;
@@ -40,6 +41,8 @@ pub struct WorkerMetrics {
     pub deliveries: CounterVec<OutcomeKind>,
     /// Items of envelopes left out of deliveries, by reason.
     pub items: CounterVec<LeftOut>,
+    /// The last requests that one outbound took and another refused.
+    pub disagreements: Disagreements,
     /// Bytes of heads and bodies read from SDKs, before decoding. They include rejected and incomplete
     /// requests.
     pub received_bytes: Counter,

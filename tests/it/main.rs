@@ -71,6 +71,7 @@ mod cpu_exhaustion;
 mod dashboards;
 mod deploy;
 mod dialog;
+mod disagreements;
 mod documents;
 mod early_responses;
 mod endpoints;
