@@ -66,6 +66,7 @@ mod client_address;
 mod client_certificates;
 mod client_disconnects;
 mod command_line;
+mod commands;
 mod connection_metrics;
 mod cpu_exhaustion;
 mod dashboards;
