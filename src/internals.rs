@@ -42,6 +42,9 @@ pub mod http2 {
     pub mod error {
         pub use crate::http2::error::{ErrorCode, Violation};
     }
+    pub mod mode {
+        pub use crate::http2::mode::Http2Mode;
+    }
     pub mod hpack {
         pub use crate::http2::hpack::decoder::{DecodeError, Decoder};
         pub use crate::http2::hpack::encoder::{Secrecy, append};

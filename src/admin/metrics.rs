@@ -24,7 +24,9 @@ use crate::telemetry::label::Label;
 use crate::telemetry::lines::DropReason;
 use crate::upstream::addresses::Addresses;
 use crate::upstream::breaker::BreakerState;
-use crate::upstream::counters::{Dropped, OriginCounters, ProbeResult};
+use crate::upstream::counters::{
+    Dropped, OriginCounters, PingResult, ProbeResult, SessionEnd, StreamEnd,
+};
 use crate::upstream::origin::SharedOrigin;
 
 /// A row of the catalogue.
@@ -365,6 +367,52 @@ pub(super) const CATALOGUE: &[Metric] = &[
         labels: &[ORIGIN, closed::<Dropped>("reason")],
         help: "Connections to an upstream that the mirror closed instead of keeping them for reuse, by reason.",
         reader: Reader::Counter(connections_dropped),
+    },
+    Metric {
+        name: "upstream_http2_connections_opened",
+        labels: &[ORIGIN],
+        help: "Connections to an upstream for HTTP/2. They are also among the connections opened.",
+        reader: Reader::Counter(|source| origin_counter(source, |origin| origin.http2_opened)),
+    },
+    Metric {
+        name: "upstream_http2_connections_open",
+        labels: &[ORIGIN],
+        help: "Open HTTP/2 connections to an upstream. They are not among the open connections, which are those for HTTP/1.1.",
+        reader: Reader::Gauge(|source| origin_gauge(source, |worker| worker.http2_open.get())),
+    },
+    Metric {
+        name: "upstream_http2_connections_ended",
+        labels: &[ORIGIN, closed::<SessionEnd>("reason")],
+        help: "HTTP/2 connections to an upstream that ended, by reason.",
+        reader: Reader::Counter(|source| {
+            origin_counters(source, "reason", |values| values.session_ends)
+        }),
+    },
+    Metric {
+        name: "upstream_http2_streams_opened",
+        labels: &[ORIGIN],
+        help: "Deliveries to an upstream that were sent over HTTP/2, each time that they were.",
+        reader: Reader::Counter(|source| origin_counter(source, |origin| origin.streams)),
+    },
+    Metric {
+        name: "upstream_http2_streams_open",
+        labels: &[ORIGIN],
+        help: "Deliveries to an upstream that are in progress over HTTP/2.",
+        reader: Reader::Gauge(|source| origin_gauge(source, |worker| worker.open_streams.get())),
+    },
+    Metric {
+        name: "upstream_http2_streams_failed",
+        labels: &[ORIGIN, closed::<StreamEnd>("reason")],
+        help: "HTTP/2 streams to an upstream that ended without a response, by reason.",
+        reader: Reader::Counter(|source| {
+            origin_counters(source, "reason", |values| values.stream_ends)
+        }),
+    },
+    Metric {
+        name: "upstream_http2_pings",
+        labels: &[ORIGIN, closed::<PingResult>("result")],
+        help: "PING frames with which the mirror asked a silent upstream for a sign of life.",
+        reader: Reader::Counter(|source| origin_counters(source, "result", |values| values.pings)),
     },
     Metric {
         name: "dns_age_seconds",

@@ -20,7 +20,7 @@ use crate::telemetry::counters::{CounterVecSnapshot, PerWorker};
 use crate::telemetry::histogram::Distribution;
 use crate::telemetry::label::{Label, labels};
 use crate::telemetry::lines::DropReason;
-use crate::upstream::counters::{Dropped, ProbeResult};
+use crate::upstream::counters::{Dropped, PingResult, ProbeResult, SessionEnd, StreamEnd};
 use crate::upstream::origin::SharedOrigin;
 
 /// The counters of the process and of everything in a routing table.
@@ -134,6 +134,11 @@ snapshots! {
         retries: u64,
         dropped: CounterVecSnapshot<Dropped>,
         probes: CounterVecSnapshot<ProbeResult>,
+        http2_opened: u64,
+        streams: u64,
+        session_ends: CounterVecSnapshot<SessionEnd>,
+        stream_ends: CounterVecSnapshot<StreamEnd>,
+        pings: CounterVecSnapshot<PingResult>,
         address_failures: u64,
         dns_lookups: u64,
         dns_failures: u64,
@@ -337,6 +342,15 @@ impl OriginSnapshot {
                 counters.iter().map(|worker| &worker.dropped),
             ),
             probes: CounterVecSnapshot::from_counters(counters.iter().map(|worker| &worker.probes)),
+            http2_opened: counters.sum(|worker| worker.http2_opened.get()),
+            streams: counters.sum(|worker| worker.streams.get()),
+            session_ends: CounterVecSnapshot::from_counters(
+                counters.iter().map(|worker| &worker.session_ends),
+            ),
+            stream_ends: CounterVecSnapshot::from_counters(
+                counters.iter().map(|worker| &worker.stream_ends),
+            ),
+            pings: CounterVecSnapshot::from_counters(counters.iter().map(|worker| &worker.pings)),
             address_failures: shared.addresses().failures(),
             dns_lookups: shared.dns_lookups.load(Ordering::Relaxed),
             dns_failures: shared.dns_failures.load(Ordering::Relaxed),

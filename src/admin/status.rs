@@ -231,6 +231,7 @@ impl View<'_> {
         let sum = |read: fn(&OriginCounters) -> u64| shared.counters.sum(read);
         json!({
             "origin": shared.name,
+            "protocol": protocol(shared),
             "breaker": shared.breaker_state(self.now).word(),
             "probes": nonzero(|result: ProbeResult| shared.counters.sum(|worker| worker.probes.get(result))),
             "in_flight": sum(|counters| counters.in_flight.get()),
@@ -323,4 +324,16 @@ fn latency(distribution: &Distribution) -> Value {
         "p90": distribution.quantile(0.9),
         "p99": distribution.quantile(0.99),
     })
+}
+/// The protocol of the connections that are open.
+fn protocol(shared: &SharedOrigin) -> &'static str {
+    let open = |read: fn(&OriginCounters) -> u64| shared.counters.sum(read) > 0;
+    match (
+        open(|worker| worker.http2_open.get()),
+        open(|worker| worker.open.get()),
+    ) {
+        (true, true) => "HTTP/2 and HTTP/1.1",
+        (true, false) => "HTTP/2",
+        (false, _) => "HTTP/1.1",
+    }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+use super::http2;
 use super::model::{AddressPolicy, Compression, Config, ListenAddress, Outbound};
 use super::tls;
 use super::tls_settings::Tls;
@@ -96,6 +97,9 @@ fn options(outbound: &Outbound, default_tls: &Tls) -> String {
     if let Some(policy) = outbound.client_address {
         let policy = name(policy, AddressPolicy::NAMES);
         let _ = write!(text, " client_address {policy}");
+    }
+    if let Some(mode) = outbound.http2 {
+        let _ = write!(text, " http2 {}", name(mode, http2::NAMES));
     }
     text
 }

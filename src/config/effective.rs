@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde_yaml::{Mapping, Value};
 
 use super::header_list::Headers;
+use super::http2;
 use super::model::{
     AddressPolicy, Compression, Config, DriverChoice, ListenAddress, Listener, LogFormat, Outbound,
     REPLIES, ReplyPolicy, Route, Workers,
@@ -52,6 +53,7 @@ impl Config {
             ("modify_envelope", self.modify_envelope.into()),
             ("headers", headers(&self.headers)),
             ("tls", Value::Mapping(tls::effective(&self.tls))),
+            ("http2", name(self.http2, http2::NAMES).into()),
             ("admin", self.admin_value()),
             (
                 "access_log",
@@ -165,7 +167,8 @@ fn outbound(outbound: &Outbound, default_tls: &Tls) -> Value {
         && outbound.name.is_none()
         && outbound.headers.is_empty()
         && outbound.tls == *default_tls
-        && outbound.client_address.is_none();
+        && outbound.client_address.is_none()
+        && outbound.http2.is_none();
     if is_plain && outbound.compression == Compression::None {
         return dsn;
     }
@@ -199,6 +202,14 @@ fn outbound(outbound: &Outbound, default_tls: &Tls) -> Value {
         (
             "client_address",
             optional(policy.map(|policy| name(policy, AddressPolicy::NAMES).to_owned())),
+        ),
+        (
+            "http2",
+            optional(
+                outbound
+                    .http2
+                    .map(|mode| name(mode, http2::NAMES).to_owned()),
+            ),
         ),
     ])
 }

@@ -15,6 +15,7 @@ mod effective;
 mod environment;
 mod header_list;
 mod headers;
+mod http2;
 mod json_schema;
 mod key_path;
 mod limits;

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::header_list::Headers;
 use super::tls_settings::Tls;
 use crate::http::forwarded::AddressField;
+use crate::http2::mode::Http2Mode;
 use crate::limits::Limits;
 use crate::sentry::dsn::Dsn;
 use crate::sentry::selection::Selection;
@@ -39,6 +40,8 @@ pub struct Config {
     /// The default of each outbound.
     pub headers: Headers,
     pub tls: Tls,
+    /// Whether outbounds get HTTP/2, unless they have a value of their own.
+    pub http2: Http2Mode,
     /// `log_filter`, `log_format` and `verbose`.
     pub log: Log,
     /// `limits`, `timeouts`, `pool`, `breaker` and `dns`.
@@ -118,6 +121,8 @@ pub struct Outbound {
     pub tls: Tls,
     /// `None` for [`ClientAddress::default`].
     pub client_address: Option<AddressPolicy>,
+    /// `None` for [`Config::http2`].
+    pub http2: Option<Http2Mode>,
 }
 
 impl Route {

@@ -8,6 +8,7 @@ use serde_yaml::Value;
 
 use super::header_list::Headers;
 use super::headers::headers;
+use super::http2;
 use super::model::{ClientAddress, Compression, Outbound, REPLIES};
 use super::name::Names;
 use super::node::Node;
@@ -15,6 +16,7 @@ use super::suggest::suggest;
 use super::tls::tls;
 use super::tls_settings::Tls;
 use super::value::{Parsed, choice, number, parse_scalar};
+use crate::http2::mode::Http2Mode;
 use crate::sentry::category::{Category, CategorySet};
 use crate::sentry::dsn::{Dsn, Scheme};
 use crate::sentry::selection::{Rates, Selection};
@@ -28,6 +30,7 @@ pub(super) struct Defaults {
     pub(super) headers: Headers,
     pub(super) tls: Tls,
     pub(super) client_address: ClientAddress,
+    pub(super) http2: Http2Mode,
 }
 
 /// A value and the node of its DSN.
@@ -54,12 +57,14 @@ pub(super) fn outbound<'a>(
             headers: defaults.headers.clone(),
             tls: defaults.tls.clone(),
             client_address: None,
+            http2: None,
         };
         return Some(Located { node, value });
     }
     let mut section = node.section();
     let name = names.read(&section.take("name"));
     let node = section.take("dsn");
+    let dsn = dsn(&node);
     let categories = categories(&section.take("categories"));
     let rates = rates(&section.take("sample_rate"));
     let copies = copies(&section.take("multiplier"), rates);
@@ -73,8 +78,9 @@ pub(super) fn outbound<'a>(
     let own_tls = section.take("tls");
     let client_address = section.take("client_address");
     let client_address = defaults.client_address.of_outbound(&client_address);
+    let http2 = http2::of_outbound(&section.take("http2"), dsn.as_ref());
     section.finish();
-    let dsn = dsn(&node)?;
+    let dsn = dsn?;
     if !own_tls.is_absent() && dsn.origin().scheme == Scheme::Http {
         own_tls.warn("has no effect: the DSN begins with http://");
     }
@@ -88,6 +94,7 @@ pub(super) fn outbound<'a>(
         headers,
         tls: tls(own_tls, &defaults.tls),
         client_address,
+        http2,
     };
     Some(Located { node, value })
 }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::http2;
 use super::model::{Outbound, Route};
 use super::name::Names;
 use super::node::Node;
@@ -24,6 +25,9 @@ pub(super) fn routes(keys: &Node<'_>, defaults: &Defaults, listen: &[SocketAddr]
     reject_shared_keys(&entries);
     reject_loops(&entries, listen);
     entries.iter().for_each(warn_about_duplicates);
+    let outbounds = entries.iter().flat_map(|entry| &entry.outbounds);
+    let outbounds = outbounds.map(|outbound| (&outbound.node, &outbound.value));
+    http2::reject_mixed(outbounds, defaults.http2);
     entries.into_iter().filter_map(Entry::route).collect()
 }
 

@@ -14,6 +14,7 @@ use super::client_address::client_address;
 use super::diagnostics::Diagnostics;
 use super::header_list::Headers;
 use super::headers::headers;
+use super::http2;
 use super::limits::{HOUR, MILLISECOND, limits};
 use super::listen::listeners;
 use super::model::{
@@ -45,6 +46,7 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         headers: headers(&root.take("headers"), &Headers::default()),
         tls: tls(root.take("tls"), &Tls::default()),
         client_address: client_address(&mut root),
+        http2: http2::default(&mut root),
     };
     let listen = listen_address(&mut root);
     let extra = listeners(&root.take("listen"), listen);
@@ -68,6 +70,7 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         external_url: root.take("external_url").optional(external_url),
         headers: defaults.headers,
         tls: defaults.tls,
+        http2: defaults.http2,
         log: log(&mut root),
         limits,
         is_memory_configured,

@@ -11,6 +11,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod error;
+pub(crate) mod mode;
 pub(crate) mod response_head;
 
 mod flood;

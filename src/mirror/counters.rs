@@ -109,6 +109,8 @@ labels! {
         Timeout => "timeout",
         /// The upstream took the request, or sent its response, at less than the minimum rate.
         TooSlow => "too_slow",
+        /// Over HTTP/2, the upstream reset the stream of the delivery, or refused it twice.
+        Reset => "reset",
         /// Not sent: `limits.in_flight` deliveries were in flight, the origin had used its share of
         /// `limits.memory_bytes`, or no memory was left.
         Overloaded => "overloaded",
@@ -189,6 +191,7 @@ impl OutcomeKind {
             Failure::TooLarge => OutcomeKind::TooLarge,
             Failure::Timeout => OutcomeKind::Timeout,
             Failure::TooSlow => OutcomeKind::TooSlow,
+            Failure::Refused | Failure::Reset(_) => OutcomeKind::Reset,
             Failure::Overloaded | Failure::NoConnection => OutcomeKind::Overloaded,
             Failure::Paused => OutcomeKind::Paused,
         }
@@ -236,6 +239,7 @@ impl OutcomeKind {
             | OutcomeKind::Malformed
             | OutcomeKind::Timeout
             | OutcomeKind::TooSlow
+            | OutcomeKind::Reset
             | OutcomeKind::Overloaded
             | OutcomeKind::Paused => true,
             OutcomeKind::Success
@@ -300,6 +304,7 @@ impl OutcomeKind {
             | OutcomeKind::TooLarge
             | OutcomeKind::Timeout
             | OutcomeKind::TooSlow
+            | OutcomeKind::Reset
             | OutcomeKind::Overloaded
             | OutcomeKind::Paused
             | OutcomeKind::Panicked

@@ -3,15 +3,18 @@
 //! A table is immutable, and all workers share it. A reload builds a new one, which fails as a whole if the
 //! TLS settings are invalid.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Config, ReplyPolicy, Tls};
+use crate::http2::mode::Http2Mode;
 use crate::limits::Limits;
 use crate::mirror::client_address::ClientAddresses;
 use crate::mirror::routes::Routes;
 use crate::mirror::upstreams::{self, Known};
 use crate::net::tls_clients::TlsClients;
+use crate::sentry::dsn::Origin;
 use crate::upstream::origin::SharedOrigin;
 
 /// The part of a configuration that workers need.
@@ -65,6 +68,7 @@ impl RoutingTable {
         for (origin, dependents) in origins.iter().zip(routes.dependents()) {
             origin.set_dependents(dependents);
         }
+        set_protocols(config, &origins);
         let mut outbounds = routes.all().iter().flat_map(|route| &route.outbounds);
         let client_addresses = ClientAddresses::new(
             &config.client_address,
@@ -88,5 +92,22 @@ impl RoutingTable {
     /// Whether both tables have the same certificates, where both have the same TLS settings.
     pub(crate) fn trusts_as(&self, other: &RoutingTable) -> bool {
         self.tls.has_files_of(&other.tls)
+    }
+}
+
+/// Sets which origins get HTTP/2. Their outbounds agree about it.
+fn set_protocols(config: &Config, origins: &[Arc<SharedOrigin>]) {
+    let outbounds = config.routes.iter().flat_map(|route| &route.outbounds);
+    let modes: HashMap<&Origin, Http2Mode> = outbounds
+        .map(|outbound| {
+            (
+                outbound.dsn.origin(),
+                outbound.http2.unwrap_or(config.http2),
+            )
+        })
+        .collect();
+    for shared in origins {
+        let mode = modes.get(&shared.origin).copied().unwrap_or_default();
+        shared.protocol.set_mode(mode);
     }
 }

@@ -3,12 +3,13 @@
 //! A [`stream`] is a plain [`socket`], or [`tls`] with the settings of [`tls_client`]. While it sends,
 //! [`early_response`] looks for a response that comes before the request is sent whole. How far an
 //! exchange has come is in its [`transfer`]. A proxy in front of the mirror may begin with a header of the
-//! [`proxy_protocol`]. What waits for a response has one of the [`spare_buffers`].
-//! Commands that ask a server once use [`blocking`] sessions.
+//! [`proxy_protocol`]. What waits for a response has one of the [`spare_buffers`]. For HTTP/2, a
+//! stream is split into the halves of a [`duplex`] connection. Commands that ask a server once use [`blocking`] sessions.
 
 pub(crate) mod blocking;
 mod certificate;
 mod client_certificate;
+pub(crate) mod duplex;
 pub(crate) mod early_response;
 pub(crate) mod proxy_protocol;
 pub(crate) mod socket;

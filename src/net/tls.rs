@@ -61,7 +61,7 @@ pub struct TlsStream {
 }
 
 impl TlsStream {
-    /// Opens a session over `tcp`.
+    /// Opens a session over `tcp`, and offers `protocols` in ALPN.
     ///
     /// # Errors
     /// An I/O error, or a TLS error (of kind `InvalidData`) such as an untrusted certificate. The message
@@ -70,14 +70,21 @@ impl TlsStream {
         tcp: TcpStream,
         address: SocketAddr,
         identity: &TlsIdentity,
+        protocols: &[&[u8]],
     ) -> io::Result<TlsStream> {
-        let opening = TlsStream::open(tcp, identity).await;
+        let opening = TlsStream::open(tcp, identity, protocols).await;
         opening.map_err(|error| tls_failure::in_handshake(error, address))
     }
 
-    async fn open(tcp: TcpStream, identity: &TlsIdentity) -> io::Result<TlsStream> {
+    async fn open(
+        tcp: TcpStream,
+        identity: &TlsIdentity,
+        protocols: &[&[u8]],
+    ) -> io::Result<TlsStream> {
         let config = Arc::clone(&identity.config);
-        let mut session = ClientConnection::new(config, identity.server_name.clone())
+        let server_name = identity.server_name.clone();
+        let protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        let mut session = ClientConnection::new_with_alpn(config, server_name, protocols)
             .map_err(io::Error::other)?;
         session.set_buffer_limit(Some(SLICE_BYTES));
         let mut stream = TlsStream {
@@ -168,6 +175,16 @@ impl TlsStream {
 
     pub fn socket(&self) -> &TcpStream {
         &self.tcp
+    }
+
+    /// The protocol that the server chose of those offered.
+    pub(crate) fn protocol(&self) -> Option<&[u8]> {
+        self.session.alpn_protocol()
+    }
+
+    /// The connection without what it needs for one exchange after another.
+    pub(crate) fn into_parts(self) -> (TcpStream, ClientConnection) {
+        (self.tcp, self.session)
     }
 
     /// Checks an idle session without waiting. Data without plaintext, such as a late session ticket, also

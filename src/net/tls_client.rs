@@ -74,7 +74,6 @@ impl TlsClient {
             }
             _ => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::in_memory_sessions(RESUMED_SESSIONS);
         Ok(TlsClient {
             config: Arc::new(config),

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use monoio::net::TcpStream;
 
@@ -22,6 +22,17 @@ pub struct Transfer {
     /// How many connections were used so far.
     connections: Cell<u32>,
     phase: Cell<Phase>,
+    /// Over HTTP/2: what the stream has moved.
+    stream: Cell<Option<StreamProgress>>,
+}
+
+/// What one stream of a connection has moved. TCP's count is that of all its streams together.
+#[derive(Clone, Copy)]
+struct StreamProgress {
+    /// What the flow control of the upstream let pass.
+    taken_bytes: u64,
+    received_bytes: u64,
+    received_at: Instant,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,13 +64,50 @@ impl Transfer {
         Exchanging(self)
     }
 
+    /// Begins an exchange over a stream of HTTP/2.
+    pub(crate) fn begin_stream(&self, now: Instant) -> Exchanging<'_> {
+        self.stream.set(Some(StreamProgress {
+            taken_bytes: 0,
+            received_bytes: 0,
+            received_at: now,
+        }));
+        self.connections.set(self.connections.get().wrapping_add(1));
+        self.phase.set(Phase::Sending);
+        Exchanging(self)
+    }
+
+    /// Records that the stream has moved in all so many bytes of the request.
+    pub(crate) fn record_taken(&self, taken_bytes: usize) {
+        if let Some(mut progress) = self.stream.get() {
+            progress.taken_bytes = u64::try_from(taken_bytes).unwrap_or(u64::MAX);
+            self.stream.set(Some(progress));
+        }
+    }
+
+    /// Records that the stream has brought in all so many bytes of the response.
+    pub(crate) fn record_received(&self, received_bytes: usize, now: Instant) {
+        if let Some(mut progress) = self.stream.get() {
+            progress.received_bytes = u64::try_from(received_bytes).unwrap_or(u64::MAX);
+            progress.received_at = now;
+            self.stream.set(Some(progress));
+        }
+    }
+
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.set(phase);
     }
 
     /// `None` while there is no connection.
     pub(crate) fn look(&self) -> Option<Seen> {
-        let tcp = sys::tcp_progress(self.socket.get()?)?;
+        let tcp = match self.stream.get() {
+            Some(progress) => TcpProgress {
+                taken_bytes: progress.taken_bytes,
+                has_untaken_bytes: false,
+                received_bytes: progress.received_bytes,
+                since_received: progress.received_at.elapsed(),
+            },
+            None => sys::tcp_progress(self.socket.get()?)?,
+        };
         Some(Seen {
             connection: self.connections.get(),
             phase: self.phase.get(),
@@ -68,12 +116,13 @@ impl Transfer {
     }
 }
 
-/// An exchange that uses a socket, until it is dropped.
+/// An exchange that uses a socket or a stream, until it is dropped.
 pub(crate) struct Exchanging<'t>(&'t Transfer);
 
 impl Drop for Exchanging<'_> {
     fn drop(&mut self) {
         self.0.socket.set(None);
+        self.0.stream.set(None);
     }
 }
 

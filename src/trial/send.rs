@@ -250,8 +250,8 @@ fn in_words(kind: OutcomeKind) -> &'static str {
         OutcomeKind::ConnectTimeout => "lost it: the connection was not open in time",
         OutcomeKind::Tls => "lost it: the TLS handshake failed",
         OutcomeKind::Send => "lost it: the request could not be sent in full",
-        OutcomeKind::Receive | OutcomeKind::Closed => {
-            "lost it, or not: the connection ended without an answer"
+        OutcomeKind::Receive | OutcomeKind::Closed | OutcomeKind::Reset => {
+            "lost it, or not: the connection or the stream ended without an answer"
         }
         OutcomeKind::Malformed | OutcomeKind::TooLarge => {
             "answered something that is no answer of Sentry"

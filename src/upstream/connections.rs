@@ -341,7 +341,7 @@ impl Connections {
         match connected {
             Ok(Ok(connected)) => {
                 self.dial_window.record_success(begun, now, in_progress);
-                self.add(connected, now, &limits);
+                self.add_unused(self.adopt(connected, now), now);
             }
             Ok(Err(failure)) => self.fail_dial(&failure, begun, now),
             Err(_panicked) => {
@@ -352,17 +352,22 @@ impl Connections {
         self.start_dials();
     }
 
-    fn add(&self, connected: Connected, now: Instant, limits: &Limits) {
+    /// Makes a connection of this pool of one that might have become one for HTTP/2.
+    pub(crate) fn adopt(&self, connected: Connected, now: Instant) -> Box<PooledConnection> {
         self.counters().opened.inc();
         let number = self.opened.get().wrapping_add(1);
         self.opened.set(number);
         let memory = self.budget.reservation();
-        let pooled = PooledConnection::new(connected, memory, &self.open, number, now, limits);
+        PooledConnection::new(connected, memory, &self.open, number, now, &self.limits())
+    }
+
+    /// Adds a connection that nobody has used.
+    pub(crate) fn add_unused(&self, pooled: Box<PooledConnection>, now: Instant) {
         let Some(unwanted) = self.waiting.grant_new(pooled) else {
             return;
         };
         if self.shared.is_pooled(now) {
-            self.keep(unwanted, limits);
+            self.keep(unwanted, &self.limits());
         }
     }
 

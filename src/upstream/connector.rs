@@ -23,6 +23,27 @@ use crate::upstream::addresses::Address;
 use crate::upstream::exchange::Failure;
 use crate::upstream::origin::SharedOrigin;
 
+/// The protocols to offer with TLS (RFC 7301).
+#[derive(Clone, Copy)]
+pub(crate) enum Offer {
+    Http1,
+    Http2,
+    Both,
+}
+
+impl Offer {
+    fn protocols(self) -> &'static [&'static [u8]] {
+        match self {
+            Offer::Http1 => &[b"http/1.1"],
+            Offer::Http2 => &[HTTP2],
+            Offer::Both => &[HTTP2, b"http/1.1"],
+        }
+    }
+}
+
+/// The name of HTTP/2 over TLS.
+const HTTP2: &[u8] = b"h2";
+
 /// A connection that was just opened.
 pub(crate) struct Connected {
     pub(crate) stream: Stream,
@@ -31,12 +52,30 @@ pub(crate) struct Connected {
     pub(crate) begun: Instant,
 }
 
+impl Connected {
+    /// Whether the server chose HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(&self.stream, Stream::Tls(tls) if tls.protocol() == Some(HTTP2))
+    }
+}
+
+/// Connects for HTTP/1.1, see [`connect_offering`].
+pub(crate) async fn connect(
+    shared: &SharedOrigin,
+    worker: usize,
+    tried: &[SocketAddr],
+    limit: Duration,
+) -> Result<Connected, Failure> {
+    connect_offering(Offer::Http1, shared, worker, tried, limit).await
+}
+
 /// Connects to an address of `shared` that is not in `tried`, with `limit` for each. Addresses that fail are
 /// avoided for a while, and once all have failed, the resolver is asked again.
 ///
 /// # Errors
 /// The failure of the last address tried, or [`Failure::Dns`] if there is none.
-pub(crate) async fn connect(
+pub(crate) async fn connect_offering(
+    offer: Offer,
     shared: &SharedOrigin,
     worker: usize,
     tried: &[SocketAddr],
@@ -45,6 +84,7 @@ pub(crate) async fn connect(
     let order = shared.addresses().in_order(worker, tried, Instant::now());
     let mut race = Race {
         shared,
+        offer,
         limit,
         rest: order.into_iter(),
         running: Vec::new(),
@@ -91,6 +131,7 @@ pub(crate) async fn connect(
 /// The addresses that are being connected to, and those that come next.
 struct Race<'s> {
     shared: &'s SharedOrigin,
+    offer: Offer,
     limit: Duration,
     rest: std::vec::IntoIter<Arc<Address>>,
     /// In the order in which they began; at most two.
@@ -129,7 +170,8 @@ impl<'s> Race<'s> {
     fn begin(&mut self) {
         if let Some(address) = self.rest.next() {
             let begun = Instant::now();
-            let connecting = connect_in_time(self.shared, address.socket, begun + self.limit);
+            let connecting =
+                connect_in_time(self.shared, self.offer, address.socket, begun + self.limit);
             self.running.push(Runner {
                 address,
                 begun,
@@ -171,20 +213,25 @@ impl<'s> Race<'s> {
 
 async fn connect_in_time(
     shared: &SharedOrigin,
+    offer: Offer,
     address: SocketAddr,
     deadline: Instant,
 ) -> Result<Stream, Failure> {
-    let connecting = pin!(connect_address(shared, address));
+    let connecting = pin!(connect_address(shared, offer, address));
     let connected = in_time(deadline, connecting).await;
     connected.unwrap_or(Err(Failure::ConnectTimeout))
 }
 
-async fn connect_address(shared: &SharedOrigin, address: SocketAddr) -> Result<Stream, Failure> {
+async fn connect_address(
+    shared: &SharedOrigin,
+    offer: Offer,
+    address: SocketAddr,
+) -> Result<Stream, Failure> {
     let stream = dial(address).await.map_err(Failure::Connect)?;
     match &shared.tls {
         None => Ok(Stream::Plain(stream)),
         Some(identity) => {
-            let stream = TlsStream::handshake(stream, address, identity)
+            let stream = TlsStream::handshake(stream, address, identity, offer.protocols())
                 .await
                 .map_err(Failure::Tls)?;
             Ok(Stream::Tls(Box::new(stream)))

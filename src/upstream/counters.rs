@@ -3,6 +3,7 @@
 //! Gauges are published once a second by the task that sweeps idle connections, so that they cost a
 //! delivery nothing.
 
+use crate::http2::error::Violation;
 use crate::telemetry::counters::{Counter, CounterVec, Gauge};
 use crate::telemetry::label::labels;
 
@@ -32,6 +33,17 @@ pub struct OriginCounters {
     pub answered_at: Gauge,
     /// Probes, by result.
     pub probes: CounterVec<ProbeResult>,
+    /// Connections opened for HTTP/2. They are also in `opened`.
+    pub http2_opened: Counter,
+    pub http2_open: Gauge,
+    /// HTTP/2 connections that have ended, by reason.
+    pub session_ends: CounterVec<SessionEnd>,
+    /// Streams opened for deliveries.
+    pub streams: Counter,
+    pub open_streams: Gauge,
+    /// Streams that ended without a response, by reason.
+    pub stream_ends: CounterVec<StreamEnd>,
+    pub pings: CounterVec<PingResult>,
 }
 
 labels! {
@@ -65,5 +77,83 @@ labels! {
         TimedOut => "timeout",
         /// The mirror's own process or host ran out of a resource, for example descriptors.
         Shortage => "shortage",
+    }
+}
+
+labels! {
+    /// Why an HTTP/2 connection ended.
+    pub enum SessionEnd {
+        /// It had no delivery for `pool.idle_timeout`.
+        Idle => "idle_timeout",
+        /// It was older than `pool.max_age`.
+        Old => "max_age",
+        /// The host no longer has its address.
+        Moved => "address_removed",
+        /// The origin no longer gets HTTP/2.
+        Off => "off",
+        /// The upstream closed it, or asked that no more is sent over it (GOAWAY).
+        Closed => "closed",
+        /// Reading or writing failed.
+        Broken => "broken",
+        /// It gave no sign of life for five seconds, or never began.
+        Silent => "silent",
+        /// The upstream broke the protocol.
+        Protocol => "protocol",
+        /// The upstream sent an endless header block.
+        HeaderBlock => "header_block",
+        /// The upstream sent a flood of SETTINGS frames.
+        SettingsFlood => "settings_flood",
+        /// The upstream sent a flood of PING frames.
+        PingFlood => "ping_flood",
+        /// The upstream reset too many streams in a second.
+        ResetFlood => "reset_flood",
+        /// The upstream sent a flood of other frames that bring nothing.
+        UselessFrames => "useless_frames",
+    }
+}
+
+impl From<Violation> for SessionEnd {
+    fn from(violation: Violation) -> SessionEnd {
+        match violation {
+            Violation::Protocol(_)
+            | Violation::FrameSize
+            | Violation::FlowControl
+            | Violation::Compression => SessionEnd::Protocol,
+            Violation::HeaderBlock => SessionEnd::HeaderBlock,
+            Violation::SettingsFlood => SessionEnd::SettingsFlood,
+            Violation::PingFlood => SessionEnd::PingFlood,
+            Violation::ResetFlood => SessionEnd::ResetFlood,
+            Violation::UselessFrames => SessionEnd::UselessFrames,
+        }
+    }
+}
+
+labels! {
+    /// Why an HTTP/2 stream ended without a response.
+    pub enum StreamEnd {
+        /// The upstream has not processed it, and said so. It is sent again once.
+        Refused => "refused",
+        /// The upstream reset it.
+        Reset => "reset",
+        /// Its response broke the protocol.
+        Malformed => "malformed",
+        /// Its response was larger than `limits.response_bytes`.
+        TooLarge => "too_large",
+        /// The mirror gave it up at a deadline.
+        Cancelled => "cancelled",
+        /// Its connection ended.
+        Connection => "connection",
+    }
+}
+
+labels! {
+    /// A PING with which the mirror looks whether a silent upstream still lives.
+    pub enum PingResult {
+        /// It was sent, because the upstream was silent with deliveries in flight, or rested for long.
+        Sent => "sent",
+        /// There was a sign of life.
+        Answered => "answered",
+        /// There was none for five seconds, which ended the connection.
+        TimedOut => "timeout",
     }
 }

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::io;
-use std::time::SystemTime;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -23,7 +22,6 @@ use crate::net::stream::{Sent, Stream};
 use crate::net::tls_failure::is_refusal;
 use crate::net::transfer::{Phase, Transfer};
 use crate::runtime::memory_budget::MemoryReservation;
-use crate::sentry::rate_limits;
 use crate::upstream::breaker::Unanswered;
 use crate::upstream::read_buffer::{ReadBuffer, ReadError};
 use crate::upstream::response::Response;
@@ -89,6 +87,10 @@ pub enum Failure {
     /// No connection became free, and none could be opened, within `timeouts.exchange`.
     NoConnection,
     Paused,
+    /// The upstream has not processed the request, and said so, more than once.
+    Refused,
+    /// The upstream reset the stream of the request with this error code.
+    Reset(String),
 }
 
 impl Failure {
@@ -110,6 +112,8 @@ impl Failure {
             Failure::Overloaded => Failure::Overloaded,
             Failure::NoConnection => Failure::NoConnection,
             Failure::Paused => Failure::Paused,
+            Failure::Refused => Failure::Refused,
+            Failure::Reset(code) => Failure::Reset(code.clone()),
         }
     }
 
@@ -127,7 +131,11 @@ impl Failure {
             Failure::Dns | Failure::Tls(_) => Some(Unanswered::Unreachable),
             Failure::ConnectTimeout => Some(Unanswered::ConnectTimeout),
             Failure::Connect(error) => (!is_own_shortage(error)).then_some(Unanswered::Unreachable),
-            Failure::Send(_) | Failure::Receive(_) | Failure::Closed => Some(Unanswered::Broken),
+            Failure::Send(_)
+            | Failure::Receive(_)
+            | Failure::Closed
+            | Failure::Refused
+            | Failure::Reset(_) => Some(Unanswered::Broken),
             Failure::Timeout => Some(Unanswered::Silent),
             // It is alive: a body that is large for its network says nothing about other requests.
             Failure::TooSlow
@@ -175,6 +183,8 @@ impl fmt::Display for Failure {
                 f.write_str("no connection became free within timeouts.exchange")
             }
             Failure::Paused => f.write_str("circuit breaker open"),
+            Failure::Refused => f.write_str("refused the request without processing it"),
+            Failure::Reset(code) => write!(f, "reset the stream of the request: {code}"),
         }
     }
 }
@@ -459,13 +469,8 @@ impl Connection {
     fn take_head(&mut self) -> Result<Response, Failure> {
         let mut response = Response::with_status(self.heads.head.status);
         for Header { name, value, .. } in &self.heads.head.headers {
-            let slot = match name {
-                HeaderName::ContentType => &mut response.content_type,
-                HeaderName::ContentEncoding => &mut response.rare_headers_mut().content_encoding,
-                HeaderName::XSentryRateLimits => &mut response.rare_headers_mut().rate_limits,
-                HeaderName::RetryAfter => &mut response.rare_headers_mut().retry_after,
-                HeaderName::XSentryError => &mut response.rare_headers_mut().sentry_error,
-                _ => continue,
+            let Some(slot) = response.header_mut(*name) else {
+                continue;
             };
             if slot.is_none() {
                 *slot = Some(match value.slice(self.read_buffer.bytes()) {
@@ -480,10 +485,7 @@ impl Connection {
                 *slot = Some([&list[..], line].join(&b", "[..]).into());
             }
         }
-        if let Some(value) = &response.rare_headers().retry_after {
-            let seconds = rate_limits::parse_retry_after(value, SystemTime::now());
-            response.rare_headers_mut().retry_after_seconds = seconds;
-        }
+        response.parse_retry_after();
         self.read_buffer.skip(self.heads.head.len);
         Ok(response)
     }

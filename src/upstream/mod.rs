@@ -11,6 +11,7 @@
 //! - [`connections`]: the connections of a pool. [`demand`] says how many to keep, [`dial_window`] how many
 //!   to open at a time, both from the [`shortest`] of recent durations; [`waiting`] holds the deliveries that
 //!   wait for a [`pooled`] connection. [`pooling`] suspends the reuse of connections.
+//! - [`http2`]: connections that carry many deliveries at a time, where [`protocol`] says that an origin gets HTTP/2.
 //! - [`breaker`]: when deliveries are dropped because the upstream is down. Its [`circuit`]s count failures, its
 //!   [`probe_schedule`] says when to [`probe`], and [`shared_breaker`] shares it among the workers.
 //! - [`counters`]: what a worker counts about an origin.
@@ -24,6 +25,7 @@ pub(crate) mod counters;
 pub(crate) mod demand;
 pub(crate) mod dial_window;
 pub(crate) mod exchange;
+pub(crate) mod http2;
 mod jitter;
 mod lookup_schedule;
 pub(crate) mod origin;
@@ -32,6 +34,7 @@ pub(crate) mod pooled;
 pub(crate) mod pooling;
 pub(crate) mod probe;
 mod probe_schedule;
+pub(crate) mod protocol;
 pub(crate) mod read_buffer;
 pub(crate) mod resolver;
 pub(crate) mod response;

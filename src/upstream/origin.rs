@@ -19,6 +19,7 @@ use crate::upstream::addresses::{Address, Addresses};
 use crate::upstream::breaker::{BreakerState, RouteId, Unanswered};
 use crate::upstream::counters::OriginCounters;
 use crate::upstream::pooling::{Pooling, SUSPENSION};
+use crate::upstream::protocol::Protocol;
 use crate::upstream::shared_breaker::{Permit, SharedBreaker};
 
 pub struct SharedOrigin {
@@ -39,6 +40,7 @@ pub struct SharedOrigin {
     dependents: RwLock<Arc<[Arc<dyn Dependent>]>>,
     outages: Arc<Outages>,
     pooling: Pooling,
+    pub(crate) protocol: Protocol,
     pub(crate) breaker: SharedBreaker,
     pub counters: PerWorker<OriginCounters>,
     pub dns_lookups: Arc<AtomicU64>,
@@ -87,6 +89,7 @@ impl SharedOrigin {
             dependents: RwLock::new(Arc::new([])),
             outages: Arc::default(),
             pooling: Pooling::default(),
+            protocol: Protocol::default(),
             breaker: SharedBreaker::new(),
             counters: PerWorker::new(workers),
             dns_lookups: Arc::default(),

@@ -22,6 +22,7 @@ use crate::runtime::memory_budget::MemoryBudget;
 use crate::upstream::breaker::RouteId;
 use crate::upstream::connections::Connections;
 use crate::upstream::exchange::{Failure, OutboundRequest};
+use crate::upstream::http2::sessions::{Carried, Context, Sessions};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::pooled::PooledConnection;
 use crate::upstream::probe::ensure_prober;
@@ -37,6 +38,8 @@ const NEW_CONNECTIONS_MAX: usize = 4;
 /// One worker's deliveries and connections to one origin.
 pub struct Pool {
     connections: Rc<Connections>,
+    /// Those of HTTP/2.
+    sessions: Rc<Sessions>,
     /// The origin's part of the worker's memory budget.
     budget: Rc<MemoryBudget>,
     in_flight: Cell<usize>,
@@ -53,8 +56,10 @@ impl Pool {
     ) -> Pool {
         shared.set_limits(&limits);
         let budget = budget.part(usize::MAX);
+        let connections = Connections::new(shared, limits, Rc::clone(&budget), worker);
         Pool {
-            connections: Connections::new(shared, limits, Rc::clone(&budget), worker),
+            sessions: Sessions::new(&connections, Rc::clone(&budget)),
+            connections,
             budget,
             in_flight: Cell::new(0),
         }
@@ -103,16 +108,23 @@ impl Pool {
             ensure_prober(shared, worker);
             return (Err(Failure::Paused), begun);
         };
-        let has_connection = Cell::new(false);
+        let (has_connection, is_counted) = (Cell::new(false), Cell::new(true));
         // Pinned in place because the future is about 2 KiB.
         let (transfer, bytes) = (Transfer::default(), request.bytes());
-        let attempt =
-            pin!(self.attempt(request, begun, &limits, client, &transfer, &has_connection));
+        let context = Context {
+            limits: &limits,
+            client,
+            transfer: &transfer,
+            has_connection: &has_connection,
+            is_counted: &is_counted,
+        };
+        let attempt = pin!(self.attempt(request, begun, context));
         let period = limits.timeouts.exchange;
         let attempted = unless_silent(attempt, &transfer, bytes, begun, period).await;
         let ended = Instant::now();
         let result = match attempted {
-            Ok((response, pooled)) => {
+            Ok((response, None)) => Ok(response),
+            Ok((response, Some(pooled))) => {
                 let elapsed = ended.saturating_duration_since(pooled.since);
                 self.connections.record_exchange(elapsed);
                 self.connections.put_back(pooled, ended);
@@ -123,6 +135,7 @@ impl Pool {
         };
         let unanswered = result.as_ref().err().and_then(Failure::unanswered);
         match (&result, unanswered) {
+            (Err(_), _) if !is_counted.get() => drop(permit),
             (Err(failure), Some(how)) => {
                 shared.record_failure(&permit, how, failure, ended);
                 ensure_prober(shared, worker);
@@ -136,39 +149,64 @@ impl Pool {
 
     /// Closes idle connections that are not needed any more, and publishes the gauges.
     pub async fn sweep(&self, now: Instant) {
+        self.sessions.sweep(now, &self.connections.limits());
         self.connections.sweep(now).await;
         let counters = self.connections.counters();
         counters.in_flight.set(self.in_flight.get());
         ensure_prober(self.origin(), self.connections.worker());
     }
 
-    /// Sends over a connection. Sends again over a new one if a reused connection was stale, or if a new one
-    /// brought no answer and the upstream has other addresses. Sets `has_connection` while it does not wait for a
-    /// connection.
+    /// Sends over HTTP/2 if the upstream gets that, otherwise over HTTP/1.1. The latter returns its connection, too.
     async fn attempt(
         &self,
         request: &mut OutboundRequest,
         begun: Instant,
-        limits: &Limits,
-        client: &Rc<dyn Client>,
-        transfer: &Transfer,
-        has_connection: &Cell<bool>,
+        context: Context<'_>,
+    ) -> Result<(Response, Option<Box<PooledConnection>>), Failure> {
+        let mut opened = None;
+        if self.sessions.take(request.bytes(), begun) {
+            match self.sessions.deliver(request, begun, context).await {
+                Carried::Ended(result) => return result.map(|response| (response, None)),
+                Carried::OverHttp1(connection) => opened = connection,
+            }
+        }
+        let attempted = self.attempt_http1(request, begun, opened, context).await;
+        attempted.map(|(response, pooled)| (response, Some(pooled)))
+    }
+
+    /// Sends over a connection, which is `opened` if that is there. Sends again over a new one if a reused connection was stale, or if a new one
+    /// brought no answer and the upstream has other addresses. Sets `has_connection` while it does not wait for a
+    /// connection.
+    async fn attempt_http1(
+        &self,
+        request: &mut OutboundRequest,
+        begun: Instant,
+        mut opened: Option<Box<PooledConnection>>,
+        context: Context<'_>,
     ) -> Result<(Response, Box<PooledConnection>), Failure> {
+        let Context {
+            limits,
+            client,
+            transfer,
+            has_connection,
+            ..
+        } = context;
         let connections = &self.connections;
         let mut wanted = Wanted::Any;
         let mut silent = Vec::new();
         let mut sends = 0;
         loop {
             let idle = match wanted {
-                Wanted::Any => connections.take_idle(begun),
-                Wanted::New => None,
+                Wanted::Any if opened.is_none() => connections.take_idle(begun),
+                Wanted::Any | Wanted::New => None,
             };
-            let (mut pooled, is_new) = match idle {
-                Some(mut idle) => {
+            let (mut pooled, is_new) = match (opened.take(), idle) {
+                (Some(opened), _) => (opened, true),
+                (None, Some(mut idle)) => {
                     idle.since = begun;
                     (idle, false)
                 }
-                None => {
+                (None, None) => {
                     has_connection.set(false);
                     // Boxed because it is rare: every delivery would carry the space for it.
                     let granted = Box::pin(connections.wait(wanted, Rc::clone(client))).await?;

@@ -53,6 +53,11 @@ impl Copies {
     }
 }
 
+/// Copies a small message to where those of all connections of this worker are.
+pub(crate) fn copy_small(message: &[u8]) -> Bytes {
+    COPIES.with_borrow_mut(|copies| copies.copy(message))
+}
+
 /// Why nothing could be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
@@ -160,7 +165,7 @@ impl ReadBuffer {
     pub(crate) fn copy(&mut self, span: Span) -> Result<Bytes, ReadError> {
         self.reserve_large(span.end)?;
         let message = span.slice(&self.buffer);
-        Ok(COPIES.with_borrow_mut(|copies| copies.copy(message)))
+        Ok(copy_small(message))
     }
 
     /// Ends a response. Gives back the buffer, and hands over the reservation for what was taken; the response holds

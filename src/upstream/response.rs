@@ -5,10 +5,13 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use crate::http::head::HeaderName;
 use crate::runtime::memory_budget::MemoryReservation;
+use crate::sentry::rate_limits;
 
 /// It is moved often, so it is kept small: headers that few responses have are boxed.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +51,26 @@ impl Response {
         Response {
             status,
             ..Response::default()
+        }
+    }
+
+    /// Where the value of a header belongs, if it is one that is kept.
+    pub(crate) fn header_mut(&mut self, name: HeaderName) -> Option<&mut Option<Bytes>> {
+        Some(match name {
+            HeaderName::ContentType => &mut self.content_type,
+            HeaderName::ContentEncoding => &mut self.rare_headers_mut().content_encoding,
+            HeaderName::XSentryRateLimits => &mut self.rare_headers_mut().rate_limits,
+            HeaderName::RetryAfter => &mut self.rare_headers_mut().retry_after,
+            HeaderName::XSentryError => &mut self.rare_headers_mut().sentry_error,
+            _ => return None,
+        })
+    }
+
+    /// Reads `retry_after`, once all headers are there.
+    pub(crate) fn parse_retry_after(&mut self) {
+        if let Some(value) = &self.rare_headers().retry_after {
+            let seconds = rate_limits::parse_retry_after(value, SystemTime::now());
+            self.rare_headers_mut().retry_after_seconds = seconds;
         }
     }
 

@@ -12,6 +12,7 @@
 //! - `eviction`: idle connections make room for new ones.
 //! - `upstreams`: pooled, stale, dead, slow and malformed upstreams.
 //! - `addresses`: hosts with several addresses, hosts that move, names that are not resolved at first.
+//! - `http2`: upstreams that speak HTTP/2, and what they can do wrong.
 //! - `unsolicited_responses`: upstreams that send more than one response per request.
 //! - `early_responses`: responses that come before the whole request was sent.
 //! - `slow_uploads`: large bodies to upstreams that take them slowly.
@@ -80,6 +81,7 @@ mod eviction;
 mod fd_exhaustion;
 mod handover;
 mod health;
+mod http2;
 mod incidents;
 mod items;
 mod limits;

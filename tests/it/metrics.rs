@@ -13,6 +13,7 @@ use flate2::write::GzEncoder;
 
 use serde_yaml::Value;
 
+use crate::support::http2::{Raw, frame};
 use crate::support::process::file;
 use crate::support::upstream::Received;
 use crate::support::{
@@ -238,6 +239,8 @@ fn broken_cases() -> Vec<Case> {
             thread::sleep(Duration::from_millis(10));
         }
     });
+    let resets = Raw::start(|_, stream| frame(3, 0, stream, &[0, 0, 0, 2]));
+    let resets = outbound(&resets.dsn(), "http2: h2c");
     let impatient = "{timeouts: {connect: 200ms}, tls: {system_roots: false}}";
     let large = [envelope("00").into_bytes(), vec![b'x'; 30_000_000]].concat();
     vec![
@@ -251,6 +254,7 @@ fn broken_cases() -> Vec<Case> {
         },
         case("receive", "", reads_nothing),
         case("too_slow", "timeouts: {exchange: 300ms}", trickles),
+        case("reset", "", resets),
     ]
 }
 

@@ -6,6 +6,7 @@
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod documented_limits;
+pub(crate) mod http2;
 pub(crate) mod ledger;
 pub(crate) mod metrics;
 pub(crate) mod proc;

@@ -1,0 +1,196 @@
+//! A connection that is read and written at the same time, as HTTP/2 needs it.
+//!
+//! Each half has a descriptor of its own, because an operation borrows its stream. A TLS session is shared by both: it is
+//! borrowed only while bytes pass through it, never while an operation is in progress.
+
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+use std::pin::pin;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use monoio::net::TcpStream;
+use rustls::ClientConnection;
+
+use crate::net::socket::{READ_BYTES, read_some, write_all};
+use crate::net::stream::Stream;
+use crate::net::tls_failure;
+use crate::runtime::coop_budget::CoopBudget;
+use crate::sys;
+
+/// How many bytes of TLS may arrive above twice their plaintext, as for a response over HTTP/1.1.
+const OVERHEAD_BYTES_MAX: usize = 256 * 1024;
+
+type Session = Rc<RefCell<ClientConnection>>;
+
+/// The half that reads.
+pub(crate) struct Receiver {
+    tcp: TcpStream,
+    session: Option<Session>,
+    coop: CoopBudget,
+    overhead_bytes: usize,
+}
+
+/// The half that writes.
+pub(crate) struct Sender {
+    tcp: TcpStream,
+    session: Option<Session>,
+    /// Ciphertext. Kept for its memory.
+    outgoing: Vec<u8>,
+}
+
+/// Splits a connection, on which no operation is in progress.
+///
+/// # Errors
+/// There is no second descriptor.
+pub(crate) fn split(stream: Stream) -> io::Result<(Receiver, Sender)> {
+    let (tcp, session) = match stream {
+        Stream::Plain(tcp) => (tcp, None),
+        Stream::Tls(tls) => {
+            let (tcp, session) = tls.into_parts();
+            (tcp, Some(Rc::new(RefCell::new(session))))
+        }
+    };
+    let second = std::net::TcpStream::from(sys::duplicate(&tcp)?);
+    let sender = Sender {
+        tcp: TcpStream::from_std(second)?,
+        session: session.clone(),
+        outgoing: Vec::new(),
+    };
+    let receiver = Receiver {
+        tcp,
+        session,
+        coop: CoopBudget::default(),
+        overhead_bytes: 0,
+    };
+    Ok((receiver, sender))
+}
+
+impl Receiver {
+    /// Waits until there is something to read, without a buffer.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        let has_plaintext = self
+            .session
+            .as_ref()
+            .is_some_and(|session| !session.borrow().wants_read());
+        match has_plaintext {
+            true => Ok(()),
+            false => self.tcp.readable(false).await,
+        }
+    }
+
+    /// Appends what has arrived to `buffer`. `false` is the end. It may append nothing, because TLS has messages of its
+    /// own; then [`Receiver::wants_write`] tells whether one has to be answered.
+    pub(crate) async fn receive(&mut self, buffer: BytesMut) -> (io::Result<bool>, BytesMut) {
+        let Some(session) = &self.session else {
+            let reading = pin!(read_some(&mut self.tcp, buffer, READ_BYTES));
+            let (read, buffer) = self.coop.run(reading).await;
+            return (read.map(|count| count > 0), buffer);
+        };
+        let session = Rc::clone(session);
+        let mut buffer = buffer;
+        let filled = buffer.len();
+        // The handshake may have read beyond its end.
+        if let Err(error) = take_plaintext(&mut session.borrow_mut(), &mut buffer) {
+            return (Err(error), buffer);
+        }
+        if buffer.len() > filled {
+            return (Ok(true), buffer);
+        }
+        let (read, ciphertext) = {
+            let reading = pin!(read_some(&mut self.tcp, BytesMut::new(), READ_BYTES));
+            self.coop.run(reading).await
+        };
+        let decrypted = match read {
+            Ok(_) => decrypt(&mut session.borrow_mut(), &ciphertext, &mut buffer),
+            Err(error) => Err(error),
+        };
+        let plaintext_bytes = buffer.len() - filled;
+        self.overhead_bytes =
+            (self.overhead_bytes + ciphertext.len()).saturating_sub(2 * plaintext_bytes);
+        if self.overhead_bytes > OVERHEAD_BYTES_MAX {
+            return (Err(tls_failure::no_data()), buffer);
+        }
+        (decrypted.map_err(tls_failure::after_handshake), buffer)
+    }
+
+    /// Whether the TLS session has something to send by itself.
+    pub(crate) fn wants_write(&self) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|session| session.borrow().wants_write())
+    }
+}
+
+/// Passes `ciphertext` to the session and appends what it decrypts to. Returns `false` at the end of the stream.
+fn decrypt(
+    session: &mut ClientConnection,
+    ciphertext: &[u8],
+    buffer: &mut BytesMut,
+) -> io::Result<bool> {
+    let mut unread = ciphertext;
+    if unread.is_empty() {
+        session.read_tls(&mut unread)?;
+    }
+    loop {
+        if !unread.is_empty() {
+            session.read_tls(&mut unread)?;
+        }
+        let has_closed = take_plaintext(session, buffer)?;
+        if has_closed || ciphertext.is_empty() {
+            return Ok(false);
+        }
+        if unread.is_empty() {
+            return Ok(true);
+        }
+    }
+}
+
+/// Appends what is decrypted. Returns whether the server has closed its side.
+fn take_plaintext(session: &mut ClientConnection, buffer: &mut BytesMut) -> io::Result<bool> {
+    let state = session
+        .process_new_packets()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let filled = buffer.len();
+    buffer.resize(filled + state.plaintext_bytes_to_read(), 0);
+    let plaintext = buffer.get_mut(filled..).unwrap_or_default();
+    session.reader().read_exact(plaintext)?;
+    Ok(state.peer_has_closed())
+}
+
+impl Sender {
+    /// Sends `bytes`, and what the TLS session has to send by itself. Returns the memory of `bytes`.
+    pub(crate) async fn send(&mut self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let Some(session) = &self.session else {
+            return write_all(&mut self.tcp, bytes).await;
+        };
+        let session = Rc::clone(session);
+        let mut sent = 0;
+        loop {
+            let mut outgoing = std::mem::take(&mut self.outgoing);
+            outgoing.clear();
+            let rest = bytes.get(sent..).unwrap_or_default();
+            match encrypt(&mut session.borrow_mut(), rest, &mut outgoing) {
+                Ok(count) => sent += count,
+                Err(error) => return (Err(error), bytes),
+            }
+            let (written, outgoing) = write_all(&mut self.tcp, outgoing).await;
+            self.outgoing = outgoing;
+            if written.is_err() || sent == bytes.len() {
+                return (written, bytes);
+            }
+        }
+    }
+}
+
+/// Appends the ciphertext of as much of `plaintext` as the session takes at once. Returns how much that is.
+fn encrypt(
+    session: &mut ClientConnection,
+    plaintext: &[u8],
+    outgoing: &mut Vec<u8>,
+) -> io::Result<usize> {
+    let count = session.writer().write(plaintext)?;
+    while session.wants_write() {
+        session.write_tls(outgoing)?;
+    }
+    Ok(count)
+}

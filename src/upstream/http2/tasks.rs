@@ -1,0 +1,136 @@
+//! The tasks of a session: one reads, one writes, one watches.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use monoio::time::sleep;
+
+use crate::net::duplex::{Receiver, Sender, split};
+use crate::net::stream::Stream;
+use crate::runtime::panics::caught;
+use crate::upstream::counters::SessionEnd;
+use crate::upstream::exchange::Failure;
+use crate::upstream::http2::session::Session;
+
+/// How often a session with deliveries is watched. So silence is noticed at most this much late.
+const WATCHED: Duration = Duration::from_millis(250);
+
+/// How often one without deliveries is.
+const WATCHED_IDLE: Duration = Duration::from_secs(1);
+
+/// The largest output buffer that is kept.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// Starts the tasks of a session over `stream`.
+///
+/// # Errors
+/// The process has no descriptor left.
+pub(super) fn start(session: &Rc<Session>, stream: Stream) -> io::Result<()> {
+    let (receiver, sender) = split(stream)?;
+    spawn(session, |session| read(session, receiver));
+    spawn(session, |session| write(session, sender));
+    spawn(session, watch);
+    Ok(())
+}
+
+/// Runs a task. A panic in it ends the session only.
+fn spawn<F: Future<Output = ()> + 'static>(
+    session: &Rc<Session>,
+    task: impl FnOnce(Rc<Session>) -> F,
+) {
+    let running = task(Rc::clone(session));
+    let session = Rc::clone(session);
+    monoio::spawn(async move {
+        let running = pin!(running);
+        if caught(running).await.is_err() {
+            let error = io::Error::other("a bug in this program: an HTTP/2 connection panicked");
+            session.end(Failure::Receive(error), SessionEnd::Broken);
+        }
+    });
+}
+
+async fn read(session: Rc<Session>, mut receiver: Receiver) {
+    let mut incoming = BytesMut::new();
+    loop {
+        let buffer = std::mem::take(&mut incoming);
+        // An operation that is dropped may lose bytes, but then the session has ended.
+        let read = {
+            let reading = pin!(read_some(&session, &mut receiver, buffer));
+            unless(reading, |context| session.poll_unread(context)).await
+        };
+        let Some((received, buffer)) = read else {
+            return;
+        };
+        incoming = buffer;
+        match received {
+            Ok(true) => {}
+            Ok(false) => return session.end(Failure::Closed, SessionEnd::Closed),
+            Err(error) => return session.end(Failure::Receive(error), SessionEnd::Broken),
+        }
+        session.receive(&mut incoming, Instant::now());
+        if receiver.wants_write() {
+            session.flush();
+        }
+    }
+}
+
+/// Reads once. A session without deliveries holds no buffer meanwhile.
+async fn read_some(
+    session: &Session,
+    receiver: &mut Receiver,
+    mut buffer: BytesMut,
+) -> (io::Result<bool>, BytesMut) {
+    if session.deliveries() == 0 && buffer.is_empty() {
+        buffer = BytesMut::new();
+        if let Err(error) = receiver.readable().await {
+            return (Err(error), buffer);
+        }
+    }
+    receiver.receive(buffer).await
+}
+
+/// Runs `future` until `ended` completes.
+async fn unless<T>(
+    mut future: Pin<&mut impl Future<Output = T>>,
+    ended: impl Fn(&Context<'_>) -> Poll<()>,
+) -> Option<T> {
+    poll_fn(|context| match ended(context) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => future.as_mut().poll(context).map(Some),
+    })
+    .await
+}
+
+async fn write(session: Rc<Session>, mut sender: Sender) {
+    let mut buffer = Vec::new();
+    while let Some(output) = session.output(buffer).await {
+        let sending = pin!(sender.send(output));
+        let sent = unless(sending, |context| session.poll_failed(context)).await;
+        let Some((sent, mut sent_buffer)) = sent else {
+            return;
+        };
+        if let Err(error) = sent {
+            return session.end(Failure::Send(error), SessionEnd::Broken);
+        }
+        sent_buffer.clear();
+        sent_buffer.shrink_to(KEPT_BYTES);
+        buffer = sent_buffer;
+    }
+    session.end(Failure::Closed, SessionEnd::Closed);
+}
+
+async fn watch(session: Rc<Session>) {
+    while !session.has_ended() {
+        let interval = match session.deliveries() {
+            0 => WATCHED_IDLE,
+            _ => WATCHED,
+        };
+        sleep(interval).await;
+        session.watch(Instant::now());
+    }
+}
