@@ -278,6 +278,7 @@ impl OutcomeKind {
             | OutcomeKind::TooLarge
             | OutcomeKind::Timeout
             | OutcomeKind::TooSlow
+            | OutcomeKind::Reset
             | OutcomeKind::Overloaded
             | OutcomeKind::Paused
             | OutcomeKind::Panicked
