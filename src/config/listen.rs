@@ -148,85 +148,88 @@ mod tests {
         assert_eq!(parse("[]").unwrap().listen, []);
     }
 
+    /// Values of `listen`, and what is said of them.
+    const INVALID: &[(&str, &str)] = &[
+        (
+            "3443",
+            "2:9: listen: found 3443, expected a list of listeners",
+        ),
+        (
+            "[3443]",
+            "2:10: listen[0]: found 3443, expected a mapping with address",
+        ),
+        (
+            "[{}]",
+            "listen[0].address: found nothing, expected an address such as 0.0.0.0:3443",
+        ),
+        (
+            "[{address: 3443}]",
+            "listen[0].address: found 3443, expected an address",
+        ),
+        (
+            "[{address: 'localhost:1'}]",
+            "listen[0].address: found \"localhost:1\", expected an address",
+        ),
+        (
+            "[{address: 'unix:a.sock'}]",
+            "with a path of at most 100 bytes",
+        ),
+        ("[{address: 'unix:@a'}]", "with a path of at most 100 bytes"),
+        (
+            "[{address: 'unix:/a', mode: 660}]",
+            "listen[0].mode: found 660, expected a file mode in quotes",
+        ),
+        (
+            "[{address: 'unix:/a', mode: \"0980\"}]",
+            "expected a file mode in quotes",
+        ),
+        (
+            "[{address: 'unix:/a', mode: \"+660\"}]",
+            "expected a file mode in quotes",
+        ),
+        (
+            "[{address: '[::]:1', mode: \"0660\"}]",
+            "listen[0].mode: is for sockets in the file system only",
+        ),
+        (
+            "[{address: '0.0.0.0:3000'}]",
+            "listen[0].address: is the address of ip and port",
+        ),
+        (
+            "[{address: '[::]:1'}, {address: '[::]:1'}]",
+            "listen[1].address: is there twice",
+        ),
+        (
+            "[{address: 'unix:/a'}, {address: 'unix:/a'}]",
+            "listen[1].address: is there twice",
+        ),
+        (
+            "[{address: '[::]:1', proxy_protocol: []}]",
+            "listen[0].proxy_protocol: found an empty list",
+        ),
+        (
+            "[{address: '[::]:1', proxy_protocol: true}]",
+            "listen[0].proxy_protocol: found true, expected a list of the networks",
+        ),
+        (
+            "[{address: '[::]:1', proxy_protocol: [10.1.1.1/8]}]",
+            "listen[0].proxy_protocol[0]: found \"10.1.1.1/8\", expected a network",
+        ),
+        (
+            "[{adress: '[::]:1'}]",
+            "listen[0].adress: unknown key, did you mean address?",
+        ),
+        (
+            "[{address: '127.0.0.1:3001'}]",
+            "admin.port: is the same as",
+        ),
+    ];
+
     #[test]
     fn what_is_no_listener_is_an_error() {
         let long = format!("[{{address: 'unix:/{}'}}]", "x".repeat(100));
-        for (listen, expected) in [
-            (
-                "3443",
-                "2:9: listen: found 3443, expected a list of listeners",
-            ),
-            (
-                "[3443]",
-                "2:10: listen[0]: found 3443, expected a mapping with address",
-            ),
-            (
-                "[{}]",
-                "listen[0].address: found nothing, expected an address such as 0.0.0.0:3443",
-            ),
-            (
-                "[{address: 3443}]",
-                "listen[0].address: found 3443, expected an address",
-            ),
-            (
-                "[{address: 'localhost:1'}]",
-                "listen[0].address: found \"localhost:1\", expected an address",
-            ),
-            (
-                "[{address: 'unix:a.sock'}]",
-                "with a path of at most 100 bytes",
-            ),
-            ("[{address: 'unix:@a'}]", "with a path of at most 100 bytes"),
-            (&long, "with a path of at most 100 bytes"),
-            (
-                "[{address: 'unix:/a', mode: 660}]",
-                "listen[0].mode: found 660, expected a file mode in quotes",
-            ),
-            (
-                "[{address: 'unix:/a', mode: \"0980\"}]",
-                "expected a file mode in quotes",
-            ),
-            (
-                "[{address: 'unix:/a', mode: \"+660\"}]",
-                "expected a file mode in quotes",
-            ),
-            (
-                "[{address: '[::]:1', mode: \"0660\"}]",
-                "listen[0].mode: is for sockets in the file system only",
-            ),
-            (
-                "[{address: '0.0.0.0:3000'}]",
-                "listen[0].address: is the address of ip and port",
-            ),
-            (
-                "[{address: '[::]:1'}, {address: '[::]:1'}]",
-                "listen[1].address: is there twice",
-            ),
-            (
-                "[{address: 'unix:/a'}, {address: 'unix:/a'}]",
-                "listen[1].address: is there twice",
-            ),
-            (
-                "[{address: '[::]:1', proxy_protocol: []}]",
-                "listen[0].proxy_protocol: found an empty list",
-            ),
-            (
-                "[{address: '[::]:1', proxy_protocol: true}]",
-                "listen[0].proxy_protocol: found true, expected a list of the networks",
-            ),
-            (
-                "[{address: '[::]:1', proxy_protocol: [10.1.1.1/8]}]",
-                "listen[0].proxy_protocol[0]: found \"10.1.1.1/8\", expected a network",
-            ),
-            (
-                "[{adress: '[::]:1'}]",
-                "listen[0].adress: unknown key, did you mean address?",
-            ),
-            (
-                "[{address: '127.0.0.1:3001'}]",
-                "admin.port: is the same as",
-            ),
-        ] {
+        let long = (&*long, "with a path of at most 100 bytes");
+        for (listen, expected) in INVALID.iter().copied().chain([long]) {
             let listen = match listen.contains("3001") {
                 true => format!("{listen}\nadmin: {{port: 3001}}"),
                 false => listen.to_owned(),

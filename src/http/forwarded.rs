@@ -33,7 +33,7 @@ impl AddressField {
 
     /// The entries of the field in a head, the last one first. An entry that is no IP address is `None`: RFC 7239
     /// section 6 allows `unknown` and names such as `_proxy`.
-    pub fn from_last(
+    pub fn entries_backwards(
         self,
         head: &RequestHead,
         buffer: &[u8],
@@ -174,95 +174,108 @@ mod tests {
         let parsed = head.parse(text.as_bytes(), HeadLimits::default());
         assert_eq!(parsed, Ok(Parsed::Complete), "{text}");
         let entry = |entry: Option<IpAddr>| entry.map_or("-".to_owned(), |ip| ip.to_string());
-        let entries: Vec<String> = field.from_last(&head, text.as_bytes()).map(entry).collect();
+        let entries: Vec<String> = field
+            .entries_backwards(&head, text.as_bytes())
+            .map(entry)
+            .collect();
         entries.join(" ")
     }
 
+    /// A field, header lines, and the entries of the field in them.
+    const LISTS: &[(AddressField, &[&str], &str)] = &[
+        (AddressField::XForwardedFor, &["Host: m"], ""),
+        (AddressField::XForwardedFor, &["X-Forwarded-For:"], ""),
+        (
+            AddressField::XForwardedFor,
+            &["x-forwarded-for: 192.0.2.1"],
+            "192.0.2.1",
+        ),
+        (
+            AddressField::XForwardedFor,
+            &[
+                "X-Forwarded-For: 192.0.2.1,192.0.2.2 , 192.0.2.3",
+                "A: b",
+                "X-Forwarded-For: 192.0.2.4\t",
+            ],
+            "192.0.2.4 192.0.2.3 192.0.2.2 192.0.2.1",
+        ),
+        (
+            AddressField::XForwardedFor,
+            &["X-Forwarded-For: , 192.0.2.1,,junk,unknown,"],
+            "- - 192.0.2.1",
+        ),
+        (
+            AddressField::XForwardedFor,
+            &[
+                "Forwarded: for=192.0.2.1",
+                "X-Real-IP: 192.0.2.2",
+                "X-Forwarded-For: 192.0.2.3",
+            ],
+            "192.0.2.3",
+        ),
+        (
+            AddressField::XRealIp,
+            &["x-real-ip: 192.0.2.2", "X-Forwarded-For: 192.0.2.3"],
+            "192.0.2.2",
+        ),
+        (
+            AddressField::CfConnectingIp,
+            &["CF-Connecting-IP: 2001:db8::1"],
+            "2001:db8::1",
+        ),
+        (
+            AddressField::TrueClientIp,
+            &["True-Client-IP: 192.0.2.2"],
+            "192.0.2.2",
+        ),
+        (
+            AddressField::XSentryForwardedFor,
+            &["X-Sentry-Forwarded-For: 192.0.2.2"],
+            "192.0.2.2",
+        ),
+        (
+            AddressField::XVercelForwardedFor,
+            &["X-Vercel-Forwarded-For: 192.0.2.2"],
+            "192.0.2.2",
+        ),
+        (
+            AddressField::Forwarded,
+            &[
+                "Forwarded: for=192.0.2.1;proto=https, For=\"[2001:db8::17]:4711\"",
+                "Forwarded: by=203.0.113.1;FOR=192.0.2.3;host=m",
+            ],
+            "192.0.2.3 2001:db8::17 192.0.2.1",
+        ),
+        (
+            AddressField::Forwarded,
+            &[
+                "Forwarded: for=_hidden, for=unknown, proto=http, for=192.0.2.1;for=192.0.2.2, 192.0.2.3",
+            ],
+            "- - - - -",
+        ),
+        // Commas, semicolons and escaped quotes in quotes.
+        (
+            AddressField::Forwarded,
+            &[r#"Forwarded: for=192.0.2.1;ext="a,for=192.0.2.9;\",\\", for=192.0.2.2"#],
+            "192.0.2.2 192.0.2.1",
+        ),
+        // A client leaves a quote open; proxies append plain and quoted entries.
+        (
+            AddressField::Forwarded,
+            &[r#"Forwarded: for="192.0.2.9, for=192.0.2.1, for="[2001:db8::1]""#],
+            "2001:db8::1 192.0.2.1 -",
+        ),
+        (
+            AddressField::Forwarded,
+            &[r#"Forwarded: for="\, for=192.0.2.1"#],
+            "192.0.2.1 -",
+        ),
+    ];
+
     #[test]
     fn lists_are_read_from_the_end_over_all_lines() {
-        use AddressField::*;
-        for (field, lines, expected) in [
-            (XForwardedFor, &["Host: m"][..], ""),
-            (XForwardedFor, &["X-Forwarded-For:"], ""),
-            (XForwardedFor, &["x-forwarded-for: 192.0.2.1"], "192.0.2.1"),
-            (
-                XForwardedFor,
-                &[
-                    "X-Forwarded-For: 192.0.2.1,192.0.2.2 , 192.0.2.3",
-                    "A: b",
-                    "X-Forwarded-For: 192.0.2.4\t",
-                ],
-                "192.0.2.4 192.0.2.3 192.0.2.2 192.0.2.1",
-            ),
-            (
-                XForwardedFor,
-                &["X-Forwarded-For: , 192.0.2.1,,junk,unknown,"],
-                "- - 192.0.2.1",
-            ),
-            (
-                XForwardedFor,
-                &[
-                    "Forwarded: for=192.0.2.1",
-                    "X-Real-IP: 192.0.2.2",
-                    "X-Forwarded-For: 192.0.2.3",
-                ],
-                "192.0.2.3",
-            ),
-            (
-                XRealIp,
-                &["x-real-ip: 192.0.2.2", "X-Forwarded-For: 192.0.2.3"],
-                "192.0.2.2",
-            ),
-            (
-                CfConnectingIp,
-                &["CF-Connecting-IP: 2001:db8::1"],
-                "2001:db8::1",
-            ),
-            (TrueClientIp, &["True-Client-IP: 192.0.2.2"], "192.0.2.2"),
-            (
-                XSentryForwardedFor,
-                &["X-Sentry-Forwarded-For: 192.0.2.2"],
-                "192.0.2.2",
-            ),
-            (
-                XVercelForwardedFor,
-                &["X-Vercel-Forwarded-For: 192.0.2.2"],
-                "192.0.2.2",
-            ),
-            (
-                Forwarded,
-                &[
-                    "Forwarded: for=192.0.2.1;proto=https, For=\"[2001:db8::17]:4711\"",
-                    "Forwarded: by=203.0.113.1;FOR=192.0.2.3;host=m",
-                ],
-                "192.0.2.3 2001:db8::17 192.0.2.1",
-            ),
-            (
-                Forwarded,
-                &[
-                    "Forwarded: for=_hidden, for=unknown, proto=http, for=192.0.2.1;for=192.0.2.2, 192.0.2.3",
-                ],
-                "- - - - -",
-            ),
-            // Commas, semicolons and escaped quotes in quotes.
-            (
-                Forwarded,
-                &[r#"Forwarded: for=192.0.2.1;ext="a,for=192.0.2.9;\",\\", for=192.0.2.2"#],
-                "192.0.2.2 192.0.2.1",
-            ),
-            // A client leaves a quote open; proxies append plain and quoted entries.
-            (
-                Forwarded,
-                &[r#"Forwarded: for="192.0.2.9, for=192.0.2.1, for="[2001:db8::1]""#],
-                "2001:db8::1 192.0.2.1 -",
-            ),
-            (
-                Forwarded,
-                &[r#"Forwarded: for="\, for=192.0.2.1"#],
-                "192.0.2.1 -",
-            ),
-        ] {
-            assert_eq!(entries(field, lines), expected, "{lines:?}");
+        for (field, lines, expected) in LISTS {
+            assert_eq!(entries(*field, lines), *expected, "{lines:?}");
         }
     }
 

@@ -57,7 +57,7 @@ impl ClientAddresses {
     pub fn client(&self, peer: IpAddr, head: &RequestHead, buffer: &[u8]) -> IpAddr {
         match &self.proxies {
             None => peer,
-            Some(proxies) => proxies.client(peer, proxies.field.from_last(head, buffer)),
+            Some(proxies) => proxies.client(peer, proxies.field.entries_backwards(head, buffer)),
         }
     }
 

@@ -35,103 +35,101 @@ const NAMES: [&str; 7] = [
     "x-vercel-forwarded-for",
 ];
 
-fn cases() -> Vec<Case> {
-    vec![
-        // By default nothing is told.
-        Case {
-            outbounds: ["", ""],
-            extra: "",
-            lines: "X-Forwarded-For: 203.0.113.9\r\n",
-            expected: [&[], &[]],
-            client: "127.0.0.1",
-        },
-        // Nobody is trusted: the peer is the client, whatever it claims.
-        Case {
-            outbounds: SEND_HIDE,
-            extra: "client_address: {trusted_proxies: []}",
-            lines: "X-Forwarded-For: 203.0.113.9\r\nForwarded: for=203.0.113.8\r\n",
-            expected: [&["X-Forwarded-For: 127.0.0.1"], &[]],
-            client: "127.0.0.1",
-        },
-        // The peer is not among those trusted.
-        Case {
-            outbounds: SEND_HIDE,
-            extra: "client_address: {trusted_proxies: [10.0.0.0/8]}",
-            lines: "X-Forwarded-For: 203.0.113.9\r\n",
-            expected: [&["X-Forwarded-For: 127.0.0.1"], &[]],
-            client: "127.0.0.1",
-        },
-        // A trusted peer names its client, which has forged another address.
-        Case {
-            outbounds: SEND_HIDE,
-            extra: TRUSTED,
-            lines: "X-Forwarded-For: 198.51.100.9\r\nX-Forwarded-For: 203.0.113.9\r\n",
-            expected: [&["X-Forwarded-For: 203.0.113.9"], &[]],
-            client: "203.0.113.9",
-        },
-        Case {
-            outbounds: SEND_HIDE,
-            extra: TRUSTED,
-            lines: "X-Forwarded-For: 10.0.0.9, [2001:db8::9]:443, 10.0.0.3\r\n",
-            expected: [&["X-Forwarded-For: 2001:db8::9"], &[]],
-            client: "2001:db8::9",
-        },
-        Case {
-            outbounds: SEND_HIDE,
-            extra: TRUSTED,
-            lines: "",
-            expected: [&["X-Forwarded-For: 127.0.0.1"], &[]],
-            client: "127.0.0.1",
-        },
-        // Another field. The proxy does not write X-Forwarded-For, so a client has.
-        Case {
-            outbounds: ["hide", "send"],
-            extra: "client_address: {trusted_proxies: [127.0.0.1], field: Forwarded}",
-            lines: "X-Forwarded-For: 198.51.100.9\r\nForwarded: for=_x, for=\"[2001:db8::9]\";proto=https\r\n",
-            expected: [&[], &["X-Forwarded-For: 2001:db8::9"]],
-            client: "2001:db8::9",
-        },
-        // The synonym for all outbounds, and an exception.
-        Case {
-            outbounds: ["", "hide"],
-            extra: "forward_client_ip: true\nclient_address: {trusted_proxies: [127.0.0.1]}",
-            lines: "X-Forwarded-For: 203.0.113.9\r\n",
-            expected: [&["X-Forwarded-For: 203.0.113.9"], &[]],
-            client: "203.0.113.9",
-        },
-        // Without trusted proxies all of it goes on as it came.
-        Case {
-            outbounds: ["", "send"],
-            extra: "forward_client_ip: true",
-            lines: "X-Forwarded-For: 198.51.100.9, 203.0.113.9\r\nForwarded: for=_x\r\n",
-            expected: [
-                &[
-                    "X-Forwarded-For: 198.51.100.9, 203.0.113.9",
-                    "Forwarded: for=_x",
-                    "CF-Connecting-IP: 198.51.100.1",
-                    "True-Client-IP: 198.51.100.2",
-                    "X-Sentry-Forwarded-For: 198.51.100.3",
-                    "X-Vercel-Forwarded-For: 198.51.100.4",
-                    "X-Forwarded-For: 127.0.0.1",
-                ],
-                &[
-                    "X-Forwarded-For: 198.51.100.9, 203.0.113.9",
-                    "Forwarded: for=_x",
-                    "CF-Connecting-IP: 198.51.100.1",
-                    "True-Client-IP: 198.51.100.2",
-                    "X-Sentry-Forwarded-For: 198.51.100.3",
-                    "X-Vercel-Forwarded-For: 198.51.100.4",
-                    "X-Forwarded-For: 127.0.0.1",
-                ],
+const CASES: &[Case] = &[
+    // By default nothing is told.
+    Case {
+        outbounds: ["", ""],
+        extra: "",
+        lines: "X-Forwarded-For: 203.0.113.9\r\n",
+        expected: [&[], &[]],
+        client: "127.0.0.1",
+    },
+    // Nobody is trusted: the peer is the client, whatever it claims.
+    Case {
+        outbounds: SEND_HIDE,
+        extra: "client_address: {trusted_proxies: []}",
+        lines: "X-Forwarded-For: 203.0.113.9\r\nForwarded: for=203.0.113.8\r\n",
+        expected: [&["X-Forwarded-For: 127.0.0.1"], &[]],
+        client: "127.0.0.1",
+    },
+    // The peer is not among those trusted.
+    Case {
+        outbounds: SEND_HIDE,
+        extra: "client_address: {trusted_proxies: [10.0.0.0/8]}",
+        lines: "X-Forwarded-For: 203.0.113.9\r\n",
+        expected: [&["X-Forwarded-For: 127.0.0.1"], &[]],
+        client: "127.0.0.1",
+    },
+    // A trusted peer names its client, which has forged another address.
+    Case {
+        outbounds: SEND_HIDE,
+        extra: TRUSTED,
+        lines: "X-Forwarded-For: 198.51.100.9\r\nX-Forwarded-For: 203.0.113.9\r\n",
+        expected: [&["X-Forwarded-For: 203.0.113.9"], &[]],
+        client: "203.0.113.9",
+    },
+    Case {
+        outbounds: SEND_HIDE,
+        extra: TRUSTED,
+        lines: "X-Forwarded-For: 10.0.0.9, [2001:db8::9]:443, 10.0.0.3\r\n",
+        expected: [&["X-Forwarded-For: 2001:db8::9"], &[]],
+        client: "2001:db8::9",
+    },
+    Case {
+        outbounds: SEND_HIDE,
+        extra: TRUSTED,
+        lines: "",
+        expected: [&["X-Forwarded-For: 127.0.0.1"], &[]],
+        client: "127.0.0.1",
+    },
+    // Another field. The proxy does not write X-Forwarded-For, so a client has.
+    Case {
+        outbounds: ["hide", "send"],
+        extra: "client_address: {trusted_proxies: [127.0.0.1], field: Forwarded}",
+        lines: "X-Forwarded-For: 198.51.100.9\r\nForwarded: for=_x, for=\"[2001:db8::9]\";proto=https\r\n",
+        expected: [&[], &["X-Forwarded-For: 2001:db8::9"]],
+        client: "2001:db8::9",
+    },
+    // The synonym for all outbounds, and an exception.
+    Case {
+        outbounds: ["", "hide"],
+        extra: "forward_client_ip: true\nclient_address: {trusted_proxies: [127.0.0.1]}",
+        lines: "X-Forwarded-For: 203.0.113.9\r\n",
+        expected: [&["X-Forwarded-For: 203.0.113.9"], &[]],
+        client: "203.0.113.9",
+    },
+    // Without trusted proxies all of it goes on as it came.
+    Case {
+        outbounds: ["", "send"],
+        extra: "forward_client_ip: true",
+        lines: "X-Forwarded-For: 198.51.100.9, 203.0.113.9\r\nForwarded: for=_x\r\n",
+        expected: [
+            &[
+                "X-Forwarded-For: 198.51.100.9, 203.0.113.9",
+                "Forwarded: for=_x",
+                "CF-Connecting-IP: 198.51.100.1",
+                "True-Client-IP: 198.51.100.2",
+                "X-Sentry-Forwarded-For: 198.51.100.3",
+                "X-Vercel-Forwarded-For: 198.51.100.4",
+                "X-Forwarded-For: 127.0.0.1",
             ],
-            client: "127.0.0.1",
-        },
-    ]
-}
+            &[
+                "X-Forwarded-For: 198.51.100.9, 203.0.113.9",
+                "Forwarded: for=_x",
+                "CF-Connecting-IP: 198.51.100.1",
+                "True-Client-IP: 198.51.100.2",
+                "X-Sentry-Forwarded-For: 198.51.100.3",
+                "X-Vercel-Forwarded-For: 198.51.100.4",
+                "X-Forwarded-For: 127.0.0.1",
+            ],
+        ],
+        client: "127.0.0.1",
+    },
+];
 
 #[test]
 fn each_outbound_gets_the_address_that_its_setting_and_the_proxies_allow() {
-    for case in cases() {
+    for case in CASES {
         let upstreams = [Upstream::ok(), Upstream::ok()];
         let keys = [KEY_A, KEY_B];
         let outbounds: Vec<String> = (0..2)
