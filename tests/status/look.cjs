@@ -36,7 +36,7 @@ const verdict = (page) => page.locator("#verdict .text").textContent();
 async function states(browser, admin) {
   const words = {
     failing: ["■failing", /^■ failing\. It refuses connections since \d\d:\d\d:\d\d, \d+ lost\. Deliveries were lost/],
-    partly: [/^■failing 3\d\.\d %$/, /^■ failing\. It answers 503 and loses 3\d\.\d % since/],
+    partly: [/^■failing 3\d %$/, /^■ failing\. It answers 503 and loses 3\d\.\d % since/],
     slow: ["▲slow", /^▲ slow\. It answers in 3\.3 s, SDKs wait up to 1\.5 s for it\. More than 5 %/],
     rate_limited: ["◐rate limited", /^◐ rate limited\. It is rate limited: error, transaction for 58 minutes since/],
     recovering: ["◌recovering", /^◌ recovering\. It accepts deliveries again, \d+ lost\./],
