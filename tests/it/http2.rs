@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::http2::{Options, Raw, Server, frame, ok};
+use crate::support::http2::{Options, Raw, Seen, Server, frame, ok};
 use crate::support::ledger::{Fate, Ledger, Sink, body};
 use crate::support::tls::Authority;
 use crate::support::{
@@ -43,6 +43,15 @@ fn send(mirror: &Process) {
         .client()
         .ask(&envelope_request(envelope(ID).as_bytes()));
     assert_eq!(response.status, 200, "{}", response.text());
+}
+
+/// The last of `count` requests, once so many have arrived. A reply may come before, after `reply_timeout`.
+fn last(server: &Server, count: usize) -> Seen {
+    wait_until(
+        || server.count() >= count,
+        || format!("{} of {count}", server.count()),
+    );
+    server.seen().pop().unwrap()
 }
 
 /// Has `clients` send `each` events one after another, and notes their fates.
@@ -143,6 +152,7 @@ fn a_server_without_http_2_gets_http_1_1_over_the_connection_that_asked() {
             .with_metrics()
             .start();
         (0..5).for_each(|_| send(&mirror));
+        last(&server, 5);
         assert_eq!((server.count(), server.connections()), (5, 1));
         assert!(server.seen().iter().all(|seen| !seen.is_http2));
         assert_eq!(mirror.metrics().sum(OPENED, &[]), 0.0);
@@ -156,6 +166,7 @@ fn where_http_2_is_required_a_server_without_it_gets_nothing() {
     let server = tls_server(&authority, &[b"http/1.1"], Options::default());
     let mirror = Config::new([outbound(&server.dsn("https"), "http2: required")])
         .trust(&authority)
+        .set("reply_timeout", "20s")
         .with_metrics()
         .start();
     let response = mirror
@@ -181,7 +192,7 @@ fn a_large_body_goes_over_http_1_1_unless_http_2_is_required() {
         event.resize(600_000, b'x');
         let response = mirror.client().ask(&envelope_request(&event));
         assert_eq!(response.status, 200);
-        let seen = server.seen().pop().unwrap();
+        let seen = last(&server, 1);
         assert_eq!(seen.is_http2, is_http2);
         assert!(seen.body.len().abs_diff(600_000) < 50);
         assert!(seen.body.ends_with(&event[1000..]));
@@ -198,7 +209,9 @@ fn answers_come_back_whole() {
             answer_bytes,
             ..Options::default()
         });
-        let mirror = Config::new([h2c(&server)]).start();
+        let mirror = Config::new([h2c(&server)])
+            .set("reply_timeout", "20s")
+            .start();
         let response = mirror
             .client()
             .ask(&envelope_request(envelope(ID).as_bytes()));
@@ -215,6 +228,7 @@ fn an_answer_over_the_limit_fails_its_delivery_only() {
     });
     let mirror = Config::new([h2c(&server)])
         .set("limits.response_bytes", "100KB")
+        .set("reply_timeout", "20s")
         .with_metrics()
         .start();
     for count in 1..=3 {
@@ -320,6 +334,7 @@ fn a_refused_stream_is_sent_again_once() {
     }
     let never = Raw::start(move |_, stream| refused(stream));
     let mirror = Config::new([outbound(&never.dsn(), "http2: h2c")])
+        .set("reply_timeout", "20s")
         .with_metrics()
         .start();
     let response = mirror
@@ -473,14 +488,15 @@ fn a_reload_turns_http_2_on_and_off() {
         config.trust(&authority).text()
     };
     let mut mirror = Reloadable::start(&config("off"));
-    for (mode, is_http2) in [
+    let modes = [
         ("off", false),
         ("auto", true),
         ("off", false),
         ("required", true),
-    ] {
+    ];
+    for ((mode, is_http2), count) in modes.into_iter().zip(1..) {
         mirror.reload(&config(mode));
         send(&mirror.process);
-        assert_eq!(server.seen().pop().unwrap().is_http2, is_http2, "{mode}");
+        assert_eq!(last(&server, count).is_http2, is_http2, "{mode}");
     }
 }
