@@ -685,4 +685,66 @@ mod tests {
             }
         }
     }
+
+    /// Counts what is written.
+    #[derive(Default)]
+    struct Written {
+        lines: usize,
+        bytes: usize,
+        largest: usize,
+    }
+
+    impl std::io::Write for Written {
+        fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
+            self.lines += piece.iter().filter(|byte| **byte == b'\n').count();
+            self.bytes += piece.len();
+            self.largest = self.largest.max(piece.len());
+            Ok(piece.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The page that docs/metrics.md states the size of.
+    #[test]
+    fn all_categories_of_many_outbounds_are_written_in_small_pieces() {
+        use crate::sentry::quantity::{Quantities, Quantity};
+        use crate::telemetry::prometheus;
+
+        let mut text = "keys:\n".to_owned();
+        for route in 0..200 {
+            text += &format!(
+                "- name: application-{route:03}\n  inbound: http://{route:032x}@m/1\n  outbound:\n"
+            );
+            for name in ["saas", "self-hosted"] {
+                text += &format!("  - {{name: {name}, dsn: 'http://{route:032x}@127.0.0.1/1'}}\n");
+            }
+        }
+        let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
+        let table = Arc::new(RoutingTable::new(&config, 2, None).unwrap());
+        for outbound in table.routes.all().iter().flat_map(|route| &route.outbounds) {
+            for worker in outbound.counters.iter() {
+                for category in ItemCategory::ALL {
+                    let items = Quantities::from(Quantity::one(category.0));
+                    worker.items.add(&items, ItemOutcome::Delivered);
+                }
+            }
+        }
+        let current = CurrentConfig {
+            table: Arc::clone(&table),
+            configuration: "".into(),
+        };
+        let mirror_status = MirrorStatus::new(([127, 0, 0, 1], 0).into(), vec![], None, current);
+        let snapshot = MetricsSnapshot::live(&mirror_status, table);
+        let mut written = Written::default();
+        let families = families(&mirror_status, &snapshot);
+        let families = families.filter(|family| family.name == "items");
+        prometheus::write(families, prometheus::Format::Plain, &mut written).unwrap();
+        assert_eq!(written.lines, 2 + 400 * 17 * 7);
+        assert!(written.bytes < 7_000_000, "{} bytes", written.bytes);
+        assert!(written.bytes > 4_000_000, "{} bytes", written.bytes);
+        assert!(written.largest < 20_000, "{} bytes", written.largest);
+    }
 }

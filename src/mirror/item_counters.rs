@@ -101,7 +101,7 @@ pub struct ItemCounters(OnceLock<Box<Table>>);
 struct Table([[Counter; OUTCOMES]; CATEGORIES]);
 
 impl ItemCounters {
-    pub(super) fn add(&self, items: &Quantities, outcome: ItemOutcome) {
+    pub(crate) fn add(&self, items: &Quantities, outcome: ItemOutcome) {
         let table = self.0.get_or_init(Box::default);
         for Quantity { category, count } in items.iter() {
             let row = table.0.get(ItemCategory(category).index());

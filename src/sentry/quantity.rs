@@ -124,8 +124,13 @@ impl Count {
     }
 }
 
-/// The members that may follow the type in the header of an item that [`single`] recognises: those that SDKs write for
-/// events, transactions, check-ins, sessions and the like.
+/// What precedes the type in the header of an item that [`single`] recognises.
+const START: &[u8] = b"\n{\"type\":\"";
+
+/// More than the longest type has.
+const KIND_BYTES_MAX: usize = 32;
+
+/// The members that may follow the type in that header: those that SDKs write for events, transactions, check-ins, sessions and the like.
 const MEMBERS: [&[u8]; 2] = [
     br#"","length":"#,
     br#"","content_type":"application/json","length":"#,
@@ -134,35 +139,34 @@ const MEMBERS: [&[u8]; 2] = [
 /// The quantity of an envelope with a single item whose header looks as SDKs write it, which most have. `None` for any
 /// other envelope, whose items have to be walked over.
 pub(crate) fn single(body: &[u8], header_end: usize) -> Option<Quantity> {
-    let rest = body.get(header_end..)?.strip_prefix(b"\n")?;
-    let (header, payload) = rest.split_at_checked(memchr(b'\n', rest)?)?;
-    let header = header.strip_prefix(br#"{"type":""#)?;
-    let kind_end = header.iter().position(|byte| *byte == b'"')?;
-    let (kind, members) = header.split_at_checked(kind_end)?;
-    // Without the line feed.
-    let payload = payload.get(1..)?;
-    let item_end = match members {
-        br#""}"# => memchr(b'\n', payload).unwrap_or(payload.len()),
-        _ => {
-            let mut lengths = MEMBERS.iter();
-            let length = lengths.find_map(|start| members.strip_prefix(*start))?;
-            number(length.strip_suffix(b"}")?)?
+    let item = body.get(header_end..)?.strip_prefix(START)?;
+    let mut start = item.iter().take(KIND_BYTES_MAX);
+    let kind_end = start.position(|byte| *byte == b'"')?;
+    let (kind, members) = item.split_at_checked(kind_end)?;
+    let (payload, end) = match members.strip_prefix(b"\"}\n") {
+        Some(payload) => (payload, memchr(b'\n', payload).unwrap_or(payload.len())),
+        None => {
+            let mut starts = MEMBERS.iter();
+            let digits = starts.find_map(|start| members.strip_prefix(*start))?;
+            let (length, rest) = number(digits)?;
+            (rest.strip_prefix(b"}\n")?, length)
         }
     };
-    let is_last = matches!(payload.get(item_end..)?, b"" | b"\n");
+    let is_last = matches!(payload.get(end..)?, b"" | b"\n");
     let category = Category::from_item_type(kind)?;
     is_last.then_some(Quantity::one(Some(category)))
 }
 
-/// A number of at most nine digits.
-fn number(digits: &[u8]) -> Option<usize> {
-    if digits.is_empty() || digits.len() > 9 {
-        return None;
+/// The number of at most nine digits at the start of `text`, and the rest.
+fn number(text: &[u8]) -> Option<(usize, &[u8])> {
+    let mut number = 0;
+    for (index, byte) in text.iter().enumerate().take(10) {
+        if !byte.is_ascii_digit() {
+            return (index > 0).then_some((number, text.get(index..)?));
+        }
+        number = number * 10 + usize::from(byte - b'0');
     }
-    digits.iter().try_fold(0, |number, digit| {
-        let is_digit = digit.is_ascii_digit();
-        is_digit.then(|| number * 10 + usize::from(digit - b'0'))
-    })
+    None
 }
 
 #[cfg(test)]
