@@ -19,6 +19,10 @@ const CATEGORIES: usize = Category::ALL.len() + 1;
 const OUTCOMES: usize = ItemOutcome::ALL.len();
 
 impl Label for ItemCategory {
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "evaluated by the compiler, which rejects an index out of range"
+    )]
     const ALL: &'static [ItemCategory] = &{
         let mut all = [ItemCategory(None); CATEGORIES];
         let mut index = 0;
