@@ -211,16 +211,17 @@ impl Writer {
             .iter()
             .any(|whole| self.oracle.accepts(place, (*whole as f64 + 0.5).into()));
         let kind = if has_fractions { "number" } else { "integer" };
-        let mut schema = json!({ "type": kind });
+        let mut schema = Map::new();
+        schema.insert("type".into(), kind.into());
         for number in named.iter().copied().filter(|number| accepts(*number)) {
-            if !accepts(number - 1) {
-                schema["minimum"] = number.into();
+            if !accepts(number.saturating_sub(1)) {
+                schema.insert("minimum".into(), number.into());
             }
-            if !accepts(number + 1) {
-                schema["maximum"] = number.into();
+            if !accepts(number.saturating_add(1)) {
+                schema.insert("maximum".into(), number.into());
             }
         }
-        Some(schema)
+        Some(Json::Object(schema))
     }
 
     fn describe(&self, place: &Place, schema: &mut Map<String, Json>, expected: &str) {
