@@ -18,6 +18,10 @@ use super::units;
 /// Every key with its default and a comment.
 const EXAMPLE: &str = include_str!("../../config.example.yml");
 
+/// A list that is empty in the example.
+const LISTEN: &str =
+    "[{address: unix:/run/mirror.sock, mode: '0660', proxy_protocol: [10.0.0.0/8]}]";
+
 /// A text that no key takes for a word of its own; one that accepts it takes any text.
 const ANY_TEXT: &str = "a2f9x";
 
@@ -34,7 +38,11 @@ const FORMS: [&str; 7] = [
 
 /// The schema as JSON text.
 pub(crate) fn json_schema() -> String {
-    let example: Value = serde_yaml::from_str(EXAMPLE).unwrap_or_default();
+    let mut example: Value = serde_yaml::from_str(EXAMPLE).unwrap_or_default();
+    if let Some(keys) = example.as_mapping_mut() {
+        let listen = serde_yaml::from_str(LISTEN).unwrap_or_default();
+        keys.insert("listen".into(), listen);
+    }
     let writer = Writer {
         comments: Comments::new(EXAMPLE),
         oracle: Oracle::new(example.clone()),

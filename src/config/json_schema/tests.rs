@@ -222,3 +222,24 @@ fn a_key_has_its_words_bounds_default_and_comment() {
     );
     assert!(property("modify_envelope_header").is_object());
 }
+
+/// The example has no listener.
+#[test]
+fn the_keys_of_a_listener_are_known() {
+    let root = schema();
+    let listen = &root["properties"]["listen"];
+    for (text, is_allowed) in [
+        ("[]", true),
+        ("[{address: 'unix:/a', mode: '0600'}]", true),
+        (
+            "[{address: '0.0.0.0:1', proxy_protocol: ['10.0.0.0/8', '::1']}]",
+            true,
+        ),
+        ("[{adress: '0.0.0.0:1'}]", false),
+        ("[{mode: '0600'}]", false),
+        ("['0.0.0.0:1']", false),
+    ] {
+        let value: Json = serde_yaml::from_str(text).unwrap();
+        assert_eq!(allows(&root, listen, &value), is_allowed, "{text} {listen}");
+    }
+}
