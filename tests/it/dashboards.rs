@@ -62,6 +62,18 @@ fn alert_expressions() -> Vec<String> {
     expressions.map(str::to_owned).collect()
 }
 
+#[test]
+fn each_alert_has_a_case_in_which_it_fires() {
+    let cases = text("tests/deploy/alerts.test.yml");
+    let alerts: serde_yaml::Value =
+        serde_yaml::from_str(&text("deploy/prometheus-alerts.yml")).unwrap();
+    for rule in alerts["groups"][0]["rules"].as_sequence().unwrap() {
+        let name = rule["alert"].as_str().unwrap();
+        let expected = format!("alertname=\"{name}\"");
+        assert!(cases.contains(&expected), "{name} fires in no case");
+    }
+}
+
 fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
