@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod manual;
+mod parity;
 mod sink;
 
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use self::parity::ParityArguments;
 pub(crate) use self::sink::{RateLimit, SinkArguments};
 
 /// The default configuration file.
@@ -28,6 +30,7 @@ Examples:
   sentry-mirror                         run with config.yml
   sentry-mirror health -c mirror.yml    check that a running mirror is healthy
   sentry-mirror test -c mirror.yml      send an event through a running mirror
+  sentry-mirror parity -c mirror.yml    does each side have what was sent?
 
 Signals:
   SIGTERM, SIGINT, SIGQUIT
@@ -37,9 +40,10 @@ Signals:
 
 Exit codes:
   0   success: stopped on request, --check found no errors, the mirror is
-      healthy, or every outbound accepts
+      healthy, every outbound accepts, or every difference is explained
   1   the mirror cannot run (for example, the port is in use) or is unhealthy,
-      or an outbound does not accept (--connect, test)
+      an outbound does not accept (--connect, test), or a difference is not
+      explained (parity)
   2   the arguments or the configuration are invalid
   128 + the number of the signal, after a second signal";
 
@@ -148,6 +152,8 @@ pub enum Command {
         #[arg(long)]
         direct: bool,
     },
+    /// Compare what the mirror has counted with what each organization has, explain differences, and exit with 0 or 1
+    Parity(ParityArguments),
     /// Check whether a running mirror is healthy, and exit with 0 or 1
     ///
     /// Errors in its configuration file are printed to standard error, but do not affect the result.

@@ -58,6 +58,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `run` | what the command line asks for |
+//! | `parity` | compares what the mirror has counted with what Sentry has |
 //! | `trial` | `--check --connect` and `test`, to try a configuration |
 //! | `demo` | `demo` and `sink`, to see the mirror work |
 //! | `admin` | the port for operators: metrics, status, health |
@@ -65,7 +66,7 @@
 //! | `inbound` | the side that faces SDKs: one connection, one request |
 //! | `mirror` | routes, the request, what outbounds get of it, the reply |
 //! | `upstream` | one origin: addresses, pool, exchange, circuit breaker |
-//! | `blocking` | HTTP/1.1 over blocking sockets, for `trial` and `demo` |
+//! | `blocking` | HTTP/1.1 over blocking sockets, for `parity`, `trial` and `demo` |
 //! | `net` | plain and TLS sockets |
 //! | `telemetry` | counters, metrics and their exporters, the log |
 //! | `runtime` | one core: driver, tasks, memory budget, shutdown |
@@ -123,6 +124,7 @@ mod limits;
 mod mirror;
 mod net;
 mod os_errors;
+mod parity;
 mod process;
 mod run;
 mod runtime;

@@ -10,11 +10,12 @@ use std::path::Path;
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Push};
-use crate::cli::{Arguments, Command, manual};
+use crate::cli::{Arguments, Command, ParityArguments, manual};
 use crate::config::{Config, STANDARD_INPUT, json_schema, starter};
 use crate::demo;
 use crate::mirror::routing_table::RoutingTable;
 use crate::os_errors;
+use crate::parity::command::{self as parity, Order};
 use crate::process::health_check;
 use crate::process::reload;
 use crate::process::service_manager;
@@ -71,6 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
             route,
             direct,
         }) => test(config, route.as_deref(), *direct),
+        Some(Command::Parity(arguments)) => compare(arguments),
         Some(Command::Health { config }) => {
             check_health(config.as_deref()).map_err(RunError::Failed)
         }
@@ -122,6 +124,36 @@ fn check(arguments: &Arguments) -> Result<(), RunError> {
             "{bad} of {} outbounds do not accept",
             report.asked
         ))),
+    }
+}
+
+/// Prints what the mirror and the organizations have counted, and why it differs.
+fn compare(arguments: &ParityArguments) -> Result<(), RunError> {
+    let config = Config::load(&arguments.config, environment())
+        .map_err(|errors| RunError::Config(errors.to_string()))?;
+    let table = RoutingTable::new(&config, 1, None).map_err(RunError::Config)?;
+    let mut mirrors = arguments.mirror.clone();
+    if mirrors.is_empty() {
+        mirrors.extend(config.admin.map(health_check::reachable));
+    }
+    if mirrors.is_empty() {
+        let message = "the configuration has `admin: off`; name the admin port with --mirror";
+        return Err(RunError::Config(message.to_owned()));
+    }
+    let order = Order {
+        since: arguments.since,
+        tolerance: arguments.tolerance,
+        is_json: arguments.json,
+        mirrors,
+    };
+    let comparison = parity::run(&config, &table, &order).map_err(RunError::Failed)?;
+    for warning in comparison.warnings {
+        print_error(&format!("warning: {warning}"));
+    }
+    print(&comparison.text).map_err(RunError::Failed)?;
+    match comparison.is_good {
+        true => Ok(()),
+        false => Err(RunError::Failed("a difference is not explained".to_owned())),
     }
 }
 
@@ -203,6 +235,9 @@ fn mirror(arguments: &Arguments) -> Result<(), RunError> {
     if let Some(push) = push {
         push.finish();
     }
+    if let Some(admin) = &admin {
+        admin.finish();
+    }
     if let Some(reports) = reports {
         reports.flush();
     }
@@ -223,7 +258,7 @@ fn start_monitoring(
     mirror: &Mirror,
 ) -> io::Result<Option<Push>> {
     if let Some(admin) = admin {
-        admin.show(mirror.mirror_status())?;
+        admin.show(mirror.mirror_status(), config.state_file.clone())?;
     }
     let target = config.statsd.clone();
     target

@@ -6,9 +6,10 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::history::{self, History};
+use super::hour_keeper::HourKeeper;
 use super::page::STATUS_PAGE;
 use super::server::{Body, Handler, Request, Response};
 use super::snapshot::MetricsSnapshot;
@@ -20,6 +21,8 @@ pub(super) struct Pages {
     /// Empty until the mirror has started.
     pub(super) mirror_status: OnceLock<Arc<MirrorStatus>>,
     pub(super) history: History,
+    /// Empty until the mirror has started.
+    pub(super) hours: OnceLock<HourKeeper>,
 }
 
 impl Handler for Pages {
@@ -49,23 +52,39 @@ impl Handler for Pages {
                 };
                 Response::ok("application/json", Body::Streamed(Box::new(write)))
             }
+            ("/hours", Some(_)) => {
+                let json = self
+                    .hours
+                    .get()
+                    .map(HourKeeper::to_json)
+                    .unwrap_or_default();
+                let write = move |out: &mut dyn io::Write| out.write_all(&json);
+                Response::ok("application/json", Body::Streamed(Box::new(write)))
+            }
             ("/config", Some(mirror_status)) => {
                 let text = mirror_status.current().configuration;
                 Response::ok("text/plain; charset=utf-8", Body::Shared(text))
             }
-            ("/ready" | "/metrics" | "/status" | "/config", None) => {
+            ("/ready" | "/metrics" | "/status" | "/hours" | "/config", None) => {
                 Response::text(503, "starting\n")
             }
             _ => Response::text(
                 404,
-                "not found; the pages are / /status /metrics /config /health /ready\n",
+                "not found; the pages are / /status /hours /metrics /config /health /ready\n",
             ),
         }
     }
 }
 
 impl Pages {
-    /// Samples the counters for the history, forever.
+    /// Writes the last counts into the `state_file`.
+    pub(super) fn finish(&self) {
+        if let (Some(mirror_status), Some(hours)) = (self.mirror_status.get(), self.hours.get()) {
+            hours.finish(&mirror_status.current().table, SystemTime::now());
+        }
+    }
+
+    /// Samples the counters for the history and the hours, forever.
     pub(super) fn record_history(&self) {
         let Some(mirror_status) = self.mirror_status.get() else {
             return;
@@ -75,6 +94,9 @@ impl Pages {
             let table = mirror_status.current().table;
             let workers = &mirror_status.counters;
             self.history.sample(workers, &table, Instant::now());
+            if let Some(hours) = self.hours.get() {
+                hours.sample(&table, SystemTime::now());
+            }
         }
     }
 }
@@ -88,6 +110,7 @@ mod tests {
         let pages = Pages {
             mirror_status: OnceLock::new(),
             history: History::default(),
+            hours: OnceLock::new(),
         };
         let status = |path: &str| {
             let request = Request {
@@ -101,7 +124,7 @@ mod tests {
         };
         assert_eq!(status("/health"), 200);
         assert_eq!(status("/"), 200);
-        for path in ["/ready", "/metrics", "/status", "/config"] {
+        for path in ["/ready", "/metrics", "/status", "/hours", "/config"] {
             assert_eq!(status(path), 503, "{path}");
         }
     }

@@ -3,13 +3,16 @@
 //! Plain threads serve it, so it takes no time from workers. `server` speaks HTTP and `handlers` make
 //! its pages; `page` is the one for a browser. `metrics` is the catalogue of metrics, read from a snapshot of the counters (`snapshot`);
 //! `dogstatsd_exporter` sends the same metrics to a statsd server. `status` is the state as JSON, with rates of the
-//! last minutes from `history`, and a word for each outbound from `health`. The port opens before the mirror starts and stays open until the process
-//! ends, so that `/ready` can answer 503.
+//! last minutes from `history`, and a word for each outbound from `health`. `hours` are the items of the last days by
+//! hour, which `hour_keeper` counts and keeps in the `state_file`. The port opens before the mirror starts and stays
+//! open until the process ends, so that `/ready` can answer 503.
 
 mod dogstatsd_exporter;
 mod handlers;
 mod health;
 mod history;
+mod hour_keeper;
+mod hours;
 mod legacy_names;
 mod metrics;
 mod page;
@@ -20,9 +23,10 @@ mod status;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tracing::info;
 
@@ -30,6 +34,7 @@ pub(crate) use self::dogstatsd_exporter::Push;
 
 use self::handlers::Pages;
 use self::history::History;
+use self::hour_keeper::HourKeeper;
 use crate::os_errors;
 use crate::process::status::MirrorStatus;
 
@@ -58,6 +63,7 @@ impl Admin {
         let pages = Arc::new(Pages {
             mirror_status: OnceLock::new(),
             history: History::default(),
+            hours: OnceLock::new(),
         });
         let served = Arc::clone(&pages);
         thread::Builder::new()
@@ -77,7 +83,16 @@ impl Admin {
     ///
     /// # Errors
     /// If no thread can be created.
-    pub(crate) fn show(&self, mirror_status: Arc<MirrorStatus>) -> io::Result<()> {
+    pub(crate) fn show(
+        &self,
+        mirror_status: Arc<MirrorStatus>,
+        state_file: Option<PathBuf>,
+    ) -> io::Result<()> {
+        // Cannot fail, as below.
+        let _ = self
+            .pages
+            .hours
+            .set(HourKeeper::new(state_file, SystemTime::now()));
         self.pages.history.start(mirror_status.started);
         // Cannot fail: a process starts one mirror.
         let _ = self.pages.mirror_status.set(mirror_status);
@@ -86,6 +101,13 @@ impl Admin {
             .name("history".to_owned())
             .spawn(move || pages.record_history())?;
         Ok(())
+    }
+}
+
+impl Admin {
+    /// Writes the `state_file` once more, after the last delivery has ended.
+    pub(crate) fn finish(&self) {
+        self.pages.finish();
     }
 }
 

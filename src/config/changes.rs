@@ -11,7 +11,7 @@ use super::model::{Config, Outbound, Route};
 use super::tls_settings::Tls;
 
 /// The keys that take effect only after a restart.
-const NEEDS_RESTART: [&str; 14] = [
+const NEEDS_RESTART: [&str; 15] = [
     "ip",
     "port",
     "listen",
@@ -24,6 +24,7 @@ const NEEDS_RESTART: [&str; 14] = [
     "log_format",
     "statsd_addr",
     "default_metrics_tags",
+    "state_file",
     "sentry_dsn",
     "sentry_env",
 ];

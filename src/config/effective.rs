@@ -13,6 +13,7 @@ use super::model::{
     AddressPolicy, Compression, Config, DriverChoice, ListenAddress, Listener, LogFormat, Outbound,
     REPLIES, ReplyPolicy, Route, Workers,
 };
+use super::organization::SentryApi;
 use super::tls;
 use super::tls_settings::Tls;
 use super::units::HumanDuration;
@@ -68,6 +69,14 @@ impl Config {
             (
                 "dns",
                 mapping([("refresh", duration(self.limits.dns_refresh))]),
+            ),
+            (
+                "state_file",
+                optional(
+                    self.state_file
+                        .as_ref()
+                        .map(|path| path.display().to_string()),
+                ),
             ),
             (
                 "sentry_dsn",
@@ -168,6 +177,7 @@ fn outbound(outbound: &Outbound, default_tls: &Tls) -> Value {
         && outbound.headers.is_empty()
         && outbound.tls == *default_tls
         && outbound.client_address.is_none()
+        && outbound.sentry_api.is_none()
         && outbound.http2.is_none();
     if is_plain && outbound.compression == Compression::None {
         return dsn;
@@ -211,10 +221,21 @@ fn outbound(outbound: &Outbound, default_tls: &Tls) -> Value {
                     .map(|mode| name(mode, http2::NAMES).to_owned()),
             ),
         ),
+        ("sentry_api", sentry_api(outbound.sentry_api.as_ref())),
     ])
 }
 
 /// The values may be secret.
+/// Without the token, which is secret.
+fn sentry_api(api: Option<&SentryApi>) -> Value {
+    api.map_or(Value::Null, |api| {
+        mapping([
+            ("organization", api.organization.clone().into()),
+            ("url", api.url().into()),
+        ])
+    })
+}
+
 fn headers(headers: &Headers) -> Value {
     let names = headers.names();
     Value::Mapping(names.map(|name| (name.into(), "…".into())).collect())

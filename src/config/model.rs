@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::header_list::Headers;
+use super::organization::SentryApi;
 use super::tls_settings::Tls;
 use crate::http::forwarded::AddressField;
 use crate::http2::mode::Http2Mode;
@@ -59,6 +60,8 @@ pub struct Config {
     pub statsd: Option<StatsdTarget>,
     /// Whether to count items by category.
     pub item_metrics: bool,
+    /// Where to keep the counts of the last days.
+    pub state_file: Option<PathBuf>,
     /// `sentry_dsn` and `sentry_env`.
     pub self_report: Option<SelfReport>,
     /// Settings that are valid but probably not meant, one line each, with file, line and column.
@@ -123,6 +126,8 @@ pub struct Outbound {
     pub client_address: Option<AddressPolicy>,
     /// `None` for [`Config::http2`].
     pub http2: Option<Http2Mode>,
+    /// Where its organization's own counts are.
+    pub sentry_api: Option<SentryApi>,
 }
 
 impl Route {

@@ -12,6 +12,7 @@ use super::http2;
 use super::model::{ClientAddress, Compression, Outbound, REPLIES};
 use super::name::Names;
 use super::node::Node;
+use super::sentry_api::sentry_api;
 use super::suggest::suggest;
 use super::tls::tls;
 use super::tls_settings::Tls;
@@ -58,6 +59,7 @@ pub(super) fn outbound<'a>(
             tls: defaults.tls.clone(),
             client_address: None,
             http2: None,
+            sentry_api: None,
         };
         return Some(Located { node, value });
     }
@@ -65,6 +67,7 @@ pub(super) fn outbound<'a>(
     let name = names.read(&section.take("name"));
     let node = section.take("dsn");
     let dsn = dsn(&node);
+    let sentry_api = sentry_api(section.take("sentry_api"), dsn.as_ref());
     let categories = categories(&section.take("categories"));
     let rates = rates(&section.take("sample_rate"));
     let copies = copies(&section.take("multiplier"), rates);
@@ -95,6 +98,7 @@ pub(super) fn outbound<'a>(
         tls: tls(own_tls, &defaults.tls),
         client_address,
         http2,
+        sentry_api,
     };
     Some(Located { node, value })
 }

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_yaml::Value;
@@ -79,6 +80,7 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         access_log: telemetry::access_log(&mut root),
         statsd: telemetry::statsd(&mut root),
         item_metrics: root.value("item_metrics", boolean, true),
+        state_file: root.take("state_file").optional(text).map(PathBuf::from),
         self_report: telemetry::self_report(&mut root, &routes, &own),
         routes,
         warnings: Vec::new(),
@@ -88,6 +90,10 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
             "reply_timeout",
             "is longer than timeouts.exchange, which ends each delivery; expected at most that",
         );
+    }
+    if config.state_file.is_some() && (config.admin.is_none() || !config.item_metrics) {
+        let text = "has no effect without admin and item_metrics, whose counts it keeps";
+        root.warn("state_file", text);
     }
     telemetry::ignored_keys(&mut root);
     root.finish();

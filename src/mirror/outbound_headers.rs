@@ -22,7 +22,7 @@ impl OutboundHeaders {
         (!headers.is_empty()).then_some(OutboundHeaders { names, lines })
     }
 
-    pub(super) fn lines(&self) -> &[u8] {
+    pub(crate) fn lines(&self) -> &[u8] {
         &self.lines
     }
 

@@ -55,12 +55,12 @@ pub(super) fn event_id() -> String {
     Uuid::simple(id.into_uuid()).to_string()
 }
 
-/// A request for the envelope endpoint at `path`. `auth` is the value of `X-Sentry-Auth` without the client.
+/// A request for the envelope endpoint at `path`. `auth` is the value of `X-Sentry-Auth` without the client, and
+/// `fields` are further header lines.
 pub(super) fn request(path: &str, host: &str, auth: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST {path} HTTP/1.1\r\n\
          Host: {host}\r\n\
-         User-Agent: {CLIENT}\r\n\
          Content-Type: application/x-sentry-envelope\r\n\
          Content-Length: {}\r\n\
          X-Sentry-Auth: Sentry sentry_version=7, sentry_client={CLIENT}, {auth}\r\n\

@@ -2,10 +2,9 @@
 //!
 //! [`connect`] asks each outbound whether it would accept something, and stores nothing there. [`send`] sends one
 //! real event, through the running mirror or straight to the outbounds. A `target` is an outbound as these
-//! commands see it, `envelope` is what they send, `verdict` puts an answer into words, and `concurrently` asks
-//! many at a time.
+//! commands see it, `envelope` is what they send, `verdict` puts an answer into words, and `mirror_status`
+//! is what a running mirror has counted.
 
-mod concurrently;
 pub(crate) mod connect;
 mod envelope;
 mod mirror_status;

@@ -11,13 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::blocking::client::Server;
+use crate::blocking::concurrently::concurrently;
 use crate::mirror::counters::OutcomeKind;
 use crate::mirror::routes::Route;
 use crate::mirror::routing_table::RoutingTable;
 use crate::sentry::dsn::Dsn;
 use crate::telemetry::label::Label;
 use crate::telemetry::words;
-use crate::trial::concurrently::concurrently;
 use crate::trial::envelope;
 use crate::trial::mirror_status::{self, OutboundStatus};
 use crate::trial::target::Target;

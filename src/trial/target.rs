@@ -18,6 +18,8 @@ pub(super) struct Target {
     path: String,
     host: String,
     auth: String,
+    /// The configured header lines.
+    fields: String,
 }
 
 impl Target {
@@ -34,6 +36,9 @@ impl Target {
             true => outbound.name.clone(),
             false => format!("{} ({dsn})", outbound.name),
         };
+        let headers = outbound.headers.as_ref();
+        let fields = headers.map_or(&[][..], |headers| headers.lines());
+        let fields = String::from_utf8_lossy(fields);
         Some(Target {
             label,
             project: outbound.project.clone(),
@@ -46,6 +51,7 @@ impl Target {
             path: outbound.envelope_path.clone(),
             host: outbound.host.clone(),
             auth,
+            fields: fields.into_owned(),
         })
     }
 
@@ -59,7 +65,7 @@ impl Target {
 
     /// Sends an envelope, and returns what is answered.
     pub(super) fn send(&self, body: &[u8], deadline: Instant) -> Result<Answer, Failure> {
-        let request = envelope::request(&self.path, &self.host, &self.auth, "", body);
+        let request = envelope::request(&self.path, &self.host, &self.auth, &self.fields, body);
         self.server.ask(&request, deadline)
     }
 }

@@ -97,6 +97,7 @@ mod mirroring;
 mod names;
 mod os_errors;
 mod overload;
+mod parity;
 mod parser;
 mod process_pause;
 mod proxy_protocol;

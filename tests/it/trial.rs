@@ -144,13 +144,13 @@ fn connect_needs_check_and_a_valid_configuration() {
 }
 
 /// A running mirror, and the file of a configuration with its ports.
-struct Mirror {
-    _process: Process,
+pub(crate) struct Mirror {
+    pub(crate) process: Process,
     path: String,
 }
 
 impl Mirror {
-    fn start(text: &str) -> Mirror {
+    pub(crate) fn start(text: &str) -> Mirror {
         let process = Process::start(text);
         let port = format!("port: {}", process.address.port());
         let mut known = text.replacen("port: 0", &port, 1);
@@ -159,13 +159,18 @@ impl Mirror {
             known = known.replace("{port: 0}", &format!("{{port: {}}}", admin.port()));
         }
         Mirror {
-            _process: process,
+            process,
             path: file("config.yml", &known).to_str().unwrap().to_owned(),
         }
     }
 
     fn test(&self, words: &[&str]) -> Ended {
-        run(&[&["test", "-c", &self.path], words].concat())
+        self.run("test", words)
+    }
+
+    /// Runs a subcommand with the configuration.
+    pub(crate) fn run(&self, subcommand: &str, words: &[&str]) -> Ended {
+        run(&[&[subcommand, "-c", &self.path], words].concat())
     }
 }
 

@@ -94,6 +94,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "parity",
+        &["sentry", "config", "telemetry", "net", "blocking", "mirror"],
+    ),
+    (
         "trial",
         &[
             "sentry",

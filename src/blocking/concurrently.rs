@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const AT_ONCE_MAX: usize = 64;
 
 /// The results of `task` in the order of `inputs`; `None` for each that has none by `deadline`.
-pub(super) fn concurrently<I, O>(
+pub(crate) fn concurrently<I, O>(
     inputs: Vec<I>,
     deadline: Instant,
     task: impl Fn(&I) -> O + Send + Sync + 'static,
@@ -53,7 +53,7 @@ where
 }
 
 /// How long `count` tasks take if each takes up to `each`.
-pub(super) fn time_limit(count: usize, each: Duration) -> Duration {
+pub(crate) fn time_limit(count: usize, each: Duration) -> Duration {
     let rounds = count.div_ceil(AT_ONCE_MAX).max(1);
     each.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
 }
