@@ -53,7 +53,7 @@ pub enum Violation {
     FlowControl,
     /// A header block that is not HPACK.
     Compression,
-    /// A header block over [`HEADER_BLOCK_BYTES_MAX`](super::connection::HEADER_BLOCK_BYTES_MAX), or in too many frames.
+    /// A header block over `HEADER_BLOCK_BYTES_MAX`, or in too many frames.
     HeaderBlock,
     /// Too many SETTINGS frames.
     SettingsFlood,
