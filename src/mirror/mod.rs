@@ -12,6 +12,9 @@
 //!   reply from the outcomes. [`rejection`] lists every reason to reject a request, and [`reply`] writes replies.
 //! - [`core`] is the state that all requests of one core share, with its [`local_route`]s.
 //! - [`counters`], [`worker_metrics`], [`access_log`] and [`outbound_log`] inform operators.
+//! - `names` gives routes and outbounds theirs. `item_count` finds the items of a request, and [`item_counters`] count
+//!   them by data category. [`outbound_state`] keeps the [`incidents`] of an outbound, and [`disagreements`] has what one
+//!   outbound took and another refused, each with a `request_summary`.
 //! - A [`request_trace`] ties the log lines of a request together.
 //! - A `sender` is who sent a request. [`unknown_keys`] tells operators who sends keys that no inbound DSN has.
 //! - [`crash_dialog`] rewrites the only script that the mirror serves, and [`via`] detects loops.

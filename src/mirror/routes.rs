@@ -28,7 +28,7 @@ pub struct Routes {
 pub struct Route {
     /// The index in [`Routes::all`].
     pub index: usize,
-    /// What people read, in metrics, logs and the status: unique among the routes, see [`crate::mirror::names`].
+    /// What people read, in metrics, logs and the status: unique among the routes, see `names`.
     pub name: String,
     /// The inbound DSN with its key shortened.
     pub shortened_dsn: String,
