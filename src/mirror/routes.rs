@@ -64,7 +64,7 @@ pub struct Outbound {
     pub name: String,
     /// The DSN with its key shortened.
     pub shortened_dsn: String,
-    /// The index of its upstream in [`Routes::upstreams`].
+    /// The index of its upstream in `Routes::upstreams`.
     pub origin: usize,
     /// A number that all outbounds at the same scheme, host and port have, however they are reached.
     pub server: usize,
