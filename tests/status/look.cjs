@@ -9,11 +9,14 @@ const path = require("node:path");
 const { mixed, status } = require("./fixtures.cjs");
 
 const DESKTOP = { width: 1280, height: 900 };
+/** Far more than a busy machine needs. */
+const PATIENCE_MS = 180000;
 const PHONE = { width: 390, height: 844 };
 
 /** Opens the page with a status, and calls `check` with it. Nothing may go wrong meanwhile. */
 async function withStatus(browser, admin, answer, { hash = "", ...options }, check) {
   const page = await browser.newPage({ viewport: DESKTOP, colorScheme: "light", ...options });
+  page.setDefaultTimeout(PATIENCE_MS);
   const wrong = [];
   page.on("console", (line) => wrong.push(`console: ${line.text()}`));
   page.on("pageerror", (error) => wrong.push(`error: ${error.message}`));

@@ -318,6 +318,7 @@ async function main() {
   try {
     const loading = load(mirror.inbound, Date.now() + LOAD_MS);
     const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, colorScheme: "light" });
+    page.setDefaultTimeout(180000);
     const wrong = watch(page, mirror.admin);
     await page.goto(`${mirror.admin}/`);
     await page.waitForSelector(".line");
