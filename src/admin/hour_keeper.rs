@@ -104,6 +104,8 @@ impl HourKeeper {
 }
 
 impl State {
+    // The keys are compared by their addresses, which counting does not change.
+    #[allow(clippy::mutable_key_type)]
     fn sample(&mut self, table: &RoutingTable, now: u64) {
         let mut before = std::mem::take(&mut self.outbounds);
         for route in table.routes.all() {

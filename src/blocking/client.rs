@@ -80,6 +80,8 @@ impl Server {
         })
     }
 
+    // No worker runs this.
+    #[allow(clippy::disallowed_methods)]
     fn resolve(&self) -> Result<Vec<SocketAddr>, Failure> {
         let host = &self.host;
         let addresses = (host.as_str(), self.port).to_socket_addrs();

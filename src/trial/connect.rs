@@ -40,7 +40,7 @@ pub(crate) fn connect(table: &RoutingTable) -> Report {
         .filter_map(|outbound| Target::new(table, outbound))
         .collect();
     let deadline = Instant::now() + time_limit(targets.len(), TIME_LIMIT);
-    let verdicts = concurrently(targets.clone(), deadline, |target| ask(target));
+    let verdicts = concurrently(targets.clone(), deadline, ask);
     let late = || Verdict::bad(format!("no answer within {TIME_LIMIT:?}"));
     let verdicts: Vec<Verdict> = verdicts
         .into_iter()
