@@ -15,7 +15,10 @@ fuzz_target!(|data: &[u8]| {
     let Some(fields) = decode(&mut decoder, data, LIST_BYTES) else {
         return;
     };
-    let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
+    let bytes: usize = fields
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 32)
+        .sum();
     assert!(bytes <= LIST_BYTES);
     // The same memory gives the same result, and one byte less than needed is too little.
     assert_eq!(decode(&mut decoder, data, bytes).as_ref(), Some(&fields));
@@ -37,7 +40,9 @@ fuzz_target!(|data: &[u8]| {
 fn decode(decoder: &mut Decoder, block: &[u8], list_bytes: usize) -> Option<Fields> {
     let mut fields = Vec::new();
     decoder
-        .decode(block, list_bytes, |name, value| fields.push((name.to_vec(), value.to_vec())))
+        .decode(block, list_bytes, |name, value| {
+            fields.push((name.to_vec(), value.to_vec()))
+        })
         .ok()?;
     Some(fields)
 }

@@ -80,8 +80,7 @@ impl Server {
         })
     }
 
-    // No worker runs this.
-    #[allow(clippy::disallowed_methods)]
+    #[expect(clippy::disallowed_methods, reason = "no worker runs this")]
     fn resolve(&self) -> Result<Vec<SocketAddr>, Failure> {
         let host = &self.host;
         let addresses = (host.as_str(), self.port).to_socket_addrs();

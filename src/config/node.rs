@@ -42,13 +42,13 @@ impl<'a> Node<'a> {
     /// Parses the value. A missing value is an error.
     pub(super) fn required<T>(&self, parse: impl Fn(&Value) -> Parsed<T>) -> Option<T> {
         let value = self.value.unwrap_or(&Value::Null);
-        let parsed = parse(value).or_else(|expected| {
+        let parsed = parse(value).map_err(|expected| {
             // The description may quote the value, which is secret if it came from a reference.
             let is_quotable = self.diagnostics.reference(&self.path).is_none();
-            Err(match is_quotable {
+            match is_quotable {
                 true => expected,
                 false => parse(&Value::Null).err().unwrap_or_default(),
-            })
+            }
         });
         parsed.inspect_err(|expected| self.reject(expected)).ok()
     }

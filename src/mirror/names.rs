@@ -298,8 +298,11 @@ mod tests {
         assert_eq!(route.outbounds.iter().map(sum).collect::<Vec<_>>(), [1, 0]);
     }
 
-    /// Routes of the key and the name in each pair, each with outbounds of such pairs.
-    fn named(keys: &[(&str, &str, &[(&str, &str)])], previous: Option<&Routes>) -> Routes {
+    /// A name and a key.
+    type Named<'n> = (&'n str, &'n str);
+
+    /// Routes with these names and keys, each with outbounds of such names and keys.
+    fn named(keys: &[(&str, &str, &[Named<'_>])], previous: Option<&Routes>) -> Routes {
         let mut text = "keys:\n".to_owned();
         for (name, inbound, outbounds) in keys {
             let name = format!("name: {name}");

@@ -210,27 +210,33 @@ mod tests {
         use Decision::{Answer, RateLimited, Success, TooLarge, Unavailable};
         // The outcomes, how many of them are considered, and the decisions on time and late.
         #[rustfmt::skip]
-        let table: &[(&[i32], usize, Option<Decision>, Option<Decision>)] = &[
-            (&[200, 200],     1, Some(Answer(0)),    Some(Answer(0))),
-            (&[200, -1],      1, Some(Answer(0)),    Some(Answer(0))),
+        type Row = (
+            &'static [i32],
+            usize,
+            Option<Decision>,
+            Option<Decision>,
+        );
+        let table: &[Row] = &[
+            (&[200, 200], 1, Some(Answer(0)), Some(Answer(0))),
+            (&[200, -1], 1, Some(Answer(0)), Some(Answer(0))),
             // Its success is none for the SDK, whether it comes first or alone.
-            (&[-1, 200],      1, None,               Some(Success)),
-            (&[500, 200],     1, Some(Unavailable),  Some(Unavailable)),
-            (&[0, 200],       1, Some(Unavailable),  Some(Unavailable)),
-            (&[400, 200],     1, Some(Answer(0)),    Some(Answer(0))),
-            (&[413, 200],     1, Some(TooLarge),     Some(TooLarge)),
-            (&[429, 200],     1, Some(RateLimited),  Some(RateLimited)),
+            (&[-1, 200], 1, None, Some(Success)),
+            (&[500, 200], 1, Some(Unavailable), Some(Unavailable)),
+            (&[0, 200], 1, Some(Unavailable), Some(Unavailable)),
+            (&[400, 200], 1, Some(Answer(0)), Some(Answer(0))),
+            (&[413, 200], 1, Some(TooLarge), Some(TooLarge)),
+            (&[429, 200], 1, Some(RateLimited), Some(RateLimited)),
             // Nor is its failure, or that it is in flight.
-            (&[400, 500],     1, Some(Answer(0)),    Some(Answer(0))),
-            (&[429, 500],     1, Some(RateLimited),  Some(RateLimited)),
-            (&[413, -1],      1, Some(TooLarge),     Some(TooLarge)),
-            (&[500, -1],      1, Some(Unavailable),  Some(Unavailable)),
-            (&[-2, -1],       1, Some(Success),      Some(Success)),
-            (&[-2, 400],      1, Some(Success),      Some(Success)),
-            (&[0, 200, -1],   2, Some(Answer(1)),    Some(Answer(1))),
-            (&[-1, 500, 200], 2, None,               Some(Success)),
+            (&[400, 500], 1, Some(Answer(0)), Some(Answer(0))),
+            (&[429, 500], 1, Some(RateLimited), Some(RateLimited)),
+            (&[413, -1], 1, Some(TooLarge), Some(TooLarge)),
+            (&[500, -1], 1, Some(Unavailable), Some(Unavailable)),
+            (&[-2, -1], 1, Some(Success), Some(Success)),
+            (&[-2, 400], 1, Some(Success), Some(Success)),
+            (&[0, 200, -1], 2, Some(Answer(1)), Some(Answer(1))),
+            (&[-1, 500, 200], 2, None, Some(Success)),
             // Only the primary is asked.
-            (&[500],          2, Some(Unavailable),  Some(Unavailable)),
+            (&[500], 2, Some(Unavailable), Some(Unavailable)),
         ];
         for (states, count, on_time, late) in table {
             for policy in [ReplyPolicy::FirstSuccess, ReplyPolicy::Primary] {

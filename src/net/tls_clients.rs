@@ -2,6 +2,7 @@
 //! neither trust nor sessions.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -26,10 +27,10 @@ impl TlsClients {
         let mut clients = HashMap::new();
         for settings in settings {
             let settings = settings.without_name();
-            if !clients.contains_key(&settings) {
-                let known = known.and_then(|known| known.clients.get(&settings));
-                let client = TlsClient::load(&settings, known)?;
-                clients.insert(settings, client);
+            if let Entry::Vacant(vacant) = clients.entry(settings) {
+                let known = known.and_then(|known| known.clients.get(vacant.key()));
+                let client = TlsClient::load(vacant.key(), known)?;
+                vacant.insert(client);
             }
         }
         Ok(TlsClients { clients })

@@ -360,7 +360,8 @@ fn floods_end_their_connection_and_take_no_memory() {
         (0..100).for_each(|_| bytes.extend(frame(9, 0, stream, &[0; 16_384])));
         bytes
     };
-    let floods: Vec<(&str, Box<dyn Fn(u32) -> Vec<u8> + Send + Sync>)> = vec![
+    type Flood = Box<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
+    let floods: Vec<(&str, Flood)> = vec![
         (
             "settings_flood",
             Box::new(|_| frame(4, 0, 0, b"").repeat(5_000)),

@@ -1,7 +1,7 @@
 //! `sentry-mirror parity`, against a stand-in for the web API of Sentry.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -79,7 +79,7 @@ fn state(counts: &[(&str, &str, &str, u64)]) -> PathBuf {
 }
 
 /// A configuration with the route `shop` to two sides.
-fn config(sides: [(&str, &Upstream); 2], outbound: &Upstream, state: &PathBuf) -> String {
+fn config(sides: [(&str, &Upstream); 2], outbound: &Upstream, state: &Path) -> String {
     let outbounds = sides.iter().zip([KEY_A, KEY_B]).map(|((name, sentry), key)| {
         format!(
             "      - name: {name}\n        dsn: {}\n        sentry_api: {{organization: acme-{name}, token: token-of-{name}, url: 'http://{}'}}\n",
