@@ -9,6 +9,9 @@ use crate::blocking::message::Message;
 use crate::net::blocking;
 use crate::net::tls_client::TlsIdentity;
 
+/// The most bytes of a proxy's response head.
+const CONNECT_BYTES_MAX: usize = 16 * 1024;
+
 /// How long to try one address of several. A second one must have its turn.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -19,6 +22,8 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     /// `None` for `http`.
     pub(crate) tls: Option<TlsIdentity>,
+    /// The request that makes the server, a proxy, open a tunnel.
+    pub(crate) connect: Option<String>,
 }
 
 /// The response of a server.
@@ -41,6 +46,12 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 
+impl Failure {
+    pub(crate) fn new(reason: String) -> Failure {
+        Failure(reason)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -56,7 +67,11 @@ impl Server {
     pub(crate) fn ask(&self, request: &[u8], deadline: Instant) -> Result<Answer, Failure> {
         let addresses = self.resolve()?;
         let start = Instant::now();
-        let (tcp, address) = self.connect(&addresses, deadline)?;
+        let (mut tcp, address) = self.connect(&addresses, deadline)?;
+        if let Some(request) = &self.connect {
+            open_tunnel(&mut tcp, request)
+                .map_err(|problem| Failure(format!("{address} {problem}")))?;
+        }
         let failed =
             |error: &io::Error| Failure(exchange_words(error, address, self.tls.is_some()));
         let message = match &self.tls {
@@ -128,6 +143,30 @@ fn exchange(mut stream: impl Read + Write, request: &[u8]) -> io::Result<Message
     response.ok_or_else(|| ErrorKind::UnexpectedEof.into())
 }
 
+/// Sends `request`, a CONNECT, and reads the head of the response.
+fn open_tunnel(tcp: &mut TcpStream, request: &str) -> Result<(), String> {
+    let failed = |error: io::Error| format!("does not answer CONNECT: {error}");
+    tcp.write_all(request.as_bytes()).map_err(failed)?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        tcp.read_exact(&mut byte).map_err(failed)?;
+        head.push(byte[0]);
+        if head.len() > CONNECT_BYTES_MAX {
+            return Err("answers CONNECT with too long a head".to_owned());
+        }
+    }
+    let text = String::from_utf8_lossy(&head);
+    let Some((_, status)) = text.split_once(' ').filter(|_| text.starts_with("HTTP/1.")) else {
+        return Err("answers CONNECT with something else than HTTP".to_owned());
+    };
+    let status = status.get(..3).unwrap_or_default();
+    match status.starts_with('2') {
+        true => Ok(()),
+        false => Err(format!("answers {status:?} to CONNECT")),
+    }
+}
+
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
@@ -166,7 +205,7 @@ fn exchange_words(error: &io::Error, address: SocketAddr, is_tls: bool) -> Strin
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{Shutdown, TcpListener};
     use std::thread;
 
     use super::*;
@@ -193,6 +232,7 @@ mod tests {
             host: "127.0.0.1".to_owned(),
             port,
             tls: None,
+            connect: None,
         }
     }
 
@@ -223,6 +263,39 @@ mod tests {
         ] {
             let answer = asked(text).unwrap();
             assert_eq!((answer.status(), &*answer.message.body), (status, body));
+        }
+    }
+
+    #[test]
+    fn a_request_goes_through_a_tunnel_once_that_is_open() {
+        for (answer, expected) in [
+            ("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 204 X\r\n\r\n", Ok(204)),
+            ("HTTP/1.0 407 X\r\n\r\n", Err("answers \"407\" to CONNECT")),
+            ("220 mail ready\r\n\r\n", Err("something else than HTTP")),
+            ("HTTP/1.1 200 OK\r\n", Err("does not answer CONNECT")),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let through = Server {
+                connect: Some("CONNECT o:443 HTTP/1.1\r\n\r\n".to_owned()),
+                ..at(listener.local_addr().unwrap().port())
+            };
+            let proxy = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 26];
+                stream.read_exact(&mut request).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                // A connection closed with unread bytes is reset.
+                let _ = stream.read_to_end(&mut Vec::new());
+                request
+            });
+            let asked = through.ask(b"GET / HTTP/1.1\r\n\r\n", Instant::now() + TIMEOUT);
+            assert!(proxy.join().unwrap().starts_with(b"CONNECT o:443 "));
+            match (asked, expected) {
+                (Ok(found), Ok(status)) => assert_eq!(found.status(), status),
+                (Err(found), Err(words)) => assert!(found.to_string().contains(words), "{found}"),
+                (found, _) => panic!("{answer}: {:?}", found.map(|found| found.status())),
+            }
         }
     }
 

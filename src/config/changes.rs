@@ -45,12 +45,22 @@ impl Changes {
     /// Keys in DSNs are shortened.
     pub fn between(old: &Config, new: &Config) -> Changes {
         let mut changes = Changes::default();
-        diff_routes(&own_options(old), &own_options(new), &mut changes.applied);
+        let (mut old_routes, mut new_routes) = (own_options(old), own_options(new));
+        if old.proxy != new.proxy {
+            leave_out_default_proxy(&mut old_routes, old);
+            leave_out_default_proxy(&mut new_routes, new);
+        }
+        diff_routes(&old_routes, &new_routes, &mut changes.applied);
         // The texts show no values and may be equal.
         if old.headers != new.headers {
             changes.applied.push("headers changed".to_owned());
         }
         let (before, after) = (settings(old), settings(new));
+        if old.proxy != new.proxy && before.get("proxy") == after.get("proxy") {
+            changes
+                .applied
+                .push("the credentials of proxy changed".to_owned());
+        }
         for (key, new_value) in &after {
             let name = key.as_str().unwrap_or_default();
             let old_value = before.get(key).unwrap_or(&Value::Null);
@@ -99,6 +109,15 @@ fn own_options(config: &Config) -> Vec<Route> {
         }
     }
     routes
+}
+
+/// Outbounds that have the proxy of the top do not change with it.
+fn leave_out_default_proxy(routes: &mut [Route], config: &Config) {
+    for outbound in routes.iter_mut().flat_map(|route| &mut route.outbounds) {
+        if outbound.proxy.as_ref() == config.proxy.as_proxy() {
+            outbound.proxy = None;
+        }
+    }
 }
 
 /// All keys but `keys`.
@@ -294,6 +313,31 @@ mod tests {
         let found = between((&one, new), (&own, new));
         let expected = "route http://aaaa…@m/1: options of outbound http://bbbb…@o/2 changed";
         assert_eq!(found.0, expected);
+    }
+
+    #[test]
+    fn a_changed_proxy_is_listed_without_its_credentials() {
+        let one = format!("http://{B}@o/2");
+        let own = |proxy| format!("{{dsn: '{one}', proxy: '{proxy}'}}");
+        let (top, other) = ("proxy: http://u:secret@p:1", "proxy: http://u:other@p:1");
+        let route = "route http://aaaa…@m/1: options of outbound http://bbbb…@o/2 changed";
+        for (old, new, expected) in [
+            ((&*one, ""), (&*one, top), "proxy not set -> http://…@p:1"),
+            (
+                (&one, top),
+                (&one, other),
+                "the credentials of proxy changed",
+            ),
+            ((&one, top), (&own("none"), top), route),
+            (
+                (&own("http://u:a@p:1"), ""),
+                (&own("http://u:b@p:1"), ""),
+                route,
+            ),
+        ] {
+            let found = between(old, new);
+            assert_eq!(found, (expected.to_owned(), String::new()));
+        }
     }
 
     #[test]

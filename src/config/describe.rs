@@ -80,6 +80,9 @@ fn options(outbound: &Outbound, default_tls: &Tls) -> String {
     if !outbound.replies {
         text.push_str(" reply never");
     }
+    if let Some(proxy) = &outbound.proxy {
+        let _ = write!(text, " via {proxy}");
+    }
     if outbound.tls != *default_tls {
         let _ = write!(text, " {}", tls::describe(&outbound.tls, default_tls));
     }

@@ -14,8 +14,8 @@ use super::model::{
     REPLIES, ReplyPolicy, Route, Workers,
 };
 use super::organization::SentryApi;
+use super::proxy_settings::ProxyChoice;
 use super::tls;
-use super::tls_settings::Tls;
 use super::units::HumanDuration;
 use super::value::name;
 use crate::http::forwarded::AddressField;
@@ -55,6 +55,7 @@ impl Config {
             ("headers", headers(&self.headers)),
             ("tls", Value::Mapping(tls::effective(&self.tls))),
             ("http2", name(self.http2, http2::NAMES).into()),
+            ("proxy", self.proxy_value()),
             ("admin", self.admin_value()),
             (
                 "access_log",
@@ -95,7 +96,7 @@ impl Config {
     fn keys(&self) -> Vec<Value> {
         let route = |route: &Route| {
             let outbounds = route.outbounds.iter();
-            let outbounds = outbounds.map(|one| outbound(one, &self.tls));
+            let outbounds = outbounds.map(|one| outbound(one, self));
             mapping([
                 ("name", optional(route.name.clone())),
                 ("inbound", route.inbound.shortened().into()),
@@ -140,6 +141,14 @@ impl Config {
         ])
     }
 
+    fn proxy_value(&self) -> Value {
+        match &self.proxy {
+            ProxyChoice::Environment => Value::Null,
+            ProxyChoice::None => "none".into(),
+            ProxyChoice::Proxy(proxy) => proxy.to_string().into(),
+        }
+    }
+
     fn admin_value(&self) -> Value {
         match self.admin {
             None => "off".into(),
@@ -168,14 +177,15 @@ fn networks(networks: &[IpNet]) -> Value {
 }
 
 /// A DSN, or a mapping if an option is not at its default.
-fn outbound(outbound: &Outbound, default_tls: &Tls) -> Value {
+fn outbound(outbound: &Outbound, config: &Config) -> Value {
     let dsn = Value::from(outbound.dsn.shortened());
     let is_whole = outbound.selection.is_none() && outbound.copies == 1;
     let is_plain = is_whole
         && outbound.replies
         && outbound.name.is_none()
         && outbound.headers.is_empty()
-        && outbound.tls == *default_tls
+        && outbound.tls == config.tls
+        && outbound.proxy.as_ref() == config.proxy.as_proxy()
         && outbound.client_address.is_none()
         && outbound.sentry_api.is_none()
         && outbound.http2.is_none();
@@ -209,6 +219,13 @@ fn outbound(outbound: &Outbound, default_tls: &Tls) -> Value {
         ("reply", name(outbound.replies, REPLIES).into()),
         ("headers", headers(&outbound.headers)),
         ("tls", Value::Mapping(tls::effective(&outbound.tls))),
+        (
+            "proxy",
+            outbound
+                .proxy
+                .as_ref()
+                .map_or("none".into(), |proxy| proxy.to_string().into()),
+        ),
         (
             "client_address",
             optional(policy.map(|policy| name(policy, AddressPolicy::NAMES).to_owned())),

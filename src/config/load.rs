@@ -7,6 +7,7 @@ use serde_yaml::Value;
 use super::diagnostics::{ConfigErrors, Diagnostics};
 use super::environment;
 use super::model::Config;
+use super::proxy::EnvironmentProxies;
 use super::references;
 use super::schema;
 use super::source::{self, Source};
@@ -40,7 +41,8 @@ impl Config {
         let env = env.collect();
         let variables = environment::overlay(&mut document, &env, &diagnostics);
         references::resolve(&mut document, &env, &diagnostics);
-        let config = schema::config(&Value::Mapping(document), &diagnostics);
+        let proxies = EnvironmentProxies::read(&env);
+        let config = schema::config(&Value::Mapping(document), &proxies, &diagnostics);
         let text = source::without_byte_order_mark(text);
         let warnings = diagnostics.finish(file_name, text, &variables)?;
         Ok(Config { warnings, ..config })

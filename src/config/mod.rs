@@ -28,6 +28,8 @@ mod node;
 mod organization;
 mod outbound;
 mod positions;
+mod proxy;
+mod proxy_settings;
 mod references;
 mod routes;
 mod schema;
@@ -46,7 +48,6 @@ mod value;
 mod tests;
 
 pub(crate) use self::changes::Changes;
-pub(crate) use self::header_list::Headers;
 pub(crate) use self::json_schema::json_schema;
 pub(crate) use self::model::{
     AddressPolicy, ClientAddress, Compression, ListenAddress, Listener, Log, LogFormat, Outbound,
@@ -55,6 +56,7 @@ pub(crate) use self::model::{
 pub use self::model::{Config, DriverChoice};
 pub(crate) use self::name::NO_ROUTE;
 pub(crate) use self::organization::SentryApi;
+pub(crate) use self::proxy_settings::Proxy;
 pub(crate) use self::source::{STANDARD_INPUT, Source};
 pub(crate) use self::starter::starter;
 pub(crate) use self::tls_settings::{ClientCertificate, Tls, TlsVersion};

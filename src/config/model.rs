@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::header_list::Headers;
 use super::organization::SentryApi;
+use super::proxy_settings::{Proxy, ProxyChoice};
 use super::tls_settings::Tls;
 use crate::http::forwarded::AddressField;
 use crate::http2::mode::Http2Mode;
@@ -43,6 +44,7 @@ pub struct Config {
     pub tls: Tls,
     /// Whether outbounds get HTTP/2, unless they have a value of their own.
     pub http2: Http2Mode,
+    pub proxy: ProxyChoice,
     /// `log_filter`, `log_format` and `verbose`.
     pub log: Log,
     /// `limits`, `timeouts`, `pool`, `breaker` and `dns`.
@@ -122,6 +124,8 @@ pub struct Outbound {
     /// `headers`, and those of the defaults that they do not replace.
     pub headers: Headers,
     pub tls: Tls,
+    /// `None` to connect to the server itself.
+    pub proxy: Option<Proxy>,
     /// `None` for [`ClientAddress::default`].
     pub client_address: Option<AddressPolicy>,
     /// `None` for [`Config::http2`].

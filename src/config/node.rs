@@ -113,6 +113,11 @@ impl<'a> Node<'a> {
         mapping.into_iter().flatten().map(member).collect()
     }
 
+    /// The same place as if nothing stood there.
+    pub(super) fn without_value(&self) -> Node<'a> {
+        Node::new(self.path.clone(), None, self.diagnostics)
+    }
+
     pub(super) fn is_absent(&self) -> bool {
         self.value.is_none()
     }

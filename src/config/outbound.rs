@@ -12,6 +12,7 @@ use super::http2;
 use super::model::{ClientAddress, Compression, Outbound, REPLIES};
 use super::name::Names;
 use super::node::Node;
+use super::proxy::ProxyDefault;
 use super::sentry_api::sentry_api;
 use super::suggest::suggest;
 use super::tls::tls;
@@ -26,10 +27,11 @@ use crate::sentry::selection::{Rates, Selection};
 const COPIES_MAX: u32 = 100;
 
 /// What an outbound without an option of its own has.
-pub(super) struct Defaults {
+pub(super) struct Defaults<'e> {
     pub(super) compression: Compression,
     pub(super) headers: Headers,
     pub(super) tls: Tls,
+    pub(super) proxy: ProxyDefault<'e>,
     pub(super) client_address: ClientAddress,
     pub(super) http2: Http2Mode,
 }
@@ -43,20 +45,23 @@ pub(super) struct Located<'a, T> {
 /// `names` are those of the outbounds before it in the same route.
 pub(super) fn outbound<'a>(
     node: Node<'a>,
-    defaults: &Defaults,
+    defaults: &Defaults<'_>,
     names: &mut Names,
     dsn: impl Fn(&Node<'_>) -> Option<Dsn>,
 ) -> Option<Located<'a, Outbound>> {
     if !node.is_mapping() {
+        let dsn = dsn(&node)?;
+        let proxy = defaults.proxy.of_outbound(&dsn, &node.without_value());
         let value = Outbound {
             name: None,
-            dsn: dsn(&node)?,
+            dsn,
             selection: None,
             copies: 1,
             compression: defaults.compression,
             replies: true,
             headers: defaults.headers.clone(),
             tls: defaults.tls.clone(),
+            proxy,
             client_address: None,
             http2: None,
             sentry_api: None,
@@ -79,6 +84,7 @@ pub(super) fn outbound<'a>(
     let replies = section.value("reply", choice(REPLIES), true);
     let headers = headers(&section.take("headers"), &defaults.headers);
     let own_tls = section.take("tls");
+    let own_proxy = section.take("proxy");
     let client_address = section.take("client_address");
     let client_address = defaults.client_address.of_outbound(&client_address);
     let http2 = http2::of_outbound(&section.take("http2"), dsn.as_ref());
@@ -86,6 +92,10 @@ pub(super) fn outbound<'a>(
     let dsn = dsn?;
     if !own_tls.is_absent() && dsn.origin().scheme == Scheme::Http {
         own_tls.warn("has no effect: the DSN begins with http://");
+    }
+    let proxy = defaults.proxy.of_outbound(&dsn, &own_proxy);
+    if proxy.is_some() && http2 == Some(Http2Mode::H2c) {
+        own_proxy.error("cannot be used with http2: h2c, expected proxy: none or http2: off");
     }
     let value = Outbound {
         name,
@@ -96,6 +106,7 @@ pub(super) fn outbound<'a>(
         replies,
         headers,
         tls: tls(own_tls, &defaults.tls),
+        proxy,
         client_address,
         http2,
         sentry_api,

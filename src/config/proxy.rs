@@ -10,11 +10,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_yaml::Value;
 
-use super::diagnostics::Diagnostics;
 use super::node::Node;
 use super::proxy_settings::{Proxy, ProxyChoice};
 use super::value::Parsed;
-use crate::sentry::dsn::{Origin, Scheme};
+use crate::sentry::dsn::{Dsn, Origin, Scheme};
 
 const FORM: &str = "none, or a URL of the form http://[USER:PASSWORD@]HOST:PORT";
 
@@ -50,7 +49,9 @@ fn parse(text: &str, default_port: Option<u16>) -> Parsed<Proxy> {
         _ => (address, default_port),
     };
     let port = port.filter(|port| *port > 0).ok_or(FORM)?;
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     let is_address = bare.is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if !is_address && (host.is_empty() || !host.bytes().all(is_part)) {
@@ -91,11 +92,41 @@ fn decoded(text: &str) -> Option<String> {
     (!text.chars().any(char::is_control)).then_some(text)
 }
 
+/// The proxy of outbounds without one of their own.
+pub(super) struct ProxyDefault<'e> {
+    pub(super) choice: ProxyChoice,
+    pub(super) environment: &'e EnvironmentProxies,
+}
+
+impl ProxyDefault<'_> {
+    /// The proxy for an outbound with this DSN and this value of `proxy`.
+    pub(super) fn of_outbound(&self, dsn: &Dsn, node: &Node<'_>) -> Option<Proxy> {
+        match proxy(node, &self.choice) {
+            ProxyChoice::None => None,
+            ProxyChoice::Proxy(proxy) => Some(proxy),
+            ProxyChoice::Environment => match self.environment.proxy_for(dsn.origin()) {
+                Ok(proxy) => proxy,
+                Err(InvalidVariable(name)) => {
+                    node.error(format!(
+                        "the variable {name} holds no valid proxy, expected http://[USER:PASSWORD@]HOST:PORT, \
+                         or proxy: none to ignore it"
+                    ));
+                    None
+                }
+            },
+        }
+    }
+}
+
+/// The variable with this name is not the URL of a proxy.
+#[derive(Clone, Debug)]
+pub(super) struct InvalidVariable(String);
+
 /// What the environment says about proxies.
 #[derive(Debug, Default)]
 pub(super) struct EnvironmentProxies {
-    http: Option<Proxy>,
-    https: Option<Proxy>,
+    http: Option<Result<Proxy, InvalidVariable>>,
+    https: Option<Result<Proxy, InvalidVariable>>,
     exceptions: Vec<Exception>,
 }
 
@@ -115,10 +146,7 @@ enum Exception {
 
 impl EnvironmentProxies {
     /// Reads the variables, of which the names in small letters come first.
-    pub(super) fn read(
-        env: &BTreeMap<String, String>,
-        diagnostics: &Diagnostics,
-    ) -> EnvironmentProxies {
+    pub(super) fn read(env: &BTreeMap<String, String>) -> EnvironmentProxies {
         let value = |name: &str| {
             let names = [name.to_ascii_lowercase(), name.to_owned()];
             let found = names.into_iter().find_map(|name| {
@@ -129,14 +157,7 @@ impl EnvironmentProxies {
         };
         let proxy = |name: &str| {
             let (name, text) = value(name)?;
-            let parsed = parse(text.trim(), Some(80));
-            parsed
-                .inspect_err(|_| {
-                    let problem = "found no valid proxy, expected http://[USER:PASSWORD@]HOST:PORT; \
-                                   or set proxy: none, and the mirror does not read this variable";
-                    diagnostics.variable_error(&name, problem);
-                })
-                .ok()
+            Some(parse(text.trim(), Some(80)).map_err(|_| InvalidVariable(name)))
         };
         let exceptions = value("NO_PROXY").map_or("", |(_, text)| text);
         let exceptions = exceptions.split([',', ' ', '\t']);
@@ -148,12 +169,13 @@ impl EnvironmentProxies {
     }
 
     /// The proxy for an origin.
-    pub(super) fn proxy_for(&self, origin: &Origin) -> Option<Proxy> {
+    fn proxy_for(&self, origin: &Origin) -> Result<Option<Proxy>, InvalidVariable> {
         let proxy = match origin.scheme {
             Scheme::Http => self.http.as_ref(),
             Scheme::Https => self.https.as_ref(),
         };
-        proxy.filter(|_| !self.is_excepted(origin)).cloned()
+        let proxy = proxy.filter(|_| !self.is_excepted(origin));
+        proxy.cloned().transpose()
     }
 
     fn is_excepted(&self, origin: &Origin) -> bool {
@@ -218,11 +240,12 @@ fn exception(text: &str) -> Option<Exception> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn env(variables: &[(&str, &str)]) -> EnvironmentProxies {
         let variables = variables.iter();
         let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        EnvironmentProxies::read(&variables.collect(), &Diagnostics::default())
+        EnvironmentProxies::read(&variables.collect())
     }
 
     fn origin(url: &str) -> Origin {
@@ -238,9 +261,17 @@ mod tests {
             ("proxy:3128/", "http://proxy:3128", None),
             ("http://[::1]:8080", "http://[::1]:8080", None),
             // user:pass
-            ("http://user:pass@Proxy.x:1", "http://…@proxy.x:1", Some("Basic dXNlcjpwYXNz")),
+            (
+                "http://user:pass@Proxy.x:1",
+                "http://…@proxy.x:1",
+                Some("Basic dXNlcjpwYXNz"),
+            ),
             // us@er:p:ss/
-            ("http://us%40er:p:ss%2f@p:1", "http://…@p:1", Some("Basic dXNAZXI6cDpzcy8=")),
+            (
+                "http://us%40er:p:ss%2f@p:1",
+                "http://…@p:1",
+                Some("Basic dXNAZXI6cDpzcy8="),
+            ),
             ("http://user@p:1", "http://…@p:1", Some("Basic dXNlcjo=")),
         ] {
             let proxy = parse(text, None).unwrap();
@@ -249,9 +280,22 @@ mod tests {
             assert_eq!(proxy.authorization().as_deref(), authorization);
         }
         for text in [
-            "", "proxy", "http://proxy", "http://:1", "http://p:0", "http://p:x", "http://p:99999",
-            "https://p:1", "socks5://p:1", "http://p:1/x", "http://::1:1", "http://a b:1",
-            "http://u%zz:p@p:1", "http://u%0a:p@p:1", "http://u%:p@p:1", "http://[x]:1",
+            "",
+            "proxy",
+            "http://proxy",
+            "http://:1",
+            "http://p:0",
+            "http://p:x",
+            "http://p:99999",
+            "https://p:1",
+            "socks5://p:1",
+            "http://p:1/x",
+            "http://::1:1",
+            "http://a b:1",
+            "http://u%zz:p@p:1",
+            "http://u%0a:p@p:1",
+            "http://u%:p@p:1",
+            "http://[x]:1",
         ] {
             assert!(parse(text, None).is_err(), "{text}");
         }
@@ -287,15 +331,82 @@ mod tests {
             ("https://[fd00::1]", "fd00::/8", None),
             ("https://[fd00::1]", "[fd00::1]:443", None),
         ] {
-            let proxy = with(no_proxy).proxy_for(&origin(url));
+            let proxy = with(no_proxy).proxy_for(&origin(url)).unwrap();
             let proxy = proxy.map(|proxy| proxy.to_string());
             assert_eq!(proxy.as_deref(), expected, "{url} {no_proxy}");
         }
         let lower = env(&[("https_proxy", "lower"), ("HTTPS_PROXY", "http://upper:1")]);
-        let found = lower.proxy_for(&origin("https://o")).unwrap();
+        let found = lower.proxy_for(&origin("https://o")).unwrap().unwrap();
         assert_eq!(found.to_string(), "http://lower:80");
         let empty = env(&[("https_proxy", ""), ("HTTPS_PROXY", "http://upper:1")]);
-        let found = empty.proxy_for(&origin("https://o")).unwrap();
+        let found = empty.proxy_for(&origin("https://o")).unwrap().unwrap();
         assert_eq!(found.to_string(), "http://upper:1");
+    }
+
+    #[test]
+    fn an_outbound_has_its_own_proxy_or_that_of_the_top_or_of_the_environment() {
+        const KEY: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+        let parse = |top: &str, own: &str, variable: &str| {
+            let text = format!(
+                "proxy: {top}\nkeys:\n- inbound: http://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@m/1\n  outbound:\n  \
+                 - https://{KEY}@o/2\n  - {{dsn: https://{KEY}@o/3, proxy: {own}}}\n"
+            );
+            let env = [("HTTPS_PROXY".to_owned(), variable.to_owned())];
+            Config::parse(&text, "c.yml", env.into_iter()).map_err(|errors| errors.to_string())
+        };
+        for (top, own, variable, first, second) in [
+            ("null", "null", "", "none", "none"),
+            ("null", "null", "e:1", "http://e:1", "http://e:1"),
+            ("none", "null", "e:1", "none", "none"),
+            ("none", "o:1", "e:1", "none", "http://o:1"),
+            ("t:1", "none", "e:1", "http://t:1", "none"),
+            (
+                "'http://u:secret@t:1'",
+                "null",
+                "",
+                "http://…@t:1",
+                "http://…@t:1",
+            ),
+            ("none", "null", "ftp://bad", "none", "none"),
+        ] {
+            let config = parse(top, own, variable).unwrap();
+            let shown = |outbound: usize| {
+                let proxy = &config.routes[0].outbounds[outbound].proxy;
+                proxy.as_ref().map_or("none".to_owned(), Proxy::to_string)
+            };
+            assert_eq!((shown(0), shown(1)), (first.to_owned(), second.to_owned()));
+            let all = format!("{} {} {config:?}", config.describe(), config.effective());
+            assert!(!all.contains("secret"), "{all}");
+            assert_eq!(
+                config.describe().contains(" via "),
+                first != "none" || second != "none"
+            );
+        }
+        for (own, variable, expected) in [
+            (
+                "https://p:1",
+                "",
+                "c.yml:6:64: keys[0].outbound[1].proxy: found \"https://p:1\", expected none, or a URL",
+            ),
+            (
+                "5",
+                "",
+                "keys[0].outbound[1].proxy: found 5, expected none, or a URL",
+            ),
+            (
+                "'http://u:secret@p'",
+                "",
+                "found \"http://u…@p\", expected none, or a URL",
+            ),
+            (
+                "null",
+                "ftp://u:secret@x",
+                "c.yml:5:5: keys[0].outbound[0]: the variable HTTPS_PROXY holds no valid proxy",
+            ),
+        ] {
+            let error = parse("null", own, variable).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 }

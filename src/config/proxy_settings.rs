@@ -19,7 +19,10 @@ impl Proxy {
     /// The value of `Proxy-Authorization` (RFC 7617).
     pub(crate) fn authorization(&self) -> Option<String> {
         let (user, password) = self.credentials.as_ref()?;
-        Some(format!("Basic {}", BASE64.encode(format!("{user}:{password}"))))
+        Some(format!(
+            "Basic {}",
+            BASE64.encode(format!("{user}:{password}"))
+        ))
     }
 
     /// Host and port, with an IPv6 address in brackets.
@@ -33,7 +36,11 @@ impl Proxy {
 
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let credentials = if self.credentials.is_some() { "…@" } else { "" };
+        let credentials = if self.credentials.is_some() {
+            "…@"
+        } else {
+            ""
+        };
         write!(f, "http://{credentials}{}", self.authority())
     }
 }
@@ -52,4 +59,13 @@ pub enum ProxyChoice {
     Environment,
     None,
     Proxy(Proxy),
+}
+
+impl ProxyChoice {
+    pub(super) fn as_proxy(&self) -> Option<&Proxy> {
+        match self {
+            ProxyChoice::Proxy(proxy) => Some(proxy),
+            ProxyChoice::Environment | ProxyChoice::None => None,
+        }
+    }
 }

@@ -17,7 +17,11 @@ use super::value;
 use crate::sentry::dsn::{Dsn, Origin};
 
 /// Parses `keys`. Invalid routes are reported and left out. `listen` is where the mirror listens.
-pub(super) fn routes(keys: &Node<'_>, defaults: &Defaults, listen: &[SocketAddr]) -> Vec<Route> {
+pub(super) fn routes(
+    keys: &Node<'_>,
+    defaults: &Defaults<'_>,
+    listen: &[SocketAddr],
+) -> Vec<Route> {
     let entries = keys.required_list("a list of at least one route with inbound and outbound");
     let mut names = Names::default();
     let entry = |node| entry(node, defaults, &mut names);
@@ -50,7 +54,7 @@ impl Entry<'_> {
 }
 
 /// `names` are those of the routes before it.
-fn entry<'a>(node: Node<'a>, defaults: &Defaults, names: &mut Names) -> Option<Entry<'a>> {
+fn entry<'a>(node: Node<'a>, defaults: &Defaults<'_>, names: &mut Names) -> Option<Entry<'a>> {
     if !node.is_mapping() {
         node.reject("a mapping with inbound and outbound");
         return None;

@@ -24,6 +24,8 @@ use super::model::{
 };
 use super::node::{Node, Section};
 use super::outbound::Defaults;
+use super::proxy::{EnvironmentProxies, ProxyDefault, proxy};
+use super::proxy_settings::ProxyChoice;
 use super::routes::routes;
 use super::telemetry;
 use super::tls::tls;
@@ -31,7 +33,11 @@ use super::tls_settings::Tls;
 use super::value::{Parsed, boolean, choice, duration, ip_address, number, text};
 
 /// The configuration in `document`. Valid only if `diagnostics` gets no error.
-pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
+pub(super) fn config(
+    document: &Value,
+    environment: &EnvironmentProxies,
+    diagnostics: &Diagnostics,
+) -> Config {
     let driver = choice(DriverChoice::NAMES);
     let reply_policy = choice(ReplyPolicy::NAMES);
     let reply_timeout = duration(MILLISECOND..=HOUR);
@@ -46,6 +52,10 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         compression,
         headers: headers(&root.take("headers"), &Headers::default()),
         tls: tls(root.take("tls"), &Tls::default()),
+        proxy: ProxyDefault {
+            choice: proxy(&root.take("proxy"), &ProxyChoice::Environment),
+            environment,
+        },
         client_address: client_address(&mut root),
         http2: http2::default(&mut root),
     };
@@ -72,6 +82,7 @@ pub(super) fn config(document: &Value, diagnostics: &Diagnostics) -> Config {
         headers: defaults.headers,
         tls: defaults.tls,
         http2: defaults.http2,
+        proxy: defaults.proxy.choice,
         log: log(&mut root),
         limits,
         is_memory_configured,

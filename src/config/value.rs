@@ -159,5 +159,7 @@ pub(super) fn shorten_credentials(text: &str) -> Cow<'_, str> {
     };
     let start = credentials.find("://").map_or(0, |scheme| scheme + 3);
     let (scheme, key) = credentials.split_at_checked(start).unwrap_or_default();
+    // Without any part of a secret, however short the key is.
+    let key = key.split(':').next().unwrap_or_default();
     format!("{scheme}{}@{rest}", dsn::shorten_key(key)).into()
 }

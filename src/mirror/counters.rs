@@ -95,6 +95,8 @@ labels! {
         ConnectTimeout => "connect_timeout",
         /// The TLS handshake failed.
         Tls => "tls",
+        /// The proxy could not be reached, or refused: see the log.
+        Proxy => "proxy",
         /// The request could not be sent in full.
         Send => "send",
         /// Reading the response failed.
@@ -184,6 +186,7 @@ impl OutcomeKind {
             Failure::Connect(_) => OutcomeKind::Connect,
             Failure::ConnectTimeout => OutcomeKind::ConnectTimeout,
             Failure::Tls(_) => OutcomeKind::Tls,
+            Failure::Proxy(_) | Failure::ProxyRefused(_) => OutcomeKind::Proxy,
             Failure::Send(_) | Failure::CutShort(_) => OutcomeKind::Send,
             Failure::Receive(_) => OutcomeKind::Receive,
             Failure::Closed => OutcomeKind::Closed,
@@ -212,6 +215,7 @@ impl OutcomeKind {
                 | OutcomeKind::Connect
                 | OutcomeKind::ConnectTimeout
                 | OutcomeKind::Tls
+                | OutcomeKind::Proxy
         );
         self.was_tried() && !has_no_connection
     }
@@ -233,6 +237,7 @@ impl OutcomeKind {
             | OutcomeKind::Connect
             | OutcomeKind::ConnectTimeout
             | OutcomeKind::Tls
+            | OutcomeKind::Proxy
             | OutcomeKind::Send
             | OutcomeKind::Receive
             | OutcomeKind::Closed
@@ -271,6 +276,7 @@ impl OutcomeKind {
             | OutcomeKind::Connect
             | OutcomeKind::ConnectTimeout
             | OutcomeKind::Tls
+            | OutcomeKind::Proxy
             | OutcomeKind::Send
             | OutcomeKind::Receive
             | OutcomeKind::Closed
@@ -298,6 +304,7 @@ impl OutcomeKind {
             | OutcomeKind::Connect
             | OutcomeKind::ConnectTimeout
             | OutcomeKind::Tls
+            | OutcomeKind::Proxy
             | OutcomeKind::Send
             | OutcomeKind::Receive
             | OutcomeKind::Closed

@@ -1,6 +1,6 @@
 //! The configured headers of an outbound, as they are sent.
 
-use crate::config::Headers;
+use crate::config::{self, Proxy};
 use crate::http::head::RequestHead;
 use crate::http::header_writer;
 use crate::sentry::edit::{Edit, Replacement};
@@ -12,14 +12,19 @@ pub struct OutboundHeaders {
 }
 
 impl OutboundHeaders {
-    /// `None` if there are none.
-    pub(super) fn from_config(headers: &Headers) -> Option<OutboundHeaders> {
+    /// `None` if there are none. A plain proxy gets its credentials with each request.
+    pub(super) fn from_config(outbound: &config::Outbound) -> Option<OutboundHeaders> {
+        let headers = &outbound.headers;
+        let proxy = outbound.plain_proxy().and_then(Proxy::authorization);
         let mut lines = Vec::new();
         for (name, value) in headers.iter() {
             header_writer::append(&mut lines, name, value.as_bytes());
         }
+        if let Some(authorization) = &proxy {
+            header_writer::append(&mut lines, "Proxy-Authorization", authorization.as_bytes());
+        }
         let names = headers.iter().map(|(name, _)| name.to_owned()).collect();
-        (!headers.is_empty()).then_some(OutboundHeaders { names, lines })
+        (!lines.is_empty()).then_some(OutboundHeaders { names, lines })
     }
 
     pub(crate) fn lines(&self) -> &[u8] {

@@ -10,14 +10,14 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::config::{AddressPolicy, Config};
+use crate::config::{self, AddressPolicy, Config};
 use crate::mirror::names::{NamedOutbound, Names};
 use crate::mirror::outbound_headers::OutboundHeaders;
 use crate::mirror::rate_limit_store::RateLimitStore;
 use crate::mirror::routes::{Outbound, Route, Routes};
 use crate::mirror::transform::Transform;
 use crate::mirror::via::Via;
-use crate::sentry::dsn::{Dsn, Scheme};
+use crate::sentry::dsn::Scheme;
 use crate::sentry::spelling::Credential;
 use crate::telemetry::throttle::Throttle;
 
@@ -64,10 +64,10 @@ impl Routes {
                         origin,
                         server,
                         transform,
-                        headers: OutboundHeaders::from_config(&outbound.headers),
+                        headers: OutboundHeaders::from_config(outbound),
                         rate_limits: limits,
                         gets_client_address: policy == AddressPolicy::Send,
-                        ..self::outbound(&outbound.dsn, &via, named)
+                        ..self::outbound(outbound, &via, named)
                     }
                 })
                 .collect();
@@ -117,8 +117,12 @@ fn limits_by_dsn(routes: &Routes) -> HashMap<&str, &Arc<RateLimitStore>> {
 
 /// The outbound for a DSN, with all texts derived from it. The caller sets the origin, the transform, the
 /// rate limits and whether it gets the client's address.
-fn outbound(dsn: &Dsn, via: &Arc<Via>, named: NamedOutbound) -> Outbound {
-    let path_prefix = dsn.prefix().to_owned();
+fn outbound(configured: &config::Outbound, via: &Arc<Via>, named: NamedOutbound) -> Outbound {
+    let dsn = &configured.dsn;
+    let path_prefix = match configured.plain_proxy() {
+        Some(_) => format!("{}{}", dsn.origin(), dsn.prefix()),
+        None => dsn.prefix().to_owned(),
+    };
     let basic = BASE64.encode(format!("{}:", dsn.key()));
     let basic_with_secret = dsn.secret().map_or_else(
         || basic.clone(),

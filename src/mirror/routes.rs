@@ -142,6 +142,14 @@ impl Routes {
     }
 }
 
+impl Outbound {
+    /// The configured header lines.
+    pub(crate) fn header_lines(&self) -> String {
+        let lines = self.headers.as_ref().map(OutboundHeaders::lines);
+        String::from_utf8_lossy(lines.unwrap_or_default()).into_owned()
+    }
+}
+
 impl Route {
     /// Whether the outbound at `index` has a transform.
     pub fn is_transformed(&self, index: usize) -> bool {

@@ -39,7 +39,8 @@ pub(super) fn share(
     let mut replaced: HashMap<_, Vec<&Arc<SharedOrigin>>> = HashMap::new();
     for (upstream, shared) in &known {
         if !staying.contains(upstream) {
-            replaced.entry(&upstream.origin).or_default().push(shared);
+            let way = (&upstream.origin, &upstream.proxy);
+            replaced.entry(way).or_default().push(shared);
         }
     }
     let mut all = Vec::new();
@@ -53,13 +54,15 @@ pub(super) fn share(
             // Connections opened with other certificates are not reused.
             (Some(known), Some(identity)) => Arc::new(known.with_tls(identity)),
             (None, identity) => {
-                let predecessor = replaced.get_mut(&upstream.origin).and_then(Vec::pop);
+                let predecessor = replaced
+                    .get_mut(&(&upstream.origin, &upstream.proxy))
+                    .and_then(Vec::pop);
                 let name = unused_name(&upstream.origin.to_string(), &mut names);
                 Arc::new(match (predecessor, identity) {
                     (Some(known), Some(identity)) => known.with_tls(identity).named(name),
-                    (_, identity) => {
-                        SharedOrigin::new(workers, upstream.origin.clone(), identity).named(name)
-                    }
+                    (_, identity) => SharedOrigin::new(workers, upstream.origin.clone(), identity)
+                        .through(upstream.proxy.clone())
+                        .named(name),
                 })
             }
         };

@@ -33,6 +33,7 @@ pub(super) fn counts(admin: SocketAddr, deadline: Instant) -> Result<Counts, Str
         host: admin.ip().to_string(),
         port: admin.port(),
         tls: None,
+        connect: None,
     };
     let request = format!("GET /hours HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     let answer = server
@@ -92,6 +93,7 @@ fn server(api: &SentryApi, tls: Option<&TlsClient>) -> Result<Server, String> {
         host: origin.host.clone(),
         port: origin.port,
         tls: identity,
+        connect: None,
     })
 }
 

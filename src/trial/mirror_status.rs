@@ -68,6 +68,7 @@ pub(super) fn outbounds_of(
         host: admin.ip().to_string(),
         port: admin.port(),
         tls: None,
+        connect: None,
     };
     let request = format!("GET /status HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     let answer = server.ask(request.as_bytes(), deadline);

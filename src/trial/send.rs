@@ -173,6 +173,7 @@ fn reply(
         host: address.ip().to_string(),
         port: address.port(),
         tls: None,
+        connect: None,
     };
     let path = format!("{}/api/{}/envelope/", inbound.prefix(), inbound.project());
     let auth = format!("sentry_key={}", inbound.key());
@@ -249,6 +250,7 @@ fn in_words(kind: OutcomeKind) -> &'static str {
         OutcomeKind::Connect => "lost it: the connection could not be opened",
         OutcomeKind::ConnectTimeout => "lost it: the connection was not open in time",
         OutcomeKind::Tls => "lost it: the TLS handshake failed",
+        OutcomeKind::Proxy => "lost it: its proxy failed or refused",
         OutcomeKind::Send => "lost it: the request could not be sent in full",
         OutcomeKind::Receive | OutcomeKind::Closed | OutcomeKind::Reset => {
             "lost it, or not: the connection or the stream ended without an answer"

@@ -1,11 +1,14 @@
 //! An outbound as commands ask it: where it is, and what goes there.
 
+use std::fmt::Display;
 use std::time::Instant;
 
 use crate::blocking::client::{Answer, Failure, Server};
+use crate::config::Proxy;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::routing_table::RoutingTable;
 use crate::trial::envelope;
+use crate::upstream::tunnel;
 
 #[derive(Clone)]
 pub(super) struct Target {
@@ -15,10 +18,12 @@ pub(super) struct Target {
     /// The key and the secret, which no output may show.
     pub(super) credentials: [String; 2],
     server: Server,
+    /// The host and port of the proxy.
+    proxy: Option<String>,
     path: String,
     host: String,
     auth: String,
-    /// The configured header lines.
+    /// The header lines of the outbound.
     fields: String,
 }
 
@@ -36,22 +41,21 @@ impl Target {
             true => outbound.name.clone(),
             false => format!("{} ({dsn})", outbound.name),
         };
-        let headers = outbound.headers.as_ref();
-        let fields = headers.map_or(&[][..], |headers| headers.lines());
-        let fields = String::from_utf8_lossy(fields);
         Some(Target {
             label,
             project: outbound.project.clone(),
             credentials: [outbound.key.clone(), secret],
             server: Server {
-                host: shared.origin.host.clone(),
-                port: shared.origin.port,
+                host: shared.dialled().host.clone(),
+                port: shared.dialled().port,
                 tls: shared.tls.clone(),
+                connect: tunnel::connect_request(shared),
             },
+            proxy: shared.proxy().map(Proxy::authority),
             path: outbound.envelope_path.clone(),
             host: outbound.host.clone(),
             auth,
-            fields: fields.into_owned(),
+            fields: outbound.header_lines(),
         })
     }
 
@@ -66,6 +70,18 @@ impl Target {
     /// Sends an envelope, and returns what is answered.
     pub(super) fn send(&self, body: &[u8], deadline: Instant) -> Result<Answer, Failure> {
         let request = envelope::request(&self.path, &self.host, &self.auth, &self.fields, body);
-        self.server.ask(&request, deadline)
+        let answer = self.server.ask(&request, deadline);
+        let Some(proxy) = &self.proxy else {
+            return answer;
+        };
+        let by_proxy =
+            |reason: &dyn Display| Failure::new(format!("through the proxy {proxy}: {reason}"));
+        match answer {
+            Err(failure) => Err(by_proxy(&failure)),
+            Ok(answer) if self.server.tls.is_none() && answer.status() == 407 => {
+                Err(by_proxy(&"it answers 407, so it wants other credentials"))
+            }
+            Ok(answer) => Ok(answer),
+        }
     }
 }

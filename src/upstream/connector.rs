@@ -20,8 +20,9 @@ use crate::net::stream::Stream;
 use crate::net::tls::TlsStream;
 use crate::runtime::deadline::in_time;
 use crate::upstream::addresses::Address;
-use crate::upstream::exchange::Failure;
+use crate::upstream::exchange::{Failure, is_own_shortage};
 use crate::upstream::origin::SharedOrigin;
+use crate::upstream::tunnel;
 
 /// The protocols to offer with TLS (RFC 7301).
 #[derive(Clone, Copy)]
@@ -227,7 +228,23 @@ async fn connect_address(
     offer: Offer,
     address: SocketAddr,
 ) -> Result<Stream, Failure> {
-    let stream = dial(address).await.map_err(Failure::Connect)?;
+    let stream = match (dial(address).await, shared.proxy()) {
+        (Err(error), Some(proxy)) if !is_own_shortage(&error) => {
+            return Err(Failure::by_proxy(
+                proxy,
+                format!("cannot be reached: {error}"),
+            ));
+        }
+        (dialled, _) => dialled.map_err(Failure::Connect)?,
+    };
+    let stream = match (&shared.tls, shared.proxy()) {
+        (Some(_), Some(proxy)) => {
+            let authorization = proxy.authorization();
+            let opened = tunnel::open(stream, &shared.origin, authorization.as_deref()).await;
+            opened.map_err(|words| Failure::by_proxy(proxy, words))?
+        }
+        _ => stream,
+    };
     match &shared.tls {
         None => Ok(Stream::Plain(stream)),
         Some(identity) => {

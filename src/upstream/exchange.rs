@@ -9,6 +9,7 @@ use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::config::Proxy;
 use crate::http::chunked::{ChunkError, Chunked, Progress};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{Header, HeaderName, Method, Parsed};
@@ -62,6 +63,10 @@ pub enum Failure {
     ConnectTimeout,
     /// The TLS handshake failed, for example over an untrusted certificate.
     Tls(io::Error),
+    /// The proxy could not be reached, or refused to connect to the server: what it did.
+    Proxy(String),
+    /// The proxy refused the request itself.
+    ProxyRefused(String),
     /// The request could not be sent.
     Send(io::Error),
     /// The upstream sent a response with this status below 300 before it had the whole request, and then did not
@@ -101,6 +106,8 @@ impl Failure {
             Failure::Connect(error) => Failure::Connect(copy_error(error)),
             Failure::ConnectTimeout => Failure::ConnectTimeout,
             Failure::Tls(error) => Failure::Tls(copy_error(error)),
+            Failure::Proxy(words) => Failure::Proxy(words.clone()),
+            Failure::ProxyRefused(words) => Failure::ProxyRefused(words.clone()),
             Failure::Send(error) => Failure::Send(copy_error(error)),
             Failure::CutShort(status) => Failure::CutShort(*status),
             Failure::Receive(error) => Failure::Receive(copy_error(error)),
@@ -117,6 +124,11 @@ impl Failure {
         }
     }
 
+    /// The failure of a proxy that did what `words` say.
+    pub(crate) fn by_proxy(proxy: &Proxy, words: impl fmt::Display) -> Failure {
+        Failure::Proxy(format!("the proxy {} {words}", proxy.authority()))
+    }
+
     /// Whether this process or host has run out of a resource.
     pub(crate) fn is_own_shortage(&self) -> bool {
         matches!(self, Failure::Connect(error) if is_own_shortage(error))
@@ -128,7 +140,8 @@ impl Failure {
         match self {
             // A probe makes the handshake and would succeed.
             Failure::Tls(error) if is_refusal(error) => Some(Unanswered::Broken),
-            Failure::Dns | Failure::Tls(_) => Some(Unanswered::Unreachable),
+            Failure::ProxyRefused(_) => Some(Unanswered::Broken),
+            Failure::Dns | Failure::Tls(_) | Failure::Proxy(_) => Some(Unanswered::Unreachable),
             Failure::ConnectTimeout => Some(Unanswered::ConnectTimeout),
             Failure::Connect(error) => (!is_own_shortage(error)).then_some(Unanswered::Unreachable),
             Failure::Send(_)
@@ -164,6 +177,7 @@ impl fmt::Display for Failure {
             Failure::Connect(error) => write!(f, "cannot connect: {error}"),
             Failure::ConnectTimeout => f.write_str("connecting took longer than timeouts.connect"),
             Failure::Tls(error) => write!(f, "TLS: {error}"),
+            Failure::Proxy(words) | Failure::ProxyRefused(words) => f.write_str(words),
             Failure::Send(error) => write!(f, "cannot send the request: {error}"),
             Failure::CutShort(status) => {
                 write!(f, "responded with {status}, but did not take the whole request")
@@ -197,7 +211,7 @@ fn copy_error(error: &io::Error) -> io::Error {
 }
 
 /// Whether an error means that this process or host has run out of a resource.
-fn is_own_shortage(error: &io::Error) -> bool {
+pub(crate) fn is_own_shortage(error: &io::Error) -> bool {
     let shortages = [
         libc::EMFILE,
         libc::ENFILE,

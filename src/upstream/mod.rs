@@ -41,4 +41,5 @@ pub(crate) mod response;
 pub(crate) mod shared_breaker;
 pub(crate) mod shortest;
 pub(crate) mod silence;
+pub(crate) mod tunnel;
 pub(crate) mod waiting;

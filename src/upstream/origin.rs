@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::config::Proxy;
 use crate::limits::Limits;
 use crate::net::tls_client::TlsIdentity;
-use crate::sentry::dsn::Origin;
+use crate::sentry::dsn::{Origin, Scheme};
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::log_on_change::LogOnChange;
 use crate::upstream::addresses::{Address, Addresses};
@@ -28,6 +29,9 @@ pub struct SharedOrigin {
     pub name: String,
     /// `None` for `http`.
     pub tls: Option<TlsIdentity>,
+    proxy: Option<Proxy>,
+    /// What is resolved and connected to: the origin or its proxy.
+    dialled: Origin,
     addresses: Addresses,
     /// Asks the resolver for the addresses again, and soon.
     ask_resolver: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -79,8 +83,10 @@ impl SharedOrigin {
     pub fn new(workers: usize, origin: Origin, tls: Option<TlsIdentity>) -> SharedOrigin {
         SharedOrigin {
             name: origin.to_string(),
+            dialled: origin.clone(),
             origin,
             tls,
+            proxy: None,
             addresses: Addresses::new(Instant::now()),
             ask_resolver: OnceLock::new(),
             resolved_at_ms: AtomicU64::new(0),
@@ -95,6 +101,32 @@ impl SharedOrigin {
             dns_lookups: Arc::default(),
             dns_failures: Arc::default(),
         }
+    }
+
+    /// The same, reached through `proxy`.
+    pub(crate) fn through(self, proxy: Option<Proxy>) -> SharedOrigin {
+        let dialled = match &proxy {
+            None => self.origin.clone(),
+            Some(proxy) => Origin {
+                scheme: Scheme::Http,
+                host: proxy.host.clone(),
+                port: proxy.port,
+            },
+        };
+        SharedOrigin {
+            proxy,
+            dialled,
+            ..self
+        }
+    }
+
+    pub(crate) fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
+    }
+
+    /// What is resolved and connected to: the origin or its proxy.
+    pub(crate) fn dialled(&self) -> &Origin {
+        &self.dialled
     }
 
     /// The same under another name.
@@ -115,6 +147,8 @@ impl SharedOrigin {
         let mut successor = SharedOrigin {
             resolved_at_ms: AtomicU64::new(self.resolved_at_ms.load(Ordering::Relaxed)),
             name: self.name.clone(),
+            proxy: self.proxy.clone(),
+            dialled: self.dialled.clone(),
             since: self.since,
             counters: self.counters.clone(),
             addresses: self.addresses.forgotten(Instant::now()),

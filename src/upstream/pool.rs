@@ -28,6 +28,7 @@ use crate::upstream::pooled::PooledConnection;
 use crate::upstream::probe::ensure_prober;
 use crate::upstream::response::Response;
 use crate::upstream::silence::{unless_silent, while_moving};
+use crate::upstream::tunnel;
 use crate::upstream::waiting::{Client, Wanted};
 
 pub(crate) use crate::runtime::memory_budget::Admission;
@@ -133,6 +134,7 @@ impl Pool {
             Err(Failure::Timeout) if !has_connection.get() => Err(Failure::NoConnection),
             Err(failure) => Err(failure),
         };
+        let result = result.and_then(|response| unless_by_proxy(response, shared));
         let unanswered = result.as_ref().err().and_then(Failure::unanswered);
         match (&result, unanswered) {
             (Err(_), _) if !is_counted.get() => drop(permit),
@@ -292,6 +294,22 @@ impl Pool {
             pooled.record_answered();
         }
         result
+    }
+}
+
+/// Only a proxy answers 407 (RFC 9110 section 15.5.8). The server has not seen the request then. What comes out of a
+/// tunnel is not from the proxy.
+fn unless_by_proxy(response: Response, shared: &SharedOrigin) -> Result<Response, Failure> {
+    if response.status != 407 || shared.tls.is_some() {
+        return Ok(response);
+    }
+    match shared.proxy() {
+        Some(proxy) => {
+            let meaning = tunnel::refusal(407, "it wants other credentials; see the key proxy");
+            let words = format!("the proxy {} {meaning}", proxy.authority());
+            Err(Failure::ProxyRefused(words))
+        }
+        None => Ok(response),
     }
 }
 

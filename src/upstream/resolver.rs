@@ -310,7 +310,7 @@ impl Shared {
     fn perform(&self, lookup: &Lookup) -> bool {
         let shared = &lookup.origin;
         shared.dns_lookups.fetch_add(1, Ordering::Relaxed);
-        match (self.look_up)(&shared.origin) {
+        match (self.look_up)(shared.dialled()) {
             Ok(found) if !found.is_empty() => {
                 publish(shared, &found);
                 return true;
@@ -377,8 +377,9 @@ impl Queue {
 
 /// The address of an origin whose host is an IP address.
 fn literal_address(shared: &SharedOrigin) -> Option<SocketAddr> {
-    let address = shared.origin.host.parse().ok()?;
-    Some(SocketAddr::new(address, shared.origin.port))
+    let dialled = shared.dialled();
+    let address = dialled.host.parse().ok()?;
+    Some(SocketAddr::new(address, dialled.port))
 }
 
 /// Asks the system's resolver, which may block for a long time.

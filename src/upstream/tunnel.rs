@@ -5,10 +5,11 @@ use std::io;
 use bytes::BytesMut;
 use monoio::net::TcpStream;
 
-use crate::http::head::Parsed;
+use crate::http::head::{HeadError, Parsed};
 use crate::http::response::ResponseHead;
 use crate::net::socket::{read_some, write_all};
 use crate::sentry::dsn::Origin;
+use crate::upstream::origin::SharedOrigin;
 
 /// The most bytes of the proxy's response head. Its body, the page with an error, is not read.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -39,6 +40,12 @@ pub(super) async fn open(
     }
 }
 
+/// The request for a tunnel; `None` where none is needed.
+pub(crate) fn connect_request(shared: &SharedOrigin) -> Option<String> {
+    let proxy = shared.proxy().filter(|_| shared.tls.is_some())?;
+    Some(request(&shared.origin, proxy.authorization().as_deref()))
+}
+
 fn request(origin: &Origin, authorization: Option<&str>) -> String {
     let host = match origin.host.contains(':') {
         true => format!("[{}]:{}", origin.host, origin.port),
@@ -53,11 +60,11 @@ fn request(origin: &Origin, authorization: Option<&str>) -> String {
 fn is_open(received: &[u8]) -> Result<bool, String> {
     let mut head = ResponseHead::default();
     match head.parse(received, HEAD_BYTES_MAX) {
-        Ok(Parsed::Partial) if received.len() >= HEAD_BYTES_MAX => {
-            return Err("answered CONNECT with a head of more than 16 KiB".to_owned());
-        }
         Ok(Parsed::Partial) => return Ok(false),
         Ok(Parsed::Complete) => {}
+        Err(HeadError::TooLarge | HeadError::TooManyHeaders) => {
+            return Err("answered CONNECT with a head of more than 16 KiB or 256 lines".to_owned());
+        }
         Err(_) => return Err("answered CONNECT with something else than HTTP".to_owned()),
     }
     match head.status {
@@ -65,7 +72,11 @@ fn is_open(received: &[u8]) -> Result<bool, String> {
         // mirror.
         200..300 if head.len == received.len() => Ok(true),
         200..300 => Err("sent data before the mirror did".to_owned()),
-        407 => Err(refusal(407, "it wants other credentials; see the key proxy")),
+        // tinyproxy 1.11 answers 401 to wrong credentials, and 407 only where there are none.
+        status @ (401 | 407) => Err(refusal(
+            status,
+            "it wants other credentials; see the key proxy",
+        )),
         status => Err(refusal(status, "it does not connect to the server")),
     }
 }
@@ -100,17 +111,32 @@ mod tests {
     #[test]
     fn only_a_success_without_data_opens_a_tunnel() {
         let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD_BYTES_MAX));
+        let many = format!("HTTP/1.1 200 OK\r\n{}", "X: y\r\n".repeat(300));
         for (received, expected) in [
             ("HTTP/1.1 200 Connection established\r\n\r\n", Ok(true)),
             ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", Ok(true)),
             ("HTTP/1.1 200 OK\r\n", Ok(false)),
             ("", Ok(false)),
             ("HTTP/1.1 200 OK\r\n\r\nx", Err("sent data")),
-            ("HTTP/1.1 407 X\r\n\r\n", Err("answered 407: it wants other credentials")),
-            ("HTTP/1.1 403 X\r\nContent-Length: 5\r\n\r\nno", Err("answered 403")),
-            ("HTTP/1.1 502 X\r\n\r\n", Err("answered 502: it does not connect")),
+            (
+                "HTTP/1.1 407 X\r\n\r\n",
+                Err("answered 407: it wants other credentials"),
+            ),
+            (
+                "HTTP/1.1 401 X\r\n\r\n",
+                Err("answered 401: it wants other credentials"),
+            ),
+            (
+                "HTTP/1.1 403 X\r\nContent-Length: 5\r\n\r\nno",
+                Err("answered 403"),
+            ),
+            (
+                "HTTP/1.1 502 X\r\n\r\n",
+                Err("answered 502: it does not connect"),
+            ),
             ("SSH-2.0-x\r\n", Err("something else than HTTP")),
             (long.as_str(), Err("more than 16 KiB")),
+            (many.as_str(), Err("or 256 lines")),
         ] {
             match (is_open(received.as_bytes()), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{received}"),

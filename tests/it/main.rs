@@ -100,6 +100,7 @@ mod overload;
 mod parity;
 mod parser;
 mod process_pause;
+mod proxy;
 mod proxy_protocol;
 mod rate_limits;
 mod replies;

@@ -241,12 +241,18 @@ fn broken_cases() -> Vec<Case> {
     });
     let resets = Raw::start(|_, stream| frame(3, 0, stream, &[0, 0, 0, 2]));
     let resets = outbound(&resets.dsn(), "http2: h2c");
+    let nowhere = format!("http://{KEY_A}@nowhere.invalid/11");
     let impatient = "{timeouts: {connect: 200ms}, tls: {system_roots: false}}";
     let large = [envelope("00").into_bytes(), vec![b'x'; 30_000_000]].concat();
     vec![
-        case("dns", "", format!("http://{KEY_A}@nowhere.invalid/11")),
+        case("dns", "", nowhere.clone()),
         case("connect", "", nobody()),
         case("connect_timeout", impatient, silent),
+        case(
+            "proxy",
+            "",
+            outbound(&nowhere, "proxy: 'http://127.0.0.1:1'"),
+        ),
         case("tls", "tls: {system_roots: false}", no_tls),
         Case {
             request: envelope_request(&large),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_yaml::{Mapping, Value};
 
 use super::super::diagnostics::Diagnostics;
+use super::super::proxy::EnvironmentProxies;
 use super::super::{key_path, schema};
 
 /// A place in a configuration: a key path in steps.
@@ -90,7 +91,7 @@ pub(super) struct Oracle {
 impl Oracle {
     pub(super) fn new(example: Value) -> Oracle {
         let diagnostics = Diagnostics::default();
-        schema::config(&example, &diagnostics);
+        schema::config(&example, &EnvironmentProxies::default(), &diagnostics);
         Oracle {
             example,
             keys: diagnostics.into_known_keys(),
@@ -120,7 +121,7 @@ impl Oracle {
     fn errors(&self, place: &Place, value: Value) -> Vec<String> {
         let document = put(&place.steps, self.example.clone(), value);
         let diagnostics = Diagnostics::default();
-        schema::config(&document, &diagnostics);
+        schema::config(&document, &EnvironmentProxies::default(), &diagnostics);
         diagnostics.errors_in(place.path())
     }
 }

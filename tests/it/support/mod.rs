@@ -11,6 +11,7 @@ pub(crate) mod ledger;
 pub(crate) mod metrics;
 pub(crate) mod proc;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod reloadable;
 pub(crate) mod tls;
 pub(crate) mod upstream;

@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "http2",
             "limits",
             "sentry",
+            "config",
             "runtime",
             "telemetry",
             "net",
