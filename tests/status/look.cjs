@@ -40,8 +40,8 @@ async function states(browser, admin) {
   const words = {
     failing: ["■failing", /^■ failing\. It refuses connections since \d\d:\d\d:\d\d, \d+ lost\. Deliveries were lost/],
     partly: [/^■failing 3\d %$/, /^■ failing\. It answers 503 and loses 3\d\.\d % since/],
-    slow: ["▲slow", /^▲ slow\. It answers in 3\.3 s, SDKs wait up to 1\.5 s for it\. More than 5 %/],
-    rate_limited: ["◐rate limited", /^◐ rate limited\. It is rate limited: error, transaction for 58 minutes since/],
+    slow: ["▲slow", /^▲ slow\. It answers in about 3\.3 s, SDKs wait up to 1\.5 s for it\. More than 5 %/],
+    rate_limited: ["◐rate limited", /^◐ rate limited\. It is rate limited: error, transaction \(58 minutes left\) since/],
     recovering: ["◌recovering", /^◌ recovering\. It accepts deliveries again, \d+ lost\./],
     receiving: ["●receiving", /^● receiving\. It accepts what it should get\.$/],
     idle: ["○idle", /^○ idle\. There was nothing to deliver/],
@@ -49,8 +49,8 @@ async function states(browser, admin) {
   const headlines = {
     failing: /^checkout-1 → self-hosted refuses connections since \d\d:\d\d:\d\d, \d+ lost$/,
     partly: /^checkout-1 → self-hosted answers 503 and loses 3\d\.\d % since/,
-    slow: "checkout-1 → self-hosted answers in 3.3 s, SDKs wait up to 1.5 s for it",
-    rate_limited: /^checkout-1 → self-hosted is rate limited: error, transaction for 58 minutes since/,
+    slow: "checkout-1 → self-hosted answers in about 3.3 s, SDKs wait up to 1.5 s for it",
+    rate_limited: /^checkout-1 → self-hosted is rate limited: error, transaction \(58 minutes left\) since/,
     recovering: "The outbound receives again, 1 is recovering",
     receiving: "The outbound receives what it should",
     idle: "Ready and idle",

@@ -228,7 +228,7 @@ function compareOutbound(card, outbound) {
   }
   assert.equal(card.limits.length, outbound.rate_limits.length, of("rate limits"));
   for (const [index, limit] of outbound.rate_limits.entries()) {
-    const words = `${limit.categories.join(", ")} for ${Math.floor(limit.seconds / 60)} minutes`;
+    const words = `${limit.categories.join(", ")} (${Math.floor(limit.seconds / 60)} minutes left)`;
     assert.equal(card.limits[index], words);
   }
 
@@ -357,7 +357,7 @@ async function main() {
     const told = running.culprits.join("\n");
     assert.match(told, /answers 503 and loses 3\d\.\d % since \d\d:\d\d:\d\d, \d+ lost/);
     assert.match(told, /refuses connections since \d\d:\d\d:\d\d, [\d,]+ lost/);
-    assert.match(told, /is rate limited: error for \d+ minutes since/);
+    assert.match(told, /is rate limited: error \(\d+ minutes left\) since/);
     assert.match(told, /\d\d\.\d % of the requests of the last minute have a key that is not configured/);
     assert.deepEqual(running.keys[0].slice(0, 3), ["dead…", "9", "sentry.<b>test</b>/1"]);
     const status = await settled(mirror.admin);

@@ -95,7 +95,7 @@ function complaint(outbound, status) {
     }
     case "slow": {
       const wait = outbound.is_primary ? `SDKs wait up to ${span(status.reply_timeout_seconds)} for it` : "";
-      return [list([`answers in ${span(outbound.latency_seconds.p50)}`, wait], ", "), null, ""];
+      return [list([`answers in about ${span(outbound.latency_seconds.p50)}`, wait], ", "), null, ""];
     }
     case "rate_limited": {
       const limits = outbound.rate_limits.map(limitText).join("; ");
@@ -109,7 +109,7 @@ function complaint(outbound, status) {
 }
 
 function limitText({ categories, seconds }) {
-  return `${categories.join(", ") || "everything"} for ${long(seconds)}`;
+  return `${categories.join(", ") || "everything"} (${long(seconds)} left)`;
 }
 
 /** Everything that is wrong, the worst first: tone, shape, text, and the route to show. */
@@ -140,7 +140,9 @@ function culprits(status) {
   if (unknown_key > 0) {
     const share = unknown_key / requests;
     const isBad = share >= 0.01;
-    const text = `${percent(share)} of the requests of the last minute have a key that is not configured`;
+    const [last] = status.unknown_keys.last;
+    const example = last ? `, the last one ${last.key}${last.sdk ? ` of ${last.sdk}` : ""}` : "";
+    const text = `${percent(share)} of the requests of the last minute have a key that is not configured${example}`;
     lines.push({ tone: isBad ? "bad" : "wait", shape: "■", who: "", text, route: null, weight: isBad ? 5.5 : 3.5 });
   }
   return lines.sort((a, b) => b.weight - a.weight);

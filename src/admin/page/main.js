@@ -19,9 +19,11 @@ function drawVerdict(status) {
   const words = element.querySelector(".text");
   if (words.textContent !== text) words.replaceChildren(route === undefined ? text : culpritLink(text, route));
   document.title = `${text} – sentry-mirror`;
-  const shown = lines.slice(0, CULPRITS_SHOWN).map((line) =>
+  // A line that says "1 more" would take the place of that one.
+  const count = lines.length === CULPRITS_SHOWN + 1 ? lines.length : CULPRITS_SHOWN;
+  const shown = lines.slice(0, count).map((line) =>
     make("li", line.tone, make("span", "shape", line.shape), make("span", "", culpritLink(list([line.who, line.text], " "), line.route))));
-  if (lines.length > CULPRITS_SHOWN) shown.push(make("li", "idle", make("span", "shape", ""), `and ${lines.length - CULPRITS_SHOWN} more, first in the table`));
+  if (lines.length > count) shown.push(make("li", "idle", make("span", "shape", ""), `and ${lines.length - count} more, at the top of the table`));
   const key = JSON.stringify(lines);
   if (byId("culprits").dataset.key !== key) byId("culprits").replaceChildren(...shown);
   byId("culprits").dataset.key = key;
