@@ -130,12 +130,13 @@ pub(super) fn listen_address(root: &mut Section<'_>) -> SocketAddr {
 
 /// Scheme, host and optional path. Paths are appended to it, so a slash at the end is removed.
 fn external_url(value: &Value) -> Parsed<String> {
-    const FORM: &str = "a URL of the form https://HOST, without query or fragment";
+    const FORM: &str = "a URL of the form https://HOST, without user, query or fragment";
     let url = text(value).map_err(|_| FORM)?;
     let rest = url
         .strip_prefix("https://")
         .or_else(|| url.strip_prefix("http://"));
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !br#""'<>?#\"#.contains(&byte);
+    // A password would be of no use, and stand in the log and in replies.
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !br#""'<>?#@\"#.contains(&byte);
     match rest {
         Some(rest) if !rest.starts_with('/') && !rest.is_empty() && rest.bytes().all(is_plain) => {
             Ok(url.trim_end_matches('/').to_owned())

@@ -9,7 +9,12 @@ pub struct OutboundHeaders {
     names: Vec<String>,
     /// All lines, each with its line end.
     lines: Vec<u8>,
+    /// What may be secret of the values.
+    secrets: Vec<String>,
 }
+
+/// A shorter word is none that grants access, and common in texts.
+const SECRET_BYTES_MIN: usize = 6;
 
 impl OutboundHeaders {
     /// `None` if there are none. A plain proxy gets its credentials with each request.
@@ -24,7 +29,22 @@ impl OutboundHeaders {
             header_writer::append(&mut lines, "Proxy-Authorization", authorization.as_bytes());
         }
         let names = headers.iter().map(|(name, _)| name.to_owned()).collect();
-        (!lines.is_empty()).then_some(OutboundHeaders { names, lines })
+        let values = headers.iter().map(|(_, value)| value);
+        let words = values
+            .chain(proxy.as_deref())
+            .flat_map(str::split_whitespace);
+        let secrets = words.filter(|word| word.len() >= SECRET_BYTES_MIN);
+        let secrets = secrets.map(str::to_owned).collect();
+        (!lines.is_empty()).then_some(OutboundHeaders {
+            names,
+            lines,
+            secrets,
+        })
+    }
+
+    /// The words of the values, which an upstream may repeat in an error.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().map(String::as_str)
     }
 
     pub(crate) fn lines(&self) -> &[u8] {

@@ -106,6 +106,5 @@ fn cost(ended: Option<Incident>) -> (f64, u64) {
 pub(super) fn reason(outbound: &Outbound, response: &Response) -> String {
     let error = response.rare_headers().sentry_error.as_ref();
     let reason = error.unwrap_or(&response.body);
-    let secret = outbound.secret.as_deref().unwrap_or_default();
-    words::sanitized(reason, REASON_BYTES_MAX, &[secret, &outbound.key])
+    words::sanitized(reason, REASON_BYTES_MAX, &outbound.credentials())
 }

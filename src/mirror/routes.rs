@@ -148,6 +148,13 @@ impl Outbound {
         let lines = self.headers.as_ref().map(OutboundHeaders::lines);
         String::from_utf8_lossy(lines.unwrap_or_default()).into_owned()
     }
+
+    /// What no log, page or output may show of what is sent to it.
+    pub(crate) fn credentials(&self) -> Vec<&str> {
+        let headers = self.headers.iter().flat_map(OutboundHeaders::secrets);
+        let own = [self.secret.as_deref().unwrap_or_default(), &self.key];
+        own.into_iter().chain(headers).collect()
+    }
 }
 
 impl Route {

@@ -12,6 +12,10 @@ use serde::Deserialize;
 
 use crate::parity::counts::Period;
 use crate::telemetry::timestamp::rfc3339;
+use crate::telemetry::words;
+
+/// The most items that one sum may have. No organization has as many; it keeps sums of sums within a number.
+const ITEMS_MAX: f64 = 1e12;
 
 /// The counts of one project.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -98,9 +102,14 @@ pub(crate) fn parse(body: &[u8], period: Period) -> Result<Stats, String> {
     for group in answer.groups {
         let sum = group.totals.get("sum(quantity)").copied();
         let sum = sum.ok_or("the answer has no sum(quantity)")?;
+        if sum > ITEMS_MAX {
+            return Err(format!("the answer has a sum(quantity) of {sum}"));
+        }
         // Sums are whole numbers, which JSON may write with a fraction.
         let count = sum.max(0.0) as u64;
-        let category = stats.categories.entry(group.by.category).or_default();
+        // Names are printed, also to terminals.
+        let category = words::escaped(&group.by.category).into_owned();
+        let category = stats.categories.entry(category).or_default();
         let sum = match group.by.outcome.as_str() {
             "accepted" => &mut category.accepted,
             "filtered" => &mut category.filtered,
@@ -115,6 +124,7 @@ pub(crate) fn parse(body: &[u8], period: Period) -> Result<Stats, String> {
             .reason
             .filter(|reason| reason != "none" && !is_kept);
         if let Some(reason) = reason.filter(|_| count > 0) {
+            let reason = words::escaped(&reason).into_owned();
             *category.reasons.entry(reason).or_default() += count;
         }
     }
@@ -141,6 +151,7 @@ mod tests {
             group("error", "abuse", "null", "1"),
             group("error", "client_discard", "\"ratelimit_backoff\"", "40"),
             group("transaction", "accepted", "null", "3"),
+            group("span", "filtered", "\"a\\u001b[31m\\n\"", "1"),
         ];
         let body = format!(
             "{{\"start\":\"2026-11-30T10:00:00Z\",\"end\":\"2026-11-30T12:00:00Z\",\"intervals\":[\"2026-11-30T10:00:00Z\",\"2026-11-30T11:00:00Z\"],\"groups\":[{}]}}",
@@ -179,6 +190,14 @@ mod tests {
         );
         assert_eq!(stats.categories["transaction"].arrived(), 3);
         assert_eq!(parse(b"{\"groups\":[]}", period), Ok(Stats::default()));
+        let reasons = &stats.categories["span"].reasons;
+        assert!(reasons.contains_key("a\\u{1b}[31m\\n"), "{reasons:?}");
+        let large = body.replace("900", "1e18");
+        assert!(
+            parse(large.as_bytes(), period)
+                .unwrap_err()
+                .contains("1000000000000000000")
+        );
         assert!(parse(b"<html>", period).is_err());
         assert!(parse(b"{\"detail\":\"no\"}", period).is_err());
         let shifted = Period {

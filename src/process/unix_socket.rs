@@ -5,6 +5,7 @@
 //! runs: clients reach the new one from then on.
 
 use std::fs::{self, Permissions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -27,13 +28,7 @@ pub(super) struct SocketFile {
 /// Another process listens there, unless it is to be `replaced`, or something else is there.
 pub(super) fn bind(path: &Path, mode: u32, replaced: bool) -> io::Result<(Socket, SocketFile)> {
     make_way(path, replaced)?;
-    let mut hidden = path.as_os_str().to_owned();
-    hidden.push(".new");
-    let hidden = PathBuf::from(hidden);
-    make_way(&hidden, true)?;
-    if is_socket(&hidden)? {
-        fs::remove_file(&hidden)?;
-    }
+    let hidden = hidden_name(path);
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(&hidden)?)?;
     fs::set_permissions(&hidden, Permissions::from_mode(mode))?;
@@ -62,6 +57,15 @@ impl SocketFile {
             }
         }
     }
+}
+
+/// A name beside `path` that no other process chooses, also one that starts at the same moment. A path may have 100
+/// bytes, and the kernel takes 107.
+fn hidden_name(path: &Path) -> PathBuf {
+    let random = RandomState::new().build_hasher().finish();
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{:06x}", random & 0xff_ffff));
+    PathBuf::from(name)
 }
 
 /// Checks that the file at `path` may be replaced: there is none, or a socket at which nobody listens.
@@ -141,7 +145,6 @@ mod tests {
         let folder = Folder::new("left");
         let path = folder.0.join("a.sock");
         drop(UnixListener::bind(&path).unwrap());
-        drop(UnixListener::bind(folder.0.join("a.sock.new")).unwrap());
         let (_first, first_file) = listen(&path, false).unwrap();
         first_file.show().unwrap();
         let error = listen(&path, false).err().unwrap();
@@ -154,6 +157,22 @@ mod tests {
         second.accept().unwrap();
         second_file.remove();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn two_that_begin_at_the_same_time_can_both_be_found() {
+        let folder = Folder::new("two");
+        let path = folder.0.join("a.sock");
+        let (_first, first_file) = listen(&path, true).unwrap();
+        let (second, second_file) = listen(&path, true).unwrap();
+        first_file.show().unwrap();
+        UnixStream::connect(&path).unwrap();
+        second_file.show().unwrap();
+        first_file.remove();
+        UnixStream::connect(&path).unwrap();
+        second.accept().unwrap();
+        second_file.remove();
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub(super) struct Target {
     /// The DSN with its key shortened, behind the name if it has one.
     pub(super) label: String,
     pub(super) project: String,
-    /// The key and the secret, which no output may show.
-    pub(super) credentials: [String; 2],
+    /// What no output may show.
+    pub(super) credentials: Vec<String>,
     server: Server,
     /// The host and port of the proxy.
     proxy: Option<String>,
@@ -41,10 +41,11 @@ impl Target {
             true => outbound.name.clone(),
             false => format!("{} ({dsn})", outbound.name),
         };
+        let credentials = outbound.credentials().into_iter();
         Some(Target {
             label,
             project: outbound.project.clone(),
-            credentials: [outbound.key.clone(), secret],
+            credentials: credentials.map(str::to_owned).collect(),
             server: Server {
                 host: shared.dialled().host.clone(),
                 port: shared.dialled().port,

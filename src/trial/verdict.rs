@@ -111,6 +111,6 @@ fn said(target: &Target, body: &[u8]) -> String {
 
 /// Text from a server, shortened, on one line, and without credentials.
 fn shown(target: &Target, text: &[u8]) -> String {
-    let [key, secret] = &target.credentials;
-    words::sanitized(text, SHOWN_BYTES_MAX, &[key, secret])
+    let credentials: Vec<&str> = target.credentials.iter().map(String::as_str).collect();
+    words::sanitized(text, SHOWN_BYTES_MAX, &credentials)
 }

@@ -77,7 +77,8 @@ fn event() -> Vec<u8> {
 
 #[test]
 fn secrets_are_used_and_never_shown() {
-    let refusal = format!("no: {MARK}{MARK}0");
+    // The second is the value of a header.
+    let refusal = format!("no: {MARK}{MARK}0, {MARK}");
     let refusing = Upstream::start(move |_, _| {
         let length = refusal.len();
         let head = format!("HTTP/1.1 403 X\r\nContent-Length: {length}\r\n\r\n");
