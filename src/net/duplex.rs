@@ -80,7 +80,8 @@ impl Receiver {
     }
 
     /// Appends what has arrived to `buffer`. `false` is the end. It may append nothing, because TLS has messages of its
-    /// own; then [`Receiver::wants_write`] tells whether one has to be answered.
+    /// own; then [`Receiver::wants_write`] tells whether one has to be answered. The last bytes may come with the end or
+    /// an error.
     pub(crate) async fn receive(&mut self, buffer: BytesMut) -> (io::Result<bool>, BytesMut) {
         let Some(session) = &self.session else {
             let reading = pin!(read_some(&mut self.tcp, buffer, READ_BYTES));
@@ -147,9 +148,16 @@ fn decrypt(
 
 /// Appends what is decrypted. Returns whether the server has closed its side.
 fn take_plaintext(session: &mut ClientConnection, buffer: &mut BytesMut) -> io::Result<bool> {
-    let state = session
-        .process_new_packets()
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let state = match session.process_new_packets() {
+        Ok(state) => state,
+        Err(error) => {
+            // What is decrypted was sent before. Reading it ends with an error, as more could follow.
+            let mut rest = Vec::new();
+            let _ = session.reader().read_to_end(&mut rest);
+            buffer.extend_from_slice(&rest);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+    };
     let filled = buffer.len();
     buffer.resize(filled + state.plaintext_bytes_to_read(), 0);
     let plaintext = buffer.get_mut(filled..).unwrap_or_default();

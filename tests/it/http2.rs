@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::ServerConnection;
+
 use crate::support::http2::{Options, Raw, Seen, Server, frame, ok};
 use crate::support::ledger::{Fate, Ledger, Sink, body};
 use crate::support::tls::Authority;
 use crate::support::{
-    Config, KEY_B, Metrics, Process, Reloadable, Upstream, envelope, envelope_request, outbound,
-    wait_until,
+    Config, KEY_A, KEY_B, Metrics, Process, Reloadable, Upstream, envelope, envelope_request,
+    outbound, wait_until,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -217,6 +219,37 @@ fn answers_come_back_whole() {
             .ask(&envelope_request(envelope(ID).as_bytes()));
         assert_eq!((response.status, response.body.len()), (200, answer_bytes));
         assert_eq!(response.field("content-type"), Some("application/json"));
+    }
+}
+
+#[test]
+fn answers_that_arrive_with_the_end_of_tls_count() {
+    let authority = Authority::new();
+    type End = fn(&mut ServerConnection) -> Vec<u8>;
+    let close_notify: End = |tls| {
+        let mut bytes = Vec::new();
+        tls.send_close_notify();
+        tls.write_tls(&mut bytes).expect("a buffer takes all");
+        bytes
+    };
+    // A record that cannot be decrypted.
+    let error: End = |_| [&[23, 3, 3, 0, 40][..], &[0; 40]].concat();
+    for end in [close_notify, error] {
+        let mut config = authority.server_config("localhost");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let server = Raw::ending(Arc::new(config), end, ok);
+        let dsn = format!("https://{KEY_A}@localhost:{}/11", server.address.port());
+        let mirror = Config::new([outbound(&dsn, "http2: required")])
+            .trust(&authority)
+            .set("reply_timeout", "20s")
+            .with_metrics()
+            .start();
+        for count in 1..=3 {
+            send(&mirror);
+            assert_eq!(ended(&mirror.metrics(), "2xx"), f64::from(count));
+        }
+        assert_eq!(server.connections(), 3);
+        assert_eq!(mirror.metrics().sum(RETRIES, &[]), 0.0);
     }
 }
 

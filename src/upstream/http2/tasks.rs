@@ -67,12 +67,16 @@ async fn read(session: Rc<Session>, mut receiver: Receiver) {
             return;
         };
         incoming = buffer;
+        let is_open = matches!(received, Ok(true));
+        // Responses may have arrived together with the end.
+        if is_open || !incoming.is_empty() {
+            session.receive(&mut incoming, Instant::now());
+        }
         match received {
             Ok(true) => {}
             Ok(false) => return session.end(Failure::Closed, SessionEnd::Closed),
             Err(error) => return session.end(Failure::Receive(error), SessionEnd::Broken),
         }
-        session.receive(&mut incoming, Instant::now());
         if receiver.wants_write() {
             session.flush();
         }

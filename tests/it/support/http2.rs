@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
-use rustls::ServerConfig;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
@@ -232,28 +232,53 @@ async fn serve_http1(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: &St
     }
 }
 
-/// What a [`Raw`] server sends, given the number of the connection and the stream of a request.
-type Answer = dyn Fn(usize, u32) -> Vec<u8> + Send + Sync;
-
-/// A server without TLS that answers the frames HEADERS of a request with bytes of the test, and every request of its
-/// first connections in the same way.
+/// A server that answers the frame HEADERS of each request with bytes of the test.
 pub(crate) struct Raw {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
 }
 
 impl Raw {
+    /// Without TLS.
     pub(crate) fn start(answer: impl Fn(usize, u32) -> Vec<u8> + Send + Sync + 'static) -> Raw {
+        Raw::serve(move |mut stream, number| {
+            serve_raw(&mut stream, |stream, id| {
+                stream.write_all(&answer(number, id)).ok()
+            })
+        })
+    }
+
+    /// With TLS. Each answer is in one write with the end of TLS that `end` adds.
+    pub(crate) fn ending(
+        config: Arc<ServerConfig>,
+        end: impl Fn(&mut ServerConnection) -> Vec<u8> + Send + Sync + 'static,
+        answer: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Raw {
+        Raw::serve(move |tcp, _| {
+            let tls = ServerConnection::new(Arc::clone(&config)).ok()?;
+            serve_raw(&mut StreamOwned::new(tls, tcp), |stream, id| {
+                let mut bytes = Vec::new();
+                stream.conn.writer().write_all(&answer(id)).ok()?;
+                while stream.conn.wants_write() {
+                    stream.conn.write_tls(&mut bytes).ok()?;
+                }
+                bytes.extend(end(&mut stream.conn));
+                stream.sock.write_all(&bytes).ok()
+            })
+        })
+    }
+
+    fn serve(serve: impl Fn(TcpStream, usize) -> Option<()> + Send + Sync + 'static) -> Raw {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&connections);
-        let answer: Arc<Answer> = Arc::new(answer);
+        let serve = Arc::new(serve);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let number = counted.fetch_add(1, Ordering::SeqCst);
-                let answer = Arc::clone(&answer);
-                thread::spawn(move || serve_raw(stream, number, &*answer));
+                let serve = Arc::clone(&serve);
+                thread::spawn(move || serve(stream, number));
             }
         });
         Raw {
@@ -285,7 +310,10 @@ pub(crate) fn ok(stream: u32) -> Vec<u8> {
     frame(1, 5, stream, b"\x88")
 }
 
-fn serve_raw(mut stream: TcpStream, number: usize, answer: &Answer) -> Option<()> {
+fn serve_raw<S: Read + Write>(
+    stream: &mut S,
+    answer: impl Fn(&mut S, u32) -> Option<()>,
+) -> Option<()> {
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).ok()?;
     assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
@@ -298,7 +326,7 @@ fn serve_raw(mut stream: TcpStream, number: usize, answer: &Answer) -> Option<()
         stream.read_exact(&mut payload).ok()?;
         let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         match (head[3], head[4] & 1) {
-            (1, _) => stream.write_all(&answer(number, id)).ok()?,
+            (1, _) => answer(stream, id)?,
             // A server in good order acknowledges.
             (4, 0) => stream.write_all(&frame(4, 1, 0, b"")).ok()?,
             _ => {}
