@@ -1,7 +1,7 @@
 //! The incidents of an outbound: when it was in trouble, why, and what that cost.
 //!
-//! An incident begins and ends with the log lines about it. One that begins again soon after its end
-//! continues: a rate limit ends after a minute, the next request runs into a new one, and to an operator this is one
+//! An incident begins and ends with the trouble itself, whether or not that is logged. One that begins again soon after
+//! its end continues: a rate limit ends after a minute, the next request runs into a new one, and to an operator this is one
 //! incident. At most [`INCIDENTS_MAX`] are kept, the last ones.
 
 use std::collections::VecDeque;

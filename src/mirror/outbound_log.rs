@@ -6,6 +6,7 @@ use tracing::{info, warn};
 
 use crate::mirror::incidents::{Incident, IncidentKind};
 use crate::mirror::routes::{Outbound, Route};
+use crate::telemetry::log_on_change::Change;
 use crate::telemetry::words;
 use crate::upstream::response::Response;
 
@@ -27,12 +28,17 @@ pub(super) fn log_rejections(
         400 | 405..=499 => return,
         _ => u32::from(status),
     };
-    if !outbound.state.rejection_log.should_log(state, now) {
+    let log = &outbound.state.rejection_log;
+    let change = log.observe(state, now);
+    if change == Change::default() {
         return;
     }
     let (route, name) = (&route.name, &outbound.name);
     if state == 0 {
-        let ended = outbound.state.end(IncidentKind::Rejecting, now);
+        let ended = outbound.state.end(log, IncidentKind::Rejecting, now);
+        if !change.is_logged {
+            return;
+        }
         let (seconds, lost_deliveries) = cost(ended);
         info!(
             route,
@@ -43,13 +49,13 @@ pub(super) fn log_rejections(
         );
     } else {
         let reason = reason(outbound, response);
-        warn!(route, outbound = name, status, %reason, "outbound is rejecting requests");
-        let reason = format!("answered {status}: {reason}");
-        outbound.state.begin(IncidentKind::Rejecting, &reason, now);
-        // Another worker may have seen the end before the beginning was noted.
-        if !outbound.state.rejection_log.is_failing() {
-            outbound.state.end(IncidentKind::Rejecting, now);
+        if change.is_logged {
+            warn!(route, outbound = name, status, %reason, "outbound is rejecting requests");
         }
+        let reason = format!("answered {status}: {reason}");
+        outbound
+            .state
+            .begin(log, IncidentKind::Rejecting, &reason, now);
     }
 }
 
@@ -62,12 +68,16 @@ pub(crate) fn log_rate_limits(route: &Route, outbound: &Outbound, now: Instant) 
         return;
     }
     let limits = outbound.rate_limits.active(now);
-    if !log.should_log(u32::from(!limits.is_empty()), now) {
+    let change = log.observe(u32::from(!limits.is_empty()), now);
+    if change == Change::default() {
         return;
     }
     let (route, name) = (&route.name, &outbound.name);
     if limits.is_empty() {
-        let ended = outbound.state.end(IncidentKind::RateLimited, now);
+        let ended = outbound.state.end(log, IncidentKind::RateLimited, now);
+        if !change.is_logged {
+            return;
+        }
         let (seconds, withheld_deliveries) = cost(ended);
         info!(
             route,
@@ -86,13 +96,12 @@ pub(crate) fn log_rate_limits(route: &Route, outbound: &Outbound, now: Instant) 
         format!("{what} for {} s", limit.seconds)
     });
     let limits = descriptions.collect::<Vec<_>>().join("; ");
-    info!(route, outbound = name, limits, "outbound has rate limits");
+    if change.is_logged {
+        info!(route, outbound = name, limits, "outbound has rate limits");
+    }
     outbound
         .state
-        .begin(IncidentKind::RateLimited, &limits, now);
-    if !log.is_failing() {
-        outbound.state.end(IncidentKind::RateLimited, now);
-    }
+        .begin(log, IncidentKind::RateLimited, &limits, now);
 }
 
 /// How long an incident lasted, in seconds, and how many deliveries it cost.

@@ -36,16 +36,29 @@ impl OutboundState {
         }
     }
 
-    /// Begins an incident of this kind, unless one lasts.
-    pub(super) fn begin(&self, kind: IncidentKind, reason: &str, now: Instant) {
+    /// Begins an incident of this kind, unless one lasts or `log` has seen the end since.
+    pub(super) fn begin(&self, log: &LogOnChange, kind: IncidentKind, reason: &str, now: Instant) {
         let total = self.lost(kind);
-        self.incidents().begin(kind, reason, total, at(now));
+        let mut incidents = self.incidents();
+        // Workers may come here in another order than that of the changes, so the state is read under the lock.
+        if log.is_failing() {
+            incidents.begin(kind, reason, total, at(now));
+        }
     }
 
-    /// Ends the incident of this kind, if one lasts.
-    pub(super) fn end(&self, kind: IncidentKind, now: Instant) -> Option<Incident> {
+    /// Ends the incident of this kind, if one lasts and `log` has not seen another beginning since.
+    pub(super) fn end(
+        &self,
+        log: &LogOnChange,
+        kind: IncidentKind,
+        now: Instant,
+    ) -> Option<Incident> {
         let total = self.lost(kind);
-        self.incidents().end(kind, total, at(now))
+        let mut incidents = self.incidents();
+        match log.is_failing() {
+            true => None,
+            false => incidents.end(kind, total, at(now)),
+        }
     }
 
     /// The last incidents, the newest first.
@@ -84,11 +97,15 @@ impl Dependent for OutboundOfRoute {
     }
 
     fn outage_began(&self, failure: &str, now: Instant) {
-        self.state.begin(IncidentKind::Unanswered, failure, now);
+        let total = self.lost();
+        let mut incidents = self.state.incidents();
+        incidents.begin(IncidentKind::Unanswered, failure, total, at(now));
     }
 
     fn outage_ended(&self, now: Instant) {
-        self.state.end(IncidentKind::Unanswered, now);
+        let total = self.lost();
+        let mut incidents = self.state.incidents();
+        incidents.end(IncidentKind::Unanswered, total, at(now));
     }
 }
 

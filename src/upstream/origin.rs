@@ -274,16 +274,30 @@ impl SharedOrigin {
             .answered_at
             .set(answered_at);
         self.breaker.record_response(now);
-        if self.outages.down.should_log(0, now) {
-            self.end_outage(now);
+        let change = self.outages.down.observe(0, now);
+        if change.is_turn {
+            let outage = self.end_outage(now);
+            if change.is_logged {
+                self.log_end(&outage, now);
+            }
         }
     }
 
-    fn end_outage(&self, now: Instant) {
-        let outage = std::mem::take(&mut *self.outages.current());
-        let mut lost: Vec<(&str, u64)> = Vec::new();
-        for (dependent, before) in &outage {
+    fn end_outage(&self, now: Instant) -> Vec<(Arc<dyn Dependent>, u64)> {
+        let mut current = self.outages.current();
+        // Workers may come here in another order than that of the changes, so the state is read under the lock.
+        if self.outages.down.is_failing() {
+            return Vec::new();
+        }
+        for (dependent, _) in current.iter() {
             dependent.outage_ended(now);
+        }
+        std::mem::take(&mut *current)
+    }
+
+    fn log_end(&self, outage: &[(Arc<dyn Dependent>, u64)], now: Instant) {
+        let mut lost: Vec<(&str, u64)> = Vec::new();
+        for (dependent, before) in outage {
             let count = dependent.lost().saturating_sub(*before);
             match lost
                 .last_mut()
@@ -319,8 +333,11 @@ impl SharedOrigin {
     ) {
         let answered_at = self.answered_at();
         self.breaker.record_failure(permit, how, answered_at, now);
-        if self.outages.down.should_log(1, now) {
+        let change = self.outages.down.observe(1, now);
+        if change.is_logged {
             warn!(origin = %self.name, %failure, "upstream does not answer");
+        }
+        if change.is_turn {
             self.begin_outage(&failure.to_string(), now);
         }
     }
@@ -328,16 +345,14 @@ impl SharedOrigin {
     fn begin_outage(&self, failure: &str, now: Instant) {
         let dependents = self.dependents.read();
         let dependents = Arc::clone(&dependents.unwrap_or_else(PoisonError::into_inner));
-        let before = dependents.iter().map(|dependent| {
-            dependent.outage_began(failure, now);
-            (Arc::clone(dependent), dependent.lost())
-        });
-        *self.outages.current() = before.collect();
-        // A response to another worker may have come before this outage was noted.
-        if !self.outages.down.is_failing() {
-            dependents
-                .iter()
-                .for_each(|dependent| dependent.outage_ended(now));
+        let mut current = self.outages.current();
+        // A response to another worker may have ended this outage already, or a late one not ended the last.
+        if self.outages.down.is_failing() && current.is_empty() {
+            let before = dependents.iter().map(|dependent| {
+                dependent.outage_began(failure, now);
+                (Arc::clone(dependent), dependent.lost())
+            });
+            *current = before.collect();
         }
     }
 }

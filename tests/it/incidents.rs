@@ -119,3 +119,39 @@ fn a_rate_limit_is_an_incident_until_it_ends() {
     }]);
     assert_eq!(incidents(&mirror, 0), expected);
 }
+
+#[test]
+fn a_problem_too_soon_for_the_log_is_in_its_incident() {
+    // 403, and 403 again at once, after a success.
+    let rejecting = Upstream::start(|number, _| match number {
+        0 | 2 | 3 => Action::Answer(403, "{}"),
+        _ => Action::ok(),
+    });
+    // Each delivery has its own connection, so that none is retried.
+    let ok = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    let silent = Upstream::start(move |number, _| match number {
+        0 | 2 | 3 => Action::Close,
+        _ => Action::RawAndClose(ok.as_bytes().to_vec()),
+    });
+    let good = Upstream::ok();
+    let dsns = [
+        rejecting.dsn(KEY_A, 11),
+        silent.dsn(KEY_B, 22),
+        good.dsn(KEY_A, 33),
+    ];
+    let mirror = Config::new(dsns).with_metrics().set("workers", 1).start();
+    for count in 1..=5 {
+        assert_eq!(mirror.client().ask(&request()).status, 200);
+        mirror.wait_for_metrics(|metrics| {
+            metrics.sum("sentry_mirror_deliveries_total", &[]) == f64::from(3 * count)
+        });
+    }
+    for (index, kind) in [(0, "rejecting"), (1, "unanswered")] {
+        let seen = incidents(&mirror, index);
+        assert_eq!(seen.as_array().map(Vec::len), Some(1), "{seen}");
+        let incident = &seen[0];
+        assert_eq!(incident["kind"], kind, "{seen}");
+        assert_eq!(incident["lost_deliveries"], 3, "{seen}");
+        assert_eq!(incident["ended_at"], true, "{seen}");
+    }
+}
