@@ -131,7 +131,7 @@ impl From<Violation> for SessionEnd {
 labels! {
     /// Why an HTTP/2 stream ended without a response.
     pub enum StreamEnd {
-        /// The upstream has not processed it, and said so. It is sent again once.
+        /// The upstream has not processed it, and said so. It is sent again, up to seven times.
         Refused => "refused",
         /// The upstream reset it.
         Reset => "reset",

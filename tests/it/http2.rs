@@ -351,7 +351,7 @@ fn a_server_that_resets_leaves_and_has_small_windows_gets_each_event_at_most_onc
 }
 
 #[test]
-fn a_refused_stream_is_sent_again_once() {
+fn a_request_that_was_not_processed_is_sent_again_up_to_seven_times() {
     // Refuses all of its first connection, and after that every second request.
     let refused = |stream: u32| frame(3, 0, stream, &7_u32.to_be_bytes());
     let server = Raw::start(move |_, stream| match stream % 4 {
@@ -377,7 +377,22 @@ fn a_refused_stream_is_sent_again_once() {
     let metrics = mirror.metrics();
     assert_eq!(
         (ended(&metrics, "reset"), metrics.sum(RETRIES, &[])),
-        (1.0, 1.0)
+        (1.0, 7.0)
+    );
+    // Six connections leave without it, one after another.
+    let leaving = Raw::start(move |connection, stream| match connection {
+        0..6 => frame(7, 0, 0, &[0; 8]),
+        _ => ok(stream),
+    });
+    let mirror = Config::new([outbound(&leaving.dsn(), "http2: h2c")])
+        .set("reply_timeout", "20s")
+        .with_metrics()
+        .start();
+    send(&mirror);
+    let metrics = mirror.metrics();
+    assert_eq!(
+        (ended(&metrics, "2xx"), metrics.sum(RETRIES, &[])),
+        (1.0, 6.0)
     );
 }
 

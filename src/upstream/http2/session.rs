@@ -21,7 +21,7 @@ use crate::runtime::memory_budget::MemoryBudget;
 use crate::upstream::addresses::Address;
 use crate::upstream::counters::{OriginCounters, PingResult, SessionEnd, StreamEnd};
 use crate::upstream::exchange::{Failure, OutboundRequest};
-use crate::upstream::http2::slots::{self, Lost, Reaction, Slot};
+use crate::upstream::http2::slots::{self, Lost, Reaction, Repeat, Slot};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
 
@@ -349,9 +349,13 @@ impl Session {
                 continue;
             }
             self.counters().stream_ends.inc(StreamEnd::Connection);
+            let repeat = match slot.queued_before >= given_bytes {
+                true => Repeat::Unprocessed,
+                false if is_stale && !slot.has_head => Repeat::Once,
+                false => Repeat::No,
+            };
             slot.finish(Err(Lost {
-                // As over HTTP/1.1: a connection that had answered before, and no byte of this response.
-                can_repeat: slot.queued_before >= given_bytes || (is_stale && !slot.has_head),
+                repeat,
                 is_counted: std::mem::replace(&mut is_first, false),
                 ..Lost::new(failure.copy())
             }));

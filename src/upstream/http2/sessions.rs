@@ -28,6 +28,7 @@ use crate::upstream::connector::{Offer, connect_offering};
 use crate::upstream::counters::{OriginCounters, SessionEnd};
 use crate::upstream::exchange::{Failure, OutboundRequest};
 use crate::upstream::http2::session::{Reservation, Session};
+use crate::upstream::http2::slots::Repeat;
 use crate::upstream::http2::tasks;
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::pooled::PooledConnection;
@@ -47,8 +48,9 @@ const DIALS_MAX: usize = 2;
 /// The most sessions. With the streams that most servers allow, they carry 6,400 deliveries.
 const SESSIONS_MAX: usize = 64;
 
-/// How often a request is sent that the upstream has not processed.
-const SENDS_MAX: usize = 2;
+/// How often a request is sent that the upstream has not processed. When a server closes each connection after some
+/// number of requests, as nginx does, several connections may reach it one after another.
+const SENDS_MAX: usize = 8;
 
 pub(crate) struct Sessions {
     shared: Arc<SharedOrigin>,
@@ -134,6 +136,7 @@ impl Sessions {
         context: Context<'_>,
     ) -> Carried {
         let mut sends = 0;
+        let mut was_stale = false;
         let mut now = begun;
         loop {
             let reservation = match self.choose(request.bytes(), now) {
@@ -176,7 +179,13 @@ impl Sessions {
                 self.shared.protocol.record_http1(now);
                 return Carried::OverHttp1(None);
             }
-            if !lost.can_repeat || sends >= SENDS_MAX {
+            let is_late = now.saturating_duration_since(begun) >= context.limits.timeouts.exchange;
+            let may_repeat = match lost.repeat {
+                Repeat::No => false,
+                Repeat::Once => !std::mem::replace(&mut was_stale, true),
+                Repeat::Unprocessed => !is_late,
+            };
+            if !may_repeat || sends >= SENDS_MAX {
                 context.is_counted.set(lost.is_counted);
                 return Carried::Ended(Err(lost.failure));
             }

@@ -22,12 +22,23 @@ const JSON: &[u8] = b"application/json";
 /// How a delivery ended without a response.
 pub(super) struct Lost {
     pub(super) failure: Failure,
-    /// Whether the upstream has not processed the request, so that it may be sent again.
-    pub(super) can_repeat: bool,
+    pub(super) repeat: Repeat,
     /// Whether the upstream wants HTTP/1.1 for it.
     pub(super) wants_http1: bool,
     /// Whether it is a failure of its own. A connection that ends is one failure, however many deliveries it had.
     pub(super) is_counted: bool,
+}
+
+/// Whether a request may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// The upstream may have processed it.
+    No,
+    /// As over HTTP/1.1: its connection had answered before and ended before the first byte of this response. Most
+    /// likely the upstream had closed it before it saw the request.
+    Once,
+    /// The upstream has not processed it: it said so, or nothing was given to the socket.
+    Unprocessed,
 }
 
 /// A delivery.
@@ -226,7 +237,7 @@ fn describe(failure: StreamFailure) -> (Lost, StreamEnd) {
     match failure {
         StreamFailure::Refused => {
             let lost = Lost {
-                can_repeat: true,
+                repeat: Repeat::Unprocessed,
                 ..Lost::new(Failure::Refused)
             };
             (lost, StreamEnd::Refused)
@@ -251,7 +262,7 @@ impl Lost {
     pub(super) fn new(failure: Failure) -> Lost {
         Lost {
             failure,
-            can_repeat: false,
+            repeat: Repeat::No,
             wants_http1: false,
             is_counted: true,
         }
