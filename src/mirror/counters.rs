@@ -36,6 +36,8 @@ pub struct OutboundCounters {
     pub begun: Counter,
     /// Deliveries that have ended, by outcome.
     pub outcomes: CounterVec<OutcomeKind>,
+    /// Those that got a response by which the outbound rejects all requests.
+    pub rejected: Counter,
     /// The items of these deliveries, unless `item_metrics` is off.
     pub items: ItemCounters,
     /// The bytes of the requests that were sent, at least in part.
@@ -377,18 +379,6 @@ impl OutboundCounters {
             .filter(|kind| kind.is_unanswered())
             .map(|kind| self.outcomes.get(*kind))
             .sum()
-    }
-
-    /// The number of deliveries that the outbound rejected.
-    pub fn refused(&self) -> u64 {
-        [
-            OutcomeKind::ClientError,
-            OutcomeKind::ServerError,
-            OutcomeKind::OtherStatus,
-        ]
-        .map(|kind| self.outcomes.get(kind))
-        .iter()
-        .sum()
     }
 
     pub fn with_result(&self, result: DeliveryResult) -> u64 {

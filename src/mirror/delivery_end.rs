@@ -68,6 +68,10 @@ impl DeliveryEnd<'_> {
             counters.items.add(self.items, kind.item_outcome());
         }
         counters.outcomes.inc(kind);
+        let response = self.outcome.response();
+        if response.is_some_and(|response| outbound_log::rejects_all(response.status)) {
+            counters.rejected.inc();
+        }
         if kind.was_tried() {
             counters.time.record(self.elapsed);
         }

@@ -13,6 +13,11 @@ use crate::upstream::response::Response;
 /// The maximum length of the logged part of a rejecting response.
 const REASON_BYTES_MAX: usize = 200;
 
+/// Whether an outbound that answers with `status` rejects every request, not only this one, and not for a rate limit.
+pub(super) fn rejects_all(status: u16) -> bool {
+    !matches!(status, 200..=299 | 400 | 405..=499)
+}
+
 /// Logs when an outbound starts or stops rejecting requests. An outbound that responds may still lose all
 /// events: with a wrong key it answers each with 403.
 pub(super) fn log_rejections(
@@ -24,9 +29,8 @@ pub(super) fn log_rejections(
     let status = response.status;
     let state = match status {
         200..=299 => 0,
-        // Concerns only this request, or a rate limit.
-        400 | 405..=499 => return,
-        _ => u32::from(status),
+        _ if rejects_all(status) => u32::from(status),
+        _ => return,
     };
     let log = &outbound.state.rejection_log;
     let change = log.observe(state, now);

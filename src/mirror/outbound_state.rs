@@ -70,7 +70,7 @@ impl OutboundState {
     pub(super) fn lost(&self, kind: IncidentKind) -> u64 {
         self.counters.sum(|worker| match kind {
             IncidentKind::Unanswered => worker.unanswered(),
-            IncidentKind::Rejecting => worker.refused(),
+            IncidentKind::Rejecting => worker.rejected.get(),
             IncidentKind::RateLimited => worker.with_result(DeliveryResult::RateLimited),
         })
     }

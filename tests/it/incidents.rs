@@ -72,6 +72,27 @@ fn a_rejection_is_an_incident_with_its_words_and_losses() {
 }
 
 #[test]
+fn what_is_refused_for_the_request_itself_is_no_loss_of_a_rejection() {
+    let upstream = Upstream::start(|number, _| match number {
+        0 | 3 => Action::Answer(403, "{}"),
+        1 => Action::Answer(400, "{}"),
+        2 => Action::Answer(413, "{}"),
+        _ => Action::ok(),
+    });
+    let mirror = Config::new([upstream.dsn(KEY_A, 11)])
+        .with_metrics()
+        .start();
+    let mut client = mirror.client();
+    for status in [403, 400, 413, 403, 200] {
+        assert_eq!(client.ask(&request()).status, status);
+    }
+    mirror.wait_for_metrics(|metrics| metrics.sum("sentry_mirror_deliveries_total", &[]) == 5.0);
+    let seen = incidents(&mirror, 0);
+    assert_eq!(seen[0]["lost_deliveries"], 2, "{seen}");
+    assert_eq!(seen[0]["ended_at"], true, "{seen}");
+}
+
+#[test]
 fn an_outage_is_an_incident_of_each_outbound_at_the_origin() {
     let upstream = Upstream::start(|number, _| match number {
         0..2 => Action::Close,
