@@ -32,6 +32,8 @@ struct State {
     hours: Hours,
     // The keys keep the counters alive, so that later ones cannot have their addresses.
     outbounds: HashMap<PerWorker<OutboundCounters>, Counted>,
+    /// How many tables did not count items, up to the last sampled one that did.
+    tables_without_items: u32,
     samples: u32,
     /// Whether the last write failed.
     is_failing: bool,
@@ -53,6 +55,7 @@ impl HourKeeper {
             state: Mutex::new(State {
                 hours: known.unwrap_or_else(|| Hours::new(now)),
                 outbounds: HashMap::new(),
+                tables_without_items: 0,
                 samples: 0,
                 is_failing: false,
             }),
@@ -107,6 +110,13 @@ impl State {
     // The keys are compared by their addresses, which counting does not change.
     #[allow(clippy::mutable_key_type)]
     fn sample(&mut self, table: &RoutingTable, now: u64) {
+        // The counts of tables are compared, because between two samples items may have been off and be on again.
+        if table.tables_without_items != self.tables_without_items {
+            self.hours.note_gap(now);
+            if table.item_metrics {
+                self.tables_without_items = table.tables_without_items;
+            }
+        }
         let mut before = std::mem::take(&mut self.outbounds);
         for route in table.routes.all() {
             for outbound in &route.outbounds {
@@ -192,8 +202,16 @@ mod tests {
     use crate::config::Config;
 
     fn table(outbound: &str, previous: Option<&RoutingTable>) -> Arc<RoutingTable> {
+        table_with(true, outbound, previous)
+    }
+
+    fn table_with(
+        item_metrics: bool,
+        outbound: &str,
+        previous: Option<&RoutingTable>,
+    ) -> Arc<RoutingTable> {
         let text = format!(
-            "keys:\n- {{name: shop, inbound: http://aaaa@m/1, outbound: [{{name: eu, dsn: 'http://{outbound}'}}]}}\n"
+            "item_metrics: {item_metrics}\nkeys:\n- {{name: shop, inbound: http://aaaa@m/1, outbound: [{{name: eu, dsn: 'http://{outbound}'}}]}}\n"
         );
         let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
         Arc::new(RoutingTable::new(&config, 2, previous).unwrap())
@@ -228,5 +246,29 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
         keeper.finish(&table, now + Duration::from_secs(9000));
         assert_eq!(keeper.to_json(), known.into_bytes());
+    }
+
+    #[test]
+    fn counts_are_complete_only_since_items_are_counted_again() {
+        let dsn = "bbbb@127.0.0.1:9/2";
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let keeper = HourKeeper::new(None, at(100));
+        let complete_since = |table: &RoutingTable, now| {
+            keeper.sample(table, at(now));
+            let page: serde_json::Value = serde_json::from_slice(&keeper.to_json()).unwrap();
+            page["complete_since"].as_u64().unwrap()
+        };
+        let on = table(dsn, None);
+        assert_eq!(complete_since(&on, 105), 100);
+        let off = table_with(false, dsn, Some(&on));
+        assert_eq!(complete_since(&off, 110), 110);
+        assert_eq!(complete_since(&off, 115), 115);
+        let on = table(dsn, Some(&off));
+        assert_eq!(complete_since(&on, 120), 120, "off until now");
+        assert_eq!(complete_since(&on, 125), 120);
+        // Off and on again between two samples.
+        let on = table(dsn, Some(&table_with(false, dsn, Some(&on))));
+        assert_eq!(complete_since(&on, 130), 130);
+        assert_eq!(complete_since(&table(dsn, Some(&on)), 135), 130);
     }
 }

@@ -68,6 +68,11 @@ impl Hours {
         }
     }
 
+    /// Notes that something before `now` may not have been counted.
+    pub(super) fn note_gap(&mut self, now: u64) {
+        self.complete_since = self.complete_since.max(now);
+    }
+
     /// Adds `count` items to the hour of `now`. Times that go back, as after a correction of the clock, count
     /// for the last hour.
     pub(super) fn add(&mut self, now: u64, series: Series, count: u64) {

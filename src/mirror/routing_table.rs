@@ -32,6 +32,8 @@ pub struct RoutingTable {
     pub client_addresses: ClientAddresses,
     /// Whether to count items by category.
     pub item_metrics: bool,
+    /// How many tables since the start, with this one, did not count them.
+    pub tables_without_items: u32,
     /// The URL at which browsers reach the mirror, if it is configured.
     pub external_url: Option<String>,
 }
@@ -85,6 +87,8 @@ impl RoutingTable {
             modify_envelope: config.modify_envelope,
             client_addresses,
             item_metrics: config.item_metrics,
+            tables_without_items: previous.map_or(0, |previous| previous.tables_without_items)
+                + u32::from(!config.item_metrics),
             external_url: config.external_url.clone(),
         })
     }
