@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::ServerConnection;
+use rustls::version::TLS13;
 
 use crate::support::http2::{Options, Raw, Seen, Server, frame, ok};
 use crate::support::ledger::{Fate, Ledger, Sink, body};
@@ -251,6 +252,28 @@ fn answers_that_arrive_with_the_end_of_tls_count() {
         assert_eq!(server.connections(), 3);
         assert_eq!(mirror.metrics().sum(RETRIES, &[]), 0.0);
     }
+}
+
+#[test]
+fn a_refused_client_certificate_counts_as_tls() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let mut config = authority.server_config_for("localhost", &clients, &[&TLS13]);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let server = Server::start(Options {
+        tls: Some(Arc::new(config)),
+        ..Options::default()
+    });
+    let mirror = Config::new([outbound(&server.dsn("https"), "http2: required")])
+        .trust(&authority)
+        .set("reply_timeout", "20s")
+        .with_metrics()
+        .start();
+    let response = mirror
+        .client()
+        .ask(&envelope_request(envelope(ID).as_bytes()));
+    assert_eq!((response.status, server.count()), (503, 0));
+    assert_eq!(ended(&mirror.metrics(), "tls"), 1.0);
+    mirror.wait_for_lines("requires a client certificate", 1);
 }
 
 #[test]

@@ -12,16 +12,22 @@ use monoio::time::sleep;
 
 use crate::net::duplex::{Receiver, Sender, split};
 use crate::net::stream::Stream;
+use crate::runtime::deadline::in_time;
 use crate::runtime::panics::caught;
 use crate::upstream::counters::SessionEnd;
 use crate::upstream::exchange::Failure;
 use crate::upstream::http2::session::Session;
+use crate::upstream::read_buffer::ReadError;
 
 /// How often a session with deliveries is watched. So silence is noticed at most this much late.
 const WATCHED: Duration = Duration::from_millis(250);
 
 /// How often one without deliveries is.
 const WATCHED_IDLE: Duration = Duration::from_secs(1);
+
+/// How long the reader may take for what the server sent before it closed, after it takes nothing any more: responses, or
+/// the alert that tells why.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// The largest output buffer that is kept.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -75,7 +81,10 @@ async fn read(session: Rc<Session>, mut receiver: Receiver) {
         match received {
             Ok(true) => {}
             Ok(false) => return session.end(Failure::Closed, SessionEnd::Closed),
-            Err(error) => return session.end(Failure::Receive(error), SessionEnd::Broken),
+            Err(error) => {
+                let failure = Failure::from(ReadError::Io(error));
+                return session.end(failure, SessionEnd::Broken);
+            }
         }
         if receiver.wants_write() {
             session.flush();
@@ -119,6 +128,8 @@ async fn write(session: Rc<Session>, mut sender: Sender) {
             return;
         };
         if let Err(error) = sent {
+            let ended = pin!(poll_fn(|context| session.poll_failed(context)));
+            in_time(Instant::now() + LAST_WORDS, ended).await;
             return session.end(Failure::Send(error), SessionEnd::Broken);
         }
         sent_buffer.clear();
