@@ -98,7 +98,8 @@ pub enum HeaderName {
     AcceptEncoding,
     XForwardedFor,
     /// Any other header in which proxies pass the client's address: those that Relay reads before
-    /// `X-Forwarded-For`, and the usual ones of other servers. `http::forwarded` tells them apart.
+    /// `X-Forwarded-For`, and the usual ones of other servers. `http::forwarded` tells those apart that
+    /// `client_address.field` may name.
     ClientAddress,
     XForwardedProto,
     XSentryRateLimits,
@@ -112,7 +113,8 @@ impl HeaderName {
     /// Classifies a name, ignoring case (RFC 9110 §5.1).
     pub fn parse(name: &[u8]) -> HeaderName {
         use HeaderName::*;
-        // The length leaves at most three candidates, and none for most headers of a browser.
+        // The length leaves at most three candidates, and none for most headers of a browser. The rarer fields
+        // with addresses are compared last, so that the others do not wait for them.
         match name.len() {
             2 => find(name, [(b"te", Te)]),
             3 => find(name, [(b"via", Via)]),
@@ -127,7 +129,7 @@ impl HeaderName {
                 name,
                 [(b"connection", Connection), (b"keep-alive", KeepAlive)],
             ),
-            11 => find(name, [(b"retry-after", RetryAfter)]),
+            11 => find(name, [(b"retry-after", RetryAfter)]).or_address(name),
             12 => find(name, [(b"content-type", ContentType)]),
             13 => find(
                 name,
@@ -135,7 +137,8 @@ impl HeaderName {
                     (b"x-sentry-auth", XSentryAuth),
                     (b"authorization", Authorization),
                 ],
-            ),
+            )
+            .or_address(name),
             14 => find(
                 name,
                 [
@@ -143,7 +146,8 @@ impl HeaderName {
                     (b"x-sentry-error", XSentryError),
                     (b"true-client-ip", ClientAddress),
                 ],
-            ),
+            )
+            .or_address(name),
             15 => find(
                 name,
                 [
@@ -158,7 +162,8 @@ impl HeaderName {
                     (b"proxy-connection", ProxyConnection),
                     (b"cf-connecting-ip", ClientAddress),
                 ],
-            ),
+            )
+            .or_address(name),
             17 => find(
                 name,
                 [
@@ -166,8 +171,8 @@ impl HeaderName {
                     (b"x-forwarded-proto", XForwardedProto),
                 ],
             ),
-            18 => find(name, [(b"proxy-authenticate", ProxyAuthenticate)]),
-            19 => find(name, [(b"proxy-authorization", ProxyAuthorization)]),
+            18 => find(name, [(b"proxy-authenticate", ProxyAuthenticate)]).or_address(name),
+            19 => find(name, [(b"proxy-authorization", ProxyAuthorization)]).or_address(name),
             20 => find(name, [(b"x-sentry-rate-limits", XSentryRateLimits)]),
             22 => find(
                 name,
@@ -176,9 +181,51 @@ impl HeaderName {
                     (b"x-vercel-forwarded-for", ClientAddress),
                 ],
             ),
+            24 | 25 => Other.or_address(name),
             _ => Other,
         }
     }
+
+    /// `ClientAddress` instead of `Other` if `name` is one of the rarer fields. Browsers send many fields of the same
+    /// lengths, which begin with `Sec-`.
+    fn or_address(self, name: &[u8]) -> HeaderName {
+        if self != HeaderName::Other || matches!(name, [b's' | b'S', ..]) {
+            return self;
+        }
+        match name.len() {
+            11 => address(name, [b"x-client-ip", b"x-forwarded"]),
+            13 => address(name, [b"fly-client-ip", b"forwarded-for"]),
+            14 => address(name, [b"cf-pseudo-ipv4", b"x-proxyuser-ip"]),
+            16 => address(
+                name,
+                [
+                    b"do-connecting-ip",
+                    b"fastly-client-ip",
+                    b"x-azure-clientip",
+                    b"x-azure-socketip",
+                ],
+            ),
+            18 => address(name, [b"cf-connecting-ipv6"]),
+            19 => address(name, [b"x-appengine-user-ip", b"x-cluster-client-ip"]),
+            24 => address(
+                name,
+                [b"x-envoy-external-address", b"x-original-forwarded-for"],
+            ),
+            25 => address(
+                name,
+                [b"cloudfront-viewer-address", b"x-nf-client-connection-ip"],
+            ),
+            _ => self,
+        }
+    }
+}
+
+/// `ClientAddress` if `name` is one of these in any case, or else `Other`.
+fn address<const LEN: usize, const COUNT: usize>(
+    name: &[u8],
+    fields: [&[u8; LEN]; COUNT],
+) -> HeaderName {
+    find(name, fields.map(|field| (field, HeaderName::ClientAddress)))
 }
 
 /// The candidate whose name equals `name` in any case, or else `Other`. The length is known at compile time,
@@ -361,6 +408,23 @@ mod tests {
             ("CF-Connecting-IP", HeaderName::ClientAddress),
             ("X-Sentry-Forwarded-For", HeaderName::ClientAddress),
             ("X-Vercel-Forwarded-For", HeaderName::ClientAddress),
+            ("CF-Connecting-IPv6", HeaderName::ClientAddress),
+            ("CF-Pseudo-IPv4", HeaderName::ClientAddress),
+            ("CloudFront-Viewer-Address", HeaderName::ClientAddress),
+            ("DO-Connecting-IP", HeaderName::ClientAddress),
+            ("Fastly-Client-IP", HeaderName::ClientAddress),
+            ("Fly-Client-IP", HeaderName::ClientAddress),
+            ("Forwarded-For", HeaderName::ClientAddress),
+            ("X-Appengine-User-IP", HeaderName::ClientAddress),
+            ("X-Azure-ClientIP", HeaderName::ClientAddress),
+            ("X-Azure-SocketIP", HeaderName::ClientAddress),
+            ("X-Client-IP", HeaderName::ClientAddress),
+            ("X-Cluster-Client-IP", HeaderName::ClientAddress),
+            ("X-Envoy-External-Address", HeaderName::ClientAddress),
+            ("X-Forwarded", HeaderName::ClientAddress),
+            ("X-Nf-Client-Connection-Ip", HeaderName::ClientAddress),
+            ("X-Original-Forwarded-For", HeaderName::ClientAddress),
+            ("X-ProxyUser-Ip", HeaderName::ClientAddress),
             ("X-Forwarded-Proto", HeaderName::XForwardedProto),
             ("X-Sentry-Rate-Limits", HeaderName::XSentryRateLimits),
             ("X-Sentry-Error", HeaderName::XSentryError),

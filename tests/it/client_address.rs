@@ -163,6 +163,58 @@ fn each_outbound_gets_the_address_that_its_setting_and_the_proxies_allow() {
     }
 }
 
+/// The fields in which proxies write addresses, as they spell them.
+const OF_PROXIES: [&str; 24] = [
+    "X-Forwarded-For",
+    "Forwarded",
+    "X-Real-IP",
+    "CF-Connecting-IP",
+    "True-Client-IP",
+    "X-Sentry-Forwarded-For",
+    "X-Vercel-Forwarded-For",
+    "CF-Connecting-IPv6",
+    "CF-Pseudo-IPv4",
+    "CloudFront-Viewer-Address",
+    "DO-Connecting-IP",
+    "Fastly-Client-IP",
+    "Fly-Client-IP",
+    "Forwarded-For",
+    "X-Appengine-User-IP",
+    "X-Azure-ClientIP",
+    "X-Azure-SocketIP",
+    "X-Client-IP",
+    "X-Cluster-Client-IP",
+    "X-Envoy-External-Address",
+    "X-Forwarded",
+    "X-Nf-Client-Connection-Ip",
+    "X-Original-Forwarded-For",
+    "X-ProxyUser-Ip",
+];
+
+#[test]
+fn no_field_of_a_proxy_tells_an_address_that_is_hidden() {
+    let sent: String = OF_PROXIES
+        .map(|name| format!("{name}: 203.0.113.9\r\n"))
+        .concat();
+    let request = format!(
+        "POST /api/42/store/?sentry_key={IN_KEY} HTTP/1.1\r\nHost: m\r\n{sent}Content-Length: 2\r\n\r\n{{}}"
+    );
+    for (extra, expected) in [
+        ("", Vec::new()),
+        (TRUSTED, Vec::new()),
+        ("forward_client_ip: true", OF_PROXIES.to_vec()),
+    ] {
+        let a = Upstream::ok();
+        let mirror = Process::start(&config(&[a.dsn(KEY_A, 11)], extra));
+        assert_eq!(mirror.client().ask(request.as_bytes()).status, 200);
+        let got = a.wait_for(1).remove(0);
+        let fields = got.fields.iter();
+        let with_address = fields.filter(|(_, value)| value == "203.0.113.9");
+        let names: Vec<&str> = with_address.map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, expected, "{extra}");
+    }
+}
+
 #[test]
 fn connections_of_a_trusted_proxy_have_no_limit_per_peer() {
     let a = Upstream::ok();

@@ -17,7 +17,10 @@ from wire import DIALOG_PATH, Malformed, Message
 DROPPED = re.compile(
     r"(Content-Length|Content-Encoding|Host|X-Forwarded-For|Accept-Encoding|Transfer-Encoding"
     r"|Connection|Keep-Alive|TE|Trailer|Upgrade|Expect|Proxy-[^:]*"
-    r"|CF-Connecting-IP|Forwarded|True-Client-IP|X-Real-IP|X-(Sentry|Vercel)-Forwarded-For):",
+    r"|CF-Connecting-IP|Forwarded|True-Client-IP|X-Real-IP|X-(Sentry|Vercel)-Forwarded-For"
+    r"|CF-Connecting-IPv6|CF-Pseudo-IPv4|CloudFront-Viewer-Address|Fastly-Client-IP|X-Nf-Client-Connection-Ip"
+    r"|(DO-Connecting|Fly-Client|X-Appengine-User)-IP|X-Azure-(Client|Socket)IP|X-Envoy-External-Address"
+    r"|X-Original-Forwarded-For|X-(Cluster-)?Client-IP|X-ProxyUser-Ip|X-Forwarded|Forwarded-For):",
     re.IGNORECASE,
 )
 

@@ -171,6 +171,23 @@ const DROPPED: &[&str] = &[
     "cf-connecting-ip",
     "x-sentry-forwarded-for",
     "x-vercel-forwarded-for",
+    "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
+    "cloudfront-viewer-address",
+    "do-connecting-ip",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "forwarded-for",
+    "x-appengine-user-ip",
+    "x-azure-clientip",
+    "x-azure-socketip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
+    "x-forwarded",
+    "x-nf-client-connection-ip",
+    "x-original-forwarded-for",
+    "x-proxyuser-ip",
 ];
 
 /// The first 32 names that `Connection` lists.
