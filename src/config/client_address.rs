@@ -3,7 +3,7 @@
 //! Without `trusted_proxies` the mirror cannot tell which addresses in a header are forged. It then passes all of
 //! them on or none, so outbounds of one configuration cannot differ.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde_yaml::Value;
 
 use super::model::{AddressPolicy, ClientAddress};
@@ -65,11 +65,24 @@ pub(super) fn network(value: &Value) -> Parsed<IpNet> {
     if let Ok(address) = text.parse() {
         return Ok(IpNet::from(std::net::IpAddr::to_canonical(&address)));
     }
-    let network: IpNet = text.parse().map_err(|_| FORM)?;
+    let network = canonical(text.parse().map_err(|_| FORM)?);
     match network == network.trunc() {
         true => Ok(network),
         false => Err(format!("{FORM} ({} holds it)", network.trunc())),
     }
+}
+
+/// The IPv4 network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2): peers are compared as IPv4 addresses.
+fn canonical(network: IpNet) -> IpNet {
+    const MAPPED_PREFIX: u8 = 96;
+    let IpNet::V6(mapped) = network else {
+        return network;
+    };
+    let address = mapped.addr().to_ipv4_mapped();
+    let prefix = mapped.prefix_len().checked_sub(MAPPED_PREFIX);
+    let ipv4 = address.zip(prefix);
+    let ipv4 = ipv4.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok());
+    ipv4.map_or(network, IpNet::V4)
 }
 
 #[cfg(test)]
@@ -120,6 +133,28 @@ mod tests {
             plan.contains("@o/2 (primary) client_address hide\n"),
             "{plan}"
         );
+    }
+
+    #[test]
+    fn an_ipv4_mapped_network_is_the_ipv4_network() {
+        for (network, expected) in [
+            ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:c000:207/128", "192.0.2.7/32"),
+            ("::/0", "::/0"),
+            ("::/96", "::/96"),
+            ("64:ff9b::/96", "64:ff9b::/96"),
+        ] {
+            let parsed = super::network(&network.into()).unwrap();
+            assert_eq!(parsed.to_string(), expected, "{network}");
+        }
+        for (network, holder) in [
+            ("::ffff:10.1.2.3/104", "(10.0.0.0/8 holds it)"),
+            ("::ffff:0:0/95", "(::fffe:0:0/95 holds it)"),
+        ] {
+            let error = super::network(&network.into()).unwrap_err();
+            assert!(error.to_string().ends_with(holder), "{network} {error}");
+        }
     }
 
     #[test]

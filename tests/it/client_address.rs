@@ -90,6 +90,14 @@ const CASES: &[Case] = &[
         expected: [&[], &["X-Forwarded-For: 2001:db8::9"]],
         client: "2001:db8::9",
     },
+    // The peer is in a network of IPv4-mapped addresses.
+    Case {
+        outbounds: SEND_HIDE,
+        extra: "client_address: {trusted_proxies: ['::ffff:127.0.0.0/104']}",
+        lines: "X-Forwarded-For: 203.0.113.9\r\n",
+        expected: [&["X-Forwarded-For: 203.0.113.9"], &[]],
+        client: "203.0.113.9",
+    },
     // The synonym for all outbounds, and an exception.
     Case {
         outbounds: ["", "hide"],
