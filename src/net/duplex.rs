@@ -3,8 +3,9 @@
 //! Each half has a descriptor of its own, because an operation borrows its stream. A TLS session is shared by both: it is
 //! borrowed only while bytes pass through it, never while an operation is in progress.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -26,9 +27,28 @@ type Session = Rc<RefCell<ClientConnection>>;
 /// The half that reads.
 pub(crate) struct Receiver {
     tcp: TcpStream,
+    meter: Meter,
     session: Option<Session>,
     coop: CoopBudget,
     overhead_bytes: usize,
+}
+
+/// Tells how much the peer has taken, as long as the half that reads lives.
+#[derive(Clone, Default)]
+pub(crate) struct Meter(Rc<Cell<Option<RawFd>>>);
+
+impl Meter {
+    /// The bytes that the peer has acknowledged. 0 if that is not known.
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        let progress = self.0.get().and_then(sys::tcp_progress);
+        progress.map_or(0, |progress| progress.taken_bytes)
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.meter.0.set(None);
+    }
 }
 
 /// The half that writes.
@@ -58,6 +78,7 @@ pub(crate) fn split(stream: Stream) -> io::Result<(Receiver, Sender)> {
         outgoing: Vec::new(),
     };
     let receiver = Receiver {
+        meter: Meter(Rc::new(Cell::new(Some(tcp.as_raw_fd())))),
         tcp,
         session,
         coop: CoopBudget::default(),
@@ -67,6 +88,10 @@ pub(crate) fn split(stream: Stream) -> io::Result<(Receiver, Sender)> {
 }
 
 impl Receiver {
+    pub(crate) fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
     /// Waits until there is something to read, without a buffer.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         let has_plaintext = self

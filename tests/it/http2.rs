@@ -508,6 +508,26 @@ fn a_connection_that_falls_silent_is_left_and_counts_as_one_failure() {
 }
 
 #[test]
+fn a_server_that_reads_slowly_is_alive() {
+    let server = Raw::slow(30_000);
+    let mirror = Config::new([outbound(&server.dsn(), "http2: h2c")])
+        .set("reply_timeout", "20s")
+        .with_metrics()
+        .start();
+    let mut event = envelope(ID).into_bytes();
+    event.resize(3_000_000, b'x');
+    let begun = Instant::now();
+    let mut client = mirror.client();
+    client.send(&envelope_request(&event));
+    assert_eq!(client.response().status, 200);
+    assert!(begun.elapsed() > Duration::from_secs(7));
+    let metrics = mirror.metrics();
+    assert!(metrics.sum(PINGS, &["result=\"sent\""]) >= 1.0);
+    assert_eq!(metrics.sum(PINGS, &["result=\"timeout\""]), 0.0);
+    assert_eq!(metrics.sum(ENDED, &[]), 0.0);
+}
+
+#[test]
 fn a_delivery_at_its_deadline_is_reset_and_the_connection_stays() {
     let server = Raw::start(|_, stream| match stream {
         3 => Vec::new(),

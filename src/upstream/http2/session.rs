@@ -58,6 +58,8 @@ pub(super) struct Session {
     /// When the last delivery ended.
     idle_since: Cell<Instant>,
     pinged_at: Cell<Option<Instant>>,
+    /// What the server had taken when it was looked at last, after a PING, and when it had taken more than before.
+    taken: Cell<(u64, Instant)>,
     round_trip: Cell<Duration>,
     /// How many bytes were given to the socket so far, whether or not it has taken them.
     given_bytes: Cell<u64>,
@@ -116,6 +118,7 @@ impl Session {
             silent_since: Cell::new(now),
             idle_since: Cell::new(now),
             pinged_at: Cell::default(),
+            taken: Cell::new((0, now)),
             round_trip: Cell::default(),
             given_bytes: Cell::default(),
             stalled: RefCell::default(),
@@ -376,7 +379,8 @@ impl Session {
     }
 
     /// Looks whether the server still lives. To be called a few times a second while there are deliveries.
-    pub(super) fn watch(&self, now: Instant) {
+    /// `taken_bytes` asks how much it has taken so far.
+    pub(super) fn watch(&self, now: Instant, taken_bytes: impl FnOnce() -> u64) {
         if let State::Closing(since) = *self.state.borrow()
             && now.saturating_duration_since(since) < PING_TIMEOUT
         {
@@ -386,7 +390,14 @@ impl Session {
             return self.end(Failure::Closed, SessionEnd::Closed);
         }
         if let Some(pinged_at) = self.pinged_at.get() {
-            if now.saturating_duration_since(pinged_at) >= PING_TIMEOUT {
+            // The PING may be behind megabytes that a slow server takes bit by bit.
+            let (before, mut taken_at) = self.taken.get();
+            let taken_bytes = taken_bytes();
+            if taken_bytes != before {
+                taken_at = now;
+                self.taken.set((taken_bytes, now));
+            }
+            if now.saturating_duration_since(pinged_at.max(taken_at)) >= PING_TIMEOUT {
                 self.counters().pings.inc(PingResult::TimedOut);
                 self.shared
                     .record_address_failed(&self.address, pinged_at, now);

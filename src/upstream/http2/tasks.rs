@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use monoio::time::sleep;
 
-use crate::net::duplex::{Receiver, Sender, split};
+use crate::net::duplex::{Meter, Receiver, Sender, split};
 use crate::net::stream::Stream;
 use crate::runtime::deadline::in_time;
 use crate::runtime::panics::caught;
@@ -38,9 +38,10 @@ const KEPT_BYTES: usize = 64 * 1024;
 /// The process has no descriptor left.
 pub(super) fn start(session: &Rc<Session>, stream: Stream) -> io::Result<()> {
     let (receiver, sender) = split(stream)?;
+    let meter = receiver.meter();
     spawn(session, |session| read(session, receiver));
     spawn(session, |session| write(session, sender));
-    spawn(session, watch);
+    spawn(session, |session| watch(session, meter));
     Ok(())
 }
 
@@ -139,13 +140,13 @@ async fn write(session: Rc<Session>, mut sender: Sender) {
     session.end(Failure::Closed, SessionEnd::Closed);
 }
 
-async fn watch(session: Rc<Session>) {
+async fn watch(session: Rc<Session>, meter: Meter) {
     while !session.has_ended() {
         let interval = match session.deliveries() {
             0 => WATCHED_IDLE,
             _ => WATCHED,
         };
         sleep(interval).await;
-        session.watch(Instant::now());
+        session.watch(Instant::now(), || meter.taken_bytes());
     }
 }

@@ -232,7 +232,7 @@ async fn serve_http1(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: &St
     }
 }
 
-/// A server that answers the frame HEADERS of each request with bytes of the test.
+/// A server that answers each request with bytes of the test.
 pub(crate) struct Raw {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -242,7 +242,7 @@ impl Raw {
     /// Without TLS.
     pub(crate) fn start(answer: impl Fn(usize, u32) -> Vec<u8> + Send + Sync + 'static) -> Raw {
         Raw::serve(move |mut stream, number| {
-            serve_raw(&mut stream, |stream, id| {
+            serve_raw(&mut stream, false, |stream, id| {
                 stream.write_all(&answer(number, id)).ok()
             })
         })
@@ -256,7 +256,7 @@ impl Raw {
     ) -> Raw {
         Raw::serve(move |tcp, _| {
             let tls = ServerConnection::new(Arc::clone(&config)).ok()?;
-            serve_raw(&mut StreamOwned::new(tls, tcp), |stream, id| {
+            serve_raw(&mut StreamOwned::new(tls, tcp), false, |stream, id| {
                 let mut bytes = Vec::new();
                 stream.conn.writer().write_all(&answer(id)).ok()?;
                 while stream.conn.wants_write() {
@@ -265,6 +265,19 @@ impl Raw {
                 bytes.extend(end(&mut stream.conn));
                 stream.sock.write_all(&bytes).ok()
             })
+        })
+    }
+
+    /// Without TLS. Its windows are as large as can be, but it takes only so many bytes in a tenth of a second.
+    pub(crate) fn slow(bytes: usize) -> Raw {
+        Raw::serve(move |tcp, _| {
+            let mut slow = Slow { tcp, bytes };
+            let windows = [
+                frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]),
+                frame(8, 0, 0, &0x7fff_0000_u32.to_be_bytes()),
+            ];
+            slow.tcp.write_all(&windows.concat()).ok()?;
+            serve_raw(&mut slow, true, |slow, id| slow.tcp.write_all(&ok(id)).ok())
         })
     }
 
@@ -296,6 +309,31 @@ impl Raw {
     }
 }
 
+/// A connection that is read slowly.
+struct Slow {
+    tcp: TcpStream,
+    bytes: usize,
+}
+
+impl Read for Slow {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = buffer.len().min(self.bytes);
+        let seconds = count as f64 / self.bytes as f64 / 10.0;
+        thread::sleep(Duration::from_secs_f64(seconds));
+        self.tcp.read(&mut buffer[..count])
+    }
+}
+
+impl Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.tcp.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.tcp.flush()
+    }
+}
+
 /// A frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len())
@@ -310,8 +348,10 @@ pub(crate) fn ok(stream: u32) -> Vec<u8> {
     frame(1, 5, stream, b"\x88")
 }
 
+/// Answers each request: once it is whole, or as soon as its head has arrived.
 fn serve_raw<S: Read + Write>(
     stream: &mut S,
+    answers_whole: bool,
     answer: impl Fn(&mut S, u32) -> Option<()>,
 ) -> Option<()> {
     let mut preface = [0; 24];
@@ -326,7 +366,8 @@ fn serve_raw<S: Read + Write>(
         stream.read_exact(&mut payload).ok()?;
         let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         match (head[3], head[4] & 1) {
-            (1, _) => answer(stream, id)?,
+            (1, _) if !answers_whole => answer(stream, id)?,
+            (0, 1) if answers_whole => answer(stream, id)?,
             // A server in good order acknowledges.
             (4, 0) => stream.write_all(&frame(4, 1, 0, b"")).ok()?,
             _ => {}
