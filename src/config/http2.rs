@@ -25,8 +25,13 @@ pub(super) fn default(root: &mut Section<'_>) -> Http2Mode {
     root.value("http2", choice(DEFAULTS), Http2Mode::default())
 }
 
-/// The key of an outbound. `None` for the default.
-pub(super) fn of_outbound(node: &Node<'_>, dsn: Option<&Dsn>) -> Option<Http2Mode> {
+/// The key of an outbound. `None` for the default. A value that the DSN does not allow is an error of the DSN, since it
+/// is a value of the key.
+pub(super) fn of_outbound(
+    node: &Node<'_>,
+    dsn_node: &Node<'_>,
+    dsn: Option<&Dsn>,
+) -> Option<Http2Mode> {
     let mode = node.optional(choice(NAMES))?;
     let needed = match mode {
         Http2Mode::Required => Scheme::Https,
@@ -34,9 +39,13 @@ pub(super) fn of_outbound(node: &Node<'_>, dsn: Option<&Dsn>) -> Option<Http2Mod
         Http2Mode::Off | Http2Mode::Auto => return Some(mode),
     };
     if dsn.is_some_and(|dsn| dsn.origin().scheme != needed) {
-        node.error(match needed {
-            Scheme::Https => "found \"required\" for a DSN with http, expected h2c, auto or off",
-            Scheme::Http => "found \"h2c\" for a DSN with https, expected required, auto or off",
+        dsn_node.error(match needed {
+            Scheme::Https => {
+                "is with http, for which http2 is h2c, auto or off, but it is required"
+            }
+            Scheme::Http => {
+                "is with https, for which http2 is required, auto or off, but it is h2c"
+            }
         });
     }
     Some(mode)
@@ -118,12 +127,12 @@ mod tests {
             (
                 "http",
                 "required",
-                "keys[0].outbound[0].http2: found \"required\" for a DSN with http, expected h2c",
+                "keys[0].outbound[0].dsn: is with http, for which http2 is h2c, auto or off, but it is required",
             ),
             (
                 "https",
                 "h2c",
-                "keys[0].outbound[0].http2: found \"h2c\" for a DSN with https, expected required",
+                "keys[0].outbound[0].dsn: is with https, for which http2 is required, auto or off, but it is h2c",
             ),
             ("https", "yes", "expected auto, off, required or h2c"),
         ] {

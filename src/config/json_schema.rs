@@ -264,7 +264,8 @@ fn words(expected: &str) -> impl Iterator<Item = &str> {
     let words = all_words(expected.get(..end).unwrap_or_default());
     let is_word = |word: &&str| {
         word.bytes()
-            .all(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && word.starts_with(|c: char| c.is_ascii_alphabetic())
             && !matches!(*word, "true" | "false")
     };
     words.filter(is_word)

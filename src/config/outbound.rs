@@ -87,7 +87,7 @@ pub(super) fn outbound<'a>(
     let own_proxy = section.take("proxy");
     let client_address = section.take("client_address");
     let client_address = defaults.client_address.of_outbound(&client_address);
-    let http2 = http2::of_outbound(&section.take("http2"), dsn.as_ref());
+    let http2 = http2::of_outbound(&section.take("http2"), &node, dsn.as_ref());
     section.finish();
     let dsn = dsn?;
     if !own_tls.is_absent() && dsn.origin().scheme == Scheme::Http {
