@@ -266,31 +266,17 @@ impl OutcomeKind {
     /// What became of the items of the delivery.
     pub(super) fn item_outcome(self) -> ItemOutcome {
         match self {
-            OutcomeKind::Success => ItemOutcome::Delivered,
             OutcomeKind::RateLimited => ItemOutcome::Withheld,
             OutcomeKind::TooManyRequests => ItemOutcome::TooManyRequests,
             OutcomeKind::Filtered => ItemOutcome::Filtered,
             OutcomeKind::Sampled => ItemOutcome::Sampled,
             OutcomeKind::ClientError => ItemOutcome::Refused,
-            OutcomeKind::ServerError
-            | OutcomeKind::OtherStatus
-            | OutcomeKind::Dns
-            | OutcomeKind::Connect
-            | OutcomeKind::ConnectTimeout
-            | OutcomeKind::Tls
-            | OutcomeKind::Proxy
-            | OutcomeKind::Send
-            | OutcomeKind::Receive
-            | OutcomeKind::Closed
-            | OutcomeKind::Malformed
-            | OutcomeKind::TooLarge
-            | OutcomeKind::Timeout
-            | OutcomeKind::TooSlow
-            | OutcomeKind::Reset
-            | OutcomeKind::Overloaded
-            | OutcomeKind::Paused
-            | OutcomeKind::Panicked
-            | OutcomeKind::GivenUp => ItemOutcome::Lost,
+            other => match other.result() {
+                DeliveryResult::Delivered => ItemOutcome::Delivered,
+                DeliveryResult::Unwanted | DeliveryResult::RateLimited | DeliveryResult::Lost => {
+                    ItemOutcome::Lost
+                }
+            },
         }
     }
 
