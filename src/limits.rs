@@ -26,7 +26,7 @@ pub struct Limits {
     pub decoded_bytes: usize,
     /// `limits.envelope_header_bytes`: size of an envelope header. SDKs send about 500 bytes; Relay
     /// has no limit for it. Scanning a header takes up to 6 ns per byte and blocks the worker, so the
-    /// limit is the amount of payload that a worker processes without a pause. Beyond it: 400.
+    /// limit bounds that pause: 1.5 ms for the default. Beyond it: 400.
     pub envelope_header_bytes: usize,
     /// `limits.decoded_ratio`: how many times its wire size a decoded body may have, once it is
     /// larger than `DECODED_BYTES_FREE`. Event JSON compresses 5 to 20 times, a minidump with pages
@@ -141,7 +141,7 @@ impl Default for Limits {
             head: HeadLimits::default(),
             body_bytes: 256 * MIB,
             decoded_bytes: 256 * MIB,
-            envelope_header_bytes: 2 * MIB,
+            envelope_header_bytes: 256 * KIB,
             decoded_ratio: 200,
             response_bytes: MIB,
             connections: 20_000,
