@@ -68,7 +68,7 @@ def config(key: str, port: int) -> str:
 
 def start(folder: Path, hosts: Path) -> int:
     """Start the container; the port it listens on."""
-    subprocess.run([drain.HERE / "podman", "rm", "-f", "-t", "0", NAME], capture_output=True)
+    subprocess.run([drain.HERE / "engine", "remove", NAME], capture_output=True)
     environment = {**os.environ, "CONTAINER_HOSTS": str(hosts)}
     command = [drain.HERE / "mirror", "--detached", NAME, folder, "-c", "/etc/sentry-mirror/config.yml"]
     subprocess.run(command, check=True, capture_output=True, env=environment)
@@ -102,19 +102,19 @@ def main() -> None:
     send_until(port, there)
 
     replace(folder, "keys: none of\n  these: [\n")
-    drain.podman("exec", NAME, "/opt/sentry-mirror", "health", "-c", "/etc/sentry-mirror/config.yml")
-    drain.podman("kill", "-s", "HUP", NAME)
+    drain.engine("exec", NAME, "/opt/sentry-mirror", "health", "-c", "/etc/sentry-mirror/config.yml")
+    drain.engine("kill", "-s", "HUP", NAME)
     drain.wait_for("the configuration is not reloaded")
-    drain.podman("exec", NAME, "/opt/sentry-mirror", "health", "-c", "/etc/sentry-mirror/config.yml")
+    drain.engine("exec", NAME, "/opt/sentry-mirror", "health", "-c", "/etc/sentry-mirror/config.yml")
 
     other = Sink("127.0.0.3")
     replace(folder, config("second", other.server_port))
-    drain.podman("kill", "-s", "HUP", NAME)
+    drain.engine("kill", "-s", "HUP", NAME)
     drain.wait_for("configuration reloaded: ")
     send_until(port, other)
-    drain.podman("stop", "-t", "10", NAME)
-    assert drain.podman("wait", NAME).strip() == "0", drain.logs()
-    drain.podman("rm", NAME)
+    drain.engine("stop", "-t", "10", NAME)
+    assert drain.engine("wait", NAME).strip() == "0", drain.logs()
+    drain.engine("rm", NAME)
 
 
 if __name__ == "__main__":

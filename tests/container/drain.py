@@ -3,7 +3,7 @@
 
 Two sinks answer only when they are told to. One is reached over https by a name, with a certificate
 that the configuration names: so names and TLS are tried in the image as well. When both
-have a request, podman is told to stop the container, and when the mirror says that it stops, the sinks
+have a request, the engine is told to stop the container, and when the mirror says that it stops, the sinks
 answer. The sender must get its answer, both deliveries must end well, and the container with 0.
 """
 
@@ -68,9 +68,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Nothing: who is interested looks at the events."""
 
 
-def podman(*arguments: str) -> str:
-    """Run podman; what it says."""
-    command = [HERE / "podman", *arguments]
+def engine(*arguments: str) -> str:
+    """Run the engine; what it says."""
+    command = [HERE / "engine", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -93,7 +93,7 @@ def start(folder: Path, sinks: list[Sink], certificate: Path) -> int:
         f"keys:\n  - inbound: http://{KEY}@m/1\n    outbound:\n{outbounds}"
     )
     config.chmod(0o644)
-    subprocess.run([HERE / "podman", "rm", "-f", "-t", "0", NAME], capture_output=True)
+    subprocess.run([HERE / "engine", "remove", NAME], capture_output=True)
     environment = {**os.environ, "CONTAINER_CA": str(certificate)}
     command = [HERE / "mirror", "--detached", NAME, config]
     subprocess.run(command, check=True, capture_output=True, env=environment)
@@ -111,7 +111,7 @@ def wait_for(pattern: str) -> re.Match:
 
 def logs() -> str:
     """What the mirror has said so far."""
-    command = [HERE / "podman", "logs", NAME]
+    command = [HERE / "engine", "logs", NAME]
     return subprocess.run(
         command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ).stdout
@@ -137,7 +137,7 @@ def main() -> None:
     sender.start()
     for sink in sinks:
         assert sink.has_request.wait(PATIENCE_SECONDS), f"no {sink.scheme} delivery: {logs()}"
-    stopping = subprocess.Popen([HERE / "podman", "stop", "-t", "15", NAME])
+    stopping = subprocess.Popen([HERE / "engine", "stop", "-t", "15", NAME])
     wait_for("stopping: finishing what is in flight")
     for sink in sinks:
         sink.may_answer.set()
@@ -147,10 +147,10 @@ def main() -> None:
     for sink in sinks:
         assert sink.has_answered.is_set(), f"the {sink.scheme} delivery was given up: {logs()}"
         assert sink.body == ENVELOPE, sink.body
-    assert podman("wait", NAME).strip() == "0", logs()
+    assert engine("wait", NAME).strip() == "0", logs()
     [totals] = [line for line in logs().splitlines() if "stopped: " in line]
     assert "given_up=0" in totals.replace('"', ""), totals
-    podman("rm", NAME)
+    engine("rm", NAME)
 
 
 if __name__ == "__main__":
