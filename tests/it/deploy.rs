@@ -263,3 +263,42 @@ fn an_upload_that_fails_for_one_side_names_it_and_runs_for_the_other() {
     );
     assert!(!last.contains("new.env"), "{last}");
 }
+
+/// The commands of the workflows: what stands behind `run:`, on one line each.
+fn workflow_commands() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".github/workflows");
+    let files = fs::read_dir(folder).expect("a folder");
+    let texts = files.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+    let mut commands = Vec::new();
+    for text in texts {
+        let starts = text.lines().filter_map(|line| line.split_once("run: "));
+        commands.extend(starts.map(|(_, command)| command.to_owned()));
+    }
+    commands
+}
+
+#[test]
+fn the_workflows_call_scripts_that_are_there_and_filters_that_name_tests() {
+    let tests = text("tests/it/command_line.rs") + &text("tests/it/os_errors.rs");
+    let mut scripts = 0;
+    for command in workflow_commands() {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        for word in &words {
+            let is_script = [".ci/", "deploy/", "fuzz/", "tests/"]
+                .iter()
+                .any(|folder| word.starts_with(folder));
+            if is_script && !word.ends_with(".json") {
+                scripts += 1;
+                let mode = fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join(word));
+                assert!(mode.is_ok_and(|file| file.is_file()), "{word} in {command}");
+            }
+        }
+        for pair in words.windows(2).filter(|pair| pair[0] == "--skip") {
+            let named = tests
+                .lines()
+                .any(|line| line.starts_with("fn ") && line.contains(pair[1]));
+            assert!(named, "{} in {command}", pair[1]);
+        }
+    }
+    assert!(scripts >= 10, "only {scripts} scripts were found");
+}
