@@ -164,6 +164,16 @@ def merged(value: object, patch: object) -> object:
     return {key: merged(value.get(key), patch[key]) if key in patch else value[key] for key in value | patch}
 
 
+def built(manifests: Manifests, folder: Path) -> list[dict]:
+    """What kustomize makes of an overlay; nothing where there is no kubectl."""
+    if not shutil.which("kubectl"):
+        print(f"SKIPPED: the overlay {folder.name} is not built: there is no kubectl")
+        return []
+    made = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    manifests.check(f"kustomize builds the overlay {folder.name}", made.returncode == 0, made.stderr)
+    return list(yaml.safe_load_all(made.stdout))
+
+
 def overlay_changes_the_profile(manifests: Manifests, folder: Path) -> None:
     """The overlay gives the pod our profile, and changes nothing else."""
     base = manifests.by_kind["Deployment"]
@@ -176,17 +186,39 @@ def overlay_changes_the_profile(manifests: Manifests, folder: Path) -> None:
     rest = copy.deepcopy(base)
     del rest["spec"]["template"]["spec"]["securityContext"]["seccompProfile"]
     manifests.check("the overlay changes nothing else", patched == rest)
-    if not shutil.which("kubectl"):
-        print("SKIPPED: the overlay is not built: there is no kubectl")
+    documents = built(manifests, folder)
+    if not documents:
         return
-    built = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
-    manifests.check("kustomize builds the overlay", built.returncode == 0, built.stderr)
-    documents = list(yaml.safe_load_all(built.stdout))
     kinds = {document["kind"] for document in documents}
-    manifests.check("... with everything of the base", kinds == set(manifests.by_kind), kinds)
+    manifests.check("the built overlay has everything of the base", kinds == set(manifests.by_kind), kinds)
     [deployment] = [document for document in documents if document["kind"] == "Deployment"]
     pod = deployment["spec"]["template"]["spec"]
-    manifests.check("... and with the profile", pod["securityContext"]["seccompProfile"] == wanted)
+    manifests.check("... and the profile", pod["securityContext"]["seccompProfile"] == wanted)
+
+
+def example_changes_what_people_change(manifests: Manifests, folder: Path, binary: Path) -> None:
+    """The example of an overlay has another image, configuration, resources, and an Ingress."""
+    by_kind = {document["kind"]: document for document in built(manifests, folder)}
+    if not by_kind:
+        return
+    manifests.check("the example adds an Ingress", set(by_kind) == {*manifests.by_kind, "Ingress"}, set(by_kind))
+    for document in by_kind.values():
+        for version in VERSIONS:
+            manifests.validate(f"the example's {document['kind']}", document, version)
+    [container] = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    image = container["image"]
+    manifests.check("... has its image", image == "registry.example.com/sentry-mirror:0.1.0", image)
+    limits = container["resources"]
+    manifests.check("... has whole CPUs", limits["limits"] == limits["requests"] == {"cpu": "2", "memory": "1Gi"}, limits)
+    [rule] = by_kind["Ingress"]["spec"]["rules"]
+    target = rule["http"]["paths"][0]["backend"]["service"]
+    ports = [port["name"] for port in by_kind["Service"]["spec"]["ports"]]
+    is_service = target["name"] == by_kind["Service"]["metadata"]["name"] and target["port"]["name"] in ports
+    manifests.check("... leads to the Service", is_service, target)
+    text = by_kind["ConfigMap"]["data"]["config.yml"]
+    manifests.check("... has its configuration", text == (folder / "config.yml").read_text(), text)
+    checked = subprocess.run([binary, "-c", folder / "config.yml", "--check"], capture_output=True, text=True)
+    manifests.check("... which the mirror accepts", checked.returncode == 0 and not checked.stderr, checked.stderr)
 
 
 def is_monitored(manifests: Manifests, path: Path) -> None:
@@ -220,6 +252,7 @@ def main() -> int:
     user = re.search(r"^USER (\S+)$", (root / "Dockerfile").read_text(), re.MULTILINE)[1]
     is_unprivileged(manifests, user)
     overlay_changes_the_profile(manifests, folder / "io_uring")
+    example_changes_what_people_change(manifests, folder / "example", binary)
     is_monitored(manifests, folder / "podmonitor.yaml")
     mirror_accepts(manifests, binary, root)
     for failure in manifests.failures:

@@ -104,7 +104,7 @@ fn a_body_in_any_coding_is_sent_decoded_with_its_length() {
             bytes.len()
         );
         let response = client.ask(&[head.as_bytes(), bytes].concat());
-        assert_eq!(response.status, 200, "{coding:?}");
+        assert_eq!(response.status, 200, "{coding:?}: {}", response.text());
         for upstream in [&pair.a, &pair.b] {
             let got = upstream.wait_for(number + 1).remove(number);
             assert_eq!(got.field("Content-Encoding"), None);
