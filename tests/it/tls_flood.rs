@@ -212,3 +212,75 @@ fn a_few_session_tickets_before_a_response_are_accepted() {
         assert_eq!(mirror.metrics().sum(opened, &[]), 1.0);
     }
 }
+
+/// A server that repeats these bytes, as fast as they are taken, instead of its side of the handshake.
+fn handshake_flood(bytes: Vec<u8>, ended: Sender<()>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (bytes, ended) = (bytes.clone(), ended.clone());
+            thread::spawn(move || {
+                // The client's first message has come, in part at least.
+                let _ = stream.read(&mut [0; 64]);
+                while stream.write_all(&bytes).is_ok() {}
+                ended.send(())
+            });
+        }
+    });
+    address
+}
+
+/// A record (RFC 8446 section 5.1), many times.
+fn records(content_type: u8, payload: &[u8]) -> Vec<u8> {
+    let mut record = vec![content_type, 3, 3];
+    record.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+    record.extend(payload);
+    record.repeat(64 * 1024 / record.len())
+}
+
+#[test]
+fn endless_messages_instead_of_a_handshake_close_the_connection_and_delay_no_other_route() {
+    let (change_cipher_spec, alert, handshake) = (20, 21, 22);
+    let mut server_hello = vec![2, 0xff, 0xff, 0xff];
+    server_hello.resize(16 * 1024, 0);
+    let mut certificate = vec![11, 0, 0xff, 0xff];
+    certificate.resize(16 * 1024, 0);
+    let floods = [
+        records(change_cipher_spec, &[1]),
+        // A warning: the user has cancelled.
+        records(alert, &[1, 90]),
+        records(handshake, &[]),
+        // A HelloRequest.
+        records(handshake, &[0, 0, 0, 0]),
+        records(handshake, &server_hello),
+        records(handshake, &certificate),
+        records(handshake, &[2, 0xff]),
+    ];
+    let authority = Authority::new();
+    for (number, flood) in floods.into_iter().enumerate() {
+        let driver = ["auto", "epoll"][number % 2];
+        let (ends, ended) = channel();
+        let address = handshake_flood(flood, ends);
+        let other = Upstream::ok();
+        let mirror = mirror(&authority, address, &other, driver);
+        let mut client = mirror.client();
+        client.send(&request());
+        let text = String::from_utf8(request()).unwrap();
+        let another = text.replace(crate::support::IN_KEY, OTHER_KEY);
+        assert_eq!(
+            mirror.client().ask(another.as_bytes()).status,
+            200,
+            "{number}"
+        );
+        assert_eq!(client.response().status, 503, "{number}");
+        ended.recv_timeout(PATIENCE).unwrap();
+        let deliveries = "sentry_mirror_deliveries_total";
+        let metrics = mirror.metrics();
+        assert_eq!(
+            metrics.sum(deliveries, &[r#"outcome="tls""#]),
+            1.0,
+            "{number}"
+        );
+    }
+}
