@@ -40,7 +40,7 @@ pub(super) fn counts(admin: SocketAddr, deadline: Instant) -> Result<Counts, Str
         .ask(request.as_bytes(), deadline)
         .map_err(|failure| format!("the mirror does not answer on its admin port: {failure}"))?;
     match answer.status() {
-        200 => serde_json::from_slice(&answer.message.body)
+        200 => Counts::from_json(&answer.message.body)
             .map_err(|error| format!("the answer of {admin} cannot be read: {error}")),
         status => Err(format!("{admin} answers {status} to /hours")),
     }

@@ -1,6 +1,6 @@
 //! Asks the mirrors and all organizations, and compares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -176,6 +176,11 @@ impl Target {
 }
 
 fn ask_mirrors(addresses: &[SocketAddr]) -> Result<Vec<Counts>, String> {
+    if let Some(address) = repeated(addresses) {
+        return Err(format!(
+            "{address} is given twice: its counts would be added twice, so give each mirror once"
+        ));
+    }
     let deadline = Instant::now() + TIME_LIMIT;
     let answers = concurrently(addresses.to_vec(), deadline, move |address| {
         api::counts(*address, deadline)
@@ -185,6 +190,14 @@ fn ask_mirrors(addresses: &[SocketAddr]) -> Result<Vec<Counts>, String> {
     answers
         .map(|(answer, address)| answer.unwrap_or_else(|| late(address)))
         .collect()
+}
+
+/// An address that stands in the list more than once, in one form or as IPv4 and as IPv4-mapped IPv6.
+fn repeated(addresses: &[SocketAddr]) -> Option<&SocketAddr> {
+    let mut seen = HashSet::new();
+    addresses
+        .iter()
+        .find(|address| !seen.insert((address.ip().to_canonical(), address.port())))
 }
 
 /// The counts of each target. The projects of one organization are asked for one after the other, because Sentry
@@ -265,6 +278,24 @@ fn groups(projects: Vec<(Vec<String>, Project)>) -> Vec<Group> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mirror_that_is_given_twice_is_found() {
+        let found = |addresses: &[&str]| {
+            let addresses: Vec<SocketAddr> =
+                addresses.iter().map(|text| text.parse().unwrap()).collect();
+            repeated(&addresses).map(ToString::to_string)
+        };
+        assert_eq!(found(&["127.0.0.1:1", "127.0.0.1:2", "[::1]:1"]), None);
+        assert_eq!(
+            found(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:1"]),
+            Some("127.0.0.1:1".to_owned())
+        );
+        assert_eq!(
+            found(&["127.0.0.1:1", "[::ffff:127.0.0.1]:1"]),
+            Some("[::ffff:127.0.0.1]:1".to_owned())
+        );
+    }
 
     #[test]
     fn projects_with_a_route_in_common_are_one_group() {

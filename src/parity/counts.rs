@@ -7,6 +7,9 @@ use serde::Deserialize;
 /// An hour in seconds.
 pub(crate) const HOUR: u64 = 3600;
 
+/// The version of what `/hours` answers.
+const VERSION: u64 = 1;
+
 /// What a mirror has counted.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Counts {
@@ -23,6 +26,28 @@ struct Hour {
     start: u64,
     /// Pairs of the index of a series and its count.
     counts: Vec<(usize, u64)>,
+}
+
+impl Counts {
+    /// Reads what `/hours` answers.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn from_json(text: &[u8]) -> Result<Counts, String> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u64,
+        }
+        // Another version may have other fields, so it is read first.
+        let Versioned { version } =
+            serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if version != VERSION {
+            return Err(format!(
+                "it has version {version}, expected {VERSION}: use the sentry-mirror of the same version"
+            ));
+        }
+        serde_json::from_slice(text).map_err(|error| error.to_string())
+    }
 }
 
 /// A period of whole hours, because Sentry counts by hour. Unix times in seconds.
@@ -82,7 +107,17 @@ mod tests {
             "{{\"version\":1,\"complete_since\":{complete_since},\"series\":[[\"a\",\"b\",\"c\",\"d\"],[\"shop\",\"eu\",\"error\",\"delivered\"]],\"hours\":[{}]}}",
             hours.join(",")
         );
-        serde_json::from_str(&text).unwrap()
+        Counts::from_json(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn counts_of_another_version_are_refused() {
+        let error = |text: &str| Counts::from_json(text.as_bytes()).unwrap_err();
+        let other = "it has version 2, expected 1: use the sentry-mirror of the same version";
+        assert_eq!(error("{\"version\":2,\"rows\":[]}"), other);
+        assert!(error("{\"complete_since\":0,\"series\":[],\"hours\":[]}").contains("version"));
+        assert!(error("{\"version\":1}").contains("complete_since"));
+        assert!(error("<html>").contains("expected value"));
     }
 
     #[test]
