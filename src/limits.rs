@@ -44,6 +44,11 @@ pub struct Limits {
     /// network. Beyond it: closed at once. Off by default, because all clients behind a load
     /// balancer, a proxy or an office network share one address.
     pub connections_per_peer: Option<usize>,
+    /// `limits.tls_handshakes`: TLS handshakes of SDKs at a time, per worker. They get half of a worker's time, so
+    /// that 1024 of them take 0.3 s with an ECDSA key, and 1 s with RSA of 2048 bits: longer than a round trip, and
+    /// shorter than a client waits. Beyond it the one that has waited longest for its client is closed, or else the
+    /// new one.
+    pub tls_handshakes: usize,
     /// `limits.memory_bytes`: memory for all requests of the process, including those being
     /// delivered in the background. Workers lease it as they need it. Beyond it: 503, before the body
     /// is read if its length is known. The default is for each worker.
@@ -146,6 +151,7 @@ impl Default for Limits {
             response_bytes: MIB,
             connections: 20_000,
             connections_per_peer: None,
+            tls_handshakes: 1024,
             memory_bytes: 1024 * MIB,
             in_flight: 8192,
             timeouts: Timeouts {

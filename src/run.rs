@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::SystemTime;
 
 use tracing::{error, info, warn};
 
@@ -16,6 +17,7 @@ use crate::demo;
 use crate::mirror::routing_table::RoutingTable;
 use crate::os_errors;
 use crate::parity::command::{self as parity, Order};
+use crate::process::certificates::Certificates;
 use crate::process::health_check;
 use crate::process::reload;
 use crate::process::service_manager;
@@ -112,7 +114,16 @@ fn check(arguments: &Arguments) -> Result<(), RunError> {
     for warning in &config.warnings {
         print_error(&format!("warning: {warning}"));
     }
-    print(&config.describe()).map_err(RunError::Failed)?;
+    let certificates = Certificates::load(&config).map_err(RunError::Config)?;
+    let expired = certificates.expired(SystemTime::now());
+    if arguments.strict && !expired.is_empty() {
+        return Err(RunError::Config(expired.join("\n")));
+    }
+    for expired in expired {
+        print_error(&format!("warning: {expired}"));
+    }
+    let plan = config.describe() + &certificates.describe();
+    print(&plan).map_err(RunError::Failed)?;
     if !arguments.connect {
         return Ok(());
     }

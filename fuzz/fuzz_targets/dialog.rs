@@ -12,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
     let (client, script) = data.split_at(end.unwrap_or(0));
     let (host, target) = client.split_at(client.len() / 2);
     let proto = Some(host).filter(|host| host.len().is_multiple_of(2));
-    let url = crash_dialog::external_url(host, proto, target);
+    let url = crash_dialog::external_url(host, proto, script.len().is_multiple_of(2), target);
     assert!(url.ends_with(client));
     let Some(safe) = crash_dialog::literal(&url) else {
         return;

@@ -16,6 +16,7 @@ use crate::mirror::refusal::Refusal;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::worker_metrics::{Closing, Pause, WorkerMetrics};
+use crate::net::tls_accept::HandshakeResult;
 use crate::process::status::MirrorStatus;
 use crate::telemetry::counters::CounterVecSnapshot;
 use crate::telemetry::family::{Family, Labels, Samples, Values};
@@ -156,6 +157,24 @@ pub(super) const CATALOGUE: &[Metric] = &[
         labels: &[closed::<Closing>("reason")],
         help: "SDK connections that the mirror closed because of a timeout or a limit, by reason.",
         reader: Reader::Counter(|source| by_reason(&source.process().closings)),
+    },
+    Metric {
+        name: "sdk_tls_handshakes",
+        labels: &[closed::<HandshakeResult>("result")],
+        help: "TLS handshakes with SDKs, by result.",
+        reader: Reader::Counter(|source| by_label("result", &source.process().handshakes)),
+    },
+    Metric {
+        name: "listener_certificate_expiry_timestamp_seconds",
+        labels: &[open("listener"), open("certificate")],
+        help: "Unix time at which a certificate of a listener expires, by its file.",
+        reader: Reader::Gauge(certificate_expiry),
+    },
+    Metric {
+        name: "listener_certificate_reloads",
+        labels: &[closed::<ReloadResult>("result")],
+        help: "Changes of the certificates of a listener, by result.",
+        reader: Reader::Counter(|source| by_label("result", &source.process().certificate_reloads)),
     },
     Metric {
         name: "accept_pauses",
@@ -497,6 +516,15 @@ fn over_workers<'n>(source: Source<'n>, read: fn(&WorkerMetrics) -> u64) -> Valu
     unlabelled(workers.map(|worker| read(worker)).sum::<u64>() as f64)
 }
 
+fn certificate_expiry(source: Source<'_>) -> Values<'_, f64> {
+    let all = source.mirror_status.certificates.all().into_iter();
+    Box::new(all.map(|(listener, certificate)| {
+        let file = certificate.file.display().to_string();
+        let labels = vec![("listener", listener), ("certificate", file)];
+        (labels, certificate.not_after as f64)
+    }))
+}
+
 fn per_route<'n>(
     source: Source<'n>,
     read: fn(RouteSnapshot) -> Distribution,
@@ -664,7 +692,13 @@ mod tests {
             table: Arc::clone(&table),
             configuration: "".into(),
         };
-        let mirror_status = MirrorStatus::new(([127, 0, 0, 1], 0).into(), vec![], None, current);
+        let mirror_status = MirrorStatus::new(
+            ([127, 0, 0, 1], 0).into(),
+            vec![],
+            None,
+            Arc::default(),
+            current,
+        );
         let snapshot = MetricsSnapshot::live(&mirror_status, table);
         for (metric, family) in CATALOGUE.iter().zip(families(&mirror_status, &snapshot)) {
             let samples: Vec<Labels> = match family.samples {
@@ -736,7 +770,13 @@ mod tests {
             table: Arc::clone(&table),
             configuration: "".into(),
         };
-        let mirror_status = MirrorStatus::new(([127, 0, 0, 1], 0).into(), vec![], None, current);
+        let mirror_status = MirrorStatus::new(
+            ([127, 0, 0, 1], 0).into(),
+            vec![],
+            None,
+            Arc::default(),
+            current,
+        );
         let snapshot = MetricsSnapshot::live(&mirror_status, table);
         let mut written = Written::default();
         let families = families(&mirror_status, &snapshot);

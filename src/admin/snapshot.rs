@@ -15,6 +15,7 @@ use crate::mirror::rejection::Reason;
 use crate::mirror::routes::{Outbound, Route};
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::{Closing, Pause, WorkerMetrics};
+use crate::net::tls_accept::HandshakeResult;
 use crate::process::status::MirrorStatus;
 use crate::telemetry::counters::{CounterVecSnapshot, PerWorker};
 use crate::telemetry::histogram::Distribution;
@@ -42,9 +43,9 @@ struct Stored {
 
 labels! {
     pub(super) enum ReloadResult {
-        /// The new configuration is in force.
+        /// What is new is in force.
         Done => "done",
-        /// The new configuration has errors; the old one stays in force.
+        /// What is new has errors, and what was before stays in force.
         Refused => "refused",
     }
 }
@@ -109,10 +110,12 @@ snapshots! {
         rejections: CounterVecSnapshot<Reason>,
         items: CounterVecSnapshot<LeftOut>,
         closings: CounterVecSnapshot<Closing>,
+        handshakes: CounterVecSnapshot<HandshakeResult>,
         pauses: CounterVecSnapshot<Pause>,
         dropped_access_lines: CounterVecSnapshot<DropReason>,
         dropped_log_lines: CounterVecSnapshot<DropReason>,
         reloads: CounterVecSnapshot<ReloadResult>,
+        certificate_reloads: CounterVecSnapshot<ReloadResult>,
     }
     struct RouteSnapshot {
         answers: CounterVecSnapshot<RequestResult>,
@@ -275,7 +278,6 @@ impl ProcessSnapshot {
         let counters = || mirror_status.counters.iter();
         let sum = |read: fn(&WorkerMetrics) -> u64| counters().map(|counters| read(counters)).sum();
         let access = mirror_status.access.as_ref();
-        let (reloads, failed_reloads) = mirror_status.reloads();
         ProcessSnapshot {
             connections: sum(|counters| counters.connections.get()),
             received_bytes: sum(|counters| counters.received_bytes.get()),
@@ -286,6 +288,9 @@ impl ProcessSnapshot {
             ),
             items: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.items)),
             closings: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.closings)),
+            handshakes: CounterVecSnapshot::from_counters(
+                counters().map(|worker| &worker.handshakes),
+            ),
             pauses: CounterVecSnapshot::from_counters(counters().map(|worker| &worker.pauses)),
             dropped_access_lines: CounterVecSnapshot::from_fn(|reason| {
                 access.map_or(0, |log| log.dropped(reason))
@@ -293,12 +298,17 @@ impl ProcessSnapshot {
             dropped_log_lines: CounterVecSnapshot::from_fn(|reason| {
                 mirror_status.dropped_log_lines(reason)
             }),
-            reloads: CounterVecSnapshot::from_fn(|result| match result {
-                ReloadResult::Done => reloads,
-                ReloadResult::Refused => failed_reloads,
-            }),
+            reloads: by_result(mirror_status.reloads()),
+            certificate_reloads: by_result(mirror_status.certificates.reloads()),
         }
     }
+}
+
+fn by_result((done, refused): (u64, u64)) -> CounterVecSnapshot<ReloadResult> {
+    CounterVecSnapshot::from_fn(|result| match result {
+        ReloadResult::Done => done,
+        ReloadResult::Refused => refused,
+    })
 }
 
 impl RouteSnapshot {
@@ -396,7 +406,7 @@ mod tests {
             configuration: "".into(),
         };
         let address = ([127, 0, 0, 1], 0).into();
-        let mirror_status = MirrorStatus::new(address, vec![], None, current);
+        let mirror_status = MirrorStatus::new(address, vec![], None, Arc::default(), current);
         let count = |table: &RoutingTable, index: usize| {
             let route: &Route = &table.routes.all()[index];
             route

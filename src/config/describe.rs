@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::http2;
+use super::listen_tls;
 use super::model::{AddressPolicy, Compression, Config, ListenAddress, Outbound};
 use super::tls;
 use super::tls_settings::Tls;
@@ -26,6 +27,9 @@ impl Config {
             if !listener.proxy_protocol.is_empty() {
                 let networks = joined(&listener.proxy_protocol);
                 let _ = write!(text, " with the PROXY protocol from {networks}");
+            }
+            if let Some(tls) = &listener.tls {
+                let _ = write!(text, " {}", listen_tls::describe(tls));
             }
             text.push('\n');
         }

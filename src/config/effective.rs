@@ -9,6 +9,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::header_list::Headers;
 use super::http2;
+use super::listen_tls;
 use super::model::{
     AddressPolicy, Compression, Config, DriverChoice, ListenAddress, Listener, LogFormat, Outbound,
     REPLIES, ReplyPolicy, Route, Workers,
@@ -123,6 +124,9 @@ impl Config {
             if !listener.proxy_protocol.is_empty() {
                 let networks = networks(&listener.proxy_protocol);
                 members.insert("proxy_protocol".into(), networks);
+            }
+            if let Some(tls) = &listener.tls {
+                members.insert("tls".into(), listen_tls::effective(tls).into());
             }
             Value::Mapping(members)
         };
@@ -274,6 +278,7 @@ fn limits(limits: &Limits) -> Value {
                 .connections_per_peer
                 .map_or("off".into(), Value::from),
         ),
+        ("tls_handshakes", limits.tls_handshakes.into()),
         ("memory_bytes", limits.memory_bytes.into()),
         ("in_flight", limits.in_flight.into()),
     ])

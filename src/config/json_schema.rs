@@ -20,7 +20,9 @@ const EXAMPLE: &str = include_str!("../../config.example.yml");
 
 /// A list that is empty in the example.
 const LISTEN: &str =
-    "[{address: unix:/run/mirror.sock, mode: '0660', proxy_protocol: [10.0.0.0/8]}]";
+    "[{address: unix:/run/mirror.sock, mode: '0660', proxy_protocol: [10.0.0.0/8]},
+    {address: '0.0.0.0:3443', tls: {cert_file: /a.pem, key_file: /a.key}},
+    {address: '0.0.0.0:3444', tls: {certificates: [{cert_file: /a.pem, key_file: /a.key}]}}]";
 
 /// A text that no key takes for a word of its own; one that accepts it takes any text.
 const ANY_TEXT: &str = "a2f9x";

@@ -56,6 +56,11 @@ pub(super) fn limits(root: &mut Section<'_>) -> (Limits, bool) {
         ),
         connections: section.value("connections", number(1..=MILLION), defaults.connections),
         connections_per_peer: section.value("connections_per_peer", per_peer, None),
+        tls_handshakes: section.value(
+            "tls_handshakes",
+            number(1..=MILLION),
+            defaults.tls_handshakes,
+        ),
         memory_bytes: memory_bytes.unwrap_or(defaults.memory_bytes),
         in_flight,
         timeouts: timeouts(root.take("timeouts").section(), &defaults.timeouts),

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_yaml::Value;
 
 use super::client_address::network;
+use super::listen_tls;
 use super::model::{ListenAddress, Listener};
 use super::node::Node;
 use super::value::{Parsed, text};
@@ -48,6 +49,11 @@ pub(super) fn listeners(node: &Node<'_>, first: SocketAddr) -> Vec<Listener> {
                 networks.collect()
             }
         };
+        let tls = section.take("tls");
+        let tls = (!tls.is_absent()).then(|| listen_tls::parse(tls));
+        if tls.is_some() && matches!(listened, Some(ListenAddress::Unix { .. })) {
+            section.error("tls", "is for addresses with a port only");
+        }
         section.finish();
         let Some(listened) = listened else { continue };
         let is_first =
@@ -63,6 +69,7 @@ pub(super) fn listeners(node: &Node<'_>, first: SocketAddr) -> Vec<Listener> {
             listeners.push(Listener {
                 address: listened,
                 proxy_protocol,
+                tls: tls.flatten(),
             });
         }
     }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::header_list::Headers;
 use super::organization::SentryApi;
 use super::proxy_settings::{Proxy, ProxyChoice};
-use super::tls_settings::Tls;
+use super::tls_settings::{ListenerTls, Tls};
 use crate::http::forwarded::AddressField;
 use crate::http2::mode::Http2Mode;
 use crate::limits::Limits;
@@ -77,6 +77,8 @@ pub struct Listener {
     /// Where proxies connect from that begin with a header of the PROXY protocol, and nobody else may. Empty if
     /// there is no such header.
     pub proxy_protocol: Vec<IpNet>,
+    /// `None` for plain HTTP.
+    pub tls: Option<ListenerTls>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

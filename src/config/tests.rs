@@ -156,7 +156,7 @@ fn every_key_is_read() {
          reply_timeout: 2s\nforward_client_ip: true\nexternal_url: https://m.example/p/\ntls: {ca_file: /a/b.pem, system_roots: false}\n\
          log_filter: warn,sentry_mirror=trace\nlog_format: json\n\
          limits: {head_bytes: 1KiB, header_count: 2, body_bytes: 3KiB, decoded_bytes: 4KiB, decoded_ratio: 13, \
-         envelope_header_bytes: 2KiB, response_bytes: 5000, connections: 6, connections_per_peer: 5, memory_bytes: 7MB, in_flight: 8}\n\
+         envelope_header_bytes: 2KiB, response_bytes: 5000, connections: 6, connections_per_peer: 5, tls_handshakes: 9, memory_bytes: 7MB, in_flight: 8}\n\
          timeouts: {head: 1s, body: 2s, idle: 3s, write: 4s, connect: 5s, exchange: 6s, drain: 7s}\n\
          pool: {idle_connections: 9, idle_timeout: 8s, max_age: 9s}\ndns: {refresh: 10s}\n\
          breaker: {failures: 4, pause: 11s, pause_max: 12s}\n",
@@ -186,6 +186,7 @@ fn every_key_is_read() {
         response_bytes: 5000,
         connections: 6,
         connections_per_peer: Some(5),
+        tls_handshakes: 9,
         memory_bytes: 7_000_000,
         in_flight: 8,
         timeouts: Timeouts {

@@ -6,7 +6,7 @@ use rustls::pki_types::ServerName;
 use serde_yaml::{Mapping, Value};
 
 use super::node::Node;
-use super::tls_settings::{ClientCertificate, Tls, TlsVersion};
+use super::tls_settings::{CertificateFiles, Tls, TlsVersion};
 use super::value::{Parsed, boolean, name, parse_scalar, text};
 
 /// The settings in the mapping `node`.
@@ -17,7 +17,7 @@ pub(super) fn tls(node: Node<'_>, defaults: &Tls) -> Tls {
     let cert_file = section.take("cert_file").optional(text).map(PathBuf::from);
     let key_file = section.take("key_file").optional(text).map(PathBuf::from);
     let client_certificate = match (cert_file, key_file) {
-        (Some(cert_file), Some(key_file)) => Some(ClientCertificate {
+        (Some(cert_file), Some(key_file)) => Some(CertificateFiles {
             cert_file,
             key_file,
         }),
@@ -50,7 +50,7 @@ fn server_name(value: &Value) -> Parsed<String> {
 }
 
 /// Without quotes, YAML takes it for a number.
-fn version(value: &Value) -> Parsed<TlsVersion> {
+pub(super) fn version(value: &Value) -> Parsed<TlsVersion> {
     let found = parse_scalar::<String>(value).unwrap_or_default();
     let mut names = TlsVersion::NAMES.iter();
     let named = names.find(|(name, _)| *name == found);

@@ -9,15 +9,25 @@ pub struct Tls {
     pub ca_file: Option<PathBuf>,
     /// Whether to trust the certificates of the operating system.
     pub system_roots: bool,
-    pub client_certificate: Option<ClientCertificate>,
+    pub client_certificate: Option<CertificateFiles>,
     /// The name for SNI and for the verification of the certificate, instead of the host of the DSN.
     pub server_name: Option<String>,
     pub min_version: TlsVersion,
 }
 
-/// Where the certificate of the mirror and its key are.
+/// `tls` of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// At least one. A client gets the first that has the name it asks for, or else the first.
+    pub certificates: Vec<CertificateFiles>,
+    /// A file with PEM certificates of the authorities whose certificates clients must have.
+    pub client_ca_file: Option<PathBuf>,
+    pub min_version: TlsVersion,
+}
+
+/// Where a certificate of the mirror and its key are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ClientCertificate {
+pub struct CertificateFiles {
     /// PEM, the certificate itself first, then the authorities between it and the root.
     pub cert_file: PathBuf,
     pub key_file: PathBuf,

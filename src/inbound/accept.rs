@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 
 use crate::inbound::accept_balance::AcceptBalance;
 use crate::inbound::connection::{Accepted, canonical};
+use crate::inbound::handshake::Handshakes;
 use crate::inbound::idle::IdleEntry;
 use crate::inbound::peers::{PeerSlot, Peers};
 use crate::inbound::proxied;
@@ -32,6 +33,7 @@ use crate::inbound::spares::Spares;
 use crate::mirror::core::Core;
 use crate::mirror::counters::RequestResult;
 use crate::mirror::worker_metrics::{Closing, Pause};
+use crate::net::tls_server::TlsServer;
 use crate::runtime::in_flight::{InFlight, InFlightGuard};
 use crate::runtime::panics::caught;
 use crate::runtime::shutdown::Shutdown;
@@ -62,8 +64,15 @@ pub(crate) struct SharedListener {
     pub(crate) queue: Option<StdListener>,
     /// Whether it is a socket in the file system.
     pub(crate) is_unix: bool,
+    pub(crate) beginning: Beginning,
+}
+
+/// What the connections of a listener begin with, besides a request.
+#[derive(Clone, Default)]
+pub(crate) struct Beginning {
     /// The networks that connections may come from, each with a header of the PROXY protocol.
     pub(crate) proxies: Option<Arc<[IpNet]>>,
+    pub(crate) tls: Option<Arc<TlsServer>>,
 }
 
 /// What a worker accepts from.
@@ -85,7 +94,7 @@ impl Source {
             socket,
             queue,
             is_unix,
-            proxies: _,
+            beginning: _,
         } = listener;
         let queue = queue.map(|queue| match is_unix {
             true => Queue::Unix(UnixListener::from(OwnedFd::from(queue))),
@@ -135,6 +144,7 @@ pub(crate) struct Acceptor {
     spares: Rc<Spares>,
     /// The open connections by client, if their number is limited.
     peers: Rc<Peers>,
+    handshakes: Handshakes,
 }
 
 impl Acceptor {
@@ -149,6 +159,7 @@ impl Acceptor {
             connections,
             spares: Rc::default(),
             peers: Rc::default(),
+            handshakes: Handshakes::default(),
         }
     }
 
@@ -200,15 +211,14 @@ impl Acceptor {
     ) -> io::Result<()> {
         let mut loops = Vec::new();
         for listener in listeners {
-            let proxies = listener.proxies.clone();
+            let beginning = Rc::new(listener.beginning.clone());
             let (source, queue) = Source::new(listener)?;
             let acceptor = Rc::clone(self);
             // A panic ends the worker, and with it the process: it would accept no more here.
             loops.push(monoio::spawn(async move {
-                let proxies = proxies.as_deref();
-                acceptor.accept(&source, proxies).await;
+                acceptor.accept(&source, &beginning).await;
                 if let Some(queue) = queue {
-                    acceptor.accept_queue(&queue, proxies);
+                    acceptor.accept_queue(&queue, &beginning);
                 }
             }));
         }
@@ -218,7 +228,7 @@ impl Acceptor {
         Ok(())
     }
 
-    async fn accept(self: &Rc<Acceptor>, source: &Source, proxies: Option<&[IpNet]>) {
+    async fn accept(self: &Rc<Acceptor>, source: &Source, beginning: &Rc<Beginning>) {
         let mut backoff = ACCEPT_BACKOFF;
         // At the limit of file descriptors, success and failure alternate: whenever a connection is closed, one
         // accept succeeds, and the next one fails again.
@@ -252,7 +262,7 @@ impl Acceptor {
                             "accepting connections again"
                         );
                     }
-                    self.spawn_session(stream, peer, proxies);
+                    self.spawn_session(stream, peer, beginning);
                 }
                 Err(_) if self.closing.is_triggered() => {}
                 // The client disconnected while it was queued.
@@ -282,7 +292,7 @@ impl Acceptor {
 
     /// Accepts the connections in the queue of a listener that is about to be closed, because their requests
     /// would be lost. This ignores `limits.connections`: the queue is bounded.
-    fn accept_queue(self: &Rc<Acceptor>, queue: &Queue, proxies: Option<&[IpNet]>) {
+    fn accept_queue(self: &Rc<Acceptor>, queue: &Queue, beginning: &Rc<Beginning>) {
         if queue.set_nonblocking().is_err() {
             return;
         }
@@ -299,17 +309,18 @@ impl Acceptor {
                 // The queue is empty. Any other error would repeat for ever.
                 Err(_) => return,
             };
-            self.spawn_session(stream, peer, proxies);
+            self.spawn_session(stream, peer, beginning);
         }
     }
 
-    /// Serves a connection in its own task. If there are `proxies`, it must come from one of them.
+    /// Serves a connection in its own task. If there are proxies, it must come from one of them.
     fn spawn_session(
         self: &Rc<Acceptor>,
         stream: TcpStream,
         peer: SocketAddr,
-        proxies: Option<&[IpNet]>,
+        beginning: &Rc<Beginning>,
     ) {
+        let proxies = beginning.proxies.as_deref();
         let (peer, worker) = (canonical(peer), self.core.counters.worker);
         self.core.counters.connections.inc();
         if proxies.is_some_and(|proxies| !proxies.iter().any(|own| own.contains(&peer.ip()))) {
@@ -331,9 +342,11 @@ impl Acceptor {
         // Acquired here and not in the task: a worker that shuts down might end before the task first runs.
         let first_request = self.core.in_flight.acquire();
         let idle = self.room.idle.entry();
+        let is_plain = !is_proxied && beginning.tls.is_none();
+        let beginning = (!is_plain).then(|| Rc::clone(beginning));
         let acceptor = Rc::clone(self);
         monoio::spawn(async move {
-            let serving = pin!(acceptor.session(stream, peer, is_proxied, idle, first_request));
+            let serving = pin!(acceptor.session(stream, peer, beginning, idle, first_request));
             if caught(serving).await.is_err() {
                 let counters = &acceptor.core.counters;
                 counters.count_request(RequestResult::Panicked, None);
@@ -349,23 +362,47 @@ impl Acceptor {
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        is_proxied: bool,
+        beginning: Option<Rc<Beginning>>,
         idle: IdleEntry,
         first_request: InFlightGuard,
     ) {
+        let accepted = Accepted::new(stream, peer);
+        let (accepted, _slot) = match beginning {
+            None => (accepted.plain(), None),
+            // Boxed: connections that begin with a request do not carry the space for it.
+            Some(beginning) => match Box::pin(self.begin(accepted, &beginning, &idle)).await {
+                Some(begun) => begun,
+                None => return,
+            },
+        };
         let (core, spares) = (Rc::clone(&self.core), Rc::clone(&self.spares));
-        if !is_proxied {
-            let accepted = Accepted::new(stream, peer);
-            return serve(core, accepted, idle, spares, first_request).await;
+        serve(core, accepted, idle, spares, first_request).await;
+    }
+
+    /// Receives what comes before the first request, within `timeouts.head`. Returns `None` if the connection has
+    /// ended.
+    async fn begin(
+        &self,
+        accepted: Accepted<TcpStream>,
+        beginning: &Beginning,
+        idle: &IdleEntry,
+    ) -> Option<(Accepted, Option<PeerSlot>)> {
+        let (core, spares) = (&self.core, &self.spares);
+        let deadline = Instant::now() + core.routing().table.limits.timeouts.head;
+        let (mut accepted, mut slot) = (accepted, None);
+        if beginning.proxies.is_some() {
+            accepted = proxied::accept(core, spares, accepted, idle, deadline).await?;
+            slot = self.peer_slot(accepted.peer)?;
         }
-        // Boxed: connections without a proxy do not carry the space for it.
-        let proxied = Box::pin(async {
-            let accepted = proxied::accept(&core, &spares, stream, peer).await?;
-            let _slot = self.peer_slot(accepted.peer)?;
-            serve(core, accepted, idle, spares, first_request).await;
-            Some(())
-        });
-        let _ = proxied.await;
+        let accepted = match &beginning.tls {
+            None => accepted.plain(),
+            Some(server) => {
+                let handshakes = &self.handshakes;
+                let handshake = handshakes.accept(core, spares, server, accepted, idle, deadline);
+                handshake.await?
+            }
+        };
+        Some((accepted, slot))
     }
 
     /// Counts a connection of a client, if their number is limited. Returns `None` if it is one too many, which is

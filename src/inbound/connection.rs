@@ -26,12 +26,12 @@ use crate::inbound::spares::Spares;
 use crate::limits::Limits;
 use crate::mirror::rejection::Rejection;
 use crate::mirror::worker_metrics::{Closing, WorkerMetrics};
-use crate::net::socket::{READ_BYTES, read_some, write_all};
+use crate::net::server_stream::ServerStream;
+use crate::net::socket::READ_BYTES;
 use crate::runtime::coop_budget::CoopBudget;
 use crate::runtime::deadline::in_time;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::runtime::min_data_rate::MinDataRate;
-use crate::sys;
 
 /// The interim response to `Expect: 100-continue` (RFC 9110 section 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -42,26 +42,35 @@ const DISCARD_BYTES_MAX: usize = 256 * 1024;
 
 /// How long a worker that shuts down waits for the first request of an accepted connection. A client that has
 /// just connected is about to send a request; later, silence is normal.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest message whose memory may stay in the read buffer afterwards.
 const KEPT_BYTES_MAX: usize = READ_BYTES;
 
-/// A connection that can be served.
-pub(crate) struct Accepted {
-    pub(crate) stream: TcpStream,
+/// A connection that can be served, unless `S` is a socket over which more than requests may come.
+pub(crate) struct Accepted<S = ServerStream> {
+    pub(crate) stream: S,
     /// The client, or a proxy that does not say for whom it connects.
     pub(crate) peer: SocketAddr,
-    /// What has been received of its first request.
+    /// What has been received already.
     pub(crate) received: BytesMut,
 }
 
-impl Accepted {
-    pub(crate) fn new(stream: TcpStream, peer: SocketAddr) -> Accepted {
+impl Accepted<TcpStream> {
+    pub(crate) fn new(stream: TcpStream, peer: SocketAddr) -> Accepted<TcpStream> {
         Accepted {
             stream,
             peer,
             received: BytesMut::new(),
+        }
+    }
+
+    /// A connection of plain HTTP.
+    pub(crate) fn plain(self) -> Accepted {
+        Accepted {
+            stream: ServerStream::Plain(self.stream),
+            peer: self.peer,
+            received: self.received,
         }
     }
 }
@@ -77,7 +86,7 @@ pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
 
 pub(crate) struct Connection {
     pub peer: SocketAddr,
-    stream: TcpStream,
+    stream: ServerStream,
     counters: Arc<WorkerMetrics>,
     spares: Rc<Spares>,
     /// Received bytes that are not used yet.
@@ -131,7 +140,7 @@ impl Connection {
     ) -> Connection {
         // Replies are written as a whole, so Nagle's algorithm would only delay them. An error means that the
         // connection is broken, which the first read reports.
-        let _ = accepted.stream.set_nodelay(true);
+        let _ = accepted.stream.socket().set_nodelay(true);
         Connection {
             peer: accepted.peer,
             stream: accepted.stream,
@@ -170,10 +179,10 @@ impl Connection {
             Waited::Broken => false,
             // On a ring, `readable` needs an iteration of the event loop even if data is there already. After a
             // pause of the process, epoll hears the timers before the sockets.
-            Waited::Ended(_) if sys::has_input(&self.stream) => true,
+            Waited::Ended(_) if self.stream.has_input() => true,
             Waited::Ended(WaitEnd::ShutDown) if self.is_new => {
                 let first_request = Box::pin(async {
-                    let readable = pin!(self.stream.readable(false));
+                    let readable = pin!(self.stream.socket().readable(false));
                     in_time(Instant::now() + FIRST_REQUEST_TIMEOUT, readable).await
                 });
                 matches!(first_request.await, Some(Ok(())))
@@ -198,13 +207,25 @@ impl Connection {
     /// Waits until there is something to read, or the waiting is to end. Nothing else interrupts it: an
     /// operation that is given up and begun again is work for the kernel.
     async fn await_readable(&self, idle: &IdleEntry) -> Waited {
-        let mut readable = pin!(self.stream.readable(false));
+        if self.stream.has_plaintext() {
+            return Waited::Readable;
+        }
+        let mut readable = pin!(self.stream.socket().readable(false));
         poll_fn(|context| match readable.as_mut().poll(context) {
             Poll::Ready(Ok(())) => Poll::Ready(Waited::Readable),
             Poll::Ready(Err(_)) => Poll::Ready(Waited::Broken),
             Poll::Pending => idle.poll_end(context).map(Waited::Ended),
         })
         .await
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self.stream, ServerStream::Tls(_))
+    }
+
+    /// Tells the client of a TLS session that it ends, before an idle connection is closed.
+    pub(crate) fn announce_end(&mut self) {
+        self.stream.announce_end();
     }
 
     /// Gives the read buffer back, unless something in it is still to be used.
@@ -434,11 +455,11 @@ impl Connection {
         let rest = fill(&mut outgoing);
         let stream = &mut self.stream;
         let writing = pin!(async {
-            let (written, outgoing) = write_all(stream, outgoing).await;
+            let (written, outgoing) = stream.write(outgoing).await;
             if written.is_err() || rest.is_empty() {
                 return (written, outgoing);
             }
-            (write_all(stream, rest).await.0, outgoing)
+            (stream.write(rest).await.0, outgoing)
         });
         let writing = in_time(Instant::now() + limits.timeouts.write, writing);
         let written = self.coop.run(pin!(writing)).await;
@@ -460,7 +481,7 @@ impl Connection {
             0 => self.spares.buffer(),
             _ => std::mem::take(&mut self.buffer),
         };
-        let reading = pin!(read_some(&mut self.stream, buffer, bytes_max));
+        let reading = pin!(self.stream.read(buffer, bytes_max));
         let reading = in_time(deadline, reading);
         match self.coop.run(pin!(reading)).await {
             None => ReadOutcome::TimedOut,

@@ -8,30 +8,36 @@ use bytes::{Buf, BytesMut};
 use monoio::net::TcpStream;
 use tracing::debug;
 
+use crate::inbound::beginning::as_idle;
 use crate::inbound::connection::{Accepted, canonical};
+use crate::inbound::idle::{IdleEntry, WaitEnd};
 use crate::inbound::spares::Spares;
 use crate::mirror::core::Core;
 use crate::mirror::worker_metrics::Closing;
 use crate::net::proxy_protocol::{self, HEADER_BYTES_MAX, Header, Malformed};
 use crate::net::socket::read_some;
-use crate::runtime::deadline::in_time;
 
-/// Reads the header within `timeouts.head`. The connection is then one of the client that it names, if it names
+/// Reads the header until `deadline`. The connection is then one of the client that it names, if it names
 /// one. Returns `None` if there is no header, which is counted unless the proxy has sent nothing at all: some
 /// connect only to see that the port is open.
 pub(super) async fn accept(
     core: &Core,
     spares: &Spares,
-    mut stream: TcpStream,
-    proxy: SocketAddr,
-) -> Option<Accepted> {
-    let deadline = Instant::now() + core.routing().table.limits.timeouts.head;
+    accepted: Accepted<TcpStream>,
+    idle: &IdleEntry,
+    deadline: Instant,
+) -> Option<Accepted<TcpStream>> {
+    let Accepted {
+        mut stream,
+        peer: proxy,
+        ..
+    } = accepted;
     let read = {
         let reading = pin!(read_header(&mut stream, spares));
-        in_time(deadline, reading).await
+        as_idle(idle, deadline, reading).await
     };
     match read {
-        Some(Ok(Some((source, received)))) => {
+        Ok(Ok(Some((source, received)))) => {
             core.counters.received_bytes.add_bytes(received.len());
             Some(Accepted {
                 stream,
@@ -39,8 +45,12 @@ pub(super) async fn accept(
                 received,
             })
         }
-        Some(Ok(None)) => None,
-        Some(Err(Malformed)) | None => {
+        Ok(Ok(None)) | Err(WaitEnd::ShutDown) => None,
+        Err(WaitEnd::Evicted) => {
+            core.counters.closings.inc(Closing::Evicted);
+            None
+        }
+        Ok(Err(Malformed)) | Err(WaitEnd::Expired) => {
             core.counters.closings.inc(Closing::ProxyHeader);
             debug!(worker = core.counters.worker, peer = %proxy, "connection closed: no header of the PROXY protocol");
             None

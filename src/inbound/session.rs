@@ -50,6 +50,7 @@ pub(super) async fn serve(
             Persistence::Linger => return Box::pin(connection.linger(&core.shutdown)).await,
         }
     }
+    connection.announce_end();
 }
 
 /// What happens to the connection after a request.
@@ -88,6 +89,7 @@ async fn serve_request(
     let addresses = &routing.table.client_addresses;
     let peer = connection.peer;
     let client = addresses.client(peer.ip(), &request.parsed, &request.head);
+    request.came_over_tls = connection.is_tls();
     request.client = addresses.is_sent.then_some(client);
     let log = RequestLog::begin(core, peer, client);
     connection.body_state = BodyState::Broken;
@@ -142,6 +144,21 @@ async fn serve_request(
             }
         }
         (Ok(()), _) => Persistence::Linger,
+    }
+}
+
+/// Replies to a connection that cannot be served, whatever it has sent.
+pub(super) async fn refuse(
+    core: &Core,
+    accepted: Accepted,
+    spares: &Rc<Spares>,
+    rejection: &Rejection,
+) {
+    let mut connection = Connection::new(accepted, &core.counters, spares);
+    let routing = core.routing();
+    let persistence = reject_head(core, &routing, &mut connection, rejection).await;
+    if let Persistence::Linger = persistence {
+        connection.linger(&core.shutdown).await;
     }
 }
 

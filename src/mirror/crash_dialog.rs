@@ -217,6 +217,7 @@ pub(crate) fn form_url(request: &Request, table: &RoutingTable) -> Result<Vec<u8
         None => external_url(
             request.header(HeaderName::Host).unwrap_or_default(),
             request.header(HeaderName::XForwardedProto),
+            request.came_over_tls,
             target,
         ),
     };
@@ -225,11 +226,17 @@ pub(crate) fn form_url(request: &Request, table: &RoutingTable) -> Result<Vec<u8
 
 /// The URL of a request as the browser sees it. `host` is the value of its `Host` header and `target` its path
 /// and query. `forwarded_proto` is the value of `X-Forwarded-Proto`. The load balancer that terminates TLS sets
-/// its first entry; further balancers may append others.
-pub fn external_url(host: &[u8], forwarded_proto: Option<&[u8]>, target: &[u8]) -> Vec<u8> {
+/// its first entry; further balancers may append others. Without it, the mirror itself may have ended TLS.
+pub fn external_url(
+    host: &[u8],
+    forwarded_proto: Option<&[u8]>,
+    came_over_tls: bool,
+    target: &[u8],
+) -> Vec<u8> {
     let outermost = forwarded_proto.and_then(|list| list.split(|byte| *byte == b',').next());
     let scheme: &[u8] = match outermost.map(<[u8]>::trim_ascii) {
         Some(proto) if proto.eq_ignore_ascii_case(b"https") => b"https",
+        None if came_over_tls => b"https",
         Some(_) | None => b"http",
     };
     [scheme, b"://", host, target].concat()
@@ -347,6 +354,7 @@ mod tests {
         let url = external_url(
             b"h\"</script><script>alert(1)//",
             Some(b"HTTPS"),
+            false,
             b"/api/embed/error-page/?a='+x+\"\\",
         );
         let script = redirect(
@@ -365,7 +373,7 @@ mod tests {
 
     #[test]
     fn the_external_url_has_the_scheme_of_the_load_balancer() {
-        let url = |proto| external_url(b"m:3000", proto, b"/api/x");
+        let url = |proto| external_url(b"m:3000", proto, false, b"/api/x");
         assert_eq!(url(None), b"http://m:3000/api/x");
         assert_eq!(url(Some(b"http")), b"http://m:3000/api/x");
         assert_eq!(url(Some(b"https")), b"https://m:3000/api/x");
@@ -374,5 +382,8 @@ mod tests {
         assert_eq!(url(Some(b"http,https")), b"http://m:3000/api/x");
         assert_eq!(url(Some(b"")), b"http://m:3000/api/x");
         assert_eq!(url(Some(b"gopher")), b"http://m:3000/api/x");
+        let over_tls = |proto| external_url(b"m:3443", proto, true, b"/api/x");
+        assert_eq!(over_tls(None), b"https://m:3443/api/x");
+        assert_eq!(over_tls(Some(b"http")), b"http://m:3443/api/x");
     }
 }

@@ -25,6 +25,8 @@ pub(crate) enum Rejection {
     Framing(FramingError),
     /// The chunked body is malformed (RFC 9112 section 7.1).
     Chunk(ChunkError),
+    /// The request came without TLS to a listener with TLS.
+    PlainHttp,
     /// The head took longer than `timeouts.head`.
     HeadTimeout,
     /// The body made no progress for `timeouts.body`.
@@ -76,6 +78,8 @@ labels! {
         Framing => "framing",
         /// The chunked body is malformed (RFC 9112 section 7.1).
         Chunk => "chunk",
+        /// The request came without TLS to a listener with `tls`.
+        PlainHttp => "plain_http",
         /// The head took longer than `timeouts.head`.
         HeadTimeout => "head_timeout",
         /// The body made no progress for `timeouts.body`.
@@ -160,6 +164,7 @@ impl Rejection {
             Rejection::Framing(_) => (Reason::Framing, 400, Closed),
             Rejection::Chunk(ChunkError::Malformed(_)) => (Reason::Chunk, 400, Closed),
             Rejection::Chunk(ChunkError::TooLarge) => (Reason::BodyTooLarge, 413, Closed),
+            Rejection::PlainHttp => (Reason::PlainHttp, 400, Closed),
             Rejection::HeadTimeout => (Reason::HeadTimeout, 408, Closed),
             Rejection::BodyTimeout => (Reason::BodyTimeout, 408, Closed),
             Rejection::BodyTooLarge => (Reason::BodyTooLarge, 413, Kept),
@@ -200,6 +205,7 @@ impl fmt::Display for Rejection {
             Rejection::Head(error) => write!(f, "invalid request head: {error}"),
             Rejection::Framing(error) => write!(f, "invalid request framing: {error}"),
             Rejection::Chunk(error) => write!(f, "invalid chunked body: {error}"),
+            Rejection::PlainHttp => f.write_str("plain HTTP request sent to a port for HTTPS"),
             Rejection::HeadTimeout => f.write_str("request head not received in time"),
             Rejection::BodyTimeout => f.write_str("request body not received in time"),
             Rejection::BodyTooLarge => f.write_str("request body length limit exceeded"),

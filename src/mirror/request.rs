@@ -42,6 +42,8 @@ pub struct Request {
     pub client: Option<IpAddr>,
     /// The length of the received body.
     pub received_bytes: usize,
+    /// Whether the listener has ended TLS.
+    pub came_over_tls: bool,
 }
 
 #[derive(Clone, Default)]

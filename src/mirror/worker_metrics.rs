@@ -11,6 +11,7 @@ use crate::mirror::disagreements::Disagreements;
 use crate::mirror::rejection::Reason;
 use crate::mirror::routes::Route;
 use crate::mirror::unknown_keys::UnknownKeys;
+use crate::net::tls_accept::HandshakeResult;
 use crate::telemetry::counters::{Counter, CounterVec, Gauge};
 use crate::telemetry::label::{Label, labels};
 
@@ -29,6 +30,8 @@ pub struct WorkerMetrics {
     pub open_connections: Gauge,
     /// SDK connections closed without a reply, by reason.
     pub closings: CounterVec<Closing>,
+    /// TLS handshakes with SDKs that have ended, by result.
+    pub handshakes: CounterVec<HandshakeResult>,
     /// The number of pauses in accepting connections, by reason.
     pub pauses: CounterVec<Pause>,
     /// All requests, by result.

@@ -74,7 +74,7 @@ impl Stream {
     ) -> (io::Result<usize>, BytesMut) {
         match self {
             Stream::Plain(stream) => read_some(stream, buffer, bytes_max).await,
-            Stream::Tls(stream) => Box::pin(stream.receive(buffer)).await,
+            Stream::Tls(stream) => Box::pin(stream.receive(buffer, usize::MAX)).await,
         }
     }
 

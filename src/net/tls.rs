@@ -1,4 +1,4 @@
-//! A TLS session with an upstream: rustls, driven directly over a monoio socket.
+//! A TLS session with an upstream or an SDK: rustls, driven directly over a monoio socket.
 //!
 //! rustls gets the plaintext of head and body together, so that they share records, and its ciphertext
 //! is sent in as few writes as it has slices. A generic adapter would copy every record through its own
@@ -6,12 +6,13 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
+use std::ops::DerefMut;
 use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use monoio::net::TcpStream;
-use rustls::ClientConnection;
+use rustls::{ClientConnection, ConnectionCommon, SideData};
 
 use crate::net::early_response::{EarlyReader, EarlyResponseWatch};
 use crate::net::socket::{IdleState, READ_BYTES, read_some, write_all, write_unless_refused};
@@ -45,14 +46,14 @@ const OVERHEAD_BYTES_MAX: usize = 256 * 1024;
 /// sometimes ends within a record.
 const EMPTY_READS_MAX: u32 = 2;
 
-/// A TLS session over a TCP connection.
-pub struct TlsStream {
-    tcp: TcpStream,
-    session: ClientConnection,
+/// A TLS session over a TCP connection: that of a client, unless `S` is another side.
+pub struct TlsStream<S = ClientConnection> {
+    pub(super) tcp: TcpStream,
+    pub(super) session: S,
     /// Ciphertext to be sent. Kept between uses for its memory.
-    outgoing: Vec<u8>,
+    pub(super) outgoing: Vec<u8>,
     /// Whether the last read filled its buffer, so that the next one gets a large one.
-    has_more: bool,
+    pub(super) has_more: bool,
     coop: CoopBudget,
     /// How many bytes were received for the current response above twice its plaintext.
     overhead_bytes: usize,
@@ -87,20 +88,11 @@ impl TlsStream {
         let mut session = ClientConnection::new_with_alpn(config, server_name, protocols)
             .map_err(io::Error::other)?;
         session.set_buffer_limit(Some(SLICE_BYTES));
-        let mut stream = TlsStream {
-            tcp,
-            session,
-            outgoing: Vec::new(),
-            // A handshake has some thousand bytes.
-            has_more: true,
-            coop: CoopBudget::default(),
-            overhead_bytes: 0,
-            empty_reads: 0,
-        };
+        let mut stream = TlsStream::over(tcp, session);
         while stream.session.is_handshaking() {
             stream.flush().await?;
             if stream.session.is_handshaking() {
-                stream.fill().await?;
+                stream.fill(&mut BytesMut::new()).await?;
             }
         }
         stream.flush().await?;
@@ -157,26 +149,6 @@ impl TlsStream {
         Ok(true)
     }
 
-    /// Appends the plaintext that has arrived to `buffer`. Zero bytes mean an orderly close.
-    pub async fn receive(&mut self, mut buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
-        loop {
-            match self.take_plaintext(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                taken => return (taken.map_err(tls_failure::after_handshake), buffer),
-            }
-            if let Err(error) = self.fill().await {
-                return (Err(tls_failure::after_handshake(error)), buffer);
-            }
-            if let Err(error) = self.flush().await {
-                return (Err(error), buffer);
-            }
-        }
-    }
-
-    pub fn socket(&self) -> &TcpStream {
-        &self.tcp
-    }
-
     /// The protocol that the server chose of those offered.
     pub(crate) fn protocol(&self) -> Option<&[u8]> {
         self.session.alpn_protocol()
@@ -204,7 +176,69 @@ impl TlsStream {
         IdleState::from_bytes(&plaintext)
     }
 
-    fn take_plaintext(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    /// Sends as much of the pending ciphertext as the kernel takes at once, directly from the session's
+    /// buffers. Returns the rest.
+    fn send_ciphertext(&mut self) -> io::Result<Vec<u8>> {
+        let mut outlet = DirectWriter {
+            tcp: &self.tcp,
+            is_full: false,
+            rest: std::mem::take(&mut self.outgoing),
+        };
+        while self.session.wants_write() {
+            self.session.write_tls(&mut outlet)?;
+        }
+        Ok(outlet.rest)
+    }
+}
+
+impl<S, D> TlsStream<S>
+where
+    S: DerefMut<Target = ConnectionCommon<D>>,
+    D: SideData,
+{
+    /// A session whose handshake has not begun.
+    pub(super) fn over(tcp: TcpStream, session: S) -> TlsStream<S> {
+        TlsStream {
+            tcp,
+            session,
+            outgoing: Vec::new(),
+            // A handshake has some thousand bytes.
+            has_more: true,
+            coop: CoopBudget::default(),
+            overhead_bytes: 0,
+            empty_reads: 0,
+        }
+    }
+
+    pub fn socket(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Appends the plaintext that has arrived to `buffer`, of what is decrypted already at most `bytes_max`. Zero bytes
+    /// mean an orderly close.
+    pub(crate) async fn receive(
+        &mut self,
+        mut buffer: BytesMut,
+        bytes_max: usize,
+    ) -> (io::Result<usize>, BytesMut) {
+        let filled = buffer.len();
+        loop {
+            match self.take_plaintext(&mut buffer, bytes_max) {
+                // What came before is whole: the next read tells of the end or the error.
+                _ if buffer.len() > filled => return (Ok(buffer.len() - filled), buffer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                taken => return (taken.map_err(tls_failure::after_handshake), buffer),
+            }
+            if let Err(error) = self.fill(&mut buffer).await {
+                return (Err(tls_failure::after_handshake(error)), buffer);
+            }
+            if let Err(error) = self.flush().await {
+                return (Err(error), buffer);
+            }
+        }
+    }
+
+    fn take_plaintext(&mut self, buffer: &mut BytesMut, bytes_max: usize) -> io::Result<usize> {
         let waiting = self
             .session
             .process_new_packets()
@@ -212,7 +246,7 @@ impl TlsStream {
             .plaintext_bytes_to_read();
         let filled = buffer.len();
         // At least one byte of space, so that zero bytes read can only mean the end.
-        buffer.resize(filled + waiting.max(1), 0);
+        buffer.resize(filled + waiting.clamp(1, bytes_max.max(1)), 0);
         let free = buffer.get_mut(filled..).unwrap_or_default();
         let taken = self.session.reader().read(free);
         let count = taken.as_ref().copied().unwrap_or(0);
@@ -227,7 +261,20 @@ impl TlsStream {
     /// Reads ciphertext once and passes it to the session. Messages without plaintext take much work for
     /// their size, and no read waits if they arrive as fast as they are read. So other tasks run in between,
     /// and the number of such bytes is limited.
-    async fn fill(&mut self) -> io::Result<()> {
+    async fn fill(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
+        let mut incoming = self.read_ciphertext().await?;
+        if let Err(error) = self.process(&incoming, buffer) {
+            // Try to send the alert; only the error matters.
+            let _ = self.flush().await;
+            return Err(error);
+        }
+        incoming.clear();
+        spare_buffers::give_back(incoming);
+        Ok(())
+    }
+
+    /// Reads ciphertext once. Nothing means the end.
+    pub(super) async fn read_ciphertext(&mut self) -> io::Result<BytesMut> {
         if self.empty_reads >= EMPTY_READS_MAX {
             self.coop.yield_now().await;
         }
@@ -235,7 +282,7 @@ impl TlsStream {
             false => (spare_buffers::take(), SPARE_BYTES),
             true => (BytesMut::new(), READ_BYTES),
         };
-        let (result, mut incoming) = {
+        let (result, incoming) = {
             let reading = pin!(read_some(&mut self.tcp, incoming, bytes_max));
             self.coop.run(reading).await
         };
@@ -246,8 +293,14 @@ impl TlsStream {
         if self.overhead_bytes > OVERHEAD_BYTES_MAX {
             return Err(tls_failure::no_data());
         }
-        let mut unread: &[u8] = &incoming;
-        if count == 0 {
+        Ok(incoming)
+    }
+
+    /// Passes what was read to the session. The session takes no more while it holds 16 KiB of plaintext, so what it
+    /// has is appended to `buffer` in between. After an error there may be an alert to be sent.
+    pub(super) fn process(&mut self, incoming: &[u8], buffer: &mut BytesMut) -> io::Result<()> {
+        let mut unread = incoming;
+        if unread.is_empty() {
             // The session must see the end to distinguish an orderly close from a truncated connection.
             self.session.read_tls(&mut unread)?;
             if self.session.is_handshaking() {
@@ -255,20 +308,23 @@ impl TlsStream {
             }
         }
         while !unread.is_empty() {
-            self.session.read_tls(&mut unread)?;
-            if let Err(error) = self.session.process_new_packets() {
-                // Try to send the alert; only the error matters.
-                let _ = self.flush().await;
-                return Err(invalid(error));
+            // What follows the end of the session counts for nothing (RFC 8446 section 6.1).
+            if self.session.read_tls(&mut unread)? == 0 {
+                return Ok(());
+            }
+            self.session.process_new_packets().map_err(invalid)?;
+            if !unread.is_empty()
+                && let Err(error) = self.take_plaintext(buffer, usize::MAX)
+                && error.kind() != io::ErrorKind::WouldBlock
+            {
+                return Err(error);
             }
         }
-        incoming.clear();
-        spare_buffers::give_back(incoming);
         Ok(())
     }
 
     /// Sends all pending ciphertext.
-    async fn flush(&mut self) -> io::Result<()> {
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
         let outgoing = self.take_ciphertext()?;
         if outgoing.is_empty() {
             self.reuse_memory(outgoing);
@@ -279,22 +335,8 @@ impl TlsStream {
         result
     }
 
-    /// Sends as much of the pending ciphertext as the kernel takes at once, directly from the session's
-    /// buffers. Returns the rest.
-    fn send_ciphertext(&mut self) -> io::Result<Vec<u8>> {
-        let mut outlet = DirectWriter {
-            tcp: &self.tcp,
-            is_full: false,
-            rest: std::mem::take(&mut self.outgoing),
-        };
-        while self.session.wants_write() {
-            self.session.write_tls(&mut outlet)?;
-        }
-        Ok(outlet.rest)
-    }
-
     /// Takes all pending ciphertext out of the session.
-    fn take_ciphertext(&mut self) -> io::Result<Vec<u8>> {
+    pub(super) fn take_ciphertext(&mut self) -> io::Result<Vec<u8>> {
         let mut outgoing = std::mem::take(&mut self.outgoing);
         while self.session.wants_write() {
             self.session.write_tls(&mut outgoing)?;

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::config::{Tls, TlsVersion};
 use crate::net::certificate::{PinnedCertificate, TrustAnchors, Verifier};
-use crate::net::client_certificate::{Identity, unusable};
+use crate::net::identity::{Identity, unusable};
 
 /// The size of the session cache, for all origins and workers together. A resumed handshake costs less
 /// than half of a full one.
@@ -86,7 +86,7 @@ impl TlsClient {
 static FROM_TLS12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 static FROM_TLS13: [&SupportedProtocolVersion; 1] = [&TLS13];
 
-fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+pub(super) fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     match min {
         TlsVersion::Tls12 => &FROM_TLS12,
         TlsVersion::Tls13 => &FROM_TLS13,
@@ -119,21 +119,25 @@ fn trusted(ca_file: Option<&Path>, system_roots: bool) -> Result<TrustAnchors, S
 
 /// Adds the certificates in a file to `roots`. Returns those that servers may also present themselves.
 fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<Vec<PinnedCertificate>, String> {
-    let in_file =
-        |error: &dyn std::fmt::Display| format!("tls.ca_file {}: {error}", path.display());
-    let pem = fs::read(path).map_err(|error| in_file(&error))?;
     let mut pinned = Vec::new();
-    let mut count = 0;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| in_file(&error))?;
+    for certificate in authorities("tls.ca_file", path)? {
         pinned.extend(PinnedCertificate::parse(&certificate));
-        roots.add(certificate).map_err(|error| in_file(&error))?;
-        count += 1;
-    }
-    if count == 0 {
-        return Err(in_file(
-            &"holds no certificate; expected at least one PEM block `BEGIN CERTIFICATE`",
-        ));
+        let added = roots.add(certificate);
+        added.map_err(|error| format!("tls.ca_file {}: {error}", path.display()))?;
     }
     Ok(pinned)
+}
+
+/// The certificates in the file at `path`, which `key` names. There is at least one.
+pub(super) fn authorities(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let in_file = |error: &dyn std::fmt::Display| format!("{key} {}: {error}", path.display());
+    let pem = fs::read(path).map_err(|error| in_file(&error))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let found = found.map_err(|error| in_file(&error))?;
+    match found.is_empty() {
+        true => Err(in_file(
+            &"holds no certificate; expected at least one PEM block `BEGIN CERTIFICATE`",
+        )),
+        false => Ok(found),
+    }
 }

@@ -17,14 +17,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockFilter, Socket, Type};
 use tracing::{debug, info, warn};
 
 use crate::config::{Config, ListenAddress, Outbound};
+use crate::inbound::accept::Beginning;
 use crate::limits::Limits;
 use crate::os_errors;
+use crate::process::certificates::Certificates;
 use crate::process::memory_limit;
 use crate::process::unix_socket::{self, SocketFile};
 use crate::sys;
@@ -67,8 +68,7 @@ pub(crate) struct Listener {
     file: Option<SocketFile>,
     /// If the configured port is 0, this has the real one.
     pub(crate) address: ListenAddress,
-    /// Where its connections may come from, all of which then begin with a header of the PROXY protocol.
-    pub(crate) proxies: Option<Arc<[IpNet]>>,
+    pub(crate) beginning: Beginning,
 }
 
 /// Who owns the socket and its port.
@@ -88,13 +88,19 @@ impl Listener {
     ///
     /// # Errors
     /// The error of the last attempt to bind, or a passed socket does not fit. It is a text for the operator.
-    pub(crate) fn open_all(config: &Config) -> Result<Vec<Listener>, String> {
+    pub(crate) fn open_all(
+        config: &Config,
+        certificates: &Certificates,
+    ) -> Result<Vec<Listener>, String> {
         let first = ListenAddress::Inet(SocketAddr::new(config.ip, config.port));
-        let mut addresses = vec![(&first, "ip", None)];
-        addresses.extend(config.listen.iter().map(|own| {
+        let mut addresses = vec![(&first, "ip", Beginning::default())];
+        addresses.extend(config.listen.iter().enumerate().map(|(index, own)| {
             let proxies = Some(&own.proxy_protocol).filter(|proxies| !proxies.is_empty());
-            let proxies = proxies.map(|proxies| Arc::from(proxies.as_slice()));
-            (&own.address, "address", proxies)
+            let beginning = Beginning {
+                proxies: proxies.map(|proxies| Arc::from(proxies.as_slice())),
+                tls: certificates.server(index),
+            };
+            (&own.address, "address", beginning)
         }));
         let inherited = sys::inherited_descriptors(addresses.len());
         let inherited = inherited.map_err(|error| format!("cannot listen on {first}: {error}"))?;
@@ -103,14 +109,14 @@ impl Listener {
             true => Owner::SharedPort,
             false => Owner::Process,
         };
-        let open = |(address, key, proxies)| {
+        let open = |(address, key, beginning)| {
             let listener = match inherited.next() {
                 Some(descriptor) => Listener::inherited(Socket::from(descriptor), address),
                 None => Listener::bind(address, owner),
             };
             let listener = listener.map_err(|error| bind_error(address, key, &error))?;
             Ok(Listener {
-                proxies,
+                beginning,
                 ..listener
             })
         };
@@ -146,7 +152,7 @@ impl Listener {
             owner,
             file,
             address,
-            proxies: None,
+            beginning: Beginning::default(),
         })
     }
 
@@ -183,7 +189,7 @@ impl Listener {
             owner: Owner::ServiceManager,
             file: None,
             address,
-            proxies: None,
+            beginning: Beginning::default(),
         })
     }
 

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::mirror::access_log::AccessLog;
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
+use crate::process::certificates::Certificates;
 use crate::telemetry::lines::{DropReason, Lines};
 
 pub struct MirrorStatus {
@@ -23,6 +24,8 @@ pub struct MirrorStatus {
     /// The counters of each worker, as far as they belong to no route.
     pub counters: Vec<Arc<WorkerMetrics>>,
     pub access: Option<AccessLog>,
+    /// Those of the listeners.
+    pub(crate) certificates: Arc<Certificates>,
     log: OnceLock<Lines>,
     driver: OnceLock<String>,
     is_draining: AtomicBool,
@@ -51,10 +54,11 @@ impl CurrentConfig {
 
 impl MirrorStatus {
     /// The state of a mirror that accepts requests from now on.
-    pub fn new(
+    pub(crate) fn new(
         address: SocketAddr,
         counters: Vec<Arc<WorkerMetrics>>,
         access: Option<AccessLog>,
+        certificates: Arc<Certificates>,
         current: CurrentConfig,
     ) -> MirrorStatus {
         MirrorStatus {
@@ -63,6 +67,7 @@ impl MirrorStatus {
             started: Instant::now(),
             counters,
             access,
+            certificates,
             log: OnceLock::new(),
             driver: OnceLock::new(),
             is_draining: AtomicBool::new(false),

@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use core_affinity::CoreId;
 use tracing::{info, warn};
@@ -30,6 +30,7 @@ use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::unknown_keys::UnknownKeys;
 use crate::mirror::worker_metrics::{ShutdownSummary, WorkerMetrics};
 use crate::os_errors;
+use crate::process::certificates::Certificates;
 use crate::process::listener::{self, Listener};
 use crate::process::status::{CurrentConfig, MirrorStatus};
 use crate::process::worker::{StartMode, WorkerReport, WorkerSpec};
@@ -135,7 +136,12 @@ impl Mirror {
         let config = &listener::fit_limits(config, count);
         let table = Arc::new(RoutingTable::new(config, count, None).map_err(StartError::Config)?);
         let static_config = StaticConfig::new(config);
-        let listeners = Listener::open_all(config).map_err(StartError::Bind)?;
+        let certificates = Certificates::load(config).map_err(StartError::Config)?;
+        for expired in certificates.expired(SystemTime::now()) {
+            warn!("{expired}");
+        }
+        let certificates = Arc::new(certificates);
+        let listeners = Listener::open_all(config, &certificates).map_err(StartError::Bind)?;
         let address = match listeners.first().map(|first| &first.address) {
             Some(ListenAddress::Inet(address)) => *address,
             Some(ListenAddress::Unix { .. }) | None => SocketAddr::new(config.ip, config.port),
@@ -159,7 +165,13 @@ impl Mirror {
         let access = access.map_err(StartError::Thread)?;
         let (access, guard) = access.unzip();
         let current = CurrentConfig::new(&table, config);
-        let mirror_status = MirrorStatus::new(address, counters.collect(), access, current);
+        let mirror_status = MirrorStatus::new(
+            address,
+            counters.collect(),
+            access,
+            Arc::clone(&certificates),
+            current,
+        );
         let (report, reports) = mpsc::channel();
         let mut mirror = Mirror {
             address,
@@ -182,6 +194,7 @@ impl Mirror {
             starts.push(mirror.start_worker(index, core, balance, config, &table, reports)?);
         }
         mirror.start_accepting(&starts, is_bound)?;
+        Certificates::watch(&certificates).map_err(StartError::Thread)?;
         Ok(mirror)
     }
 
@@ -220,6 +233,7 @@ impl Mirror {
             let _ = worker.tables.send(Arc::clone(&table));
             let _ = worker.commands.write_all(b"t");
         }
+        self.mirror_status.certificates.reload();
         self.config = self.static_config.merged_into(config);
         self.mirror_status
             .record_reload(CurrentConfig::new(&table, &self.config));
@@ -287,7 +301,7 @@ impl Mirror {
                 socket: listener.handle()?,
                 queue: listener.is_own().then(|| listener.handle()).transpose()?,
                 is_unix: listener.is_unix(),
-                proxies: listener.proxies.clone(),
+                beginning: listener.beginning.clone(),
             })
         };
         let listeners: io::Result<Vec<_>> = self.listeners.iter().map(shared).collect();

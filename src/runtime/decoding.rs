@@ -1,7 +1,7 @@
 //! Decodes compressed bodies without blocking the worker's other connections.
 //!
 //! Decoding a body of many megabytes takes as long as a thousand requests, and crafted input of one megabyte
-//! may take a second. So bodies are decoded in short, timed turns, the cheapest first (see `decode_queue`), and
+//! may take a second. So bodies are decoded in short, timed turns, the cheapest first (see `turn_queue`), and
 //! within the memory budget. The first turn of a body does not wait: the bodies of most SDKs need only one,
 //! and a worker whose clients all compress must not leave half of its time unused.
 
@@ -13,8 +13,8 @@ use local_sync::semaphore::{Semaphore, SemaphorePermit};
 
 use crate::http::encoding::{DecodeError, Decoder, Decompressors, Encoding, Step};
 use crate::limits::Limits;
-use crate::runtime::decode_queue::DecodeQueue;
 use crate::runtime::memory_budget::MemoryReservation;
+use crate::runtime::turn_queue::TurnQueue;
 
 /// The maximum output of one step: about 0.1 ms of work for an ordinary body.
 const STEP_BYTES: usize = 64 * 1024;
@@ -42,7 +42,7 @@ pub(crate) enum DecodeFailure {
 /// The decoding of one worker.
 pub(crate) struct Decoding {
     decompressors: RefCell<Decompressors>,
-    queue: DecodeQueue,
+    queue: TurnQueue,
     large: Semaphore,
 }
 
@@ -50,7 +50,7 @@ impl Default for Decoding {
     fn default() -> Decoding {
         Decoding {
             decompressors: RefCell::default(),
-            queue: DecodeQueue::default(),
+            queue: TurnQueue::default(),
             large: Semaphore::new(LARGE_MAX),
         }
     }

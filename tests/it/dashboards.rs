@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use crate::support::tls::Authority;
 use crate::support::{KEY_A, Process, Upstream, config, envelope, envelope_request};
 
 fn text(path: &str) -> String {
@@ -100,7 +101,13 @@ fn the_dashboard_and_the_alerts_use_only_metrics_that_exist() {
         upstream.dsn(KEY_A, 11),
         format!("http://{KEY_A}@localhost:9/1"),
     ];
-    let mirror = Process::start(&config(&outbounds, "admin: {port: 0}"));
+    let (cert_file, key_file) = Authority::new().server_files(&["localhost"]);
+    let extra = format!(
+        "admin: {{port: 0}}\nlisten: [{{address: '127.0.0.1:0', tls: {{cert_file: {}, key_file: {}}}}}]",
+        cert_file.display(),
+        key_file.display()
+    );
+    let mirror = Process::start(&config(&outbounds, &extra));
     // A histogram appears after its first observation.
     let request = envelope_request(envelope("00").as_bytes());
     assert_eq!(mirror.client().ask(&request).status, 200);
@@ -140,6 +147,8 @@ fn the_dashboard_and_the_alerts_use_only_metrics_that_exist() {
         "log_dropped",
         "sdk_connections",
         "sdk_connections_closed",
+        "sdk_tls_handshakes",
+        "listener_certificate_reloads",
         "accept_pauses",
         "upstream_connections_reused",
         "upstream_connections_dropped",

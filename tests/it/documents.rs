@@ -13,6 +13,7 @@ use std::process::Command;
 use sentry_mirror::internals;
 
 use crate::support::process::file;
+use crate::support::tls::Authority;
 
 const UPDATE: &str = "UPDATE_DOCS=1 cargo test --locked --test it documents";
 
@@ -248,10 +249,20 @@ fn configuration(excerpt: &str) -> String {
 #[test]
 fn every_configuration_in_the_documents_is_valid() {
     let mut count = 0;
+    let (cert_file, key_file) = Authority::new().server_files(&["localhost"]);
     for document in documents() {
         let text = fs::read_to_string(Path::new(ROOT).join(&document)).expect("a document");
         for excerpt in blocks(&text, "yaml") {
             count += 1;
+            let excerpt = excerpt
+                .replace(
+                    "/etc/sentry-mirror/tls/fullchain.pem",
+                    &cert_file.display().to_string(),
+                )
+                .replace(
+                    "/etc/sentry-mirror/tls/privkey.pem",
+                    &key_file.display().to_string(),
+                );
             let path = file("config.yml", &configuration(&excerpt));
             let output = Command::new(env!("CARGO_BIN_EXE_sentry-mirror"))
                 .args([OsStr::new("--check"), OsStr::new("-c"), path.as_os_str()])

@@ -117,6 +117,7 @@ mod support;
 mod tidy;
 mod tls;
 mod tls_flood;
+mod tls_inbound;
 mod trial;
 mod unknown_keys;
 mod unsolicited_responses;

@@ -146,9 +146,9 @@ fn each_reason_for_a_rejection_is_counted_once() {
         assert!(sample.contains("result=\"rejected\""), "{reason}: {sample}");
         assert!(after.moved(&before, DELIVERIES).is_empty(), "{reason}");
     }
-    // The table is complete, but for what `overload` shows.
+    // The table is complete, but for what `overload` and `tls_inbound` show.
     let reasons = table.iter().map(|(reason, _, _)| *reason);
-    let reasons: BTreeSet<&str> = reasons.chain(["late"]).collect();
+    let reasons: BTreeSet<&str> = reasons.chain(["late", "plain_http"]).collect();
     assert_eq!(mirror.metrics().all(REJECTIONS, &[]).len(), reasons.len());
     assert!(upstream.received().is_empty());
 }

@@ -235,6 +235,16 @@ fn the_keys_of_a_listener_are_known() {
             "[{address: '0.0.0.0:1', proxy_protocol: ['10.0.0.0/8', '::1']}]",
             true,
         ),
+        (
+            "[{address: '0.0.0.0:1', tls: {cert_file: /c, key_file: /k, client_ca_file: /a, min_version: 1.3}}]",
+            true,
+        ),
+        (
+            "[{address: '0.0.0.0:1', tls: {certificates: [{cert_file: /c, key_file: /k}], min_version: '1.2'}}]",
+            true,
+        ),
+        ("[{address: '0.0.0.0:1', tls: {cert_file: /c}}]", false),
+        ("[{address: '0.0.0.0:1', tls: {certificates: [/c]}}]", false),
         ("[{adress: '0.0.0.0:1'}]", false),
         ("[{mode: '0600'}]", false),
         ("['0.0.0.0:1']", false),

@@ -7,7 +7,6 @@
 
 use std::time::{Duration, Instant};
 
-use monoio::io::AsyncWriteRent;
 use monoio::time::timeout;
 
 use super::{Connection, ReadOutcome};
@@ -42,7 +41,7 @@ impl Connection {
             // Waits without a buffer: most clients close at once.
             self.buffer.clear();
             self.release_buffer();
-            let readable = timeout(LINGER_IDLE_TIMEOUT, self.stream.readable(false));
+            let readable = timeout(LINGER_IDLE_TIMEOUT, self.stream.socket().readable(false));
             if !matches!(readable.await, Ok(Ok(()))) {
                 return;
             }

@@ -7,10 +7,11 @@ use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose,
     IsCa, KeyPair,
 };
+use rustls::client::WantsClientCert;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::process::file;
 
@@ -76,6 +77,26 @@ impl Authority {
         (cert_file, file("client.key", &client.key.serialize_pem()))
     }
 
+    /// A certificate for servers with these names, signed by this authority, and its key, in files.
+    pub(crate) fn server_files(&self, names: &[&str]) -> (PathBuf, PathBuf) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let server = self.signed(&CertificateParams::new(names).unwrap());
+        server.files()
+    }
+
+    /// The settings of a client that trusts this authority.
+    pub(crate) fn client_config(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+    }
+
     /// A certificate with these parameters, signed by this authority, and its key.
     pub(crate) fn signed(&self, params: &CertificateParams) -> Certified {
         self.signed_for(params, KeyPair::generate().unwrap())
@@ -122,6 +143,15 @@ impl Certified {
 
     fn private(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()))
+    }
+
+    /// The certificate and the key in files.
+    pub(crate) fn files(&self) -> (PathBuf, PathBuf) {
+        let cert_file = file("certificate.pem", &self.pem());
+        (
+            cert_file,
+            file("certificate.key", &self.key.serialize_pem()),
+        )
     }
 
     pub(crate) fn server_config(&self) -> ServerConfig {

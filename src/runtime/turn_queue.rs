@@ -1,8 +1,8 @@
-//! Schedules the decoding of bodies on one worker.
+//! Schedules long work of one kind on one worker: the decoding of bodies, or TLS handshakes.
 //!
-//! Together all bodies get half of the worker's time, in turns so short that other connections are hardly
-//! delayed. Every other turn goes to the cheapest body, by its cost so far and the possible cost of its next
-//! step, so that a small body overtakes large and expensive ones. The turns in between go to the body that has
+//! Together all jobs get half of the worker's time, in turns so short that other connections are hardly
+//! delayed. Every other turn goes to the cheapest job, by its cost so far and the possible cost of its next
+//! step, so that a small body overtakes large and expensive ones. The turns in between go to the job that has
 //! waited longest, so that none starves. With an empty queue and little recent work, a turn starts at once.
 
 use std::cell::RefCell;
@@ -20,9 +20,9 @@ const TIME_PER_WORK: u32 = 2;
 /// The most work that counts. A turn is shorter than this; if it took longer, another process had the core.
 const WORK_MAX: Duration = Duration::from_millis(4);
 
-/// The bodies that wait for a turn on one worker.
+/// The jobs that wait for a turn on one worker.
 #[derive(Default)]
-pub(super) struct DecodeQueue {
+pub(crate) struct TurnQueue {
     state: RefCell<State>,
 }
 
@@ -45,9 +45,9 @@ struct Entry {
     number: u64,
 }
 
-impl DecodeQueue {
-    /// Waits for a turn. `cost` is the cost of the body including its next step.
-    pub(super) async fn wait_for_turn(&self, cost: Duration) {
+impl TurnQueue {
+    /// Waits for a turn. `cost` is the cost of the job including its next step.
+    pub(crate) async fn wait_for_turn(&self, cost: Duration) {
         let can_start = {
             let mut state = self.state.borrow_mut();
             state.entries.is_empty() && state.recent_work.delay(Instant::now()).is_zero()
@@ -59,7 +59,7 @@ impl DecodeQueue {
     }
 
     /// Records work of this duration that ended at `now`.
-    pub(super) fn record_work(&self, duration: Duration, now: Instant) {
+    pub(crate) fn record_work(&self, duration: Duration, now: Instant) {
         self.state.borrow_mut().recent_work.add(duration, now);
     }
 
@@ -122,7 +122,7 @@ impl State {
 
 /// Removes an entry from the queue on drop.
 struct EntryGuard<'q> {
-    queue: &'q DecodeQueue,
+    queue: &'q TurnQueue,
     entry: Entry,
 }
 
@@ -179,7 +179,7 @@ mod tests {
     /// The order in which entries with these costs get their turns if they arrive while the worker is busy.
     fn order(costs: &[u64]) -> Vec<u64> {
         block_on(async {
-            let queue = Rc::new(DecodeQueue::default());
+            let queue = Rc::new(TurnQueue::default());
             // So much work that no turn starts before all entries wait.
             queue.state.borrow_mut().recent_work.work = 100 * MILLISECOND;
             let order = Rc::new(RefCell::new(Vec::new()));
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_dropped_entry_does_not_block_the_others() {
         block_on(async {
-            let queue = DecodeQueue::default();
+            let queue = TurnQueue::default();
             let entry = queue.state.borrow_mut().push(Duration::ZERO);
             let guard = EntryGuard {
                 queue: &queue,

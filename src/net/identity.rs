@@ -1,4 +1,4 @@
-//! The certificate with which the mirror proves to upstreams who it is.
+//! A certificate with which the mirror proves who it is, and its key, from files.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::path::Path;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::ClientCertificate;
+use crate::config::CertificateFiles;
 
 /// A chain of certificates has some KiB.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -25,8 +25,8 @@ impl Identity {
     ///
     /// # Errors
     /// What is wrong with one of them, for the operator.
-    pub(super) fn read(files: &ClientCertificate) -> Result<Identity, String> {
-        let ClientCertificate {
+    pub(super) fn read(files: &CertificateFiles) -> Result<Identity, String> {
+        let CertificateFiles {
             cert_file,
             key_file,
         } = files;
@@ -57,7 +57,7 @@ impl Identity {
 }
 
 /// Why rustls refuses the pair of files.
-pub(super) fn unusable(files: &ClientCertificate, error: &rustls::Error) -> String {
+pub(super) fn unusable(files: &CertificateFiles, error: &rustls::Error) -> String {
     let problem: &dyn Display = match error {
         rustls::Error::InconsistentKeys(_) => &"is not the key of the certificate in tls.cert_file",
         other => other,
