@@ -1,12 +1,13 @@
 //! Counters of upstream connections and of items, besides those of requests and deliveries.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;
 
 use serde_yaml::Value;
 
+use crate::support::upstream::read_request;
 use crate::support::{
     Action, Config, KEY_A, KEY_B, PATIENCE, Process, Upstream, envelope, envelope_request, outbound,
 };
@@ -22,17 +23,7 @@ fn an_idle_connection_that_the_upstream_closed_is_counted_as_stale() {
     let (close, closed) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let mut reader = BufReader::new(&stream);
-            let mut length = 0;
-            for line in reader.by_ref().lines().map_while(Result::ok) {
-                if let Some(value) = line.strip_prefix("Content-Length: ") {
-                    length = value.parse().unwrap();
-                }
-                if line.is_empty() {
-                    break;
-                }
-            }
-            reader.read_exact(&mut vec![0; length]).unwrap();
+            read_request(&mut BufReader::new(&stream)).expect("a request");
             let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
             (&stream).write_all(answer).unwrap();
             drop(stream);

@@ -1,7 +1,7 @@
 //! Upstreams over TLS: a private certificate authority or a server's own certificate is trusted only if it is
 //! configured, and failures are explained.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use rcgen::{
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::support::tls::{Authority, Certified, ca_file};
+use crate::support::upstream::read_request;
 use crate::support::{KEY_A, Process, Reloadable, config, envelope, envelope_request, wait_until};
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -62,23 +63,11 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, handshakes: &AtomicUsize)
     let session = ServerConnection::new(config).ok()?;
     let mut reader = BufReader::new(StreamOwned::new(session, stream));
     for number in 0.. {
-        let mut length = 0;
-        let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            if reader.read_line(&mut line).ok()? == 0 {
-                return None;
-            }
-            if let Some(value) = line.strip_prefix("Content-Length: ") {
-                length = value.trim().parse().ok()?;
-            }
-        }
+        let request = read_request(&mut reader)?;
         if number == 0 {
             handshakes.fetch_add(1, Ordering::SeqCst);
         }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
-        let answer = format!(r#"{{"bytes":{length}}}"#);
+        let answer = format!(r#"{{"bytes":{}}}"#, request.body.len());
         let response = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}",
             answer.len()

@@ -4,7 +4,7 @@
 //! A rustls server would send all tickets in one flight, which a rustls client refuses itself. This server has
 //! its own cipher, which turns a certain word into a session ticket, in a record by itself.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -21,6 +21,7 @@ use rustls::{
 };
 
 use crate::support::tls::Authority;
+use crate::support::upstream::read_request;
 use crate::support::{
     Config, KEY_A, KEY_B, PATIENCE, Process, Upstream, envelope, envelope_request,
 };
@@ -130,18 +131,9 @@ fn server(config: ServerConfig, tickets: usize, ended: Sender<()>) -> SocketAddr
 fn serve(stream: StreamOwned<ServerConnection, TcpStream>, tickets: usize) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
-        let mut length = 0;
-        let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            if let Some(value) = line.strip_prefix("Content-Length: ") {
-                length = value.trim().parse().unwrap();
-            }
+        if read_request(&mut reader).is_none() {
+            return Ok(());
         }
-        reader.read_exact(&mut vec![0; length])?;
         let stream = reader.get_mut();
         for _ in 0..tickets {
             stream.write_all(WORD)?;

@@ -11,6 +11,7 @@ use std::thread;
 use rustls::{ServerConnection, StreamOwned};
 
 use crate::support::tls::Authority;
+use crate::support::upstream::read_request;
 use crate::support::{
     Action, Config, KEY_A, PATIENCE, Process, Upstream, config, envelope, envelope_request,
 };
@@ -154,21 +155,8 @@ fn say(stream: &mut impl Write, words: &str) -> Option<()> {
 
 /// Reads one request and gives the event id in it.
 fn read_id(reader: &mut impl BufRead) -> Option<String> {
-    let mut length = 0;
-    let mut line = String::new();
-    while line != "\r\n" {
-        line.clear();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        if let Some(value) = line.strip_prefix("Content-Length: ") {
-            length = value.trim().parse().ok()?;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let body = String::from_utf8(body).unwrap();
-    let (_, rest) = body.split_once(r#""event_id":""#)?;
+    let request = read_request(reader)?;
+    let (_, rest) = request.text().split_once(r#""event_id":""#)?;
     Some(rest.split('"').next()?.to_owned())
 }
 

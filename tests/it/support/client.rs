@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use super::PATIENCE;
+use super::{PATIENCE, only};
 
 /// A connection to the mirror.
 pub(crate) struct Client {
@@ -21,13 +21,7 @@ pub(crate) struct Response {
 impl Response {
     /// The value of a header field, which must occur at most once.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        let mut found = self
-            .fields
-            .iter()
-            .filter(|(known, _)| known.eq_ignore_ascii_case(name));
-        let value = found.next().map(|(_, value)| value.as_str());
-        assert!(found.next().is_none(), "{name} occurs twice");
-        value
+        only(&self.fields, name)
     }
 
     pub(crate) fn text(&self) -> &str {

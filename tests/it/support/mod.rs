@@ -58,6 +58,16 @@ pub(crate) fn config(outbounds: &[String], extra: &str) -> String {
     )
 }
 
+/// The value of the field `name`, which must occur at most once.
+fn only<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let mut found = fields
+        .iter()
+        .filter(|(known, _)| known.eq_ignore_ascii_case(name));
+    let value = found.next().map(|(_, value)| value.as_str());
+    assert!(found.next().is_none(), "{name} occurs twice");
+    value
+}
+
 /// A small error envelope as sentry-python sends it, with `id` as its event id.
 pub(crate) fn envelope(id: &str) -> String {
     let event = format!(r#"{{"event_id":"{id}","message":"division by zero","level":"error"}}"#);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use super::PATIENCE;
+use super::{PATIENCE, only};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -22,13 +22,7 @@ pub(crate) struct Received {
 impl Received {
     /// The value of a header field, which must occur at most once.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        let mut found = self
-            .fields
-            .iter()
-            .filter(|(known, _)| known.eq_ignore_ascii_case(name));
-        let value = found.next().map(|(_, value)| value.as_str());
-        assert!(found.next().is_none(), "{name} occurs twice");
-        value
+        only(&self.fields, name)
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -185,7 +179,7 @@ fn serve(stream: &TcpStream, shared: &Shared) {
 }
 
 /// Reads one request with a length; the mirror sends no others.
-fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Received> {
+pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<Received> {
     let mut line = String::new();
     if reader.read_line(&mut line).ok()? == 0 {
         return None;
