@@ -4,7 +4,7 @@
 //! A rustls server would send all tickets in one flight, which a rustls client refuses itself. This server has
 //! its own cipher, which turns a certain word into a session ticket, in a record by itself.
 
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
