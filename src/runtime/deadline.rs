@@ -4,11 +4,14 @@
 //! arrived meanwhile is in the sockets. On epoll the timers fire first, because the interrupted wait returns no
 //! events. So the runtime gets one more chance to read the sockets before a deadline counts.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use monoio::time::{timeout, timeout_at};
+use monoio::time::timeout;
+
+use crate::runtime::deadline_queue::Deadline;
 
 /// The grace after a deadline. The driver learns of all readable sockets in one poll, but there may be
 /// thousands of them.
@@ -20,11 +23,24 @@ pub(crate) async fn in_time<T>(
     deadline: Instant,
     mut future: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    match timeout_at(deadline.into(), future.as_mut()).await {
-        Ok(output) => Some(output),
+    match until(deadline, future.as_mut()).await {
+        Some(output) => Some(output),
         // Boxed because it is rare: every read and write would carry the space for it.
-        Err(_elapsed) => Box::pin(timeout(GRACE, future)).await.ok(),
+        None => Box::pin(timeout(GRACE, future)).await.ok(),
     }
+}
+
+/// Runs `future` until `deadline`. `None` means that it did not complete yet.
+pub(crate) async fn until<T>(
+    deadline: Instant,
+    mut future: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    let mut deadline = Deadline::new(deadline);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => deadline.poll(context).map(|()| None),
+    })
+    .await
 }
 
 #[cfg(test)]

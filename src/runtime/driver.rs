@@ -20,6 +20,7 @@ use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 
 use crate::config::DriverChoice;
 use crate::os_errors;
+use crate::runtime::deadline_queue;
 
 /// The submission entries of a ring: enough for hundreds of requests per iteration of the event loop. They
 /// take about 104 KB of locked memory.
@@ -37,6 +38,7 @@ const MEMORY_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// A runtime and the driver that it ended up on.
 pub struct Driver {
     runtime: AnyRuntime,
+    has_run: bool,
     pub kind: DriverKind,
 }
 
@@ -112,8 +114,15 @@ impl Driver {
         }
     }
 
-    /// Runs `future` to completion.
+    /// Runs `future` to completion, and watches the deadlines of all tasks meanwhile.
     pub fn block_on<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let is_first = !std::mem::replace(&mut self.has_run, true);
+        let future = async {
+            if is_first {
+                deadline_queue::start();
+            }
+            future.await
+        };
         match &mut self.runtime {
             AnyRuntime::IoUring(runtime) => runtime.block_on(future),
             AnyRuntime::Epoll(runtime) => runtime.block_on(future),
@@ -129,6 +138,7 @@ impl Driver {
                 Ok(runtime) => {
                     return Ok(Driver {
                         runtime: AnyRuntime::IoUring(runtime),
+                        has_run: false,
                         kind: DriverKind::IoUring { has_flags, entries },
                     });
                 }
@@ -153,6 +163,7 @@ impl Driver {
             .map_err(|error| format!("cannot build an epoll runtime: {error}"))?;
         Ok(Driver {
             runtime: AnyRuntime::Epoll(runtime),
+            has_run: false,
             kind: DriverKind::Epoll { reason },
         })
     }

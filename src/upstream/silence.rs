@@ -9,10 +9,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use monoio::time::timeout_at;
-
 use crate::net::transfer::{Seen, Transfer};
-use crate::runtime::deadline::in_time;
+use crate::runtime::deadline::{in_time, until};
 use crate::runtime::min_data_rate::MinDataRate;
 use crate::upstream::exchange::Failure;
 
@@ -36,10 +34,10 @@ pub(crate) async fn unless_silent<T>(
 ) -> Result<T, Failure> {
     let is_large = bytes > MinDataRate::bytes_min(period).max(SMALL_BYTES);
     let watch = SilenceWatch::new(period, begun, is_large);
-    match timeout_at(watch.next_look.into(), future.as_mut()).await {
-        Ok(output) => output,
+    match until(watch.next_look, future.as_mut()).await {
+        Some(output) => output,
         // Boxed because it is rare: every delivery would carry the space for it.
-        Err(_elapsed) => Box::pin(watch.run(future, transfer)).await,
+        None => Box::pin(watch.run(future, transfer)).await,
     }
 }
 
@@ -104,7 +102,7 @@ impl SilenceWatch {
             if let Err(failure) = self.look(transfer.look(), now) {
                 return in_time(now, future).await.unwrap_or(Err(failure));
             }
-            if let Ok(output) = timeout_at(self.next_look.into(), future.as_mut()).await {
+            if let Some(output) = until(self.next_look, future.as_mut()).await {
                 return output;
             }
         }
