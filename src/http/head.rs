@@ -2,8 +2,10 @@
 //!
 //! httparse parses the syntax, with SIMD and without copying. This file turns its slices into spans, classifies
 //! names and method, and adds what httparse leaves to its caller: the bounds and the rule on `Host`. A
-//! [`RequestHead`] lives as long as its connection and is refilled for each request, so parsing allocates nothing
-//! once its list has grown.
+//! [`RequestHead`] is refilled for one request after the other, so parsing allocates nothing once its list has grown.
+//!
+//! Where one kind of SDK sends most requests, their heads differ only in values. So a head is first compared with the
+//! previous one.
 //!
 //! A growing buffer is parsed from its start each time; [`ReparseGate`](super::reparse::ReparseGate) decides when.
 //! Nearly every head of an SDK arrives in one read.
@@ -16,6 +18,7 @@ pub(crate) use super::header::{HeadError, Version};
 pub use super::header::{Header, HeaderName, Parsed};
 
 use super::header::{self, HeaderNames, Slots};
+use super::known_head::KnownHead;
 use crate::span::Span;
 
 const BAD_TARGET: &str =
@@ -87,16 +90,26 @@ pub struct RequestHead {
     /// Whether any line ends in a bare LF.
     pub bare_lf: bool,
     names: HeaderNames,
+    known: KnownHead,
 }
 
 impl RequestHead {
     /// Parses the head at the start of `buffer` into `self`. The fields are meaningful only if this returns
     /// [`Parsed::Complete`].
     pub fn parse(&mut self, buffer: &[u8], limits: HeadLimits) -> Result<Parsed, HeadError> {
-        let mut headers = mem::take(&mut self.headers);
+        // No value has a meaning here, and `Host` cannot become another header.
+        if self.known.recurs_in(buffer, &self.headers, |_| true)
+            && self.len <= limits.bytes
+            && self.headers.len() <= limits.headers
+        {
+            return Ok(Parsed::Complete);
+        }
+        let (mut headers, mut known) = (mem::take(&mut self.headers), mem::take(&mut self.known));
         headers.clear();
+        known.forget();
         *self = RequestHead {
             headers,
+            known,
             ..RequestHead::default()
         };
 
@@ -118,6 +131,7 @@ impl RequestHead {
                     // RFC 9112 §3.2. It may be missing: Relay accepts that, and nothing is routed by it.
                     return Err(HeadError::Malformed("more than one Host header"));
                 }
+                self.known.keep(buffer.get(..len).unwrap_or_default());
                 Ok(Parsed::Complete)
             }
         }

@@ -4,19 +4,16 @@
 //! Interim responses (1xx) are heads like any other; the caller skips them.
 //!
 //! An upstream answers most requests with the same head, except for the date and the like. So a head is first
-//! compared with the previous one, which takes far fewer instructions than parsing.
+//! compared with the previous one.
 
 use std::mem::MaybeUninit;
 
 use super::header::{self, HeadError, Header, HeaderName, HeaderNames, Parsed, Slots, Version};
-use crate::span::Span;
+use super::known_head::KnownHead;
 
 /// The longest response head, even if the configuration allows longer bodies. A head is parsed repeatedly while it
 /// arrives, so this bounds the cost of a slow upstream.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// The longest head that is kept for comparison. Usual ones have 400 bytes.
-const KEPT_BYTES_MAX: usize = 1024;
 
 #[derive(Debug, Default)]
 pub struct ResponseHead {
@@ -27,8 +24,7 @@ pub struct ResponseHead {
     /// The length of the head, including the blank line.
     pub len: usize,
     names: HeaderNames,
-    /// The head itself; empty if it is longer than [`KEPT_BYTES_MAX`].
-    text: Vec<u8>,
+    known: KnownHead,
 }
 
 impl ResponseHead {
@@ -65,29 +61,10 @@ impl ResponseHead {
         }
     }
 
-    /// Whether `buffer` begins with the same head again, except for the values of headers that have no meaning here,
-    /// if those have the same length and are valid. Then all spans are still right.
+    /// Whether the known head comes again, except for the values of headers that have no meaning here.
     fn recurs_in(&self, buffer: &[u8]) -> bool {
-        let Some(head) = buffer.get(..self.text.len()) else {
-            return false;
-        };
-        if self.text.is_empty() || head == self.text {
-            return !self.text.is_empty();
-        }
-        let mut compared = 0;
-        for Header { name, value, .. } in &self.headers {
-            if *name == HeaderName::Other {
-                let before = Span::new(compared, value.start);
-                if before.slice(head) != before.slice(&self.text)
-                    || !is_plain_value(value.slice(head))
-                {
-                    return false;
-                }
-                compared = value.end;
-            }
-        }
-        let rest = Span::new(compared, head.len());
-        rest.slice(head) == rest.slice(&self.text)
+        let may_vary = |name| name == HeaderName::Other;
+        self.known.recurs_in(buffer, &self.headers, may_vary)
     }
 
     /// The values of all headers `name`, in order.
@@ -113,26 +90,14 @@ impl ResponseHead {
         self.headers.clear();
         header::locate(response.headers, head, &mut self.headers);
         self.names = HeaderNames::from_headers(&self.headers);
-        self.text.clear();
-        if head.len() <= KEPT_BYTES_MAX {
-            self.text.extend_from_slice(head);
-        }
+        self.known.keep(head);
     }
-}
-
-/// Whether this is a header value that httparse would accept unchanged: visible ASCII and spaces, without a space at
-/// either end (RFC 9110 §5.5).
-fn is_plain_value(value: &[u8]) -> bool {
-    // No early exit, so that the loop is vectorised.
-    let are_plain = value
-        .iter()
-        .fold(true, |are, byte| are & matches!(byte, b' '..=b'~'));
-    are_plain && value.first() != Some(&b' ') && value.last() != Some(&b' ')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::known_head::KEPT_BYTES_MAX;
 
     fn parse(text: &str) -> Result<Parsed, HeadError> {
         ResponseHead::default().parse(text.as_bytes(), usize::MAX)
@@ -313,7 +278,6 @@ mod tests {
             head.parse(text.as_bytes(), usize::MAX),
             Ok(Parsed::Complete)
         );
-        assert_eq!(head.text, b"");
         assert!(!head.recurs_in(text.as_bytes()));
     }
 }

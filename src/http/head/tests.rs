@@ -513,3 +513,62 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_recurring_head_equals_the_parsed_one() {
+    let text = "\r\nPOST /api/42/envelope/?a=b HTTP/1.1\r\nHost: mirror.example\r\nX-Empty:\r\n\
+        Content-Length: 1234\r\nX-Sentry-Auth:  Sentry sentry_key=abc \r\nX-Bare: c\n\r\n{}";
+    let fields = |head: &RequestHead| {
+        let spans = [head.method_span, head.target, head.version_span];
+        let line = (head.method, head.version, spans);
+        (line, head.len, head.bare_lf, head.headers.clone())
+    };
+    let known = parse(text.as_bytes()).unwrap();
+    let mut recurred = 0;
+    for position in 0..text.len() {
+        for byte in b"\0\t\n\r 1:a~#\x7f\x80" {
+            let mut other = text.as_bytes().to_vec();
+            other[position] = *byte;
+            let is_same = known.known.recurs_in(&other, &known.headers, |_| true);
+            recurred += usize::from(is_same);
+            let mut again = known.clone();
+            let parsed = again.parse(&other, HeadLimits::default());
+            let mut fresh = RequestHead::default();
+            assert_eq!(fresh.parse(&other, HeadLimits::default()), parsed);
+            if parsed == Ok(Parsed::Complete) {
+                assert_eq!(fields(&again), fields(&fresh), "{position} {byte}");
+            }
+        }
+    }
+    // The values have 41 bytes, of which 8 are at an end.
+    assert!(recurred > 33 * 6, "{recurred}");
+}
+
+#[test]
+fn a_recurring_head_obeys_the_current_limits_and_only_valid_heads_recur() {
+    let text = b"GET / HTTP/1.1\r\nA: b\r\nC: d\r\n\r\n";
+    let limits = |bytes, headers| HeadLimits { bytes, headers };
+    let mut head = parse(text).unwrap();
+    assert_eq!(head.parse(text, limits(99, 2)), Ok(Parsed::Complete));
+    assert_eq!(
+        head.parse(text, limits(99, 1)),
+        Err(HeadError::TooManyHeaders)
+    );
+    let mut head = parse(text).unwrap();
+    let too_short = limits(text.len() - 1, 2);
+    assert_eq!(head.parse(text, too_short), Err(HeadError::TooLarge));
+    for invalid in [
+        &b"GET /#a HTTP/1.1\r\n\r\n"[..],
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    ] {
+        let mut head = parse(text).unwrap();
+        for _ in 0..2 {
+            let parsed = head.parse(invalid, HeadLimits::default());
+            assert!(matches!(parsed, Err(HeadError::Malformed(_))));
+        }
+        assert_eq!(
+            head.parse(&text[..9], HeadLimits::default()),
+            Ok(Parsed::Partial)
+        );
+    }
+}
