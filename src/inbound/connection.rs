@@ -353,12 +353,15 @@ impl Connection {
         if !memory.can_resize(whole) {
             return Err(Rejection::Overloaded.into());
         }
-        let mut rate = MinDataRate::new(limits.timeouts.body, Instant::now());
-        while self.buffer.len() < length {
-            let missing_bytes = length - self.buffer.len();
-            self.reserve(missing_bytes, head_bytes, memory)?;
-            // The next request is not read together with the body, because its memory would not be counted.
-            self.fill_body(missing_bytes, &mut rate, limits).await?;
+        // Most bodies have arrived with their head.
+        if self.buffer.len() < length {
+            let mut rate = MinDataRate::new(limits.timeouts.body, Instant::now());
+            while self.buffer.len() < length {
+                let missing_bytes = length - self.buffer.len();
+                self.reserve(missing_bytes, head_bytes, memory)?;
+                // The next request is not read together with the body, because its memory would not be counted.
+                self.fill_body(missing_bytes, &mut rate, limits).await?;
+            }
         }
         if !memory.resize(whole) {
             return Err(Rejection::Overloaded.into());

@@ -26,7 +26,7 @@ pub(crate) struct Delivery {
 }
 
 impl Job for Delivery {
-    async fn run(mut self) -> Vec<u8> {
+    async fn run(&mut self) -> Vec<u8> {
         // Taken before: a panic may leave the request without some of its parts.
         let bytes = self.request.bytes();
         let panicked = {
@@ -36,7 +36,7 @@ impl Job for Delivery {
         if panicked {
             self.end(Outcome::Panicked, bytes, Instant::now());
         }
-        self.request.head
+        std::mem::take(&mut self.request.head)
     }
 }
 

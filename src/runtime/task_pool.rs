@@ -19,7 +19,7 @@ const KEPT_BYTES_MAX: usize = 8 * 1024;
 /// A job of a pooled task.
 pub(crate) trait Job: 'static {
     /// Runs the job, and returns a buffer to be reused. Must not panic, because that would end the worker.
-    fn run(self) -> impl Future<Output = Vec<u8>>;
+    fn run(&mut self) -> impl Future<Output = Vec<u8>>;
 }
 
 /// The tasks of one core.
@@ -73,8 +73,10 @@ impl<J: Job> TaskPool<J> {
 impl<J: Job> PooledTask<J> {
     async fn run(self: Rc<Self>, pool: Rc<TaskPool<J>>) {
         loop {
-            let job = poll_fn(|context| self.poll_job(context)).await;
-            let mut buffer = job.run().await;
+            let mut buffer = {
+                let mut job = poll_fn(|context| self.poll_job(context)).await;
+                job.run().await
+            };
             buffer.clear();
             buffer.shrink_to(KEPT_BYTES_MAX);
             *self.buffer.borrow_mut() = buffer;
