@@ -42,7 +42,7 @@ impl Job for Delivery {
 
 impl Delivery {
     async fn deliver(&mut self, bytes: usize) {
-        let route = self.fan_out.route_id();
+        let route = self.fan_out.route().id;
         let client: Rc<dyn Client> = Rc::clone(&self.fan_out) as _;
         let delivering = self
             .pool

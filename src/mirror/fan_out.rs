@@ -126,11 +126,6 @@ impl FanOut {
         self.started
     }
 
-    /// The id of the route for the circuit breaker: its address, which is unique while the route exists.
-    pub(super) fn route_id(&self) -> usize {
-        std::ptr::from_ref::<Route>(&self.route).addr()
-    }
-
     /// The part of the memory budget that the request holds while a delivery is in flight.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.resources.memory.bytes()

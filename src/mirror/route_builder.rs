@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -23,6 +24,9 @@ use crate::telemetry::throttle::Throttle;
 
 /// The minimum interval between log lines about the requests of a route. A loop makes thousands a second.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The id of the next route.
+static NEXT_ID: AtomicUsize = AtomicUsize::new(0);
 
 impl Routes {
     /// Builds the routes of `config`. Routes and outbounds that are also in `previous` keep their counters and
@@ -75,6 +79,7 @@ impl Routes {
             routes.by_key.push((key, routes.routes.len()));
             routes.routes.push(Arc::new(Route {
                 index: routes.routes.len(),
+                id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
                 shortened_dsn: route.inbound.shortened(),
                 preserves: transforms.iter().any(Transform::preserves),
                 is_untouched: transforms.iter().all(Transform::is_untouched)

@@ -15,6 +15,7 @@ use crate::mirror::via::Via;
 use crate::sentry::spelling::Credential;
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::throttle::Throttle;
+use crate::upstream::breaker::RouteId;
 use crate::upstream::origin::Dependent;
 
 pub struct Routes {
@@ -28,6 +29,8 @@ pub struct Routes {
 pub struct Route {
     /// The index in [`Routes::all`].
     pub index: usize,
+    /// A number that no other route has or had, so that a reload confuses no two.
+    pub id: RouteId,
     /// What people read, in metrics, logs and the status: unique among the routes, see `names`.
     pub name: String,
     /// The inbound DSN with its key shortened.

@@ -63,7 +63,7 @@ labels! {
     }
 }
 
-/// Identifies a route while it exists. Failures of its deliveries may hold up further ones of the same route.
+/// Identifies a route. Failures of its deliveries may hold up further ones of the same route.
 pub(crate) type RouteId = usize;
 
 /// How a delivery ended without a response.
