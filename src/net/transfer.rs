@@ -97,6 +97,11 @@ impl Transfer {
         self.phase.set(phase);
     }
 
+    /// Whether the response has begun.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.phase.get() == Phase::Receiving
+    }
+
     /// `None` while there is no connection.
     pub(crate) fn look(&self) -> Option<Seen> {
         let tcp = match self.stream.get() {

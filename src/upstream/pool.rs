@@ -19,6 +19,7 @@ use tracing::debug;
 use crate::limits::Limits;
 use crate::net::transfer::Transfer;
 use crate::runtime::memory_budget::MemoryBudget;
+use crate::upstream::addresses::Address;
 use crate::upstream::breaker::RouteId;
 use crate::upstream::connections::Connections;
 use crate::upstream::exchange::{Failure, OutboundRequest};
@@ -110,6 +111,7 @@ impl Pool {
             return (Err(Failure::Paused), begun);
         };
         let (has_connection, is_counted) = (Cell::new(false), Cell::new(true));
+        let given_up = Cell::new(None);
         // Pinned in place because the future is about 2 KiB.
         let (transfer, bytes) = (Transfer::default(), request.bytes());
         let context = Context {
@@ -118,10 +120,13 @@ impl Pool {
             transfer: &transfer,
             has_connection: &has_connection,
             is_counted: &is_counted,
+            given_up: &given_up,
         };
-        let attempt = pin!(self.attempt(request, begun, context));
-        let period = limits.timeouts.exchange;
-        let attempted = unless_silent(attempt, &transfer, bytes, begun, period).await;
+        let attempted = {
+            let attempt = pin!(self.attempt(request, begun, context));
+            let period = limits.timeouts.exchange;
+            unless_silent(attempt, &transfer, bytes, begun, period).await
+        };
         let ended = Instant::now();
         let result = match attempted {
             Ok((response, None)) => Ok(response),
@@ -134,6 +139,9 @@ impl Pool {
             Err(Failure::Timeout) if !has_connection.get() => Err(Failure::NoConnection),
             Err(failure) => Err(failure),
         };
+        if let (Err(Failure::Timeout), Some(address)) = (&result, given_up.take()) {
+            shared.record_address_failed(&address, begun, ended);
+        }
         let result = result.and_then(|response| unless_by_proxy(response, shared));
         let unanswered = result.as_ref().err().and_then(Failure::unanswered);
         match (&result, unanswered) {
@@ -187,9 +195,7 @@ impl Pool {
         context: Context<'_>,
     ) -> Result<(Response, Box<PooledConnection>), Failure> {
         let Context {
-            limits,
             client,
-            transfer,
             has_connection,
             ..
         } = context;
@@ -219,7 +225,7 @@ impl Pool {
             has_connection.set(true);
             wanted = Wanted::New;
             if is_new {
-                let first = self.first_exchange(&mut pooled, request, limits, transfer, &silent);
+                let first = self.first_exchange(&mut pooled, request, context, &silent);
                 let result = Box::pin(first).await;
                 if result.is_err() && pooled.connection.was_silent() {
                     let socket = pooled.address.socket;
@@ -236,8 +242,7 @@ impl Pool {
                 return result.map(|response| (response, pooled));
             }
             connections.counters().reused.inc();
-            let exchanging = pooled.connection.exchange(request, limits, transfer);
-            let result = exchanging.await;
+            let result = exchange(&mut pooled, request, context).await;
             if !pooled.connection.was_stale(&result) {
                 // One that was opened and not needed at once has not answered before.
                 if result.is_ok() && !pooled.has_answered {
@@ -259,8 +264,7 @@ impl Pool {
         &self,
         pooled: &mut PooledConnection,
         request: &mut OutboundRequest,
-        limits: &Limits,
-        transfer: &Transfer,
+        context: Context<'_>,
         silent: &[SocketAddr],
     ) -> Result<Response, Failure> {
         let address = Arc::clone(&pooled.address);
@@ -268,13 +272,13 @@ impl Pool {
         let mut tried = silent.to_vec();
         tried.push(address.socket);
         let silence_max = match addresses.has_other(&tried) {
-            true => address.silence_max(limits.timeouts.exchange),
+            true => address.silence_max(context.limits.timeouts.exchange),
             false => None,
         };
         let result = {
-            let exchange = pin!(pooled.connection.exchange(request, limits, transfer));
+            let exchange = pin!(exchange(pooled, request, context));
             match silence_max {
-                Some(silence) => while_moving(exchange, transfer, silence)
+                Some(silence) => while_moving(exchange, context.transfer, silence)
                     .await
                     .unwrap_or(Err(Failure::Timeout)),
                 None => exchange.await,
@@ -294,6 +298,41 @@ impl Pool {
             pooled.record_answered();
         }
         result
+    }
+}
+
+/// Sends `request` over a connection. If the caller gives that up before the response begins, notes the address.
+async fn exchange(
+    pooled: &mut PooledConnection,
+    request: &mut OutboundRequest,
+    context: Context<'_>,
+) -> Result<Response, Failure> {
+    let mut watch = GivenUp {
+        address: Some(&pooled.address),
+        context,
+    };
+    let exchanging = pooled
+        .connection
+        .exchange(request, context.limits, context.transfer);
+    let result = exchanging.await;
+    watch.address = None;
+    result
+}
+
+/// Notes, when it is dropped, the address of an exchange that is still waiting for a response.
+struct GivenUp<'p> {
+    /// `None` after the exchange.
+    address: Option<&'p Arc<Address>>,
+    context: Context<'p>,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if let Some(address) = self.address
+            && !self.context.transfer.is_receiving()
+        {
+            self.context.given_up.set(Some(Arc::clone(address)));
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::net::transfer::Transfer;
 use crate::runtime::deadline::in_time;
 use crate::runtime::memory_budget::MemoryBudget;
 use crate::runtime::panics::caught;
+use crate::upstream::addresses::Address;
 use crate::upstream::connections::Connections;
 use crate::upstream::connector::{Offer, connect_offering};
 use crate::upstream::counters::{OriginCounters, SessionEnd};
@@ -101,6 +102,8 @@ pub(crate) struct Context<'d> {
     pub(crate) has_connection: &'d Cell<bool>,
     /// Cleared if its failure is part of another one.
     pub(crate) is_counted: &'d Cell<bool>,
+    /// Over HTTP/1.1: the address that was silent when its exchange was given up.
+    pub(crate) given_up: &'d Cell<Option<Arc<Address>>>,
 }
 
 impl Sessions {

@@ -196,6 +196,28 @@ fn a_delivery_waits_no_longer_than_an_exchange_may_take() {
 }
 
 #[test]
+fn a_timeout_on_a_pooled_connection_counts_against_its_address() {
+    block_on(async {
+        let (_server, address) = Server::start(2);
+        let pool = pool_to(address, Limits::default());
+        burst(&pool, 2).await;
+        let begun = Instant::now();
+        let has_failed = || {
+            let addresses = pool.origin().addresses().current();
+            addresses.iter().any(|one| one.has_failed_since(begun))
+        };
+        assert!(!has_failed());
+        let mut limits = Limits::default();
+        limits.timeouts.exchange = Duration::from_millis(20);
+        pool.set_limits(Rc::new(limits));
+        let failure = deliver(&pool).await.unwrap_err();
+        assert!(matches!(failure, Failure::Timeout), "{failure}");
+        assert!(has_failed());
+        assert_eq!(pool.connections.counters().opened.get(), 2);
+    });
+}
+
+#[test]
 fn a_connection_that_was_opened_and_not_needed_may_be_stale() {
     block_on(async {
         let (server, address) = Server::start(1);
