@@ -482,7 +482,9 @@ impl Connection {
     /// Takes the response without its body, which is then at the front of the buffer.
     fn take_head(&mut self) -> Result<Response, Failure> {
         let mut response = Response::with_status(self.heads.head.status);
-        for Header { name, value, .. } in &self.heads.head.headers {
+        let headers = self.heads.head.headers.iter();
+        for Header { name, value, .. } in headers.filter(|header| header.name != HeaderName::Other)
+        {
             let Some(slot) = response.header_mut(*name) else {
                 continue;
             };
