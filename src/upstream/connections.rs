@@ -346,7 +346,7 @@ impl Connections {
             Ok(Err(failure)) => self.fail_dial(&failure, begun, now),
             Err(_panicked) => {
                 let error = io::Error::other("a bug in this program: connecting panicked");
-                self.fail_dial(&Failure::Connect(error), begun, now);
+                self.fail_dial(&Failure::Connect(error.into()), begun, now);
             }
         }
         self.start_dials();

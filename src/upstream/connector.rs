@@ -235,7 +235,7 @@ async fn connect_address(
                 format!("cannot be reached: {error}"),
             ));
         }
-        (dialled, _) => dialled.map_err(Failure::Connect)?,
+        (dialled, _) => dialled.map_err(|error| Failure::Connect(error.into()))?,
     };
     let stream = match (&shared.tls, shared.proxy()) {
         (Some(_), Some(proxy)) => {
@@ -250,7 +250,7 @@ async fn connect_address(
         Some(identity) => {
             let stream = TlsStream::handshake(stream, address, identity, offer.protocols())
                 .await
-                .map_err(Failure::Tls)?;
+                .map_err(|error| Failure::Tls(error.into()))?;
             Ok(Stream::Tls(Box::new(stream)))
         }
     }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -52,28 +53,28 @@ impl OutboundRequest {
     }
 }
 
-/// Why a delivery has no usable response.
-#[derive(Debug)]
+/// Why a delivery has no usable response. Errors are shared, since one connection may fail many deliveries.
+#[derive(Clone, Debug)]
 pub enum Failure {
     /// The host has no known address.
     Dns,
     /// The connection was refused or failed.
-    Connect(io::Error),
+    Connect(Rc<io::Error>),
     /// Connecting, TLS handshake included, took longer than `timeouts.connect`.
     ConnectTimeout,
     /// The TLS handshake failed, for example over an untrusted certificate.
-    Tls(io::Error),
+    Tls(Rc<io::Error>),
     /// The proxy could not be reached, or refused to connect to the server: what it did.
     Proxy(String),
     /// The proxy refused the request itself.
     ProxyRefused(String),
     /// The request could not be sent.
-    Send(io::Error),
+    Send(Rc<io::Error>),
     /// The upstream sent a response with this status below 300 before it had the whole request, and then did not
     /// take the rest.
     CutShort(u16),
     /// The response could not be read.
-    Receive(io::Error),
+    Receive(Rc<io::Error>),
     /// The upstream closed before its response was complete.
     Closed,
     /// The response is not HTTP/1.1, or its framing is ambiguous.
@@ -99,31 +100,6 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The same failure for another delivery.
-    pub(crate) fn copy(&self) -> Failure {
-        match self {
-            Failure::Dns => Failure::Dns,
-            Failure::Connect(error) => Failure::Connect(copy_error(error)),
-            Failure::ConnectTimeout => Failure::ConnectTimeout,
-            Failure::Tls(error) => Failure::Tls(copy_error(error)),
-            Failure::Proxy(words) => Failure::Proxy(words.clone()),
-            Failure::ProxyRefused(words) => Failure::ProxyRefused(words.clone()),
-            Failure::Send(error) => Failure::Send(copy_error(error)),
-            Failure::CutShort(status) => Failure::CutShort(*status),
-            Failure::Receive(error) => Failure::Receive(copy_error(error)),
-            Failure::Closed => Failure::Closed,
-            Failure::Malformed(reason) => Failure::Malformed(reason.clone()),
-            Failure::TooLarge => Failure::TooLarge,
-            Failure::Timeout => Failure::Timeout,
-            Failure::TooSlow => Failure::TooSlow,
-            Failure::Overloaded => Failure::Overloaded,
-            Failure::NoConnection => Failure::NoConnection,
-            Failure::Paused => Failure::Paused,
-            Failure::Refused => Failure::Refused,
-            Failure::Reset(code) => Failure::Reset(code.clone()),
-        }
-    }
-
     /// The failure of a proxy that did what `words` say.
     pub(crate) fn by_proxy(proxy: &Proxy, words: impl fmt::Display) -> Failure {
         Failure::Proxy(format!("the proxy {} {words}", proxy.authority()))
@@ -203,13 +179,6 @@ impl fmt::Display for Failure {
     }
 }
 
-fn copy_error(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
-
 /// Whether an error means that this process or host has run out of a resource.
 pub(crate) fn is_own_shortage(error: &io::Error) -> bool {
     let shortages = [
@@ -231,8 +200,8 @@ impl From<ReadError> for Failure {
         match error {
             ReadError::Closed => Failure::Closed,
             // TLS 1.3 has the server verify our certificate after the handshake (RFC 8446 section 4.4.2.4).
-            ReadError::Io(error) if is_refusal(&error) => Failure::Tls(error),
-            ReadError::Io(error) => Failure::Receive(error),
+            ReadError::Io(error) if is_refusal(&error) => Failure::Tls(error.into()),
+            ReadError::Io(error) => Failure::Receive(error.into()),
             ReadError::OutOfMemory => Failure::TooLarge,
         }
     }
@@ -399,7 +368,7 @@ impl Connection {
             (Ok(response), _) if response.status >= 300 => Ok(response),
             (Ok(response), _) => Err(Failure::CutShort(response.status)),
             (Err(failure @ Failure::Tls(_)), Some(_)) => Err(failure),
-            (Err(_), Some(error)) => Err(Failure::Send(error)),
+            (Err(_), Some(error)) => Err(Failure::Send(error.into())),
             (Err(failure), None) => Err(failure),
         }
     }

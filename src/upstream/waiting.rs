@@ -145,7 +145,7 @@ impl<C> Waiting<C> {
                 let is_failed = left > 0 && waiter.wants_dial.get() && waiter.since <= begun;
                 if is_failed {
                     left -= 1;
-                    self.serve(&waiter, Err(failure.copy()));
+                    self.serve(&waiter, Err(failure.clone()));
                 }
                 !is_failed
             });

@@ -193,7 +193,7 @@ impl Session {
                 Poll::Pending
             }
             State::Open | State::Closing(_) => Poll::Ready(Ok(())),
-            State::Ended(failure) => Poll::Ready(Err(failure.copy())),
+            State::Ended(failure) => Poll::Ready(Err(failure.clone())),
         })
         .await
     }
@@ -338,7 +338,7 @@ impl Session {
             if !matches!(*state, State::Closing(_)) {
                 debug!(origin = %self.shared.origin, %failure, "an HTTP/2 connection has ended");
             }
-            *state = State::Ended(failure.copy());
+            *state = State::Ended(failure.clone());
         }
         let given_bytes = self.given_bytes.get();
         let is_stale = self.has_answered.get()
@@ -360,7 +360,7 @@ impl Session {
             slot.finish(Err(Lost {
                 repeat,
                 is_counted: std::mem::replace(&mut is_first, false),
-                ..Lost::new(failure.copy())
+                ..Lost::new(failure.clone())
             }));
         }
         self.wake_all();

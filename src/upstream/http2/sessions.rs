@@ -168,7 +168,7 @@ impl Sessions {
                     let error = "the server takes no head of this form or length over HTTP/2";
                     let error = io::Error::new(io::ErrorKind::InvalidInput, error);
                     context.is_counted.set(false);
-                    return Carried::Ended(Err(Failure::Send(error)));
+                    return Carried::Ended(Err(Failure::Send(error.into())));
                 }
             };
             self.counters().streams.inc();
@@ -318,7 +318,7 @@ impl Sessions {
             Ok(Err(failure)) => self.fail_dial(&failure, begun),
             Err(_panicked) => {
                 let error = io::Error::other("a bug in this program: connecting panicked");
-                self.fail_dial(&Failure::Connect(error), begun);
+                self.fail_dial(&Failure::Connect(error.into()), begun);
             }
         }
     }
@@ -347,7 +347,7 @@ impl Sessions {
         if mode != Http2Mode::H2c && !connected.is_http2() {
             if !mode.allows_http1() {
                 let error = io::Error::other("the server does not offer HTTP/2");
-                return Err(Failure::Tls(error));
+                return Err(Failure::Tls(error.into()));
             }
             let now = Instant::now();
             if self.shared.protocol.record_http1(now) {
@@ -363,7 +363,7 @@ impl Sessions {
             Rc::clone(&self.budget),
             Instant::now(),
         );
-        tasks::start(&session, connected.stream).map_err(Failure::Connect)?;
+        tasks::start(&session, connected.stream).map_err(|error| Failure::Connect(error.into()))?;
         let opened = {
             let opened = pin!(session.opened());
             in_time(Instant::now() + limit, opened).await
@@ -371,7 +371,7 @@ impl Sessions {
         if let Err(failure) = opened.unwrap_or(Err(Failure::ConnectTimeout)) {
             self.shared
                 .record_address_failed(&address, begun, Instant::now());
-            session.end(failure.copy(), SessionEnd::Silent);
+            session.end(failure.clone(), SessionEnd::Silent);
             return Err(failure);
         }
         Ok(Opened::Session(session))

@@ -56,7 +56,7 @@ fn spawn<F: Future<Output = ()> + 'static>(
         let running = pin!(running);
         if caught(running).await.is_err() {
             let error = io::Error::other("a bug in this program: an HTTP/2 connection panicked");
-            session.end(Failure::Receive(error), SessionEnd::Broken);
+            session.end(Failure::Receive(error.into()), SessionEnd::Broken);
         }
     });
 }
@@ -131,7 +131,7 @@ async fn write(session: Rc<Session>, mut sender: Sender) {
         if let Err(error) = sent {
             let ended = pin!(poll_fn(|context| session.poll_failed(context)));
             in_time(Instant::now() + LAST_WORDS, ended).await;
-            return session.end(Failure::Send(error), SessionEnd::Broken);
+            return session.end(Failure::Send(error.into()), SessionEnd::Broken);
         }
         sent_buffer.clear();
         sent_buffer.shrink_to(KEPT_BYTES);
