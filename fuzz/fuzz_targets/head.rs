@@ -1,5 +1,5 @@
-//! Request heads: an accepted head is described completely, ends exactly where it says, and is within its
-//! limits.
+//! Request heads: an accepted head is described completely, ends exactly where it says, is within its limits, and the
+//! result does not depend on the heads parsed before.
 
 #![no_main]
 
@@ -43,4 +43,20 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!((again.len, &again.headers), (head.len, &head.headers));
     let _ = framing::for_request(&head, data);
     let _ = (head.keep_alive(data), head.expects_continue(data));
+
+    // The next one may be so similar that it is not parsed again; the result must be the same.
+    let mut next = data.to_vec();
+    let [position, byte] = [data.len() / 2, data.len() - 1].map(|at| data[at]);
+    let position = usize::from(position) % text.len();
+    next[position] = byte;
+    let mut fresh = RequestHead::default();
+    let expected = fresh.parse(&next, limits);
+    assert_eq!(head.parse(&next, limits), expected);
+    if expected == Ok(Parsed::Complete) {
+        assert_eq!(head.method, fresh.method);
+        assert_eq!(head.target, fresh.target);
+        assert_eq!(head.version, fresh.version);
+        assert_eq!((head.len, head.bare_lf), (fresh.len, fresh.bare_lf));
+        assert_eq!(head.headers, fresh.headers);
+    }
 });
