@@ -184,6 +184,11 @@ impl Connection {
         self.send.free().min(stream.free())
     }
 
+    /// Whether the server broke a rule.
+    pub fn is_broken(&self) -> bool {
+        self.violation.is_some()
+    }
+
     /// Whether no stream can be opened any more.
     pub fn is_ending(&self) -> bool {
         self.is_going_away || self.violation.is_some()
@@ -242,6 +247,9 @@ impl Connection {
     /// Sends as much of `body` as the windows allow, and returns how much that is. With `is_last` the stream ends behind
     /// it. If it does not take all, an event tells when it may take more.
     pub fn send(&mut self, id: u32, body: &[u8], is_last: bool) -> usize {
+        if self.violation.is_some() {
+            return 0;
+        }
         let Some(stream) = self.streams.get_mut(id).filter(|stream| !stream.is_sent) else {
             return 0;
         };
@@ -293,7 +301,8 @@ impl Connection {
     /// what happened to `on_event`, and returns how much was processed.
     ///
     /// # Errors
-    /// The server broke a rule. The output ends with what tells it so, and the connection has ended.
+    /// The server broke a rule, and the connection has ended. What waited to be sent is not sent any more, but only what
+    /// tells the server why (RFC 9113 §5.4.1).
     pub fn receive(
         &mut self,
         input: &[u8],
@@ -306,6 +315,7 @@ impl Connection {
         let received = self.receive_frames(input, now, &mut on_event);
         if let Err(violation) = received {
             self.violation = Some(violation);
+            self.out.clear();
             frame::append_go_away(&mut self.out, violation.code());
         }
         received
@@ -342,6 +352,17 @@ impl Connection {
         if self.block.is_some() != (header.kind == Kind::Continuation) {
             return Err(Violation::Protocol("a header block in other frames"));
         }
+        let is_on_connection = header.stream == 0;
+        if header
+            .kind
+            .is_about_connection()
+            .is_some_and(|expected| expected != is_on_connection)
+        {
+            return Err(Violation::Protocol(match is_on_connection {
+                true => "a frame of a stream without one",
+                false => "a frame of the connection on a stream",
+            }));
+        }
         match header.kind {
             Kind::Data => self.receive_data(header, payload, now, on_event),
             Kind::Headers => self.receive_headers(header, payload, now, on_event),
@@ -349,7 +370,6 @@ impl Connection {
             Kind::RstStream => self.receive_reset(header, payload, now, on_event),
             Kind::WindowUpdate => self.receive_window_update(header, payload, now, on_event),
             Kind::Settings => self.receive_settings(header, payload, now, on_event),
-            Kind::Ping if header.stream != 0 => Err(Violation::Protocol("PING on a stream")),
             Kind::Ping if header.has(ACK) => {
                 self.flood.useless(now, Violation::PingFlood)?;
                 on_event(Event::Pong(
@@ -363,11 +383,8 @@ impl Connection {
                 frame::append_ping(&mut self.out, ACK, payload);
                 Ok(())
             }
-            Kind::GoAway => self.receive_go_away(header, payload, now, on_event),
+            Kind::GoAway => self.receive_go_away(payload, now, on_event),
             Kind::PushPromise => Err(Violation::Protocol("PUSH_PROMISE without push")),
-            Kind::Priority if header.stream == 0 => {
-                Err(Violation::Protocol("PRIORITY on no stream"))
-            }
             Kind::Priority | Kind::Unknown => self.flood.useless(now, Violation::UselessFrames),
         }
     }
@@ -593,9 +610,6 @@ impl Connection {
         now: Instant,
         on_event: &mut impl FnMut(Event<'_>),
     ) -> Result<(), Violation> {
-        if header.stream != 0 {
-            return Err(Violation::Protocol("SETTINGS on a stream"));
-        }
         if header.has(ACK) {
             return self.flood.useless(now, Violation::SettingsFlood);
         }
@@ -616,14 +630,10 @@ impl Connection {
 
     fn receive_go_away(
         &mut self,
-        header: FrameHeader,
         payload: &[u8],
         now: Instant,
         on_event: &mut impl FnMut(Event<'_>),
     ) -> Result<(), Violation> {
-        if header.stream != 0 {
-            return Err(Violation::Protocol("GOAWAY on a stream"));
-        }
         self.flood.useless(now, Violation::UselessFrames)?;
         self.is_going_away = true;
         let last = frame::number(payload) & frame::STREAM_MAX;

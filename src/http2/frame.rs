@@ -53,6 +53,20 @@ impl Kind {
         }
     }
 
+    /// Whether its frames are about the connection, and so on stream 0, or about a stream. `None`: about either.
+    pub(super) fn is_about_connection(self) -> Option<bool> {
+        match self {
+            Kind::Settings | Kind::Ping | Kind::GoAway => Some(true),
+            Kind::Data
+            | Kind::Headers
+            | Kind::Priority
+            | Kind::RstStream
+            | Kind::PushPromise
+            | Kind::Continuation => Some(false),
+            Kind::WindowUpdate | Kind::Unknown => None,
+        }
+    }
+
     fn byte(self) -> u8 {
         match self {
             Kind::Data => 0,

@@ -1,6 +1,6 @@
 //! Which version of HTTP an origin gets. All workers share it.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::http2::mode::Http2Mode;
@@ -8,6 +8,9 @@ use crate::http2::mode::Http2Mode;
 /// For how long a server that does not offer HTTP/2 is not asked again. Its software changes rarely, and asking costs
 /// the deliveries of that moment nothing but that they wait for one connection.
 const HTTP1_REMEMBERED: Duration = Duration::from_secs(600);
+
+/// How many connections over which a server breaks HTTP/2 show, within [`HTTP1_REMEMBERED`], that it cannot speak it.
+const VIOLATIONS_MAX: u32 = 3;
 
 const MODES: [Http2Mode; 4] = [
     Http2Mode::Off,
@@ -22,6 +25,9 @@ pub(crate) struct Protocol {
     mode: AtomicU8,
     /// Until when the server is taken to speak HTTP/1.1 only, in milliseconds after `since`; 0 if it was not asked.
     http1_until_ms: AtomicU64,
+    /// On how many connections the server has broken HTTP/2, since this time in milliseconds after `since`.
+    violations: AtomicU32,
+    violations_since_ms: AtomicU64,
 }
 
 impl Default for Protocol {
@@ -30,6 +36,8 @@ impl Default for Protocol {
             since: Instant::now(),
             mode: AtomicU8::new(0),
             http1_until_ms: AtomicU64::new(0),
+            violations: AtomicU32::new(0),
+            violations_since_ms: AtomicU64::new(0),
         }
     }
 }
@@ -59,6 +67,25 @@ impl Protocol {
         before_ms == 0
     }
 
+    /// Records that the server broke HTTP/2 on a connection. Returns whether it is taken to speak HTTP/1.1 only from now
+    /// on, for a while.
+    pub(crate) fn record_violation(&self, now: Instant) -> bool {
+        let now_ms = self.ms(now);
+        let since_ms = self.violations_since_ms.load(Ordering::Relaxed);
+        let lasted = Duration::from_millis(now_ms.saturating_sub(since_ms));
+        if lasted >= HTTP1_REMEMBERED {
+            self.violations_since_ms.store(now_ms, Ordering::Relaxed);
+            self.violations.store(0, Ordering::Relaxed);
+        }
+        // Of several threads at the same time, only one reaches the number.
+        if self.violations.fetch_add(1, Ordering::Relaxed) + 1 != VIOLATIONS_MAX {
+            return false;
+        }
+        let until_ms = self.ms(now + HTTP1_REMEMBERED);
+        self.http1_until_ms.store(until_ms, Ordering::Relaxed);
+        true
+    }
+
     fn ms(&self, now: Instant) -> u64 {
         let elapsed = now.saturating_duration_since(self.since).as_millis();
         u64::try_from(elapsed).unwrap_or(u64::MAX)
@@ -76,6 +103,31 @@ mod tests {
         for mode in MODES {
             protocol.set_mode(mode);
             assert_eq!(protocol.mode(), mode);
+        }
+    }
+
+    #[test]
+    fn a_server_that_breaks_http_2_three_times_gets_http_1_1_for_a_while() {
+        let protocol = Protocol::default();
+        let begun = Instant::now();
+        for turn in 0..3 {
+            let now = begun + turn * (HTTP1_REMEMBERED + Duration::from_secs(1));
+            assert!(!protocol.record_violation(now) && !protocol.record_violation(now));
+            assert!(!protocol.is_http1(now));
+            assert!(protocol.record_violation(now));
+            assert!(protocol.is_http1(now + HTTP1_REMEMBERED / 2));
+            assert!(!protocol.record_violation(now), "it is told once");
+            assert!(!protocol.is_http1(now + HTTP1_REMEMBERED));
+        }
+    }
+
+    #[test]
+    fn violations_far_apart_do_not_count_together() {
+        let protocol = Protocol::default();
+        let mut now = Instant::now();
+        for _ in 0..10 {
+            assert!(!protocol.record_violation(now));
+            now += HTTP1_REMEMBERED;
         }
     }
 

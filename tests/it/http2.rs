@@ -473,6 +473,62 @@ fn floods_end_their_connection_and_take_no_memory() {
 }
 
 #[test]
+fn a_server_that_breaks_a_rule_is_told_which() {
+    type Answer = fn(u32) -> Vec<u8>;
+    let (protocol, flow_control, frame_size, compression) = (1, 3, 6, 9);
+    let answers: [(u32, Answer); 5] = [
+        (protocol, |_| frame(4, 0, 1, b"")),
+        (protocol, |_| frame(0, 1, 9, b"")),
+        (flow_control, |_| frame(8, 0, 0, &[0x7f, 255, 255, 255])),
+        (frame_size, |_| b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+        (compression, |stream| frame(1, 5, stream, b"\x80")),
+    ];
+    for (code, answer) in answers {
+        let server = Raw::start(move |_, stream| answer(stream));
+        let mirror = Config::new([outbound(&server.dsn(), "http2: h2c")])
+            .set("reply_timeout", "20s")
+            .with_metrics()
+            .start();
+        let response = mirror
+            .client()
+            .ask(&envelope_request(envelope(ID).as_bytes()));
+        assert_eq!(response.status, 503);
+        wait_until(
+            || server.go_aways() == [code],
+            || format!("{:?} instead of {code}", server.go_aways()),
+        );
+        assert_eq!(mirror.metrics().sum(ENDED, &["reason=\"protocol\""]), 1.0);
+    }
+}
+
+#[test]
+fn a_server_that_breaks_http_2_again_and_again_gets_http_1_1() {
+    let authority = Authority::new();
+    let mut config = authority.server_config("localhost");
+    // It speaks nothing else, so that a request over HTTP/1.1 fails in the handshake.
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let server = Raw::ending(Arc::new(config), |_| Vec::new(), |_| frame(4, 0, 1, b""));
+    let dsn = format!("https://{KEY_A}@localhost:{}/11", server.address.port());
+    let mirror = Config::new([outbound(&dsn, "http2: auto")])
+        .trust(&authority)
+        .set("breaker.failures", 1000)
+        .set("reply_timeout", "20s")
+        .with_metrics()
+        .start();
+    for (malformed, tls) in [(1.0, 0.0), (2.0, 0.0), (3.0, 0.0), (3.0, 1.0), (3.0, 2.0)] {
+        let response = mirror
+            .client()
+            .ask(&envelope_request(envelope(ID).as_bytes()));
+        assert_eq!(response.status, 503);
+        let metrics = mirror.metrics();
+        let counts = (ended(&metrics, "malformed"), ended(&metrics, "tls"));
+        assert_eq!(counts, (malformed, tls));
+        assert_eq!(metrics.sum(ENDED, &["reason=\"protocol\""]), malformed);
+    }
+    mirror.wait_for_lines("breaks HTTP/2 again and again", 1);
+}
+
+#[test]
 fn a_connection_that_falls_silent_is_left_and_counts_as_one_failure() {
     // The first connection answers two requests and then takes everything in silence.
     let server = Raw::start(|connection, stream| match (connection, stream) {

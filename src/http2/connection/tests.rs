@@ -517,8 +517,8 @@ fn a_server_that_breaks_the_protocol_loses_the_connection() {
         [head, frame(Kind::Continuation, END_HEADERS, 3, b"")].concat(),
     ] {
         let mut peer = Peer::ready();
+        // Its request waits to be sent, and is not sent any more.
         peer.open(1);
-        peer.sent();
         let violation = peer.violation(&bytes);
         assert!(
             matches!(violation, Violation::Protocol(_)),

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use slab::Slab;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::http2::connection::{Connection, OpenError};
-use crate::http2::error::ErrorCode;
+use crate::http2::error::{ErrorCode, Violation};
+use crate::http2::mode::Http2Mode;
 use crate::net::transfer::{Phase, Transfer};
 use crate::runtime::memory_budget::MemoryBudget;
 use crate::upstream::addresses::Address;
@@ -228,12 +229,25 @@ impl Session {
         match received {
             Ok(count) => incoming.advance(count),
             Err(violation) => {
+                self.record_violation(violation, now);
                 let failure = Failure::Malformed(format!("HTTP/2: {violation}"));
                 self.end(failure, SessionEnd::from(violation));
             }
         }
         self.wake_writer();
         self.close_if_done();
+    }
+
+    /// Leaves a server that cannot speak HTTP/2 for HTTP/1.1, if it may.
+    fn record_violation(&self, violation: Violation, now: Instant) {
+        let protocol = &self.shared.protocol;
+        if protocol.mode() == Http2Mode::Auto && protocol.record_violation(now) {
+            warn!(
+                origin = %self.shared.name,
+                %violation,
+                "the upstream breaks HTTP/2 again and again; for ten minutes it gets HTTP/1.1"
+            );
+        }
     }
 
     fn begin(&self, now: Instant) {
@@ -243,11 +257,16 @@ impl Session {
         wake(&self.opener);
     }
 
-    /// What is to be sent, into `buffer`, which is empty. `None` if nothing will be sent any more.
+    /// What is to be sent, into `buffer`, which is empty. `None` if nothing will be sent any more. If the session has
+    /// ended, this is the last.
     pub(super) async fn output(&self, buffer: Vec<u8>) -> Option<Vec<u8>> {
         let mut buffer = Some(buffer);
         poll_fn(|context| {
             let mut connection = self.connection.borrow_mut();
+            // What else waits to be sent is sent over another connection.
+            if self.has_ended() && !connection.is_broken() {
+                return Poll::Ready(None);
+            }
             if connection.output_bytes() > 0 || self.has_flush.take() {
                 let output = connection.take_output(buffer.take().unwrap_or_default());
                 self.given_bytes

@@ -26,7 +26,7 @@ const WATCHED: Duration = Duration::from_millis(250);
 const WATCHED_IDLE: Duration = Duration::from_secs(1);
 
 /// How long the reader may take for what the server sent before it closed, after it takes nothing any more: responses, or
-/// the alert that tells why.
+/// the alert that tells why. And how long the writer may take to tell a server that broke a rule why it is left.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// The largest output buffer that is kept.
@@ -123,7 +123,11 @@ async fn unless<T>(
 async fn write(session: Rc<Session>, mut sender: Sender) {
     let mut buffer = Vec::new();
     while let Some(output) = session.output(buffer).await {
-        let sending = pin!(sender.send(output));
+        let mut sending = pin!(sender.send(output));
+        if session.has_ended() {
+            in_time(Instant::now() + LAST_WORDS, sending.as_mut()).await;
+            return;
+        }
         let sent = unless(sending, |context| session.poll_failed(context)).await;
         let Some((sent, mut sent_buffer)) = sent else {
             return;

@@ -236,13 +236,17 @@ async fn serve_http1(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: &St
 pub(crate) struct Raw {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    go_aways: Arc<GoAways>,
 }
+
+/// The error codes of the GOAWAY frames that have arrived.
+type GoAways = Mutex<Vec<u32>>;
 
 impl Raw {
     /// Without TLS.
     pub(crate) fn start(answer: impl Fn(usize, u32) -> Vec<u8> + Send + Sync + 'static) -> Raw {
-        Raw::serve(move |mut stream, number| {
-            serve_raw(&mut stream, false, |stream, id| {
+        Raw::serve(move |mut stream, number, go_aways| {
+            serve_raw(&mut stream, false, go_aways, |stream, id| {
                 stream.write_all(&answer(number, id)).ok()
             })
         })
@@ -254,9 +258,10 @@ impl Raw {
         end: impl Fn(&mut ServerConnection) -> Vec<u8> + Send + Sync + 'static,
         answer: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static,
     ) -> Raw {
-        Raw::serve(move |tcp, _| {
+        Raw::serve(move |tcp, _, go_aways| {
             let tls = ServerConnection::new(Arc::clone(&config)).ok()?;
-            serve_raw(&mut StreamOwned::new(tls, tcp), false, |stream, id| {
+            let mut tls = StreamOwned::new(tls, tcp);
+            serve_raw(&mut tls, false, go_aways, |stream, id| {
                 let mut bytes = Vec::new();
                 stream.conn.writer().write_all(&answer(id)).ok()?;
                 while stream.conn.wants_write() {
@@ -270,38 +275,50 @@ impl Raw {
 
     /// Without TLS. Its windows are as large as can be, but it takes only so many bytes in a tenth of a second.
     pub(crate) fn slow(bytes: usize) -> Raw {
-        Raw::serve(move |tcp, _| {
+        Raw::serve(move |tcp, _, go_aways| {
             let mut slow = Slow { tcp, bytes };
             let windows = [
                 frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]),
                 frame(8, 0, 0, &0x7fff_0000_u32.to_be_bytes()),
             ];
             slow.tcp.write_all(&windows.concat()).ok()?;
-            serve_raw(&mut slow, true, |slow, id| slow.tcp.write_all(&ok(id)).ok())
+            serve_raw(&mut slow, true, go_aways, |slow, id| {
+                slow.tcp.write_all(&ok(id)).ok()
+            })
         })
     }
 
-    fn serve(serve: impl Fn(TcpStream, usize) -> Option<()> + Send + Sync + 'static) -> Raw {
+    fn serve(
+        serve: impl Fn(TcpStream, usize, &GoAways) -> Option<()> + Send + Sync + 'static,
+    ) -> Raw {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&connections);
+        let go_aways = Arc::new(GoAways::default());
+        let noted = Arc::clone(&go_aways);
         let serve = Arc::new(serve);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let number = counted.fetch_add(1, Ordering::SeqCst);
-                let serve = Arc::clone(&serve);
-                thread::spawn(move || serve(stream, number));
+                let (serve, noted) = (Arc::clone(&serve), Arc::clone(&noted));
+                thread::spawn(move || serve(stream, number, &noted));
             }
         });
         Raw {
             address,
             connections,
+            go_aways,
         }
     }
 
     pub(crate) fn dsn(&self) -> String {
         format!("http://{KEY_A}@{}/11", self.address)
+    }
+
+    /// The error codes of the GOAWAY frames that have arrived.
+    pub(crate) fn go_aways(&self) -> Vec<u32> {
+        self.go_aways.lock().expect("unpoisoned").clone()
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -352,6 +369,7 @@ pub(crate) fn ok(stream: u32) -> Vec<u8> {
 fn serve_raw<S: Read + Write>(
     stream: &mut S,
     answers_whole: bool,
+    go_aways: &GoAways,
     answer: impl Fn(&mut S, u32) -> Option<()>,
 ) -> Option<()> {
     let mut preface = [0; 24];
@@ -370,6 +388,11 @@ fn serve_raw<S: Read + Write>(
             (0, 1) if answers_whole => answer(stream, id)?,
             // A server in good order acknowledges.
             (4, 0) => stream.write_all(&frame(4, 1, 0, b"")).ok()?,
+            (7, _) => {
+                let code = payload[4..8].try_into().expect("four bytes");
+                let mut go_aways = go_aways.lock().expect("unpoisoned");
+                go_aways.push(u32::from_be_bytes(code));
+            }
             _ => {}
         }
     }
