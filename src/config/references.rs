@@ -5,8 +5,6 @@
 //! mirror gives `$` no meaning. Its keys that take any text keep a reference that leads nowhere, with a warning.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
 use std::path::Path;
 
 use serde_yaml::{Mapping, Value};
@@ -14,10 +12,11 @@ use serde_yaml::{Mapping, Value};
 use super::diagnostics::Diagnostics;
 use super::key_path;
 use super::node::key_name;
+use super::regular_file::read_regular_file;
 use super::value::describe;
 
 /// A secret is a line or a few; a larger file is probably another one.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
+const FILE_BYTES_MAX: u32 = 64 * 1024;
 
 /// Keys of getsentry/sentry-mirror whose values may be any text.
 const FREE_TEXTS: [&str; 2] = ["sentry_env", "default_metrics_tags"];
@@ -143,7 +142,8 @@ fn read(path: &str, written: &str) -> Result<String, String> {
             "found {shown}, expected an absolute path, such as file:/run/secrets/sentry_dsn"
         ));
     }
-    let bytes = read_bytes(Path::new(path)).map_err(|problem| format!("{shown}: {problem}"))?;
+    let bytes = read_regular_file(Path::new(path), FILE_BYTES_MAX)
+        .map_err(|error| format!("{shown}: the file cannot be read: {error}"))?;
     let text =
         String::from_utf8(bytes).map_err(|_| format!("{shown}: the file is not text in UTF-8"))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -154,25 +154,10 @@ fn read(path: &str, written: &str) -> Result<String, String> {
     }
 }
 
-/// Opening a pipe could wait forever, so only regular files are read.
-fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
-    let unreadable = |error: io::Error| format!("the file cannot be read: {error}");
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err("this is not a regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    match bytes.len() as u64 > FILE_BYTES_MAX {
-        true => Err("the file is larger than 64KiB, too large for a value".to_owned()),
-        false => Ok(bytes),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn expand(text: &str) -> Result<String, String> {

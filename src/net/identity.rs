@@ -1,17 +1,15 @@
 //! A certificate with which the mirror proves who it is, and its key, from files.
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::CertificateFiles;
+use crate::config::{CertificateFiles, read_regular_file};
 
 /// A chain of certificates has some KiB.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+const FILE_BYTES_MAX: u32 = 1024 * 1024;
 
 /// A certificate chain and the key of its first certificate.
 #[derive(Debug, PartialEq)]
@@ -66,12 +64,7 @@ pub(super) fn unusable(files: &CertificateFiles, error: &rustls::Error) -> Strin
 }
 
 fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| in_file(key, path, &error))?;
-    file.take(FILE_BYTES_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(|error| in_file(key, path, &error))?;
-    Ok(bytes)
+    read_regular_file(path, FILE_BYTES_MAX).map_err(|error| in_file(key, path, &error))
 }
 
 fn in_file(key: &str, path: &Path, problem: &dyn Display) -> String {

@@ -2,7 +2,6 @@
 //!
 //! Certificates are always verified, see `certificate`; there is no switch to turn that off.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,13 +13,16 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tracing::warn;
 
-use crate::config::{Tls, TlsVersion};
+use crate::config::{Tls, TlsVersion, read_regular_file};
 use crate::net::certificate::{PinnedCertificate, TrustAnchors, Verifier};
 use crate::net::identity::{Identity, unusable};
 
 /// The size of the session cache, for all origins and workers together. A resumed handshake costs less
 /// than half of a full one.
 const RESUMED_SESSIONS: usize = 1024;
+
+/// The authorities of a whole system have 230 KB.
+const AUTHORITIES_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
 /// What one `https` origin is spoken to with.
 #[derive(Clone)]
@@ -131,7 +133,7 @@ fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<Vec<PinnedCerti
 /// The certificates in the file at `path`, which `key` names. There is at least one.
 pub(super) fn authorities(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let in_file = |error: &dyn std::fmt::Display| format!("{key} {}: {error}", path.display());
-    let pem = fs::read(path).map_err(|error| in_file(&error))?;
+    let pem = read_regular_file(path, AUTHORITIES_BYTES_MAX).map_err(|error| in_file(&error))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(|error| in_file(&error))?;
     match found.is_empty() {
