@@ -4,7 +4,6 @@
 //! percent of a request's instructions.
 
 /// Appends the line `name: value`.
-#[inline]
 pub(crate) fn append(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
