@@ -84,7 +84,12 @@ fn all() -> Vec<Case> {
         Case::new("40 KB gzip x 2", 2, gzip(40 * KB)),
         Case::new("300 KB binary x 2", 2, binary(300 * KB)),
         Case::new("4 KB chunked x 2", 2, chunked(4 * KB)),
+        Case {
+            is_tls: true,
+            ..Case::new("TLS 1 KB x 2", 2, small)
+        },
         tls(Case::new("TLS 2 KB x 2", 2, text(2 * KB))),
+        tls(Case::new("TLS 8 KB gzip x 2", 2, gzip(8 * KB))),
         tls(Case::new("TLS 200 KB x 2", 2, binary(200 * KB))),
         Case {
             name: "1 KB x 2, 10,000 idle",

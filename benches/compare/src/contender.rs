@@ -26,6 +26,8 @@ pub struct Contender {
     pub way: Way,
     /// Whether its outbounds have no fault, to show the cost of the fault.
     pub is_spared: bool,
+    /// Whether its upstreams get HTTP/2. It takes part only in cases with TLS.
+    pub is_http2: bool,
     /// Further lines of its configuration.
     pub settings: String,
 }
@@ -70,6 +72,7 @@ impl Contender {
             name: name.to_owned(),
             way,
             is_spared: false,
+            is_http2: false,
             settings: String::new(),
         }
     }
@@ -79,6 +82,16 @@ impl Contender {
         Contender {
             name: settings.to_owned(),
             settings: format!("{settings}\n"),
+            ..self.clone()
+        }
+    }
+
+    /// The same with HTTP/2 to the upstreams.
+    pub fn over_http2(&self) -> Contender {
+        Contender {
+            name: format!("{}, HTTP/2", self.name),
+            is_http2: true,
+            settings: format!("{}http2: auto\n", self.settings),
             ..self.clone()
         }
     }
@@ -95,15 +108,18 @@ impl Contender {
     /// The case as this contender runs it.
     pub fn own(&self, case: &Case) -> Case {
         let trouble = case.trouble.filter(|_| !self.is_spared);
+        // The floor has no TLS.
+        let is_floor = matches!(self.way, Way::Floor { .. });
         Case {
             trouble,
+            is_tls: case.is_tls && !is_floor,
             ..case.clone()
         }
     }
 
     /// Whether it takes part in a case.
     pub fn takes(&self, case: &Case) -> bool {
-        if self.is_spared && case.trouble.is_none() {
+        if self.is_spared && case.trouble.is_none() || self.is_http2 && !case.is_tls {
             return false;
         }
         match &self.way {

@@ -32,6 +32,7 @@ mod machine;
 mod nginx;
 mod report;
 mod sink;
+mod sink_http2;
 mod slot;
 mod stats;
 mod tls;
@@ -389,10 +390,13 @@ fn against_others(
         }
     };
     let mirror = Contender::new("sentry-mirror", Way::Mirror(mirror));
+    let tokio = Contender::new("tokio build", Way::Mirror(tokio));
     let mut contenders = vec![
         mirror.clone(),
+        mirror.over_http2(),
         mirror.spared(),
-        Contender::new("tokio build", Way::Mirror(tokio)),
+        tokio.clone(),
+        tokio.over_http2(),
         Contender::new("floor", Way::Floor { inflate: false }),
         Contender::new("floor and inflate", Way::Floor { inflate: true }),
     ];

@@ -11,6 +11,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::ledger::{LOOKED_AT_BYTES, Ledger};
+use crate::sink_http2::Http2;
 
 /// Relay's response to an envelope, with the header lines of Relay and its proxies.
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\
@@ -30,6 +31,10 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\
 pub struct SinkConnection {
     stream: TcpStream,
     tls: Option<Box<ServerConnection>>,
+    /// If the client chose it, with ALPN.
+    http2: Option<Box<Http2>>,
+    /// What is to be encrypted.
+    out: Vec<u8>,
     /// Whose it is.
     pub sink: usize,
     /// The received part of an incomplete request.
@@ -57,6 +62,8 @@ impl SinkConnection {
         Ok(SinkConnection {
             stream,
             tls: tls.transpose().map_err(io::Error::other)?,
+            http2: None,
+            out: Vec::new(),
             sink,
             pending: Vec::new(),
             skip: 0,
@@ -92,16 +99,20 @@ impl SinkConnection {
             Err(error) => return Err(error),
         };
         let state = tls.process_new_packets().map_err(io::Error::other)?;
+        if self.http2.is_none() && tls.alpn_protocol() == Some(b"h2") {
+            self.http2 = Some(Box::new(Http2::new(&mut self.out)));
+        }
         let mut left = state.plaintext_bytes_to_read();
         let mut requests = 0;
         while left > 0 {
             let count = tls.reader().read(scratch)?;
             left -= count;
-            requests += self.take(&scratch[..count], ledger);
+            requests += match &mut self.http2 {
+                Some(http2) => http2.take(&scratch[..count], ledger, &mut self.out)?,
+                None => self.take(&scratch[..count], ledger),
+            };
         }
-        while tls.wants_write() {
-            tls.write_tls(&mut &self.stream)?;
-        }
+        encrypt(&mut tls, &mut self.out, &self.stream)?;
         self.tls = Some(tls);
         Ok((count > 0).then_some(requests))
     }
@@ -165,11 +176,20 @@ impl SinkConnection {
 
     /// Answers so many requests; `false` if the connection is of no use any more.
     pub fn answer(&mut self, requests: usize) -> bool {
-        // Hundreds of bytes always fit into a socket whose peer waits for them.
-        (0..requests).all(|_| match &mut self.tls {
-            None => send(&self.stream, ANSWER, SendFlags::NOSIGNAL)
-                .is_ok_and(|count| count == ANSWER.len()),
-            Some(tls) => answer_encrypted(tls, &self.stream).is_ok(),
+        // What answers take always fits into a socket whose peer waits for them.
+        let Some(tls) = &mut self.tls else {
+            return (0..requests).all(|_| {
+                send(&self.stream, ANSWER, SendFlags::NOSIGNAL)
+                    .is_ok_and(|count| count == ANSWER.len())
+            });
+        };
+        if let Some(http2) = &mut self.http2 {
+            http2.answer(requests, &mut self.out);
+            return encrypt(tls, &mut self.out, &self.stream).is_ok();
+        }
+        (0..requests).all(|_| {
+            self.out.extend_from_slice(ANSWER);
+            encrypt(tls, &mut self.out, &self.stream).is_ok()
         })
     }
 
@@ -178,8 +198,14 @@ impl SinkConnection {
     }
 }
 
-fn answer_encrypted(tls: &mut ServerConnection, mut stream: &TcpStream) -> io::Result<()> {
-    tls.writer().write_all(ANSWER)?;
+/// Sends `out`, and what the session has to send by itself.
+fn encrypt(
+    tls: &mut ServerConnection,
+    out: &mut Vec<u8>,
+    mut stream: &TcpStream,
+) -> io::Result<()> {
+    tls.writer().write_all(out)?;
+    out.clear();
     while tls.wants_write() {
         tls.write_tls(&mut stream)?;
     }

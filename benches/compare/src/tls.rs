@@ -25,15 +25,17 @@ impl Tls {
         let ca_file = folder.join("ca.pem");
         fs::write(&ca_file, made.cert.pem()).map_err(said("a certificate"))?;
         let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-        let server = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        let mut server = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .and_then(|builder| {
                 let builder = builder.with_no_client_auth();
                 builder.with_single_cert(vec![made.cert.der().clone()], key)
-            });
+            })
+            .map_err(said("TLS"))?;
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Tls {
             ca_file,
-            server: Arc::new(server.map_err(said("TLS"))?),
+            server: Arc::new(server),
         })
     }
 }

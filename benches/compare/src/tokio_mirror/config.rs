@@ -21,6 +21,8 @@ pub struct Config {
     pub ip: String,
     pub port: u16,
     pub workers: Option<usize>,
+    /// Whether upstreams are offered HTTP/2.
+    pub is_http2: bool,
     /// By the key of the inbound DSN.
     pub routes: HashMap<String, Route>,
     ca_file: Option<String>,
@@ -48,6 +50,7 @@ struct RawConfig {
     #[serde(default)]
     port: u16,
     workers: Option<usize>,
+    http2: Option<String>,
     keys: Vec<RawRoute>,
     #[serde(default)]
     tls: RawTls,
@@ -91,6 +94,7 @@ impl Config {
             ip: raw.ip,
             port: raw.port,
             workers: raw.workers,
+            is_http2: raw.http2.is_some(),
             routes,
             ca_file: raw.tls.ca_file,
         })

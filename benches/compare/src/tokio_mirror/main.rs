@@ -4,7 +4,8 @@
 //! rewritten as parsed values, mimalloc allocates, the runtime has its default threads. Deliveries run
 //! concurrently with a deadline. The reply is the primary's response, or the first success if the primary
 //! fails. It handles SDK traffic as the mirror does: every key site, all content codings, `dsn` and
-//! `trace.public_key`. It has none of the mirror's limits, breakers and reloads, which makes it cheaper.
+//! `trace.public_key`. With `http2: auto` its client offers HTTP/2 to upstreams, and uses it where they take it. It has
+//! none of the mirror's limits, breakers and reloads, which makes it cheaper.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -73,15 +74,17 @@ async fn run(config: Config) -> Result<(), AnyError> {
 }
 
 fn client(config: &Config) -> Result<HttpClient, AnyError> {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.enforce_http(false);
-    connector.set_connect_timeout(Some(Duration::from_secs(3)));
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(Duration::from_secs(3)));
     let connector = HttpsConnectorBuilder::new()
         .with_tls_config(config.tls()?)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(connector);
+        .https_or_http();
+    let connector = match config.is_http2 {
+        true => connector.enable_all_versions().wrap_connector(tcp),
+        false => connector.enable_http1().wrap_connector(tcp),
+    };
     Ok(Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(30))
