@@ -692,13 +692,7 @@ mod tests {
             table: Arc::clone(&table),
             configuration: "".into(),
         };
-        let mirror_status = MirrorStatus::new(
-            ([127, 0, 0, 1], 0).into(),
-            vec![],
-            None,
-            Arc::default(),
-            current,
-        );
+        let mirror_status = MirrorStatus::new(String::new(), vec![], None, Arc::default(), current);
         let snapshot = MetricsSnapshot::live(&mirror_status, table);
         for (metric, family) in CATALOGUE.iter().zip(families(&mirror_status, &snapshot)) {
             let samples: Vec<Labels> = match family.samples {
@@ -770,13 +764,7 @@ mod tests {
             table: Arc::clone(&table),
             configuration: "".into(),
         };
-        let mirror_status = MirrorStatus::new(
-            ([127, 0, 0, 1], 0).into(),
-            vec![],
-            None,
-            Arc::default(),
-            current,
-        );
+        let mirror_status = MirrorStatus::new(String::new(), vec![], None, Arc::default(), current);
         let snapshot = MetricsSnapshot::live(&mirror_status, table);
         let mut written = Written::default();
         let families = families(&mirror_status, &snapshot);

@@ -405,8 +405,7 @@ mod tests {
             table: Arc::clone(&first),
             configuration: "".into(),
         };
-        let address = ([127, 0, 0, 1], 0).into();
-        let mirror_status = MirrorStatus::new(address, vec![], None, Arc::default(), current);
+        let mirror_status = MirrorStatus::new(String::new(), vec![], None, Arc::default(), current);
         let count = |table: &RoutingTable, index: usize| {
             let route: &Route = &table.routes.all()[index];
             route

@@ -101,7 +101,7 @@ fn process(mirror_status: &MirrorStatus, history: &History, now: Instant) -> Val
         "at": rfc3339(SystemTime::now()),
         "started_at": rfc3339(mirror_status.started_at),
         "uptime_seconds": now.duration_since(mirror_status.started).as_secs(),
-        "listening_on": mirror_status.address.to_string(),
+        "listening_on": mirror_status.listening_on,
         "driver": mirror_status.driver(),
         "workers": mirror_status.counters.len(),
         "reply_timeout_seconds": mirror_status.current().table.reply_timeout.as_secs_f64(),

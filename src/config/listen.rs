@@ -3,7 +3,7 @@
 //! `ip` and `port` are always the first listener, and a plain one: `sentry-mirror health` and `test` use it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use serde_yaml::Value;
 
@@ -114,11 +114,24 @@ impl ListenAddress {
                 own == other && own.port() != 0
             }
             (ListenAddress::Unix { path: own, .. }, ListenAddress::Unix { path, .. }) => {
-                own == path
+                without_parents(own) == without_parents(path)
             }
             _ => false,
         }
     }
+}
+
+/// The path without `..` and the folder before it.
+fn without_parents(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            // Of the root, it is the root.
+            Component::ParentDir => drop(normal.pop()),
+            other => normal.push(other),
+        }
+    }
+    normal
 }
 
 #[cfg(test)]
@@ -211,6 +224,10 @@ mod tests {
             "listen[1].address: is there twice",
         ),
         (
+            "[{address: 'unix:/a/b'}, {address: 'unix:/./a//c/../b'}]",
+            "listen[1].address: is there twice",
+        ),
+        (
             "[{address: '[::]:1', proxy_protocol: []}]",
             "listen[0].proxy_protocol: found an empty list",
         ),
@@ -228,7 +245,7 @@ mod tests {
         ),
         (
             "[{address: '127.0.0.1:3001'}]",
-            "admin.port: is the same as",
+            "admin.port: is the same as that of a listener, where SDKs connect",
         ),
     ];
 

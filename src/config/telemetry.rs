@@ -48,11 +48,16 @@ pub(super) fn admin(root: &mut Section<'_>, listen: &[SocketAddr]) -> Option<Soc
         );
         return None;
     }
-    if taken_by.is_some() {
-        section.error(
-            "port",
-            "is the same as port, where SDKs connect; expected another port, or admin: off",
+    if let Some(listener) = taken_by {
+        let key = if listener == 0 {
+            "port"
+        } else {
+            "that of a listener"
+        };
+        let text = format!(
+            "is the same as {key}, where SDKs connect; expected another port, or admin: off"
         );
+        section.error("port", &text);
     }
     section.finish();
     Some(address)

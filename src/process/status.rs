@@ -3,7 +3,6 @@
 //! They read the workers' counters and the current routing table. The supervisor updates this state on a
 //! reload and at the shutdown; requests never touch it.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
@@ -16,8 +15,8 @@ use crate::process::certificates::Certificates;
 use crate::telemetry::lines::{DropReason, Lines};
 
 pub struct MirrorStatus {
-    /// The address that SDKs connect to.
-    pub address: SocketAddr,
+    /// The addresses that SDKs connect to.
+    pub listening_on: String,
     pub started_at: SystemTime,
     /// `started_at` on the monotonic clock, to measure the uptime.
     pub started: Instant,
@@ -55,14 +54,14 @@ impl CurrentConfig {
 impl MirrorStatus {
     /// The state of a mirror that accepts requests from now on.
     pub(crate) fn new(
-        address: SocketAddr,
+        listening_on: String,
         counters: Vec<Arc<WorkerMetrics>>,
         access: Option<AccessLog>,
         certificates: Arc<Certificates>,
         current: CurrentConfig,
     ) -> MirrorStatus {
         MirrorStatus {
-            address,
+            listening_on,
             started_at: SystemTime::now(),
             started: Instant::now(),
             counters,

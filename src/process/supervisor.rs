@@ -165,8 +165,9 @@ impl Mirror {
         let access = access.map_err(StartError::Thread)?;
         let (access, guard) = access.unzip();
         let current = CurrentConfig::new(&table, config);
+        let addresses = listeners.iter().map(|own| own.address.to_string());
         let mirror_status = MirrorStatus::new(
-            address,
+            addresses.collect::<Vec<_>>().join(", "),
             counters.collect(),
             access,
             Arc::clone(&certificates),

@@ -4,7 +4,8 @@
 
 nginx runs with the configuration of `deploy/nginx.conf`, with other ports and times. The tap stands
 behind it, because in front of it nothing can be read; so what is compared is what nginx makes of the
-SDK's requests with what the sinks get. Then the addresses of clients are looked at.
+SDK's requests with what the sinks get. Then the SDK runs again, with the mirror ending TLS itself: as many
+requests have to arrive. In the end the addresses of clients are looked at.
 """
 
 import atexit
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sdk"))
 from clients import Client
 from expected import Dsn
 from mirror import Mirror
-from suite import ARRIVAL_SECONDS, Step, Suite, main
+from suite import ARRIVAL_SECONDS, Step, Suite, main, receivers, run_program
 from tap import Tap
 from wire import Message
 
@@ -123,6 +124,30 @@ class Balanced(Suite):
         named = {f"localhost:{self._nginx.port}"}
         self.tally.check(f"{client.name}, host", "" if hosts == named else f"{hosts} for {named}")
         self.tally.check(f"{client.name}, keep-alive to the mirror", "" if is_kept else problem)
+        self.without_balancer(client)
+
+    def without_balancer(self, client: Client) -> None:
+        """What has come through nginx comes, too, where a listener of the mirror has the certificate."""
+        port = free_port()
+        files = f"{{cert_file: {self._folder}/tls.crt, key_file: {self._folder}/tls.key}}"
+        extra = f"listen: [{{address: '127.0.0.1:{port}', tls: {files}}}]\n"
+        mirror = Mirror(
+            self._binary, self.inbound, self.outbounds, self._installed, extra=extra
+        )
+        dsn = replace(
+            self.inbound, authority=f"localhost:{port}", secret=client.secret, scheme="https"
+        )
+        _, problem = run_program(client, dsn)
+        what = f"{client.name} over TLS of the mirror"
+        self.tally.check(what, problem)
+        requests = [exchange.request for exchange in self._tap.exchanges]
+        for outbound, sink in zip(self.outbounds, self.sinks):
+            wanted = sum(outbound in receivers(request, self.outbounds) for request in requests)
+            arrived = len(sink.claim(wanted, ARRIVAL_SECONDS))
+            problem = "" if arrived == wanted else f"{arrived} instead of {wanted}"
+            self.tally.check(f"{what}, deliveries to sink {sink.name}", problem)
+            print(f"{what}: {arrived} requests at sink {sink.name}")
+        self.tally.check(f"{what}, mirror", mirror.stop())
 
     def end(self) -> None:
         super().end()
