@@ -104,6 +104,8 @@ fn text<'d, 'b: 'd>(
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use proptest::prelude::*;
 
     use super::*;
@@ -207,8 +209,10 @@ mod tests {
             let mut theirs = fluke_hpack::Decoder::new();
             theirs.set_max_allowed_table_size(0);
             theirs.set_max_table_size(0);
+            // It panics at a size update that is cut short (0.3.1).
+            let theirs = catch_unwind(AssertUnwindSafe(|| theirs.decode(&block).ok())).unwrap_or(None);
             // Where it accepts a block, it is one that a server may send; it is laxer on size updates.
-            if let (Ok(ours), Ok(theirs)) = (decode(&block), theirs.decode(&block)) {
+            if let (Ok(ours), Some(theirs)) = (decode(&block), theirs) {
                 prop_assert_eq!(ours, theirs);
             }
         }
