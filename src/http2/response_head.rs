@@ -101,7 +101,11 @@ impl ResponseHead {
         if name.is_empty() || !name.iter().all(|byte| is_name_byte(*byte)) {
             return Err("an invalid field name");
         }
-        if memchr::memchr3(0, b'\r', b'\n', value).is_some() {
+        // All bytes, so that the compiler can compare many at a time: invalid values are rare.
+        let is_invalid = value.iter().fold(false, |found, byte| {
+            found | matches!(byte, 0 | b'\r' | b'\n')
+        });
+        if is_invalid {
             return Err("an invalid field value");
         }
         let value = value.trim_ascii();
