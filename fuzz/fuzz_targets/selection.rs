@@ -402,6 +402,7 @@ fn nothing_of(refused: Unwanted) -> Nothing {
     match refused {
         Unwanted::Filtered => Nothing::Filtered,
         Unwanted::Sampled => Nothing::Sampled,
+        Unwanted::Capped => unreachable!("no caps are asked"),
     }
 }
 

@@ -280,6 +280,12 @@ pub(super) const CATALOGUE: &[Metric] = &[
         }),
     },
     Metric {
+        name: "cap_used_ratio",
+        labels: &[ROUTE, OUTBOUND, open("cap")],
+        help: "What was asked for of a cap of an outbound, as a share of what it allows. From 1 on the rest is capped.",
+        reader: Reader::Gauge(cap_gauge),
+    },
+    Metric {
         name: "upstream_connections_opened",
         labels: &[ORIGIN],
         help: "Connections opened to an upstream.",
@@ -543,6 +549,18 @@ fn per_outbound<'n, T: 'n>(
     }))
 }
 
+fn cap_gauge(source: Source<'_>) -> Values<'_, f64> {
+    let (now, outbounds) = (source.now, source.snapshot.outbounds());
+    Box::new(outbounds.flat_map(move |(route, outbound, _)| {
+        let caps = outbound.caps.iter().flat_map(move |caps| caps.used(now));
+        caps.map(|(cap, used)| {
+            let mut labels = outbound_labels(route, outbound);
+            labels.push(("cap", cap.configured().name.clone()));
+            (labels, used)
+        })
+    }))
+}
+
 fn origin_counter(source: Source<'_>, read: fn(&OriginSnapshot) -> u64) -> Values<'_, u64> {
     let origins = source.snapshot.origins();
     Box::new(origins.map(move |(shared, values)| (origin_label(shared), read(&values))))
@@ -770,7 +788,7 @@ mod tests {
         let families = families(&mirror_status, &snapshot);
         let families = families.filter(|family| family.name == "items");
         prometheus::write(families, prometheus::Format::Plain, &mut written).unwrap();
-        assert_eq!(written.lines, 2 + 400 * 17 * 7);
+        assert_eq!(written.lines, 2 + 400 * 17 * 8);
         assert!(written.bytes < 7_000_000, "{} bytes", written.bytes);
         assert!(written.bytes > 4_000_000, "{} bytes", written.bytes);
         assert!(written.largest < 20_000, "{} bytes", written.largest);

@@ -220,6 +220,7 @@ impl View<'_> {
             "state": observed.health().word(),
             "steps": steps.get(first..).unwrap_or_default(),
             "rate_limits": limits.collect::<Vec<_>>(),
+            "caps": caps(outbound, self.now),
             "last_error": last.map(|error| json!({"at": rfc3339(error.at), "message": error.message})),
             "items": items(&ItemTotals::read(counters.iter().map(|worker| &worker.items))),
             "incidents": incidents(&outbound.state.list(self.now)),
@@ -271,6 +272,22 @@ fn disagreements(mirror_status: &MirrorStatus) -> Value {
         })
     });
     last.collect()
+}
+
+/// The caps of an outbound, as docs/status.md describes them.
+fn caps(outbound: &Outbound, now: Instant) -> Value {
+    let caps = outbound.caps.iter();
+    let caps = caps.flat_map(|caps| caps.used(now).zip(caps.levels(now)));
+    let caps = caps.map(|((cap, used), (_, level))| {
+        json!({
+            "category": cap.configured().name,
+            "amount": cap.configured().amount.to_string(),
+            "used": used,
+            "share": cap.share(),
+            "level": level.word(),
+        })
+    });
+    caps.collect()
 }
 
 /// The counts that are not zero, by category and outcome.

@@ -107,6 +107,9 @@ fn own_options(config: &Config) -> Vec<Route> {
         if outbound.headers == config.headers {
             outbound.headers = Headers::default();
         }
+        if outbound.caps == config.caps {
+            outbound.caps.clear();
+        }
     }
     routes
 }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+use super::cap;
+use super::cap_settings::Cap;
 use super::http2;
 use super::listen_tls;
 use super::model::{AddressPolicy, Compression, Config, ListenAddress, Outbound};
@@ -54,7 +56,7 @@ impl Config {
                     "  -> {}{}{role}{}",
                     prefix(outbound.name.as_deref()),
                     outbound.dsn.shortened(),
-                    options(outbound, &self.tls)
+                    options(outbound, &self.tls, &self.caps)
                 );
             }
         }
@@ -73,13 +75,16 @@ fn joined(networks: &[IpNet]) -> String {
 }
 
 /// The options that are not at their defaults.
-fn options(outbound: &Outbound, default_tls: &Tls) -> String {
+fn options(outbound: &Outbound, default_tls: &Tls, default_caps: &[Cap]) -> String {
     let mut text = String::new();
     if let Some(selection) = &outbound.selection {
         let _ = write!(text, " {selection}");
     }
     if outbound.copies > 1 {
         let _ = write!(text, " multiplier {}", outbound.copies);
+    }
+    if !outbound.caps.is_empty() || outbound.caps != default_caps {
+        let _ = write!(text, " cap {}", cap::describe(&outbound.caps));
     }
     if !outbound.replies {
         text.push_str(" reply never");

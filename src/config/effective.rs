@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde_yaml::{Mapping, Value};
 
+use super::cap;
 use super::header_list::Headers;
 use super::http2;
 use super::listen_tls;
@@ -56,6 +57,7 @@ impl Config {
             ("headers", headers(&self.headers)),
             ("tls", Value::Mapping(tls::effective(&self.tls))),
             ("http2", name(self.http2, http2::NAMES).into()),
+            ("cap", cap::effective(&self.caps)),
             ("proxy", self.proxy_value()),
             ("admin", self.admin_value()),
             (
@@ -192,6 +194,7 @@ fn outbound(outbound: &Outbound, config: &Config) -> Value {
         && outbound.proxy.as_ref() == config.proxy.as_proxy()
         && outbound.client_address.is_none()
         && outbound.sentry_api.is_none()
+        && outbound.caps == config.caps
         && outbound.http2.is_none();
     if is_plain && outbound.compression == Compression::None {
         return dsn;
@@ -242,6 +245,7 @@ fn outbound(outbound: &Outbound, config: &Config) -> Value {
                     .map(|mode| name(mode, http2::NAMES).to_owned()),
             ),
         ),
+        ("cap", cap::effective(&outbound.caps)),
         ("sentry_api", sentry_api(outbound.sentry_api.as_ref())),
     ])
 }

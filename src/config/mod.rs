@@ -7,6 +7,9 @@
 //! start the program once per mistake. Only [`Source::read`] and `references` do I/O. The TLS code reads `tls.ca_file`
 //! later in the same start, so its existence is not checked here.
 
+mod cap;
+mod cap_settings;
+mod category_name;
 mod changes;
 mod client_address;
 mod describe;
@@ -49,6 +52,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::cap_settings::{Amount, Cap};
 pub(crate) use self::changes::Changes;
 pub(crate) use self::json_schema::json_schema;
 pub(crate) use self::model::{

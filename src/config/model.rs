@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::cap_settings::Cap;
 use super::header_list::Headers;
 use super::organization::SentryApi;
 use super::proxy_settings::{Proxy, ProxyChoice};
@@ -44,6 +45,7 @@ pub struct Config {
     pub tls: Tls,
     /// Whether outbounds get HTTP/2, unless they have a value of their own.
     pub http2: Http2Mode,
+    pub(crate) caps: Vec<Cap>,
     pub proxy: ProxyChoice,
     /// `log_filter`, `log_format` and `verbose`.
     pub log: Log,
@@ -132,6 +134,8 @@ pub struct Outbound {
     pub client_address: Option<AddressPolicy>,
     /// `None` for [`Config::http2`].
     pub http2: Option<Http2Mode>,
+    /// `cap`, or the default of the top.
+    pub(crate) caps: Vec<Cap>,
     /// Where its organization's own counts are.
     pub sentry_api: Option<SentryApi>,
 }

@@ -6,6 +6,9 @@
 
 use serde_yaml::Value;
 
+use super::cap::caps;
+use super::cap_settings::Cap;
+use super::category_name::expected_category;
 use super::header_list::Headers;
 use super::headers::headers;
 use super::http2;
@@ -14,7 +17,6 @@ use super::name::Names;
 use super::node::Node;
 use super::proxy::ProxyDefault;
 use super::sentry_api::sentry_api;
-use super::suggest::suggest;
 use super::tls::tls;
 use super::tls_settings::Tls;
 use super::value::{Parsed, choice, number, parse_scalar};
@@ -34,6 +36,7 @@ pub(super) struct Defaults<'e> {
     pub(super) proxy: ProxyDefault<'e>,
     pub(super) client_address: ClientAddress,
     pub(super) http2: Http2Mode,
+    pub(super) caps: Vec<Cap>,
 }
 
 /// A value and the node of its DSN.
@@ -64,6 +67,7 @@ pub(super) fn outbound<'a>(
             proxy,
             client_address: None,
             http2: None,
+            caps: defaults.caps.clone(),
             sentry_api: None,
         };
         return Some(Located { node, value });
@@ -88,6 +92,7 @@ pub(super) fn outbound<'a>(
     let client_address = section.take("client_address");
     let client_address = defaults.client_address.of_outbound(&client_address);
     let http2 = http2::of_outbound(&section.take("http2"), &node, dsn.as_ref());
+    let caps = caps(&section.take("cap"), &defaults.caps);
     section.finish();
     let dsn = dsn?;
     if !own_tls.is_absent() && dsn.origin().scheme == Scheme::Http {
@@ -109,6 +114,7 @@ pub(super) fn outbound<'a>(
         proxy,
         client_address,
         http2,
+        caps,
         sentry_api,
     };
     Some(Located { node, value })
@@ -124,17 +130,6 @@ fn categories(node: &Node<'_>) -> Option<CategorySet> {
 fn category(value: &Value) -> Parsed<CategorySet> {
     let name: String = parse_scalar(value).unwrap_or_default();
     CategorySet::parse(&name.to_ascii_lowercase()).ok_or_else(|| expected_category(&name))
-}
-
-fn expected_category(name: &str) -> String {
-    let known: Vec<&str> = CategorySet::names().collect();
-    match suggest(name, &known) {
-        Some(suggestion) => format!("a category, did you mean {suggestion}?"),
-        None => {
-            let names = Category::ALL.map(Category::name);
-            format!("a category, one of {}", names.join(", "))
-        }
-    }
 }
 
 /// One rate for all categories, or a mapping from categories to rates.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_yaml::Value;
 use tracing_subscriber::EnvFilter;
 
+use super::cap::caps;
 use super::client_address::client_address;
 use super::diagnostics::Diagnostics;
 use super::header_list::Headers;
@@ -58,6 +59,7 @@ pub(super) fn config(
         },
         client_address: client_address(&mut root),
         http2: http2::default(&mut root),
+        caps: caps(&root.take("cap"), &[]),
     };
     let listen = listen_address(&mut root);
     let extra = listeners(&root.take("listen"), listen);
@@ -82,6 +84,7 @@ pub(super) fn config(
         headers: defaults.headers,
         tls: defaults.tls,
         http2: defaults.http2,
+        caps: defaults.caps,
         proxy: defaults.proxy.choice,
         log: log(&mut root),
         limits,

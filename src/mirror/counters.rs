@@ -126,6 +126,8 @@ labels! {
         Filtered => "filtered",
         /// Not sent: the request is not in the sample of the outbound.
         Sampled => "sampled",
+        /// Not sent: a cap of the outbound is reached, see `cap`.
+        Capped => "capped",
         /// An internal error of the mirror. Please report it.
         Panicked => "panicked",
         /// In progress when `timeouts.drain` ended.
@@ -140,6 +142,8 @@ labels! {
         Filtered => "filtered",
         /// The item is not in the sample of the outbound.
         Sampled => "sampled",
+        /// A cap of the outbound on the category of the item is reached.
+        Capped => "capped",
     }
 }
 
@@ -148,6 +152,7 @@ impl From<Unwanted> for LeftOut {
         match unwanted {
             Unwanted::Filtered => LeftOut::Filtered,
             Unwanted::Sampled => LeftOut::Sampled,
+            Unwanted::Capped => LeftOut::Capped,
         }
     }
 }
@@ -177,6 +182,7 @@ impl OutcomeKind {
             Outcome::Failed(failure) => OutcomeKind::from_failure(failure),
             Outcome::Skipped(SkipReason::Filtered) => OutcomeKind::Filtered,
             Outcome::Skipped(SkipReason::Sampled) => OutcomeKind::Sampled,
+            Outcome::Skipped(SkipReason::Capped) => OutcomeKind::Capped,
             Outcome::Skipped(SkipReason::RateLimited(_)) => OutcomeKind::RateLimited,
             Outcome::Panicked => OutcomeKind::Panicked,
         }
@@ -258,6 +264,7 @@ impl OutcomeKind {
             | OutcomeKind::RateLimited
             | OutcomeKind::Filtered
             | OutcomeKind::Sampled
+            | OutcomeKind::Capped
             | OutcomeKind::Panicked
             | OutcomeKind::GivenUp => false,
         }
@@ -270,6 +277,7 @@ impl OutcomeKind {
             OutcomeKind::TooManyRequests => ItemOutcome::TooManyRequests,
             OutcomeKind::Filtered => ItemOutcome::Filtered,
             OutcomeKind::Sampled => ItemOutcome::Sampled,
+            OutcomeKind::Capped => ItemOutcome::Capped,
             OutcomeKind::ClientError => ItemOutcome::Refused,
             other => match other.result() {
                 DeliveryResult::Delivered => ItemOutcome::Delivered,
@@ -283,7 +291,9 @@ impl OutcomeKind {
     pub fn result(self) -> DeliveryResult {
         match self {
             OutcomeKind::Success => DeliveryResult::Delivered,
-            OutcomeKind::Filtered | OutcomeKind::Sampled => DeliveryResult::Unwanted,
+            OutcomeKind::Filtered | OutcomeKind::Sampled | OutcomeKind::Capped => {
+                DeliveryResult::Unwanted
+            }
             OutcomeKind::TooManyRequests | OutcomeKind::RateLimited => DeliveryResult::RateLimited,
             OutcomeKind::ClientError
             | OutcomeKind::ServerError

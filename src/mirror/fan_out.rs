@@ -152,6 +152,7 @@ impl FanOut {
         let counters = outbound.counters.for_worker(self.counters.worker);
         counters.items.add(&split.filtered, ItemOutcome::Filtered);
         counters.items.add(&split.sampled, ItemOutcome::Sampled);
+        counters.items.add(&split.capped, ItemOutcome::Capped);
         let mut progress = self.progress.borrow_mut();
         progress.splits.push((index, Rc::clone(split)));
     }

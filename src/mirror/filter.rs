@@ -13,6 +13,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use crate::mirror::capping::Capped;
 use crate::sentry::category::Category;
 use crate::sentry::edit::Edit;
 use crate::sentry::envelope_index::{EnvelopeIndex, IndexedItem};
@@ -52,6 +53,7 @@ pub struct Split {
     pub(crate) kept: Quantities,
     pub(crate) filtered: Quantities,
     pub(crate) sampled: Quantities,
+    pub(crate) capped: Quantities,
 }
 
 impl Split {
@@ -59,6 +61,7 @@ impl Split {
         match reason {
             Unwanted::Filtered => self.filtered.add(quantity),
             Unwanted::Sampled => self.sampled.add(quantity),
+            Unwanted::Capped => self.capped.add(quantity),
         }
     }
 }
@@ -122,17 +125,22 @@ impl Segments {
     }
 }
 
-/// Filters the OTLP request `body`, whose records have `category`. Returns `None` if `selection` takes all.
+/// Filters the OTLP request `body`, whose records have `category`. Returns `None` if `selection` and `capped` leave
+/// out nothing.
 ///
 /// # Errors
-/// The selection takes no record.
+/// No record stays.
 pub(crate) fn filter_batch(
     selection: &Selection,
+    capped: Option<&Capped<'_>>,
     category: Option<Category>,
     batch: &Batch,
     body: &[u8],
 ) -> Result<Option<Segments>, Unwanted> {
-    let changes = batch.retain(|key| selection.take(category, key))?;
+    let changes = batch.retain(|key| {
+        selection.take(category, key)?;
+        capped.map_or(Ok(()), |capped| capped.check(category, key))
+    })?;
     if changes.is_empty() {
         return Ok(None);
     }
@@ -149,13 +157,27 @@ pub(crate) fn filter_batch(
     Ok(Some(segments))
 }
 
-/// Filters the envelope `body` with the `index` of its items and the `edits` in its header. Returns `None` if
-/// `selection` takes all and changes nothing.
+/// [`filter_capped`] without caps.
 ///
 /// # Errors
 /// The selection takes no item.
 pub fn filter_envelope(
     selection: &Selection,
+    index: &EnvelopeIndex,
+    body: &[u8],
+    edits: &[Edit],
+) -> Result<Option<FilteredEnvelope>, Unwanted> {
+    filter_capped(selection, None, index, body, edits)
+}
+
+/// Filters the envelope `body` with the `index` of its items and the `edits` in its header. Returns `None` if
+/// `selection` and `capped` leave out nothing and change nothing.
+///
+/// # Errors
+/// No item stays.
+pub(crate) fn filter_capped(
+    selection: &Selection,
+    capped: Option<&Capped<'_>>,
     index: &EnvelopeIndex,
     body: &[u8],
     edits: &[Edit],
@@ -171,18 +193,15 @@ pub fn filter_envelope(
     let mut left_out = Vec::new();
     let mut split = Split::default();
     for item in &index.items {
-        match append_item(selection, item, &mut segments, &mut split) {
+        match append_item(selection, capped, item, &mut segments, &mut split) {
             Ok(()) => categories.push(item.category),
             Err(unwanted) => left_out.push(unwanted),
         }
     }
     if categories.is_empty() {
-        let is_sampled = left_out.contains(&Unwanted::Sampled);
-        return Err(if is_sampled {
-            Unwanted::Sampled
-        } else {
-            Unwanted::Filtered
-        });
+        let first = [Unwanted::Capped, Unwanted::Sampled];
+        let mut first = first.into_iter().filter(|reason| left_out.contains(reason));
+        return Err(first.next().unwrap_or(Unwanted::Filtered));
     }
     let (front, edits, is_same) = scale_sample_rate(
         Span::new(0, first.whole.start).slice(body),
@@ -204,15 +223,18 @@ pub fn filter_envelope(
     }))
 }
 
-/// Appends `item`, or the part that `selection` takes.
+/// Appends `item`, or the part that `selection` and `capped` leave.
 fn append_item(
     selection: &Selection,
+    capped: Option<&Capped<'_>>,
     item: &IndexedItem,
     segments: &mut Segments,
     split: &mut Split,
 ) -> Result<(), Unwanted> {
     if item.entries.is_empty() {
-        if let Err(reason) = selection.take(item.category, item.sampling_key) {
+        let taken = selection.take(item.category, item.sampling_key);
+        let check = |capped: &Capped<'_>| capped.check_item(item);
+        if let Err(reason) = taken.and_then(|()| capped.map_or(Ok(()), check)) {
             split.drop(item.quantity, reason);
             return Err(reason);
         }
@@ -224,7 +246,9 @@ fn append_item(
     let mut kept = Vec::new();
     let mut unwanted = Unwanted::Filtered;
     for (index, (_, key)) in item.entries.iter().enumerate() {
-        match selection.take(item.category, *key) {
+        let taken = selection.take(item.category, *key);
+        let check = |capped: &Capped<'_>| capped.check(item.category, *key);
+        match taken.and_then(|()| capped.map_or(Ok(()), check)) {
             Ok(()) => {
                 split.kept.add(entry);
                 kept.push(index);

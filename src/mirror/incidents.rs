@@ -24,6 +24,8 @@ labels! {
         Rejecting => "rejecting",
         /// The outbound has rate limits.
         RateLimited => "rate_limited",
+        /// A cap of the outbound is reached.
+        Capped => "capped",
     }
 }
 

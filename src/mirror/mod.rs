@@ -15,11 +15,17 @@
 //! - `names` gives routes and outbounds theirs. `item_count` finds the items of a request, and [`item_counters`] count
 //!   them by data category. [`outbound_state`] keeps the [`incidents`] of an outbound, and [`disagreements`] has what one
 //!   outbound took and another refused, each with a `request_summary`.
+//! - A [`cap`] limits what an outbound gets, with a `cap_bucket` and a `cap_share`; `capping` asks it for the items of a
+//!   request.
 //! - A [`request_trace`] ties the log lines of a request together.
 //! - A `sender` is who sent a request. [`unknown_keys`] tells operators who sends keys that no inbound DSN has.
 //! - [`crash_dialog`] rewrites the only script that the mirror serves, and [`via`] detects loops.
 
 pub(crate) mod access_log;
+pub(crate) mod cap;
+mod cap_bucket;
+mod cap_share;
+mod capping;
 mod classify;
 pub(crate) mod client_address;
 mod compression;

@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::config;
+use crate::mirror::cap::Caps;
 use crate::mirror::counters::{OutboundCounters, RouteCounters};
 use crate::mirror::outbound_state::OutboundState;
 use crate::mirror::routes::{Outbound, Route, Routes};
@@ -39,6 +40,8 @@ pub(super) struct NamedOutbound {
     pub(super) name: String,
     pub(super) counters: PerWorker<OutboundCounters>,
     pub(super) state: Arc<OutboundState>,
+    /// The caps before the reload.
+    pub(super) known_caps: Option<Arc<Caps>>,
 }
 
 /// What a route or an outbound was called in the previous table.
@@ -120,11 +123,13 @@ impl OutboundNames<'_> {
             shortened_dsn: &known.shortened_dsn,
         });
         let (name, keeps_counters) = self.used.assign(configured, &outbound.dsn, was);
+        let known_caps = known.and_then(|known| known.caps.clone());
         match known.filter(|_| keeps_counters) {
             Some(known) => NamedOutbound {
                 name,
                 counters: known.counters.clone(),
                 state: Arc::clone(&known.state),
+                known_caps,
             },
             None => {
                 let counters = PerWorker::new(self.workers);
@@ -132,6 +137,7 @@ impl OutboundNames<'_> {
                     name,
                     state: Arc::new(OutboundState::new(counters.clone())),
                     counters,
+                    known_caps,
                 }
             }
         }

@@ -1,9 +1,11 @@
-//! Logs when an outbound starts or stops rejecting requests, and when its rate limits begin and end.
+//! Logs when an outbound starts or stops rejecting requests, when its rate limits begin and end, and when its caps are
+//! near and reached.
 
 use std::time::Instant;
 
 use tracing::{info, warn};
 
+use crate::mirror::cap::{Cap, CapLevel, Caps};
 use crate::mirror::incidents::{Incident, IncidentKind};
 use crate::mirror::routes::{Outbound, Route};
 use crate::telemetry::log_on_change::Change;
@@ -106,6 +108,61 @@ pub(crate) fn log_rate_limits(route: &Route, outbound: &Outbound, now: Instant) 
     outbound
         .state
         .begin(log, IncidentKind::RateLimited, &limits, now);
+}
+
+/// Logs when a cap of an outbound is near, reached, and neither any more. Must be called regularly.
+pub(crate) fn log_caps(route: &Route, outbound: &Outbound, now: Instant) {
+    let log = &outbound.state.cap_log;
+    let caps = outbound.caps.as_deref();
+    if caps.is_none() && !log.is_failing() {
+        return;
+    }
+    let mut reached = Vec::new();
+    for (cap, level) in caps.into_iter().flat_map(|caps| Caps::levels(caps, now)) {
+        if level == CapLevel::Reached {
+            reached.push(cap.configured().to_string());
+        }
+        if cap.log.should_log(level as u32, now) {
+            log_cap(route, outbound, cap, level);
+        }
+    }
+    let change = log.observe(u32::from(!reached.is_empty()), now);
+    if change == Change::default() {
+        return;
+    }
+    match reached.is_empty() {
+        true => drop(outbound.state.end(log, IncidentKind::Capped, now)),
+        false => outbound
+            .state
+            .begin(log, IncidentKind::Capped, &reached.join(", "), now),
+    }
+}
+
+fn log_cap(route: &Route, outbound: &Outbound, cap: &Cap, level: CapLevel) {
+    let (route, name) = (&route.name, &outbound.name);
+    let cap = cap.configured().to_string();
+    match level {
+        CapLevel::Reached => {
+            warn!(
+                route,
+                outbound = name,
+                cap,
+                "a cap of the outbound is reached"
+            );
+        }
+        CapLevel::Near => info!(
+            route,
+            outbound = name,
+            cap,
+            "80 % of a cap of the outbound is used"
+        ),
+        CapLevel::Below => info!(
+            route,
+            outbound = name,
+            cap,
+            "a cap of the outbound is not near any more"
+        ),
+    }
 }
 
 /// How long an incident lasted, in seconds, and how many deliveries it cost.

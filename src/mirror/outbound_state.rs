@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::mirror::counters::{DeliveryResult, OutboundCounters};
+use crate::mirror::counters::{DeliveryResult, OutboundCounters, OutcomeKind};
 use crate::mirror::incidents::{At, Incident, IncidentKind, Incidents};
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::log_on_change::LogOnChange;
@@ -20,6 +20,8 @@ pub struct OutboundState {
     pub rejection_log: LogOnChange,
     /// Logs when its rate limits begin and end. The state is 1 while any is active, else 0.
     pub rate_limit_log: LogOnChange,
+    /// Notices when a cap is reached, and when none is any more. The state is 1 while one is, else 0.
+    pub cap_log: LogOnChange,
     /// Limits how many of the requests that it refuses are described.
     pub refusal_log: Throttle,
     incidents: Mutex<Incidents>,
@@ -31,6 +33,7 @@ impl OutboundState {
             counters,
             rejection_log: LogOnChange::new(),
             rate_limit_log: LogOnChange::new(),
+            cap_log: LogOnChange::new(),
             refusal_log: Throttle::new(REFUSAL_INTERVAL),
             incidents: Mutex::default(),
         }
@@ -72,6 +75,7 @@ impl OutboundState {
             IncidentKind::Unanswered => worker.unanswered(),
             IncidentKind::Rejecting => worker.rejected.get(),
             IncidentKind::RateLimited => worker.with_result(DeliveryResult::RateLimited),
+            IncidentKind::Capped => worker.outcomes.get(OutcomeKind::Capped),
         })
     }
 

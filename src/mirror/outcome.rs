@@ -23,6 +23,8 @@ pub(crate) enum SkipReason {
     Filtered,
     /// The request is not in the outbound's sample.
     Sampled,
+    /// A cap of the outbound is reached.
+    Capped,
     /// The outbound's rate limits on the request last for so many more seconds.
     RateLimited(u32),
 }
@@ -68,6 +70,7 @@ impl From<Unwanted> for SkipReason {
         match unwanted {
             Unwanted::Filtered => SkipReason::Filtered,
             Unwanted::Sampled => SkipReason::Sampled,
+            Unwanted::Capped => SkipReason::Capped,
         }
     }
 }

@@ -34,7 +34,7 @@ enum DeliveryClass {
     Refused,
     /// 5xx, an unexpected status, or no response.
     Broken,
-    /// The outbound filtered out the whole request, so it does not influence the reply.
+    /// The outbound filtered out the whole request, or its cap is reached, so it does not influence the reply.
     Unwanted,
 }
 
@@ -110,7 +110,9 @@ fn decide_without_success(classes: &[DeliveryClass]) -> Decision {
 
 fn class(outcome: &Outcome) -> DeliveryClass {
     match outcome {
-        Outcome::Skipped(SkipReason::Filtered | SkipReason::Sampled) => DeliveryClass::Unwanted,
+        Outcome::Skipped(SkipReason::Filtered | SkipReason::Sampled | SkipReason::Capped) => {
+            DeliveryClass::Unwanted
+        }
         Outcome::Skipped(SkipReason::RateLimited(_)) => DeliveryClass::Limited,
         Outcome::Failed(_) | Outcome::Panicked => DeliveryClass::Broken,
         Outcome::Answered(response) => match response.status {

@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::config::{self, AddressPolicy, Config};
+use crate::mirror::cap::Caps;
 use crate::mirror::names::{NamedOutbound, Names};
 use crate::mirror::outbound_headers::OutboundHeaders;
 use crate::mirror::rate_limit_store::RateLimitStore;
@@ -33,6 +34,7 @@ impl Routes {
     /// rate limits.
     pub fn new(workers: usize, config: &Config, previous: Option<&Routes>) -> Routes {
         let mut names = Names::new(workers, previous);
+        let now = Instant::now();
         let known_limits = previous.map(limits_by_dsn).unwrap_or_default();
         let (mut upstreams, mut servers) = (Distinct::default(), Distinct::default());
         let mut routes = Routes {
@@ -53,10 +55,11 @@ impl Routes {
             let outbounds: Vec<Outbound> = replying
                 .iter()
                 .chain(&silent)
-                .map(|outbound| {
+                .enumerate()
+                .map(|(index, outbound)| {
                     let origin = upstreams.index_of(&outbound.upstream());
                     let server = servers.index_of(outbound.dsn.origin());
-                    let transform = Transform::from_config(outbound);
+                    let transform = Transform::from_config(outbound, index);
                     let transform =
                         transform.map(|transform| transform_index(transform, &mut transforms));
                     let limits = known_limits.get(outbound.dsn.to_string().as_str());
@@ -64,12 +67,14 @@ impl Routes {
                     let policy = outbound.client_address;
                     let policy = policy.unwrap_or(config.client_address.default);
                     let named = outbound_names.next_outbound(outbound);
+                    let caps = caps(outbound, workers, named.known_caps.as_ref(), now);
                     Outbound {
                         origin,
                         server,
                         transform,
                         headers: OutboundHeaders::from_config(outbound),
                         rate_limits: limits,
+                        caps,
                         gets_client_address: policy == AddressPolicy::Send,
                         ..self::outbound(outbound, &via, named)
                     }
@@ -120,8 +125,21 @@ fn limits_by_dsn(routes: &Routes) -> HashMap<&str, &Arc<RateLimitStore>> {
     limits
 }
 
+/// The caps of `outbound`: those it had before, as long as they are the same.
+fn caps(
+    outbound: &config::Outbound,
+    workers: usize,
+    known: Option<&Arc<Caps>>,
+    now: Instant,
+) -> Option<Arc<Caps>> {
+    match known.filter(|known| known.has(&outbound.caps)) {
+        Some(same) => Some(Arc::clone(same)),
+        None => Caps::new(&outbound.caps, workers, known.map(|known| &**known), now).map(Arc::new),
+    }
+}
+
 /// The outbound for a DSN, with all texts derived from it. The caller sets the origin, the transform, the
-/// rate limits and whether it gets the client's address.
+/// rate limits, the caps and whether it gets the client's address.
 fn outbound(configured: &config::Outbound, via: &Arc<Via>, named: NamedOutbound) -> Outbound {
     let dsn = &configured.dsn;
     let path_prefix = match configured.plain_proxy() {
@@ -155,6 +173,7 @@ fn outbound(configured: &config::Outbound, via: &Arc<Via>, named: NamedOutbound)
         basic,
         basic_with_secret,
         rate_limits: Arc::default(),
+        caps: None,
         state: named.state,
         counters: named.counters,
     }

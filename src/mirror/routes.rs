@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::config::Upstream;
+use crate::mirror::cap::Caps;
 use crate::mirror::counters::{OutboundCounters, RouteCounters};
 use crate::mirror::outbound_headers::OutboundHeaders;
 use crate::mirror::outbound_state::{OutboundOfRoute, OutboundState};
@@ -97,6 +98,7 @@ pub struct Outbound {
     /// The credentials with the secret as password, if the DSN has one.
     pub basic_with_secret: String,
     pub rate_limits: Arc<RateLimitStore>,
+    pub caps: Option<Arc<Caps>>,
     pub state: Arc<OutboundState>,
     pub counters: PerWorker<OutboundCounters>,
 }

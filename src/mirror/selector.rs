@@ -11,6 +11,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::http::head::HeaderName;
+use crate::mirror::capping::{Asking, Capped};
 use crate::mirror::classify::classify;
 use crate::mirror::filter::{self, PartialBody, Segments, Split};
 use crate::mirror::outcome::Outcome;
@@ -110,11 +111,17 @@ impl<'t> Selector<'t> {
         }
     }
 
-    /// The part of the request that `selection` takes; everything without a selection.
+    /// The part of the request that `selection` takes and the caps let through; everything without both.
     pub(super) async fn filter(
         &mut self,
         selection: Option<Selection>,
+        asking: Option<Asking<'_>>,
     ) -> Result<Filtered, NoBody> {
+        if asking.is_some() {
+            // Each time another share may be let through, so it is not cached.
+            let selection = selection.unwrap_or(Selection::ALL);
+            return self.select(&selection, asking).await;
+        }
         let Some(selection) = selection else {
             return Ok(self.everything());
         };
@@ -122,7 +129,7 @@ impl<'t> Selector<'t> {
         if let Some((_, filtered)) = known {
             return filtered.clone();
         }
-        let filtered = self.select(&selection).await;
+        let filtered = self.select(&selection, None).await;
         self.filtered.push((selection, filtered.clone()));
         filtered
     }
@@ -142,15 +149,20 @@ impl<'t> Selector<'t> {
         }
     }
 
-    async fn select(&mut self, selection: &Selection) -> Result<Filtered, NoBody> {
+    async fn select(
+        &mut self,
+        selection: &Selection,
+        asking: Option<Asking<'_>>,
+    ) -> Result<Filtered, NoBody> {
         let Some(envelope) = &self.request.envelope else {
             let signal = Signal::from_endpoint(self.request.target.endpoint);
             if let Some(signal) = signal.filter(|_| !&self.request.body.decoded.is_empty()) {
-                return self.select_records(selection, signal).await;
+                return self.select_records(selection, asking, signal).await;
             }
             let chance = self.sampling.unwrap_or_default();
             let (category, key) = self.whole.get_or_init(|| classify(self.request, chance));
             let taken = selection.take(*category, *key);
+            let taken = taken.and_then(|()| ask(asking, *category, *key));
             return taken.map(|()| self.everything()).map_err(NoBody::Unwanted);
         };
         let body = &self.request.body.decoded;
@@ -164,7 +176,9 @@ impl<'t> Selector<'t> {
             let taken = selection.take(None, key);
             return taken.map(|()| self.everything()).map_err(NoBody::Unwanted);
         };
-        let filtered = filter::filter_envelope(selection, index, body, &self.request.body_edits);
+        let capped = asking.map(|asking| asking.envelope(selection, index));
+        let edits = &self.request.body_edits;
+        let filtered = filter::filter_capped(selection, capped.as_ref(), index, body, edits);
         match filtered.map_err(NoBody::Unwanted)? {
             None => Ok(self.everything()),
             Some(filtered) => {
@@ -188,11 +202,14 @@ impl<'t> Selector<'t> {
     async fn select_records(
         &mut self,
         selection: &Selection,
+        asking: Option<Asking<'_>>,
         signal: Signal,
     ) -> Result<Filtered, NoBody> {
         let category = Category::from_endpoint(self.request.target.endpoint);
         let any = selection.take(category, SamplingKey::new(b""));
-        if any == Err(Unwanted::Filtered) || selection.rate(category) >= 1.0 {
+        let is_capped = asking.is_some_and(|asking| asking.caps.index_of(category).is_some());
+        let is_whole = selection.rate(category) >= 1.0 && !is_capped;
+        if any == Err(Unwanted::Filtered) || is_whole {
             return any.map(|()| self.everything()).map_err(NoBody::Unwanted);
         }
         if self.records.is_none() {
@@ -200,9 +217,16 @@ impl<'t> Selector<'t> {
         }
         let segments = match &self.records {
             Some(Records::Separate(batch)) => {
-                filter::filter_batch(selection, category, batch, &self.request.body.decoded)
+                let is_taken = |key: &SamplingKey| selection.take(category, *key).is_ok();
+                let keys = batch.keys().filter(is_taken);
+                let capped = asking.map(|asking| asking.items(category, keys));
+                let body = &self.request.body.decoded;
+                filter::filter_batch(selection, capped.as_ref(), category, batch, body)
             }
-            Some(Records::Whole(key)) => selection.take(category, *key).map(|()| None),
+            Some(Records::Whole(key)) => selection
+                .take(category, *key)
+                .and_then(|()| ask(asking, category, *key))
+                .map(|()| None),
             None => Ok(None),
         };
         match segments.map_err(NoBody::Unwanted)? {
@@ -289,6 +313,16 @@ impl<'t> Selector<'t> {
             false => Err(NoBody::OutOfMemory),
         }
     }
+}
+
+/// Asks for one item.
+fn ask(
+    asking: Option<Asking<'_>>,
+    category: Option<Category>,
+    key: SamplingKey,
+) -> Result<(), Unwanted> {
+    let capped = asking.map(|asking| asking.items(category, std::iter::once(key)));
+    capped.map_or(Ok(()), |capped: Capped<'_>| capped.check(category, key))
 }
 
 /// Random for each request: every hasher has its own keys.

@@ -15,6 +15,8 @@ pub struct Transform {
     /// How many times the outbound gets each request.
     pub copies: u32,
     pub compression: Compression,
+    /// The index of the outbound, if it has caps: then no other one has the same transform.
+    pub capped: Option<usize>,
 }
 
 /// How a body is sent.
@@ -29,14 +31,16 @@ pub enum BodyEncoding {
 }
 
 impl Transform {
-    /// The transform of `outbound`; `None` if it gets requests whole, once and decoded.
-    pub fn from_config(outbound: &config::Outbound) -> Option<Transform> {
+    /// The transform of `outbound` at `index`; `None` if it gets requests whole, once and decoded.
+    pub fn from_config(outbound: &config::Outbound, index: usize) -> Option<Transform> {
         let transform = Transform {
             selection: outbound.selection,
             copies: outbound.copies,
             compression: outbound.compression,
+            capped: (!outbound.caps.is_empty()).then_some(index),
         };
         let is_any = transform.selection.is_some()
+            || transform.capped.is_some()
             || transform.copies > 1
             || transform.compression != Compression::None;
         is_any.then_some(transform)
@@ -47,14 +51,14 @@ impl Transform {
         self.compression == Compression::Preserve
     }
 
-    /// Whether the outbound gets only a sample of some category.
+    /// Whether the outbound may get only a share of some category.
     pub fn samples(&self) -> bool {
-        self.selection.is_some_and(|selection| selection.samples())
+        self.capped.is_some() || self.selection.is_some_and(|selection| selection.samples())
     }
 
     /// Whether the outbound gets every body as received, unless it contains edits.
     pub fn is_untouched(&self) -> bool {
-        self.selection.is_none() && self.copies == 1 && self.preserves()
+        self.selection.is_none() && self.capped.is_none() && self.copies == 1 && self.preserves()
     }
 
     /// The encoding of a body that was received in `encoding`. The mirror does not encode deflate and Brotli, so it

@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::http::head::Method;
+use crate::mirror::capping::Asking;
 use crate::mirror::compression::{Compressions, compress};
 use crate::mirror::copies::{self, Template};
 use crate::mirror::core::Core;
@@ -19,6 +20,7 @@ use crate::mirror::outcome::{Outcome, SkipReason};
 use crate::mirror::rate_limit_store::limited_seconds;
 use crate::mirror::render::OutboundBody;
 use crate::mirror::request::Request;
+use crate::mirror::routes::Route;
 use crate::mirror::selector::{Filtered, NoBody, Selector};
 use crate::mirror::transform::{BodyEncoding, Transform};
 use crate::runtime::slices::{Slices, concat};
@@ -50,7 +52,12 @@ pub(crate) async fn run(
         compressions: Compressions::default(),
     };
     for (transform_index, transform) in route.transforms.iter().enumerate() {
-        let filtered = match transformer.selector.filter(transform.selection).await {
+        let asking = asking(core, route, transform);
+        let filtered = match transformer
+            .selector
+            .filter(transform.selection, asking)
+            .await
+        {
             Ok(filtered) => filtered,
             Err(cause) => {
                 for (index, _) in route.with_transform(transform_index) {
@@ -86,6 +93,17 @@ pub(crate) async fn run(
         }
     }
     fan_out.hold_memory(transformer.selector.memory);
+}
+
+/// The caps for a transform.
+fn asking<'r>(core: &Core, route: &'r Route, transform: &Transform) -> Option<Asking<'r>> {
+    let outbound = route.outbounds.get(transform.capped?)?;
+    Some(Asking {
+        caps: outbound.caps.as_deref()?,
+        worker: core.counters.worker,
+        copies: transform.copies,
+        now: Instant::now(),
+    })
 }
 
 /// Makes the bodies of one request.

@@ -1,7 +1,7 @@
 //! What the mirror counted and what Sentry counted, side by side, with the difference explained.
 //!
 //! For each project and category, everything that came in for it is either accepted there, or is explained: left out
-//! by the mirror (sampled, not taken, withheld), lost on the way, or dropped by Sentry (filtered, limited, invalid).
+//! by the mirror (sampled, not taken, capped, withheld), lost on the way, or dropped by Sentry (filtered, limited, invalid).
 //! What remains is unexplained. A request that ended in a 4xx, or without an answer, may have been counted by Sentry
 //! or not; so what arrived there may be anything between what was delivered and that with these.
 
@@ -152,6 +152,10 @@ fn row(
             "sampled by the mirror (sample_rate)".to_owned(),
         ),
         (count("filtered"), "not taken (categories)".to_owned()),
+        (
+            count("capped"),
+            "over the cap of the outbound (cap)".to_owned(),
+        ),
         (
             count("withheld"),
             "withheld by the mirror (rate limits of the outbound)".to_owned(),

@@ -22,7 +22,7 @@ use crate::inbound::accept::{Acceptor, SharedListener};
 use crate::inbound::accept_balance::AcceptBalance;
 use crate::mirror::access_log::AccessLog;
 use crate::mirror::core::Core;
-use crate::mirror::outbound_log::log_rate_limits;
+use crate::mirror::outbound_log::{log_caps, log_rate_limits};
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::process::listener::HANDSHAKE_TIMEOUT;
@@ -274,7 +274,7 @@ impl Worker {
                 for upstream in &routing.pools {
                     upstream.sweep(now).await;
                 }
-                // All workers share the rate limits of an outbound and the unknown keys, so one of them logs
+                // All workers share the rate limits and caps of an outbound and the unknown keys, so one of them logs
                 // their changes.
                 if self.core.counters.worker == 0 {
                     self.core.counters.unknown_keys.log(now);
@@ -282,7 +282,10 @@ impl Worker {
                     let now = Instant::now();
                     for route in routes {
                         let outbounds = route.outbounds.iter();
-                        outbounds.for_each(|outbound| log_rate_limits(route, outbound, now));
+                        outbounds.for_each(|outbound| {
+                            log_rate_limits(route, outbound, now);
+                            log_caps(route, outbound, now);
+                        });
                     }
                 }
             });

@@ -17,7 +17,7 @@
 use uuid::Uuid;
 
 /// The 64 bits from which a sampling decision follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SamplingKey(u64);
 
 impl SamplingKey {

@@ -29,6 +29,8 @@ pub enum Unwanted {
     Filtered,
     /// By sampling.
     Sampled,
+    /// By a cap of the outbound.
+    Capped,
 }
 
 impl Rates {
@@ -61,6 +63,12 @@ impl Rates {
 }
 
 impl Selection {
+    /// Everything.
+    pub const ALL: Selection = Selection {
+        categories: None,
+        rates: Rates::FULL,
+    };
+
     /// `None` for a selection that accepts everything.
     pub fn new(categories: Option<CategorySet>, rates: Rates) -> Option<Selection> {
         let takes_all = categories.is_none() && rates == Rates::FULL;

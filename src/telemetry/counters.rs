@@ -33,6 +33,13 @@ impl Counter {
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Sets it to zero. Returns what it was. Only for its writer.
+    pub fn take(&self) -> u64 {
+        let sum = self.get();
+        self.0.store(0, Ordering::Relaxed);
+        sum
+    }
 }
 
 /// A value that can go up and down, as its worker last published it.

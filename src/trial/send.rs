@@ -216,9 +216,12 @@ fn became(after: &OutboundStatus, before: &OutboundStatus) -> Verdict {
         .map(|error| format!("; the last error is {:?}", error.message));
     let text = format!("{words}{}", error.unwrap_or_default());
     match kind {
-        Some(OutcomeKind::Success | OutcomeKind::Filtered | OutcomeKind::Sampled) => {
-            Verdict::good(text)
-        }
+        Some(
+            OutcomeKind::Success
+            | OutcomeKind::Filtered
+            | OutcomeKind::Sampled
+            | OutcomeKind::Capped,
+        ) => Verdict::good(text),
         _ => Verdict::bad(text),
     }
 }
@@ -270,6 +273,7 @@ fn in_words(kind: OutcomeKind) -> &'static str {
         OutcomeKind::Sampled => {
             "was not sent it, as configured: the event is not in its share (sample_rate)"
         }
+        OutcomeKind::Capped => "was not sent it, as configured: its cap is reached",
         OutcomeKind::Panicked => "lost it in an internal error of the mirror; the log has it",
         OutcomeKind::GivenUp => "lost it: the mirror was stopped",
     }

@@ -62,6 +62,7 @@ mod access_log;
 mod addresses;
 mod admin;
 mod breaker;
+mod caps;
 mod chaos;
 mod client_address;
 mod client_certificates;

@@ -280,6 +280,7 @@ fn skipped_cases() -> Vec<Case> {
         after_one(case("rate_limited", "", limited)),
         case("filtered", "", with("categories: [session]")),
         case("sampled", "", with("sample_rate: 0")),
+        after_one(case("capped", "", with("cap: {error: 1/day}"))),
     ]
 }
 

@@ -1,6 +1,6 @@
 // What is known of a route and its outbounds, shown when its line is opened.
 
-const OUTCOMES_OF_NO_INTEREST = ["2xx", "filtered", "sampled"];
+const OUTCOMES_OF_NO_INTEREST = ["2xx", "filtered", "sampled", "capped"];
 
 function why(outbound, status) {
   const [shape, word, , meaning] = STATES[outbound.state];
@@ -67,6 +67,14 @@ function limits(outbound) {
   return [make("h4", "", "Rate limits now"), ...outbound.rate_limits.map((limit) => make("p", "limit", limitText(limit)))];
 }
 
+/** Caps that are near or reached. */
+function caps(outbound) {
+  const used = (outbound.caps ?? []).filter((cap) => cap.level !== "below");
+  if (!used.length) return [];
+  const text = (cap) => `${cap.category} ${cap.amount} ${cap.level}: ${Math.round(100 * cap.used)} % asked for, ${Math.round(100 * cap.share)} % of traces let through`;
+  return [make("h4", "", "Caps"), ...used.map((cap) => make("p", "cap", text(cap)))];
+}
+
 /** Items by category and by what became of them. */
 function items(outbound) {
   const categories = Object.entries(outbound.items ?? {});
@@ -100,7 +108,7 @@ function card(outbound, status) {
     why(outbound, status),
     make("figure", "", picture(outbound.steps, 64), caption),
     ...figures(outbound), causes(outbound), upstreamLine(outbound.upstream),
-    ...limits(outbound), ...lastWords(outbound, status), ...items(outbound), ...incidents(outbound));
+    ...limits(outbound), ...caps(outbound), ...lastWords(outbound, status), ...items(outbound), ...incidents(outbound));
   element.dataset.outbound = outbound.name;
   return element;
 }

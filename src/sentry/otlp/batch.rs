@@ -79,6 +79,14 @@ impl Batch {
         self.nodes.capacity() * size_of::<Node>()
     }
 
+    /// The sampling key of each record.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = SamplingKey> {
+        self.nodes.iter().filter_map(|node| match node.kind {
+            NodeKind::Record(key) => Some(key),
+            _ => None,
+        })
+    }
+
     /// The changes to the body that remove the records which `take` refuses, in order and without overlap.
     ///
     /// # Errors

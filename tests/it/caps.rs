@@ -1,0 +1,118 @@
+//! Outbounds with caps: what they get, and who is told of the rest.
+
+use serde_json::Value;
+
+use crate::support::{
+    Config, IN_KEY, KEY_A, KEY_B, Reloadable, Upstream, envelope_request, outbound,
+};
+
+/// An envelope with an error, its attachment and a session.
+fn mixed(number: u32) -> String {
+    format!(
+        "{{\"dsn\":\"http://{IN_KEY}@m/42\",\"trace\":{{\"trace_id\":\"{number:032x}\",\"public_key\":\"{IN_KEY}\"}}}}\n\
+         {{\"type\":\"attachment\",\"length\":3}}\nabc\n\
+         {{\"type\":\"event\",\"length\":2}}\n{{}}\n\
+         {{\"type\":\"session\",\"length\":2}}\n{{}}\n"
+    )
+}
+
+/// A mirror whose primary has a cap, and its configuration.
+fn start(cap: &str) -> (Upstream, Upstream, Reloadable, Config) {
+    let (capped, all) = (Upstream::ok(), Upstream::ok());
+    let outbounds = [
+        outbound(&capped.dsn(KEY_A, 11), &format!("cap: {cap}")),
+        all.dsn(KEY_B, 22).into(),
+    ];
+    let config = Config::new(outbounds).with_metrics();
+    let mirror = Reloadable::start(&config.text());
+    (capped, all, mirror, config)
+}
+
+#[test]
+fn what_is_over_a_cap_is_cut_out_and_other_outbounds_are_untouched() {
+    let (capped, all, mirror, _) = start("{error: 2/day}");
+    let mirror = mirror.process;
+    let mut client = mirror.client();
+    for number in 0..3 {
+        let body = mixed(number);
+        assert_eq!(client.ask(&envelope_request(body.as_bytes())).status, 200);
+        all.wait_for(number as usize + 1);
+        capped.wait_for(number as usize + 1);
+    }
+    let got = |upstream: &Upstream| -> Vec<[usize; 3]> {
+        let received = upstream.received();
+        let bodies = received.iter().map(|one| one.text().to_string());
+        let counted = bodies.map(|body| {
+            ["attachment", "event", "session"]
+                .map(|kind| body.matches(&format!("\"type\":\"{kind}\"")).count())
+        });
+        counted.collect()
+    };
+    assert_eq!(got(&all), [[1, 1, 1]; 3]);
+    // A burst is a tenth of two, and at least one.
+    assert_eq!(got(&capped), [[1, 1, 1], [0, 0, 1], [0, 0, 1]]);
+    mirror.wait_for_line("a cap of the outbound is reached");
+    mirror.signal("TERM");
+    let totals = mirror.wait_for_line(", requests ");
+    assert!(totals.contains("delivered 2xx 6"), "{totals}");
+    mirror.wait();
+}
+
+#[test]
+fn a_capped_primary_is_as_one_that_does_not_take_the_request() {
+    let (capped, all, mut mirror, config) = start("{error: 1/day}");
+    let mut client = mirror.process.client();
+    let event = |number: u32| {
+        let id = format!("{number:032x}");
+        format!(
+            "{{\"event_id\":\"{id}\",\"dsn\":\"http://{IN_KEY}@m/42\"}}\n{{\"type\":\"event\",\"length\":2}}\n{{}}"
+        )
+    };
+    for number in 1..=2 {
+        let body = event(number);
+        assert_eq!(client.ask(&envelope_request(body.as_bytes())).status, 200);
+        all.wait_for(number as usize);
+    }
+    assert_eq!(capped.received().len(), 1);
+    // A reload that changes nothing of the cap leaves its bucket as it is.
+    mirror.reload(&config.set("reply_timeout", "2s").text());
+    let body = event(3);
+    assert_eq!(client.ask(&envelope_request(body.as_bytes())).status, 200);
+    all.wait_for(3);
+    assert_eq!(capped.received().len(), 1);
+    let mirror = mirror.process;
+    mirror.signal("TERM");
+    let totals = mirror.wait_for_line(", requests ");
+    assert!(totals.contains("capped 2"), "{totals}");
+    mirror.wait();
+}
+
+#[test]
+fn metrics_and_status_have_what_is_used_of_a_cap() {
+    let (capped, all, mirror, _) = start("{error: 1/day}");
+    let mirror = mirror.process;
+    let mut client = mirror.client();
+    for number in 0..2 {
+        let body = mixed(number);
+        client.ask(&envelope_request(body.as_bytes()));
+        all.wait_for(number as usize + 1);
+        capped.wait_for(number as usize + 1);
+    }
+    mirror.wait_for_line("a cap of the outbound is reached");
+    // Their deliveries have ended, so all items are counted.
+    let metrics = mirror.wait_for_metrics(|metrics| {
+        metrics.sum("sentry_mirror_deliveries_total", &["outcome=\"2xx\""]) == 4.0
+    });
+    let used = metrics.sum("sentry_mirror_cap_used_ratio", &["cap=\"error\""]);
+    assert!(used >= 1.0, "{used}");
+    let status: Value = serde_json::from_str(mirror.page("/status").text()).unwrap();
+    let outbound = &status["routes"][0]["outbounds"][0];
+    let cap = &outbound["caps"][0];
+    assert_eq!(cap["category"], "error");
+    assert_eq!(cap["amount"], "1/day");
+    assert_eq!(cap["level"], "reached");
+    assert_eq!(outbound["incidents"][0]["kind"], "capped");
+    assert_eq!(outbound["incidents"][0]["reason"], "error 1/day");
+    assert_eq!(outbound["items"]["error"]["capped"], 1);
+    assert_eq!(outbound["items"]["session"]["delivered"], 2);
+}
