@@ -107,6 +107,7 @@ fn the_dashboard_and_the_alerts_use_only_metrics_that_exist() {
         cert_file.display(),
         key_file.display()
     );
+    let extra = format!("{extra}\ncap: {{error: 1000000/s}}");
     let mirror = Process::start(&config(&outbounds, &extra));
     // A histogram appears after its first observation.
     let request = envelope_request(envelope("00").as_bytes());
