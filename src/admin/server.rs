@@ -62,7 +62,12 @@ pub(super) struct Response<'p> {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
     pub(super) body: Body<'p>,
+    /// The `Content-Security-Policy`.
+    pub(super) policy: &'static str,
 }
+
+/// The policy of what is no page: a browser that shows it loads and runs nothing.
+const NOTHING: &str = "default-src 'none'";
 
 pub(super) enum Body<'p> {
     Static(&'static str),
@@ -79,6 +84,14 @@ impl<'p> Response<'p> {
             status: 200,
             content_type,
             body,
+            policy: NOTHING,
+        }
+    }
+
+    pub(super) fn page(html: &'static str, policy: &'static str) -> Response<'p> {
+        Response {
+            policy,
+            ..Response::ok("text/html; charset=utf-8", Body::Static(html))
         }
     }
 
@@ -87,6 +100,7 @@ impl<'p> Response<'p> {
             status,
             content_type: "text/plain; charset=utf-8",
             body: Body::Static(text),
+            policy: NOTHING,
         }
     }
 }
@@ -288,6 +302,7 @@ struct ResponseWriter<'c> {
     stream: &'c TcpStream,
     status: u16,
     content_type: &'static str,
+    policy: &'static str,
     is_head: bool,
     /// Whether the client understands chunks. For others, the body ends with the connection.
     takes_chunks: bool,
@@ -308,6 +323,7 @@ impl<'c> ResponseWriter<'c> {
             stream,
             status: response.status,
             content_type: response.content_type,
+            policy: response.policy,
             is_head,
             takes_chunks,
             has_sent_head: false,
@@ -378,10 +394,11 @@ impl<'c> ResponseWriter<'c> {
             _ => "Service Unavailable",
         };
         format!(
-            "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: {}\r\n{framing}Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; connect-src 'self'\r\n{}Connection: close\r\n\r\n",
+            "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: {}\r\n{framing}Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: {}\r\n{}Connection: close\r\n\r\n",
             self.status,
             String::from_utf8_lossy(&http_date(SystemTime::now())),
             self.content_type,
+            self.policy,
             if self.status == 405 {
                 "Allow: GET, HEAD\r\n"
             } else {

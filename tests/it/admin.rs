@@ -6,6 +6,10 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::support::process::{ask, file, run};
 use crate::support::{
     Action, Client, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, config, deaf, envelope,
@@ -18,6 +22,38 @@ fn with_admin(outbounds: &[String], extra: &str) -> Process {
 
 fn good() -> Vec<u8> {
     envelope_request(envelope("00").as_bytes())
+}
+
+/// The text between two words, and what comes after.
+fn between<'t>(text: &'t str, begin: &str, end: &str) -> (&'t str, &'t str) {
+    let (_, rest) = text.split_once(begin).unwrap();
+    rest.split_once(end).unwrap()
+}
+
+#[test]
+fn the_page_may_run_its_own_script_and_nothing_else() {
+    let upstream = Upstream::ok();
+    let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
+    let page = mirror.page("/");
+    let policy = page.field("Content-Security-Policy").unwrap();
+    let html = String::from_utf8(page.body.clone()).unwrap();
+    let (style, rest) = between(&html, "<style>", "</style>");
+    let (script, rest) = between(rest, "<script>", "</script>");
+    assert!(!rest.contains("<script"), "{rest}");
+    let hash = |text: &str| STANDARD.encode(digest(&SHA256, text.as_bytes()));
+    assert_eq!(
+        policy,
+        format!(
+            "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'",
+            hash(style),
+            hash(script)
+        )
+    );
+    for path in ["/status", "/metrics", "/config", "/health", "/unknown"] {
+        let policy = mirror.page(path);
+        let policy = policy.field("Content-Security-Policy");
+        assert_eq!(policy, Some("default-src 'none'"), "{path}");
+    }
 }
 
 #[test]
