@@ -245,7 +245,7 @@ fn an_envelope_header_longer_than_a_slice_is_read_to_its_end() {
     let upstream = Upstream::ok();
     let mirror = Process::start(&config(
         &[mapping(&upstream, KEY_A, "compression: preserve")],
-        "",
+        "limits: {envelope_header_bytes: 1MiB}",
     ));
     let mut client = mirror.client();
     let sdk = "integration,".repeat(30_000);
