@@ -10,11 +10,14 @@
 
 use crate::config::Amount;
 
-/// The part of the cap that the share aims at. The rest evens out that traces are of different sizes.
-const AIM: f64 = 0.9;
+/// The part of the cap that the share aims at. The rest evens out that traces are of different sizes, for which a
+/// small burst needs more: this many items of it.
+const AIM_MAX: f64 = 0.9;
+const AIM_MIN: f64 = 0.5;
+const SPARE_ITEMS: f64 = 6.0;
 
-/// A share for which this much less of the cap would be used than `AIM` is raised.
-const RAISED_BELOW: f64 = 0.75;
+/// A share for which this much less of the cap would be used than aimed at is raised.
+const RAISED_BELOW: f64 = 0.15;
 
 /// When the bucket is empty, the share is lowered at once if the items are this much more than the cap allows.
 const SUDDEN: f64 = 1.5;
@@ -32,6 +35,7 @@ const TRACE_ITEMS: f64 = 5.0;
 pub(super) struct Share {
     /// Items per second.
     allowed: f64,
+    aim: f64,
     window_seconds: f64,
     /// What is asked for in less time than this may be a burst.
     reaction_seconds: f64,
@@ -51,6 +55,7 @@ impl Share {
         let window_seconds = (WINDOW_ITEMS / allowed).clamp(least, WINDOW_SECONDS_MAX);
         Share {
             allowed,
+            aim: (1.0 - SPARE_ITEMS / amount.burst() as f64).clamp(AIM_MIN, AIM_MAX),
             window_seconds,
             reaction_seconds: (fill_seconds / 2.0).min(window_seconds),
             share: 1.0,
@@ -78,11 +83,11 @@ impl Share {
         let seconds = (now - self.window_began).max(self.window_seconds);
         let asked = self.mean(count as f64, seconds);
         self.asked = Some(asked);
-        let aim = (AIM * self.allowed / asked).min(1.0);
+        let fitting = (self.aim * self.allowed / asked).min(1.0);
         let used = self.share * asked / self.allowed;
-        if used > 1.0 || (used < RAISED_BELOW && aim > self.share) {
-            self.share = aim;
-        } else if asked <= AIM * self.allowed {
+        if used > self.aim + 0.1 || (used < self.aim - RAISED_BELOW && fitting > self.share) {
+            self.share = fitting;
+        } else if asked <= self.aim * self.allowed {
             self.share = 1.0;
         }
         self.window_began = now;
@@ -109,7 +114,7 @@ impl Share {
         let seconds = (now - self.window_began).max(self.reaction_seconds);
         let asked = count as f64 / seconds;
         if self.share * asked > SUDDEN * self.allowed {
-            self.share = AIM * self.allowed / asked;
+            self.share = self.aim * self.allowed / asked;
         }
     }
 
