@@ -157,7 +157,7 @@ pub(crate) fn filter_batch(
     Ok(Some(segments))
 }
 
-/// [`filter_capped`] without caps.
+/// What `filter_capped` does where no cap applies.
 ///
 /// # Errors
 /// The selection takes no item.
