@@ -45,7 +45,7 @@ pub struct Limits {
     /// balancer, a proxy or an office network share one address.
     pub connections_per_peer: Option<usize>,
     /// `limits.tls_handshakes`: TLS handshakes of SDKs at a time, per worker. They get half of a worker's time, so
-    /// that 1024 of them take 0.3 s with an ECDSA key, and 1 s with RSA of 2048 bits: longer than a round trip, and
+    /// that 1024 of them take 0.8 s with a P-256 key, and 1.7 s with RSA of 2048 bits: longer than a round trip, and
     /// shorter than a client waits. Beyond it the one that has waited longest for its client is closed, or else the
     /// new one.
     pub tls_handshakes: usize,
