@@ -71,6 +71,8 @@ impl Handshakes {
         };
         match ended {
             Ok(Ok(accepted)) => {
+                let received_bytes = &core.counters.received_bytes;
+                received_bytes.add_bytes(accepted.received.len());
                 count(core, HandshakeResult::Done, peer);
                 return Some(accepted);
             }
@@ -123,14 +125,17 @@ impl Handshakes {
         let config = Arc::clone(&server.current().config);
         let handshake = Handshake::new(tcp, config);
         let mut handshake = handshake.map_err(|_| Failed::Ended(HandshakeResult::Protocol))?;
-        let served = |stream: ServerStream| Accepted {
+        let served = |(stream, received): (ServerStream, BytesMut)| Accepted {
             stream,
             peer,
-            received: BytesMut::new(),
+            received,
         };
         match self.work(&mut handshake, received).await {
             Ok(Ok(())) => Ok(served(handshake.finish())),
-            Ok(Err(refused)) => Err(Failed::Refused(refused, served(handshake.into_plain()))),
+            Ok(Err(refused)) => {
+                let plain = (handshake.into_plain(), BytesMut::new());
+                Err(Failed::Refused(refused, served(plain)))
+            }
             Err(ended) => Err(Failed::Ended(ended)),
         }
     }

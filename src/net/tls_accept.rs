@@ -74,7 +74,11 @@ impl Beginning {
 }
 
 /// A handshake in progress.
-pub(crate) struct Handshake(Box<TlsStream<ServerConnection>>);
+pub(crate) struct Handshake {
+    stream: Box<TlsStream<ServerConnection>>,
+    /// What was received behind its end: a client may send its request at once.
+    plaintext: BytesMut,
+}
 
 impl Handshake {
     /// # Errors
@@ -85,7 +89,10 @@ impl Handshake {
         let mut stream = TlsStream::over(tcp, session);
         // A ClientHello fits into a small buffer.
         stream.has_more = false;
-        Ok(Handshake(Box::new(stream)))
+        Ok(Handshake {
+            stream: Box::new(stream),
+            plaintext: BytesMut::new(),
+        })
     }
 
     /// Reads once. Nothing means the end.
@@ -93,7 +100,7 @@ impl Handshake {
     /// # Errors
     /// The connection is broken, or the client sends too much.
     pub(crate) async fn read(&mut self) -> io::Result<BytesMut> {
-        self.0.read_ciphertext().await
+        self.stream.read_ciphertext().await
     }
 
     /// Processes what was read.
@@ -101,8 +108,7 @@ impl Handshake {
     /// # Errors
     /// The handshake has failed. There may be an alert to be sent.
     pub(crate) fn process(&mut self, mut received: BytesMut) -> Result<(), HandshakeResult> {
-        // A read of a handshake is too small for as much plaintext as would be taken out here.
-        let processed = self.0.process(&received, &mut BytesMut::new());
+        let processed = self.stream.process(&received, &mut self.plaintext);
         received.clear();
         spare_buffers::give_back(received);
         processed.map_err(|error| failure(&error))
@@ -113,27 +119,28 @@ impl Handshake {
     /// # Errors
     /// The connection is broken.
     pub(crate) async fn answer(&mut self) -> io::Result<()> {
-        self.0.flush().await
+        self.stream.flush().await
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        !self.0.session.is_handshaking()
+        !self.stream.session.is_handshaking()
     }
 
     /// Waits for the client, without a buffer.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        self.0.tcp.readable(false).await
+        self.stream.tcp.readable(false).await
     }
 
     /// The connection without TLS, to discard what the client still sends.
     pub(crate) fn into_plain(self) -> ServerStream {
-        ServerStream::Plain(self.0.tcp)
+        ServerStream::Plain(self.stream.tcp)
     }
 
-    pub(crate) fn finish(mut self) -> ServerStream {
+    /// The connection, and what was received over it already.
+    pub(crate) fn finish(mut self) -> (ServerStream, BytesMut) {
         // The certificates are sent.
-        self.0.outgoing = Vec::new();
-        ServerStream::Tls(self.0)
+        self.stream.outgoing = Vec::new();
+        (ServerStream::Tls(self.stream), self.plaintext)
     }
 }
 

@@ -284,6 +284,42 @@ fn clients_have_to_have_a_certificate_where_it_is_required() {
     assert_eq!(secured.upstream.received().len(), 2);
 }
 
+/// A client sends its request with the end of its handshake. Its certificates fill a small buffer, so the mirror reads
+/// the rest of them, and the request, into a large one.
+#[test]
+fn a_request_that_comes_with_the_end_of_a_handshake_is_received_whole() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let files = with_files(&authority.server_files(&["localhost"]));
+    let client_ca = file("clients-of-large-chains.pem", &clients.pem());
+    let tls = format!("{files}, client_ca_file: {}", client_ca.display());
+    let body = vec![b'x'; 9000];
+    let request = request(&body);
+    for driver in ["auto", "epoll"] {
+        let secured = Secured::start(&tls, &format!("driver: {driver}"));
+        let mut count = 0;
+        for certificates in 1..=12 {
+            let (cert, key) = clients.client_files();
+            let chain = vec![read_certificate(&cert); certificates];
+            let key = PrivateKeyDer::from_pem_file(key).unwrap();
+            let config = authority.client_config(&[&TLS13]);
+            let config = config.with_client_auth_cert(chain, key).unwrap();
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut session = ClientConnection::new(Arc::new(config), name).unwrap();
+            let mut stream = secured.connect();
+            // Kept until the handshake is done, and sent in records of their own.
+            for part in request.chunks(700) {
+                session.writer().write_all(part).unwrap();
+            }
+            session.complete_io(&mut stream).unwrap();
+            let mut client = TlsClient(StreamOwned::new(session, stream));
+            assert_eq!(client.response().unwrap(), 200, "{driver} {certificates}");
+            count += 1;
+            let received = secured.upstream.wait_for(count);
+            assert!(received[count - 1].body == body, "{driver} {certificates}");
+        }
+    }
+}
+
 #[test]
 fn what_is_no_handshake_ends_with_an_alert_and_is_counted() {
     let authority = Authority::new();
