@@ -16,8 +16,9 @@ const AIM_MAX: f64 = 0.9;
 const AIM_MIN: f64 = 0.5;
 const SPARE_ITEMS: f64 = 6.0;
 
-/// A share for which this much less of the cap would be used than aimed at is raised.
-const RAISED_BELOW: f64 = 0.15;
+/// A share with which this much more or less of the cap is used than aimed at is changed.
+const TOLERATED_ABOVE: f64 = 0.1;
+const TOLERATED_BELOW: f64 = 0.15;
 
 /// When the bucket is empty, the share is lowered at once if the items are this much more than the cap allows.
 const SUDDEN: f64 = 1.5;
@@ -83,12 +84,13 @@ impl Share {
         let seconds = (now - self.window_began).max(self.window_seconds);
         let asked = self.mean(count as f64, seconds);
         self.asked = Some(asked);
-        let fitting = (self.aim * self.allowed / asked).min(1.0);
         let used = self.share * asked / self.allowed;
-        if used > self.aim + 0.1 || (used < self.aim - RAISED_BELOW && fitting > self.share) {
-            self.share = fitting;
-        } else if asked <= self.aim * self.allowed {
+        let fitting = self.aim * self.allowed / asked;
+        let is_too_large = asked > self.allowed && used > self.aim + TOLERATED_ABOVE;
+        if asked <= AIM_MAX * self.allowed {
             self.share = 1.0;
+        } else if is_too_large || used < self.aim - TOLERATED_BELOW {
+            self.share = fitting;
         }
         self.window_began = now;
         self.was_empty = [false, self.was_empty[0]];

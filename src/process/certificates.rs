@@ -124,7 +124,7 @@ impl Certificates {
         Ok(())
     }
 
-    /// Warns of certificates that have expired at `now`, or are about to.
+    /// Warnings of certificates that have expired at `now`.
     pub(crate) fn expired(&self, now: SystemTime) -> Vec<String> {
         let now = unix_seconds(now);
         let all = self.all().into_iter();

@@ -37,6 +37,31 @@ fn the_share_follows_what_is_asked_for_and_stays_while_that_fits() {
 }
 
 #[test]
+fn what_the_cap_allows_is_all_let_through_however_small_the_burst() {
+    let mut share = share("10/s");
+    // Windows have ten seconds.
+    for (count, expected) in [
+        (70, 1.0),
+        (85, 1.0),
+        // Half of the cap, so that a burst of ten is seldom too small.
+        (1000, 0.05),
+        (1040, 0.05),
+        // All of it would hardly fit.
+        (100, 0.5),
+        (20, 1.0),
+        (97, 1.0),
+    ] {
+        let end = share.window_end();
+        share.end_window(count, end);
+        assert!(
+            (share.get() - expected).abs() < 1e-9,
+            "{count}: {}",
+            share.get()
+        );
+    }
+}
+
+#[test]
 fn an_empty_bucket_lowers_the_share_before_the_window_ends() {
     let mut share = share("100/s");
     share.note_empty(60, 0.1);
