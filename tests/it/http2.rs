@@ -12,8 +12,8 @@ use crate::support::http2::{Options, Raw, Seen, Server, frame, ok};
 use crate::support::ledger::{Fate, Ledger, Sink, body};
 use crate::support::tls::Authority;
 use crate::support::{
-    Config, KEY_A, KEY_B, Metrics, Process, Reloadable, Upstream, envelope, envelope_request,
-    outbound, wait_until,
+    Config, KEY_A, KEY_B, Metrics, Process, Reloadable, Response, Upstream, envelope,
+    envelope_request, outbound, wait_until,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -40,11 +40,24 @@ fn h2c(server: &Server) -> serde_yaml::Value {
     outbound(&server.dsn("http"), "http2: h2c")
 }
 
+/// A mirror whose only outbound gets HTTP/2 without TLS.
+fn over_h2c(dsn: &str) -> Process {
+    Config::new([outbound(dsn, "http2: h2c")])
+        .set("reply_timeout", "20s")
+        .with_metrics()
+        .start()
+}
+
+/// Sends an event, and returns the reply.
+fn ask(mirror: &Process) -> Response {
+    mirror
+        .client()
+        .ask(&envelope_request(envelope(ID).as_bytes()))
+}
+
 /// Sends an event and expects its success.
 fn send(mirror: &Process) {
-    let response = mirror
-        .client()
-        .ask(&envelope_request(envelope(ID).as_bytes()));
+    let response = ask(mirror);
     assert_eq!(response.status, 200, "{}", response.text());
 }
 
@@ -172,9 +185,7 @@ fn where_http_2_is_required_a_server_without_it_gets_nothing() {
         .set("reply_timeout", "20s")
         .with_metrics()
         .start();
-    let response = mirror
-        .client()
-        .ask(&envelope_request(envelope(ID).as_bytes()));
+    let response = ask(&mirror);
     assert_eq!((response.status, server.count()), (503, 0));
     assert_eq!(ended(&mirror.metrics(), "tls"), 1.0);
 }
@@ -215,9 +226,7 @@ fn answers_come_back_whole() {
         let mirror = Config::new([h2c(&server)])
             .set("reply_timeout", "20s")
             .start();
-        let response = mirror
-            .client()
-            .ask(&envelope_request(envelope(ID).as_bytes()));
+        let response = ask(&mirror);
         assert_eq!((response.status, response.body.len()), (200, answer_bytes));
         assert_eq!(response.field("content-type"), Some("application/json"));
     }
@@ -268,9 +277,7 @@ fn a_refused_client_certificate_counts_as_tls() {
         .set("reply_timeout", "20s")
         .with_metrics()
         .start();
-    let response = mirror
-        .client()
-        .ask(&envelope_request(envelope(ID).as_bytes()));
+    let response = ask(&mirror);
     assert_eq!((response.status, server.count()), (503, 0));
     assert_eq!(ended(&mirror.metrics(), "tls"), 1.0);
     mirror.wait_for_lines("requires a client certificate", 1);
@@ -288,9 +295,7 @@ fn an_answer_over_the_limit_fails_its_delivery_only() {
         .with_metrics()
         .start();
     for count in 1..=3 {
-        let response = mirror
-            .client()
-            .ask(&envelope_request(envelope(ID).as_bytes()));
+        let response = ask(&mirror);
         assert_eq!(response.status, 503);
         assert_eq!(ended(&mirror.metrics(), "too_large"), f64::from(count));
     }
@@ -389,13 +394,8 @@ fn a_request_that_was_not_processed_is_sent_again_up_to_seven_times() {
         assert_eq!(mirror.metrics().sum(RETRIES, &[]), f64::from(count));
     }
     let never = Raw::start(move |_, stream| refused(stream));
-    let mirror = Config::new([outbound(&never.dsn(), "http2: h2c")])
-        .set("reply_timeout", "20s")
-        .with_metrics()
-        .start();
-    let response = mirror
-        .client()
-        .ask(&envelope_request(envelope(ID).as_bytes()));
+    let mirror = over_h2c(&never.dsn());
+    let response = ask(&mirror);
     assert_eq!(response.status, 503);
     let metrics = mirror.metrics();
     assert_eq!(
@@ -407,10 +407,7 @@ fn a_request_that_was_not_processed_is_sent_again_up_to_seven_times() {
         0..6 => frame(7, 0, 0, &[0; 8]),
         _ => ok(stream),
     });
-    let mirror = Config::new([outbound(&leaving.dsn(), "http2: h2c")])
-        .set("reply_timeout", "20s")
-        .with_metrics()
-        .start();
+    let mirror = over_h2c(&leaving.dsn());
     send(&mirror);
     let metrics = mirror.metrics();
     assert_eq!(
@@ -485,13 +482,8 @@ fn a_server_that_breaks_a_rule_is_told_which() {
     ];
     for (code, answer) in answers {
         let server = Raw::start(move |_, stream| answer(stream));
-        let mirror = Config::new([outbound(&server.dsn(), "http2: h2c")])
-            .set("reply_timeout", "20s")
-            .with_metrics()
-            .start();
-        let response = mirror
-            .client()
-            .ask(&envelope_request(envelope(ID).as_bytes()));
+        let mirror = over_h2c(&server.dsn());
+        let response = ask(&mirror);
         assert_eq!(response.status, 503);
         wait_until(
             || server.go_aways() == [code],
@@ -516,9 +508,7 @@ fn a_server_that_breaks_http_2_again_and_again_gets_http_1_1() {
         .with_metrics()
         .start();
     for (malformed, tls) in [(1.0, 0.0), (2.0, 0.0), (3.0, 0.0), (3.0, 1.0), (3.0, 2.0)] {
-        let response = mirror
-            .client()
-            .ask(&envelope_request(envelope(ID).as_bytes()));
+        let response = ask(&mirror);
         assert_eq!(response.status, 503);
         let metrics = mirror.metrics();
         let counts = (ended(&metrics, "malformed"), ended(&metrics, "tls"));
@@ -566,10 +556,7 @@ fn a_connection_that_falls_silent_is_left_and_counts_as_one_failure() {
 #[test]
 fn a_server_that_reads_slowly_is_alive() {
     let server = Raw::slow(30_000);
-    let mirror = Config::new([outbound(&server.dsn(), "http2: h2c")])
-        .set("reply_timeout", "20s")
-        .with_metrics()
-        .start();
+    let mirror = over_h2c(&server.dsn());
     let mut event = envelope(ID).into_bytes();
     event.resize(3_000_000, b'x');
     let begun = Instant::now();
@@ -595,9 +582,7 @@ fn a_delivery_at_its_deadline_is_reset_and_the_connection_stays() {
         .with_metrics()
         .start();
     send(&mirror);
-    let late = mirror
-        .client()
-        .ask(&envelope_request(envelope(ID).as_bytes()));
+    let late = ask(&mirror);
     assert_eq!(late.status, 200);
     mirror.wait_for_metrics(|metrics| ended(metrics, "timeout") == 1.0);
     send(&mirror);

@@ -23,7 +23,7 @@ use rustls::{
 use crate::support::tls::Authority;
 use crate::support::upstream::read_request;
 use crate::support::{
-    Config, KEY_A, KEY_B, PATIENCE, Process, Upstream, envelope, envelope_request,
+    Config, IN_KEY, KEY_A, KEY_B, PATIENCE, Process, Upstream, envelope, envelope_request,
 };
 
 /// The word that the cipher turns into a ticket.
@@ -160,6 +160,16 @@ fn request() -> Vec<u8> {
     envelope_request(envelope("9ec79c33ec9942ab8353589fcb2e04dc").as_bytes())
 }
 
+/// The other route answers while the flood comes, and the flooded one fails.
+fn assert_no_other_route_is_delayed(mirror: &Process) {
+    let mut client = mirror.client();
+    client.send(&request());
+    let text = String::from_utf8(request()).unwrap();
+    let another = text.replace(IN_KEY, OTHER_KEY);
+    assert_eq!(mirror.client().ask(another.as_bytes()).status, 200);
+    assert_eq!(client.response().status, 503);
+}
+
 #[test]
 fn endless_session_tickets_close_the_connection_and_delay_no_other_route() {
     for driver in ["auto", "epoll"] {
@@ -169,13 +179,7 @@ fn endless_session_tickets_close_the_connection_and_delay_no_other_route() {
         let address = server(config, usize::MAX, ends);
         let other = Upstream::ok();
         let mirror = mirror(&authority, address, &other, driver);
-        let mut client = mirror.client();
-        client.send(&request());
-        // While tickets come.
-        let text = String::from_utf8(request()).unwrap();
-        let another = text.replace(crate::support::IN_KEY, OTHER_KEY);
-        assert_eq!(mirror.client().ask(another.as_bytes()).status, 200);
-        assert_eq!(client.response().status, 503);
+        assert_no_other_route_is_delayed(&mirror);
         let line = mirror.wait_for_line("upstream does not answer");
         let words = "keeps sending TLS messages without data, such as session tickets";
         assert!(line.contains(words), "{line}");
@@ -256,16 +260,7 @@ fn endless_messages_instead_of_a_handshake_close_the_connection_and_delay_no_oth
         let address = handshake_flood(flood, ends);
         let other = Upstream::ok();
         let mirror = mirror(&authority, address, &other, driver);
-        let mut client = mirror.client();
-        client.send(&request());
-        let text = String::from_utf8(request()).unwrap();
-        let another = text.replace(crate::support::IN_KEY, OTHER_KEY);
-        assert_eq!(
-            mirror.client().ask(another.as_bytes()).status,
-            200,
-            "{number}"
-        );
-        assert_eq!(client.response().status, 503, "{number}");
+        assert_no_other_route_is_delayed(&mirror);
         ended.recv_timeout(PATIENCE).unwrap();
         let deliveries = "sentry_mirror_deliveries_total";
         let metrics = mirror.metrics();
