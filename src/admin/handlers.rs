@@ -117,6 +117,7 @@ mod tests {
                 method: "GET".to_owned(),
                 path: path.to_owned(),
                 accept: String::new(),
+                takes_gzip: false,
                 host: String::new(),
                 takes_chunks: true,
             };

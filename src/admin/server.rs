@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tracing::warn;
 
 use crate::os_errors;
@@ -52,6 +54,8 @@ pub(super) struct Request {
     /// Without the query.
     pub(super) path: String,
     pub(super) accept: String,
+    /// Whether the client takes a body with the content coding gzip.
+    pub(super) takes_gzip: bool,
     /// The `Host` header, or empty.
     pub(super) host: String,
     /// Whether the client understands chunks (HTTP/1.1).
@@ -204,12 +208,21 @@ fn serve_connection(slot: &Slot, handler: &impl Handler) -> io::Result<()> {
     let is_head = request
         .as_ref()
         .is_some_and(|request| request.method == "HEAD");
-    let takes_chunks = request.is_some_and(|request| request.takes_chunks);
+    let (takes_chunks, takes_gzip) = request.map_or((false, false), |request| {
+        (request.takes_chunks, request.takes_gzip)
+    });
     let mut writer = ResponseWriter::new(stream, &response, is_head, takes_chunks);
     match response.body {
         Body::Static(text) => writer.write_whole(text.as_bytes())?,
         Body::Shared(text) => writer.write_whole(text.as_bytes())?,
         Body::Streamed(_) if is_head => writer.finish()?,
+        Body::Streamed(write) if takes_gzip => {
+            writer.is_gzip = true;
+            let mut encoder = GzEncoder::new(&mut writer, Compression::fast());
+            write(&mut encoder)?;
+            encoder.finish()?;
+            writer.finish()?;
+        }
         Body::Streamed(write) => {
             write(&mut writer)?;
             writer.finish()?;
@@ -291,9 +304,23 @@ fn parse(head: &[u8]) -> Result<Option<Request>, httparse::Error> {
         method: parsed.method.unwrap_or_default().to_owned(),
         path: path.unwrap_or("/").to_owned(),
         accept: header("accept"),
+        takes_gzip: takes_gzip(&header("accept-encoding")),
         host: header("host"),
         takes_chunks: parsed.version == Some(1),
     }))
+}
+
+/// Whether an `Accept-Encoding` names gzip and does not refuse it (RFC 9110 section 12.5.3).
+fn takes_gzip(accept_encoding: &str) -> bool {
+    accept_encoding.split(',').any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_gzip = parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+        let is_refused = weight.is_some_and(|weight| weight.trim().parse() == Ok(0.0));
+        is_gzip && !is_refused
+    })
 }
 
 /// Writes a response. A body of up to [`BUFFER_BYTES`] is sent with its `Content-Length`. A longer one is
@@ -303,6 +330,8 @@ struct ResponseWriter<'c> {
     status: u16,
     content_type: &'static str,
     policy: &'static str,
+    /// Whether the body has the content coding gzip.
+    is_gzip: bool,
     is_head: bool,
     /// Whether the client understands chunks. For others, the body ends with the connection.
     takes_chunks: bool,
@@ -324,6 +353,7 @@ impl<'c> ResponseWriter<'c> {
             status: response.status,
             content_type: response.content_type,
             policy: response.policy,
+            is_gzip: false,
             is_head,
             takes_chunks,
             has_sent_head: false,
@@ -394,10 +424,15 @@ impl<'c> ResponseWriter<'c> {
             _ => "Service Unavailable",
         };
         format!(
-            "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: {}\r\n{framing}Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: {}\r\n{}Connection: close\r\n\r\n",
+            "HTTP/1.1 {} {phrase}\r\nDate: {}\r\nContent-Type: {}\r\n{framing}{}Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: {}\r\n{}Connection: close\r\n\r\n",
             self.status,
             String::from_utf8_lossy(&http_date(SystemTime::now())),
             self.content_type,
+            if self.is_gzip {
+                "Content-Encoding: gzip\r\n"
+            } else {
+                ""
+            },
             self.policy,
             if self.status == 405 {
                 "Allow: GET, HEAD\r\n"
@@ -456,11 +491,12 @@ mod tests {
 
     #[test]
     fn a_request_is_parsed_once_it_is_complete() {
-        let head = b"GET /metrics?x=1 HTTP/1.1\r\nHost: m\r\naccept: text/plain\r\n\r\n";
+        let head = b"GET /metrics?x=1 HTTP/1.1\r\nHost: m\r\naccept: text/plain\r\nAccept-Encoding: br, gzip\r\n\r\n";
         let expected = Request {
             method: "GET".to_owned(),
             path: "/metrics".to_owned(),
             accept: "text/plain".to_owned(),
+            takes_gzip: true,
             host: "m".to_owned(),
             takes_chunks: true,
         };
@@ -469,6 +505,22 @@ mod tests {
             assert_eq!(parse(&head[..end]), Ok(None), "{end}");
         }
         assert!(parse(b"\0\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn gzip_is_for_those_who_name_it_and_do_not_refuse_it() {
+        for (accepted, expected) in [
+            ("", false),
+            ("identity", false),
+            ("br;q=1.0, gzip;q=0.8, *;q=0.1", true),
+            ("GZIP", true),
+            ("gzip;q=0", false),
+            ("gzip; q=0.000", false),
+            ("gzip;Q=0", false),
+            ("x-gzipped, deflate", false),
+        ] {
+            assert_eq!(takes_gzip(accepted), expected, "{accepted}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use flate2::bufread::GzDecoder;
 
 use crate::support::process::{ask, file, run};
 use crate::support::{
@@ -107,6 +108,32 @@ fn every_page_has_its_content_type() {
             404,
             "{path}"
         );
+    }
+}
+
+#[test]
+fn long_pages_are_compressed_for_clients_that_take_it() {
+    let upstream = Upstream::ok();
+    let mirror = with_admin(&[upstream.dsn(KEY_A, 11)], "");
+    for (path, begin, end) in [
+        ("/metrics", "# HELP sentry_mirror_build_info ", "\n"),
+        ("/status", "{", "}"),
+        ("/hours", "{", "}"),
+    ] {
+        let plain = mirror.page(path);
+        assert_eq!(plain.field("Content-Encoding"), None, "{path}");
+        let coding = "Accept-Encoding: deflate, gzip;q=0.5\r\n";
+        let request = format!("GET {path} HTTP/1.1\r\nHost: m\r\n{coding}\r\n");
+        let page = ask(mirror.admin_address(), &request);
+        assert_eq!(page.field("Content-Encoding"), Some("gzip"), "{path}");
+        let mut text = String::new();
+        GzDecoder::new(&page.body[..])
+            .read_to_string(&mut text)
+            .unwrap();
+        assert!(text.starts_with(begin) && text.ends_with(end), "{text}");
+        // Numbers differ, so the lengths do.
+        let ratio = text.len() as f64 / plain.body.len() as f64;
+        assert!((0.9..1.1).contains(&ratio), "{path}: {ratio}");
     }
 }
 
