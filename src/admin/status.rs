@@ -337,11 +337,13 @@ fn rate(count: u64, seconds: f64) -> f64 {
 
 fn latency(distribution: &Distribution) -> Value {
     json!({
+        "mean": distribution.mean(),
         "p50": distribution.quantile(0.5),
         "p90": distribution.quantile(0.9),
         "p99": distribution.quantile(0.99),
     })
 }
+
 /// The protocol of the connections that are open.
 fn protocol(shared: &SharedOrigin) -> &'static str {
     let open = |read: fn(&OriginCounters) -> u64| shared.counters.sum(read) > 0;

@@ -1,6 +1,6 @@
 //! Histograms of durations with fixed buckets.
 //!
-//! With fixed bounds, recording is a binary search among 17 numbers and merging workers is an addition.
+//! With fixed bounds, recording is a binary search among 20 numbers and merging workers is an addition.
 //! All histograms have the same bounds, so their graphs can be compared. They range from the latency of
 //! a fast upstream to the default `timeouts.exchange`.
 
@@ -12,10 +12,12 @@ use super::counters::Counter;
 ///
 /// Requests that end with the default `reply_timeout` take slightly more than 1.5 s. A bound at 1.5 s
 /// would put all of them into the bucket above, and quantiles, which are interpolated within a bucket,
-/// would show 2 s and more. The narrow bucket around 1.5 s avoids that.
-pub(crate) const BOUNDS_US: [u64; 17] = [
+/// would show 2 s and more. The narrow bucket around 1.5 s avoids that. Above it, the upper
+/// bound of a bucket is at most twice its lower bound, so that the quantiles of slow upstreams are near the truth.
+pub(crate) const BOUNDS_US: [u64; 20] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-    1_450_000, 1_550_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
+    1_450_000, 1_550_000, 2_500_000, 3_500_000, 5_000_000, 7_000_000, 10_000_000, 15_000_000,
+    30_000_000,
 ];
 
 pub(crate) const BUCKETS: usize = BOUNDS_US.len() + 1;
@@ -109,6 +111,12 @@ impl Distribution {
         }
     }
 
+    /// The mean in seconds, which unlike a quantile is exact. `None` if there are no durations.
+    pub(crate) fn mean(&self) -> Option<f64> {
+        let count = self.count();
+        (count > 0).then(|| self.sum_us as f64 / 1e6 / count as f64)
+    }
+
     /// The duration, in seconds, that the fraction `share` did not exceed, interpolated within its
     /// bucket. `None` if there are no durations.
     pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
@@ -154,8 +162,8 @@ mod tests {
         expected[0] = 1;
         expected[1] = 1;
         expected[2] = 1;
-        expected[16] = 1;
-        expected[17] = 2;
+        expected[19] = 1;
+        expected[20] = 2;
         assert_eq!(total.buckets, expected);
         assert_eq!(total.count(), 6);
         assert_eq!(total.sum_us, 1_060_003_000);
@@ -192,6 +200,18 @@ mod tests {
             let shown = total.quantile(share).unwrap();
             assert!((1.45..=1.55).contains(&shown), "{share}: {shown}");
         }
+    }
+
+    #[test]
+    fn durations_of_a_slow_upstream_are_told_apart() {
+        for millis in [2_700, 3_000, 4_000, 6_000, 9_000, 12_000] {
+            let total = recorded(&[millis; 50]);
+            let median = total.quantile(0.5).unwrap();
+            let error = median / (millis as f64 / 1e3) - 1.0;
+            assert!(error.abs() < 0.2, "{millis} ms: {median} s");
+            assert_eq!(total.mean(), Some(millis as f64 / 1e3));
+        }
+        assert_eq!(recorded(&[]).mean(), None);
     }
 
     #[test]
