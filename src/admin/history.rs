@@ -2,8 +2,8 @@
 //!
 //! The difference between two samples of the same counters is what happened in between, whatever a reload
 //! calls them. A configuration can have thousands of outbounds, so memory is limited: delivery counts, which
-//! the graphs need, are in every sample, and histograms, which take most of the memory, in every third
-//! sample of the last minute.
+//! the graphs need, are kept for five minutes, and histograms, which take most of the memory, for the last
+//! minute. So all rates and latencies cover the same time: from the sample a minute ago until now.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -27,22 +27,16 @@ const SAMPLES_MAX: usize = 61;
 /// The time over which rates and latencies are computed.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// Every how many samples include histograms.
-const HISTOGRAM_EVERY: u64 = 3;
-
-/// The number of histogram samples that are kept: one minute, and one before it.
-const HISTOGRAMS_MAX: usize = 6;
+/// The number of histograms that are kept: one minute, and one before it.
+const HISTOGRAMS_MAX: usize = 13;
 
 #[derive(Default)]
 pub(super) struct History(Mutex<Samples>);
 
+#[derive(Default)]
 struct Samples {
-    /// The number of samples so far.
-    count: u64,
     /// The times of the kept samples, oldest first.
     at: VecDeque<Instant>,
-    /// The times of the kept samples with histograms, oldest first.
-    histograms_at: VecDeque<Instant>,
     requests: Ring<RequestCounts, SAMPLES_MAX>,
     // The keys keep the counters alive, so that later ones cannot have their addresses.
     routes: HashMap<PerWorker<RouteCounters>, Histograms>,
@@ -116,16 +110,9 @@ impl<T: Default + Clone, const N: usize> Ring<T, N> {
     }
 }
 
-impl Default for Samples {
-    fn default() -> Samples {
-        Samples {
-            count: 0,
-            at: VecDeque::new(),
-            histograms_at: VecDeque::new(),
-            requests: Ring::new(),
-            routes: HashMap::new(),
-            outbounds: HashMap::new(),
-        }
+impl<T: Default + Clone, const N: usize> Default for Ring<T, N> {
+    fn default() -> Ring<T, N> {
+        Ring::new()
     }
 }
 
@@ -139,23 +126,13 @@ impl OutboundSamples {
 }
 
 impl Samples {
-    /// Adds the time of a sample. Returns whether the sample includes histograms.
-    fn add(&mut self, now: Instant) -> bool {
-        let has_histograms = self.count.is_multiple_of(HISTOGRAM_EVERY);
-        self.count += 1;
-        push(&mut self.at, SAMPLES_MAX, now);
-        if has_histograms {
-            push(&mut self.histograms_at, HISTOGRAMS_MAX, now);
+    /// Adds the time of a sample.
+    fn add(&mut self, now: Instant) {
+        if self.at.len() == SAMPLES_MAX {
+            self.at.pop_front();
         }
-        has_histograms
+        self.at.push_back(now);
     }
-}
-
-fn push(times: &mut VecDeque<Instant>, max: usize, at: Instant) {
-    if times.len() == max {
-        times.pop_front();
-    }
-    times.push_back(at);
 }
 
 impl History {
@@ -176,23 +153,19 @@ impl History {
         now: Instant,
     ) {
         let mut samples = self.lock();
-        let has_histograms = samples.add(now);
+        samples.add(now);
         samples.requests.push(request_counts(workers));
         let mut routes = mem::take(&mut samples.routes);
         let mut outbounds = mem::take(&mut samples.outbounds);
         for route in table.routes.all() {
             let mut histograms = take_or(&mut routes, &route.counters, Ring::new);
-            if has_histograms {
-                histograms.push(route_histogram(&route.counters));
-            }
+            histograms.push(route_histogram(&route.counters));
             samples.routes.insert(route.counters.clone(), histograms);
             for outbound in &route.outbounds {
                 let counters = &outbound.counters;
                 let mut own = take_or(&mut outbounds, counters, OutboundSamples::new);
                 own.counts.push(counts(counters));
-                if has_histograms {
-                    own.histograms.push(outbound_histogram(counters));
-                }
+                own.histograms.push(outbound_histogram(counters));
                 samples.outbounds.insert(counters.clone(), own);
             }
         }
@@ -239,9 +212,8 @@ impl History {
         let samples = self.lock();
         let own = samples.outbounds.get(counters);
         let (after, seconds) = minute_before(&samples.at, now);
-        let (histograms_after, _) = minute_before(&samples.histograms_at, now);
         let earlier = own.map(|own| own.counts.before(after));
-        let earlier_histogram = own.map(|own| own.histograms.before(histograms_after));
+        let earlier_histogram = own.map(|own| own.histograms.before(after));
         Recent {
             seconds,
             counts: since(counts(counters), earlier.unwrap_or_default()),
@@ -257,7 +229,7 @@ impl History {
     ) -> (f64, Distribution) {
         let samples = self.lock();
         let own = samples.routes.get(counters);
-        let (after, seconds) = minute_before(&samples.histograms_at, now);
+        let (after, seconds) = minute_before(&samples.at, now);
         let earlier = own.map(|own| own.before(after)).unwrap_or_default();
         (seconds, route_histogram(counters).since(&earlier))
     }
@@ -364,9 +336,8 @@ mod tests {
             deliver(&current, 10);
         }
         assert_eq!(recent(500), (120, 60.0));
-        // Histograms are sampled less often.
         let recent = history.recent_of_outbound(at(500), counters(&current));
-        assert!((120..=150).contains(&recent.time.count()));
+        assert_eq!(recent.time.count(), 120, "of the same minute");
         let steps = history.steps(counters(&current));
         assert_eq!(steps.len(), SAMPLES_MAX);
         assert_eq!((steps[0], steps[60]), ([10, 0, 0], [10, 0, 0]));
@@ -416,11 +387,11 @@ mod tests {
     }
 
     #[test]
-    fn an_outbound_takes_at_most_three_kilobytes() {
+    fn an_outbound_takes_at_most_four_kilobytes() {
         let counts = size_of::<[DeliveryCounts; SAMPLES_MAX]>();
         let histograms = size_of::<[Distribution; HISTOGRAMS_MAX]>();
         let entry = size_of::<(PerWorker<OutboundCounters>, OutboundSamples)>();
         // Twice, because a hash table can be half empty.
-        assert!(counts + histograms + 2 * entry <= 3 * 1024);
+        assert!(counts + histograms + 2 * entry <= 4 * 1024);
     }
 }
