@@ -3,7 +3,9 @@
 //! Decoding a body of many megabytes takes as long as a thousand requests, and crafted input of one megabyte
 //! may take a second. So bodies are decoded in short, timed turns, the cheapest first (see `turn_queue`), and
 //! within the memory budget. The first turn of a body does not wait: the bodies of most SDKs need only one,
-//! and a worker whose clients all compress must not leave half of its time unused.
+//! and a worker whose clients all compress must not leave half of its time unused. But many crafted bodies
+//! of 500 bytes each would block the worker with first turns alone. So first turns wait, too, where recent ones
+//! took much longer than an ordinary body of an SDK needs.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use local_sync::semaphore::{Semaphore, SemaphorePermit};
 use crate::http::encoding::{DecodeError, Decoder, Decompressors, Encoding, Step};
 use crate::limits::Limits;
 use crate::runtime::memory_budget::MemoryReservation;
+use crate::runtime::recent_work::RecentWork;
 use crate::runtime::turn_queue::TurnQueue;
 
 /// The maximum output of one step: about 0.1 ms of work for an ordinary body.
@@ -24,6 +27,9 @@ const FRONT_STEP_BYTES: usize = 8 * 1024;
 
 /// How long a turn takes. A single step may take longer.
 const TURN_TIME: Duration = Duration::from_micros(250);
+
+/// A first turn that takes longer than this is long. An event of 20 KB takes less, in every coding.
+const SHORT_TURN_TIME: Duration = Duration::from_micros(100);
 
 /// A body is large if it has more decoded bytes than this. At most [`LARGE_MAX`] large bodies are decoded at a
 /// time. Others wait, in the order in which they became large.
@@ -43,6 +49,8 @@ pub(crate) enum DecodeFailure {
 pub(crate) struct Decoding {
     decompressors: RefCell<Decompressors>,
     queue: TurnQueue,
+    /// What long first turns took beyond [`SHORT_TURN_TIME`].
+    long_first_turns: RefCell<RecentWork>,
     large: Semaphore,
 }
 
@@ -51,6 +59,7 @@ impl Default for Decoding {
         Decoding {
             decompressors: RefCell::default(),
             queue: TurnQueue::default(),
+            long_first_turns: RefCell::default(),
             large: Semaphore::new(LARGE_MAX),
         }
     }
@@ -193,7 +202,8 @@ impl DecodeTask<'_> {
         memory: &mut MemoryReservation,
         mut is_enough: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), DecodeFailure> {
-        if !self.has_begun && self.first_turn(step_bytes, memory, &mut is_enough)? {
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
+        if is_first && self.first_turn(step_bytes, memory, &mut is_enough)? {
             return Ok(());
         }
         while !self.is_done {
@@ -215,17 +225,35 @@ impl DecodeTask<'_> {
         Ok(())
     }
 
-    /// Like [`DecodeTask::take_turn`], but does not read the clock if one step is enough.
+    /// Takes a turn without waiting, unless it may be a long one and recent first turns were. Returns `true` if
+    /// no further turn is needed.
     fn first_turn(
         &mut self,
         step_bytes: usize,
         memory: &mut MemoryReservation,
         is_enough: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, DecodeFailure> {
-        self.has_begun = true;
-        self.cost = TURN_TIME;
-        Ok(self.step(step_bytes, memory, is_enough)?
-            || self.take_turn(Instant::now(), step_bytes, memory, is_enough)?)
+        if self.decoder.next_step_time() < SHORT_TURN_TIME {
+            // The clock is not read if one step is enough.
+            self.cost = TURN_TIME;
+            return Ok(self.step(step_bytes, memory, is_enough)?
+                || self.take_turn(Instant::now(), step_bytes, memory, is_enough)?);
+        }
+        let begun = Instant::now();
+        let mut long_first_turns = self.decoding.long_first_turns.borrow_mut();
+        if !long_first_turns.delay(begun).is_zero() {
+            return Ok(false);
+        }
+        drop(long_first_turns);
+        let result = self.take_turn(begun, step_bytes, memory, is_enough);
+        let now = Instant::now();
+        self.cost = now.saturating_duration_since(begun);
+        let excess = self.cost.saturating_sub(SHORT_TURN_TIME);
+        if !excess.is_zero() {
+            self.decoding.long_first_turns.borrow_mut().add(excess, now);
+            self.decoding.queue.record_work(excess, now);
+        }
+        result
     }
 
     /// Decodes until the turn ends. Returns `true` if no further turn is needed.
@@ -279,8 +307,11 @@ impl DecodeTask<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future, poll_fn};
     use std::io::Write;
+    use std::pin::pin;
     use std::rc::Rc;
+    use std::task::Poll;
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -338,6 +369,32 @@ mod tests {
         assert_eq!(order.first(), Some(&Ok(48 * KIB)));
         assert_eq!(order.len(), 2 * LARGE_MAX + 1);
         assert_eq!(order.last(), Some(&Ok(2 * MIB)));
+    }
+
+    #[test]
+    fn a_first_turn_waits_only_if_it_may_be_long_and_recent_ones_were() {
+        let short = gzip(&[b'x'; 2 * KIB]);
+        let long = gzip(&noise(4 * KIB));
+        let is_done_at_once = |recent_work: Duration, body: &Bytes| {
+            block_on(async {
+                let decoding = Decoding {
+                    queue: TurnQueue::after(recent_work),
+                    long_first_turns: RefCell::new(RecentWork::of(recent_work)),
+                    ..Decoding::default()
+                };
+                let budget = MemoryBudget::new(MIB);
+                let mut memory = budget.reservation();
+                let limits = Limits::default();
+                let body = body.clone();
+                let decoding = decoding.decode(Encoding::Gzip, body, &limits, &mut memory);
+                let mut decoding = pin!(decoding);
+                poll_fn(|context| Poll::Ready(decoding.as_mut().poll(context).is_ready())).await
+            })
+        };
+        let busy = Duration::from_secs(1);
+        assert!(is_done_at_once(busy, &short));
+        assert!(!is_done_at_once(busy, &long));
+        assert!(is_done_at_once(Duration::ZERO, &long));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A [`driver`] waits for sockets, and a [`task_pool`] runs jobs without spawning a task for each. So that
 //! no connection blocks the others, long work runs in [`slices`], decoding ([`decoding`]) and TLS handshakes in timed
-//! turns ([`turn_queue`]), and reads and writes within a [`coop_budget`]. A [`deadline`] bounds what waits, and a
+//! turns ([`turn_queue`], by [`recent_work`]), and reads and writes within a [`coop_budget`]. A [`deadline`] bounds what waits, and a
 //! [`deadline_queue`] keeps all of them. The [`memory_budget`] counts all memory of requests; a [`memory_lease`] shares
 //! the budget of the process out to the workers, and [`lateness`] shows that one is overloaded. [`in_flight`] and
 //! [`shutdown`] let a worker shut down without losing accepted requests, and a panic ends only one task ([`panics`]).
@@ -18,6 +18,7 @@ pub(crate) mod memory_budget;
 pub(crate) mod memory_lease;
 pub(crate) mod min_data_rate;
 pub(crate) mod panics;
+mod recent_work;
 pub(crate) mod resident_memory;
 pub(crate) mod shutdown;
 pub(crate) mod slices;

@@ -11,14 +11,7 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// How much work may be done without a wait.
-const BURST: Duration = Duration::from_micros(500);
-
-/// How much time has to pass for each unit of work.
-const TIME_PER_WORK: u32 = 2;
-
-/// The most work that counts. A turn is shorter than this; if it took longer, another process had the core.
-const WORK_MAX: Duration = Duration::from_millis(4);
+use crate::runtime::recent_work::RecentWork;
 
 /// The jobs that wait for a turn on one worker.
 #[derive(Default)]
@@ -46,6 +39,14 @@ struct Entry {
 }
 
 impl TurnQueue {
+    /// As if so much had been done just now.
+    #[cfg(test)]
+    pub(super) fn after(work: Duration) -> TurnQueue {
+        let queue = TurnQueue::default();
+        queue.state.borrow_mut().recent_work = RecentWork::of(work);
+        queue
+    }
+
     /// Waits for a turn. `cost` is the cost of the job including its next step.
     pub(crate) async fn wait_for_turn(&self, cost: Duration) {
         let can_start = {
@@ -135,36 +136,6 @@ impl Drop for EntryGuard<'_> {
     }
 }
 
-/// The recent work, as a leaky bucket.
-#[derive(Default)]
-struct RecentWork {
-    work: Duration,
-    updated: Option<Instant>,
-}
-
-impl RecentWork {
-    fn add(&mut self, duration: Duration, now: Instant) {
-        self.leak(now);
-        self.work = (self.work + duration).min(WORK_MAX);
-    }
-
-    /// How long to wait until more work may be done.
-    fn delay(&mut self, now: Instant) -> Duration {
-        self.leak(now);
-        match self.work < BURST {
-            true => Duration::ZERO,
-            false => (self.work - BURST) * TIME_PER_WORK + BURST,
-        }
-    }
-
-    fn leak(&mut self, now: Instant) {
-        let elapsed = self.updated.map(|at| now.saturating_duration_since(at));
-        self.updated = Some(now);
-        let leaked = elapsed.unwrap_or_default() / TIME_PER_WORK;
-        self.work = self.work.saturating_sub(leaked);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::Future;
@@ -179,9 +150,8 @@ mod tests {
     /// The order in which entries with these costs get their turns if they arrive while the worker is busy.
     fn order(costs: &[u64]) -> Vec<u64> {
         block_on(async {
-            let queue = Rc::new(TurnQueue::default());
             // So much work that no turn starts before all entries wait.
-            queue.state.borrow_mut().recent_work.work = 100 * MILLISECOND;
+            let queue = Rc::new(TurnQueue::after(100 * MILLISECOND));
             let order = Rc::new(RefCell::new(Vec::new()));
             let tasks: Vec<_> = costs
                 .iter()
@@ -226,23 +196,5 @@ mod tests {
             assert!(queue.state.borrow().entries.is_empty());
             assert!(queue.state.borrow().by_age.is_empty());
         });
-    }
-
-    #[test]
-    fn work_takes_half_of_the_time() {
-        let start = Instant::now();
-        let mut recent = RecentWork::default();
-        assert_eq!(recent.delay(start), Duration::ZERO);
-        recent.add(MILLISECOND, start);
-        let mut now = start;
-        let mut total = MILLISECOND;
-        while now < start + 1000 * MILLISECOND {
-            now += recent.delay(now);
-            recent.add(MILLISECOND / 4, now + MILLISECOND / 4);
-            total += MILLISECOND / 4;
-            now += MILLISECOND / 4;
-        }
-        assert!(total > 300 * MILLISECOND, "{total:?}");
-        assert!(total < 502 * MILLISECOND, "{total:?}");
     }
 }
