@@ -102,6 +102,27 @@ async function twenty(browser, admin, folder) {
   });
 }
 
+/** Of two outbounds in the same state, the one that misses more comes first, in the headline and in the table. */
+async function worstFirst(browser, admin) {
+  const answer = status([["receiving", "partly"], ["receiving", "rate_limited"], ["receiving", "partly"], ["slow", "receiving"]]);
+  const worst = answer.routes[2].outbounds[1];
+  worst.incidents = [];
+  worst.steps = worst.steps.map((step) => step.map((count) => 40 * count));
+  const [first] = answer.routes;
+  await withStatus(browser, admin, answer, {}, async (page, change) => {
+    const order = ["billing-3", "checkout-1", "mobile-ios-4", "search-2"];
+    assert.deepEqual(await lines(page), order);
+    const told = await texts(page, "#culprits li");
+    assert.deepEqual(told.map((text) => text.match(/^.([\w-]+) /)[1]), order);
+    // A little more does not move a line.
+    first.outbounds[1].steps[60][2] += 1;
+    first.per_second += 1;
+    change(answer);
+    await page.waitForFunction((rate) => document.querySelector('[data-route="checkout-1"] .rate').textContent === rate, first.per_second.toFixed(1));
+    assert.deepEqual(await lines(page), order);
+  });
+}
+
 /** Two hundred routes are drawn soon, filtered, and moved through with the keyboard. */
 async function twoHundred(browser, admin, folder) {
   await withStatus(browser, admin, mixed(200), {}, async (page) => {
@@ -216,6 +237,7 @@ async function memory(browser, admin) {
 async function look(browser, admin, folder) {
   await states(browser, admin);
   await twenty(browser, admin, folder);
+  await worstFirst(browser, admin);
   await twoHundred(browser, admin, folder);
   await staysAsItIs(browser, admin);
   await hostileTexts(browser, admin);

@@ -32,6 +32,8 @@ const GLOSSARY = [
 const severity = (outbound) => Object.keys(STATES).length - Object.keys(STATES).indexOf(outbound.state);
 const TROUBLE = severity({ state: "rate_limited" });
 const isTrouble = (outbound) => severity(outbound) >= TROUBLE;
+/** By how much an outbound is worse than another: by its state, then by what it misses, coarsely, so that lines stay. */
+const badness = (outbound) => severity(outbound) + Math.min(Math.floor(Math.log2(missing(outbound) + 1)), 60) / 64;
 const missing = (outbound) => sum(outbound.steps.map(([, limited, lost]) => limited + lost));
 
 /** The share of deliveries that were lost in the last minute. */
@@ -116,7 +118,7 @@ function limitText({ categories, seconds }) {
 function culprits(status) {
   const all = status.routes.flatMap((route) => route.outbounds.map((outbound) => ({ route, outbound })));
   const found = all.filter(({ outbound }) => isTrouble(outbound));
-  found.sort((a, b) => severity(b.outbound) - severity(a.outbound));
+  found.sort((a, b) => badness(b.outbound) - badness(a.outbound));
   const since = (time) => (time ? `since ${clock(time)}` : "");
   const lines = [];
   const byOrigin = Map.groupBy(found, ({ outbound }) =>
@@ -134,7 +136,7 @@ function culprits(status) {
       who = withoutScheme(outbound.upstream.origin);
       lost += `; ${group.length} outbounds: ${group.slice(0, 3).map((one) => withoutScheme(one.route.name)).join(", ")}${group.length > 3 ? ", …" : ""}`;
     }
-    lines.push({ tone, shape, who, text: list([list([deed, since(time)], " "), lost], ", "), route: route.name, weight: severity(outbound) });
+    lines.push({ tone, shape, who, text: list([list([deed, since(time)], " "), lost], ", "), route: route.name, weight: Math.max(...group.map((one) => badness(one.outbound))) });
   }
   const { requests, unknown_key } = status.recent;
   if (unknown_key > 0) {
@@ -143,7 +145,9 @@ function culprits(status) {
     const [last] = status.unknown_keys.last;
     const example = last ? `, the last one ${last.key}${last.sdk ? ` of ${last.sdk}` : ""}` : "";
     const text = `${percent(share)} of the requests of the last minute have a key that is not configured${example}`;
-    lines.push({ tone: isBad ? "bad" : "wait", shape: "■", who: "", text, route: null, weight: isBad ? 5.5 : 3.5 });
+    // After what fails, and before what is slow; or after everything else.
+    const weight = isBad ? severity({ state: "slow" }) + 0.99 : TROUBLE - 0.01;
+    lines.push({ tone: isBad ? "bad" : "wait", shape: "■", who: "", text, route: null, weight });
   }
   return lines.sort((a, b) => b.weight - a.weight);
 }

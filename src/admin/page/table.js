@@ -127,8 +127,8 @@ function matches(route) {
 function drawTable(status) {
   const names = columnNames(status);
   drawHead(status, names);
-  const worst = (route) => Math.max(...route.outbounds.map(severity));
-  const rank = (route) => Math.max(worst(route), TROUBLE - 1);
+  // Those without a trouble stay in the order of the configuration.
+  const rank = (route) => Math.max(...route.outbounds.map((one) => (isTrouble(one) ? badness(one) : 0)));
   const routes = [...status.routes].sort((a, b) => rank(b) - rank(a));
   const body = byId("routes").tBodies[0] ?? byId("routes").createTBody();
   const rows = [];
