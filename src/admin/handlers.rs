@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use super::history::{self, History};
 use super::hour_keeper::HourKeeper;
-use super::page::{POLICY, STATUS_PAGE};
+use super::page::STATUS_PAGE;
 use super::server::{Body, Handler, Request, Response};
 use super::snapshot::MetricsSnapshot;
 use super::{metrics, status};
@@ -32,7 +32,7 @@ impl Handler for Pages {
         }
         match (request.path.as_str(), self.mirror_status.get()) {
             ("/health", _) => Response::text(200, "ok\n"),
-            ("/", _) => Response::page(STATUS_PAGE, &POLICY),
+            ("/", _) => Response::page(&STATUS_PAGE.html, &STATUS_PAGE.policy),
             ("/ready", Some(mirror_status)) if !mirror_status.is_draining() => {
                 Response::text(200, "ready\n")
             }

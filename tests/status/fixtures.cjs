@@ -57,7 +57,7 @@ function outbound(state, { name, index, origin, perStep, random }) {
   const [delivered, limited, lost] = [0, 1, 2].map((at) => of(minute, at));
   const all = delivered + limited + lost;
   const isFailing = state === "failing" || state === "partly";
-  const latency = state === "slow" ? { p50: 3.3, p90: 4.4, p99: 4.9 } : { p50: 0.0212, p90: 0.041, p99: 0.093 };
+  const latency = state === "slow" ? { mean: 3.3, p50: 3.4, p90: 4.4, p99: 4.9 } : { mean: 0.0241, p50: 0.0212, p90: 0.041, p99: 0.093 };
   const first = steps.findIndex((step) => sum(step) > 0);
   return {
     name,
@@ -74,7 +74,7 @@ function outbound(state, { name, index, origin, perStep, random }) {
     recent: { seconds: 60, delivered, rate_limited: limited, lost },
     slow_share: state === "slow" ? 1 : 0,
     state: isFailing ? "failing" : state,
-    latency_seconds: all > 0 ? latency : { p50: null, p90: null, p99: null },
+    latency_seconds: all > 0 ? latency : { mean: null, p50: null, p90: null, p99: null },
     steps: first < 0 ? [] : steps.slice(first),
     rate_limits: state === "rate_limited" ? [{ categories: ["error", "transaction"], seconds: 3480 }] : [],
     items: all > 0 ? { error: { delivered: 1000 + of(steps, 0), ...(lost ? { lost: of(steps, 2) } : {}) }, log_item: { delivered: 51200, sampled: 9801 } } : {},

@@ -38,9 +38,9 @@ const verdict = (page) => page.locator("#verdict .text").textContent();
 /** Each state has its shape, its word, and its meaning where it stands. */
 async function states(browser, admin) {
   const words = {
-    failing: ["■failing", /^■ failing\. It refuses connections since \d\d:\d\d:\d\d, \d+ lost\. Deliveries were lost/],
-    partly: [/^■failing 3\d %$/, /^■ failing\. It answers 503 and loses 3\d\.\d % since/],
-    slow: ["▲slow", /^▲ slow\. It answers in about 3\.3 s, SDKs wait up to 1\.5 s for it\. More than 5 %/],
+    failing: ["■failing", /^■ failing\. It refuses connections since \d\d:\d\d:\d\d, \d+ lost\. The circuit breaker is open because/],
+    partly: [/^■failing 3\d %$/, /^■ failing\. It answers 503 and loses 3\d\.\d % since .* Deliveries were lost in the last 15 seconds\.$/],
+    slow: ["▲slow", /^▲ slow\. It answers in 3\.3 s on average; 100 % of the last minute's answers took over 1\.5 s, for which SDKs wait\. More than 5 %/],
     rate_limited: ["◐rate limited", /^◐ rate limited\. It is rate limited: error, transaction \(58 minutes left\) since/],
     recovering: ["◌recovering", /^◌ recovering\. It accepts deliveries again, \d+ lost\./],
     receiving: ["●receiving", /^● receiving\. It accepts what it should get\.$/],
@@ -49,7 +49,7 @@ async function states(browser, admin) {
   const headlines = {
     failing: /^checkout-1 → self-hosted refuses connections since \d\d:\d\d:\d\d, \d+ lost$/,
     partly: /^checkout-1 → self-hosted answers 503 and loses 3\d\.\d % since/,
-    slow: "checkout-1 → self-hosted answers in about 3.3 s, SDKs wait up to 1.5 s for it",
+    slow: "checkout-1 → self-hosted answers in 3.3 s on average; 100 % of the last minute's answers took over 1.5 s, for which SDKs wait",
     rate_limited: /^checkout-1 → self-hosted is rate limited: error, transaction \(58 minutes left\) since/,
     recovering: "The outbound receives again, 1 is recovering",
     receiving: "The outbound receives what it should",
@@ -69,6 +69,21 @@ async function states(browser, admin) {
       assert.match((await texts(page, ".card .why"))[0], why);
     });
   }
+}
+
+/** What the page does not say itself about a word, its title does, and without the marks of the documents. */
+async function meanings(browser, admin) {
+  const answer = status([["partly"]], { unknown: 60 });
+  Object.assign(answer.routes[0].outbounds[0].outcomes, { receive: 3, constructor: 2 });
+  await withStatus(browser, admin, answer, {}, async (page) => {
+    await page.locator(".line button").click();
+    const titles = await page.locator("abbr").evaluateAll((all) => Object.fromEntries(all.map((one) => [one.textContent, one.title])));
+    assert.equal(titles.constructor, "");
+    delete titles.constructor;
+    for (const [word, title] of Object.entries(titles)) assert.match(title, /^[A-Z0-9][^`]{10,}\.$/, word);
+    const words = ["accepted", "delivered", "rate limited", "lost", "not wanted", "5xx", "receive", "error", "log item", "sampled", "rejecting", "unknown key", "no key"];
+    assert.deepEqual(words.filter((word) => !titles[word]), []);
+  });
 }
 
 /** Twenty routes fit one screen, with what is in trouble first. */
@@ -236,6 +251,7 @@ async function memory(browser, admin) {
 
 async function look(browser, admin, folder) {
   await states(browser, admin);
+  await meanings(browser, admin);
   await twenty(browser, admin, folder);
   await worstFirst(browser, admin);
   await twoHundred(browser, admin, folder);

@@ -201,6 +201,7 @@ function compareOutbound(card, outbound) {
   const values = {
     rate: seconds > 0 ? delivered / seconds : 0,
     success: outbound.success,
+    mean: latency.mean,
     p50: latency.p50,
     p90: latency.p90,
     p99: latency.p99,

@@ -3,31 +3,32 @@
 const OUTCOMES_OF_NO_INTEREST = ["2xx", "filtered", "sampled", "capped"];
 
 function why(outbound, status) {
-  const [shape, word, , meaning] = STATES[outbound.state];
+  const [shape, word] = STATES[outbound.state];
   const [deed, since, lost] = complaint(outbound, status);
   const facts = isTrouble(outbound) || outbound.state === "recovering"
     ? ` It ${list([list([deed, since ? `since ${clock(since)}` : ""], " "), lost], ", ")}.` : "";
-  return make("p", "why", make("b", "", `${shape} ${word}.`), facts, ` ${meaning}`);
+  return make("p", "why", make("b", "", `${shape} ${word}.`), facts, ` ${stateMeaning(outbound, status)}`);
 }
 
 function figures(outbound) {
   const latency = outbound.latency_seconds;
   const { seconds, delivered } = outbound.recent;
   return [
-    make("h4", "", "Last minute"),
+    make("h4", "", `Last ${Math.round(seconds)} seconds`),
     terms("numbers", [
       ["rate", "delivered", `${rate(seconds > 0 ? delivered / seconds : 0)}/s`],
-      ["success", "accepted", percent(outbound.success)],
+      ["success", "accepted", percent(outbound.success), meaningOf("accepted")],
+      ["mean", "mean", span(latency.mean)],
       ["p50", "median", span(latency.p50)],
       ["p90", "90 % within", span(latency.p90)],
       ["p99", "99 % within", span(latency.p99)],
     ]),
     make("h4", "", "Since the start"),
     terms("numbers", [
-      ["delivered", "delivered", whole(outbound.delivered)],
-      ["rate_limited", "rate limited", whole(outbound.rate_limited)],
-      ["lost", "lost", whole(outbound.lost)],
-      ["unwanted", "not wanted", whole(outbound.unwanted)],
+      ["delivered", "delivered", whole(outbound.delivered), meaningOf("delivered")],
+      ["rate_limited", "rate limited", whole(outbound.rate_limited), meaningOf("rate limited")],
+      ["lost", "lost", whole(outbound.lost), meaningOf("lost")],
+      ["unwanted", "not wanted", whole(outbound.unwanted), meaningOf("not wanted")],
       ["bytes", "sent", bytes(outbound.bytes)],
     ]),
   ];
@@ -36,7 +37,7 @@ function figures(outbound) {
 function causes(outbound) {
   const counted = Object.entries(outbound.outcomes).filter(([outcome]) => !OUTCOMES_OF_NO_INTEREST.includes(outcome));
   if (!counted.length) return null;
-  return make("p", "causes", `Not accepted: ${counted.map(([outcome, count]) => `${spaced(outcome)} ${whole(count)}`).join(", ")}`);
+  return make("p", "causes", "Not accepted: ", ...counts(counted, MEANINGS.outcomes));
 }
 
 /** The circuit breaker, connections and addresses. */
@@ -80,8 +81,10 @@ function items(outbound) {
   const categories = Object.entries(outbound.items ?? {});
   if (!categories.length) return [];
   const outcomes = [...new Set(categories.flatMap(([, counts]) => Object.keys(counts)))];
-  const rows = categories.map(([category, counts]) => [spaced(category), ...outcomes.map((outcome) => whole(counts[outcome] ?? 0))]);
-  return [make("h4", "", "Items since the start"), tabular(["category", ...outcomes.map((outcome) => `${spaced(outcome)}#`)], rows)];
+  const rows = categories.map(([category, counts]) =>
+    [explained(category, MEANINGS.categories), ...outcomes.map((outcome) => whole(counts[outcome] ?? 0))]);
+  const titles = outcomes.map((outcome) => explained(outcome, MEANINGS.items));
+  return [make("h4", "", "Items since the start"), tabular(["category", ...titles], rows, outcomes.map((_, index) => index + 1))];
 }
 
 function incidents(outbound) {
@@ -90,11 +93,11 @@ function incidents(outbound) {
   const rows = shown.map((one) => [
     clock(one.began_at),
     one.ended_at ? long(one.seconds) : "lasts",
-    spaced(one.kind),
+    explained(one.kind, MEANINGS.incidents),
     whole(one.lost_deliveries),
     one.reason ?? "",
   ]);
-  return [make("h4", "", "Last incidents"), tabular(["began", "lasted", "kind", "lost#", "reason…"], rows)];
+  return [make("h4", "", "Last incidents"), tabular(["began", "lasted", "kind", "lost", "reason"], rows, [3], 4)];
 }
 
 function card(outbound, status) {
@@ -126,17 +129,17 @@ function disagreements(route, status) {
     one.outcomes.map(answer).join("; "),
   ]);
   return make("article", "card wait disagreements", make("h3", "", "One outbound took what another refused"),
-    tabular(["time", "event", "items", "answers…"], rows));
+    tabular(["time", "event", "items", "answers"], rows, [], 3));
 }
 
 function detail(route, status) {
   const latency = route.latency_seconds;
-  const answers = Object.entries(route.answers).map(([answer, count]) => `${spaced(answer)} ${whole(count)}`);
+  const answers = counts(Object.entries(route.answers), MEANINGS.answers);
   const about = list([
     route.dsn !== route.name && route.dsn,
     `last minute: SDKs answered in ${span(latency.p50)}, 99 % in ${span(latency.p99)}`,
-    `since the start: ${plural(route.requests, "request")}${answers.length ? ` (${answers.join(", ")})` : ""}`,
+    `since the start: ${plural(route.requests, "request")}`,
   ]);
   const cards = route.outbounds.map((outbound) => card(outbound, status));
-  return [make("p", "about", about), make("div", "cards", ...cards, disagreements(route, status) ?? "")];
+  return [make("p", "about", about, ...(answers.length ? [" (", ...answers, ")"] : [])), make("div", "cards", ...cards, disagreements(route, status) ?? "")];
 }

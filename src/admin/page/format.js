@@ -1,5 +1,3 @@
-"use strict";
-
 // Numbers, times and elements.
 
 const byId = (id) => document.getElementById(id);
@@ -69,23 +67,33 @@ function clock(time) {
   return isToday ? text : `${date.toLocaleDateString("en-CA")} ${text}`;
 }
 
-/** A list of terms and values; each of `fields` is [key, term, value]. */
+/** A word of the status that a pointer explains, if `meanings` has it. */
+function explained(word, meanings) {
+  const element = make("abbr", "", spaced(word));
+  // Not of the object's prototype.
+  if (Object.hasOwn(meanings, word)) element.title = meanings[word].replaceAll("`", "");
+  return element;
+}
+
+/** Words with counts, as the parts of a text. */
+const counts = (entries, meanings) =>
+  entries.flatMap(([word, count], index) => [index ? ", " : "", explained(word, meanings), ` ${whole(count)}`]);
+
+/** A list of terms and values; each of `fields` is [key, term, value, meaning]. */
 function terms(className, fields) {
-  const rows = fields.filter(Boolean).map(([key, term, value]) => {
+  const rows = fields.filter(Boolean).map(([key, term, value, meaning]) => {
     const row = make("dd", "", value);
     row.dataset.field = key;
-    return make("div", "", make("dt", "", term), row);
+    return make("div", "", make("dt", "", meaning ? explained(term, { [term]: meaning }) : term), row);
   });
   return make("dl", className, ...rows);
 }
 
-/** A table of texts. Columns whose title ends in # are numbers. */
-function tabular(titles, rows) {
-  const isNumber = titles.map((title) => title.endsWith("#"));
-  const isWords = titles.map((title) => title.endsWith("…"));
-  const cells = (tag, row) => row.map((cell, index) =>
-    make(tag, isNumber[index] ? "number" : isWords[index] ? "words" : "", cell));
-  const head = make("tr", "", ...cells("th", titles.map((title) => title.replace(/[#…]$/, ""))));
+/** A table. The columns `numbers` are aligned to the right, and the column `words` takes what is left. */
+function tabular(titles, rows, numbers = [], words = null) {
+  const className = (index) => (numbers.includes(index) ? "number" : index === words ? "words" : "");
+  const cells = (tag, row) => row.map((content, index) => make(tag, className(index), content));
+  const head = make("tr", "", ...cells("th", titles));
   const body = rows.map((row) => make("tr", "", ...cells("td", row)));
   return make("table", "", make("thead", "", head), make("tbody", "", ...body));
 }

@@ -3,6 +3,9 @@
 /** An incident that begins again so soon goes on. */
 const INCIDENT_CONTINUES_SECONDS = 60;
 
+/** Losses that are this many steps old are over, if something was delivered since. */
+const QUIET_STEPS = 3;
+
 /** The states of an outbound, the worst first: shape, word, tone, meaning. */
 const STATES = {
   failing: ["■", "failing", "bad",
@@ -28,6 +31,20 @@ const GLOSSARY = [
   ["primary", "The first outbound of a route. SDKs get its answer, and wait for it for up to reply_timeout."],
   ["unknown key", "A key that no inbound DSN has. Such requests are rejected and reach no outbound."],
 ];
+
+const meaningOf = (term) => GLOSSARY.find(([word]) => word === term)[1];
+
+/** What the state of an outbound means, for one that fails the part of it that is true. */
+function stateMeaning(outbound, status) {
+  if (outbound.state !== "failing") return STATES[outbound.state][3];
+  if (outbound.upstream?.breaker === "open") {
+    return "The circuit breaker is open because the upstream does not answer: nothing is sent until a probe connects.";
+  }
+  const hasNewLoss = outbound.steps.slice(-QUIET_STEPS).some((step) => step[2] > 0);
+  return hasNewLoss
+    ? `Deliveries were lost in the last ${QUIET_STEPS * status.step_seconds} seconds.`
+    : "Deliveries were lost in the last minute, and none was accepted since.";
+}
 
 const severity = (outbound) => Object.keys(STATES).length - Object.keys(STATES).indexOf(outbound.state);
 const TROUBLE = severity({ state: "rate_limited" });
@@ -96,8 +113,9 @@ function complaint(outbound, status) {
       return [deed + part, since, lost ? `${whole(lost)} lost` : ""];
     }
     case "slow": {
-      const wait = outbound.is_primary ? `SDKs wait up to ${span(status.reply_timeout_seconds)} for it` : "";
-      return [list([`answers in about ${span(outbound.latency_seconds.p50)}`, wait], ", "), null, ""];
+      const late = `${percent(outbound.slow_share)} of the last minute's answers took over ${span(status.reply_timeout_seconds)}`;
+      const wait = outbound.is_primary ? "for which SDKs wait" : "";
+      return [`answers in ${span(outbound.latency_seconds.mean)} on average; ${list([late, wait], ", ")}`, null, ""];
     }
     case "rate_limited": {
       const limits = outbound.rate_limits.map(limitText).join("; ");

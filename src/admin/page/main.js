@@ -63,9 +63,9 @@ function drawUnknownKeys(status) {
 }
 
 function drawFooter(status) {
-  const reasons = Object.entries(status.rejections).map(([reason, count]) => `${spaced(reason)} ${whole(count)}`);
+  const reasons = counts(Object.entries(status.rejections), MEANINGS.rejections);
   byId("rejections").hidden = reasons.length === 0;
-  set(byId("rejections"), `Rejected since the start: ${reasons.join(", ")}`);
+  if (!isBeingRead(byId("rejections"))) byId("rejections").replaceChildren("Rejected since the start: ", ...reasons);
   const { done, refused } = status.reloads;
   set(byId("process"), list([
     `version ${status.version}`,
