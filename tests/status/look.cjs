@@ -33,6 +33,13 @@ async function withStatus(browser, admin, answer, { hash = "", ...options }, che
 const texts = (page, selector) => page.locator(selector).allTextContents();
 const lines = (page) => texts(page, ".line:not([hidden]) .name");
 const isWide = (page) => page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
+
+/** What is cut off at the right, or has to be scrolled to: the beginning of its text. */
+const cutOff = (page) => page.evaluate(() => [...document.querySelectorAll("body *")]
+  .filter((one) => one.checkVisibility() && !one.closest("svg"))
+  .filter((one) => one.getBoundingClientRect().right > innerWidth + 0.5 || (one.matches(".card, section") && one.scrollWidth > one.clientWidth))
+  .map((one) => `${one.tagName} ${one.className} ${one.textContent.slice(0, 40)}`));
+
 const verdict = (page) => page.locator("#verdict .text").textContent();
 
 /** Each state has its shape, its word, and its meaning where it stands. */
@@ -112,7 +119,11 @@ async function twenty(browser, admin, folder) {
   });
   await withStatus(browser, admin, answer, { viewport: PHONE }, async (page) => {
     await page.locator(".line button").first().click();
+    for (const route of ["cart-18", "search-20"]) await page.locator(`[data-route="${route}"] button`).click();
     assert.equal(await isWide(page), false, "a phone has to scroll sideways");
+    assert.deepEqual(await cutOff(page), []);
+    const title = (selector) => page.locator(selector).evaluate((cell) => [cell.dataset.title, getComputedStyle(cell, "::before").display]);
+    assert.deepEqual(await title("#unknown-keys tr:first-child td:nth-child(3)"), ["SDK", "inline"]);
     await page.screenshot({ path: path.join(folder, "20-phone.png"), fullPage: true });
   });
 }
@@ -217,6 +228,8 @@ async function hostileTexts(browser, admin) {
     }
     assert.ok(text.split("onerror=alert(1)").length > 10, "the texts are shown as they are");
     assert.equal(await isWide(page), false);
+    await page.setViewportSize(PHONE);
+    assert.deepEqual(await cutOff(page), []);
   });
 }
 

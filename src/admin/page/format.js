@@ -95,5 +95,7 @@ function tabular(titles, rows, numbers = [], words = null) {
   const cells = (tag, row) => row.map((content, index) => make(tag, className(index), content));
   const head = make("tr", "", ...cells("th", titles));
   const body = rows.map((row) => make("tr", "", ...cells("td", row)));
+  // A phone shows these, because it has no room for a row of titles.
+  for (const row of body) [...row.cells].forEach((cell, index) => (cell.dataset.title = head.cells[index].textContent));
   return make("table", "", make("thead", "", head), make("tbody", "", ...body));
 }

@@ -53,11 +53,17 @@ function drawGauges(status) {
 function drawUnknownKeys(status) {
   const { last, others } = status.unknown_keys;
   byId("unknown-keys").hidden = last.length === 0 && others === 0;
-  const rows = last.map((one) => make("tr", "",
-    make("td", "", one.key), make("td", "", one.project ?? "–"), make("td", "", one.sdk ?? "–"), make("td", "", one.client),
-    make("td", "number", whole(one.requests)), make("td", "number", `${long(one.last_seconds_ago)} ago`)));
-  const body = byId("unknown-keys").querySelector("tbody");
-  if (!isBeingRead(body)) body.replaceChildren(...rows);
+  const rows = last.map((one) => [
+    one.key,
+    one.project ?? "–",
+    one.sdk ?? "–",
+    one.client,
+    whole(one.requests),
+    `${long(one.last_seconds_ago)} ago`,
+  ]);
+  const table = byId("unknown-keys").querySelector("table");
+  const titles = ["key", "project", "SDK", "client", "requests since the start", "last seen"];
+  if (!isBeingRead(table)) table.replaceWith(tabular(titles, rows, [4, 5], 2));
   byId("other-keys").hidden = others === 0;
   set(byId("other-keys"), `${plural(others, "more request")} had other such keys.`);
 }
