@@ -1,7 +1,8 @@
 //! sentry-mirror accepts what Sentry SDKs send to an *inbound DSN* and mirrors each request to one or more
 //! *outbound DSNs*. A worker per core, on io_uring or epoll, accepts connections, parses, rewrites and
 //! delivers. Workers share the listening socket, the routing table, and what is known of an upstream: its
-//! addresses, its rate limits, whether it is up. Each has its own connections, memory budget and counters.
+//! addresses, its rate limits, whether it is up. Each has its own connections and counters, and leases a part of
+//! one memory budget.
 //!
 //! # The life of a request
 //!
@@ -18,26 +19,30 @@
 //!     inbound/body                read, decode as far as the route needs, scan the envelope header
 //!     inbound/route               for a tunnel: the route of the key in the envelope
 //!     mirror/head_edits           what changes in the head
-//!     mirror/send                 memory for all of it; dispatch; wait for the reply
+//!     mirror/send                 check that all of it fits into memory; dispatch; wait for the reply
 //!       mirror/dispatch             each outbound: rate limited? memory? → render → a delivery
-//!         mirror/transformer          for some outbounds, in a task of its own: filter, copy, compress
-//!         mirror/render               the only place where outbound bytes are made
+//!         mirror/transformer          some outbounds, in one task before that: filter, copy, compress
+//!         mirror/render               the only place where texts of the request are replaced
 //!       mirror/delivery             on a pooled task: connection, exchange (upstream/pool), outcome
 //!       mirror/fan_out              records the outcomes; reply_policy decides; reply is made
 //! ```
 //!
 //! # When an outbound is slow or dead
 //!
-//! Its deliveries wait alone: each has a task, a deadline and a share of the memory of its origin
-//! (`upstream/pool`, `runtime/memory_budget`), and after several failures the circuit breaker drops them at
-//! once (`upstream/breaker`). A panic ends one delivery (`mirror/delivery`). Its rate limits are passed on
-//! only if every other outbound has them too (`mirror/rate_limit_store`). The SDK waits for the primary at
-//! most for `reply_timeout` (`mirror/reply_policy`). Isolation is by origin: outbounds at the same host share
-//! its connections and its circuit.
+//! Its deliveries wait alone. Each has a task and a deadline; all of an upstream have a number and a share of the
+//! memory that they may not exceed (`upstream/pool`, `runtime/memory_budget`). After several failures the circuit
+//! breaker drops them at once (`upstream/breaker`). A panic ends one delivery (`mirror/delivery`). Its rate limits
+//! are passed on only if every live outbound has them too (`mirror/rate_limit_store`). The SDK waits for
+//! `reply_timeout` at most: for the primary, and for the others while none has accepted (`mirror/reply_policy`).
+//! The memory of a request is held until its last delivery ends.
+//!
+//! Isolation is by upstream. Outbounds with the same scheme, host, port, TLS settings and proxy share connections
+//! and a circuit.
 //!
 //! # What workers share
 //!
-//! A request writes to no cache line that another worker reads or writes, so that more cores stay as fast:
+//! A request writes to almost no cache line that another worker reads or writes, so that more cores stay as fast.
+//! All exceptions are in this table:
 //!
 //! | what | who writes, how often |
 //! | --- | --- |
@@ -80,25 +85,26 @@
 //!
 //! | to add | go to |
 //! | --- | --- |
-//! | a content coding | `http/encoding`: a file of its own, `name.rs`, `decoder.rs`; then `mirror/transform.rs`, and `Accept-Encoding` in `mirror/reply.rs` |
-//! | an endpoint | its path in `classify` of `sentry/endpoint/target.rs`, its kind in `kind.rs`, its answer in `answer.rs` |
-//! | a rule of the reply | `mirror/reply_policy.rs`, with a row in its table of tests |
+//! | a content coding that SDKs may send | `http/encoding`: a file of its own, `name.rs`, `decoder.rs`; `Accept-Encoding` in `mirror/reply.rs` |
+//! | a content coding for outbounds | `http/compress.rs`; `Compression` in `config/model.rs`, `mirror/transform.rs` |
+//! | an endpoint | its path in `classify` of `sentry/endpoint/target.rs`, its kind in `kind.rs`, its answer in `answer.rs`; its items in `sentry/category.rs` |
+//! | a rule of the reply | by outcomes: `mirror/reply_policy.rs`, with a row in its table of tests; before any outbound: `inbound/local_replies.rs`; a request that the mirror refuses: `mirror/rejection.rs` |
 //! | a metric | `admin/metrics.rs`, one row of the catalogue; a new counter in `mirror/counters.rs` or `mirror/worker_metrics.rs`, and its line in `admin/snapshot.rs` |
-//! | a limit | `limits.rs`; its key in `config/limits.rs` and `config/effective.rs` |
-//! | a header for outbounds | `mirror/render.rs`, `append_own_headers` |
+//! | a limit | `limits.rs`; its key in `config/limits.rs`, `config/effective.rs` and `config.example.yml` |
+//! | a header for outbounds | a fixed one is configured (`config/headers.rs`); a computed one: `append_own_headers` in `mirror/render.rs`, and `edit_head` in `mirror/head_edits.rs` removes the client's own |
 //! | an option of outbounds | `config/model.rs`, `outbound.rs`, `effective.rs`, `describe.rs`; then `mirror/routes.rs` and `route_builder.rs` |
 //!
 //! # Words
 //!
-//! *Inbound* is the side that faces SDKs, *outbound* a configured target DSN. A *route* is an inbound key
-//! with its outbounds; the first is the *primary*. An *origin* is scheme, host and port, and an *upstream*
-//! the server there: what a pooled connection belongs to. A *key site* is a place where the inbound key is
-//! written, and an *edit* a place of a request that changes. A *transform* is what is done for outbounds
-//! that do not get the whole body: a *selection* of its items, copies, a compression. What it makes has a
-//! *front*, in which each outbound's texts differ, and a *rest* that all share. A *delivery* is one outbound
-//! request; it ends in an *outcome*. A *rejection* is a request that the mirror itself refuses. An outbound
-//! is *live* unless it answered 401, 403 or 404. Memory is *keyless* while no configured key of the request
-//! is known. A *worker* is one thread with its own runtime; `Core` is what its requests share.
+//! *Inbound* is the side that faces SDKs, *outbound* a configured target DSN. A *route* is an inbound key with its
+//! outbounds; the first is the *primary*. An *origin* is scheme, host and port, and an *upstream* an origin with
+//! the TLS settings and the proxy by which it is reached: what a pooled connection belongs to. A *key site* is a
+//! place where the inbound key is written, and an *edit* a place of a request that changes. A *transform* is what
+//! is done for outbounds that do not get the whole body: a *selection* of its items, copies, a compression. What it
+//! makes has a *front*, in which each outbound's texts differ, and a *rest* that all share. A *delivery* is one
+//! outbound request; it ends in an *outcome*. A *rejection* is a request that the mirror itself refuses. An
+//! outbound is *live* unless it answered 401, 403 or 404. Memory is *keyless* while no configured key of the
+//! request is known. A *worker* is one thread with its own runtime; `Core` is what its requests share.
 
 #![cfg_attr(
     test,

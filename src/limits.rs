@@ -108,7 +108,8 @@ pub struct BreakerLimits {
     /// Consecutive failures, without any response, after which the circuit breaker of an origin
     /// opens. Deliveries are dropped and counted while it is open.
     pub failures: u32,
-    /// The longest time between two probes or trial deliveries: as much is lost after an upstream is back.
+    /// The longest time between two probes or trial deliveries. For up to this long, deliveries are lost although
+    /// the upstream is back.
     pub pause: Duration,
     /// The longest time between two probes where they time out and nothing is lost. A connection that breaks counts as
     /// a failure if there was no response for this long.

@@ -183,7 +183,7 @@ impl View<'_> {
         let all = delivered + rate_limited + lost;
         let slow_share = recent.time.share_over(self.table.reply_timeout);
         let steps = self.history.steps(counters);
-        let shared = self.table.origins.get(outbound.origin);
+        let shared = self.table.origins.get(outbound.upstream);
         let breaker = shared.map(|shared| shared.breaker_state(self.now));
         let observed = Observed {
             steps: steps.rchunks(MINUTE_STEPS).next().unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! `headers`: what the mirror adds to the requests for an outbound, or replaces in them.
 //!
-//! Names are compared without regard to case. What frames the message, concerns the connection, describes the
-//! body or holds the keys is the mirror's own.
+//! Names are compared without regard to case. Headers of the connection, the framing, the body and the keys cannot
+//! be configured: the mirror sets them itself.
 
 use serde_yaml::Value;
 
@@ -9,7 +9,7 @@ use super::header_list::Headers;
 use super::node::Node;
 use super::value::Parsed;
 
-/// Of one outbound. They count for the memory of each delivery.
+/// The most headers of one outbound, and their most bytes, which count for the memory of each delivery.
 const COUNT_MAX: usize = 32;
 const BYTES_MAX: usize = 8 * 1024;
 

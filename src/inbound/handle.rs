@@ -1,6 +1,7 @@
 //! The way of one request from its head to its reply.
 //!
-//! The route is looked up before the body is read, so that a request that goes nowhere costs no memory.
+//! The route is looked up before the body is read, so that a request that goes nowhere costs only the memory of
+//! its head.
 //! Only an envelope whose key stands in its own header has to be read first.
 
 use std::rc::Rc;

@@ -30,7 +30,7 @@ const REPLY_BYTES_MAX: usize = 1024;
 pub(super) struct Spares {
     /// Empty buffers with free space. The last one was used last.
     buffers: RefCell<Vec<BytesMut>>,
-    /// Buffers without. The first one is the most likely to be free of requests by now.
+    /// Buffers without free space. The first one is the most likely to be free of requests by now.
     used_up: RefCell<VecDeque<BytesMut>>,
     requests: RefCell<Vec<Rc<Request>>>,
     /// Empty buffers for what is sent.

@@ -14,7 +14,7 @@ use crate::sentry::selection::{Selection, Unwanted};
 
 /// The caps of an outbound, and who asks them.
 #[derive(Clone, Copy)]
-pub(super) struct Asking<'c> {
+pub(super) struct CapRequest<'c> {
     pub(super) caps: &'c Caps,
     pub(super) worker: usize,
     /// Each copy of an item takes a token.
@@ -31,7 +31,7 @@ pub(crate) struct Capped<'c> {
     groups: HashSet<Group>,
 }
 
-impl<'c> Asking<'c> {
+impl<'c> CapRequest<'c> {
     /// Asks for the items of an envelope that `selection` takes.
     pub(super) fn envelope(self, selection: &Selection, index: &EnvelopeIndex) -> Capped<'c> {
         let mut capped = self.nothing();

@@ -100,15 +100,15 @@ impl Core {
         *self.routing.borrow_mut() = Rc::new(routing);
     }
 
-    /// Queues the collected lines of the access log. Must be called now and then, and at the shutdown.
+    /// Queues the collected lines of the access log. The worker calls it ten times a second, and at the shutdown.
     pub(crate) fn flush_access_log(&self) {
         if let Some(access) = &self.access {
             access.flush();
         }
     }
 
-    /// Reports the unknown keys of rejected requests to the process. Must be called now and then, and at the
-    /// shutdown.
+    /// Reports the unknown keys of rejected requests to the process. The worker calls it once a second, and at
+    /// the shutdown.
     pub(crate) fn report_unknown_keys(&self, now: Instant) {
         let known = &self.counters.unknown_keys;
         known.merge(&mut self.unknown_keys.borrow_mut(), now);

@@ -73,7 +73,7 @@ impl Dispatch {
         self.deliver(index, body, memory_bytes, is_copy, Instant::now());
     }
 
-    /// Starts the delivery of `body` to one outbound. `transform_bytes` is the memory of all transformed bodies.
+    /// Starts the delivery of `body` to one outbound. `transform_bytes` is the memory of the bodies transformed so far.
     fn deliver(
         &self,
         index: usize,
@@ -85,7 +85,7 @@ impl Dispatch {
         let fan_out = &self.fan_out;
         let outbound = fan_out.outbounds().get(index);
         let Some((outbound, pool)) = outbound.and_then(|outbound| {
-            let pool = self.routing.pools.get(outbound.origin)?;
+            let pool = self.routing.pools.get(outbound.upstream)?;
             Some((outbound, pool))
         }) else {
             debug_assert!(false, "an outbound without a pool");

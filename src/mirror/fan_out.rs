@@ -1,7 +1,7 @@
 //! The fan-out: all deliveries of one request, with their outcomes.
 //!
 //! A slow outbound delays no delivery to another origin: each delivery has its own task, and they share only
-//! the body and the fan-out. The SDK's connection waits until the outcomes decide the reply, but not longer
+//! the body, the fan-out and the worker's thread and memory. The SDK's connection waits until the outcomes decide the reply, but not longer
 //! than a timeout. The remaining deliveries continue in the background, even if the connection closes. The last
 //! one to end frees the memory of the request.
 
@@ -157,7 +157,7 @@ impl FanOut {
         progress.splits.push((index, Rc::clone(split)));
     }
 
-    /// What of the request an outbound gets; `None` if that is all of it.
+    /// The part of the request that an outbound gets; `None` if it gets all of it.
     fn split(&self, index: usize) -> Option<Rc<Split>> {
         let progress = self.progress.borrow();
         let mut splits = progress.splits.iter();
@@ -209,7 +209,7 @@ impl FanOut {
         expected: Expected,
         request: &Request,
     ) -> Reply {
-        // Also if the client disconnects, which drops this future.
+        // Set even if the client disconnects, which drops this future.
         let _answered = SetOnDrop(&self.is_answered);
         let deadline = self.started + timeout;
         let decided = pin!(poll_fn(|context| self.poll_decided(policy, context)));

@@ -1,4 +1,5 @@
-//! Completes the edits in the head of a request. Those of the path and of the key come before.
+//! Completes the edits in the head of a request. Those of the path and of the key are there already
+//! (`Request::parse_target`, `inbound::authenticate`).
 //!
 //! The edits made here are nearly the same for all endpoints. They remove headers that concern the connection or
 //! the encoding of the body, and for tunnels and the crash-report dialog some more ([`ForwardedHeaders`]). They
@@ -47,7 +48,7 @@ pub(crate) fn complete(
     };
     edit_head(parsed, head, forwarded, edits);
     edit_strays(parsed, head, route, edits)
-        .map_err(|Stray| Rejection::Auth(AuthError::Multiple))?;
+        .map_err(|UnreplaceableKey| Rejection::Auth(AuthError::Multiple))?;
     let trace_key = request.envelope.and_then(|envelope| envelope.trace_key);
     let trace_route = trace_key.and_then(|key| {
         let key = envelope::unescape(key.slice(&request.body.decoded));
@@ -75,7 +76,7 @@ pub struct ForwardedHeaders {
 
 /// The inbound key or secret occurs where it cannot be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stray;
+pub struct UnreplaceableKey;
 
 /// Adds the edits of the version, the headers and the line ends, except those of keys, and sorts the list.
 ///
@@ -180,7 +181,7 @@ pub fn edit_strays(
     buffer: &[u8],
     route: &Route,
     edits: &mut Vec<Edit>,
-) -> Result<(), Stray> {
+) -> Result<(), UnreplaceableKey> {
     let known = edits.len();
     for field in &head.headers {
         if field.name == HeaderName::Authorization {
@@ -208,7 +209,7 @@ fn empty_encoded_value(
     buffer: &[u8],
     route: &Route,
     edits: &mut Vec<Edit>,
-) -> Result<(), Stray> {
+) -> Result<(), UnreplaceableKey> {
     let mut credentials = route.key.iter().chain(&route.secret);
     let mut own = edits.iter().filter(|edit| overlap(edit.span, value));
     let is_replaced = own.clone().any(|edit| {
@@ -221,7 +222,7 @@ fn empty_encoded_value(
     }
     if own.next().is_some() {
         // An edit replaces the key in the value, so the value cannot be emptied.
-        return Err(Stray);
+        return Err(UnreplaceableKey);
     }
     edits.push(Edit {
         span: value,
@@ -240,7 +241,7 @@ fn edit_spellings(
     credential: &Credential,
     replacement: Replacement,
     edits: &mut Vec<Edit>,
-) -> Result<(), Stray> {
+) -> Result<(), UnreplaceableKey> {
     let text = buffer.get(..head.len).unwrap_or(buffer);
     credential.find(text, head.method_span.start, |span| {
         if edits.iter().any(|edit| is_within(span, edit.span)) {
@@ -251,7 +252,7 @@ fn edit_spellings(
         let is_in_text = is_within(span, head.target) || values.any(|value| is_within(span, value));
         let overlaps = |edit: &Edit| overlap(edit.span, span);
         if !is_in_text || edits.iter().any(overlaps) || edits.len() >= STRAY_EDITS_MAX {
-            return Err(Stray);
+            return Err(UnreplaceableKey);
         }
         edits.push(Edit { span, replacement });
         Ok(())

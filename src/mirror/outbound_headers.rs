@@ -9,11 +9,11 @@ pub struct OutboundHeaders {
     names: Vec<String>,
     /// All lines, each with its line end.
     lines: Vec<u8>,
-    /// What may be secret of the values.
+    /// The words of the values that may be secret.
     secrets: Vec<String>,
 }
 
-/// A shorter word is none that grants access, and common in texts.
+/// A shorter word is too short for a credential, and common in texts.
 const SECRET_BYTES_MIN: usize = 6;
 
 impl OutboundHeaders {

@@ -11,7 +11,8 @@ pub(crate) enum Outcome {
     Answered(Response),
     /// The upstream sent no usable response, or the mirror could not send the request: see [`Failure`].
     Failed(Failure),
-    /// The mirror did not attempt the delivery, because the outbound does not want the request.
+    /// The mirror did not attempt the delivery, because the outbound does not want the request
+    /// or has limited its rate.
     Skipped(SkipReason),
     /// The delivery panicked: a bug in this program.
     Panicked,

@@ -1,4 +1,5 @@
-//! Renders the request for an outbound. No other module makes outbound bytes.
+//! Renders the request for an outbound. Texts of the request are replaced nowhere else; HTTP/2 encodes what is
+//! rendered here once more (`http2::request_head`).
 //!
 //! The rendered request is the received one with a list of edits applied: the bytes between edits are copied,
 //! and each edit inserts a text of the outbound. There is a list for the head and one for the envelope header.
@@ -282,7 +283,7 @@ impl Renderer<'_> {
                 .request
                 .trace_route
                 .as_ref()
-                .and_then(|route| route.outbound_at(self.outbound.server))
+                .and_then(|route| route.outbound_at(self.outbound.origin))
                 .map_or(&self.outbound.key, |other| &other.key),
             Replacement::Version => "HTTP/1.1",
             Replacement::LineEnd => "\r\n",

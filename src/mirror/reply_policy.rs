@@ -100,7 +100,7 @@ fn decide_without_success(classes: &[DeliveryClass]) -> Decision {
     } else if is_limited || wanted.contains(&DeliveryClass::Broken) {
         Decision::Unavailable
     } else {
-        // Only permanent rejections are left; the first is representative.
+        // Every outbound that wants the request has refused it; the first stands for all.
         let first = classes
             .iter()
             .position(|class| *class != DeliveryClass::Unwanted);

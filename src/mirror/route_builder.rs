@@ -36,7 +36,7 @@ impl Routes {
         let mut names = Names::new(workers, previous);
         let now = Instant::now();
         let known_limits = previous.map(limits_by_dsn).unwrap_or_default();
-        let (mut upstreams, mut servers) = (Distinct::default(), Distinct::default());
+        let (mut upstreams, mut origins) = (Distinct::default(), Distinct::default());
         let mut routes = Routes {
             by_key: Vec::new(),
             routes: Vec::new(),
@@ -57,8 +57,8 @@ impl Routes {
                 .chain(&silent)
                 .enumerate()
                 .map(|(index, outbound)| {
-                    let origin = upstreams.index_of(&outbound.upstream());
-                    let server = servers.index_of(outbound.dsn.origin());
+                    let upstream = upstreams.index_of(&outbound.upstream());
+                    let origin = origins.index_of(outbound.dsn.origin());
                     let transform = Transform::from_config(outbound, index);
                     let transform =
                         transform.map(|transform| transform_index(transform, &mut transforms));
@@ -69,8 +69,8 @@ impl Routes {
                     let named = outbound_names.next_outbound(outbound);
                     let caps = caps(outbound, workers, named.known_caps.as_ref(), now);
                     Outbound {
+                        upstream,
                         origin,
-                        server,
                         transform,
                         headers: OutboundHeaders::from_config(outbound),
                         rate_limits: limits,
@@ -138,7 +138,7 @@ fn caps(
     }
 }
 
-/// The outbound for a DSN, with all texts derived from it. The caller sets the origin, the transform, the
+/// The outbound for a DSN, with all texts derived from it. The caller sets the upstream, the origin, the transform, the
 /// rate limits, the caps and whether it gets the client's address.
 fn outbound(configured: &config::Outbound, via: &Arc<Via>, named: NamedOutbound) -> Outbound {
     let dsn = &configured.dsn;
@@ -154,8 +154,8 @@ fn outbound(configured: &config::Outbound, via: &Arc<Via>, named: NamedOutbound)
     Outbound {
         shortened_dsn: dsn.shortened(),
         name: named.name,
+        upstream: 0,
         origin: 0,
-        server: 0,
         is_tls: dsn.origin().scheme == Scheme::Https,
         gets_client_address: false,
         transform: None,

@@ -69,9 +69,9 @@ pub struct Outbound {
     /// The DSN with its key shortened.
     pub shortened_dsn: String,
     /// The index of its upstream in `Routes::upstreams`.
-    pub origin: usize,
+    pub upstream: usize,
     /// A number that all outbounds at the same scheme, host and port have, however they are reached.
-    pub server: usize,
+    pub origin: usize,
     pub is_tls: bool,
     pub gets_client_address: bool,
     /// The index of its transform in [`Route::transforms`]; `None` if it gets every request whole, once and
@@ -123,14 +123,14 @@ impl Routes {
         &self.upstreams
     }
 
-    /// For each origin, the outbounds that lose deliveries while it is down, by route.
+    /// For each upstream, the outbounds that lose deliveries while it is down, by route.
     pub fn dependents(&self) -> Vec<Vec<Arc<dyn Dependent>>> {
         let mut dependents: Vec<Vec<Arc<dyn Dependent>>> =
             self.upstreams.iter().map(|_| Vec::new()).collect();
         for route in &self.routes {
             let name: Arc<str> = route.name.as_str().into();
             for outbound in &route.outbounds {
-                if let Some(dependents) = dependents.get_mut(outbound.origin) {
+                if let Some(dependents) = dependents.get_mut(outbound.upstream) {
                     dependents.push(Arc::new(OutboundOfRoute {
                         route: Arc::clone(&name),
                         state: Arc::clone(&outbound.state),
@@ -175,10 +175,10 @@ impl Route {
         outbounds.filter(move |(_, outbound)| outbound.transform == Some(transform))
     }
 
-    /// The first outbound of this route at a server.
-    pub fn outbound_at(&self, server: usize) -> Option<&Outbound> {
+    /// The first outbound of this route at an origin.
+    pub fn outbound_at(&self, origin: usize) -> Option<&Outbound> {
         self.outbounds
             .iter()
-            .find(|outbound| outbound.server == server)
+            .find(|outbound| outbound.origin == origin)
     }
 }

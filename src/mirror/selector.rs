@@ -11,7 +11,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::http::head::HeaderName;
-use crate::mirror::capping::{Asking, Capped};
+use crate::mirror::capping::{CapRequest, Capped};
 use crate::mirror::classify::classify;
 use crate::mirror::filter::{self, PartialBody, Segments, Split};
 use crate::mirror::outcome::Outcome;
@@ -115,7 +115,7 @@ impl<'t> Selector<'t> {
     pub(super) async fn filter(
         &mut self,
         selection: Option<Selection>,
-        asking: Option<Asking<'_>>,
+        asking: Option<CapRequest<'_>>,
     ) -> Result<Filtered, NoBody> {
         if asking.is_some() {
             // Each time another share may be let through, so it is not cached.
@@ -152,7 +152,7 @@ impl<'t> Selector<'t> {
     async fn select(
         &mut self,
         selection: &Selection,
-        asking: Option<Asking<'_>>,
+        asking: Option<CapRequest<'_>>,
     ) -> Result<Filtered, NoBody> {
         let Some(envelope) = &self.request.envelope else {
             let signal = Signal::from_endpoint(self.request.target.endpoint);
@@ -202,7 +202,7 @@ impl<'t> Selector<'t> {
     async fn select_records(
         &mut self,
         selection: &Selection,
-        asking: Option<Asking<'_>>,
+        asking: Option<CapRequest<'_>>,
         signal: Signal,
     ) -> Result<Filtered, NoBody> {
         let category = Category::from_endpoint(self.request.target.endpoint);
@@ -317,7 +317,7 @@ impl<'t> Selector<'t> {
 
 /// Asks for one item.
 fn ask(
-    asking: Option<Asking<'_>>,
+    asking: Option<CapRequest<'_>>,
     category: Option<Category>,
     key: SamplingKey,
 ) -> Result<(), Unwanted> {

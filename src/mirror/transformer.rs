@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::http::head::Method;
-use crate::mirror::capping::Asking;
+use crate::mirror::capping::CapRequest;
 use crate::mirror::compression::{Compressions, compress};
 use crate::mirror::copies::{self, Template};
 use crate::mirror::core::Core;
@@ -96,9 +96,9 @@ pub(crate) async fn run(
 }
 
 /// The caps for a transform.
-fn asking<'r>(core: &Core, route: &'r Route, transform: &Transform) -> Option<Asking<'r>> {
+fn asking<'r>(core: &Core, route: &'r Route, transform: &Transform) -> Option<CapRequest<'r>> {
     let outbound = route.outbounds.get(transform.capped?)?;
-    Some(Asking {
+    Some(CapRequest {
         caps: outbound.caps.as_deref()?,
         worker: core.counters.worker,
         copies: transform.copies,

@@ -84,7 +84,7 @@ impl MemoryBudget {
     }
 
     /// Returns what is leased without need to the other workers, and freed memory to the system if the process has
-    /// much more than is reserved. Must be called now and then.
+    /// much more than is reserved. The worker calls it once a second.
     pub fn return_freed_memory(&self) {
         match &self.kind {
             Kind::Whole { lease, reserved } => {

@@ -32,7 +32,7 @@ impl LineBuffer {
         }
     }
 
-    /// Queues what is collected. Must be called now and then, so that no line waits for long.
+    /// Queues what is collected. The worker calls it ten times a second, so that no line waits for long.
     pub(crate) fn flush(&self) {
         let mut collected = self.collected.borrow_mut();
         if !collected.is_empty() {

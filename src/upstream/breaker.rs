@@ -12,8 +12,8 @@
 //!   event is spent for that.
 //! * *Answering*: connections break or stay silent. A request may cause that to its own connection: such a failure
 //!   counts only while other requests get no response either, and the circuit holds up only the routes that had one.
-//!   A connect would say nothing here, since the upstream accepts. So a delivery that would be dropped anyway is sent
-//!   as a *trial*, once per `breaker.pause`.
+//!   A connect would say nothing here, since the upstream accepts. So one of the deliveries to be dropped is sent
+//!   instead, as a *trial*, once per `breaker.pause`.
 //!
 //! Trials do not become rarer, because the time between two is lost after the upstream is back. Where connections
 //! break, one trial a second harms nobody. Where the upstream is silent, a trial takes `timeouts.exchange`, and so they

@@ -184,9 +184,9 @@ impl Pool {
         attempted.map(|(response, pooled)| (response, Some(pooled)))
     }
 
-    /// Sends over a connection, which is `opened` if that is there. Sends again over a new one if a reused connection was stale, or if a new one
-    /// brought no answer and the upstream has other addresses. Sets `has_connection` while it does not wait for a
-    /// connection.
+    /// Sends over `opened`, if that is given, or another connection. Sends again over a new one if a reused
+    /// connection was stale, or if a new one brought no response and the upstream has other addresses. Sets
+    /// `has_connection` while it does not wait for a connection.
     async fn attempt_http1(
         &self,
         request: &mut OutboundRequest,
@@ -244,7 +244,7 @@ impl Pool {
             connections.counters().reused.inc();
             let result = exchange(&mut pooled, request, context).await;
             if !pooled.connection.was_stale(&result) {
-                // One that was opened and not needed at once has not answered before.
+                // A connection that was opened in advance may be used here for the first time.
                 if result.is_ok() && !pooled.has_answered {
                     pooled.record_answered();
                 }

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::upstream::exchange::Failure;
 
-/// The client for whose request a delivery is.
+/// The client that sent the request of a delivery.
 pub trait Client {
     /// Whether the client has its reply already.
     fn is_answered(&self) -> bool;
