@@ -189,7 +189,7 @@ fn outbound(outbound: &Outbound, config: &Config) -> Value {
     let is_plain = is_whole
         && outbound.replies
         && outbound.name.is_none()
-        && outbound.headers.is_empty()
+        && outbound.headers == config.headers
         && outbound.tls == config.tls
         && outbound.proxy.as_ref() == config.proxy.as_proxy()
         && outbound.client_address.is_none()
@@ -250,7 +250,6 @@ fn outbound(outbound: &Outbound, config: &Config) -> Value {
     ])
 }
 
-/// The values may be secret.
 /// Without the token, which is secret.
 fn sentry_api(api: Option<&SentryApi>) -> Value {
     api.map_or(Value::Null, |api| {
@@ -261,6 +260,7 @@ fn sentry_api(api: Option<&SentryApi>) -> Value {
     })
 }
 
+/// The values may be secret.
 fn headers(headers: &Headers) -> Value {
     let names = headers.names();
     Value::Mapping(names.map(|name| (name.into(), "…".into())).collect())
@@ -389,5 +389,22 @@ mod tests {
             Config::parse(&text, "effective", std::iter::empty()).unwrap(),
             expected
         );
+    }
+
+    #[test]
+    fn an_outbound_without_the_default_headers_is_no_plain_dsn() {
+        let (inbound, outbound) = ("http://aa@m/1", "https://bb@a/2");
+        let shown = |headers: &str| {
+            let text = format!(
+                "headers: {{X-Mark: mirror}}\nport: 1\nkeys: [{{inbound: '{inbound}', \
+                 outbound: [{{dsn: '{outbound}'{headers}}}]}}]"
+            );
+            let config = Config::parse(&text, "config", std::iter::empty()).unwrap();
+            let shown: Value = serde_yaml::from_str(&config.effective()).unwrap();
+            shown["keys"][0]["outbound"][0].clone()
+        };
+        assert!(shown("").is_string());
+        let without = shown(", headers: {X-Mark: null}");
+        assert_eq!(without["headers"], Value::Mapping(Mapping::new()));
     }
 }
