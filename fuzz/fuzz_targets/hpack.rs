@@ -40,8 +40,8 @@ fuzz_target!(|data: &[u8]| {
 fn decode(decoder: &mut Decoder, block: &[u8], list_bytes: usize) -> Option<Fields> {
     let mut fields = Vec::new();
     decoder
-        .decode(block, list_bytes, |name, value| {
-            fields.push((name.to_vec(), value.to_vec()))
+        .decode(block, list_bytes, |field| {
+            fields.push((field.name.to_vec(), field.value.to_vec()))
         })
         .ok()?;
     Some(fields)

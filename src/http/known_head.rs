@@ -58,7 +58,7 @@ impl KnownHead {
 
 /// Whether this is a header value that httparse would accept unchanged: visible ASCII and spaces, without a space at
 /// either end (RFC 9110 §5.5).
-fn is_plain_value(value: &[u8]) -> bool {
+pub(crate) fn is_plain_value(value: &[u8]) -> bool {
     // No early exit, so that the loop is vectorised.
     let are_plain = value
         .iter()

@@ -22,4 +22,4 @@ pub(crate) mod reparse;
 pub(crate) mod response;
 
 mod header;
-mod known_head;
+pub(crate) mod known_head;

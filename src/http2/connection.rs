@@ -10,12 +10,11 @@ use super::flood::Flood;
 use super::frame::{self, ACK, END_HEADERS, END_STREAM, FrameHeader, Kind};
 use super::hpack::decoder::Decoder;
 use super::hpack::encoder;
-use super::request_head;
+use super::request_head::RequestEncoder;
 use super::response_head::{HeadError, LIST_BYTES_MAX, ResponseHead};
 use super::settings::{self, PeerSettings};
 use super::streams::{Awaits, Stream, Streams};
 use super::window::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
-use crate::http::head::RequestHead;
 
 /// The most streams of one connection at a time, whatever the server allows. Most allow 100 to 250.
 pub(crate) const STREAMS_MAX: usize = 256;
@@ -110,8 +109,7 @@ pub struct Connection {
     decoder: Decoder,
     /// Reused for their memory.
     head: ResponseHead,
-    request: RequestHead,
-    block_memory: Vec<u8>,
+    request: RequestEncoder,
 }
 
 #[derive(Debug)]
@@ -143,8 +141,7 @@ impl Connection {
             flood: Flood::new(now),
             decoder: Decoder::default(),
             head: ResponseHead::default(),
-            request: RequestHead::default(),
-            block_memory: Vec::new(),
+            request: RequestEncoder::default(),
         }
     }
 
@@ -209,22 +206,28 @@ impl Connection {
             return Err(OpenError::NoStream);
         }
         let id = self.next_id;
-        let mut block = std::mem::take(&mut self.block_memory);
-        block.clear();
-        if id == 1 {
-            encoder::append_no_table(&mut block);
-        }
-        let encoded = request_head::encode(rendered, self.is_https, &mut self.request, &mut block);
+        let encoded = self.request.encode(rendered, self.is_https);
         let list_bytes_max = usize::try_from(self.peer.header_list_max).unwrap_or(usize::MAX);
-        let encoded = encoded.filter(|encoded| encoded.list_bytes <= list_bytes_max);
-        let Some(encoded) = encoded else {
-            self.block_memory = block;
-            return Err(OpenError::Head);
-        };
+        let encoded = encoded
+            .filter(|encoded| encoded.list_bytes <= list_bytes_max)
+            .ok_or(OpenError::Head)?;
         let is_sent = !has_body(encoded.head_bytes);
         let flags = if is_sent { END_STREAM } else { 0 };
-        frame::append_header_block(&mut self.out, &block, flags, id);
-        self.block_memory = block;
+        if id == 1 {
+            let mut block = Vec::new();
+            encoder::append_no_table(&mut block);
+            block.extend_from_slice(&encoded.block);
+            frame::append_header_block(&mut self.out, &block, flags, id);
+        } else {
+            frame::append_header_block(&mut self.out, &encoded.block, flags, id);
+        }
+        let (opened, is_head) = (
+            Opened {
+                id,
+                head_bytes: encoded.head_bytes,
+            },
+            encoded.is_head,
+        );
         self.next_id = id + 2;
         self.flood.progress();
         self.streams.add(Stream {
@@ -235,13 +238,10 @@ impl Connection {
             is_sent,
             is_blocked: false,
             awaits: Awaits::Head,
-            is_head: encoded.is_head,
+            is_head,
             interim_bytes: 0,
         });
-        Ok(Opened {
-            id,
-            head_bytes: encoded.head_bytes,
-        })
+        Ok(opened)
     }
 
     /// Sends as much of `body` as the windows allow, and returns how much that is. With `is_last` the stream ends behind

@@ -4,7 +4,8 @@
 //! all that is made in one turn of the event loop with one write. It knows neither sockets nor the clock. [`frame`] is
 //! the layer of frames, [`settings`] what each side announces, [`window`] the flow control, and [`flood`] limits frames
 //! that bring nothing. [`hpack`] codes header blocks (RFC 7541); [`request_head`] makes one from a request that was
-//! rendered for HTTP/1.1, and [`response_head`] checks what a server sends.
+//! rendered for HTTP/1.1, and [`response_head`] checks what a server sends. Most heads of a connection are alike, so each
+//! is compared with the one before: [`known_request`], [`known_block`].
 //!
 //! Neither side has a dynamic table: the mirror announces the size 0, and uses none of the server's. So a header block
 //! can be dropped unread, and a connection takes no memory for one.
@@ -14,9 +15,12 @@ pub(crate) mod error;
 pub(crate) mod mode;
 pub(crate) mod response_head;
 
+mod common_prefix;
 mod flood;
 mod frame;
 pub(crate) mod hpack;
+mod known_block;
+mod known_request;
 mod request_head;
 mod settings;
 mod streams;

@@ -2,14 +2,19 @@
 //!
 //! A field that HTTP/2 does not allow makes the response malformed (RFC 9113 §8.1.1), which ends its stream only.
 
-use super::hpack::decoder::{DecodeError, Decoder};
+use super::hpack::decoder::{DecodeError, Decoder, Field};
+use super::known_block::{KEPT_BYTES_MAX, KnownBlock};
 use crate::http::head::HeaderName;
 use crate::span::Span;
 
 /// The longest header list, by the count of RFC 9113 §6.5.2. It is announced, so a server knows it.
 pub(crate) const LIST_BYTES_MAX: usize = 64 * 1024;
 
-/// A final or interim head. It is reused for its memory.
+/// A block that is kept for comparison is never too long: its indices of one byte stand for 60 bytes of a list at most,
+/// and literals for less in proportion.
+const _: () = assert!(KEPT_BYTES_MAX * 60 <= LIST_BYTES_MAX);
+
+/// A final or interim head. It is reused for its memory, and because most heads of a connection are alike.
 #[derive(Debug, Default)]
 pub struct ResponseHead {
     pub status: u16,
@@ -18,6 +23,14 @@ pub struct ResponseHead {
     text: Vec<u8>,
     /// The length of its header block.
     pub(super) block_bytes: usize,
+    known: KnownBlock,
+}
+
+/// What a field means here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    Some,
+    None,
 }
 
 /// Why a header block is no head.
@@ -49,23 +62,45 @@ impl ResponseHead {
 
     /// Reads a head from its header block.
     pub(super) fn read(&mut self, block: &[u8], decoder: &mut Decoder) -> Result<(), HeadError> {
+        if self.known.recurs_in(block, decoder, is_value) {
+            self.block_bytes = block.len();
+            return Ok(());
+        }
         self.clear(block.len());
+        let mut known = std::mem::take(&mut self.known);
+        let read = self.read_fields(block, decoder, |field, may_vary| known.add(field, may_vary));
+        match read {
+            Ok(()) => known.keep(block),
+            Err(_) => known.forget(),
+        }
+        self.known = known;
+        read
+    }
+
+    fn read_fields(
+        &mut self,
+        block: &[u8],
+        decoder: &mut Decoder,
+        mut on_field: impl FnMut(&Field<'_>, bool),
+    ) -> Result<(), HeadError> {
         let mut status = None;
         let mut wrong = None;
         let mut has_field = false;
-        decoder.decode(block, LIST_BYTES_MAX, |name, value| {
+        decoder.decode(block, LIST_BYTES_MAX, |field| {
+            let Field { name, value, .. } = field;
             let read = match name {
                 b":status" if status.is_some() => Err("a second :status"),
                 b":status" if has_field => Err(":status after a field"),
                 b":status" => {
                     status = parse_status(value);
-                    status.map(|_| ()).ok_or("an invalid :status")
+                    status.map(|_| Meaning::Some).ok_or("an invalid :status")
                 }
                 _ => {
                     has_field = true;
                     self.add(name, value)
                 }
             };
+            on_field(&field, read == Ok(Meaning::None));
             wrong = wrong.or(read.err());
         })?;
         if let Some(rule) = wrong {
@@ -83,8 +118,8 @@ impl ResponseHead {
     ) -> Result<(), HeadError> {
         self.clear(block.len());
         let mut wrong = None;
-        decoder.decode(block, LIST_BYTES_MAX, |name, value| {
-            wrong = wrong.or(self.add(name, value).err());
+        decoder.decode(block, LIST_BYTES_MAX, |field| {
+            wrong = wrong.or(self.add(field.name, field.value).err());
         })?;
         wrong.map_or(Ok(()), |rule| Err(HeadError::Malformed(rule)))
     }
@@ -95,17 +130,14 @@ impl ResponseHead {
         self.fields.clear();
         self.text.clear();
         self.block_bytes = block_bytes;
+        self.known.forget();
     }
 
-    fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
+    fn add(&mut self, name: &[u8], value: &[u8]) -> Result<Meaning, &'static str> {
         if name.is_empty() || !name.iter().all(|byte| is_name_byte(*byte)) {
             return Err("an invalid field name");
         }
-        // All bytes, so that the compiler can compare many at a time: invalid values are rare.
-        let is_invalid = value.iter().fold(false, |found, byte| {
-            found | matches!(byte, 0 | b'\r' | b'\n')
-        });
-        if is_invalid {
+        if !is_value(value) {
             return Err("an invalid field value");
         }
         let value = value.trim_ascii();
@@ -131,10 +163,18 @@ impl ResponseHead {
                 self.text.extend_from_slice(value);
                 self.fields.push((name, Span::new(start, self.text.len())));
             }
-            _ => {}
+            _ => return Ok(Meaning::None),
         }
-        Ok(())
+        Ok(Meaning::Some)
     }
+}
+
+/// Whether a value has none of the bytes that none may have (RFC 9113 §8.2.1).
+fn is_value(value: &[u8]) -> bool {
+    // All bytes, so that the compiler can compare many at a time: invalid values are rare.
+    value.iter().fold(true, |valid, byte| {
+        valid & !matches!(byte, 0 | b'\r' | b'\n')
+    })
 }
 
 /// Whether a name may have this byte: those of a token (RFC 9110 §5.6.2) without upper case (RFC 9113 §8.2.1).
@@ -162,6 +202,8 @@ fn parse_length(value: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::http2::hpack::encoder::{self, Secrecy};
 
@@ -236,6 +278,194 @@ mod tests {
                 matches!(error, Some(HeadError::Malformed(_))),
                 "{fields:?}: {error:?}"
             );
+        }
+    }
+
+    type Described = (u16, Option<usize>, usize, Vec<String>);
+
+    /// Reads `blocks` one after the other, as a connection does.
+    fn read_all(blocks: &[Vec<u8>]) -> Vec<Result<Described, HeadError>> {
+        let (mut head, mut decoder) = (ResponseHead::default(), Decoder::default());
+        blocks
+            .iter()
+            .map(|block| head.read(block, &mut decoder).map(|()| describe(&head)))
+            .collect()
+    }
+
+    fn describe(head: &ResponseHead) -> Described {
+        let fields = head.fields();
+        let fields = fields.map(|(name, value)| format!("{name:?}: {}", value.escape_ascii()));
+        let fields = fields.collect();
+        (head.status, head.content_length, head.block_bytes, fields)
+    }
+
+    /// Huffman codes values, as most servers do.
+    fn coded_block(fields: &[(&str, &str)]) -> Vec<u8> {
+        let mut encoder = fluke_hpack::Encoder::new();
+        encoder.set_max_table_size(0);
+        encoder.encode(
+            fields
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+        )
+    }
+
+    #[test]
+    fn a_recurring_head_is_read_as_if_it_were_the_first() {
+        let head =
+            |date: &'static str, time: &'static str, kind: &'static str, length: &'static str| {
+                [
+                    (":status", "200"),
+                    ("date", date),
+                    ("content-type", kind),
+                    ("content-length", length),
+                    ("x-envoy-upstream-service-time", time),
+                    ("via", "1.1 google"),
+                ]
+            };
+        let heads = [
+            head(
+                "Fri, 27 Nov 2026 21:00:00 GMT",
+                "1",
+                "application/json",
+                "41",
+            ),
+            head(
+                "Fri, 27 Nov 2026 21:00:00 GMT",
+                "1",
+                "application/json",
+                "41",
+            ),
+            head(
+                "Fri, 27 Nov 2026 21:00:01 GMT",
+                "1",
+                "application/json",
+                "41",
+            ),
+            head(
+                "Fri, 27 Nov 2026 21:00:02 GMT",
+                "1234",
+                "application/json",
+                "41",
+            ),
+            head(
+                "Fri, 27 Nov 2026 21:00:02 GMT",
+                "",
+                "application/json",
+                "41",
+            ),
+            head(
+                "Fri, 27 Nov 2026 21:00:03 GMT",
+                "12",
+                "application/json",
+                "7",
+            ),
+            head("Fri, 27 Nov 2026 21:00:03 GMT", "12", "text/plain", "7"),
+            head("Fri, 27 Nov 2026 21:00:04\r\n", "12", "text/plain", "7"),
+            head(
+                "Fri, 27 Nov 2026 21:00:05 GMT",
+                "1",
+                "application/json",
+                "+1",
+            ),
+            head(
+                "Fri, 27 Nov 2026 21:00:05 GMT",
+                "1",
+                "application/json",
+                "41",
+            ),
+        ];
+        for code in [block, coded_block] {
+            let blocks: Vec<_> = heads.iter().map(|head| code(head)).collect();
+            let alone: Vec<_> = blocks
+                .iter()
+                .flat_map(|block| read_all(std::slice::from_ref(block)))
+                .collect();
+            assert_eq!(read_all(&blocks), alone);
+            assert_eq!(alone.iter().filter(|read| read.is_err()).count(), 2);
+        }
+    }
+
+    #[test]
+    fn trailers_are_no_head_to_compare_with() {
+        let (mut head, mut decoder) = (ResponseHead::default(), Decoder::default());
+        let first = block(&[(":status", "200"), ("content-type", "a/b")]);
+        let read = |head: &mut ResponseHead, decoder: &mut Decoder| {
+            head.read(&first, decoder).map(|()| describe(head))
+        };
+        let expected = read(&mut head, &mut decoder);
+        let trailers = block(&[("a", "b")]);
+        assert_eq!(head.read_trailers(&trailers, &mut decoder), Ok(()));
+        assert_eq!(read(&mut head, &mut decoder), expected);
+        assert!(head.read(&trailers, &mut decoder).is_err());
+    }
+
+    const NAMES: [&str; 8] = [
+        ":status",
+        "date",
+        "x-a",
+        "content-length",
+        "content-type",
+        "retry-after",
+        "server",
+        "connection",
+    ];
+    const VALUES: [&str; 9] = [
+        "200",
+        "429",
+        "7",
+        "",
+        "a/b",
+        "1",
+        "Fri, 27 Nov 2026 21:00:00 GMT",
+        "a\0",
+        "nginx/1.22.1",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn what_was_read_before_changes_nothing(
+            heads in prop::collection::vec(
+                (prop::collection::vec((0..NAMES.len(), 0..VALUES.len()), 0..4), any::<bool>(), any::<bool>()),
+                1..6,
+            ),
+            changes in prop::collection::vec((0..6_usize, 0..3_usize, 0..VALUES.len()), 1..12),
+        ) {
+            // Each head changes into others in one value, so that most are alike.
+            let mut blocks = Vec::new();
+            for (fields, has_status, is_coded) in &heads {
+                let mut fields: Vec<_> = fields.iter().map(|(name, value)| (NAMES[*name], VALUES[*value])).collect();
+                if *has_status {
+                    fields.insert(0, (":status", "200"));
+                }
+                for (repeat, place, value) in &changes {
+                    if let Some(field) = fields.get_mut(*place) {
+                        field.1 = VALUES[*value];
+                    }
+                    let block = if *is_coded { coded_block(&fields) } else { block(&fields) };
+                    blocks.extend(std::iter::repeat_n(block, *repeat));
+                }
+            }
+            let alone: Vec<_> = blocks.iter().flat_map(|block| read_all(std::slice::from_ref(block))).collect();
+            prop_assert_eq!(read_all(&blocks), alone);
+        }
+
+        #[test]
+        fn any_bytes_after_a_head_are_read_as_if_they_were_the_first(
+            at in 0..60_usize, byte in any::<u8>(), is_coded in any::<bool>(), cut in 0..60_usize,
+        ) {
+            let fields = [(":status", "200"), ("date", "Fri, 27 Nov 2026"), ("content-type", "a/b"), ("x-a", "1234")];
+            let first = if is_coded { coded_block(&fields) } else { block(&fields) };
+            let mut other = first.clone();
+            if let Some(place) = other.get_mut(at) {
+                *place = byte;
+            }
+            other.truncate(other.len() - cut % 3);
+            let blocks = [first.clone(), other.clone(), first.clone(), other.clone(), other];
+            let alone: Vec<_> = blocks.iter().flat_map(|block| read_all(std::slice::from_ref(block))).collect();
+            prop_assert_eq!(read_all(&blocks), alone);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Decodes a header block. Nothing is kept between blocks, because there is no dynamic table.
 
 use super::{huffman, integer, static_table};
+use crate::span::Span;
 
 /// What RFC 7541 §4.1 adds to the length of each field.
 const FIELD_OVERHEAD: usize = 32;
@@ -14,6 +15,15 @@ pub enum DecodeError {
     TooLarge,
 }
 
+/// A field of a header block.
+#[derive(Clone, Copy, Debug)]
+pub struct Field<'f> {
+    pub name: &'f [u8],
+    pub value: &'f [u8],
+    /// Where the block has the coded value. It ends where the field ends, and is empty if the static table has the value.
+    pub(crate) coded_value: Span,
+}
+
 /// Memory that decoding reuses.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -22,7 +32,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Passes each name and value of `block` to `field`.
+    /// Passes each field of `block` to `on_field`.
     ///
     /// # Errors
     /// The block is not valid, or it has more than `list_bytes_max` by the count of RFC 9113 §6.5.2.
@@ -30,17 +40,18 @@ impl Decoder {
         &mut self,
         block: &[u8],
         list_bytes_max: usize,
-        mut field: impl FnMut(&[u8], &[u8]),
+        mut on_field: impl FnMut(Field<'_>),
     ) -> Result<(), DecodeError> {
         let mut rest = block;
         let mut list_bytes = 0;
         let mut has_field = false;
         while let Some(first) = rest.first().copied() {
-            let (name, value): (&[u8], &[u8]) = match first {
+            let (name, value, coded_bytes): (&[u8], &[u8], usize) = match first {
                 0x80.. => {
                     let index = integer::take(&mut rest, 7);
                     let found = index.and_then(static_table::get);
-                    found.ok_or(DecodeError::Malformed)?
+                    let (name, value) = found.ok_or(DecodeError::Malformed)?;
+                    (name, value, 0)
                 }
                 // Size updates are allowed only at the beginning (RFC 7541 §4.2), and no other size than 0.
                 0x20..=0x3f => {
@@ -56,25 +67,41 @@ impl Decoder {
             if list_bytes > list_bytes_max {
                 return Err(DecodeError::TooLarge);
             }
-            field(name, value);
+            let end = block.len() - rest.len();
+            on_field(Field {
+                name,
+                value,
+                coded_value: Span::new(end - coded_bytes, end),
+            });
         }
         Ok(())
     }
 
     /// A literal whose first byte is `first`: to be indexed (which a table of size 0 makes empty), not to be, or never.
+    /// Returns its name, its value, and the length of its coded value.
     fn literal<'d, 'b: 'd>(
         &'d mut self,
         first: u8,
         rest: &mut &'b [u8],
         bytes_max: usize,
-    ) -> Result<(&'d [u8], &'d [u8]), DecodeError> {
+    ) -> Result<(&'d [u8], &'d [u8], usize), DecodeError> {
         let prefix_bits = if first & 0x40 != 0 { 6 } else { 4 };
         let index = integer::take(rest, prefix_bits).ok_or(DecodeError::Malformed)?;
         let name = match index {
             0 => text(rest, &mut self.name, bytes_max)?,
             index => static_table::get(index).ok_or(DecodeError::Malformed)?.0,
         };
-        Ok((name, text(rest, &mut self.value, bytes_max)?))
+        let before = rest.len();
+        let value = text(rest, &mut self.value, bytes_max)?;
+        Ok((name, value, before - rest.len()))
+    }
+
+    /// The value whose coding begins `rest`, which is moved behind it.
+    pub(crate) fn value<'d, 'b: 'd>(
+        &'d mut self,
+        rest: &mut &'b [u8],
+    ) -> Result<&'d [u8], DecodeError> {
+        text(rest, &mut self.value, usize::MAX)
     }
 }
 
@@ -116,8 +143,8 @@ mod tests {
     fn decode(block: &[u8]) -> Result<Fields, DecodeError> {
         let mut fields = Vec::new();
         Decoder::default()
-            .decode(block, 1 << 20, |name, value| {
-                fields.push((name.to_vec(), value.to_vec()))
+            .decode(block, 1 << 20, |field| {
+                fields.push((field.name.to_vec(), field.value.to_vec()))
             })
             .map(|()| fields)
     }
@@ -169,7 +196,7 @@ mod tests {
     fn a_header_list_is_limited_by_its_decoded_length() {
         let block = b"\x40\x01a\x01b\x40\x01a\x81\x1f";
         let mut decoder = Decoder::default();
-        let mut decode = |bytes_max| decoder.decode(block, bytes_max, |_, _| {});
+        let mut decode = |bytes_max| decoder.decode(block, bytes_max, |_| {});
         assert_eq!(decode(68), Ok(()));
         assert_eq!(decode(67), Err(DecodeError::TooLarge));
         assert_eq!(decode(34), Err(DecodeError::TooLarge));

@@ -44,9 +44,14 @@ pub fn append(out: &mut Vec<u8>, name: &[u8], value: &[u8], secrecy: Secrecy) {
 }
 
 /// Appends a text that is not Huffman coded.
-fn append_text(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn append_text(out: &mut Vec<u8>, text: &[u8]) {
     integer::append(out, 0, 7, text.len());
     out.extend_from_slice(text);
+}
+
+/// How many bytes [`append_text`] appends for a text of this length.
+pub(crate) fn text_bytes(len: usize) -> usize {
+    integer::bytes(7, len) + len
 }
 
 #[cfg(test)]

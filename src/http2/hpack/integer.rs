@@ -40,6 +40,16 @@ pub(super) fn append(out: &mut Vec<u8>, pattern: u8, prefix_bits: u32, value: us
     out.push(low_byte(rest));
 }
 
+/// How many bytes [`append`] appends.
+pub(super) fn bytes(prefix_bits: u32, value: usize) -> usize {
+    let prefix_max = (1_usize << prefix_bits) - 1;
+    let Some(rest) = value.checked_sub(prefix_max) else {
+        return 1;
+    };
+    let bits = usize::BITS - rest.leading_zeros();
+    1 + usize::try_from(bits.div_ceil(7).max(1)).unwrap_or(usize::MAX)
+}
+
 fn low_byte(value: usize) -> u8 {
     let [.., low] = value.to_be_bytes();
     low
@@ -70,6 +80,7 @@ mod tests {
             for value in (0..1000).chain([VALUE_MAX - 1, VALUE_MAX]) {
                 let mut out = Vec::new();
                 append(&mut out, 0x80, bits, value);
+                assert_eq!(out.len(), super::bytes(bits, value));
                 out.push(0xaa);
                 let mut input = &out[..];
                 assert_eq!(take(&mut input, bits), Some(value));
