@@ -62,8 +62,10 @@ pub enum Event<'c> {
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamFailure {
-    /// The server has not processed it, so it can be sent again.
+    /// The server refused it without having processed it, so it can be sent again, but hardly at once.
     Refused,
+    /// The server leaves without having processed it, so it can be sent again.
+    LeftBehind,
     /// The server reset it.
     Reset(ErrorCode),
     /// Its response broke this rule.
@@ -640,7 +642,7 @@ impl Connection {
         let code = ErrorCode(frame::number(payload.get(4..).unwrap_or_default()));
         on_event(Event::GoingAway(code));
         for stream in self.streams.remove_above(last) {
-            let failure = StreamFailure::Refused;
+            let failure = StreamFailure::LeftBehind;
             on_event(Event::Failed {
                 token: stream.token,
                 failure,

@@ -113,7 +113,7 @@ labels! {
         Timeout => "timeout",
         /// The upstream took the request, or sent its response, at less than the minimum rate.
         TooSlow => "too_slow",
-        /// Over HTTP/2, the upstream reset the stream of the delivery, or refused it twice.
+        /// Over HTTP/2, the upstream reset the stream of the delivery, or refused it eight times.
         Reset => "reset",
         /// Not sent: `limits.in_flight` deliveries were in flight, the origin had used its share of
         /// `limits.memory_bytes`, or no memory was left.

@@ -395,8 +395,11 @@ fn a_request_that_was_not_processed_is_sent_again_up_to_seven_times() {
     }
     let never = Raw::start(move |_, stream| refused(stream));
     let mirror = over_h2c(&never.dsn());
+    let begun = Instant::now();
     let response = ask(&mirror);
     assert_eq!(response.status, 503);
+    // It rests after each refusal: from 5 to 10 ms, and then twice as long as before.
+    assert!(begun.elapsed() >= Duration::from_millis(5 * 127));
     let metrics = mirror.metrics();
     assert_eq!(
         (ended(&metrics, "reset"), metrics.sum(RETRIES, &[])),

@@ -450,8 +450,8 @@ fn streams_above_the_last_of_go_away_can_be_sent_again() {
     let ids = [1, 2, 3].map(|token| peer.open(token));
     let expected = [
         "GoingAway(ErrorCode(0))",
-        "failed 2: Refused",
-        "failed 3: Refused",
+        "failed 2: LeftBehind",
+        "failed 3: LeftBehind",
     ];
     assert_eq!(peer.events(&go_away(ids[0], 0)), expected);
     assert_eq!(

@@ -12,8 +12,9 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use monoio::time::sleep;
 use tracing::info;
 
 use crate::http2::connection::OpenError;
@@ -31,6 +32,7 @@ use crate::upstream::exchange::{Failure, OutboundRequest};
 use crate::upstream::http2::session::{Reservation, Session};
 use crate::upstream::http2::slots::Repeat;
 use crate::upstream::http2::tasks;
+use crate::upstream::jitter::Pause;
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::pooled::PooledConnection;
 use crate::upstream::response::Response;
@@ -51,7 +53,11 @@ const SESSIONS_MAX: usize = 64;
 
 /// How often a request is sent that the upstream has not processed. When a server closes each connection after some
 /// number of requests, as nginx does, several connections may reach it one after another.
-const SENDS_MAX: usize = 8;
+const SENDS_MAX: u32 = 8;
+
+/// How long a delivery rests after the first refusal (`REFUSED_STREAM`): the server has no room at the moment, and what
+/// is sent again at once only adds to that. Each further one doubles it, so all of them take 1.3 s at most.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) struct Sessions {
     shared: Arc<SharedOrigin>,
@@ -156,25 +162,27 @@ impl Sessions {
                 }
             };
             context.has_connection.set(true);
-            let _freed = Freed(self);
-            let stream = match reservation.open(request, context.limits.response_bytes, now) {
-                Ok(stream) => stream,
-                // It has ended meanwhile.
-                Err(OpenError::NoStream) => continue,
-                Err(OpenError::Head) if self.shared.protocol.mode().allows_http1() => {
-                    return Carried::OverHttp1(None);
+            let lost = {
+                let _freed = Freed(self);
+                let stream = match reservation.open(request, context.limits.response_bytes, now) {
+                    Ok(stream) => stream,
+                    // It has ended meanwhile.
+                    Err(OpenError::NoStream) => continue,
+                    Err(OpenError::Head) if self.shared.protocol.mode().allows_http1() => {
+                        return Carried::OverHttp1(None);
+                    }
+                    Err(OpenError::Head) => {
+                        let error = "the server takes no head of this form or length over HTTP/2";
+                        let error = io::Error::new(io::ErrorKind::InvalidInput, error);
+                        context.is_counted.set(false);
+                        return Carried::Ended(Err(Failure::Send(error.into())));
+                    }
+                };
+                self.counters().streams.inc();
+                match stream.exchange(request, context.transfer, now).await {
+                    Ok(response) => return Carried::Ended(Ok(response)),
+                    Err(lost) => lost,
                 }
-                Err(OpenError::Head) => {
-                    let error = "the server takes no head of this form or length over HTTP/2";
-                    let error = io::Error::new(io::ErrorKind::InvalidInput, error);
-                    context.is_counted.set(false);
-                    return Carried::Ended(Err(Failure::Send(error.into())));
-                }
-            };
-            self.counters().streams.inc();
-            let lost = match stream.exchange(request, context.transfer, now).await {
-                Ok(response) => return Carried::Ended(Ok(response)),
-                Err(lost) => lost,
             };
             sends += 1;
             now = Instant::now();
@@ -182,17 +190,26 @@ impl Sessions {
                 self.shared.protocol.record_http1(now);
                 return Carried::OverHttp1(None);
             }
-            let is_late = now.saturating_duration_since(begun) >= context.limits.timeouts.exchange;
+            let again_at = match lost.repeat {
+                Repeat::Refused => Pause::begin(now).end(refusal_pause(sends)),
+                Repeat::No | Repeat::Once | Repeat::Unprocessed => now,
+            };
+            let is_late = again_at >= begun + context.limits.timeouts.exchange;
             let may_repeat = match lost.repeat {
                 Repeat::No => false,
                 Repeat::Once => !std::mem::replace(&mut was_stale, true),
-                Repeat::Unprocessed => !is_late,
+                Repeat::Unprocessed | Repeat::Refused => !is_late,
             };
             if !may_repeat || sends >= SENDS_MAX {
                 context.is_counted.set(lost.is_counted);
                 return Carried::Ended(Err(lost.failure));
             }
             self.counters().retries.inc();
+            if again_at > now {
+                // Boxed because it is rare, as above.
+                Box::pin(sleep(again_at.saturating_duration_since(now))).await;
+                now = Instant::now();
+            }
         }
     }
 
@@ -384,6 +401,11 @@ impl Drop for Sessions {
             session.retire(SessionEnd::Off);
         }
     }
+}
+
+/// The longest pause after so many refusals.
+fn refusal_pause(refusals: u32) -> Duration {
+    REFUSAL_PAUSE * 2_u32.saturating_pow(refusals.saturating_sub(1))
 }
 
 /// Passes on the stream that a delivery has freed.

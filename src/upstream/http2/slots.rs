@@ -37,8 +37,10 @@ pub(super) enum Repeat {
     /// As over HTTP/1.1: its connection had answered before and ended before the first byte of this response. Most
     /// likely the upstream had closed it before it saw the request.
     Once,
-    /// The upstream has not processed it: it said so, or nothing was given to the socket.
+    /// The upstream has not processed it: it leaves, or nothing was given to the socket.
     Unprocessed,
+    /// The upstream has refused it without having processed it. It has no room for it at the moment.
+    Refused,
 }
 
 /// A delivery.
@@ -235,9 +237,13 @@ fn receive(
 
 fn describe(failure: StreamFailure) -> (Lost, StreamEnd) {
     match failure {
-        StreamFailure::Refused => {
+        StreamFailure::Refused | StreamFailure::LeftBehind => {
+            let repeat = match failure {
+                StreamFailure::Refused => Repeat::Refused,
+                _ => Repeat::Unprocessed,
+            };
             let lost = Lost {
-                repeat: Repeat::Unprocessed,
+                repeat,
                 ..Lost::new(Failure::Refused)
             };
             (lost, StreamEnd::Refused)
