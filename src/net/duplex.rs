@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use monoio::net::TcpStream;
 use rustls::ClientConnection;
 
-use crate::net::socket::{READ_BYTES, read_some, write_all};
+use crate::net::socket::{read_some, write_all};
 use crate::net::stream::Stream;
 use crate::net::tls_failure;
 use crate::runtime::coop_budget::CoopBudget;
@@ -29,6 +29,8 @@ pub(crate) struct Receiver {
     tcp: TcpStream,
     meter: Meter,
     session: Option<Session>,
+    /// For ciphertext. Kept for its memory.
+    incoming: BytesMut,
     coop: CoopBudget,
     overhead_bytes: usize,
 }
@@ -81,6 +83,7 @@ pub(crate) fn split(stream: Stream) -> io::Result<(Receiver, Sender)> {
         meter: Meter(Rc::new(Cell::new(Some(tcp.as_raw_fd())))),
         tcp,
         session,
+        incoming: BytesMut::new(),
         coop: CoopBudget::default(),
         overhead_bytes: 0,
     };
@@ -92,24 +95,18 @@ impl Receiver {
         self.meter.clone()
     }
 
-    /// Waits until there is something to read, without a buffer.
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        let has_plaintext = self
-            .session
-            .as_ref()
-            .is_some_and(|session| !session.borrow().wants_read());
-        match has_plaintext {
-            true => Ok(()),
-            false => self.tcp.readable(false).await,
-        }
-    }
-
-    /// Appends what has arrived to `buffer`. `false` is the end. It may append nothing, because TLS has messages of its
-    /// own; then [`Receiver::wants_write`] tells whether one has to be answered. The last bytes may come with the end or
-    /// an error.
-    pub(crate) async fn receive(&mut self, buffer: BytesMut) -> (io::Result<bool>, BytesMut) {
+    /// Waits until something has arrived, and appends it to `buffer`. `false` is the end. It may append nothing, because
+    /// TLS has messages of its own; then [`Receiver::wants_write`] tells whether one has to be answered. The last bytes
+    /// may come with the end or an error. It reads at most `bytes_max` bytes, and while nothing arrives it holds no more
+    /// memory for them.
+    pub(crate) async fn receive(
+        &mut self,
+        buffer: BytesMut,
+        bytes_max: usize,
+    ) -> (io::Result<bool>, BytesMut) {
+        let buffer = unless_large(buffer, bytes_max);
         let Some(session) = &self.session else {
-            let reading = pin!(read_some(&mut self.tcp, buffer, READ_BYTES));
+            let reading = pin!(read_some(&mut self.tcp, buffer, bytes_max));
             let (read, buffer) = self.coop.run(reading).await;
             return (read.map(|count| count > 0), buffer);
         };
@@ -123,8 +120,9 @@ impl Receiver {
         if buffer.len() > filled {
             return (Ok(true), buffer);
         }
-        let (read, ciphertext) = {
-            let reading = pin!(read_some(&mut self.tcp, BytesMut::new(), READ_BYTES));
+        let (read, mut ciphertext) = {
+            let memory = unless_large(std::mem::take(&mut self.incoming), bytes_max);
+            let reading = pin!(read_some(&mut self.tcp, memory, bytes_max));
             self.coop.run(reading).await
         };
         let decrypted = match read {
@@ -137,6 +135,8 @@ impl Receiver {
         if self.overhead_bytes > OVERHEAD_BYTES_MAX {
             return (Err(tls_failure::no_data()), buffer);
         }
+        ciphertext.clear();
+        self.incoming = ciphertext;
         (decrypted.map_err(tls_failure::after_handshake), buffer)
     }
 
@@ -144,6 +144,14 @@ impl Receiver {
     pub(crate) fn wants_write(&self) -> bool {
         let session = self.session.as_ref();
         session.is_some_and(|session| session.borrow().wants_write())
+    }
+}
+
+/// The memory of `buffer`, unless it is empty and takes more than `bytes_max`.
+fn unless_large(buffer: BytesMut, bytes_max: usize) -> BytesMut {
+    match buffer.is_empty() && buffer.capacity() > bytes_max {
+        true => BytesMut::new(),
+        false => buffer,
     }
 }
 

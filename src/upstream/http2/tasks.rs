@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use monoio::time::sleep;
 
 use crate::net::duplex::{Meter, Receiver, Sender, split};
+use crate::net::socket::READ_BYTES;
 use crate::net::stream::Stream;
 use crate::runtime::deadline::in_time;
 use crate::runtime::panics::caught;
@@ -28,6 +29,9 @@ const WATCHED_IDLE: Duration = Duration::from_secs(1);
 /// How long the reader may take for what the server sent before it closed, after it takes nothing any more: responses, or
 /// the alert that tells why. And how long the writer may take to tell a server that broke a rule why it is left.
 const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// The most that is read at once while there are no deliveries: the usual response.
+const IDLE_READ_BYTES: usize = 2 * 1024;
 
 /// The largest output buffer that is kept.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -67,7 +71,13 @@ async fn read(session: Rc<Session>, mut receiver: Receiver) {
         let buffer = std::mem::take(&mut incoming);
         // An operation that is dropped may lose bytes, but then the session has ended.
         let read = {
-            let reading = pin!(read_some(&session, &mut receiver, buffer));
+            // A session without deliveries holds a small buffer meanwhile, so that a delivery that comes alone costs one
+            // operation to receive its response, not one to wait for it and another one to read it.
+            let bytes_max = match session.deliveries() {
+                0 => IDLE_READ_BYTES,
+                _ => READ_BYTES,
+            };
+            let reading = pin!(receiver.receive(buffer, bytes_max));
             unless(reading, |context| session.poll_unread(context)).await
         };
         let Some((received, buffer)) = read else {
@@ -91,21 +101,6 @@ async fn read(session: Rc<Session>, mut receiver: Receiver) {
             session.flush();
         }
     }
-}
-
-/// Reads once. A session without deliveries holds no buffer meanwhile.
-async fn read_some(
-    session: &Session,
-    receiver: &mut Receiver,
-    mut buffer: BytesMut,
-) -> (io::Result<bool>, BytesMut) {
-    if session.deliveries() == 0 && buffer.is_empty() {
-        buffer = BytesMut::new();
-        if let Err(error) = receiver.readable().await {
-            return (Err(error), buffer);
-        }
-    }
-    receiver.receive(buffer).await
 }
 
 /// Runs `future` until `ended` completes.
