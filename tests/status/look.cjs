@@ -122,6 +122,8 @@ async function twenty(browser, admin, folder) {
     for (const route of ["cart-18", "search-20"]) await page.locator(`[data-route="${route}"] button`).click();
     assert.equal(await isWide(page), false, "a phone has to scroll sideways");
     assert.deepEqual(await cutOff(page), []);
+    const begins = await page.locator(".line .state").evaluateAll((all) => all.map((one) => one.getBoundingClientRect().left));
+    assert.equal(new Set(begins).size, 1, `states stand below each other: ${begins}`);
     const title = (selector) => page.locator(selector).evaluate((cell) => [cell.dataset.title, getComputedStyle(cell, "::before").display]);
     assert.deepEqual(await title("#unknown-keys tr:first-child td:nth-child(3)"), ["SDK", "inline"]);
     await page.screenshot({ path: path.join(folder, "20-phone.png"), fullPage: true });
@@ -254,7 +256,7 @@ async function memory(browser, admin) {
     await page.locator(".line button").click();
     const card = page.locator('.card[data-outbound="saas"]');
     const text = await card.innerText();
-    for (const part of [/error\s+[\d,]+\s+\d+\s/, /log item\s+51,200/, /lasts\s+unanswered\s+\d+\s+cannot connect/, /6 minutes\s+unanswered\s+12/]) {
+    for (const part of [/error\s+[\d,]+\s+\d+\s/, /log item\s+51,200/, /until now\s+unanswered\s+\d+\s+cannot connect/, /6 minutes\s+unanswered\s+12/]) {
       assert.match(text, part);
     }
     const refused = await page.locator(".disagreements").innerText();

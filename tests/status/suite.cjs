@@ -6,21 +6,20 @@
 "use strict";
 
 const assert = require("node:assert/strict");
-const { execFileSync, spawn } = require("node:child_process");
+const { execFileSync } = require("node:child_process");
 const { once } = require("node:events");
 const fs = require("node:fs");
 const http = require("node:http");
 const path = require("node:path");
 
 const { look } = require("./look.cjs");
+const { key, sleep, startMirror } = require("./mirror.cjs");
 
 const [binary, installed, metrics] = process.argv.slice(2);
 const { chromium } = require(path.join(installed, "node/node_modules/playwright-core"));
 
 const LOAD_MS = Number(process.env.LOAD_SECONDS ?? 20) * 1000;
 const CLIENTS = 4;
-const key = (letter) => letter.repeat(32);
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** A server that answers as `answer(number)` says. */
 async function upstream(answer) {
@@ -35,31 +34,6 @@ async function upstream(answer) {
   });
   await once(server.listen(0, "127.0.0.1"), "listening");
   return server;
-}
-
-/** Runs the mirror and gives its two addresses. */
-async function startMirror(outbounds) {
-  const config = path.join(installed, "config.yml");
-  const list = (dsns) => dsns.map((dsn) => `      - ${dsn}\n`).join("");
-  fs.writeFileSync(
-    config,
-    `ip: 127.0.0.1\nport: 0\nadmin: {port: 0}\nbreaker: {failures: 5}\nkeys:\n` +
-      `  - inbound: http://${key("1")}@mirror.example.com/1\n    outbound:\n${list(outbounds.slice(0, 3))}` +
-      `  - inbound: http://${key("2")}@mirror.example.com/2\n    outbound:\n${list(outbounds.slice(3))}`,
-  );
-  const child = spawn(binary, ["-c", config], { stdio: ["ignore", "ignore", "pipe"] });
-  let log = "";
-  const address = (pattern) => log.match(pattern)?.[1];
-  for await (const text of child.stderr) {
-    log += text;
-    const inbound = address(/listening on ([\d.:]+)/);
-    const admin = address(/status page at (http:[^ ]+)\//);
-    if (inbound && admin) {
-      child.stderr.resume();
-      return { child, inbound, admin };
-    }
-  }
-  throw new Error(`the mirror has ended: ${log}`);
 }
 
 /** Sends events over kept connections until `end`; gives how many were answered. */
@@ -305,13 +279,14 @@ async function main() {
   servers[2].close();
   const dsn = (server, letter, project) =>
     `http://${key(letter)}@127.0.0.1:${server.address().port}/${project}`;
-  const mirror = await startMirror([
-    dsn(servers[0], "a", 11),
-    dsn(servers[1], "b", 22),
-    `http://${key("c")}@127.0.0.1:${gone}/33`,
-    dsn(servers[0], "d", 44),
-    dsn(servers[3], "f", 55),
-  ]);
+  const route = (letter, outbounds) =>
+    `  - inbound: http://${key(letter)}@mirror.example.com/${letter}\n    outbound:\n${outbounds.map((one) => `      - ${one}\n`).join("")}`;
+  const mirror = await startMirror(
+    binary,
+    path.join(installed, "config.yml"),
+    route("1", [dsn(servers[0], "a", 11), dsn(servers[1], "b", 22), `http://${key("c")}@127.0.0.1:${gone}/33`]) +
+      route("2", [dsn(servers[0], "d", 44), dsn(servers[3], "f", 55)]),
+  );
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox"],

@@ -92,7 +92,7 @@ function incidents(outbound) {
   if (!shown.length) return [];
   const rows = shown.map((one) => [
     clock(one.began_at),
-    one.ended_at ? long(one.seconds) : "lasts",
+    one.ended_at ? long(one.seconds) : "until now",
     explained(one.kind, MEANINGS.incidents),
     whole(one.lost_deliveries),
     one.reason ?? "",
