@@ -66,7 +66,7 @@ fn amount(value: &Value) -> Parsed<Amount> {
     let names: Vec<&str> = Period::NAMES.iter().map(|(name, _)| *name).collect();
     let mut known = Period::NAMES.iter();
     let Some((_, period)) = known.find(|(name, _)| *name == period) else {
-        let near = match period {
+        let near = match &*period.to_ascii_lowercase() {
             "sec" | "second" => Some("s"),
             "m" | "minute" => Some("min"),
             "hour" => Some("h"),
@@ -132,6 +132,7 @@ mod tests {
             (100.into(), "; is 100 per second, minute, hour or day?"),
             ("100/m".into(), "did you mean /min?"),
             ("100/d".into(), "did you mean /day?"),
+            ("100/MIN".into(), "did you mean /min?"),
             ("100/dai".into(), "did you mean /day?"),
             ("100/week".into(), "one of /s, /min, /h, /day"),
             ("0/s".into(), "at least 1 item"),

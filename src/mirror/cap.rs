@@ -4,7 +4,7 @@
 //! it keeps some tokens, and some of what it has been asked for, to itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config;
@@ -22,8 +22,9 @@ const HOLD: Duration = Duration::from_secs(60);
 const NEAR: f64 = 0.8;
 
 pub struct Caps {
+    /// The zero of the clock of all caps.
     began: Instant,
-    caps: Vec<Cap>,
+    caps: Vec<Arc<Cap>>,
 }
 
 pub struct Cap {
@@ -37,6 +38,8 @@ pub struct Cap {
     /// The bits of the current share.
     share_bits: AtomicU64,
     share: Mutex<Share>,
+    /// How long the cap stays near or reached, at least.
+    hold_ns: u64,
     near_until_ns: AtomicU64,
     reached_until_ns: AtomicU64,
     /// The state is the [`CapLevel`].
@@ -76,18 +79,23 @@ impl Caps {
         previous: Option<&Caps>,
         now: Instant,
     ) -> Option<Caps> {
+        let began = previous.map_or(now, |previous| previous.began);
+        let now_ns = ns_since(began, now);
+        let known = previous.map_or(&[][..], |previous| &previous.caps);
         let cap = |configured: &config::Cap| {
+            if let Some(same) = known.iter().find(|known| known.configured == *configured) {
+                return Arc::clone(same);
+            }
             // Of what was let through before, a new bucket does not let through the same again.
-            let mut known = previous.iter().flat_map(|previous| {
-                let now_ns = previous.ns(now);
-                previous.caps.iter().map(move |cap| (cap, now_ns))
+            let common = known.iter().filter(|known| {
+                let mut categories = known.configured.categories.iter();
+                categories.any(|category| configured.categories.contains(category))
             });
-            let same = known.find(|(known, _)| known.configured.name == configured.name);
-            let used = same.map_or(0.0, |(known, now_ns)| known.bucket.used(now_ns));
-            Cap::new(configured, workers, used)
+            let used = common.map(|known| known.bucket.used(now_ns)).sum();
+            Arc::new(Cap::new(configured, workers, used, now_ns))
         };
         (!configured.is_empty()).then(|| Caps {
-            began: now,
+            began,
             caps: configured.iter().map(cap).collect(),
         })
     }
@@ -98,7 +106,7 @@ impl Caps {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Cap> {
-        self.caps.iter()
+        self.caps.iter().map(|cap| &**cap)
     }
 
     /// The index of the cap on a category.
@@ -134,22 +142,23 @@ impl Caps {
     }
 
     fn ns(&self, now: Instant) -> u64 {
-        let elapsed = now.saturating_duration_since(self.began);
-        u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX / 2)
+        ns_since(self.began, now)
     }
 }
 
 impl Cap {
-    fn new(configured: &config::Cap, workers: usize, used: f64) -> Cap {
-        let share = Share::new(configured.amount);
+    fn new(configured: &config::Cap, workers: usize, used: f64, now_ns: u64) -> Cap {
+        let share = Share::new(configured.amount, seconds(now_ns));
+        let hold_seconds = share.window_seconds().max(HOLD.as_secs_f64());
         Cap {
-            bucket: Bucket::new(configured.amount, workers, used),
+            bucket: Bucket::new(configured.amount, workers, used, now_ns),
             configured: configured.clone(),
             workers: PerWorker::new(workers),
             asked: AtomicU64::new(0),
             window_end_ns: AtomicU64::new(nanoseconds(share.window_end())),
             share_bits: AtomicU64::new(share.get().to_bits()),
             share: Mutex::new(share),
+            hold_ns: nanoseconds(hold_seconds),
             near_until_ns: AtomicU64::new(0),
             reached_until_ns: AtomicU64::new(0),
             log: LogOnChange::new(),
@@ -167,15 +176,21 @@ impl Cap {
     }
 
     fn take(&self, key: SamplingKey, count: u64, worker: usize, now_ns: u64) -> bool {
+        if now_ns >= self.window_end_ns.load(Ordering::Relaxed) {
+            self.end_window(now_ns);
+        }
+        // It never goes out, so it must not lower the share of what could.
+        if self.bucket.is_too_small(count) {
+            self.lock().note_refusal();
+            self.note_reached(now_ns);
+            return false;
+        }
         let own = self.workers.for_worker(worker);
         own.asked.add(count);
         if own.asked.get() > self.bucket.lease_max() {
             self.asked.fetch_add(own.asked.take(), Ordering::Relaxed);
         }
-        if now_ns >= self.window_end_ns.load(Ordering::Relaxed) {
-            self.end_window(now_ns);
-        }
-        if !key.is_within(self.share()) {
+        if !key.rehashed().is_within(self.share()) {
             return false;
         }
         let is_taken = self.bucket.take(count, &own.lease, now_ns);
@@ -183,8 +198,15 @@ impl Cap {
             let mut share = self.lock();
             share.note_empty(self.asked.load(Ordering::Relaxed), seconds(now_ns));
             self.publish(&share);
+            self.note_reached(now_ns);
         }
         is_taken
+    }
+
+    /// Whoever asks for the level later must see it, however short it was.
+    fn note_reached(&self, now_ns: u64) {
+        let until_ns = now_ns + self.hold_ns;
+        self.reached_until_ns.store(until_ns, Ordering::Relaxed);
     }
 
     fn end_window(&self, now_ns: u64) {
@@ -211,11 +233,9 @@ impl Cap {
 
     fn level(&self, now_ns: u64) -> CapLevel {
         let used = self.used(now_ns);
-        let window_seconds = self.lock().window_seconds();
-        let hold_ns = nanoseconds(window_seconds.max(HOLD.as_secs_f64()));
         for (least, until_ns) in [(NEAR, &self.near_until_ns), (1.0, &self.reached_until_ns)] {
             if used >= least {
-                until_ns.store(now_ns + hold_ns, Ordering::Relaxed);
+                until_ns.store(now_ns + self.hold_ns, Ordering::Relaxed);
             }
         }
         if now_ns < self.reached_until_ns.load(Ordering::Relaxed) {
@@ -230,6 +250,11 @@ impl Cap {
     fn lock(&self) -> MutexGuard<'_, Share> {
         self.share.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn ns_since(began: Instant, now: Instant) -> u64 {
+    let elapsed = now.saturating_duration_since(began);
+    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
 fn seconds(ns: u64) -> f64 {

@@ -31,8 +31,8 @@ pub(super) struct Bucket {
 pub(super) struct Lease(AtomicU64);
 
 impl Bucket {
-    /// A bucket that lacks `used` tokens at the time zero.
-    pub(super) fn new(amount: Amount, workers: usize, used: f64) -> Bucket {
+    /// A bucket that lacks `used` tokens at `now_ns`.
+    pub(super) fn new(amount: Amount, workers: usize, used: f64, now_ns: u64) -> Bucket {
         let workers = u64::try_from(workers).unwrap_or(u64::MAX).max(1);
         let lease_max = amount.burst() / LEASED_PART / workers;
         let token_ns = (SECOND_NS / amount.rate()).ceil() as u64;
@@ -42,13 +42,18 @@ impl Bucket {
             token_ns,
             capacity,
             lease_max,
-            full_at_ns: AtomicU64::new(used_ns as u64),
+            full_at_ns: AtomicU64::new(now_ns + used_ns as u64),
         }
     }
 
     /// How many tokens a worker may keep.
     pub(super) fn lease_max(&self) -> u64 {
         self.lease_max
+    }
+
+    /// Whether it never has `count` tokens.
+    pub(super) fn is_too_small(&self, count: u64) -> bool {
+        count > self.capacity + self.lease_max
     }
 
     /// Takes `count` tokens, or none if there are less.
@@ -115,7 +120,7 @@ mod tests {
             asked in prop::collection::vec((0_u64..3_000_000_000, 1_u64..40, 0_usize..8), 1..300),
         ) {
             let amount = amount(["1/s", "100/s", "6000/min", "7/h", "5000/day"][index]);
-            let bucket = Bucket::new(amount, workers, used);
+            let bucket = Bucket::new(amount, workers, used, 0);
             let leases: Vec<Lease> = (0..workers).map(|_| Lease::default()).collect();
             let (mut now_ns, mut passed) = (0, Vec::new());
             for (wait_ns, count, worker) in asked {
@@ -140,7 +145,7 @@ mod tests {
     fn a_bucket_gives_all_of_its_rate() {
         for (text, workers) in [("100/s", 1), ("100/s", 4), ("3/s", 4), ("6000/min", 2)] {
             let amount = amount(text);
-            let bucket = Bucket::new(amount, workers, 0.0);
+            let bucket = Bucket::new(amount, workers, 0.0, 0);
             let leases: Vec<Lease> = (0..workers).map(|_| Lease::default()).collect();
             let mut passed = 0;
             for millisecond in 0..100_000_u64 {
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn several_tokens_are_taken_together_or_not_at_all() {
-        let bucket = Bucket::new(amount("10/s"), 1, 0.0);
+        let bucket = Bucket::new(amount("10/s"), 1, 0.0, 0);
         let lease = Lease::default();
         assert!(!bucket.take(11, &lease, 0));
         assert!(bucket.take(7, &lease, 0));

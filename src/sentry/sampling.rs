@@ -39,6 +39,12 @@ impl SamplingKey {
         (id != 0).then(|| SamplingKey(pcg32(id)))
     }
 
+    /// The sampling key for another decision about the same data. Its draw is independent of the one of this key: of
+    /// what a rate keeps by this key, the same share of what is left is kept by that one.
+    pub(crate) fn rehashed(self) -> SamplingKey {
+        SamplingKey(mix(self.0 ^ 0x9e37_79b9_7f4a_7c15))
+    }
+
     /// Whether data with this key is kept at `rate`.
     pub fn is_within(self, rate: f64) -> bool {
         self.draw() < rate

@@ -6,7 +6,7 @@ fn share(amount: &str) -> Share {
         "keys: [{{inbound: 'http://a@m/1', outbound: [{{dsn: 'http://b@o/2', cap: {{error: {amount}}}}}]}}]"
     );
     let config = Config::parse(&text, "test", std::iter::empty()).unwrap();
-    Share::new(config.routes[0].outbounds[0].caps[0].amount)
+    Share::new(config.routes[0].outbounds[0].caps[0].amount, 0.0)
 }
 
 #[test]
@@ -27,6 +27,7 @@ fn the_share_follows_what_is_asked_for_and_stays_while_that_fits() {
         (0, 1.0),
     ] {
         let end = share.window_end();
+        share.note_refusal();
         share.end_window(count, end);
         assert!(
             (share.get() - expected).abs() < 1e-9,
@@ -52,6 +53,7 @@ fn what_the_cap_allows_is_all_let_through_however_small_the_burst() {
         (97, 1.0),
     ] {
         let end = share.window_end();
+        share.note_refusal();
         share.end_window(count, end);
         assert!(
             (share.get() - expected).abs() < 1e-9,
@@ -59,6 +61,58 @@ fn what_the_cap_allows_is_all_let_through_however_small_the_burst() {
             share.get()
         );
     }
+}
+
+#[test]
+fn all_is_let_through_while_the_bucket_is_never_empty() {
+    let mut share = share("5000/day");
+    let window = share.window_seconds;
+    let allowed = share.allowed * window;
+    // Half more than allowed, out of a bucket that was full.
+    for _ in 0..3 {
+        let end = share.window_end();
+        share.end_window((1.5 * allowed) as u64, end);
+        assert_eq!(share.get(), 1.0);
+    }
+    share.note_refusal();
+    share.end_window((1.5 * allowed) as u64, share.window_end());
+    assert!((share.get() - 0.6).abs() < 0.01, "{}", share.get());
+}
+
+#[test]
+fn a_bucket_that_holds_no_trace_gets_everything() {
+    for (amount, expected) in [
+        ("1/day", 1.0),
+        ("59/day", 1.0),
+        ("5/s", 1.0),
+        ("60/day", 0.05),
+        ("6/s", 0.05),
+    ] {
+        let mut share = share(amount);
+        let end = share.window_end();
+        let count = 10.0 * share.allowed * end;
+        share.note_empty(count as u64, end);
+        share.end_window(count as u64, end);
+        let found = share.get();
+        assert!((found - expected).abs() < 1e-9, "{amount}: {found}");
+    }
+}
+
+#[test]
+fn a_long_window_weighs_as_much_as_the_short_ones_that_it_is_as_long_as() {
+    let asked = |ends: &[f64]| {
+        let mut share = share("100/s");
+        share.end_window(100, 1.0);
+        let mut before = 1.0;
+        for end in ends {
+            share.end_window((95.0 * (end - before)) as u64, *end);
+            before = *end;
+        }
+        share.asked.unwrap()
+    };
+    let (short, long) = (asked(&[2.0, 3.0, 4.0, 5.0]), asked(&[5.0]));
+    assert!((short - long).abs() < 1e-9, "{short} {long}");
+    assert!(short > 95.0 && short < 98.0, "{short}");
 }
 
 #[test]
