@@ -197,7 +197,7 @@ pub(super) const CATALOGUE: &[Metric] = &[
     Metric {
         name: "items_left_out",
         labels: &[closed::<LeftOut>("reason")],
-        help: "Envelope items left out of deliveries, by reason. An item counts once for each outbound that does not get it.",
+        help: "Items of envelopes and records of OTLP requests left out of deliveries, by reason. Each counts once for each outbound that does not get it.",
         reader: Reader::Counter(|source| by_reason(&source.process().items)),
     },
     Metric {

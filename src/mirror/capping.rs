@@ -88,7 +88,8 @@ impl<'c> CapRequest<'c> {
         count: u64,
     ) {
         if let Some(index) = self.caps.index_of(category) {
-            *groups.entry((index, key)).or_default() += count * u64::from(self.copies);
+            let tokens = groups.entry((index, key)).or_default();
+            *tokens = tokens.saturating_add(count.saturating_mul(self.copies.into()));
         }
     }
 
@@ -137,3 +138,6 @@ fn keys(item: &IndexedItem) -> impl Iterator<Item = (SamplingKey, u64)> {
     let entries = item.entries.iter().map(|(_, key)| (*key, 1));
     whole.into_iter().chain(entries)
 }
+
+#[cfg(test)]
+mod tests;

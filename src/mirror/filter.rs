@@ -126,7 +126,7 @@ impl Segments {
 }
 
 /// Filters the OTLP request `body`, whose records have `category`. Returns `None` if `selection` and `capped` leave
-/// out nothing.
+/// out nothing, else what stays, and the reason for each record that does not.
 ///
 /// # Errors
 /// No record stays.
@@ -136,11 +136,12 @@ pub(crate) fn filter_batch(
     category: Option<Category>,
     batch: &Batch,
     body: &[u8],
-) -> Result<Option<Segments>, Unwanted> {
-    let changes = batch.retain(|key| {
+) -> Result<Option<(Segments, Vec<Unwanted>)>, Unwanted> {
+    let take = |key| {
         selection.take(category, key)?;
         capped.map_or(Ok(()), |capped| capped.check(category, key))
-    })?;
+    };
+    let changes = batch.retain(take)?;
     if changes.is_empty() {
         return Ok(None);
     }
@@ -154,7 +155,8 @@ pub(crate) fn filter_batch(
         copied = change.span.end;
     }
     segments.copy(Span::new(copied, body.len()));
-    Ok(Some(segments))
+    let left_out = batch.keys().filter_map(|key| take(key).err());
+    Ok(Some((segments, left_out.collect())))
 }
 
 /// What `filter_capped` does where no cap applies.

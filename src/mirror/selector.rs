@@ -231,13 +231,13 @@ impl<'t> Selector<'t> {
         };
         match segments.map_err(NoBody::Unwanted)? {
             None => Ok(self.everything()),
-            Some(segments) => Ok(Filtered {
+            Some((segments, left_out)) => Ok(Filtered {
                 partial: PartialBody {
                     rest: self.assemble(&segments).await?,
                     ..PartialBody::default()
                 },
                 categories: Some(vec![category]),
-                left_out: Vec::new(),
+                left_out,
                 split: None,
             }),
         }

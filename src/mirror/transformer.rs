@@ -52,7 +52,7 @@ pub(crate) async fn run(
         compressions: Compressions::default(),
     };
     for (transform_index, transform) in route.transforms.iter().enumerate() {
-        let asking = asking(core, route, transform);
+        let asking = transformer.asking(route, transform);
         let filtered = match transformer
             .selector
             .filter(transform.selection, asking)
@@ -95,17 +95,6 @@ pub(crate) async fn run(
     fan_out.hold_memory(transformer.selector.memory);
 }
 
-/// The caps for a transform.
-fn asking<'r>(core: &Core, route: &'r Route, transform: &Transform) -> Option<CapRequest<'r>> {
-    let outbound = route.outbounds.get(transform.capped?)?;
-    Some(CapRequest {
-        caps: outbound.caps.as_deref()?,
-        worker: core.counters.worker,
-        copies: transform.copies,
-        now: Instant::now(),
-    })
-}
-
 /// Makes the bodies of one request.
 struct Transformer<'t> {
     core: &'t Core,
@@ -115,6 +104,17 @@ struct Transformer<'t> {
 }
 
 impl Transformer<'_> {
+    /// The caps for a transform.
+    fn asking<'r>(&self, route: &'r Route, transform: &Transform) -> Option<CapRequest<'r>> {
+        let outbound = route.outbounds.get(transform.capped?)?;
+        Some(CapRequest {
+            caps: outbound.caps.as_deref()?,
+            worker: self.core.counters.worker,
+            copies: self.copy_count(transform),
+            now: Instant::now(),
+        })
+    }
+
     /// The indices of the outbounds with a transform whose rate limits do not block the whole filtered request.
     /// Skips the others.
     async fn without_rate_limit(

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::{
-    Config, IN_KEY, KEY_A, KEY_B, Reloadable, Upstream, envelope_request, outbound,
+    Config, IN_KEY, KEY_A, KEY_B, Metrics, Reloadable, Upstream, envelope_request, outbound,
 };
 
 /// An envelope with an error, its attachment and a session.
@@ -115,4 +115,113 @@ fn metrics_and_status_have_what_is_used_of_a_cap() {
     assert_eq!(outbound["incidents"][0]["reason"], "error 1/day");
     assert_eq!(outbound["items"]["error"]["capped"], 1);
     assert_eq!(outbound["items"]["session"]["delivered"], 2);
+}
+
+/// A request to `path`, which has the key.
+fn post(path: &str, content_type: &str, body: &str) -> Vec<u8> {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: m\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// A request to each endpoint, with the category of what is in it.
+fn one_of_each() -> [(&'static str, Vec<u8>); 8] {
+    let form = "--x\r\nContent-Disposition: form-data; name=\"upload_file_minidump\"; filename=\"a\"\r\n\r\nMDMP\r\n--x--\r\n";
+    let record = "{\"body\":{\"stringValue\":\"a\"}}";
+    let logs = format!("{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{record}]}}]}}]}}");
+    let session = "{}\n{\"type\":\"session\",\"length\":2}\n{}";
+    let unreal = format!("/api/42/unreal/{IN_KEY}/");
+    let to = |path: &str, content_type: &str, body: &str| {
+        let path = format!("/api/42/{path}/?sentry_key={IN_KEY}");
+        post(&path, content_type, body)
+    };
+    let json = "application/json";
+    [
+        ("error", envelope_request(mixed(7).as_bytes())),
+        ("error", to("store", json, "{}")),
+        (
+            "error",
+            to("minidump", "multipart/form-data; boundary=x", form),
+        ),
+        ("error", post(&unreal, "application/octet-stream", "x")),
+        (
+            "security",
+            to("security", "application/csp-report", "{\"csp-report\":{}}"),
+        ),
+        ("monitor", to("cron/nightly", json, "{\"status\":\"ok\"}")),
+        ("log_item", to("integration/otlp/v1/logs", json, &logs)),
+        ("session", envelope_request(session.as_bytes())),
+    ]
+}
+
+#[test]
+fn the_sdk_is_never_told_that_the_only_outbound_is_capped() {
+    for (category, request) in one_of_each() {
+        let upstream = Upstream::ok();
+        let options = format!("cap: {{{category}: 1/day}}");
+        let only = outbound(&upstream.dsn(KEY_A, 11), &options);
+        let mirror = Config::new([only]).with_metrics().start();
+        let mut client = mirror.client();
+        for number in 0..3 {
+            let reply = client.ask(&request);
+            // Sentry answers a check-in with 202.
+            let is_right = matches!(reply.status, 200 | 202);
+            assert!(is_right, "{category} {number}: {}", reply.text());
+            assert_eq!(reply.field("x-sentry-rate-limits"), None, "{category}");
+        }
+        let category = format!("category=\"{category}\"");
+        let items = |metrics: &Metrics, outcome: &str| {
+            let all = metrics.all("sentry_mirror_items_total", &[&category, outcome]);
+            all.iter().map(|(_, count)| count).sum::<f64>()
+        };
+        let metrics = mirror.wait_for_metrics(|metrics| items(metrics, "outcome") == 3.0);
+        let found = ["\"delivered\"", "\"capped\""].map(|outcome| items(&metrics, outcome));
+        assert_eq!(found, [1.0, 2.0], "{category}");
+    }
+}
+
+#[test]
+fn what_is_not_copied_takes_one_token_despite_a_multiplier() {
+    let upstream = Upstream::ok();
+    let options = "{cap: {error: 2/s}, multiplier: 3}";
+    let mirror = Config::new([outbound(&upstream.dsn(KEY_A, 11), options)]).start();
+    let mut client = mirror.client();
+    let dump = post(
+        &format!("/api/42/unreal/{IN_KEY}/"),
+        "application/octet-stream",
+        "x",
+    );
+    let reply = client.ask(&dump);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    upstream.wait_for(1);
+    // All three copies of an event would go out, which are too many.
+    client.ask(&envelope_request(mixed(7).as_bytes()));
+    let copies = upstream.wait_for(4);
+    assert!(
+        copies[1..]
+            .iter()
+            .all(|copy| !copy.text().contains("\"type\":\"event\""))
+    );
+}
+
+#[test]
+fn records_that_are_cut_out_of_an_otlp_request_are_counted() {
+    let upstream = Upstream::ok();
+    let capped = outbound(&upstream.dsn(KEY_A, 11), "cap: {log_item: 1/day}");
+    let mirror = Config::new([capped]).with_metrics().start();
+    let record = |trace: u32| format!("{{\"traceId\":\"{trace:032x}\"}}");
+    let records = [record(7), record(8), record(9)].join(",");
+    let body = format!("{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{records}]}}]}}]}}");
+    let request = post(
+        &format!("/api/42/integration/otlp/v1/logs/?sentry_key={IN_KEY}"),
+        "application/json",
+        &body,
+    );
+    assert_eq!(mirror.client().ask(&request).status, 200);
+    let received = upstream.wait_for(1);
+    assert_eq!(received[0].text().matches("traceId").count(), 1);
+    let left_out = "sentry_mirror_items_left_out_total";
+    mirror.wait_for_metrics(|metrics| metrics.sum(left_out, &["reason=\"capped\""]) == 2.0);
 }
