@@ -169,3 +169,57 @@ fn no_check_shows_a_secret() {
         assert!(checked.stderr.contains(words), "{words}: {checked:?}");
     }
 }
+
+#[test]
+fn no_output_about_a_cap_shows_a_secret() {
+    let upstream = Upstream::ok();
+    let config = format!(
+        "ip: 127.0.0.1\nport: 0\nworkers: 1\nadmin: {{port: 0}}\naccess_log: json\nlog_filter: trace\n\
+         keys:\n- inbound: http://{IN_KEY}:{MARK}@m/42\n  outbound:\n  - dsn: {}\n    \
+         cap: {{error: \"${{AMOUNT}}\"}}\n    headers: {{X-Token: \"${{TOKEN}}\"}}\n",
+        upstream.dsn(&format!("{FIRST}:{MARK}"), 2)
+    );
+    let variables = [("AMOUNT", "2/day".to_owned()), ("TOKEN", MARK.to_owned())];
+    let with_variables = |command: &mut Command| {
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+    };
+    let mut mirror = Process::spawn(&config, with_variables, Stdio::piped());
+    let mut stdout = mirror.take_stdout();
+    for _ in 0..3 {
+        assert_eq!(mirror.client().ask(&event()).status, 200);
+    }
+    mirror.wait_for_line("a cap of the outbound is reached");
+    assert_eq!(upstream.received().len(), 1);
+    for path in ["/status", "/metrics", "/config", "/"] {
+        let page = mirror.page(path);
+        assert!(page.text().contains("cap"), "{path}");
+        assert_secret(page.text(), path);
+    }
+    mirror.signal("TERM");
+    let (_, log) = mirror.wait();
+    assert_secret(&log.join("\n"), "the log");
+    let mut access = String::new();
+    stdout.read_to_string(&mut access).expect("text");
+    assert!(access.contains("capped"), "{access}");
+    assert_secret(&access, "the access log");
+
+    let checked = check(&config, &variables);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert!(checked.stdout.contains("cap error 2/day"), "{checked:?}");
+    assert_secret(&format!("{checked:?}"), "--check");
+    // What should be an amount is another variable's value.
+    for wrong in [
+        MARK,
+        "57317571757175",
+        "3/57317571757175",
+        "x/5ec7e75ec7e75ec7e7",
+    ] {
+        let variables = [("AMOUNT", wrong.to_owned()), ("TOKEN", MARK.to_owned())];
+        let checked = check(&config, &variables);
+        assert_eq!(checked.code, Some(2), "{checked:?}");
+        let text = format!("{checked:?}");
+        assert!(text.contains("cap.error: found another"), "{text}");
+        assert!(!text.contains("5731757"), "{text}");
+        assert_secret(&text, wrong);
+    }
+}
