@@ -18,7 +18,10 @@ class NotListening(Exception):
 
 
 class Mirror:
-    """A running sentry-mirror, which listens on `port`: a free one unless told which."""
+    """A running sentry-mirror, which listens on `port`: a free one unless told which.
+
+    `admin` is the URL of its admin port.
+    """
 
     def __init__(
         self,
@@ -33,7 +36,7 @@ class Mirror:
         config.write_text(
             "ip: 127.0.0.1\n"
             f"port: {port}\n"
-            "admin: off\n"
+            "admin: {port: 0}\n"
             f"{extra}"
             "keys:\n"
             f"  - inbound: {inbound}\n"
@@ -41,6 +44,7 @@ class Mirror:
         )
         self.output: list[str] = []
         self.port = 0
+        self.admin = ""
         self._ended = False
         self._changed = threading.Condition()
         self._process = subprocess.Popen(
@@ -55,8 +59,8 @@ class Mirror:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         with self._changed:
-            self._changed.wait_for(lambda: self.port or self._ended, START_SECONDS)
-        if not self.port:
+            self._changed.wait_for(lambda: self.port and self.admin or self._ended, START_SECONDS)
+        if not (self.port and self.admin):
             self._process.kill()
             self._reader.join(STOP_SECONDS)
             raise NotListening("the mirror does not listen; it said:\n" + "".join(self.output))
@@ -83,6 +87,8 @@ class Mirror:
                 found = re.search(r"listening on \S*?:(\d+)", line)
                 if found and not self.port:
                     self.port = int(found[1])
+                if found := re.search(r"status page at (http://\S+)/", line):
+                    self.admin = found[1]
                 self._changed.notify_all()
         with self._changed:
             self._ended = True

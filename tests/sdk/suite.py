@@ -10,9 +10,12 @@ import re
 import secrets
 import subprocess
 import sys
+import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from categories import counted, of_mirror
 from clients import Client, clients
 from expected import Dsn, Outgoing, difference, outgoing, receivers
 from mirror import Mirror, NotListening, clean_environment
@@ -65,6 +68,7 @@ class Suite:
     def __init__(self, binary: Path, folder: Path) -> None:
         self.tally = Tally()
         self.sinks = [Sink("a"), Sink("b")]
+        self.items: list[Counter[str]] = [Counter(), Counter()]
         a, b = (f"127.0.0.1:{sink.port}" for sink in self.sinks)
         self.inbound = Dsn(secrets.token_hex(16), "127.0.0.1:1", "42")
         self.outbounds = [
@@ -85,10 +89,12 @@ class Suite:
         self.tally.check(f"{client.name}, connections", problem)
 
         deliveries = []
-        for outbound, sink in zip(self.outbounds, self.sinks):
+        for outbound, sink, items_at_sink in zip(self.outbounds, self.sinks, self.items):
             sent = [x for x in tap.exchanges if outbound in receivers(x.request, self.outbounds)]
             wanted = [outgoing(exchange.request, dsn, outbound) for exchange in sent]
             arrived = sink.claim(len(wanted), ARRIVAL_SECONDS)
+            for delivery in arrived:
+                items_at_sink.update(counted(delivery.request, outbound.prefix))
             deliveries.append(dict(zip(sent, zip(wanted, pair(wanted, arrived)))))
             extra = f"{len(arrived)} instead of {len(wanted)}" if arrived[len(wanted) :] else ""
             self.tally.check(f"{client.name}, deliveries to sink {sink.name}", extra)
@@ -136,12 +142,29 @@ class Suite:
         print(ROW.format(*row).rstrip(), flush=True)
 
     def end(self) -> None:
-        """Stop the mirror and see that nothing is left over."""
+        """Compare counters, stop the mirror, and see that nothing is left over."""
+        for outbound, sink, items_at_sink in zip(self.outbounds, self.sinks, self.items):
+            problem = self.items_problem(outbound, items_at_sink)
+            self.tally.check(f"items at sink {sink.name}", problem)
+            print(f"items at sink {sink.name}: {dict(sorted(items_at_sink.items()))}")
         self.tally.check("mirror, end", self.mirror.stop())
         for sink in self.sinks:
             late = [delivery.request.start_line for delivery in sink.claim(0, 0)]
             unasked = [f"deliveries that no request asked for: {late}"] if late else []
             self.tally.check(f"sink {sink.name}", "; ".join(sink.problems + unasked))
+
+    def items_problem(self, outbound: Dsn, at_sink: Counter[str]) -> str:
+        """What is wrong with the mirror's counters of items, which follow the sink's answers."""
+        deadline = time.monotonic() + ARRIVAL_SECONDS
+        while True:
+            delivered, others = of_mirror(self.mirror.admin, outbound.authority)
+            if others:
+                return f"not delivered: {dict(others)}"
+            if delivered == at_sink:
+                return ""
+            if time.monotonic() > deadline:
+                return f"the mirror has counted {dict(delivered)}, and the sink {dict(at_sink)}"
+            time.sleep(0.1)
 
 
 def pair(wanted: list[Outgoing], arrived: list[Delivery]) -> list[Delivery | None]:

@@ -144,14 +144,20 @@ def take(buffer: bytearray, answers: str = "", ended: bool = False) -> Message |
 
 
 def items(body: bytes) -> list[str]:
-    """The item types of an envelope, in order (develop docs: "Envelopes", "Items")."""
+    """The item types of an envelope, in order."""
+    return [header["type"] for header in item_headers(body)]
+
+
+def item_headers(body: bytes) -> list[dict]:
+    """The item headers of an envelope, in order (develop docs: "Envelopes", "Items")."""
     _, _, rest = body.partition(b"\n")
-    types = []
+    headers = []
     while rest.strip(b"\n"):
         line, _, rest = rest.partition(b"\n")
         try:
             header = json.loads(line)
-            types.append(header["type"])
+            header["type"]
+            headers.append(header)
         except (ValueError, KeyError, TypeError) as error:
             raise Malformed(f"item header {line[:80]!r}: {error}") from error
         if "length" in header:
@@ -161,7 +167,7 @@ def items(body: bytes) -> list[str]:
             rest = rest[1:]
         else:
             _, _, rest = rest.partition(b"\n")
-    return types
+    return headers
 
 
 def _partition(line: str) -> tuple[str, str, str]:
