@@ -47,8 +47,8 @@ impl Client {
         }
         write!(
             self.outgoing,
-            "X-Soak: {number} {}\r\n\r\n",
-            request.plain_bytes
+            "X-Soak: {number} {} {}\r\n\r\n",
+            request.plain_bytes, request.category
         )?;
         if request.body.len() <= ONE_WRITE_BYTES {
             self.outgoing.extend_from_slice(&request.body);

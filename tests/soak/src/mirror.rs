@@ -1,8 +1,9 @@
 //! The mirror as a child process, and what the kernel says about it.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -23,6 +24,7 @@ const DESCRIPTORS: u64 = 65_536;
 /// A running mirror; killed when dropped.
 pub struct Mirror {
     pub address: SocketAddr,
+    admin: SocketAddr,
     child: Child,
     lines: mpsc::Receiver<String>,
     config: PathBuf,
@@ -71,7 +73,7 @@ impl Mirror {
             .map(|(key, upstream)| format!("      - http://{key}@{upstream}/1\n"))
             .collect();
         let text = format!(
-            "ip: 127.0.0.1\nport: 0\nadmin: off\n{extra}\nkeys:\n  - inbound: http://{IN_KEY}@mirror/42\n    outbound:\n{list}"
+            "ip: 127.0.0.1\nport: 0\nadmin: {{port: 0}}\n{extra}\nkeys:\n  - inbound: http://{IN_KEY}@mirror/42\n    outbound:\n{list}"
         );
         let config = std::env::temp_dir().join(format!("soak-{}.yml", std::process::id()));
         fs::write(&config, text).map_err(|error| error.to_string())?;
@@ -97,17 +99,50 @@ impl Mirror {
         });
         let mut mirror = Mirror {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             child,
             lines,
             config,
         };
-        let line = mirror.await_line("listening on ")?;
-        let address = line
-            .split("listening on ")
-            .nth(1)
-            .and_then(|rest| rest.split(' ').next());
-        mirror.address = address.and_then(|text| text.parse().ok()).ok_or(line)?;
+        // Different threads write these lines, in any order.
+        while mirror.address.port() == 0 || mirror.admin.port() == 0 {
+            let line = mirror.await_line("")?;
+            mirror.admin = address(&line, "status page at http://").unwrap_or(mirror.admin);
+            mirror.address = address(&line, "listening on ").unwrap_or(mirror.address);
+        }
         Ok(mirror)
+    }
+
+    /// The items that it has counted as delivered to an upstream, by category; or a fault if it has counted others.
+    pub fn delivered_items(&self, upstream: SocketAddr) -> Result<BTreeMap<String, usize>, String> {
+        let metrics = self.metrics().map_err(|error| error.to_string())?;
+        let mut delivered = BTreeMap::new();
+        for line in metrics.lines() {
+            let Some(line) = line.strip_prefix("sentry_mirror_items_total{") else {
+                continue;
+            };
+            let (labels, value) = line.rsplit_once("} ").ok_or("no labels")?;
+            let count: usize = value.parse().map_err(|_| line.to_owned())?;
+            if count == 0 || !labels.contains(&format!("@{upstream}/")) {
+                continue;
+            }
+            if !labels.contains("outcome=\"delivered\"") {
+                return Err(format!("not delivered: {line}"));
+            }
+            let (_, rest) = labels.split_once("category=\"").ok_or("no category")?;
+            let (category, _) = rest.split_once('"').ok_or("no category")?;
+            delivered.insert(category.to_owned(), count);
+        }
+        Ok(delivered)
+    }
+
+    fn metrics(&self) -> io::Result<String> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        // Without chunks, the body ends with the connection.
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     pub fn sample(&self) -> Sample {
@@ -153,6 +188,12 @@ impl Mirror {
             }
         }
     }
+}
+
+/// The address in `line` that stands after these words.
+fn address(line: &str, words: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once(words)?;
+    rest.split([' ', '/']).next()?.parse().ok()
 }
 
 impl Drop for Mirror {

@@ -10,6 +10,17 @@ use flate2::write::GzEncoder;
 
 use crate::mirror::IN_KEY;
 
+/// The data categories of items, by their types.
+pub const CATEGORIES: [(&str, &str); 7] = [
+    ("event", "error"),
+    ("transaction", "transaction"),
+    ("session", "session"),
+    ("log", "log_item"),
+    ("client_report", "client_report"),
+    ("replay_recording", "replay"),
+    ("attachment", "attachment"),
+];
+
 /// A request that waits for its number.
 pub struct Request {
     /// Request line and header lines, without the blank line.
@@ -18,6 +29,8 @@ pub struct Request {
     /// The length of the body as upstreams are to get it. The keys and DSNs of all upstreams are as
     /// long as those in the body.
     pub plain_bytes: usize,
+    /// The index in [`CATEGORIES`] of its only item.
+    pub category: usize,
 }
 
 /// How a request is written.
@@ -158,6 +171,10 @@ fn make(kind: &Kind, form: Form, chance: &mut Chance) -> Request {
         head: head.into_bytes(),
         body,
         plain_bytes,
+        category: CATEGORIES
+            .iter()
+            .position(|(item, _)| *item == kind.item)
+            .expect("a category"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! An upstream that accepts everything, marks its number, and does as little else as it can.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::mix::CATEGORIES;
 use crate::tally::Tally;
 
 const OK: &[u8] =
@@ -17,7 +19,11 @@ pub struct Sink {
     pub arrived: Arc<Tally>,
     /// Requests whose body had another length than it should.
     wrong: Arc<AtomicUsize>,
+    items: Arc<Items>,
 }
+
+/// How many items of each of [`CATEGORIES`] have arrived.
+type Items = [AtomicUsize; CATEGORIES.len()];
 
 impl Sink {
     pub fn start(size: usize) -> io::Result<Sink> {
@@ -35,18 +41,30 @@ impl Sink {
             address: listener.local_addr()?,
             arrived: Arc::new(Tally::new(size)),
             wrong: Arc::default(),
+            items: Arc::default(),
         };
         let (arrived, wrong) = (Arc::clone(&sink.arrived), Arc::clone(&sink.wrong));
+        let items = Arc::clone(&sink.items);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (arrived, wrong) = (Arc::clone(&arrived), Arc::clone(&wrong));
+                let items = Arc::clone(&items);
                 thread::spawn(move || {
                     // It ends with an error when the mirror is gone.
-                    let _ = serve(&stream, &arrived, &wrong, pace);
+                    let _ = serve(&stream, &arrived, &wrong, &items, pace);
                 });
             }
         });
         Ok(sink)
+    }
+
+    /// How many items of each category have arrived, without those that have none.
+    pub fn items(&self) -> BTreeMap<String, usize> {
+        let counts = self.items.iter().map(|count| count.load(Ordering::Relaxed));
+        let named = CATEGORIES
+            .iter()
+            .map(|(_, category)| (*category).to_owned());
+        named.zip(counts).filter(|(_, count)| *count > 0).collect()
     }
 
     pub fn assert_whole(&self) -> Result<(), String> {
@@ -61,6 +79,7 @@ fn serve(
     stream: &TcpStream,
     arrived: &Tally,
     wrong: &AtomicUsize,
+    items: &Items,
     pace: Option<usize>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -79,12 +98,15 @@ fn serve(
             if let Some(value) = line.strip_prefix(b"Content-Length: ") {
                 length = numbers(value).next().unwrap_or_default();
             } else if let Some(value) = line.strip_prefix(b"X-Soak: ") {
-                let mut both = numbers(value);
-                mark = both.next().zip(both.next());
+                let mut all = numbers(value);
+                mark = all.next().zip(all.next()).zip(all.next());
             }
         }
         skip(&mut reader, length, pace)?;
-        let (number, expected) = mark.unwrap_or((usize::MAX, 0));
+        let ((number, expected), category) = mark.unwrap_or(((usize::MAX, 0), usize::MAX));
+        if let Some(count) = items.get(category) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         if length != expected {
             wrong.fetch_add(1, Ordering::Relaxed);
         }

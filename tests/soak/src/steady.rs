@@ -79,6 +79,9 @@ pub fn run(time: Duration) -> Outcome {
     {
         thread::sleep(Duration::from_millis(200));
     }
+    for sink in &sinks {
+        compare_items(&mirror, sink, deadline)?;
+    }
     let totals = mirror.stop()?;
     for (sink, name) in sinks.iter().zip(["first", "second"]) {
         compare(name, &promised, &sink.arrived)?;
@@ -100,8 +103,27 @@ pub fn run(time: Duration) -> Outcome {
         answered as f64 / time.as_secs_f64(),
         bytes as f64 / 1e6 / time.as_secs_f64(),
     ));
+    lines.push(format!(
+        "items, as counted and as arrived at each: {:?}",
+        sinks[0].items()
+    ));
     lines.push(format!("totals: {totals}"));
     Ok(lines)
+}
+
+/// Compares the counters of the mirror with what has arrived, category by category. Counters follow the answers.
+fn compare_items(mirror: &Mirror, sink: &Sink, deadline: Instant) -> Result<(), String> {
+    let arrived = sink.items();
+    loop {
+        let counted = mirror.delivered_items(sink.address)?;
+        if counted == arrived {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("items: {counted:?} counted, {arrived:?} arrived"));
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
 }
 
 fn send(
