@@ -33,6 +33,8 @@ pub(crate) struct Answer {
     pub(crate) address: SocketAddr,
     /// From the start of the connection, without the lookup of the name.
     pub(crate) elapsed: Duration,
+    /// The time until the certificate expires, in words; `None` without TLS.
+    pub(crate) certificate_left: Option<String>,
 }
 
 impl Answer {
@@ -74,6 +76,7 @@ impl Server {
         }
         let failed =
             |error: &io::Error| Failure(exchange_words(error, address, self.tls.is_some()));
+        let mut certificate_left = None;
         let message = match &self.tls {
             None => exchange(tcp, request).map_err(|error| failed(&error))?,
             Some(identity) => {
@@ -84,6 +87,7 @@ impl Server {
                         false => error.to_string(),
                     })
                 })?;
+                certificate_left = blocking::certificate_left(&session);
                 let exchanged = exchange(session, request).map_err(blocking::explained);
                 exchanged.map_err(|error| failed(&error))?
             }
@@ -92,6 +96,7 @@ impl Server {
             message,
             address,
             elapsed: start.elapsed(),
+            certificate_left,
         })
     }
 

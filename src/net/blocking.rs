@@ -4,8 +4,10 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use rustls::pki_types::UnixTime;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use crate::net::certificate;
 use crate::net::tls_client::TlsIdentity;
 use crate::net::tls_failure;
 
@@ -27,6 +29,13 @@ pub(crate) fn handshake(
     let done = session.complete_io(&mut tcp);
     done.map_err(|error| tls_failure::in_handshake(error, address))?;
     Ok(StreamOwned::new(session, tcp))
+}
+
+/// The time until the certificate of the server expires, in words.
+pub(crate) fn certificate_left(session: &BlockingTls) -> Option<String> {
+    let own = session.conn.peer_certificates()?.first()?;
+    let not_after = certificate::not_after(own)?;
+    Some(tls_failure::distance(UnixTime::now(), not_after))
 }
 
 /// Explains an error of a session after its handshake.

@@ -83,6 +83,12 @@ impl PinnedCertificate {
     }
 }
 
+/// When a certificate expires; `None` if it cannot be parsed.
+pub(super) fn not_after(bytes: &CertificateDer<'_>) -> Option<UnixTime> {
+    let (_, read) = X509Certificate::from_der(bytes).ok()?;
+    Some(unix_time(read.validity().not_after.timestamp()))
+}
+
 fn unix_time(seconds: i64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }

@@ -194,7 +194,7 @@ fn names(presented: &[String]) -> String {
 }
 
 /// The time from one point to a later one, in days or a smaller unit.
-fn distance(from: UnixTime, to: UnixTime) -> String {
+pub(super) fn distance(from: UnixTime, to: UnixTime) -> String {
     let seconds = to.as_secs().saturating_sub(from.as_secs());
     let (number, unit) = match seconds {
         0..=119 => (seconds, "second"),

@@ -48,7 +48,13 @@ pub(super) fn verdict(target: &Target, result: &Result<Answer, Failure>) -> Verd
     let text = match status {
         200..=299 if looks_like_sentry(body) => {
             let address = answer.address;
-            return Verdict::good(format!("accepts ({status} from {address} in {took} ms)"));
+            let certificate = answer.certificate_left.as_ref();
+            let certificate =
+                certificate.map(|left| format!("; its certificate expires in {left}"));
+            return Verdict::good(format!(
+                "accepts ({status} from {address} in {took} ms{})",
+                certificate.unwrap_or_default()
+            ));
         }
         200..=299 => format!(
             "answers {status}, but not as Sentry does{said}; is something else at this host or path?"

@@ -1,5 +1,9 @@
 //! Commands that try a configuration: `--check --connect` and `test`.
 
+use std::time::{Duration, SystemTime};
+
+use rcgen::CertificateParams;
+
 use crate::support::process::{Ended, file, run};
 use crate::support::tls::Authority;
 use crate::support::{Action, IN_KEY, KEY_A, KEY_B, Process, Upstream, config, deaf};
@@ -135,6 +139,35 @@ fn connect_trusts_what_the_mirror_trusts() {
     let outbound = format!("https://{KEY_A}@{}/2", server.address);
     let ended = connect(&config(&[outbound], &authority.ca_file()));
     assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn connect_says_when_the_certificate_expires() {
+    let authority = Authority::new();
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let days = |count: u64| Duration::from_secs(count * 24 * 60 * 60);
+    // And some hours, so that the test may take its time.
+    params.not_after = (SystemTime::now() + days(9) + Duration::from_secs(7200)).into();
+    let server = Server::with(authority.signed(&params).server_config());
+    let plain = Upstream::start(|_, _| Action::Answer(200, "{}"));
+    let outbounds = [
+        format!("https://{KEY_A}@{}/2", server.address),
+        plain.dsn(KEY_A, 3),
+    ];
+    let ended = connect(&config(&outbounds, &authority.ca_file()));
+    let lines: Vec<_> = ended
+        .stdout
+        .lines()
+        .filter(|line| line.contains('✓'))
+        .collect();
+    let [tls, http] = lines[..] else {
+        panic!("{ended:?}");
+    };
+    assert!(
+        tls.ends_with(" ms; its certificate expires in 9 days)"),
+        "{tls}"
+    );
+    assert!(http.ends_with(" ms)"), "{http}");
 }
 
 #[test]
