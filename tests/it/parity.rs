@@ -164,6 +164,73 @@ fn each_difference_between_both_sides_is_explained() {
     }
 }
 
+/// The counts of an earlier hour, as if this one had passed.
+fn an_hour_earlier(state: &str) -> String {
+    let mut document: Value = serde_json::from_str(state).unwrap();
+    let earlier =
+        |time: &mut Value, hours: u64| *time = json!(time.as_u64().unwrap() - hours * HOUR);
+    earlier(&mut document["complete_since"], 30);
+    for hour in document["hours"].as_array_mut().unwrap() {
+        earlier(&mut hour["start"], 1);
+    }
+    document.to_string()
+}
+
+/// Ten minutes of an hour, at a request a minute. What was lost in them is the whole difference.
+#[test]
+fn an_outage_of_ten_minutes_adds_up_to_nothing_unexplained() {
+    let old = Upstream::ok();
+    let new = Upstream::start(|number, _| match number {
+        20..30 => Action::Answer(503, "{}"),
+        _ => Action::ok(),
+    });
+    let at_old = sentry(&[("error", "accepted", "none", 60)]);
+    let at_new = sentry(&[("error", "accepted", "none", 50)]);
+    let state = file("state.json", "").with_file_name("counts.json");
+    let text = config([("old", &at_old), ("new", &at_new)], &old, &state);
+    let text = text.replacen(&new_dsn(&old), &new_dsn(&new), 1);
+    let mirror = Mirror::start(&text);
+    let mut client = mirror.process.client();
+    for minute in 0..60 {
+        let request = envelope_request(envelope(&format!("{minute:02}")).as_bytes());
+        assert_eq!(client.ask(&request).status, 200);
+        // The counts of the stand-ins do not depend on which delivery ends first.
+        new.wait_for(minute + 1);
+    }
+    drop(client);
+    mirror.process.signal("TERM");
+    assert!(mirror.process.wait().0.success());
+    let counted = fs::read_to_string(&state).unwrap();
+    fs::write(&state, an_hour_earlier(&counted)).unwrap();
+    let mirror = Mirror::start(&text);
+    let ended = mirror.run("parity", &["--tolerance", "0%", "--json"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let document: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let rows = document["groups"][0]["rows"].as_array().unwrap();
+    let [old, new] = &rows[..] else {
+        panic!("{rows:?}");
+    };
+    for row in [old, new] {
+        assert_eq!(row["unexplained"], 0, "{row}");
+    }
+    assert_eq!(
+        (&old["difference"], &new["difference"]),
+        (&json!(0), &json!(10))
+    );
+    let ended = mirror.run("parity", &["--tolerance", "0%"]);
+    assert!(
+        ended
+            .stdout
+            .contains("10 lost on the way (outage, timeout, 5xx)"),
+        "{ended:?}"
+    );
+}
+
+/// The DSN that [`config`] gives the second outbound.
+fn new_dsn(upstream: &Upstream) -> String {
+    upstream.dsn(KEY_B, 11)
+}
+
 #[test]
 fn what_is_not_explained_is_exit_code_1() {
     let upstream = Upstream::ok();
