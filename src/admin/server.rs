@@ -5,7 +5,7 @@
 //! thread for a few seconds at most. If all slots are taken, a new connection evicts the oldest one that
 //! has not sent a request: a health probe is answered at once, however many idle connections there are.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -32,6 +32,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longer bodies are sent in chunks.
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// What is compressed at once.
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// How long a client may take to close the connection after the response.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -218,9 +221,11 @@ fn serve_connection(slot: &Slot, handler: &impl Handler) -> io::Result<()> {
         Body::Streamed(_) if is_head => writer.finish()?,
         Body::Streamed(write) if takes_gzip => {
             writer.is_gzip = true;
-            let mut encoder = GzEncoder::new(&mut writer, Compression::fast());
-            write(&mut encoder)?;
-            encoder.finish()?;
+            let encoder = GzEncoder::new(&mut writer, Compression::fast());
+            // JSON comes in pieces of a few bytes, and each call of the encoder costs more than those.
+            let mut pieces = BufWriter::with_capacity(PIECE_BYTES, encoder);
+            write(&mut pieces)?;
+            pieces.into_inner()?.finish()?;
             writer.finish()?;
         }
         Body::Streamed(write) => {
