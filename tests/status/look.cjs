@@ -90,6 +90,10 @@ async function meanings(browser, admin) {
     for (const [word, title] of Object.entries(titles)) assert.match(title, /^[A-Z0-9][^`]{10,}\.$/, word);
     const words = ["accepted", "delivered", "rate limited", "lost", "not wanted", "5xx", "receive", "error", "log item", "sampled", "rejecting", "unknown key", "no key"];
     assert.deepEqual(words.filter((word) => !titles[word]), []);
+    await page.locator("summary").click();
+    const all = await page.locator("#glossary dt").allTextContents();
+    const missing = [...Object.keys(titles), "failing", "loop"].filter((word) => !all.some((term) => term.endsWith(word)));
+    assert.deepEqual(missing, []);
   });
 }
 

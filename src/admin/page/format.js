@@ -67,11 +67,14 @@ function clock(time) {
   return isToday ? text : `${date.toLocaleDateString("en-CA")} ${text}`;
 }
 
+/** A text of the documents without their marks. */
+const plain = (text) => text.replaceAll("`", "");
+
 /** A word of the status that a pointer explains, if `meanings` has it. */
 function explained(word, meanings) {
   const element = make("abbr", "", spaced(word));
   // Not of the object's prototype.
-  if (Object.hasOwn(meanings, word)) element.title = meanings[word].replaceAll("`", "");
+  if (Object.hasOwn(meanings, word)) element.title = plain(meanings[word]);
   return element;
 }
 

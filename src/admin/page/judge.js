@@ -32,6 +32,16 @@ const GLOSSARY = [
   ["unknown key", "A key that no inbound DSN has. Such requests are rejected and reach no outbound."],
 ];
 
+/** What the groups of other words are about. */
+const MEANING_TITLES = [
+  ["incidents", "Kinds of incidents"],
+  ["outcomes", "What became of a delivery"],
+  ["items", "What became of an item"],
+  ["categories", "Categories of items"],
+  ["answers", "What SDKs were answered"],
+  ["rejections", "Why a request was rejected"],
+];
+
 const meaningOf = (term) => GLOSSARY.find(([word]) => word === term)[1];
 
 /** What the state of an outbound means, for one that fails the part of it that is true. */

@@ -68,6 +68,15 @@ function drawUnknownKeys(status) {
   set(byId("other-keys"), `${plural(others, "more request")} had other such keys.`);
 }
 
+/** All words with their meanings: where nothing can point at a word, this is the only place for them. */
+function glossary() {
+  const groups = [["", GLOSSARY], ...MEANING_TITLES.map(([group, title]) => [title, Object.entries(MEANINGS[group])])];
+  return groups.flatMap(([title, words]) => [
+    title && make("h3", "", title),
+    terms("", words.map(([word, meaning]) => [word, spaced(word), plain(meaning)])),
+  ]).filter(Boolean);
+}
+
 function drawFooter(status) {
   const reasons = counts(Object.entries(status.rejections), MEANINGS.rejections);
   byId("rejections").hidden = reasons.length === 0;
@@ -81,8 +90,7 @@ function drawFooter(status) {
     `${bytes(status.received_bytes)} received`,
     done + refused ? `${plural(done, "reload")}${refused ? `, ${refused} refused` : ""}` : "",
   ]));
-  const glossary = byId("glossary");
-  if (!glossary.children.length) glossary.append(...terms("", GLOSSARY.map(([term, meaning]) => [term, term, meaning])).children);
+  if (!byId("glossary").children.length) byId("glossary").append(...glossary());
 }
 
 function redraw() {
