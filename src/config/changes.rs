@@ -29,6 +29,28 @@ const NEEDS_RESTART: [&str; 15] = [
     "sentry_env",
 ];
 
+impl Config {
+    /// The configuration after a reload: the values of [`NEEDS_RESTART`] stay, all others come from `new`.
+    pub(crate) fn after_reload(&self, new: &Config) -> Config {
+        let own = self.clone();
+        Config {
+            ip: own.ip,
+            port: own.port,
+            listen: own.listen,
+            reuse_port: own.reuse_port,
+            workers: own.workers,
+            driver: own.driver,
+            admin: own.admin,
+            access_log: own.access_log,
+            log: own.log,
+            statsd: own.statsd,
+            state_file: own.state_file,
+            self_report: own.self_report,
+            ..new.clone()
+        }
+    }
+}
+
 /// How many changes are listed; the rest are counted.
 const LISTED_MAX: usize = 20;
 
@@ -302,6 +324,30 @@ mod tests {
                 "{old} {new}"
             );
         }
+    }
+
+    #[test]
+    fn a_reload_keeps_what_needs_a_restart_and_applies_the_rest() {
+        let parse = |text: &str| Config::parse(text, "test", std::iter::empty()).unwrap();
+        let keys = format!("keys: [{{inbound: http://{A}@m/1, outbound: [http://{B}@o/2]}}]");
+        let old = parse(&keys);
+        let new = parse(&format!(
+            "{keys}\nip: 127.0.0.2\nport: 1\nlisten: [{{address: 127.0.0.3:1}}]\nreuse_port: true\nworkers: 7\n\
+             driver: epoll\nadmin: off\naccess_log: json\nlog_filter: warn\nlog_format: json\n\
+             statsd_addr: h:1\ndefault_metrics_tags: {{a: b}}\nstate_file: /tmp/state\n\
+             sentry_dsn: http://{B}@o/3\nsentry_env: test\nreply_timeout: 2s",
+        ));
+        let reloaded = old.after_reload(&new);
+        let still_missing = Changes::between(&reloaded, &new);
+        assert_eq!(still_missing.applied, [""; 0]);
+        let mut needs_restart = still_missing.needs_restart;
+        needs_restart.sort();
+        let mut expected = NEEDS_RESTART.map(str::to_owned);
+        expected.sort();
+        assert_eq!(needs_restart, expected);
+        let applied = Changes::between(&old, &reloaded);
+        assert_eq!(applied.applied, ["reply_timeout 1500ms -> 2s"]);
+        assert_eq!(applied.needs_restart, [""; 0]);
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(crate) use self::cap_settings::{Amount, Cap};
 pub(crate) use self::changes::Changes;
 pub(crate) use self::json_schema::json_schema;
 pub(crate) use self::model::{
-    AddressPolicy, ClientAddress, Compression, ListenAddress, Listener, Log, LogFormat, Outbound,
+    AddressPolicy, ClientAddress, Compression, ListenAddress, Log, LogFormat, Outbound,
     ReplyPolicy, Route, SelfReport, StatsdServer, StatsdTarget, Workers,
 };
 pub use self::model::{Config, DriverChoice};

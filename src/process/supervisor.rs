@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicBool;
@@ -19,10 +19,7 @@ use std::time::{Duration, SystemTime};
 use core_affinity::CoreId;
 use tracing::{info, warn};
 
-use crate::config::{
-    self, Changes, Config, DriverChoice, ListenAddress, Log, LogFormat, SelfReport, StatsdTarget,
-    Workers,
-};
+use crate::config::{Changes, Config, ListenAddress, Workers};
 use crate::inbound::accept::SharedListener;
 use crate::inbound::accept_balance::AcceptBalance;
 use crate::mirror::access_log::AccessLog;
@@ -79,27 +76,10 @@ struct WorkerHandle {
     tables: mpsc::Sender<Arc<RoutingTable>>,
 }
 
-/// The part of the configuration that only a restart changes.
-#[derive(Clone)]
-struct StaticConfig {
-    ip: IpAddr,
-    port: u16,
-    listen: Vec<config::Listener>,
-    reuse_port: bool,
-    workers: Workers,
-    driver: DriverChoice,
-    log: Log,
-    access_log: Option<LogFormat>,
-    admin: Option<SocketAddr>,
-    statsd: Option<StatsdTarget>,
-    self_report: Option<SelfReport>,
-}
-
 pub struct Mirror {
     address: SocketAddr,
     /// The first has `ip` and `port`.
     listeners: Vec<Listener>,
-    static_config: StaticConfig,
     config: Config,
     table: Arc<RoutingTable>,
     /// What the workers share out among them.
@@ -135,7 +115,6 @@ impl Mirror {
         let count = worker_count(config.workers, cores.len());
         let config = &listener::fit_limits(config, count);
         let table = Arc::new(RoutingTable::new(config, count, None).map_err(StartError::Config)?);
-        let static_config = StaticConfig::new(config);
         let certificates = Certificates::load(config).map_err(StartError::Config)?;
         for expired in certificates.expired(SystemTime::now()) {
             warn!("{expired}");
@@ -177,7 +156,6 @@ impl Mirror {
         let mut mirror = Mirror {
             address,
             listeners,
-            static_config,
             config: config.clone(),
             memory: SharedMemory::new(table.limits.memory_bytes, count),
             table: Arc::clone(&table),
@@ -235,7 +213,7 @@ impl Mirror {
             let _ = worker.commands.write_all(b"t");
         }
         self.mirror_status.certificates.reload();
-        self.config = self.static_config.merged_into(config);
+        self.config = self.config.after_reload(config);
         self.mirror_status
             .record_reload(CurrentConfig::new(&table, &self.config));
         self.table = table;
@@ -388,43 +366,6 @@ impl Mirror {
             }
         }
         Ok(kinds)
-    }
-}
-
-impl StaticConfig {
-    fn new(config: &Config) -> StaticConfig {
-        StaticConfig {
-            ip: config.ip,
-            port: config.port,
-            listen: config.listen.clone(),
-            reuse_port: config.reuse_port,
-            workers: config.workers,
-            driver: config.driver,
-            log: config.log.clone(),
-            access_log: config.access_log,
-            admin: config.admin,
-            statsd: config.statsd.clone(),
-            self_report: config.self_report.clone(),
-        }
-    }
-
-    /// The configuration after a reload: the values in `self` stay, all others come from `config`.
-    fn merged_into(&self, config: &Config) -> Config {
-        let own = self.clone();
-        Config {
-            ip: own.ip,
-            port: own.port,
-            listen: own.listen,
-            reuse_port: own.reuse_port,
-            workers: own.workers,
-            driver: own.driver,
-            log: own.log,
-            access_log: own.access_log,
-            admin: own.admin,
-            statsd: own.statsd,
-            self_report: own.self_report,
-            ..config.clone()
-        }
     }
 }
 
