@@ -93,19 +93,14 @@ impl Dispatch {
         };
         let own_bytes = render::held_bytes(&self.request, outbound, body);
         let shared_bytes = fan_out.memory_bytes() + transform_bytes;
-        let Some(admission) = pool.admit(own_bytes, shared_bytes) else {
-            let outcome = Outcome::Failed(Failure::Overloaded);
-            return match is_copy {
-                true => fan_out.skip_copy(index, &outcome),
-                false => fan_out.skip(index, outcome),
-            };
+        let skip = |outcome| match is_copy {
+            true => fan_out.skip_copy(index, &outcome),
+            false => fan_out.skip(index, outcome),
         };
-        if is_copy {
-            fan_out.begin_copy(index);
-        } else if !matches!(body, OutboundBody::Whole) {
-            fan_out.begin_transformed(index);
-        }
-        self.core.tasks.start(|buffer| Delivery {
+        let Some(admission) = pool.admit(own_bytes, shared_bytes) else {
+            return skip(Outcome::Failed(Failure::Overloaded));
+        };
+        let started = self.core.tasks.start(|buffer| Delivery {
             fan_out: Rc::clone(fan_out),
             index,
             pool: Rc::clone(pool),
@@ -114,6 +109,13 @@ impl Dispatch {
             is_copy,
             _admission: admission,
         });
+        if started.is_err() {
+            skip(Outcome::Panicked);
+        } else if is_copy {
+            fan_out.begin_copy(index);
+        } else if !matches!(body, OutboundBody::Whole) {
+            fan_out.begin_transformed(index);
+        }
     }
 }
 

@@ -28,6 +28,11 @@ pub(crate) async fn caught<T>(mut task: Pin<&mut impl Future<Output = T>>) -> Re
     .await
 }
 
+/// Runs `work` and catches a panic in it. What `work` changes must not be used after a panic.
+pub(crate) fn caught_now<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_payload| Panicked)
+}
+
 /// The message of a panic.
 pub(crate) fn message(payload: &dyn Any) -> &str {
     if let Some(text) = payload.downcast_ref::<&str>() {

@@ -10,6 +10,8 @@ use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use crate::runtime::panics::{Panicked, caught_now};
+
 /// How many tasks may wait for a job. Each takes about 3 KiB and its buffer.
 const IDLE_TASKS_MAX: usize = 256;
 
@@ -40,8 +42,11 @@ impl<J: Job> TaskPool<J> {
         })
     }
 
-    /// Starts the job that `make` returns. `make` gets an empty buffer to use.
-    pub(crate) fn start(self: &Rc<TaskPool<J>>, make: impl FnOnce(Vec<u8>) -> J) {
+    /// Starts the job that `make` returns. `make` gets an empty buffer to use. If it panics, no job starts.
+    pub(crate) fn start(
+        self: &Rc<TaskPool<J>>,
+        make: impl FnOnce(Vec<u8>) -> J,
+    ) -> Result<(), Panicked> {
         let idle = self.idle.borrow_mut().pop();
         let task = idle.unwrap_or_else(|| {
             let task = Rc::new(PooledTask {
@@ -52,11 +57,19 @@ impl<J: Job> TaskPool<J> {
             monoio::spawn(Rc::clone(&task).run(Rc::clone(self)));
             task
         });
-        let job = make(task.buffer.take());
+        let buffer = task.buffer.take();
+        let job = match caught_now(|| make(buffer)) {
+            Ok(job) => job,
+            Err(panicked) => {
+                self.idle.borrow_mut().push(task);
+                return Err(panicked);
+            }
+        };
         *task.job.borrow_mut() = Some(job);
         if let Some(waker) = task.waker.borrow_mut().take() {
             waker.wake();
         }
+        Ok(())
     }
 
     /// Keeps a task for another job. Returns `false` if the pool is full.
@@ -94,5 +107,36 @@ impl<J: Job> PooledTask<J> {
                 Poll::Pending
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::test_runtime::block_on;
+
+    struct Count(Rc<RefCell<u32>>);
+
+    impl Job for Count {
+        async fn run(&mut self) -> Vec<u8> {
+            *self.0.borrow_mut() += 1;
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_panic_while_a_job_is_made_costs_no_task() {
+        block_on(async {
+            let pool = TaskPool::new();
+            let count = Rc::default();
+            assert!(pool.start(|_| panic!("on purpose")).is_err());
+            assert_eq!(pool.idle.borrow().len(), 1);
+            assert!(pool.start(|_| Count(Rc::clone(&count))).is_ok());
+            assert_eq!(pool.idle.borrow().len(), 0);
+            while pool.idle.borrow().is_empty() {
+                monoio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            assert_eq!(*count.borrow(), 1);
+        });
     }
 }

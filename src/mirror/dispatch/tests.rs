@@ -1,4 +1,4 @@
-//! A panic in a delivery or a transform.
+//! A panic in a delivery, while it is rendered, or in a transform.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -14,14 +14,17 @@ use crate::http::head::{HeadLimits, Parsed};
 use crate::limits::Limits;
 use crate::mirror::counters::OutcomeKind;
 use crate::mirror::fan_out::Resources;
+use crate::mirror::filter::PartialBody;
 use crate::mirror::local_route::{LocalRoute, LocalRoutes};
 use crate::mirror::reply::Expected;
 use crate::mirror::routing_table::RoutingTable;
 use crate::mirror::worker_metrics::WorkerMetrics;
 use crate::runtime::memory_lease::SharedMemory;
 use crate::runtime::test_runtime::block_on;
+use crate::sentry::edit::{Edit, Replacement};
 use crate::sentry::endpoint::Endpoint;
 use crate::sentry::quantity::Quantities;
+use crate::span::Span;
 use crate::telemetry::label::Label;
 use crate::upstream::pool::Pool;
 
@@ -146,5 +149,30 @@ fn a_delivery_that_began_before_a_panic_in_the_transforms_completes() {
     assert_eq!(
         outcomes,
         [[(OutcomeKind::Success, 1)], [(OutcomeKind::Panicked, 1)]]
+    );
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_panic_while_a_request_is_rendered_ends_only_its_delivery() {
+    let (status, outcomes) = dispatch(2, 0, |dispatch| {
+        let text = Bytes::from_static(b"{}");
+        // An assertion of `render` refuses edits that overlap.
+        let edit = Edit {
+            span: Span::new(0, 2),
+            replacement: Replacement::Nothing,
+        };
+        let partial = PartialBody {
+            front: text.clone(),
+            edits: vec![edit, edit],
+            rest: text,
+        };
+        deliver(dispatch, 0, &OutboundBody::Plain(partial));
+        deliver(dispatch, 1, &OutboundBody::AsReceived(Bytes::new(), "gzip"));
+    });
+    assert_eq!(status, 200);
+    assert_eq!(
+        outcomes,
+        [[(OutcomeKind::Panicked, 1)], [(OutcomeKind::Success, 1)]]
     );
 }
