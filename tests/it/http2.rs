@@ -574,6 +574,27 @@ fn a_server_that_reads_slowly_is_alive() {
 }
 
 #[test]
+fn a_large_request_arrives_where_the_memory_budget_has_room_for_it_only() {
+    let server = Raw::slow(300_000);
+    let mirror = Config::new([outbound(&server.dsn(), "http2: h2c")])
+        .set("limits.memory_bytes", "4MB")
+        .set("reply_timeout", "20s")
+        .with_metrics()
+        .start();
+    let mut event = envelope(ID).into_bytes();
+    event.resize(3_500_000, b'x');
+    for count in 1..=2 {
+        let mut client = mirror.client();
+        client.send(&envelope_request(&event));
+        assert_eq!(client.response().status, 200);
+        let memory = |metrics: &Metrics| metrics.sum("sentry_mirror_request_memory_bytes", &[]);
+        mirror.wait_for_metrics(|metrics| {
+            ended(metrics, "2xx") == f64::from(count) && memory(metrics) == 0.0
+        });
+    }
+}
+
+#[test]
 fn a_delivery_at_its_deadline_is_reset_and_the_connection_stays() {
     let server = Raw::start(|_, stream| match stream {
         3 => Vec::new(),

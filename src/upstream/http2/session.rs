@@ -22,6 +22,7 @@ use crate::runtime::memory_budget::MemoryBudget;
 use crate::upstream::addresses::Address;
 use crate::upstream::counters::{OriginCounters, PingResult, SessionEnd, StreamEnd};
 use crate::upstream::exchange::{Failure, OutboundRequest};
+use crate::upstream::http2::output_memory::OutputMemory;
 use crate::upstream::http2::slots::{self, Lost, Reaction, Repeat, Slot};
 use crate::upstream::origin::SharedOrigin;
 use crate::upstream::response::Response;
@@ -36,10 +37,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session that was idle for as long is asked for a sign of life before it is used again: address translation may have
 /// forgotten it, and drops what is sent without a word.
 const LONG_REST: Duration = Duration::from_secs(60);
-
-/// While as much waits to be sent, nothing is added: the socket takes less than the deliveries give. This bounds the
-/// memory of a session, which deliveries do not reserve.
-const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 
 pub(super) struct Session {
     shared: Arc<SharedOrigin>,
@@ -64,6 +61,7 @@ pub(super) struct Session {
     round_trip: Cell<Duration>,
     /// How many bytes were given to the socket so far, whether or not it has taken them.
     given_bytes: Cell<u64>,
+    output_memory: RefCell<OutputMemory>,
     /// Deliveries that wait until the output is sent.
     stalled: RefCell<Vec<usize>>,
     /// Whether TLS has something to send by itself.
@@ -110,7 +108,6 @@ impl Session {
             shared,
             worker,
             address,
-            budget,
             slots: RefCell::default(),
             reserved: Cell::default(),
             state: RefCell::new(State::Opening),
@@ -122,12 +119,14 @@ impl Session {
             taken: Cell::new((0, now)),
             round_trip: Cell::default(),
             given_bytes: Cell::default(),
+            output_memory: RefCell::new(OutputMemory::new(budget.reservation())),
             stalled: RefCell::default(),
             has_flush: Cell::default(),
             writer: RefCell::default(),
             reader: RefCell::default(),
             is_end_counted: Cell::default(),
             opener: RefCell::default(),
+            budget,
         })
     }
 
@@ -167,8 +166,9 @@ impl Session {
             return false;
         }
         let connection = self.connection.borrow();
+        let mut output_memory = self.output_memory.borrow_mut();
         connection.free_streams() > self.reserved.get()
-            && connection.output_bytes() < OUTPUT_BYTES_MAX
+            && output_memory.has_room(connection.output_bytes())
     }
 
     /// How much of a body could be sent at once.
@@ -257,9 +257,12 @@ impl Session {
         wake(&self.opener);
     }
 
-    /// What is to be sent, into `buffer`, which is empty. `None` if nothing will be sent any more. If the session has
-    /// ended, this is the last.
+    /// What is to be sent, into `buffer`, which is empty: what was in it has been sent. `None` if nothing will be sent any
+    /// more. If the session has ended, this is the last.
     pub(super) async fn output(&self, buffer: Vec<u8>) -> Option<Vec<u8>> {
+        let waiting = self.connection.borrow().output_bytes();
+        self.output_memory.borrow_mut().end_sending(waiting);
+        self.resume_stalled();
         let mut buffer = Some(buffer);
         poll_fn(|context| {
             let mut connection = self.connection.borrow_mut();
@@ -271,6 +274,7 @@ impl Session {
                 let output = connection.take_output(buffer.take().unwrap_or_default());
                 self.given_bytes
                     .set(self.given_bytes.get() + output.len() as u64);
+                self.output_memory.borrow_mut().begin_sending(output.len());
                 self.resume_stalled();
                 return Poll::Ready(Some(output));
             }
@@ -529,8 +533,8 @@ impl Stream {
             slot.can_send = false;
         }
         let mut connection = session.connection.borrow_mut();
-        let room = OUTPUT_BYTES_MAX.saturating_sub(connection.output_bytes());
-        let part = bytes.get(..room).unwrap_or(bytes);
+        let mut output_memory = session.output_memory.borrow_mut();
+        let part = output_memory.part(bytes, connection.output_bytes());
         let is_whole = part.len() == bytes.len();
         if !is_whole {
             session.stalled.borrow_mut().push(self.token);
@@ -539,7 +543,7 @@ impl Stream {
             true => 0,
             false => connection.send(self.id, part, is_last && is_whole),
         };
-        drop(connection);
+        drop((connection, output_memory));
         session.wake_writer();
         count
     }

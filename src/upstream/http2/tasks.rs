@@ -17,6 +17,7 @@ use crate::runtime::deadline::in_time;
 use crate::runtime::panics::caught;
 use crate::upstream::counters::SessionEnd;
 use crate::upstream::exchange::Failure;
+use crate::upstream::http2::output_memory::BYTES_FREE;
 use crate::upstream::http2::session::Session;
 use crate::upstream::read_buffer::ReadError;
 
@@ -32,9 +33,6 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// The most that is read at once while there are no deliveries: the usual response.
 const IDLE_READ_BYTES: usize = 2 * 1024;
-
-/// The largest output buffer that is kept.
-const KEPT_BYTES: usize = 64 * 1024;
 
 /// Starts the tasks of a session over `stream`.
 ///
@@ -133,7 +131,7 @@ async fn write(session: Rc<Session>, mut sender: Sender) {
             return session.end(Failure::Send(error.into()), SessionEnd::Broken);
         }
         sent_buffer.clear();
-        sent_buffer.shrink_to(KEPT_BYTES);
+        sent_buffer.shrink_to(BYTES_FREE);
         buffer = sent_buffer;
     }
     session.end(Failure::Closed, SessionEnd::Closed);
