@@ -499,18 +499,22 @@ impl Connection {
         now: Instant,
         on_event: &mut impl FnMut(Event<'_>),
     ) -> Result<(), Violation> {
+        let (head, decoder) = (&mut self.head, &mut self.decoder);
         let Some(stream) = self.streams.get_mut(id) else {
-            // Nothing depends on a block that is not decoded.
+            let skipped = head.skip(block, decoder);
+            skipped.map_err(|_| Violation::Compression)?;
             return self.flood.useless(now, Violation::UselessFrames);
         };
-        let (head, decoder) = (&mut self.head, &mut self.decoder);
         let read = match stream.awaits {
             Awaits::Head => {
                 let read = head.read(block, decoder);
                 read.and_then(|()| stream.begin(head, is_end).map_err(HeadError::Malformed))
             }
-            Awaits::Body(_) if !is_end => Err(HeadError::Malformed("fields within a body")),
-            Awaits::Body(_) => head.read_trailers(block, decoder).map(|()| false),
+            Awaits::Body(_) if is_end => head.read_trailers(block, decoder).map(|()| false),
+            Awaits::Body(_) => {
+                let skipped = head.skip(block, decoder);
+                skipped.and(Err(HeadError::Malformed("fields within a body")))
+            }
         };
         let token = stream.token;
         let (code, failure) = match read {

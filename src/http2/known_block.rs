@@ -1,8 +1,8 @@
 //! The header block of the response before, to find out whether it comes again.
 //!
 //! A server mostly sends the same header block over and over, except for a date, an id, or how long it took. Equal
-//! blocks mean the same, because there is no dynamic table. To compare a block with the one before takes far fewer
-//! instructions than to decode it.
+//! blocks mean the same, unless they use a dynamic table, and then none is kept. To compare a block with the one before
+//! takes far fewer instructions than to decode it.
 
 use super::common_prefix::common_prefix;
 use super::hpack::decoder::{Decoder, Field};

@@ -7,8 +7,8 @@
 //! rendered for HTTP/1.1, and [`response_head`] checks what a server sends. Most heads of a connection are alike, so each
 //! is compared with the one before: [`known_request`], [`known_block`].
 //!
-//! Neither side has a dynamic table: the mirror announces the size 0, and uses none of the server's. So a header block
-//! can be dropped unread, and a connection takes no memory for one.
+//! The mirror announces that it has no dynamic table, and uses none of the server's: to compare heads is cheaper. Some
+//! servers do not listen, so their table is kept all the same ([`hpack`]).
 
 pub(crate) mod connection;
 pub(crate) mod error;

@@ -70,8 +70,9 @@ impl ResponseHead {
         let mut known = std::mem::take(&mut self.known);
         let read = self.read_fields(block, decoder, |field, may_vary| known.add(field, may_vary));
         match read {
-            Ok(()) => known.keep(block),
-            Err(_) => known.forget(),
+            // What refers to the dynamic table may mean something else the next time.
+            Ok(()) if !decoder.has_used_table() => known.keep(block),
+            Ok(()) | Err(_) => known.forget(),
         }
         self.known = known;
         read
@@ -122,6 +123,15 @@ impl ResponseHead {
             wrong = wrong.or(self.add(field.name, field.value).err());
         })?;
         wrong.map_or(Ok(()), |rule| Err(HeadError::Malformed(rule)))
+    }
+
+    /// Reads a block that nobody needs, but which may change the dynamic table.
+    pub(super) fn skip(&mut self, block: &[u8], decoder: &mut Decoder) -> Result<(), HeadError> {
+        self.known.forget();
+        match decoder.decode(block, LIST_BYTES_MAX, |_| {}) {
+            Ok(()) | Err(DecodeError::TooLarge) => Ok(()),
+            Err(error @ DecodeError::Malformed) => Err(error.into()),
+        }
     }
 
     fn clear(&mut self, block_bytes: usize) {

@@ -787,3 +787,48 @@ proptest! {
         }
     }
 }
+
+/// h2o 2.2 uses a dynamic table of the size that it was not allowed.
+#[test]
+fn a_dynamic_table_is_kept_in_step_whatever_becomes_of_a_block() {
+    let head =
+        |flags, stream, block: &[u8]| frame(Kind::Headers, END_HEADERS | flags, stream, block);
+    let add = |value: &str| {
+        let literal = [&[0x5f], &[value.len() as u8][..], value.as_bytes()];
+        [OK, &literal.concat()].concat()
+    };
+    // The newest entry.
+    let newest = [OK, b"\xbe"].concat();
+    let mut peer = Peer::ready();
+    let ids: Vec<u32> = (0..6).map(|token| peer.open(token)).collect();
+    let mut expect = |bytes: &[u8], expected: &[&str]| assert_eq!(peer.events(bytes), expected);
+    let one = "head 0: 200 ContentType=one";
+    expect(&head(0, ids[0], &add("one")), &[one]);
+    // Again, but nothing is added now.
+    expect(
+        &head(END_STREAM, ids[1], &newest),
+        &["head 1: 200 ContentType=one", "end 1 true"],
+    );
+    // Trailers.
+    expect(&head(END_STREAM, ids[0], &add("two")[1..]), &["end 0 true"]);
+    expect(
+        &head(END_STREAM, ids[2], &newest),
+        &["head 2: 200 ContentType=two", "end 2 true"],
+    );
+    // A stream that is gone.
+    expect(&head(END_STREAM, ids[2], &add("three")), &[]);
+    expect(
+        &head(0, ids[3], &newest),
+        &["head 3: 200 ContentType=three"],
+    );
+    // Fields within a body, and a head that is malformed.
+    let failed = "failed 3: Malformed(\"fields within a body\")";
+    expect(&head(0, ids[3], &add("four")), &[failed]);
+    let malformed = [&add("five")[..], OK].concat();
+    let failed = "failed 4: Malformed(\"a second :status\")";
+    expect(&head(0, ids[4], &malformed), &[failed]);
+    expect(
+        &head(END_STREAM, ids[5], &newest),
+        &["head 5: 200 ContentType=five", "end 5 true"],
+    );
+}

@@ -1,5 +1,7 @@
-//! Decodes a header block. Nothing is kept between blocks, because there is no dynamic table.
+//! Decodes header blocks. A connection has one decoder, which gets all of its blocks in order: the dynamic table that
+//! some servers use must stay in step with theirs.
 
+use super::dynamic_table::{self, DynamicTable};
 use super::{huffman, integer, static_table};
 use crate::span::Span;
 
@@ -9,7 +11,7 @@ const FIELD_OVERHEAD: usize = 32;
 /// Why a header block cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    /// It is not HPACK, or refers to a dynamic table, which there is not.
+    /// It is not HPACK, or refers to an entry that there is not.
     Malformed,
     /// The header list is longer than allowed.
     TooLarge,
@@ -24,18 +26,33 @@ pub struct Field<'f> {
     pub(crate) coded_value: Span,
 }
 
-/// Memory that decoding reuses.
 #[derive(Debug, Default)]
 pub struct Decoder {
+    table: DynamicTable,
+    has_used_table: bool,
+    /// Reused for their memory.
     name: Vec<u8>,
     value: Vec<u8>,
 }
 
+/// How many times longer than allowed a header list may be so that its connection goes on.
+const TOO_LARGE_FACTOR_MAX: usize = 4;
+
+/// The first index of the dynamic table.
+const FIRST_DYNAMIC: usize = 62;
+
 impl Decoder {
+    /// Whether the last block added something to the dynamic table, or referred to it. Otherwise an equal block means the
+    /// same at any time.
+    pub(crate) fn has_used_table(&self) -> bool {
+        self.has_used_table
+    }
+
     /// Passes each field of `block` to `on_field`.
     ///
     /// # Errors
-    /// The block is not valid, or it has more than `list_bytes_max` by the count of RFC 9113 §6.5.2.
+    /// The block is not valid, or it has more than `list_bytes_max` by the count of RFC 9113 §6.5.2. After the latter, the
+    /// next block can be decoded.
     pub fn decode(
         &mut self,
         block: &[u8],
@@ -45,55 +62,95 @@ impl Decoder {
         let mut rest = block;
         let mut list_bytes = 0;
         let mut has_field = false;
+        self.has_used_table = false;
         while let Some(first) = rest.first().copied() {
-            let (name, value, coded_bytes): (&[u8], &[u8], usize) = match first {
-                0x80.. => {
-                    let index = integer::take(&mut rest, 7);
-                    let found = index.and_then(static_table::get);
-                    let (name, value) = found.ok_or(DecodeError::Malformed)?;
-                    (name, value, 0)
-                }
-                // Size updates are allowed only at the beginning (RFC 7541 §4.2), and no other size than 0.
-                0x20..=0x3f => {
-                    if has_field || integer::take(&mut rest, 5) != Some(0) {
-                        return Err(DecodeError::Malformed);
-                    }
-                    continue;
-                }
-                _ => self.literal(first, &mut rest, list_bytes_max - list_bytes)?,
-            };
+            // Size updates are allowed only at the beginning (RFC 7541 §4.2).
+            if matches!(first, 0x20..=0x3f) {
+                let size_max = integer::take(&mut rest, 5);
+                let size_max = size_max.filter(|size| *size <= dynamic_table::SIZE_MAX);
+                self.table.set_size_max(
+                    size_max
+                        .filter(|_| !has_field)
+                        .ok_or(DecodeError::Malformed)?,
+                );
+                continue;
+            }
             has_field = true;
-            list_bytes += name.len() + value.len() + FIELD_OVERHEAD;
-            if list_bytes > list_bytes_max {
+            let mut add = |name: &[u8], value: &[u8], coded_value| {
+                list_bytes += name.len() + value.len() + FIELD_OVERHEAD;
+                if list_bytes <= list_bytes_max {
+                    on_field(Field {
+                        name,
+                        value,
+                        coded_value,
+                    });
+                }
+            };
+            match first {
+                0x80.. => {
+                    let index = integer::take(&mut rest, 7).ok_or(DecodeError::Malformed)?;
+                    self.has_used_table |= index >= FIRST_DYNAMIC;
+                    let (name, value) = self.indexed(index).ok_or(DecodeError::Malformed)?;
+                    let end = block.len() - rest.len();
+                    add(name, value, Span::new(end, end));
+                }
+                _ => self.literal(first, block, &mut rest, &mut add)?,
+            }
+            if list_bytes > list_bytes_max && !self.table.is_possible() {
                 return Err(DecodeError::TooLarge);
             }
-            let end = block.len() - rest.len();
-            on_field(Field {
-                name,
-                value,
-                coded_value: Span::new(end - coded_bytes, end),
-            });
+            // Otherwise the table has to be kept in step, unless that takes too much: each byte can refer to 4 KiB.
+            if list_bytes > TOO_LARGE_FACTOR_MAX * list_bytes_max {
+                return Err(DecodeError::Malformed);
+            }
         }
-        Ok(())
+        match list_bytes > list_bytes_max {
+            true => Err(DecodeError::TooLarge),
+            false => Ok(()),
+        }
     }
 
-    /// A literal whose first byte is `first`: to be indexed (which a table of size 0 makes empty), not to be, or never.
-    /// Returns its name, its value, and the length of its coded value.
-    fn literal<'d, 'b: 'd>(
-        &'d mut self,
+    /// The field with this index.
+    fn indexed(&self, index: usize) -> Option<(&[u8], &[u8])> {
+        match index.checked_sub(FIRST_DYNAMIC) {
+            Some(age) => self.table.get(age),
+            None => static_table::get(index),
+        }
+    }
+
+    /// Passes on a literal whose first byte is `first`: to be added to the dynamic table, not to be, or never.
+    fn literal<'b>(
+        &mut self,
         first: u8,
+        block: &'b [u8],
         rest: &mut &'b [u8],
-        bytes_max: usize,
-    ) -> Result<(&'d [u8], &'d [u8], usize), DecodeError> {
-        let prefix_bits = if first & 0x40 != 0 { 6 } else { 4 };
+        add: &mut impl FnMut(&[u8], &[u8], Span),
+    ) -> Result<(), DecodeError> {
+        let is_added = first & 0x40 != 0;
+        let prefix_bits = if is_added { 6 } else { 4 };
         let index = integer::take(rest, prefix_bits).ok_or(DecodeError::Malformed)?;
+        let Decoder {
+            table, name, value, ..
+        } = self;
         let name = match index {
-            0 => text(rest, &mut self.name, bytes_max)?,
-            index => static_table::get(index).ok_or(DecodeError::Malformed)?.0,
+            0 => text(rest, name)?,
+            FIRST_DYNAMIC.. => {
+                self.has_used_table = true;
+                let found = table.get(index - FIRST_DYNAMIC);
+                name.clear();
+                name.extend_from_slice(found.ok_or(DecodeError::Malformed)?.0);
+                name
+            }
+            _ => static_table::get(index).ok_or(DecodeError::Malformed)?.0,
         };
-        let before = rest.len();
-        let value = text(rest, &mut self.value, bytes_max)?;
-        Ok((name, value, before - rest.len()))
+        let start = block.len() - rest.len();
+        let value = text(rest, value)?;
+        add(name, value, Span::new(start, block.len() - rest.len()));
+        if is_added && table.is_possible() {
+            self.has_used_table = true;
+            table.add(name, value);
+        }
+        Ok(())
     }
 
     /// The value whose coding begins `rest`, which is moved behind it.
@@ -101,16 +158,12 @@ impl Decoder {
         &'d mut self,
         rest: &mut &'b [u8],
     ) -> Result<&'d [u8], DecodeError> {
-        text(rest, &mut self.value, usize::MAX)
+        text(rest, &mut self.value)
     }
 }
 
 /// The text at the front of `rest`. A Huffman coded one is decoded into `memory`.
-fn text<'d, 'b: 'd>(
-    rest: &mut &'b [u8],
-    memory: &'d mut Vec<u8>,
-    bytes_max: usize,
-) -> Result<&'d [u8], DecodeError> {
+fn text<'d, 'b: 'd>(rest: &mut &'b [u8], memory: &'d mut Vec<u8>) -> Result<&'d [u8], DecodeError> {
     let is_coded = rest.first().is_some_and(|first| first & 0x80 != 0);
     let length = integer::take(rest, 7).ok_or(DecodeError::Malformed)?;
     let (text, after) = rest
@@ -120,10 +173,7 @@ fn text<'d, 'b: 'd>(
     if !is_coded {
         return Ok(text);
     }
-    // The shortest code has 5 bits, so a coded text grows by less than two thirds.
-    if length > bytes_max {
-        return Err(DecodeError::TooLarge);
-    }
+    // The shortest code has 5 bits, so a coded text grows by less than two thirds, and a block is bounded.
     memory.clear();
     huffman::decode(text, memory).ok_or(DecodeError::Malformed)?;
     Ok(memory)
@@ -141,8 +191,12 @@ mod tests {
     type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
     fn decode(block: &[u8]) -> Result<Fields, DecodeError> {
+        decode_next(&mut Decoder::default(), block)
+    }
+
+    fn decode_next(decoder: &mut Decoder, block: &[u8]) -> Result<Fields, DecodeError> {
         let mut fields = Vec::new();
-        Decoder::default()
+        decoder
             .decode(block, 1 << 20, |field| {
                 fields.push((field.name.to_vec(), field.value.to_vec()))
             })
@@ -179,8 +233,7 @@ mod tests {
             b"\xbe",
             b"\x7f\x00\x01a",
             b"\x7e\x01a",
-            b"\x21",
-            b"\x3f\x00",
+            b"\x3f\xe2\x1f",
             b"\x88\x20",
             b"\x40\x01a",
             b"\x40\x05a\x01b",
@@ -194,12 +247,56 @@ mod tests {
 
     #[test]
     fn a_header_list_is_limited_by_its_decoded_length() {
-        let block = b"\x40\x01a\x01b\x40\x01a\x81\x1f";
+        let block = b"\x20\x40\x01a\x01b\x40\x01a\x81\x1f";
         let mut decoder = Decoder::default();
         let mut decode = |bytes_max| decoder.decode(block, bytes_max, |_| {});
         assert_eq!(decode(68), Ok(()));
         assert_eq!(decode(67), Err(DecodeError::TooLarge));
         assert_eq!(decode(34), Err(DecodeError::TooLarge));
+    }
+
+    #[test]
+    fn a_dynamic_table_that_was_not_announced_is_kept_in_step() {
+        let mut decoder = Decoder::default();
+        let added = b"\x88\x40\x01a\x01b\x5f\x01c\x40\x01d\x02ab";
+        let fields = [
+            field(":status", "200"),
+            field("a", "b"),
+            field("content-type", "c"),
+            field("d", "ab"),
+        ];
+        assert_eq!(decode_next(&mut decoder, added), Ok(fields.to_vec()));
+        assert!(decoder.has_used_table());
+        // From the newest on; the names of literals may be there, too.
+        let referred = b"\xc0\x0f\x2f\x01x\x7e\x01y\xbe\xbf";
+        let expected = [
+            field("a", "b"),
+            field("d", "x"),
+            field("d", "y"),
+            field("d", "y"),
+            field("d", "ab"),
+        ];
+        assert_eq!(decode_next(&mut decoder, referred), Ok(expected.to_vec()));
+        // A list that is too long has added its entries all the same.
+        let result = decoder.decode(b"\x40\x01e\x01f", 33, |_| {});
+        assert_eq!(result, Err(DecodeError::TooLarge));
+        assert_eq!(
+            decode_next(&mut decoder, b"\xbe"),
+            Ok(vec![field("e", "f")])
+        );
+        assert_eq!(
+            decoder.decode(b"\x40\x01e\x01f\xbe\xbe\xbe\xbe", 33, |_| {}),
+            Err(DecodeError::Malformed)
+        );
+        assert_eq!(
+            decode_next(&mut decoder, b"\x20\x88"),
+            Ok(vec![field(":status", "200")])
+        );
+        assert!(!decoder.has_used_table());
+        assert_eq!(
+            decode_next(&mut decoder, b"\xbe"),
+            Err(DecodeError::Malformed)
+        );
     }
 
     proptest! {
@@ -213,6 +310,31 @@ mod tests {
             theirs.set_max_table_size(0);
             let block = theirs.encode(fields.iter().map(|(name, value)| (&name[..], &value[..])));
             prop_assert_eq!(decode(&block), Ok(fields));
+        }
+
+        #[test]
+        fn what_another_encoder_wrote_with_a_dynamic_table_is_decoded(
+            blocks in prop::collection::vec(
+                prop::collection::vec(("[a-c:-]{0,2}", "[ -~]{0,2}|[x-z]{500}"), 0..12),
+                1..12,
+            ),
+            sizes in prop::collection::vec(0..12_usize, 0..3),
+        ) {
+            let mut theirs = fluke_hpack::Encoder::new();
+            let mut ours = Decoder::default();
+            for (place, fields) in blocks.iter().enumerate() {
+                let fields: Fields =
+                    fields.iter().map(|(name, value)| field(name, value)).collect();
+                let mut block = Vec::new();
+                if sizes.contains(&place) {
+                    // This encoder does not write the update by itself.
+                    let size = 300 * place;
+                    theirs.set_max_table_size(size);
+                    integer::append(&mut block, 0x20, 5, size);
+                }
+                block.extend(theirs.encode(fields.iter().map(|(name, value)| (&name[..], &value[..]))));
+                prop_assert_eq!(decode_next(&mut ours, &block), Ok(fields));
+            }
         }
 
         #[test]
@@ -234,8 +356,6 @@ mod tests {
         #[test]
         fn both_decoders_agree_on_any_bytes(block in prop::collection::vec(any::<u8>(), 0..40)) {
             let mut theirs = fluke_hpack::Decoder::new();
-            theirs.set_max_allowed_table_size(0);
-            theirs.set_max_table_size(0);
             // It panics at a size update that is cut short (0.3.1).
             let theirs = catch_unwind(AssertUnwindSafe(|| theirs.decode(&block).ok())).unwrap_or(None);
             // Where it accepts a block, it is one that a server may send; it is laxer on size updates.
