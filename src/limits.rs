@@ -111,13 +111,13 @@ pub struct BreakerLimits {
     /// The longest time between two probes or trial deliveries. For up to this long, deliveries are lost although
     /// the upstream is back.
     pub pause: Duration,
-    /// The longest time between two probes where they time out and nothing is lost. A connection that breaks counts as
-    /// a failure if there was no response for this long.
+    /// The longest time between two probes of an upstream that does not accept connections and for which no delivery
+    /// waits. A connection that breaks counts as a failure only if the last response is older than this.
     pub pause_max: Duration,
 }
 
 impl Limits {
-    /// How much of `memory_bytes` each of this many origins may use in each of `workers`. A quarter each
+    /// The share of `memory_bytes` that one of `origins` origins may use in one of `workers` workers. A quarter each
     /// leaves most of it to the others when one origin does not respond, and lets a healthy one deliver
     /// hundreds of megabytes per second. A single origin needs no limit of its own.
     pub fn origin_bytes(&self, origins: usize, workers: usize) -> usize {

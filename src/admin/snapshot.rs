@@ -29,7 +29,7 @@ pub(super) struct MetricsSnapshot {
     /// Keeps the counters alive, so that a later one cannot have the address of one in here.
     pub(super) table: Arc<RoutingTable>,
     pub(super) process: ProcessSnapshot,
-    /// `None` if the counters are read when they are iterated over.
+    /// `None` for a live snapshot, which reads each counter when it is iterated over.
     stored: Option<Stored>,
 }
 

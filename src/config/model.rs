@@ -184,7 +184,7 @@ impl Compression {
 pub struct ClientAddress {
     /// Where proxies connect from, or are named by others. `None` if it is not set; an empty list trusts nobody.
     pub trusted_proxies: Option<Vec<IpNet>>,
-    /// The field that the proxies write.
+    /// The header in which trusted proxies pass the client's address.
     pub field: AddressField,
     /// `forward_client_ip`: what outbounds without a setting of their own get.
     pub default: AddressPolicy,

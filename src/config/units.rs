@@ -39,7 +39,7 @@ pub(super) struct ByteSize(pub(super) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HumanDuration(pub(super) Duration);
 
-/// The text is not a number with a known unit, or out of range.
+/// The text is not a number with a known unit, or the number is out of range.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotAQuantity;
 

@@ -181,7 +181,7 @@ mod tests {
         entries.join(" ")
     }
 
-    /// A field, header lines, and the entries of the field in them.
+    /// The header to read, header lines, and the entries that it has in them.
     const LISTS: &[(AddressField, &[&str], &str)] = &[
         (AddressField::XForwardedFor, &["Host: m"], ""),
         (AddressField::XForwardedFor, &["X-Forwarded-For:"], ""),

@@ -44,7 +44,7 @@ const DISCARD_BYTES_MAX: usize = 256 * 1024;
 /// just connected is about to send a request; later, silence is normal.
 pub(super) const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The longest message whose memory may stay in the read buffer afterwards.
+/// After a longer message the read buffer is replaced, so that its memory is freed.
 const KEPT_BYTES_MAX: usize = READ_BYTES;
 
 /// A connection that can be served, unless `S` is a socket over which more than requests may come.

@@ -52,7 +52,7 @@ pub(super) async fn accept(
         }
         Ok(Err(Malformed)) | Err(WaitEnd::Expired) => {
             core.counters.closings.inc(Closing::ProxyHeader);
-            debug!(worker = core.counters.worker, peer = %proxy, "connection closed: no header of the PROXY protocol");
+            debug!(worker = core.counters.worker, peer = %proxy, "connection closed: no valid PROXY protocol header in time");
             None
         }
     }

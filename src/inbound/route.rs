@@ -71,7 +71,7 @@ fn set_route(
         if route.loop_log.is_due(Instant::now()) {
             error!(
                 route = route.name,
-                "rejected a request that came back to the mirror (508): either an outbound of this route leads back here, or another mirror in the chain has the same inbound key; each mirror in a chain needs its own"
+                "rejected a request that has passed this mirror before (508): an outbound of this route leads back here, or two mirrors in a chain have the same inbound key, and each needs one of its own"
             );
         }
         return Err(Rejection::Loop);

@@ -57,7 +57,7 @@ impl AccessLog {
     /// The thread cannot be started.
     pub fn to_stdout(format: LogFormat) -> io::Result<(AccessLog, LinesGuard)> {
         let on_change = |result: Result<(), &io::Error>| match result {
-            Ok(()) => info!("writing the access log again"),
+            Ok(()) => info!("the access log can be written again"),
             Err(error) => {
                 warn!(%error, "cannot write the access log to standard output; its lines are lost until writing succeeds again");
             }

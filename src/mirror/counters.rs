@@ -107,7 +107,7 @@ labels! {
         Closed => "closed",
         /// The response is not valid HTTP.
         Malformed => "malformed",
-        /// The response is larger than `limits.response_bytes`.
+        /// The response is larger than `limits.response_bytes`, or than the memory that is left.
         TooLarge => "too_large",
         /// For `timeouts.exchange` the upstream took nothing of the request, and sent nothing of its response.
         Timeout => "timeout",
@@ -115,8 +115,8 @@ labels! {
         TooSlow => "too_slow",
         /// Over HTTP/2, the upstream reset the stream of the delivery, or refused it eight times.
         Reset => "reset",
-        /// Not sent: `limits.in_flight` deliveries were in flight, the origin had used its share of
-        /// `limits.memory_bytes`, or no memory was left.
+        /// Not sent: `limits.in_flight` or the memory for the origin was used up, or no connection was to be had
+        /// within `timeouts.exchange`.
         Overloaded => "overloaded",
         /// Not sent: the circuit breaker of the upstream is open.
         Paused => "paused",
@@ -204,7 +204,7 @@ impl OutcomeKind {
             Failure::TooSlow => OutcomeKind::TooSlow,
             Failure::Refused | Failure::Reset(_) => OutcomeKind::Reset,
             Failure::Overloaded | Failure::NoConnection => OutcomeKind::Overloaded,
-            Failure::Paused => OutcomeKind::Paused,
+            Failure::BreakerOpen => OutcomeKind::Paused,
         }
     }
 
@@ -237,7 +237,7 @@ impl OutcomeKind {
         ) && !is_consequence
     }
 
-    /// Whether the delivery is lost because the upstream does not respond: it sent no response to this
+    /// Whether the delivery is lost because the upstream does not respond: it sent no usable response to this
     /// delivery, or earlier missing responses kept this one from being sent.
     fn is_unanswered(self) -> bool {
         match self {

@@ -160,7 +160,7 @@ fn log_cap(route: &Route, outbound: &Outbound, cap: &Cap, level: CapLevel) {
             route,
             outbound = name,
             cap,
-            "a cap of the outbound is not near any more"
+            "less than 80 % of a cap of the outbound is used again"
         ),
     }
 }

@@ -141,7 +141,7 @@ impl Reply {
             },
             Decision::Success => {
                 let mut reply = Reply::success(context.request.success());
-                // Otherwise all outbounds filtered the request out.
+                // Otherwise no outbound wanted the request, or its rate limits are hidden from this client.
                 let is_unconfirmed = outcomes.iter().any(Option::is_none);
                 reply.result = is_unconfirmed.then_some(RequestResult::Unconfirmed);
                 reply.with_limits(common_limits)

@@ -28,8 +28,8 @@ enum DeliveryClass {
     Accepted,
     Limited,
     TooLarge,
-    /// 401, 403, 404: the outbound will never accept anything, so it is not live.
-    Dead,
+    /// 401, 403, 404: the outbound does not know the key or the project, so it is not live.
+    NotLive,
     /// Any other 4xx: the outbound will never accept this request, but may accept others.
     Refused,
     /// 5xx, an unexpected status, or no response.
@@ -88,7 +88,7 @@ fn decide_without_success(classes: &[DeliveryClass]) -> Decision {
     };
     let mut live = classes
         .iter()
-        .filter(|class| **class != DeliveryClass::Dead);
+        .filter(|class| **class != DeliveryClass::NotLive);
     let is_limited = wanted.contains(&DeliveryClass::Limited);
     if wanted.is_empty() {
         // All outbounds filtered it out, as configured.
@@ -117,7 +117,7 @@ fn class(outcome: &Outcome) -> DeliveryClass {
         Outcome::Failed(_) | Outcome::Panicked => DeliveryClass::Broken,
         Outcome::Answered(response) => match response.status {
             200..=299 => DeliveryClass::Accepted,
-            401 | 403 | 404 => DeliveryClass::Dead,
+            401 | 403 | 404 => DeliveryClass::NotLive,
             413 => DeliveryClass::TooLarge,
             429 => DeliveryClass::Limited,
             400..=499 => DeliveryClass::Refused,

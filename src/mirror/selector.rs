@@ -55,7 +55,7 @@ pub(super) struct Filtered {
     pub(super) categories: Option<Vec<Option<Category>>>,
     /// The reason for each item that was dropped.
     pub(super) left_out: Vec<Unwanted>,
-    /// The same in items as Sentry counts them; `None` if all of them stay.
+    /// How many items stay and are dropped, as Sentry counts them; `None` if all of them stay.
     pub(super) split: Option<Rc<Split>>,
 }
 

@@ -345,7 +345,7 @@ pub(crate) fn fit_limits(config: &Config, workers: usize) -> Config {
 /// busy at a time.
 const IDLE_CONNECTIONS_MIN: usize = 64;
 
-/// The minimum of `limits.in_flight`.
+/// `limits.in_flight` is never lowered below this.
 const IN_FLIGHT_MIN: usize = 16;
 
 /// How to avoid that a limit is lowered to fit the descriptors.

@@ -20,7 +20,7 @@ pub(crate) fn log_changes(path: &Path, changes: &Changes, routes: usize) {
         info!(routes, "configuration reloaded: nothing else has changed");
     } else if is_mount_point(path) {
         warn!(
-            "nothing has changed in {file}, which is a mount point of its own: if an editor, sed -i or git replaced the file, {file} still shows the old one; mount its folder instead, or write to the file without replacing it"
+            "nothing has changed in {file}, which is mounted as a single file: if an editor, sed -i or git has replaced the file outside, the old one is still mounted here; mount its folder instead, or write to the file without replacing it"
         );
     } else {
         info!("nothing has changed in {file}");

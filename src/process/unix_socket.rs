@@ -25,7 +25,7 @@ pub(super) struct SocketFile {
 /// Binds a socket that will be found at `path`, once [`SocketFile::show`] is called.
 ///
 /// # Errors
-/// Another process listens there, unless it is to be `replaced`, or something else is there.
+/// Another process listens at `path` and is not to be `replaced`, or `path` is not a socket.
 pub(super) fn bind(path: &Path, mode: u32, replaced: bool) -> io::Result<(Socket, SocketFile)> {
     make_way(path, replaced)?;
     let hidden = hidden_name(path);

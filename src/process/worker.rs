@@ -254,7 +254,7 @@ impl Worker {
                         worker,
                         "worker is overloaded; rejecting requests until it has caught up"
                     ),
-                    false => info!(worker, "worker has caught up"),
+                    false => info!(worker, "worker has caught up and accepts requests again"),
                 }
             }
             let round = pin!(async { self.core.flush_access_log() });

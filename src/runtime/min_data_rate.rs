@@ -55,7 +55,7 @@ impl MinDataRate {
         moved_bytes as u128 >= expected_bytes
     }
 
-    /// Leaves `pause` out of the current period.
+    /// Does not count `pause` as time of the transfer.
     pub(crate) fn leave_out(&mut self, pause: Duration) {
         self.since += pause;
     }

@@ -113,6 +113,7 @@ impl<J: Job> PooledTask<J> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::slices::yield_now;
     use crate::runtime::test_runtime::block_on;
 
     struct Count(Rc<RefCell<u32>>);
@@ -134,7 +135,7 @@ mod tests {
             assert!(pool.start(|_| Count(Rc::clone(&count))).is_ok());
             assert_eq!(pool.idle.borrow().len(), 0);
             while pool.idle.borrow().is_empty() {
-                monoio::time::sleep(std::time::Duration::from_millis(1)).await;
+                yield_now().await;
             }
             assert_eq!(*count.borrow(), 1);
         });

@@ -10,7 +10,7 @@ use std::io;
 use super::family::{Family, Labels, Samples};
 use super::histogram::{BOUNDS_US, Distribution};
 
-/// The prefix of all metric names, which is that of getsentry/sentry-mirror.
+/// The prefix of all metric names. getsentry/sentry-mirror has the same.
 pub(crate) const PREFIX: &str = "sentrymirror";
 
 /// The maximum size of a datagram, so that it fits into one packet on usual networks.

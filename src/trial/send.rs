@@ -113,7 +113,7 @@ pub(crate) fn direct(table: &RoutingTable, route: &Route) -> Report {
 /// Sends an event through the running mirror, as an SDK with the DSN `inbound`.
 ///
 /// # Errors
-/// The mirror does not answer, or not on its admin port.
+/// The mirror does not answer on its port for SDKs, or on its admin port.
 pub(crate) fn through(
     mirror: RunningMirror,
     inbound: &Dsn,

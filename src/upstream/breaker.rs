@@ -8,10 +8,10 @@
 //! front of the upstream resets. So there are two circuits:
 //!
 //! * *Connecting*: no connection can be opened. A request cannot cause that: such a failure always counts, and the
-//!   circuit holds up all routes. The breaker itself finds out when it is over, by a connect ([`ProbeSchedule`]); no
+//!   circuit drops the deliveries of all routes. The breaker itself finds out when it is over, by a connect ([`ProbeSchedule`]); no
 //!   event is spent for that.
 //! * *Answering*: connections break or stay silent. A request may cause that to its own connection: such a failure
-//!   counts only while other requests get no response either, and the circuit holds up only the routes that had one.
+//!   counts only while other requests get no response either, and the circuit drops the deliveries only of routes that had one.
 //!   A connect would say nothing here, since the upstream accepts. So one of the deliveries to be dropped is sent
 //!   instead, as a *trial*, once per `breaker.pause`.
 //!
@@ -63,7 +63,7 @@ labels! {
     }
 }
 
-/// Identifies a route. Failures of its deliveries may hold up further ones of the same route.
+/// Identifies a route. After failures of its deliveries, further ones of the same route may be dropped.
 pub(crate) type RouteId = usize;
 
 /// How a delivery ended without a response.

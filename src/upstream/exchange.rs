@@ -82,8 +82,8 @@ pub enum Failure {
     /// The response is larger than `limits.response_bytes`, or than what is left of
     /// `limits.memory_bytes`.
     TooLarge,
-    /// Nothing moved for `timeouts.exchange`: there was no connection, the upstream took nothing of the request, or it
-    /// sent nothing of the response.
+    /// Nothing moved for `timeouts.exchange`: the upstream took nothing of the request, or sent nothing of the
+    /// response.
     Timeout,
     /// The request was taken, or the response sent, at less than the minimum rate.
     TooSlow,
@@ -92,7 +92,8 @@ pub enum Failure {
     Overloaded,
     /// No connection became free, and none could be opened, within `timeouts.exchange`.
     NoConnection,
-    Paused,
+    /// The circuit breaker of the upstream is open.
+    BreakerOpen,
     /// The upstream has not processed the request, and said so, more than once.
     Refused,
     /// The upstream reset the stream of the request with this error code.
@@ -133,7 +134,7 @@ impl Failure {
             | Failure::TooLarge
             | Failure::Overloaded
             | Failure::NoConnection
-            | Failure::Paused => None,
+            | Failure::BreakerOpen => None,
         }
     }
 
@@ -172,7 +173,7 @@ impl fmt::Display for Failure {
             Failure::NoConnection => {
                 f.write_str("no connection became free within timeouts.exchange")
             }
-            Failure::Paused => f.write_str("circuit breaker open"),
+            Failure::BreakerOpen => f.write_str("circuit breaker open"),
             Failure::Refused => f.write_str("refused the request without processing it"),
             Failure::Reset(code) => write!(f, "reset the stream of the request: {code}"),
         }

@@ -89,8 +89,8 @@ impl Pool {
     }
 
     /// Delivers `request` of `client`, as long as it is not silent for `timeouts.exchange` from `begun` on. Returns the
-    /// result and the time at which the delivery ended. The breaker may hold up the request because of earlier failures
-    /// of `route`.
+    /// result and the time at which the delivery ended. The breaker may drop the request because of earlier failures of
+    /// `route`.
     ///
     /// # Errors
     /// Why there is no response. The request may have arrived all the same.
@@ -108,7 +108,7 @@ impl Pool {
         let (shared, worker) = (self.origin(), self.connections.worker());
         let Some(permit) = shared.admit(route, begun) else {
             ensure_prober(shared, worker);
-            return (Err(Failure::Paused), begun);
+            return (Err(Failure::BreakerOpen), begun);
         };
         let (has_connection, is_counted) = (Cell::new(false), Cell::new(true));
         let given_up = Cell::new(None);

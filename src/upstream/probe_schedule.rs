@@ -86,7 +86,7 @@ impl ProbeSchedule {
     }
 }
 
-/// How often the prober asks whether a probe is due, at least: so soon it notices that deliveries are dropped.
+/// The prober checks at least this often whether a probe is due.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

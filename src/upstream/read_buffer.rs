@@ -84,7 +84,7 @@ impl ReadBuffer {
         }
     }
 
-    /// What was received and not taken yet.
+    /// The received bytes that were not taken yet.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer
     }

@@ -54,7 +54,7 @@ impl Response {
         }
     }
 
-    /// Where the value of a header belongs, if it is one that is kept.
+    /// Where the value of a header is kept; `None` if it is not kept.
     pub(crate) fn header_mut(&mut self, name: HeaderName) -> Option<&mut Option<Bytes>> {
         Some(match name {
             HeaderName::ContentType => &mut self.content_type,

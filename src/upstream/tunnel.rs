@@ -81,7 +81,7 @@ fn is_open(received: &[u8]) -> Result<bool, String> {
     }
 }
 
-/// What a refusal of the proxy means.
+/// Describes a refusal by the proxy: its status, and what that means.
 pub(super) fn refusal(status: u16, meaning: &str) -> String {
     format!("answered {status}: {meaning}")
 }

@@ -29,7 +29,7 @@ impl Client for NoClient {
     }
 }
 
-/// What a delivery gets for waiting.
+/// What a delivery has waited for: a connection, or the reason why it gets none.
 pub(crate) type Granted<C> = Result<C, Failure>;
 
 /// Which connections a delivery can use.

@@ -632,7 +632,7 @@ fn a_reload_of_a_bind_mounted_file_explains_why_nothing_changed() {
     std::fs::rename(new, &outside).unwrap();
     mirror.signal("HUP");
     let line = mirror.wait_for_line("nothing has changed in ");
-    for told in ["config.yml", "a mount point of its own", "mount its folder"] {
+    for told in ["config.yml", "mounted as a single file", "mount its folder"] {
         assert!(line.contains(told), "{told} in {line}");
     }
 }

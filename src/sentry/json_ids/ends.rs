@@ -18,8 +18,8 @@ use crate::span::Span;
 /// a profile names many libraries.
 const END_BYTES: usize = 512 * 1024;
 
-/// Appends to `found` the ids in a payload, as far as it is JSON: all of them, or if it is longer than
-/// [`SEARCHED_BYTES_MAX`] those before and after its largest member.
+/// Appends to `found` the ids in a payload of JSON. In a payload over [`SEARCHED_BYTES_MAX`] the largest member is
+/// not searched.
 pub(crate) fn search(text: &[u8], payload: Span, found: &mut Vec<IdSpan>) {
     if payload.len() > SEARCHED_BYTES_MAX {
         search_ends(text, payload, &PAYLOAD, found);

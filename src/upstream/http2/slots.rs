@@ -23,7 +23,7 @@ const JSON: &[u8] = b"application/json";
 pub(super) struct Lost {
     pub(super) failure: Failure,
     pub(super) repeat: Repeat,
-    /// Whether the upstream wants HTTP/1.1 for it.
+    /// Whether the upstream reset the stream with `HTTP_1_1_REQUIRED`.
     pub(super) wants_http1: bool,
     /// Whether it is a failure of its own. A connection that ends is one failure, however many deliveries it had.
     pub(super) is_counted: bool,
