@@ -166,9 +166,12 @@ fn open_tunnel(tcp: &mut TcpStream, request: &str) -> Result<(), String> {
         return Err("answers CONNECT with something else than HTTP".to_owned());
     };
     let status = status.get(..3).unwrap_or_default();
-    match status.starts_with('2') {
-        true => Ok(()),
-        false => Err(format!("answers {status:?} to CONNECT")),
+    match status {
+        _ if status.starts_with('2') => Ok(()),
+        "401" | "407" => Err(format!(
+            "answers {status:?} to CONNECT, so it wants other credentials"
+        )),
+        _ => Err(format!("answers {status:?} to CONNECT")),
     }
 }
 
@@ -272,10 +275,30 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_ends_with_a_reset_counts() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; 18]).unwrap();
+            stream.write_all(b"HTTP/1.0 407 X\r\n\r\nno").unwrap();
+            // It has not read the body, which resets the connection.
+        });
+        let request = [&b"POST / HTTP/1.1\r\n\r\n"[..], &[b'x'; 100]].concat();
+        let asked = at(port).ask(&request, Instant::now() + TIMEOUT).unwrap();
+        server.join().unwrap();
+        assert_eq!((asked.status(), &*asked.message.body), (407, &b"no"[..]));
+    }
+
+    #[test]
     fn a_request_goes_through_a_tunnel_once_that_is_open() {
         for (answer, expected) in [
             ("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 204 X\r\n\r\n", Ok(204)),
-            ("HTTP/1.0 407 X\r\n\r\n", Err("answers \"407\" to CONNECT")),
+            (
+                "HTTP/1.0 407 X\r\n\r\n",
+                Err("answers \"407\" to CONNECT, so it wants other credentials"),
+            ),
+            ("HTTP/1.0 403 X\r\n\r\n", Err("answers \"403\" to CONNECT")),
             ("220 mail ready\r\n\r\n", Err("something else than HTTP")),
             ("HTTP/1.1 200 OK\r\n", Err("does not answer CONNECT")),
         ] {

@@ -3,7 +3,7 @@
 //! The reader is independent of the mirror's parser, so that it would notice a fault of that. It takes
 //! what SDKs and the mirror send. The content codings are decoded by the mirror's code.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
 
 use bytes::Bytes;
 
@@ -147,12 +147,14 @@ fn framed(
     Ok(Some((exactly(stream, length)?, "with Content-Length")))
 }
 
-/// Everything up to the end of the stream. A TLS session that is cut off counts as ended, too: what reads the
-/// body notices if it is not whole.
+/// Everything up to the end of the stream. A TLS session that is cut off counts as ended, too, and so does a reset, with
+/// which a proxy ends that has not read the whole request: what reads the body notices if it is not whole.
 fn to_end(stream: &mut impl BufRead) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
-    match stream.take(BODY_BYTES_MAX as u64).read_to_end(&mut body) {
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
+    let read = stream.take(BODY_BYTES_MAX as u64).read_to_end(&mut body);
+    let is_end = |kind| matches!(kind, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset);
+    match read {
+        Err(error) if !is_end(error.kind()) => Err(error),
         _ => Ok(body),
     }
 }

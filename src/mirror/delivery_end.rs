@@ -69,7 +69,7 @@ impl DeliveryEnd<'_> {
         }
         counters.outcomes.inc(kind);
         let response = self.outcome.response();
-        if response.is_some_and(|response| outbound_log::rejects_all(response.status)) {
+        if response.is_some_and(outbound_log::rejects_all) {
             counters.rejected.inc();
         }
         if kind.was_tried() {

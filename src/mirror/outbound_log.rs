@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use memchr::memmem;
 use tracing::{info, warn};
 
 use crate::mirror::cap::{Cap, CapLevel, Caps};
@@ -15,9 +16,24 @@ use crate::upstream::response::Response;
 /// The maximum length of the logged part of a rejecting response.
 const REASON_BYTES_MAX: usize = 200;
 
-/// Whether an outbound that answers with `status` rejects every request, not only this one, and not for a rate limit.
-pub(super) fn rejects_all(status: u16) -> bool {
-    !matches!(status, 200..=299 | 400 | 405..=499)
+/// What nginx 1.22 says after the handshake, with 400, to clients without the certificate that it requires.
+const CERTIFICATE_REASONS: [&[u8]; 2] = [
+    b"No required SSL certificate was sent",
+    b"The SSL certificate error",
+];
+
+/// Whether an outbound with this response rejects every request, not only this one, and not for a rate limit.
+pub(super) fn rejects_all(response: &Response) -> bool {
+    match response.status {
+        200..=299 | 405..=499 => false,
+        400 => {
+            let mut reasons = CERTIFICATE_REASONS.iter();
+            let start = response.body.get(..REASON_BYTES_MAX);
+            let start = start.unwrap_or(&response.body);
+            reasons.any(|reason| memmem::find(start, reason).is_some())
+        }
+        _ => true,
+    }
 }
 
 /// Logs when an outbound starts or stops rejecting requests. An outbound that responds may still lose all
@@ -31,7 +47,7 @@ pub(super) fn log_rejections(
     let status = response.status;
     let state = match status {
         200..=299 => 0,
-        _ if rejects_all(status) => u32::from(status),
+        _ if rejects_all(response) => u32::from(status),
         _ => return,
     };
     let log = &outbound.state.rejection_log;

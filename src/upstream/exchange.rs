@@ -541,12 +541,25 @@ impl Connection {
             }
             match self.read().await {
                 Ok(()) => {}
-                Err(ReadError::Closed) => {
+                Err(error) if self.is_end(&error) => {
                     let rest = self.read_buffer.bytes().len();
                     return Ok(self.read_buffer.take(rest)?);
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Whether `error` is the end of a body whose end is that of the connection.
+    fn is_end(&self, error: &ReadError) -> bool {
+        match error {
+            ReadError::Closed => true,
+            // A server that closes without having read the whole request resets the connection (RFC 9112 section 9.6),
+            // as tinyproxy 1.11 does after a 407. What it refuses with has arrived before that.
+            ReadError::Io(error) => {
+                self.heads.head.status >= 300 && error.kind() == io::ErrorKind::ConnectionReset
+            }
+            ReadError::OutOfMemory => false,
         }
     }
 

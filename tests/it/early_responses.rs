@@ -197,3 +197,15 @@ fn a_refusal_after_interim_responses_is_read_while_the_body_is_blocked() {
         assert_eq!(delivered(mirror, "4xx"), 1.0, "{way}");
     });
 }
+
+#[test]
+fn a_refusal_that_ends_with_a_reset_is_the_answer() {
+    let script = || Script {
+        early: vec![b"HTTP/1.0 413 Too Large\r\nConnection: close\r\n\r\nless, please"],
+        then: Then::Closes,
+    };
+    on_every_way(script, |way, status, _, mirror| {
+        assert_eq!(status, 413, "{way}");
+        assert_eq!(delivered(mirror, "4xx"), 1.0, "{way}");
+    });
+}

@@ -104,3 +104,42 @@ fn the_start_line_names_version_workers_driver_and_configuration() {
     let path = path.split(' ').next().unwrap();
     assert!(Path::new(path).is_file(), "{line}");
 }
+
+#[test]
+fn nginx_that_wants_a_certificate_rejects_everything_and_any_other_400_one_request() {
+    for (title, is_rejecting) in [
+        ("400 No required SSL certificate was sent", true),
+        ("400 The SSL certificate error", true),
+        ("400 Bad Request", false),
+    ] {
+        let text = format!("<html>\r\n<head><title>{title}</title></head>\r\n");
+        let upstream = Upstream::start(move |_, _| {
+            let length = text.len();
+            Action::Raw(
+                format!("HTTP/1.1 400 Bad Request\r\nContent-Length: {length}\r\n\r\n{text}")
+                    .into_bytes(),
+            )
+        });
+        let mirror = Config::new([upstream.dsn(KEY_A, 11)])
+            .with_metrics()
+            .start();
+        assert_eq!(mirror.client().ask(&request()).status, 400);
+        mirror.wait_for_metrics(|metrics| {
+            metrics.sum("sentry_mirror_deliveries_total", &["outcome=\"4xx\""]) == 1.0
+        });
+        let line = "outbound is rejecting requests";
+        if is_rejecting {
+            let line = mirror.wait_for_line(line);
+            assert!(line.contains(title), "{line}");
+        }
+        let log = mirror.log().join("\n");
+        assert_eq!(log.contains(line), is_rejecting, "{log}");
+        let status: serde_json::Value =
+            serde_json::from_str(mirror.page("/status").text()).unwrap();
+        let incidents = &status["routes"][0]["outbounds"][0]["incidents"];
+        assert_eq!(
+            incidents.as_array().unwrap().len(),
+            usize::from(is_rejecting)
+        );
+    }
+}
