@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use monoio::net::TcpStream;
+use tracing::debug;
 
 use crate::http::chunked::{Chunked, Progress};
 use crate::http::framing::Framing;
@@ -168,6 +169,7 @@ impl Connection {
             self.buffer = rest;
         }
         self.release_buffer();
+        self.stream.shrink();
         let awaited = match self.is_new {
             true => Awaited::FirstRequest,
             false => Awaited::NextRequest,
@@ -223,6 +225,11 @@ impl Connection {
         matches!(self.stream, ServerStream::Tls(_))
     }
 
+    /// Answers the end of a TLS session that the client has ended.
+    pub(crate) fn answer_end(&mut self) {
+        self.stream.answer_end();
+    }
+
     /// Tells the client of a TLS session that it ends, before an idle connection is closed.
     pub(crate) fn announce_end(&mut self) {
         self.stream.announce_end();
@@ -259,6 +266,7 @@ impl Connection {
             match self.fill(deadline, READ_BYTES).await {
                 ReadOutcome::Data => {}
                 ReadOutcome::End => return Err(Abort::Gone),
+                ReadOutcome::Violation => return Err(self.count_violation()),
                 ReadOutcome::TimedOut => return Err(Rejection::HeadTimeout.into()),
             }
             let has_begun = self.skip_empty_lines();
@@ -404,8 +412,8 @@ impl Connection {
         memory: &mut MemoryReservation,
     ) -> Result<(), Rejection> {
         let received_bytes = self.buffer.len();
-        // With less free space, `read_some` would grow the buffer itself.
-        if self.buffer.capacity() - received_bytes >= missing_bytes.min(READ_BYTES / 4) {
+        // With less free space, the read would grow the buffer itself.
+        if self.buffer.capacity() - received_bytes >= missing_bytes.min(self.stream.read_bytes()) {
             return Ok(());
         }
         let free_bytes = received_bytes.max(READ_BYTES).min(missing_bytes);
@@ -431,8 +439,15 @@ impl Connection {
         match self.fill(now + limits.timeouts.body, bytes_max).await {
             ReadOutcome::Data => Ok(()),
             ReadOutcome::End => Err(Abort::Gone),
+            ReadOutcome::Violation => Err(self.count_violation()),
             ReadOutcome::TimedOut => Err(Rejection::BodyTimeout.into()),
         }
+    }
+
+    fn count_violation(&self) -> Abort {
+        self.counters.closings.inc(Closing::Tls);
+        debug!(worker = self.counters.worker, peer = %self.peer, "connection closed: the client violated TLS");
+        Abort::Gone
     }
 
     /// Reads the body of a rejected request and discards it. Returns `false` if that fails, for example
@@ -490,16 +505,17 @@ impl Connection {
             None => ReadOutcome::TimedOut,
             Some((result, buffer)) => {
                 self.buffer = buffer;
-                // An error, such as a reset, means that the client has disconnected.
+                let is_violation = ServerStream::is_violation(&result);
+                // Any other error, such as a reset, means that the client has disconnected.
                 let count = result.unwrap_or(0);
                 self.counters.received_bytes.add_bytes(count);
                 if count > READ_BYTES {
                     self.coop.spend(count).await;
                 }
-                if count > 0 {
-                    ReadOutcome::Data
-                } else {
-                    ReadOutcome::End
+                match count {
+                    0 if is_violation => ReadOutcome::Violation,
+                    0 => ReadOutcome::End,
+                    _ => ReadOutcome::Data,
                 }
             }
         }
@@ -526,6 +542,8 @@ enum ReadOutcome {
     Data,
     /// The end of the stream, or an error.
     End,
+    /// What the client sent is not TLS.
+    Violation,
     /// The read was abandoned, and the buffer is lost with it.
     TimedOut,
 }

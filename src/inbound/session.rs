@@ -46,7 +46,7 @@ pub(super) async fn serve(
         spares.return_request(request);
         match persistence {
             Persistence::KeepAlive => {}
-            Persistence::Close => return,
+            Persistence::Close => return connection.answer_end(),
             Persistence::Linger => return Box::pin(connection.linger(&core.shutdown)).await,
         }
     }

@@ -63,6 +63,8 @@ labels! {
         Evicted => "evicted",
         /// The client did not read a reply within `timeouts.write`.
         Write => "write",
+        /// The client violated TLS after the handshake, for example with a record that cannot be decrypted.
+        Tls => "tls",
         /// The client had `limits.connections_per_peer` other connections.
         Peer => "connections_per_peer",
         /// It did not begin with a header of the PROXY protocol within `timeouts.head`, on a listener with

@@ -24,5 +24,6 @@ pub(crate) mod tls_accept;
 pub(crate) mod tls_client;
 pub(crate) mod tls_clients;
 pub(crate) mod tls_failure;
+mod tls_overhead;
 pub(crate) mod tls_server;
 pub(crate) mod transfer;

@@ -12,12 +12,16 @@ use monoio::net::TcpStream;
 use monoio::time::timeout;
 use rustls::ServerConnection;
 
-use crate::net::socket::{read_some, write_all};
+use crate::net::socket::{READ_BYTES, read_some, write_all};
 use crate::net::tls::TlsStream;
+use crate::net::tls_failure;
 use crate::sys;
 
 /// How long the end of a TLS session may take to be sent. Usually the socket takes it at once.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How much plaintext a read may bring: of what was read, and of the record that it ends.
+const TLS_READ_BYTES: usize = 2 * READ_BYTES;
 
 /// How much memory for ciphertext a connection keeps between two replies: that of most of them.
 const KEPT_BYTES: usize = 512;
@@ -33,6 +37,15 @@ impl ServerStream {
         match self {
             ServerStream::Plain(stream) => stream,
             ServerStream::Tls(stream) => stream.socket(),
+        }
+    }
+
+    /// The space in a buffer with which no read grows it. A plain socket is read into what there is, if that is worth a
+    /// system call.
+    pub(crate) fn read_bytes(&self) -> usize {
+        match self {
+            ServerStream::Plain(_) => READ_BYTES / 4,
+            ServerStream::Tls(_) => TLS_READ_BYTES,
         }
     }
 
@@ -62,6 +75,14 @@ impl ServerStream {
         }
     }
 
+    /// Whether a read has failed because of what the client sent, and not because it has closed or sent an alert.
+    pub(crate) fn is_violation(read: &io::Result<usize>) -> bool {
+        let error = read.as_ref().err();
+        error.is_some_and(|error| {
+            error.kind() == io::ErrorKind::InvalidData && !tls_failure::is_refusal(error)
+        })
+    }
+
     /// Writes all of `buffer`, and returns it so that its memory can be reused.
     pub(crate) async fn write<B: IoBuf + AsRef<[u8]>>(&mut self, buffer: B) -> (io::Result<()>, B) {
         match self {
@@ -86,6 +107,24 @@ impl ServerStream {
                 let closed = timeout(CLOSE_TIMEOUT, closing).await;
                 closed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             }
+        }
+    }
+
+    /// Frees the memory that an idle connection does not need.
+    pub(crate) fn shrink(&mut self) {
+        if let ServerStream::Tls(stream) = self {
+            stream.shrink();
+        }
+    }
+
+    /// Answers the end of a TLS session that the client has ended, as TLS 1.2 demands (RFC 5246 section 7.2.1). No
+    /// operation may be in progress.
+    pub(crate) fn answer_end(&mut self) {
+        if let ServerStream::Tls(stream) = self
+            && let Ok(state) = stream.session.process_new_packets()
+            && state.peer_has_closed()
+        {
+            self.announce_end();
         }
     }
 

@@ -19,6 +19,7 @@ use crate::net::socket::{IdleState, READ_BYTES, read_some, write_all, write_unle
 use crate::net::spare_buffers::{self, SPARE_BYTES};
 use crate::net::tls_client::TlsIdentity;
 use crate::net::tls_failure;
+use crate::net::tls_overhead::Overhead;
 use crate::runtime::coop_budget::CoopBudget;
 use crate::sys;
 
@@ -37,11 +38,6 @@ const DIRECT_BYTES_MIN: usize = 32 * 1024;
 /// of the next one.
 const KEPT_BYTES: usize = 32 * 1024;
 
-/// How many bytes of TLS one response, or a handshake, may have above twice its plaintext. A handshake has
-/// some thousand, and a session ticket a few hundred. Processing as much as this takes some
-/// milliseconds.
-const OVERHEAD_BYTES_MAX: usize = 256 * 1024;
-
 /// How many reads in a row may bring no plaintext before other tasks run. A read of a large response
 /// sometimes ends within a record.
 const EMPTY_READS_MAX: u32 = 2;
@@ -55,10 +51,11 @@ pub struct TlsStream<S = ClientConnection> {
     /// Whether the last read filled its buffer, so that the next one gets a large one.
     pub(super) has_more: bool,
     coop: CoopBudget,
-    /// How many bytes were received for the current response above twice its plaintext.
-    overhead_bytes: usize,
+    pub(super) overhead: Overhead,
     /// How many reads in a row have brought no plaintext.
     empty_reads: u32,
+    /// Whether the session may have kept a buffer for the largest record.
+    is_swollen: bool,
 }
 
 impl TlsStream {
@@ -107,7 +104,7 @@ impl TlsStream {
         body: &[u8],
         watch: &mut EarlyResponseWatch<'_>,
     ) -> io::Result<bool> {
-        self.overhead_bytes = 0;
+        self.overhead.restart();
         let (mut sent, mut coop) = (0, CoopBudget::default());
         while sent < head.len() + body.len() {
             let sent_before = sent;
@@ -205,8 +202,9 @@ where
             // A handshake has some thousand bytes.
             has_more: true,
             coop: CoopBudget::default(),
-            overhead_bytes: 0,
+            overhead: Overhead::of_responses(),
             empty_reads: 0,
+            is_swollen: false,
         }
     }
 
@@ -253,7 +251,7 @@ where
         buffer.truncate(filled + count);
         if count > 0 {
             self.empty_reads = 0;
-            self.overhead_bytes = self.overhead_bytes.saturating_sub(2 * count);
+            self.overhead.add_plaintext(count);
         }
         taken
     }
@@ -275,6 +273,9 @@ where
 
     /// Reads ciphertext once. Nothing means the end.
     pub(super) async fn read_ciphertext(&mut self) -> io::Result<BytesMut> {
+        if self.overhead.is_too_much() {
+            return Err(tls_failure::no_data());
+        }
         if self.empty_reads >= EMPTY_READS_MAX {
             self.coop.yield_now().await;
         }
@@ -289,10 +290,8 @@ where
         let count = result?;
         self.has_more = count == bytes_max;
         self.empty_reads = self.empty_reads.saturating_add(1);
-        self.overhead_bytes += count;
-        if self.overhead_bytes > OVERHEAD_BYTES_MAX {
-            return Err(tls_failure::no_data());
-        }
+        self.overhead.add(count);
+        self.is_swollen |= count > SPARE_BYTES;
         Ok(incoming)
     }
 
@@ -321,6 +320,14 @@ where
             }
         }
         Ok(())
+    }
+
+    /// Frees the session's buffer for large records, unless a part of one is in it.
+    pub(super) fn shrink(&mut self) {
+        if std::mem::take(&mut self.is_swollen) {
+            // Before each read the session adapts the size of its buffer.
+            let _ = self.session.read_tls(&mut NothingYet);
+        }
     }
 
     /// Sends all pending ciphertext.
@@ -381,6 +388,15 @@ impl Write for DirectWriter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Has neither data nor an end.
+struct NothingYet;
+
+impl Read for NothingYet {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
     }
 }
 

@@ -14,6 +14,7 @@ use rustls::{Error, ServerConfig, ServerConnection};
 use crate::net::server_stream::ServerStream;
 use crate::net::spare_buffers;
 use crate::net::tls::TlsStream;
+use crate::net::tls_overhead::Overhead;
 use crate::telemetry::label::labels;
 
 /// The most plaintext that is encrypted before it is sent.
@@ -140,6 +141,7 @@ impl Handshake {
     pub(crate) fn finish(mut self) -> (ServerStream, BytesMut) {
         // The certificates are sent.
         self.stream.outgoing = Vec::new();
+        self.stream.overhead = Overhead::of_requests();
         (ServerStream::Tls(self.stream), self.plaintext)
     }
 }
@@ -148,6 +150,8 @@ impl Handshake {
 pub(crate) fn failure(error: &io::Error) -> HandshakeResult {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
     match tls {
+        // Longer than any handshake.
+        None if error.kind() == io::ErrorKind::InvalidData => HandshakeResult::Protocol,
         None => HandshakeResult::Gone,
         Some(Error::PeerIncompatible(_)) => HandshakeResult::Incompatible,
         Some(Error::NoApplicationProtocol) => HandshakeResult::Alpn,

@@ -24,6 +24,7 @@
 //! - `client_disconnects`: clients that disconnect, and a mirror that stops under load.
 //! - `tls`: private certificate authorities.
 //! - `tls_flood`: servers that send TLS messages without end.
+//! - `tls_inbound`: listeners with TLS, and what their clients can do wrong.
 //! - `load`: many requests, many connections, many workers.
 //! - `loops`: mirrors that send to themselves.
 //! - `endpoints`: every endpoint, method and place of the key.

@@ -47,7 +47,7 @@ impl Connection {
             }
             match self.fill(now + LINGER_IDLE_TIMEOUT, READ_BYTES).await {
                 ReadOutcome::Data => {}
-                ReadOutcome::End | ReadOutcome::TimedOut => return,
+                ReadOutcome::End | ReadOutcome::Violation | ReadOutcome::TimedOut => return,
             }
         }
     }
