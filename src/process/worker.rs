@@ -180,7 +180,7 @@ impl Worker {
             ..
         } = &*self.core;
         let table = Arc::clone(&self.core.routing().table);
-        let _ = timeout(table.limits.timeouts.drain, in_flight.wait_below(|| 1)).await;
+        let _ = timeout(table.limits.timeouts.drain, in_flight.wait_for_none()).await;
         counters.give_up(table.routes.all());
         self.core.flush_access_log();
         let now = Instant::now();

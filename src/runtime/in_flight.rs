@@ -1,4 +1,4 @@
-//! Counts what is in flight, and waits until the count is below a limit.
+//! Counts what is in flight, and waits until there is nothing left.
 //!
 //! Everything that must not be lost holds an [`InFlightGuard`]. A worker that shuts down waits until all
 //! guards are dropped. Each count belongs to one thread, so it needs no lock.
@@ -32,10 +32,10 @@ impl InFlight {
         self.count.get()
     }
 
-    /// Waits until the count is below `limit`, which may change. One task may wait at a time.
-    pub(crate) async fn wait_below(&self, limit: impl Fn() -> usize) {
+    /// Waits until there is no guard. One task may wait at a time.
+    pub(crate) async fn wait_for_none(&self) {
         poll_fn(|context| {
-            if self.count.get() < limit() {
+            if self.count.get() == 0 {
                 return Poll::Ready(());
             }
             *self.waiting.borrow_mut() = Some(context.waker().clone());
@@ -43,18 +43,14 @@ impl InFlight {
         })
         .await;
     }
-
-    /// Wakes the waiting task, because its limit or the count has changed.
-    pub(crate) fn limit_changed(&self) {
-        if let Some(waker) = self.waiting.borrow_mut().take() {
-            waker.wake();
-        }
-    }
 }
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.in_flight.count.set(self.in_flight.count.get() - 1);
-        self.in_flight.limit_changed();
+        let in_flight = &self.in_flight;
+        in_flight.count.set(in_flight.count.get() - 1);
+        if let Some(waker) = in_flight.waiting.borrow_mut().take() {
+            waker.wake();
+        }
     }
 }
