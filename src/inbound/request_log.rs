@@ -8,7 +8,7 @@ use tracing::debug;
 use tracing::field::{DisplayValue, display};
 
 use crate::inbound::connection::Abort;
-use crate::mirror::access_log::{AccessLogEntry, ReplySummary};
+use crate::mirror::access_log::{AccessLogEntry, ReplyFields};
 use crate::mirror::core::Core;
 use crate::mirror::counters::RequestResult;
 use crate::mirror::rejection::Rejection;
@@ -76,19 +76,19 @@ impl<'c> RequestLog<'c> {
         let Some(entry) = self.entry() else { return };
         entry.record_request(request);
         entry.record_reply(match reply {
-            Ok(reply) => ReplySummary {
+            Ok(reply) => ReplyFields {
                 result,
                 reason: None,
                 status: Some(reply.status()),
                 body_bytes: reply.body_bytes(),
             },
-            Err(Abort::Gone) => ReplySummary {
+            Err(Abort::Gone) => ReplyFields {
                 result,
                 reason: None,
                 status: None,
                 body_bytes: 0,
             },
-            Err(Abort::Rejected(rejection)) => rejection_summary(rejection),
+            Err(Abort::Rejected(rejection)) => rejection_fields(rejection),
         });
     }
 
@@ -99,7 +99,7 @@ impl<'c> RequestLog<'c> {
             .counters
             .count_request(RequestResult::Rejected, None);
         if let Some(entry) = self.entry() {
-            entry.record_reply(rejection_summary(rejection));
+            entry.record_reply(rejection_fields(rejection));
         }
     }
 
@@ -149,8 +149,8 @@ impl<'c> RequestLog<'c> {
     }
 }
 
-fn rejection_summary(rejection: &Rejection) -> ReplySummary {
-    ReplySummary {
+fn rejection_fields(rejection: &Rejection) -> ReplyFields {
+    ReplyFields {
         result: RequestResult::Rejected,
         reason: Some(rejection.reason()),
         status: Some(rejection.status()),

@@ -118,14 +118,14 @@ pub struct AccessLogEntry {
 
 #[derive(Default)]
 struct Fields {
-    request: Option<RequestSummary>,
+    request: Option<RequestFields>,
     /// The categories of the items, each once.
     categories: Vec<Category>,
-    reply: Option<ReplySummary>,
+    reply: Option<ReplyFields>,
     deliveries: Vec<(usize, OutcomeKind, Duration)>,
 }
 
-struct RequestSummary {
+struct RequestFields {
     method: String,
     endpoint: &'static str,
     route: Option<LocalRoute>,
@@ -135,7 +135,7 @@ struct RequestSummary {
 }
 
 /// The reply to the SDK.
-pub struct ReplySummary {
+pub struct ReplyFields {
     pub result: RequestResult,
     /// Why the mirror rejected the request.
     pub reason: Option<Reason>,
@@ -148,7 +148,7 @@ impl AccessLogEntry {
     pub(crate) fn record_request(&self, request: &Request) {
         let method = request.method();
         let method = method.get(..METHOD_BYTES_MAX).unwrap_or(method);
-        self.fields.borrow_mut().request = Some(RequestSummary {
+        self.fields.borrow_mut().request = Some(RequestFields {
             method: String::from_utf8_lossy(method).into_owned(),
             endpoint: request.target.endpoint.label(),
             route: request.route.clone(),
@@ -168,7 +168,7 @@ impl AccessLogEntry {
         }
     }
 
-    pub fn record_reply(&self, reply: ReplySummary) {
+    pub fn record_reply(&self, reply: ReplyFields) {
         self.fields.borrow_mut().reply = Some(reply);
     }
 
@@ -256,8 +256,8 @@ impl Line<'_> {
         line.to_string()
     }
 
-    fn write_request(&self, request: &RequestSummary, line: &mut String) {
-        let RequestSummary {
+    fn write_request(&self, request: &RequestFields, line: &mut String) {
+        let RequestFields {
             method,
             endpoint,
             received_bytes,
