@@ -410,6 +410,26 @@ mod tests {
         assert!(head.read(&trailers, &mut decoder).is_err());
     }
 
+    #[test]
+    fn a_block_that_is_skipped_may_change_what_the_same_one_does() {
+        let (mut head, mut decoder) = (ResponseHead::default(), Decoder::default());
+        let content_type = |value: &str| vec![format!("ContentType: {value}")];
+        // Without a dynamic table, its literal is added to none.
+        let adding = b"\x88\x5f\x01a";
+        for block in [&b"\x20\x88\x5f\x01a"[..], adding, adding] {
+            assert_eq!(head.read(block, &mut decoder), Ok(()));
+        }
+        // A size of 4,096 bytes.
+        assert_eq!(head.skip(b"\x3f\xe1\x1f", &mut decoder), Ok(()));
+        assert_eq!(head.read(adding, &mut decoder), Ok(()));
+        assert_eq!(head.read(b"\x88\xbe", &mut decoder), Ok(()));
+        assert_eq!(describe(&head).3, content_type("a"));
+        assert_eq!(head.read(b"\x88\x5f\x01b", &mut decoder), Ok(()));
+        // The same block, and another meaning.
+        assert_eq!(head.read(b"\x88\xbe", &mut decoder), Ok(()));
+        assert_eq!(describe(&head).3, content_type("b"));
+    }
+
     const NAMES: [&str; 8] = [
         ":status",
         "date",
