@@ -223,13 +223,7 @@ impl Connection {
         } else {
             frame::append_header_block(&mut self.out, &encoded.block, flags, id);
         }
-        let (opened, is_head) = (
-            Opened {
-                id,
-                head_bytes: encoded.head_bytes,
-            },
-            encoded.is_head,
-        );
+        let (head_bytes, is_head) = (encoded.head_bytes, encoded.is_head);
         self.next_id = id + 2;
         self.flood.progress();
         self.streams.add(Stream {
@@ -243,7 +237,7 @@ impl Connection {
             is_head,
             interim_bytes: 0,
         });
-        Ok(opened)
+        Ok(Opened { id, head_bytes })
     }
 
     /// Sends as much of `body` as the windows allow, and returns how much that is. With `is_last` the stream ends behind

@@ -66,13 +66,11 @@ impl Decoder {
         while let Some(first) = rest.first().copied() {
             // Size updates are allowed only at the beginning (RFC 7541 §4.2).
             if matches!(first, 0x20..=0x3f) {
-                let size_max = integer::take(&mut rest, 5);
-                let size_max = size_max.filter(|size| *size <= dynamic_table::SIZE_MAX);
-                self.table.set_size_max(
-                    size_max
-                        .filter(|_| !has_field)
-                        .ok_or(DecodeError::Malformed)?,
-                );
+                let size_max = integer::take(&mut rest, 5).ok_or(DecodeError::Malformed)?;
+                if has_field || size_max > dynamic_table::SIZE_MAX {
+                    return Err(DecodeError::Malformed);
+                }
+                self.table.set_size_max(size_max);
                 continue;
             }
             has_field = true;
