@@ -1,5 +1,7 @@
 //! Outbounds with caps: what they get, and who is told of the rest.
 
+use std::thread;
+
 use serde_json::Value;
 
 use crate::support::{
@@ -224,4 +226,67 @@ fn records_that_are_cut_out_of_an_otlp_request_are_counted() {
     assert_eq!(received[0].text().matches("traceId").count(), 1);
     let left_out = "sentry_mirror_items_left_out_total";
     mirror.wait_for_metrics(|metrics| metrics.sum(left_out, &["reason=\"capped\""]) == 2.0);
+}
+
+#[test]
+fn all_workers_together_let_through_one_burst_across_reloads() {
+    const CLIENTS: u32 = 4;
+    const EACH: u32 = 100;
+    let (capped, all) = (Upstream::ok(), Upstream::ok());
+    let config = |cap: &str| {
+        let outbounds = [
+            outbound(&capped.dsn(KEY_A, 11), &format!("cap: {{{cap}}}")),
+            all.dsn(KEY_B, 22).into(),
+        ];
+        let config = Config::new(outbounds).with_metrics();
+        config.set("workers", 4).text()
+    };
+    // Bursts of 100.
+    let mut mirror = Reloadable::start(&config("error: 1000/day"));
+    let caps = [
+        "error: 1000/day, replay: 9/s",
+        "event: 1000/day",
+        "error: 1001/day",
+    ];
+    for (round, cap) in caps.into_iter().enumerate() {
+        thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let mut connection = mirror.process.client();
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        let trace = (round as u32 * CLIENTS + client) * EACH + number;
+                        let body = mixed(trace);
+                        let reply = connection.ask(&envelope_request(body.as_bytes()));
+                        assert_eq!(reply.status, 200);
+                    }
+                });
+            }
+        });
+        mirror.reload(&config(cap));
+    }
+    let sent = CLIENTS * EACH * 3;
+    all.wait_for(sent as usize);
+    capped.wait_for(sent as usize);
+    let events = |upstream: &Upstream| {
+        let received = upstream.received();
+        let events = received
+            .iter()
+            .filter(|one| one.text().contains("\"type\":\"event\""));
+        events.count()
+    };
+    assert_eq!(events(&all), sent as usize);
+    // One comes in a minute and a half.
+    let passed = events(&capped);
+    assert!((60..=102).contains(&passed), "{passed}");
+    let deliveries = f64::from(sent * 2);
+    let metrics = mirror.process.wait_for_metrics(|metrics| {
+        metrics.sum("sentry_mirror_deliveries_total", &["outcome=\"2xx\""]) == deliveries
+    });
+    let items = |outcome: &str| {
+        let outcome = format!("outcome=\"{outcome}\"");
+        let labels = ["category=\"error\"", outcome.as_str()];
+        metrics.sum("sentry_mirror_items_total", &labels)
+    };
+    assert_eq!(items("capped"), f64::from(sent) - passed as f64);
+    assert_eq!(items("delivered"), f64::from(sent) + passed as f64);
 }
