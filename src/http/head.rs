@@ -5,7 +5,7 @@
 //! [`RequestHead`] is refilled for one request after the other, so parsing allocates nothing once its list has grown.
 //!
 //! Where one kind of SDK sends most requests, their heads differ only in values. So a head is first compared with the
-//! previous one.
+//! one that was parsed into the same [`RequestHead`] before, which may have come over another connection.
 //!
 //! A growing buffer is parsed from its start each time; [`ReparseGate`](super::reparse::ReparseGate) decides when.
 //! Nearly every head of an SDK arrives in one read.
@@ -118,7 +118,14 @@ impl RequestHead {
         let slots = slots.get_mut(..slot_count).unwrap_or_default();
         let mut request = httparse::Request::new(&mut []);
         let parsed = request.parse_with_uninit_headers(buffer, slots);
-        match parsed.map_err(|error| head_error(error, buffer))? {
+        let status = match parsed {
+            Ok(status) => status,
+            Err(error) => match head_error(error, buffer) {
+                Some(error) => return Err(error),
+                None => httparse::Status::Partial,
+            },
+        };
+        match status {
             httparse::Status::Partial if buffer.len() >= limits.bytes => Err(HeadError::TooLarge),
             httparse::Status::Partial => Ok(Parsed::Partial),
             httparse::Status::Complete(len) if len > limits.bytes => Err(HeadError::TooLarge),
@@ -190,20 +197,24 @@ impl RequestHead {
 }
 
 /// Converts the `error` of httparse for the head in `buffer`. httparse reports a wrong version also for lines that
-/// are not HTTP at all, such as those of the PROXY protocol.
-fn head_error(error: httparse::Error, buffer: &[u8]) -> HeadError {
+/// are not HTTP at all, such as those of the PROXY protocol. `None` if what follows decides.
+fn head_error(error: httparse::Error, buffer: &[u8]) -> Option<HeadError> {
     match error {
-        httparse::Error::Version if !names_http(buffer) => httparse::Error::Token.into(),
-        error => error.into(),
+        httparse::Error::Version if !names_http(buffer)? => Some(httparse::Error::Token.into()),
+        error => Some(error.into()),
     }
 }
 
-/// Whether the third word of the first line begins with `HTTP/`.
-fn names_http(buffer: &[u8]) -> bool {
+/// Whether the third word of the first line begins with `HTTP/`, in any case. `None` if too little of it has arrived.
+fn names_http(buffer: &[u8]) -> Option<bool> {
     let line = buffer.get(header::first_line(buffer)..).unwrap_or_default();
-    let version = line.splitn(3, |byte| *byte == b' ').nth(2);
-    let name = version.and_then(|version| version.get(..5));
-    name.is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP/"))
+    let Some(version) = line.splitn(3, |byte| *byte == b' ').nth(2) else {
+        return Some(false);
+    };
+    match version.get(.."HTTP/".len()) {
+        Some(name) => Some(name.eq_ignore_ascii_case(b"HTTP/")),
+        None => memchr(b'\n', version).map(|_| false),
+    }
 }
 
 /// Whether a target has one of the forms for servers in RFC 9112 §3.2: origin form, absolute form, or for OPTIONS

@@ -545,6 +545,29 @@ fn a_recurring_head_equals_the_parsed_one() {
 }
 
 #[test]
+fn a_wrong_version_is_the_same_error_however_the_line_arrives() {
+    for (line, error) in [
+        ("GET / http/1.1\r\n", HeadError::Version),
+        ("GET / HtTP/1.1\r\n", HeadError::Version),
+        ("GET / HTTP/2.0\r\n", HeadError::Version),
+        ("GET / ICY\r\n", httparse::Error::Token.into()),
+        ("GET / HTTQ/1.1\r\n", httparse::Error::Token.into()),
+        (
+            "PROXY TCP4 10.0.0.1 10.0.0.2 4711 80\r\n",
+            httparse::Error::Token.into(),
+        ),
+    ] {
+        let mut head = RequestHead::default();
+        let parsed = (1..=line.len())
+            .map(|end| head.parse(&line.as_bytes()[..end], HeadLimits::default()))
+            .find(|parsed| *parsed != Ok(Parsed::Partial));
+        assert_eq!(parsed, Some(Err(error)), "{line}");
+        let whole = head.parse(line.as_bytes(), HeadLimits::default());
+        assert_eq!(whole, Err(error), "{line}");
+    }
+}
+
+#[test]
 fn a_recurring_head_obeys_the_current_limits_and_only_valid_heads_recur() {
     let text = b"GET / HTTP/1.1\r\nA: b\r\nC: d\r\n\r\n";
     let limits = |bytes, headers| HeadLimits { bytes, headers };
