@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use sentry_mirror::internals::http::framing;
 use sentry_mirror::internals::http::head::{HeadLimits, Parsed, RequestHead};
-use sentry_mirror_fuzz::check_fields;
+use sentry_mirror_fuzz::{Next, check_fields, successors};
 
 fuzz_target!(|data: &[u8]| {
     let limits = HeadLimits {
@@ -44,19 +44,28 @@ fuzz_target!(|data: &[u8]| {
     let _ = framing::for_request(&head, data);
     let _ = (head.keep_alive(data), head.expects_continue(data));
 
-    // The next one may be so similar that it is not parsed again; the result must be the same.
-    let mut next = data.to_vec();
-    let [position, byte] = [data.len() / 2, data.len() - 1].map(|at| data[at]);
-    let position = usize::from(position) % text.len();
-    next[position] = byte;
-    let mut fresh = RequestHead::default();
-    let expected = fresh.parse(&next, limits);
-    assert_eq!(head.parse(&next, limits), expected);
-    if expected == Ok(Parsed::Complete) {
+    // Those that follow may be so similar that they are not parsed again; the result must be the same.
+    for Next { text, is_split } in successors(text, &data[head.len..]) {
+        if is_split {
+            let _ = head.parse(&text[..text.len() / 2], limits);
+        }
+        let mut fresh = RequestHead::default();
+        let expected = fresh.parse(&text, limits);
+        assert_eq!(head.parse(&text, limits), expected);
+        if expected != Ok(Parsed::Complete) {
+            continue;
+        }
         assert_eq!(head.method, fresh.method);
+        assert_eq!(head.method_span, fresh.method_span);
         assert_eq!(head.target, fresh.target);
         assert_eq!(head.version, fresh.version);
+        assert_eq!(head.version_span, fresh.version_span);
         assert_eq!((head.len, head.bare_lf), (fresh.len, fresh.bare_lf));
         assert_eq!(head.headers, fresh.headers);
+        let framing = framing::for_request(&fresh, &text);
+        assert_eq!(framing::for_request(&head, &text), framing);
+        assert_eq!(head.keep_alive(&text), fresh.keep_alive(&text));
+        let expects_continue = fresh.expects_continue(&text);
+        assert_eq!(head.expects_continue(&text), expects_continue);
     }
 });

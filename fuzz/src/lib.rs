@@ -35,6 +35,37 @@ pub fn expand<const GROUPS: usize>(data: &[u8], texts: [&[&str]; GROUPS]) -> Vec
     expanded
 }
 
+/// What may follow a head on a connection.
+pub struct Next {
+    pub text: Vec<u8>,
+    /// Whether its first half is parsed alone before.
+    pub is_split: bool,
+}
+
+/// Heads that follow `first`. Each is the one before with a change, for four bytes of `script`: what to do, where, and
+/// with which byte.
+pub fn successors<'s>(first: &'s [u8], script: &'s [u8]) -> impl Iterator<Item = Next> + 's {
+    let mut text = first.to_vec();
+    script
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(move |[what, high, low, byte]| {
+            let position = usize::from(u16::from_be_bytes([*high, *low])) % text.len().max(1);
+            match what % 5 {
+                _ if text.is_empty() => text.extend_from_slice(first),
+                0 | 1 => text[position] = *byte,
+                2 => text.insert(position, *byte),
+                3 => drop(text.remove(position)),
+                _ => text.splice(.., first.iter().copied()).for_each(drop),
+            }
+            Next {
+                text: text.clone(),
+                is_split: *what >= 0xe0,
+            }
+        })
+}
+
 /// Two outbounds, which differ in everything that rewriting can change.
 pub fn outbounds() -> &'static [Outbound] {
     static ROUTES: LazyLock<Routes> = LazyLock::new(fixture::routes);

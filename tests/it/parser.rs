@@ -14,6 +14,7 @@ mod fields;
 mod lengths;
 mod lines;
 mod octets;
+mod recurring;
 mod responses;
 mod sink;
 mod smuggling;
