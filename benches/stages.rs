@@ -286,7 +286,7 @@ fn selection(criterion: &mut Criterion) {
         let take = || {
             let index = EnvelopeIndex::build(body, header.end, sampling);
             let index = index.expect("it is well-formed");
-            filter::filter_envelope(&selection, &index, body, &edits)
+            filter::filter_envelope(&selection, None, &index, body, &edits)
         };
         let taken = take().expect("something is taken");
         assert_eq!(taken.is_some(), body.ends_with(session), "{name}");

@@ -280,7 +280,7 @@ impl Request {
     fn take(&self, transform: &Transform) -> Result<PartialBody, Unwanted> {
         let (body, edits) = (&self.body, &self.edits);
         if let Some(selection) = &transform.selection
-            && let Some(cut) = filter::filter_envelope(selection, &self.index, body, edits)?
+            && let Some(cut) = filter::filter_envelope(selection, None, &self.index, body, edits)?
         {
             check_edits(&cut.edits, 0..cut.front.len());
             let rest: Vec<u8> = cut.segments.slices(body).flatten().copied().collect();

@@ -26,7 +26,7 @@ pub(super) struct CapRequest<'c> {
 type Group = (usize, SamplingKey);
 
 /// The groups of a request that are left out.
-pub(crate) struct Capped<'c> {
+pub struct Capped<'c> {
     caps: &'c Caps,
     groups: HashSet<Group>,
 }

@@ -159,25 +159,12 @@ pub(crate) fn filter_batch(
     Ok(Some((segments, left_out.collect())))
 }
 
-/// What `filter_capped` does where no cap applies.
-///
-/// # Errors
-/// The selection takes no item.
-pub fn filter_envelope(
-    selection: &Selection,
-    index: &EnvelopeIndex,
-    body: &[u8],
-    edits: &[Edit],
-) -> Result<Option<FilteredEnvelope>, Unwanted> {
-    filter_capped(selection, None, index, body, edits)
-}
-
 /// Filters the envelope `body` with the `index` of its items and the `edits` in its header. Returns `None` if
 /// `selection` and `capped` leave out nothing and change nothing.
 ///
 /// # Errors
 /// No item stays.
-pub(crate) fn filter_capped(
+pub fn filter_envelope(
     selection: &Selection,
     capped: Option<&Capped<'_>>,
     index: &EnvelopeIndex,

@@ -178,7 +178,7 @@ impl<'t> Selector<'t> {
         };
         let capped = asking.map(|asking| asking.envelope(selection, index));
         let edits = &self.request.body_edits;
-        let filtered = filter::filter_capped(selection, capped.as_ref(), index, body, edits);
+        let filtered = filter::filter_envelope(selection, capped.as_ref(), index, body, edits);
         match filtered.map_err(NoBody::Unwanted)? {
             None => Ok(self.everything()),
             Some(filtered) => {

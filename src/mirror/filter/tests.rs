@@ -24,18 +24,20 @@ fn filtered(options: &str, body: &str) -> Result<(String, Vec<Edit>), Unwanted> 
     let header = envelope::scan(body, &mut edits).unwrap();
     let selection = selection(options);
     let index = EnvelopeIndex::build(body, header.end, Some(Chance::new(7))).unwrap();
-    Ok(match filter_envelope(&selection, &index, body, &edits)? {
-        None => (String::from_utf8(body.to_vec()).unwrap(), edits),
-        Some(filtered) => {
-            let rest: Vec<u8> = filtered.segments.slices(body).flatten().copied().collect();
-            assert_eq!(rest.len(), filtered.segments.len());
-            if let Some(span) = filtered.segments.as_span() {
-                assert_eq!(span.slice(body), rest);
+    Ok(
+        match filter_envelope(&selection, None, &index, body, &edits)? {
+            None => (String::from_utf8(body.to_vec()).unwrap(), edits),
+            Some(filtered) => {
+                let rest: Vec<u8> = filtered.segments.slices(body).flatten().copied().collect();
+                assert_eq!(rest.len(), filtered.segments.len());
+                if let Some(span) = filtered.segments.as_span() {
+                    assert_eq!(span.slice(body), rest);
+                }
+                let text = [filtered.front, rest].concat();
+                (String::from_utf8(text).unwrap(), filtered.edits)
             }
-            let text = [filtered.front, rest].concat();
-            (String::from_utf8(text).unwrap(), filtered.edits)
-        }
-    })
+        },
+    )
 }
 
 fn text(options: &str, body: &str) -> Result<String, Unwanted> {
@@ -90,6 +92,7 @@ fn a_contiguous_result_is_not_copied() {
     let index = EnvelopeIndex::build(body.as_bytes(), HEADER.len() - 1, None).unwrap();
     let all = filter_envelope(
         &selection("categories: [error]"),
+        None,
         &index,
         body.as_bytes(),
         &[],
@@ -99,6 +102,7 @@ fn a_contiguous_result_is_not_copied() {
     let index = EnvelopeIndex::build(body.as_bytes(), HEADER.len() - 1, None).unwrap();
     let some = filter_envelope(
         &selection("categories: [error]"),
+        None,
         &index,
         body.as_bytes(),
         &[],
