@@ -263,6 +263,7 @@ async function memory(browser, admin) {
     for (const part of [/error\s+[\d,]+\s+\d+\s/, /log item\s+51,200/, /until now\s+unanswered\s+\d+\s+cannot connect/, /6 minutes\s+unanswered\s+12/]) {
       assert.match(text, part);
     }
+    assert.deepEqual(await cutOff(page), []);
     const refused = await page.locator(".disagreements").innerText();
     assert.match(refused, /fc6d8c0c43fc4630ad850ee518f1b9d0\s+error 1024 KiB, 2 more\s+self-hosted: 200; saas: 413 envelope exceeded size limits/);
   });
