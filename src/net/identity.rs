@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::{CertificateFiles, read_regular_file};
@@ -29,13 +29,8 @@ impl Identity {
             key_file,
         } = files;
         let pem = read("tls.cert_file", cert_file)?;
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        let chain = chain.map_err(|error| in_file("tls.cert_file", cert_file, &error))?;
-        if chain.is_empty() {
-            let expected =
-                "holds no certificate; expected at least one PEM block `BEGIN CERTIFICATE`";
-            return Err(in_file("tls.cert_file", cert_file, &expected));
-        }
+        let chain = certificates(&pem);
+        let chain = chain.map_err(|problem| in_file("tls.cert_file", cert_file, &problem))?;
         let pem = read("tls.key_file", key_file)?;
         let is_encrypted = String::from_utf8_lossy(&pem).contains("ENCRYPTED");
         // The error would not say more, and must not show a part of the key.
@@ -54,6 +49,28 @@ impl Identity {
     }
 }
 
+/// The certificates in the text of a file.
+///
+/// # Errors
+/// There is none, or something that is none, as a predicate of the file.
+pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(
+            "holds no certificate; expected at least one PEM block `BEGIN CERTIFICATE`".to_owned(),
+        ),
+        Ok(found) => Ok(found),
+        Err(pem::Error::MissingSectionEnd { end_marker }) => Err(format!(
+            "ends within a PEM block, before `END {}`; was it written whole?",
+            String::from_utf8_lossy(&end_marker)
+        )),
+        Err(pem::Error::IllegalSectionStart { .. }) => {
+            Err("has a line that begins a PEM block, but does not end in five hyphens".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Why rustls refuses the pair of files.
 pub(super) fn unusable(files: &CertificateFiles, error: &rustls::Error) -> String {
     let problem: &dyn Display = match error {
@@ -69,4 +86,31 @@ fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
 
 fn in_file(key: &str, path: &Path, problem: &dyn Display) -> String {
     format!("{key} {}: {problem}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_whole_certificates_is_told_of() {
+        for (text, expected) in [
+            ("", "holds no certificate; expected"),
+            (
+                "-----BEGIN CERTIFICATE-----\nMIIB\n",
+                "ends within a PEM block, before `END CERTIFICATE`; was it written whole?",
+            ),
+            (
+                "-----BEGIN CERTIFICATE\nMIIB\n",
+                "has a line that begins a PEM block, but does not end in five hyphens",
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n",
+                "base64 decode error",
+            ),
+        ] {
+            let problem = certificates(text.as_bytes()).unwrap_err();
+            assert!(problem.starts_with(expected), "{text}: {problem}");
+        }
+    }
 }

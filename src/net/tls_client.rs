@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -15,7 +14,7 @@ use tracing::warn;
 
 use crate::config::{Tls, TlsVersion, read_regular_file};
 use crate::net::certificate::{PinnedCertificate, TrustAnchors, Verifier};
-use crate::net::identity::{Identity, unusable};
+use crate::net::identity::{Identity, certificates, unusable};
 
 /// The size of the session cache, for all origins and workers together. A resumed handshake costs less
 /// than half of a full one.
@@ -134,12 +133,5 @@ fn add_ca_file(roots: &mut RootCertStore, path: &Path) -> Result<Vec<PinnedCerti
 pub(super) fn authorities(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let in_file = |error: &dyn std::fmt::Display| format!("{key} {}: {error}", path.display());
     let pem = read_regular_file(path, AUTHORITIES_BYTES_MAX).map_err(|error| in_file(&error))?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let found = found.map_err(|error| in_file(&error))?;
-    match found.is_empty() {
-        true => Err(in_file(
-            &"holds no certificate; expected at least one PEM block `BEGIN CERTIFICATE`",
-        )),
-        false => Ok(found),
-    }
+    certificates(&pem).map_err(|problem| in_file(&problem))
 }
