@@ -90,6 +90,11 @@ impl Positions {
         own.or_else(|| self.value(path))
     }
 
+    /// Whether there is a key at `path`.
+    pub(super) fn has_key(&self, path: &str) -> bool {
+        self.keys.contains_key(path)
+    }
+
     /// The position of the value at `path`, or of the innermost value around it.
     pub(super) fn value(&self, path: &str) -> Option<Position> {
         let own = self.values.get(path).copied();

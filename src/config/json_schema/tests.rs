@@ -221,6 +221,17 @@ fn a_key_has_its_words_bounds_default_and_comment() {
         "{failures}"
     );
     assert!(property("modify_envelope_header").is_object());
+    let listener = &property("listen")["anyOf"][0]["items"]["anyOf"][0];
+    let description = listener["description"].as_str().unwrap();
+    assert!(
+        description.contains(r#"{address: unix:/run/sentry-mirror.sock, mode: "0660"}]"#),
+        "{description}"
+    );
+    // The example has no listener, so its keys have no comment.
+    assert_eq!(
+        listener["properties"]["address"]["description"],
+        "Expected: an address such as 0.0.0.0:3443, [::]:3443 or unix:/run/sentry-mirror.sock"
+    );
 }
 
 /// The example has no listener.
