@@ -39,6 +39,7 @@ pub(crate) mod read_buffer;
 pub(crate) mod resolver;
 pub(crate) mod response;
 pub(crate) mod shared_breaker;
+mod shared_time;
 pub(crate) mod shortest;
 pub(crate) mod silence;
 pub(crate) mod tunnel;

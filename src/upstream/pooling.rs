@@ -6,65 +6,41 @@
 //! detect that. So once an origin has sent unsolicited data, each of its connections serves only one
 //! request for a while.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::upstream::shared_time::SharedTime;
 
 /// How long an origin's connections are not reused after it sent unsolicited data.
 pub(crate) const SUSPENSION: Duration = Duration::from_secs(300);
 
 /// Shared by all workers.
+#[derive(Default)]
 pub(crate) struct Pooling {
-    since: Instant,
-    /// The end of the suspension in milliseconds after `since`; 0 for none.
-    suspended_until_ms: AtomicU64,
-}
-
-impl Default for Pooling {
-    fn default() -> Pooling {
-        Pooling {
-            since: Instant::now(),
-            suspended_until_ms: AtomicU64::new(0),
-        }
-    }
+    suspended_until: SharedTime,
 }
 
 impl Pooling {
     /// Takes over the state of `other`, which is about the same origin.
     pub(crate) fn copy_from(&mut self, other: &Pooling) {
-        self.since = other.since;
-        *self.suspended_until_ms.get_mut() = other.suspended_until_ms.load(Ordering::Relaxed);
+        self.suspended_until = other.suspended_until.clone();
     }
 
     /// Whether connections may be reused. In the common case this costs one load.
     pub(crate) fn is_allowed(&self, now: Instant) -> bool {
-        let until_ms = self.suspended_until_ms.load(Ordering::Relaxed);
-        until_ms == 0 || self.ms(now) >= until_ms
+        self.suspended_until.get().is_none_or(|until| now >= until)
     }
 
     /// Suspends reuse from `now` on. Returns whether it was allowed before.
     pub(crate) fn suspend(&self, now: Instant) -> bool {
-        let was_allowed = self.is_allowed(now);
-        let until_ms = self.ms(now + SUSPENSION);
-        let before_ms = self.suspended_until_ms.swap(until_ms, Ordering::Relaxed);
+        let before = self.suspended_until.replace(now + SUSPENSION);
         // Of several threads at the same time, only one returns `true`.
-        was_allowed && (before_ms == 0 || self.ms(now) >= before_ms)
+        before.is_none_or(|until| now >= until)
     }
 
     /// Whether a suspension is over. Returns `true` once.
     pub(crate) fn has_resumed(&self, now: Instant) -> bool {
-        let until_ms = self.suspended_until_ms.load(Ordering::Relaxed);
-        let (ok, other) = (Ordering::Relaxed, Ordering::Relaxed);
-        until_ms != 0
-            && self.ms(now) >= until_ms
-            && self
-                .suspended_until_ms
-                .compare_exchange(until_ms, 0, ok, other)
-                .is_ok()
-    }
-
-    fn ms(&self, now: Instant) -> u64 {
-        let elapsed = now.saturating_duration_since(self.since).as_millis();
-        u64::try_from(elapsed).unwrap_or(u64::MAX)
+        let until = self.suspended_until.get();
+        until.is_some_and(|until| now >= until && self.suspended_until.clear(until))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Which version of HTTP an origin gets. All workers share it.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::http2::mode::Http2Mode;
+use crate::upstream::shared_time::SharedTime;
 
 /// For how long a server that does not offer HTTP/2 is not asked again. Its software changes rarely, and asking costs
 /// the deliveries of that moment nothing but that they wait for one connection.
@@ -19,27 +20,15 @@ const MODES: [Http2Mode; 4] = [
     Http2Mode::H2c,
 ];
 
+#[derive(Default)]
 pub(crate) struct Protocol {
-    since: Instant,
     /// The index in [`MODES`].
     mode: AtomicU8,
-    /// Until when the server is taken to speak HTTP/1.1 only, in milliseconds after `since`; 0 if it was not asked.
-    http1_until_ms: AtomicU64,
-    /// On how many connections the server has broken HTTP/2, since this time in milliseconds after `since`.
+    /// Until when the server is taken to speak HTTP/1.1 only; none if it was not asked.
+    http1_until: SharedTime,
+    /// On how many connections the server has broken HTTP/2, since this time.
     violations: AtomicU32,
-    violations_since_ms: AtomicU64,
-}
-
-impl Default for Protocol {
-    fn default() -> Protocol {
-        Protocol {
-            since: Instant::now(),
-            mode: AtomicU8::new(0),
-            http1_until_ms: AtomicU64::new(0),
-            violations: AtomicU32::new(0),
-            violations_since_ms: AtomicU64::new(0),
-        }
-    }
+    violations_since: SharedTime,
 }
 
 impl Protocol {
@@ -57,38 +46,28 @@ impl Protocol {
 
     /// Whether the server does not offer HTTP/2, as far as is known.
     pub(crate) fn is_http1(&self, now: Instant) -> bool {
-        self.ms(now) < self.http1_until_ms.load(Ordering::Relaxed)
+        self.http1_until.get().is_some_and(|until| now < until)
     }
 
     /// Records that the server does not offer HTTP/2. Returns whether that is new.
     pub(crate) fn record_http1(&self, now: Instant) -> bool {
-        let until_ms = self.ms(now + HTTP1_REMEMBERED);
-        let before_ms = self.http1_until_ms.swap(until_ms, Ordering::Relaxed);
-        before_ms == 0
+        self.http1_until.replace(now + HTTP1_REMEMBERED).is_none()
     }
 
     /// Records that the server broke HTTP/2 on a connection. Returns whether it is taken to speak HTTP/1.1 only from now
     /// on, for a while.
     pub(crate) fn record_violation(&self, now: Instant) -> bool {
-        let now_ms = self.ms(now);
-        let since_ms = self.violations_since_ms.load(Ordering::Relaxed);
-        let lasted = Duration::from_millis(now_ms.saturating_sub(since_ms));
-        if lasted >= HTTP1_REMEMBERED {
-            self.violations_since_ms.store(now_ms, Ordering::Relaxed);
+        let since = self.violations_since.get();
+        if since.is_none_or(|since| now.saturating_duration_since(since) >= HTTP1_REMEMBERED) {
+            self.violations_since.replace(now);
             self.violations.store(0, Ordering::Relaxed);
         }
         // Of several threads at the same time, only one reaches the number.
         if self.violations.fetch_add(1, Ordering::Relaxed) + 1 != VIOLATIONS_MAX {
             return false;
         }
-        let until_ms = self.ms(now + HTTP1_REMEMBERED);
-        self.http1_until_ms.store(until_ms, Ordering::Relaxed);
+        self.http1_until.replace(now + HTTP1_REMEMBERED);
         true
-    }
-
-    fn ms(&self, now: Instant) -> u64 {
-        let elapsed = now.saturating_duration_since(self.since).as_millis();
-        u64::try_from(elapsed).unwrap_or(u64::MAX)
     }
 }
 
