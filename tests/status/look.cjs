@@ -13,16 +13,19 @@ const DESKTOP = { width: 1280, height: 900 };
 const PATIENCE_MS = 180000;
 const PHONE = { width: 390, height: 844 };
 
+/** Instead of a status: the mirror is about to start, and answers 503. */
+const STARTING = Symbol("starting");
+
 /** Opens the page with a status, and calls `check` with it. Nothing may go wrong meanwhile. */
 async function withStatus(browser, admin, answer, { hash = "", ...options }, check) {
   const page = await browser.newPage({ viewport: DESKTOP, colorScheme: "light", ...options });
   page.setDefaultTimeout(PATIENCE_MS);
   const wrong = [];
-  page.on("console", (line) => wrong.push(`console: ${line.text()}`));
+  page.on("console", (line) => current !== STARTING && wrong.push(`console: ${line.text()}`));
   page.on("pageerror", (error) => wrong.push(`error: ${error.message}`));
   page.on("dialog", (dialog) => wrong.push(`dialog: ${dialog.message()}`));
   let current = answer;
-  await page.route("**/status", (route) => route.fulfill({ json: current }));
+  await page.route("**/status", (route) => route.fulfill(current === STARTING ? { status: 503 } : { json: current }));
   await page.goto(`${admin}/${hash}`);
   await page.waitForSelector("#tools:not([hidden])");
   await check(page, (next) => (current = next));
@@ -45,19 +48,19 @@ const verdict = (page) => page.locator("#verdict .text").textContent();
 /** Each state has its shape, its word, and its meaning where it stands. */
 async function states(browser, admin) {
   const words = {
-    failing: ["■failing", /^■ failing\. It refuses connections since \d\d:\d\d:\d\d, \d+ lost\. The circuit breaker is open because/],
-    partly: [/^■failing 3\d %$/, /^■ failing\. It answers 503 and loses 3\d\.\d % since .* Deliveries were lost in the last 15 seconds\.$/],
-    slow: ["▲slow", /^▲ slow\. It answers in 3\.3 s on average; 100 % of the last minute's answers took over 1\.5 s, for which SDKs wait\. More than 5 %/],
-    rate_limited: ["◐rate limited", /^◐ rate limited\. It is rate limited: error, transaction \(58 minutes left\) since/],
-    recovering: ["◌recovering", /^◌ recovering\. It accepts deliveries again, \d+ lost\./],
+    failing: ["■failing", /^■ failing\. It refuses connections since \d\d:\d\d:\d\d, 3 minutes ago; \d+ lost\. The circuit breaker is open because/],
+    partly: [/^■failing 3\d %$/, /^■ failing\. It answers 503 since \d\d:\d\d:\d\d, 3 minutes ago; \d+ lost; in the last 15 seconds, 3\d\.\d % of deliveries\.$/],
+    slow: ["▲slow", /^▲ slow\. It answers in 3\.3 s on average; 100 % of its answers in the last minute took over 1\.5 s \(reply_timeout\): SDKs wait that long, then get another answer\.$/],
+    rate_limited: ["◐rate limited", /^◐ rate limited\. It is rate limited by its server since \d\d:\d\d:\d\d, 3 minutes ago: error and transaction, 58 minutes left; \d+ not delivered\. In the/],
+    recovering: ["◌recovering", /^◌ recovering\. It accepts deliveries again; \d+ lost\./],
     receiving: ["●receiving", /^● receiving\. It accepts what it should get\.$/],
     idle: ["○idle", /^○ idle\. There was nothing to deliver/],
   };
   const headlines = {
-    failing: /^checkout-1 → self-hosted refuses connections since \d\d:\d\d:\d\d, \d+ lost$/,
-    partly: /^checkout-1 → self-hosted answers 503 and loses 3\d\.\d % since/,
-    slow: "checkout-1 → self-hosted answers in 3.3 s on average; 100 % of the last minute's answers took over 1.5 s, for which SDKs wait",
-    rate_limited: /^checkout-1 → self-hosted is rate limited: error, transaction \(58 minutes left\) since/,
+    failing: /^checkout-1 → self-hosted refuses connections since \d\d:\d\d:\d\d, 3 minutes ago; \d+ lost$/,
+    partly: /^checkout-1 → self-hosted answers 503 since \d\d:\d\d:\d\d, 3 minutes ago; \d+ lost; in the last 15 seconds, 3\d\.\d % of deliveries$/,
+    slow: "checkout-1 → self-hosted answers in 3.3 s on average; 100 % of its answers in the last minute took over 1.5 s (reply_timeout): SDKs wait that long, then get another answer",
+    rate_limited: /^checkout-1 → self-hosted is rate limited by its server since \d\d:\d\d:\d\d, 3 minutes ago: error and transaction, 58 minutes left; \d+ not delivered$/,
     recovering: "The outbound receives again, 1 is recovering",
     receiving: "The outbound receives what it should",
     idle: "Ready and idle",
@@ -110,7 +113,11 @@ async function twenty(browser, admin, folder) {
     assert.equal(names[5], "checkout-1", "the others in their order");
     assert.equal(await verdict(page), "Of 40 outbounds, 3 fail, 1 is slow, 1 is rate limited; 2.1 % of requests have an unknown key");
     const [first] = await texts(page, "#culprits li");
-    assert.match(first, /^■10\.0\.0\.7:9000 refuses connections since \d\d:\d\d:\d\d, \d+ lost; 2 outbounds: search-14, billing-15$/);
+    assert.match(first, /^■10\.0\.0\.7:9000 refuses connections since \d\d:\d\d:\d\d, 3 minutes ago; \d+ lost; 2 outbounds: search-14, billing-15$/);
+    const line = await page.locator("#culprits a").first().evaluate((one) => getComputedStyle(one).textDecorationLine);
+    assert.equal(line, "underline", "a line can be clicked");
+    const wrongKey = (await texts(page, "#culprits li")).find((text) => text.includes("not configured"));
+    assert.match(wrongKey, /^■2\.1 % of the requests of the last minute reached no outbound, because their key is not configured; the last had key "dead…", project 9, client 10\.1\.2\.3, sentry\.python\/2\.75\.0$/);
     await page.screenshot({ path: path.join(folder, "20.png") });
     await page.locator("#culprits a").first().click();
     assert.equal(new URL(page.url()).hash, "#route/search-14");
@@ -130,6 +137,9 @@ async function twenty(browser, admin, folder) {
     assert.equal(new Set(begins).size, 1, `states stand below each other: ${begins}`);
     const title = (selector) => page.locator(selector).evaluate((cell) => [cell.dataset.title, getComputedStyle(cell, "::before").display]);
     assert.deepEqual(await title("#unknown-keys tr:first-child td:nth-child(3)"), ["SDK", "inline"]);
+    const label = (selector) => page.locator(selector).first().evaluate((one) => getComputedStyle(one, "::after").content);
+    assert.equal(await label(".missing.bad"), '"missing"', "a number has a label");
+    assert.equal(await label(".missing.nothing"), "none");
     await page.screenshot({ path: path.join(folder, "20-phone.png"), fullPage: true });
   });
 }
@@ -197,6 +207,53 @@ async function staysAsItIs(browser, admin) {
     assert.equal(await page.locator(".card:visible").count(), 2);
     const focused = await page.evaluate(() => document.activeElement.closest(".line")?.dataset.route);
     assert.equal(focused, "checkout-13");
+  });
+}
+
+/** A trouble that began half a minute ago is told as it is now, not as it was over a whole minute. */
+async function fresh(browser, admin) {
+  const answer = status([["receiving", "failing"]]);
+  const [, outbound] = answer.routes[0].outbounds;
+  outbound.upstream.breaker = "closed";
+  outbound.steps = outbound.steps.map((_, index) => (index < 54 ? [9, 0, 0] : [0, 0, index < 60 ? 9 : 1]));
+  outbound.recent = { seconds: 60, delivered: 54, rate_limited: 0, lost: 46 };
+  const began = new Date(new Date(answer.at) - 33000).toISOString();
+  outbound.incidents = [{ kind: "rejecting", began_at: began, ended_at: null, seconds: 33, lost_deliveries: 46, reason: "answered 403" }];
+  await withStatus(browser, admin, answer, {}, async (page, change) => {
+    assert.match(await verdict(page), /^checkout-1 → saas answers 403 since \d\d:\d\d:\d\d, 33 seconds ago; 46 lost; in the last 15 seconds, 100 % of deliveries$/);
+    assert.equal((await texts(page, ".line .state"))[1], "■failing", "as one that loses all");
+    const bars = await page.locator(".line .side").last().locator("path.down").getAttribute("d");
+    assert.equal(bars.split("M").length - 1, 6, "the step that has only begun is not drawn");
+    // The link stays the same element: its text changes every other second, and a click must not miss it.
+    await page.locator("#verdict a").focus();
+    outbound.incidents[0].lost_deliveries = 47;
+    change(answer);
+    await page.waitForFunction(() => document.querySelector("#verdict").textContent.includes("47 lost"));
+    assert.equal(await page.evaluate(() => document.activeElement.closest("#verdict") !== null), true);
+    const told = await verdict(page);
+    change(STARTING);
+    await page.waitForFunction(() => document.querySelector("#verdict .text").textContent === "Starting");
+    change(answer);
+    await page.waitForFunction((text) => document.querySelector("#verdict .text").textContent === text, told);
+  });
+}
+
+/** The page says of which time and zone it is, a time of another day has its date, and a breaker that is open says why there is no newer error. */
+async function old(browser, admin) {
+  const answer = status([["receiving", "failing"]]);
+  const [, outbound] = answer.routes[0].outbounds;
+  const day = 86400000;
+  outbound.incidents[0].began_at = new Date(new Date(answer.at) - 2 * day).toISOString();
+  outbound.last_error.at = outbound.incidents[0].began_at;
+  await withStatus(browser, admin, answer, { timezoneId: "Asia/Tokyo" }, async (page) => {
+    const time = new Date(answer.at).toLocaleTimeString("en-GB", { timeZone: "Asia/Tokyo" });
+    assert.equal(await page.locator("#as-of").textContent(), `as of ${time} GMT+9`);
+    assert.match(await verdict(page), / since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, 2 days ago; \d+ lost$/);
+    await page.locator(".line button").click();
+    const card = page.locator('.card[data-outbound="saas"]');
+    assert.match(await card.locator(".upstream").textContent(), / · breaker open, 36 of 36 probes failed · /);
+    const text = await card.innerText();
+    assert.match(text, /Last error of a delivery, \d{4}-.*, 2 days ago\s+cannot connect: .*\s+The breaker is open: nothing is sent, and no probe has connected yet\./);
   });
 }
 
@@ -276,6 +333,8 @@ async function look(browser, admin, folder) {
   await worstFirst(browser, admin);
   await twoHundred(browser, admin, folder);
   await staysAsItIs(browser, admin);
+  await fresh(browser, admin);
+  await old(browser, admin);
   await hostileTexts(browser, admin);
   await memory(browser, admin);
   await shapes(browser, admin, folder);

@@ -95,18 +95,18 @@ async function names(page, troubledAt) {
   const told = await texts(page, "#culprits li");
   const who = ({ route, outbound }) => `${route} → ${outbound}`;
   const expected = [
-    [DOWN, / refuses connections since (\d\d:\d\d:\d\d), [\d,]+ lost$/],
-    [REFUSING, / answers 403(?: and loses \d+\.\d %)? since (\d\d:\d\d:\d\d), [\d,]+ lost$/],
-    [SLOW, / answers in \d\.\d s on average; \d+(?:\.\d)? % of the last minute's answers took over 1\.5 s, for which SDKs wait$/],
-    [LIMITED, / is rate limited: transaction \(\d minutes left\) since (\d\d:\d\d:\d\d), [\d,]+ not delivered$/],
+    [DOWN, / refuses connections since (\d\d:\d\d:\d\d), \d+ seconds ago; [\d,]+ lost$/],
+    [REFUSING, / answers 403 since (\d\d:\d\d:\d\d), \d+ seconds ago; [\d,]+ lost; in the last 15 seconds, 100 % of deliveries$/],
+    [SLOW, / answers in \d\.\d s on average; \d+(?:\.\d)? % of its answers in the last minute took over 1\.5 s \(reply_timeout\): SDKs wait that long, then get another answer$/],
+    [LIMITED, / is rate limited by its server since (\d\d:\d\d:\d\d), \d+ seconds ago: transaction, \d minutes left; [\d,]+ not delivered$/],
   ];
   for (const [culprit, pattern] of expected) {
     const line = told.find((text) => text.includes(who(culprit)));
     const [, since] = line?.match(pattern) ?? assert.fail(`${who(culprit)}: ${told.join("\n")}`);
     if (since) assert.ok(secondsApart(since, troubledAt) < 10, `${line}: not since ${troubledAt}`);
   }
-  const wrongKey = told.find((text) => text.includes("a key that is not configured"));
-  assert.match(wrongKey, /the last one dead… of sentry\.python\/2\.75\.0$/);
+  const wrongKey = told.find((text) => text.includes("their key is not configured"));
+  assert.match(wrongKey, / reached no outbound, .*; the last had key "dead…", project 9, client 127\.0\.0\.1, sentry\.python\/2\.75\.0$/);
   assert.equal(told.length, expected.length + 1);
   const lines = await texts(page, ".line .name");
   assert.equal(lines.length, ROUTES.length);

@@ -185,7 +185,7 @@ function compareOutbound(card, outbound) {
   assertShows(card.rate_limited, outbound.rate_limited, of("rate_limited"));
   assertShows(card.lost, outbound.lost, of("lost"));
   assertShows(card.delivered, outbound.delivered, of("delivered"));
-  const shownSteps = outbound.steps.slice(-60);
+  const shownSteps = outbound.steps.slice(-61, -1);
   assert.equal(card.bars, sum(shownSteps.map((step) => step.filter((count) => count > 0).length)), of("bars"));
   assert.ok(card.why.includes(outbound.state.replaceAll("_", " ")), of(card.why));
 
@@ -193,7 +193,8 @@ function compareOutbound(card, outbound) {
   const parts = card.upstream.split(" · ");
   const has = (part) => assert.ok(parts.includes(part), of(`no "${part}" in "${card.upstream}"`));
   const probes = sum(Object.values(upstream.probes));
-  const probed = probes ? `, ${probes.toLocaleString("en")} probe${probes === 1 ? "" : "s"}` : "";
+  const failed = probes - (upstream.probes.connected ?? 0);
+  const probed = probes ? `, ${failed.toLocaleString("en")} of ${probes.toLocaleString("en")} probe${probes === 1 ? "" : "s"} failed` : "";
   has(`breaker ${upstream.breaker}${probed}`);
   has(`${upstream.in_flight.toLocaleString("en")} in flight`);
   has(`${upstream.connections_open} connection${upstream.connections_open === 1 ? "" : "s"}`);
@@ -203,7 +204,7 @@ function compareOutbound(card, outbound) {
   }
   assert.equal(card.limits.length, outbound.rate_limits.length, of("rate limits"));
   for (const [index, limit] of outbound.rate_limits.entries()) {
-    const words = `${limit.categories.join(", ")} (${Math.floor(limit.seconds / 60)} minutes left)`;
+    const words = `${limit.categories.join(" and ")}, ${Math.floor(limit.seconds / 60)} minutes left`;
     assert.equal(card.limits[index], words);
   }
 
@@ -225,7 +226,7 @@ function compareLine(line, route) {
     assertShows(`${side.delivered}/s`, seconds > 0 ? delivered / seconds : 0, `${outbound.name}: delivered`);
     const missing = sum(outbound.steps.map(([, limited, lost]) => limited + lost));
     assertShows(side.missing, missing || null, `${outbound.name}: missing`);
-    const kinds = [0, 1, 2].filter((kind) => outbound.steps.slice(-60).some((step) => step[kind] > 0));
+    const kinds = [0, 1, 2].filter((kind) => outbound.steps.slice(-61, -1).some((step) => step[kind] > 0));
     assert.equal(side.bars, kinds.length, `${outbound.name}: picture`);
   }
 }
@@ -331,10 +332,10 @@ async function main() {
     assert.match(states[3], /^●receiving$/);
     assert.match(states[4], /^◐rate limited$/);
     const told = running.culprits.join("\n");
-    assert.match(told, /answers 503 and loses 3\d\.\d % since \d\d:\d\d:\d\d, \d+ lost/);
-    assert.match(told, /refuses connections since \d\d:\d\d:\d\d, [\d,]+ lost/);
-    assert.match(told, /is rate limited: error \(\d+ minutes left\) since/);
-    assert.match(told, /\d\d\.\d % of the requests of the last minute have a key that is not configured/);
+    assert.match(told, /answers 503 since \d\d:\d\d:\d\d, \d+ seconds ago; \d+ lost; in the last 15 seconds, 3\d\.\d % of deliveries$/m);
+    assert.match(told, /refuses connections since \d\d:\d\d:\d\d, \d+ seconds ago; [\d,]+ lost$/m);
+    assert.match(told, /is rate limited by its server since \d\d:\d\d:\d\d, \d+ seconds ago: error, \d+ minutes left; [\d,]+ not delivered$/m);
+    assert.match(told, /\d\d\.\d % of the requests of the last minute reached no outbound, because their key is not configured; the last had key "dead…", project 9, client 127\.0\.0\.1, sentry\.<b>test<\/b>\/1$/m);
     assert.deepEqual(running.keys[0].slice(0, 3), ["dead…", "9", "sentry.<b>test</b>/1"]);
     const status = await settled(mirror.admin);
     const requests = status.routes.reduce((sum, route) => sum + route.requests, 0);
@@ -348,7 +349,7 @@ async function main() {
     const said = await shown(page);
     compare(said, late);
     const { outbounds: cards } = said;
-    assert.match(cards[2].upstream, / · breaker open, \d+ probes? · /);
+    assert.match(cards[2].upstream, / · breaker open, (\d+) of \1 probes? failed · /);
     assert.match(cards[2].error, /^cannot connect: Connection refused/);
     assert.ok(cards[1].error.includes('answered 503: {"detail":"no room <b>here</b>"}'));
     console.log(execFileSync(path.join(installed, "python/bin/python"), [metrics, mirror.admin]).toString().trim());

@@ -4,10 +4,10 @@ const OUTCOMES_OF_NO_INTEREST = ["2xx", "filtered", "sampled", "capped"];
 
 function why(outbound, status) {
   const [shape, word] = STATES[outbound.state];
-  const [deed, since, lost] = complaint(outbound, status);
-  const facts = isTrouble(outbound) || outbound.state === "recovering"
-    ? ` It ${list([list([deed, since ? `since ${clock(since)}` : ""], " "), lost], ", ")}.` : "";
-  return make("p", "why", make("b", "", `${shape} ${word}.`), facts, ` ${stateMeaning(outbound, status)}`);
+  const facts = isTrouble(outbound) || outbound.state === "recovering" ? ` It ${sentence(complaint(outbound, status), status)}.` : "";
+  const factsSayIt = outbound.state === "slow" || (outbound.state === "failing" && lossNow(outbound, status).words);
+  const meaning = factsSayIt ? "" : ` ${stateMeaning(outbound, status)}`;
+  return make("p", "why", make("b", "", `${shape} ${word}.`), facts, meaning);
 }
 
 function figures(outbound) {
@@ -18,7 +18,7 @@ function figures(outbound) {
     terms("numbers", [
       ["rate", "delivered", `${rate(seconds > 0 ? delivered / seconds : 0)}/s`],
       ["success", "accepted", percent(outbound.success), meaningOf("accepted")],
-      ["mean", "mean", span(latency.mean)],
+      ["mean", "answer time: mean", span(latency.mean)],
       ["p50", "median", span(latency.p50)],
       ["p90", "90 % within", span(latency.p90)],
       ["p99", "99 % within", span(latency.p99)],
@@ -44,9 +44,10 @@ function causes(outbound) {
 function upstreamLine(upstream) {
   if (!upstream) return null;
   const probes = sum(Object.values(upstream.probes));
+  const failed = probes - (upstream.probes.connected ?? 0);
   return make("p", "upstream", list([
     upstream.origin,
-    `breaker ${upstream.breaker}${probes ? `, ${plural(probes, "probe")}` : ""}`,
+    `breaker ${upstream.breaker}${probes ? `, ${whole(failed)} of ${plural(probes, "probe")} failed` : ""}`,
     `${whole(upstream.in_flight)} in flight`,
     plural(upstream.connections_open, "connection"),
     upstream.dns_age_seconds === null ? "" : `address ${long(upstream.dns_age_seconds)} old`,
@@ -57,10 +58,11 @@ function upstreamLine(upstream) {
 function lastWords(outbound, status) {
   if (!outbound.last_error) return [];
   const { at, message } = outbound.last_error;
-  const ago = long((new Date(status.at) - new Date(at)) / 1000);
-  const time = make("time", "", `${clock(at)}, ${ago} ago`);
+  const time = make("time", "", `${clock(at)}, ${ago(at, status)}`);
   time.dateTime = at;
-  return [make("h4", "", "Last error, ", time), make("p", "error", message)];
+  const isOpen = outbound.upstream?.breaker === "open";
+  const since = isOpen ? make("p", "since", "The breaker is open: nothing is sent, and no probe has connected yet.") : "";
+  return [make("h4", "", isOpen ? "Last error of a delivery, " : "Last error, ", time), make("p", "error", message), since];
 }
 
 function limits(outbound) {

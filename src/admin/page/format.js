@@ -67,6 +67,15 @@ function clock(time) {
   return isToday ? text : `${date.toLocaleDateString("en-CA")} ${text}`;
 }
 
+/** The time of `status` with its zone: that of all times on the page. */
+function asOf(status) {
+  const zone = new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts(new Date(status.at));
+  return `${clock(status.at)} ${zone.find(({ type }) => type === "timeZoneName").value}`;
+}
+
+/** How long before `status` a time was. */
+const ago = (time, status) => `${long((new Date(status.at) - new Date(time)) / 1000)} ago`;
+
 /** A text of the documents without their marks. */
 const plain = (text) => text.replaceAll("`", "");
 

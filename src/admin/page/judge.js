@@ -11,7 +11,7 @@ const STATES = {
   failing: ["■", "failing", "bad",
     "Deliveries were lost in the last 15 seconds, or the circuit breaker is open because the upstream does not answer."],
   slow: ["▲", "slow", "wait",
-    "More than 5 % of its answers in the last minute took longer than reply_timeout, for which SDKs wait."],
+    "More than 5 % of its answers in the last minute took longer than reply_timeout."],
   rate_limited: ["◐", "rate limited", "wait",
     "In the last minute deliveries were not sent, or answered 429, because of a rate limit of the outbound."],
   recovering: ["◌", "recovering", "idle",
@@ -63,10 +63,16 @@ const isTrouble = (outbound) => severity(outbound) >= TROUBLE;
 const badness = (outbound) => severity(outbound) + Math.min(Math.floor(Math.log2(missing(outbound) + 1)), 60) / 64;
 const missing = (outbound) => sum(outbound.steps.map(([, limited, lost]) => limited + lost));
 
-/** The share of deliveries that were lost in the last minute. */
-function lostShare(outbound) {
-  const { delivered, lost } = outbound.recent;
-  return delivered + lost > 0 ? lost / (delivered + lost) : 1;
+/**
+ * The share of deliveries that are lost now. Over a whole minute, what was delivered before the trouble began would make
+ * a total loss look like a partial one.
+ */
+function lossNow(outbound, status) {
+  const newest = outbound.steps.slice(-QUIET_STEPS);
+  const [delivered, lost] = [0, 2].map((kind) => sum(newest.map((step) => step[kind])));
+  if (outbound.upstream?.breaker === "open" || delivered + lost === 0) return { share: 1, words: "" };
+  const share = lost / (delivered + lost);
+  return { share, words: lost === 0 ? "" : `in the last ${QUIET_STEPS * status.step_seconds} seconds, ${percent(share)} of deliveries` };
 }
 
 /** What an upstream does, in short, according to an error or to its own words. */
@@ -111,35 +117,39 @@ function trouble(outbound, status) {
   return { since, lost: count, reason: null };
 }
 
-/** What is wrong with an outbound: [verb phrase, since, missing]. */
+/** What is wrong with an outbound: what it does, since when, and what that did to deliveries. */
 function complaint(outbound, status) {
   const { since, lost, reason } = trouble(outbound, status);
-  const share = lostShare(outbound);
   switch (outbound.state) {
     case "failing": {
       const words = reason || outbound.last_error?.message || "";
-      const deed = misdeed(words);
-      const part = share < 1 && outbound.upstream?.breaker !== "open" ? ` and loses ${percent(share)}` : "";
-      return [deed + part, since, lost ? `${whole(lost)} lost` : ""];
+      return { deed: misdeed(words), since, effect: lost ? list([`${whole(lost)} lost`, lossNow(outbound, status).words], "; ") : "" };
     }
     case "slow": {
-      const late = `${percent(outbound.slow_share)} of the last minute's answers took over ${span(status.reply_timeout_seconds)}`;
-      const wait = outbound.is_primary ? "for which SDKs wait" : "";
-      return [`answers in ${span(outbound.latency_seconds.mean)} on average; ${list([late, wait], ", ")}`, null, ""];
+      const timeout = span(status.reply_timeout_seconds);
+      const late = `${percent(outbound.slow_share)} of its answers in the last minute took over ${timeout} (reply_timeout)`;
+      const wait = outbound.is_primary ? "SDKs wait that long, then get another answer" : "";
+      return { deed: `answers in ${span(outbound.latency_seconds.mean)} on average`, since: null, effect: list([late, wait], ": ") };
     }
     case "rate_limited": {
       const limits = outbound.rate_limits.map(limitText).join("; ");
-      return [`is rate limited${limits ? `: ${limits}` : ""}`, since, lost ? `${whole(lost)} not delivered` : ""];
+      return { deed: "is rate limited by its server", since, which: limits, effect: lost ? `${whole(lost)} not delivered` : "" };
     }
     case "recovering":
-      return ["accepts deliveries again", null, lost ? `${whole(lost)} lost` : ""];
+      return { deed: "accepts deliveries again", since: null, effect: lost ? `${whole(lost)} lost` : "" };
     default:
-      return [STATES[outbound.state][1], null, ""];
+      return { deed: STATES[outbound.state][1], since: null, effect: "" };
   }
 }
 
+/** A complaint as a sentence without its subject. */
+function sentence({ deed, since, which, effect }, status) {
+  const begun = since ? ` since ${clock(since)}, ${ago(since, status)}` : "";
+  return list([`${deed}${begun}${which ? `: ${which}` : ""}`, effect], "; ");
+}
+
 function limitText({ categories, seconds }) {
-  return `${categories.join(", ") || "everything"} (${long(seconds)} left)`;
+  return `${categories.join(" and ") || "everything"}, ${long(seconds)} left`;
 }
 
 /** Everything that is wrong, the worst first: tone, shape, text, and the route to show. */
@@ -147,32 +157,32 @@ function culprits(status) {
   const all = status.routes.flatMap((route) => route.outbounds.map((outbound) => ({ route, outbound })));
   const found = all.filter(({ outbound }) => isTrouble(outbound));
   found.sort((a, b) => badness(b.outbound) - badness(a.outbound));
-  const since = (time) => (time ? `since ${clock(time)}` : "");
   const lines = [];
   const byOrigin = Map.groupBy(found, ({ outbound }) =>
     outbound.state === "failing" && outbound.upstream?.breaker === "open" ? outbound.upstream.origin : Symbol("own"));
   for (const group of byOrigin.values()) {
     const [{ route, outbound }] = group;
     const [shape, , tone] = STATES[outbound.state];
-    let [deed, time, lost] = complaint(outbound, status);
+    const told = complaint(outbound, status);
     let who = `${withoutScheme(route.name)} → ${withoutKey(outbound.name)}`;
     if (group.length > 1) {
       const troubles = group.map((one) => trouble(one.outbound, status));
       const times = troubles.map((one) => one.since).filter(Boolean).map((one) => new Date(one));
-      time = times.length ? new Date(Math.min(...times)) : null;
-      lost = `${whole(sum(troubles.map((one) => one.lost)))} lost`;
+      told.since = times.length ? new Date(Math.min(...times)) : null;
+      const lost = `${whole(sum(troubles.map((one) => one.lost)))} lost`;
       who = withoutScheme(outbound.upstream.origin);
-      lost += `; ${group.length} outbounds: ${group.slice(0, 3).map((one) => withoutScheme(one.route.name)).join(", ")}${group.length > 3 ? ", …" : ""}`;
+      told.effect = `${lost}; ${group.length} outbounds: ${group.slice(0, 3).map((one) => withoutScheme(one.route.name)).join(", ")}${group.length > 3 ? ", …" : ""}`;
     }
-    lines.push({ tone, shape, who, text: list([list([deed, since(time)], " "), lost], ", "), route: route.name, weight: Math.max(...group.map((one) => badness(one.outbound))) });
+    lines.push({ tone, shape, who, text: sentence(told, status), route: route.name, weight: Math.max(...group.map((one) => badness(one.outbound))) });
   }
   const { requests, unknown_key } = status.recent;
   if (unknown_key > 0) {
     const share = unknown_key / requests;
     const isBad = share >= 0.01;
     const [last] = status.unknown_keys.last;
-    const example = last ? `, the last one ${last.key}${last.sdk ? ` of ${last.sdk}` : ""}` : "";
-    const text = `${percent(share)} of the requests of the last minute have a key that is not configured${example}`;
+    const sender = last && list([last.project && `project ${last.project}`, `client ${last.client}`, last.sdk], ", ");
+    const example = last ? `; the last had key "${last.key}", ${sender}` : "";
+    const text = `${percent(share)} of the requests of the last minute reached no outbound, because their key is not configured${example}`;
     // After what fails, and before what is slow; or after everything else.
     const weight = isBad ? severity({ state: "slow" }) + 0.99 : TROUBLE - 0.01;
     lines.push({ tone: isBad ? "bad" : "wait", shape: "■", who: "", text, route: null, weight });

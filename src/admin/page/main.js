@@ -5,10 +5,22 @@ const REFRESH_MS_MAX = 15000;
 const CULPRITS_SHOWN = 4;
 let current = null;
 
+/** Gives the parts of `element` new texts. Only if `key` has changed are they new elements: a link keeps focus and click. */
+function setParts(element, key, texts, elements) {
+  if (element.dataset.key !== key) element.replaceChildren(...elements());
+  else element.querySelectorAll(".part").forEach((part, index) => set(part, texts[index]));
+  element.dataset.key = key;
+}
+
 function culpritLink(text, route) {
-  const link = make("a", "", text);
+  const link = make("a", "part", text);
   link.href = route === null ? "#unknown-keys" : anchor(route);
   return link;
+}
+
+function drawHeadline(text, route) {
+  const element = byId("verdict").querySelector(".text");
+  setParts(element, String(JSON.stringify(route)), [text], () => [route === undefined ? make("span", "part", text) : culpritLink(text, route)]);
 }
 
 function drawVerdict(status) {
@@ -16,17 +28,15 @@ function drawVerdict(status) {
   const element = byId("verdict");
   element.className = tone;
   set(element.querySelector(".shape"), shape);
-  const words = element.querySelector(".text");
-  if (words.textContent !== text) words.replaceChildren(route === undefined ? text : culpritLink(text, route));
+  drawHeadline(text, route);
   document.title = `${text} – sentry-mirror`;
   // A line that says "1 more" would take the place of that one.
   const count = lines.length === CULPRITS_SHOWN + 1 ? lines.length : CULPRITS_SHOWN;
-  const shown = lines.slice(0, count).map((line) =>
-    make("li", line.tone, make("span", "shape", line.shape), make("span", "", culpritLink(list([line.who, line.text], " "), line.route))));
-  if (lines.length > count) shown.push(make("li", "idle", make("span", "shape", ""), `and ${lines.length - count} more, at the top of the table`));
-  const key = JSON.stringify(lines);
-  if (byId("culprits").dataset.key !== key) byId("culprits").replaceChildren(...shown);
-  byId("culprits").dataset.key = key;
+  const shown = lines.slice(0, count).map((line) => ({ ...line, text: list([line.who, line.text], " ") }));
+  if (lines.length > count) shown.push({ tone: "idle", shape: "", text: `and ${lines.length - count} more, at the top of the table` });
+  setParts(byId("culprits"), JSON.stringify(shown.map((line) => [line.tone, line.shape, line.route])), shown.map((line) => line.text), () =>
+    shown.map((line) => make("li", line.tone, make("span", "shape", line.shape),
+      line.route === undefined ? make("span", "part", line.text) : culpritLink(line.text, line.route))));
   byId("culprits").hidden = lines.length === 0;
 }
 
@@ -96,6 +106,8 @@ function drawFooter(status) {
 function redraw() {
   if (current === null) return;
   byId("tools").hidden = false;
+  byId("as-of").hidden = false;
+  set(byId("as-of").querySelector("time"), asOf(current));
   drawVerdict(current);
   drawGauges(current);
   drawStates(current);
@@ -143,7 +155,7 @@ async function refresh() {
   try {
     const response = await fetch("status", { cache: "no-store", signal: AbortSignal.timeout(10000) });
     if (response.status === 503) {
-      set(byId("verdict").querySelector(".text"), "Starting");
+      drawHeadline("Starting");
     } else if (!response.ok) {
       throw new Error(`status ${response.status}`);
     } else {

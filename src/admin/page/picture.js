@@ -3,9 +3,12 @@
 const STEPS_SHOWN = 60;
 const BAR = 4;
 
+/** The steps to show: without the last, which has only begun and would look as if the traffic had collapsed. */
+const wholeSteps = (steps) => steps.slice(-STEPS_SHOWN - 1, -1);
+
 /** The bars of each kind are one path: with hundreds of pictures, single bars would be slow. */
 function picture(steps, height) {
-  const shown = steps.slice(-STEPS_SHOWN);
+  const shown = wholeSteps(steps);
   const up = Math.max(...shown.map(([delivered, limited]) => delivered + limited), 0);
   const down = Math.max(...shown.map((step) => step[2]), 0);
   // Both sides have one scale. Without a loss there is no space for any.
@@ -40,6 +43,6 @@ function picture(steps, height) {
 
 /** The largest number of deliveries in a step, per second. */
 function peak(steps, stepSeconds) {
-  const most = Math.max(...steps.slice(-STEPS_SHOWN).map((step) => sum(step)), 0);
+  const most = Math.max(...wholeSteps(steps).map(sum), 0);
   return most ? `peak ${rate(most / stepSeconds)}/s` : "quiet";
 }

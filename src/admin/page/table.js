@@ -40,10 +40,10 @@ function drawHead(status, names) {
 function cell(outbound, name, status) {
   if (!outbound) return make("td", "cell");
   const [shape, word, tone] = STATES[outbound.state];
-  const isPartly = outbound.state === "failing" && lostShare(outbound) < 1 && outbound.upstream?.breaker !== "open";
-  const share = isPartly ? ` ${Math.max(1, Math.floor(lostShare(outbound) * 100))} %` : "";
+  const loss = lossNow(outbound, status);
+  const share = outbound.state === "failing" && loss.share > 0 && loss.share < 1 ? ` ${Math.max(1, Math.floor(loss.share * 100))} %` : "";
   const state = make("span", `state ${tone}`, make("span", "shape", shape), word, share);
-  state.title = `${stateMeaning(outbound, status)}${share ? ` Lost in the last minute:${share}.` : ""}`;
+  state.title = `${stateMeaning(outbound, status)}${share ? ` Lost ${loss.words}.` : ""}`;
   const who = make("span", "who", withoutKey(outbound.name));
   who.title = outbound.dsn ?? outbound.name;
   const { seconds, delivered } = outbound.recent;
