@@ -247,7 +247,7 @@ impl ReplyPolicy {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// Valid directives of `tracing_subscriber::EnvFilter`; `verbose` replaces them by `debug`.
+    /// Valid directives of `tracing_subscriber::filter::Targets`; `verbose` replaces them by `debug`.
     pub filter: String,
     pub format: LogFormat,
 }

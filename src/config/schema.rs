@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_yaml::Value;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::cap::caps;
 use super::client_address::client_address;
@@ -170,7 +170,7 @@ fn log(root: &mut Section<'_>) -> Log {
 fn log_filter(value: &Value) -> Parsed<String> {
     const FORM: &str = "log directives such as info or warn,sentry_mirror=debug";
     let filter = text(value).map_err(|_| FORM)?;
-    match EnvFilter::try_new(&filter) {
+    match filter.parse::<Targets>() {
         Ok(_) => Ok(filter),
         Err(error) => Err(format!("{FORM} ({error})")),
     }

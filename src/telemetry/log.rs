@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::panic;
 
 use tracing::error;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -34,7 +34,7 @@ pub(crate) struct Logging {
 /// # Errors
 /// If the filter is invalid or no thread can be created, in words for an operator.
 pub(crate) fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, String> {
-    let filter = EnvFilter::try_new(&log.filter).map_err(|error| {
+    let filter = log.filter.parse::<Targets>().map_err(|error| {
         format!(
             "log_filter: `{}` is not a filter ({error}); expected a level such as `info`, or directives such as `info,sentry_mirror=debug`",
             log.filter
@@ -45,7 +45,7 @@ pub(crate) fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, Str
         .map_err(|error| os_errors::thread_error(&error))?;
     let (writer, format) = (lines.clone(), log.format);
     let layers = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_target(false)
         .with_ansi(false)
         .with_writer(move || OneLine {
@@ -53,9 +53,12 @@ pub(crate) fn start(log: &Log, reports: Option<&Reports>) -> Result<Logging, Str
             format,
         });
     match log.format {
-        LogFormat::Text => layers.finish().with(reports.map(Reports::layer)).init(),
+        LogFormat::Text => {
+            let layers = layers.finish().with(filter);
+            layers.with(reports.map(Reports::layer)).init();
+        }
         LogFormat::Json => {
-            let layers = layers.json().flatten_event(true).finish();
+            let layers = layers.json().flatten_event(true).finish().with(filter);
             layers.with(reports.map(Reports::layer)).init();
         }
     }
