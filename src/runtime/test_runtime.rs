@@ -1,6 +1,9 @@
-//! The runtime of unit tests: epoll, with timers.
+//! The runtime of unit tests: epoll, with timers; and an address that refuses connections.
 
 use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::runtime::deadline_queue;
 
@@ -13,4 +16,13 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         deadline_queue::start();
         future.await
     })
+}
+
+/// An address at which nothing listens, now and until the tests end: a socket that does not listen has its port.
+pub(crate) fn refusing_address(ip: IpAddr) -> SocketAddr {
+    let socket = Socket::new(Domain::for_address((ip, 0).into()), Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
 }

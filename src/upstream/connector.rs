@@ -265,11 +265,11 @@ async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{IpAddr, TcpListener};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::runtime::test_runtime::block_on;
+    use crate::runtime::test_runtime::{block_on, refusing_address};
     use crate::sentry::dsn::{Origin, Scheme};
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -298,9 +298,9 @@ mod tests {
         (listener, address)
     }
 
-    /// An address at which nothing listens.
+    /// An address at which nothing listens, now and until the tests end.
     fn refusing(last: u8) -> SocketAddr {
-        listener(last).1
+        refusing_address(IpAddr::from([127, 0, 55, last]))
     }
 
     /// Fills the queue of a listener, so that it drops what else arrives.

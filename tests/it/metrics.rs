@@ -17,8 +17,8 @@ use crate::support::http2::{Raw, frame};
 use crate::support::process::file;
 use crate::support::upstream::Received;
 use crate::support::{
-    Action, Client, Config, IN_KEY, KEY_A, KEY_B, Metrics, Process, Upstream, config, envelope,
-    envelope_request, outbound,
+    Action, Client, Config, IN_KEY, KEY_A, KEY_B, Metrics, Process, Upstream, config, deaf,
+    envelope, envelope_request, outbound,
 };
 
 const DELIVERIES: &str = "sentry_mirror_deliveries_total";
@@ -183,10 +183,11 @@ fn raw(scheme: &str, act: impl Fn(TcpStream) + Send + 'static) -> String {
     format!("{scheme}://{KEY_A}@{address}/11")
 }
 
-/// A DSN with a port on which nothing listens.
+/// A DSN with a port on which nothing listens, now and until the tests end.
 fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{KEY_A}@{}/11", listener.local_addr().unwrap())
+    let (socket, address) = deaf();
+    std::mem::forget(socket);
+    format!("http://{KEY_A}@{address}/11")
 }
 
 /// The DSN of an upstream that always does the same.

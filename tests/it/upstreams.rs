@@ -1,7 +1,7 @@
 //! Upstreams that are pooled, stale, dead, slow or malformed.
 
 use crate::support::{
-    Action, KEY_A, KEY_B, Process, Upstream, config, envelope, envelope_request, wait_until,
+    Action, KEY_A, KEY_B, Process, Upstream, config, deaf, envelope, envelope_request, wait_until,
 };
 
 const ID: &str = "9ec79c33ec9942ab8353589fcb2e04dc";
@@ -258,9 +258,7 @@ fn after_a_timeout_a_late_response_never_answers_another_request() {
 
 #[test]
 fn a_refused_connection_is_logged_once_as_refused() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = gone.local_addr().unwrap();
-    drop(gone);
+    let (_socket, address) = deaf();
     let b = Upstream::ok();
     let mirror = Process::start(&config(
         &[format!("http://{KEY_A}@{address}/11"), b.dsn(KEY_B, 22)],

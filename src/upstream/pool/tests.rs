@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use monoio::time::sleep;
 
 use super::*;
 use crate::http::head::Method;
-use crate::runtime::test_runtime::block_on;
+use crate::runtime::test_runtime::{block_on, refusing_address};
 use crate::sentry::dsn::{Origin, Scheme};
 use crate::upstream::waiting::NoClient;
 
@@ -163,9 +164,7 @@ fn a_sweep_closes_a_sixteenth_of_the_surplus_and_the_rest_stays() {
 fn deliveries_fail_with_the_dial_that_they_wait_for() {
     const COUNT: usize = 400;
     block_on(async {
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = closed.local_addr().unwrap();
-        drop(closed);
+        let address = refusing_address(Ipv4Addr::LOCALHOST.into());
         let mut limits = Limits::default();
         limits.breaker.failures = u32::MAX;
         let pool = pool_to(address, limits);

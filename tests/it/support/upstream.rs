@@ -209,7 +209,7 @@ pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<Received> {
     })
 }
 
-/// A socket that has its port, but refuses connections until it listens.
+/// A socket that has its port, but refuses connections until it listens. No other test can get the port meanwhile.
 pub(crate) fn deaf() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
