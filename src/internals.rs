@@ -57,28 +57,28 @@ pub mod limits {
 
 pub mod mirror {
     pub mod client_address {
-        pub use crate::mirror::client_address::ClientAddresses;
+        pub use crate::mirror::request::client_address::ClientAddresses;
     }
     pub mod copies {
-        pub use crate::mirror::copies::{Template, ids, rename};
+        pub use crate::mirror::transform::copies::{Template, ids, rename};
     }
     pub mod crash_dialog {
-        pub use crate::mirror::crash_dialog::{external_url, literal, redirect};
+        pub use crate::mirror::reply::crash_dialog::{external_url, literal, redirect};
     }
     pub mod filter {
-        pub use crate::mirror::filter::{PartialBody, filter_envelope};
+        pub use crate::mirror::transform::filter::{PartialBody, filter_envelope};
     }
     pub mod head_edits {
-        pub use crate::mirror::head_edits::{ForwardedHeaders, edit_head, edit_strays};
+        pub use crate::mirror::request::head_edits::{ForwardedHeaders, edit_head, edit_strays};
     }
     pub mod render {
-        pub use crate::mirror::render::{OutboundBody, render};
+        pub use crate::mirror::fan_out::render::{OutboundBody, render};
     }
     pub mod request {
         pub use crate::mirror::request::{Body, Request};
     }
     pub mod routes {
-        pub use crate::mirror::routes::{Outbound, Route, Routes};
+        pub use crate::mirror::routing::routes::{Outbound, Route, Routes};
     }
     pub mod transform {
         pub use crate::mirror::transform::{BodyEncoding, Transform};

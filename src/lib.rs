@@ -7,34 +7,38 @@
 //! # The life of a request
 //!
 //! ```text
-//! inbound/accept              a worker accepts a connection, and spawns a session
-//! inbound/session             read a head; handle; write the reply; again
-//!   inbound/connection          reads and writes the socket
-//!   mirror/client_address       who sent it: the peer, or the client that a trusted proxy names
-//!   inbound/request_log         counts the request, adds it to the access log
-//!   inbound/handle              the way of one request:
-//!     mirror/request              parse_target: what its path asks for (sentry/endpoint)
-//!     inbound/local_replies       health checks, preflights, wrong methods: reply here
-//!     inbound/route               the route of the key in the head (inbound/authenticate)
-//!     inbound/body                read, decode as far as the route needs, scan the envelope header
-//!     inbound/route               for a tunnel: the route of the key in the envelope
-//!     mirror/head_edits           what changes in the head
-//!     mirror/send                 check that all of it fits into memory; dispatch; wait for the reply
-//!       mirror/dispatch             each outbound: rate limited? memory? → render → a delivery
-//!         mirror/transformer          some outbounds, in one task before that: filter, copy, compress
-//!         mirror/render               the only place where texts of the request are replaced
-//!       mirror/delivery             on a pooled task: connection, exchange (upstream/pool), outcome
-//!       mirror/fan_out              records the outcomes; reply_policy decides; reply is made
+//! inbound/accept                      a worker accepts a connection, and spawns a session
+//! inbound/session                     read a head; handle; write the reply; again
+//!   inbound/connection                  reads and writes the socket
+//!   mirror/request/client_address       who sent it: the peer, or the client that a trusted proxy names
+//!   inbound/request_log                 counts the request, adds it to the access log
+//!   inbound/handle                      the way of one request:
+//!     mirror/request                      parse_target: what its path asks for (sentry/endpoint)
+//!     inbound/local_replies               health checks, preflights, wrong methods: reply here
+//!     inbound/route                       the route of the key in the head (inbound/authenticate)
+//!     inbound/body                        read, decode as far as needed, scan the envelope header
+//!     inbound/route                       for a tunnel: the route of the key in the envelope
+//!     mirror/request/head_edits           what changes in the head
+//!     mirror/fan_out/send                 check that all fits into memory; dispatch; wait for the reply
+//!       mirror/fan_out/dispatch             each outbound: rate limited? memory? → render → a delivery
+//!         mirror/transform/transformer        some outbounds, in one task: select, copy, compress
+//!         mirror/fan_out/render               the only place where texts of the request are replaced
+//!       mirror/fan_out/delivery             on a pooled task, to its outcome:
+//!         upstream/pool                       breaker, connection, again over another one
+//!         upstream/exchange, upstream/http2   send the request, read the response
+//!         upstream/silence                    ends it if nothing moves
+//!       mirror/fan_out                      records the outcomes
+//!       mirror/reply/reply_policy           decides from them; mirror/reply makes the reply
 //! ```
 //!
 //! # When an outbound is slow or dead
 //!
 //! Its deliveries wait alone. Each has a task and a deadline; all of an upstream have a number and a share of the
 //! memory that they may not exceed (`upstream/pool`, `runtime/memory_budget`). After several failures the circuit
-//! breaker drops them at once (`upstream/breaker`). A panic ends one delivery (`mirror/delivery`). Its rate limits
-//! are passed on only if every live outbound has them too (`mirror/rate_limit_store`). The SDK waits for
-//! `reply_timeout` at most: for the primary, and for the others while none has accepted (`mirror/reply_policy`).
-//! The memory of a request is held until its last delivery ends.
+//! breaker drops them at once (`upstream/breaker`). A panic ends one delivery (`mirror/fan_out/delivery`). Its rate
+//! limits are passed on only if every live outbound has them too (`mirror/outbound/rate_limit_store`). The SDK
+//! waits for `reply_timeout` at most: for the primary, and for the others while none has accepted
+//! (`mirror/reply/reply_policy`). The memory of a request is held until its last delivery ends.
 //!
 //! Isolation is by upstream. Outbounds with the same scheme, host, port, TLS settings and proxy share connections
 //! and a circuit.
@@ -46,7 +50,7 @@
 //!
 //! | what | who writes, how often |
 //! | --- | --- |
-//! | routes, the routing table, limits | nobody: a worker has an `Rc` of its own for each (`mirror/local_route`) |
+//! | routes, the routing table, limits | nobody: a worker has an `Rc` of its own for each (`mirror/routing/local_route`) |
 //! | counters, gauges, histograms | each worker its own, on lines of their own (`telemetry/counters`) |
 //! | the memory budget | a lease of up to 4 MiB (`runtime/memory_lease`) |
 //! | resident memory | each worker after 1 MiB of reservations (`runtime/resident_memory`) |
@@ -85,14 +89,16 @@
 //!
 //! | to add | go to |
 //! | --- | --- |
-//! | a content coding that SDKs may send | `http/encoding`: a file of its own, `name.rs`, `decoder.rs`; `Accept-Encoding` in `mirror/reply.rs` |
-//! | a content coding for outbounds | `http/compress.rs`; `Compression` in `config/model.rs`, `mirror/transform.rs` |
+//! | a content coding that SDKs may send | `http/encoding`: a file of its own, `name.rs`, `decoder.rs`; `Accept-Encoding` in `mirror/reply/mod.rs` |
+//! | a content coding for outbounds | `http/compress.rs`; `Compression` in `config/model.rs`, `mirror/transform/mod.rs` |
 //! | an endpoint | its path in `classify` of `sentry/endpoint/target.rs`, its kind in `kind.rs`, its answer in `answer.rs`; its items in `sentry/category.rs` |
-//! | a rule of the reply | by outcomes: `mirror/reply_policy.rs`, with a row in its table of tests; before any outbound: `inbound/local_replies.rs`; a request that the mirror refuses: `mirror/rejection.rs` |
-//! | a metric | `admin/metrics.rs`, one row of the catalogue; a new counter in `mirror/counters.rs` or `mirror/worker_metrics.rs`, and its line in `admin/snapshot.rs` |
+//! | an item type of Sentry | `from_item_type` in `sentry/category.rs`; `item_kind.rs` if it is an event or belongs to one, `quantity.rs` if it holds several |
+//! | a rule of the reply | by outcomes: `mirror/reply/reply_policy.rs`, with a row in its table of tests; before any outbound: `inbound/local_replies.rs`; a request that the mirror refuses: `mirror/reply/rejection.rs` |
+//! | a metric | `admin/metrics.rs`, one row of the catalogue; a new counter in `mirror/reporting/counters.rs` or `mirror/reporting/worker_metrics.rs`, and its line in `admin/snapshot.rs` |
+//! | a reason for not sending | `SkipReason` in `mirror/fan_out/outcome.rs`, `OutcomeKind` in `mirror/reporting/counters.rs`, `class` in `mirror/reply/reply_policy.rs` |
 //! | a limit | `limits.rs`; its key in `config/limits.rs`, `config/effective.rs` and `config.example.yml` |
-//! | a header for outbounds | a fixed one is configured (`config/headers.rs`); a computed one: `append_own_headers` in `mirror/render.rs`, and `edit_head` in `mirror/head_edits.rs` removes the client's own |
-//! | an option of outbounds | `config/model.rs`, `outbound.rs`, `effective.rs`, `describe.rs`; then `mirror/routes.rs` and `route_builder.rs` |
+//! | a header for outbounds | a fixed one is configured (`config/headers.rs`); a computed one: `append_own_headers` in `mirror/fan_out/render.rs`, and `edit_head` in `mirror/request/head_edits.rs` removes the client's own |
+//! | an option of outbounds | `config/model.rs`, `outbound.rs`, `effective.rs`, `describe.rs`; then `mirror/routing/routes.rs` and `route_builder.rs` |
 //!
 //! # Words
 //!

@@ -127,9 +127,9 @@ impl Limits {
         }
     }
 
-    /// How much of `memory_bytes` requests may use in each of `workers` before they have shown a configured key, because
-    /// anyone can send those. A tunnel request is read up to its first line, or as a whole, which is at
-    /// most a browser's replay; with the default, an eighth holds a dozen of the largest replays.
+    /// How much of `memory_bytes` requests may use in each of `workers` before they have shown a configured key,
+    /// because anyone can send those. A tunnel request is read up to its first line, or as a whole, which is at most
+    /// a browser's replay; with the default, an eighth holds a dozen of the largest replays.
     pub fn keyless_bytes(&self, workers: usize) -> usize {
         self.memory_bytes / 8 / workers.max(1)
     }

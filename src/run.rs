@@ -14,7 +14,7 @@ use crate::admin::{Admin, Push};
 use crate::cli::{Arguments, Command, ParityArguments, manual};
 use crate::config::{Config, STANDARD_INPUT, json_schema, starter};
 use crate::demo;
-use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::os_errors;
 use crate::parity::command::{self as parity, Order};
 use crate::process::certificates::Certificates;

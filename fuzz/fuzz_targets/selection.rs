@@ -276,7 +276,7 @@ impl Request {
         }
     }
 
-    /// What a selection takes, as `mirror::transformer` asks for it.
+    /// What a selection takes, as `mirror::transform::transformer` asks for it.
     fn take(&self, transform: &Transform) -> Result<PartialBody, Unwanted> {
         let (body, edits) = (&self.body, &self.edits);
         if let Some(selection) = &transform.selection
@@ -382,7 +382,7 @@ fn decoded(codec: Codec, body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A copy, as `mirror::transformer` makes it.
+/// A copy, as `mirror::transform::transformer` makes it.
 fn copy(taken: &PartialBody, text: &[u8], number: u32) -> PartialBody {
     let ids = copies::ids(text, true).map(|ids| ids.spans).collect();
     let template = Template::new(taken, Bytes::copy_from_slice(text), ids);

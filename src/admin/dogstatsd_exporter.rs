@@ -17,7 +17,7 @@ use super::legacy_names;
 use super::metrics;
 use super::snapshot::MetricsSnapshot;
 use crate::config::{StatsdServer, StatsdTarget};
-use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::process::status::MirrorStatus;
 use crate::telemetry::statsd::Statsd;
 

@@ -11,10 +11,12 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::mirror::counters::{DeliveryResult, OutboundCounters, RequestResult, RouteCounters};
-use crate::mirror::rejection::Reason;
-use crate::mirror::routing_table::RoutingTable;
-use crate::mirror::worker_metrics::WorkerMetrics;
+use crate::mirror::reply::rejection::Reason;
+use crate::mirror::reporting::counters::{
+    DeliveryResult, OutboundCounters, RequestResult, RouteCounters,
+};
+use crate::mirror::reporting::worker_metrics::WorkerMetrics;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::histogram::Distribution;
 
@@ -299,7 +301,7 @@ fn minute_before(at: &VecDeque<Instant>, now: Instant) -> (usize, f64) {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::mirror::counters::OutcomeKind;
+    use crate::mirror::reporting::counters::OutcomeKind;
 
     fn table(outbound: &str, previous: Option<&RoutingTable>) -> RoutingTable {
         let text = format!("keys: [{{inbound: 'http://a@m/1', outbound: ['http://{outbound}']}}]");

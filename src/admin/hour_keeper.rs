@@ -14,9 +14,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{info, warn};
 
 use super::hours::{Hours, Series};
-use crate::mirror::counters::OutboundCounters;
-use crate::mirror::item_counters::ItemTotals;
-use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::reporting::counters::OutboundCounters;
+use crate::mirror::reporting::item_counters::ItemTotals;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::telemetry::counters::PerWorker;
 use crate::telemetry::label::Label;
 

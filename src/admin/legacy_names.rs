@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::snapshot::MetricsSnapshot;
-use crate::mirror::counters::{OutcomeKind, RequestResult};
-use crate::mirror::rejection::Reason;
+use crate::mirror::reply::rejection::Reason;
+use crate::mirror::reporting::counters::{OutcomeKind, RequestResult};
 use crate::telemetry::counters::CounterVecSnapshot;
 use crate::telemetry::family::{Family, Labels};
 use crate::telemetry::histogram::Distribution;

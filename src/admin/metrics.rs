@@ -10,12 +10,12 @@ use super::snapshot::{
     MetricsSnapshot, OriginSnapshot, OutboundSnapshot, ProcessSnapshot, ReloadResult, RouteSnapshot,
 };
 use crate::config::NO_ROUTE;
-use crate::mirror::counters::{LeftOut, OutcomeKind, RequestResult};
-use crate::mirror::item_counters::{ItemCategory, ItemOutcome};
-use crate::mirror::refusal::Refusal;
-use crate::mirror::rejection::Reason;
-use crate::mirror::routes::{Outbound, Route};
-use crate::mirror::worker_metrics::{Closing, Pause, WorkerMetrics};
+use crate::mirror::reply::refusal::Refusal;
+use crate::mirror::reply::rejection::Reason;
+use crate::mirror::reporting::counters::{LeftOut, OutcomeKind, RequestResult};
+use crate::mirror::reporting::item_counters::{ItemCategory, ItemOutcome};
+use crate::mirror::reporting::worker_metrics::{Closing, Pause, WorkerMetrics};
+use crate::mirror::routing::routes::{Outbound, Route};
 use crate::net::tls_accept::HandshakeResult;
 use crate::process::status::MirrorStatus;
 use crate::telemetry::counters::CounterVecSnapshot;
@@ -698,7 +698,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::mirror::routing_table::RoutingTable;
+    use crate::mirror::routing::routing_table::RoutingTable;
     use crate::process::status::CurrentConfig;
 
     #[test]

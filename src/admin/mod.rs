@@ -1,11 +1,11 @@
 //! The admin port, with pages for operators: metrics, status, health, configuration.
 //!
-//! Plain threads serve it, so it takes no time from workers. `server` speaks HTTP and `handlers` make
-//! its pages; `page` is the one for a browser. `metrics` is the catalogue of metrics, read from a snapshot of the counters (`snapshot`);
-//! `dogstatsd_exporter` sends the same metrics to a statsd server. `status` is the state as JSON, with rates of the
-//! last minutes from `history`, and a word for each outbound from `health`. `hours` are the items of the last days by
-//! hour, which `hour_keeper` counts and keeps in the `state_file`. The port opens before the mirror starts and stays
-//! open until the process ends, so that `/ready` can answer 503.
+//! Plain threads serve it, so it takes no time from workers. `server` speaks HTTP and `handlers` make its pages;
+//! `page` is the one for a browser. `metrics` is the catalogue of metrics, read from a snapshot of the counters
+//! (`snapshot`); `dogstatsd_exporter` sends the same metrics to a statsd server. `status` is the state as JSON, with
+//! rates of the last minutes from `history`, and a word for each outbound from `health`. `hours` are the items of the
+//! last days by hour, which `hour_keeper` counts and keeps in the `state_file`. The port opens before the mirror
+//! starts and stays open until the process ends, so that `/ready` can answer 503.
 
 mod dogstatsd_exporter;
 mod handlers;

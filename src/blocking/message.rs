@@ -147,8 +147,8 @@ fn framed(
     Ok(Some((exactly(stream, length)?, "with Content-Length")))
 }
 
-/// Everything up to the end of the stream. A TLS session that is cut off counts as ended, too, and so does a reset, with
-/// which a proxy ends that has not read the whole request: what reads the body notices if it is not whole.
+/// Everything up to the end of the stream. A TLS session that is cut off counts as ended, too, and so does a reset,
+/// with which a proxy ends that has not read the whole request: what reads the body notices if it is not whole.
 fn to_end(stream: &mut impl BufRead) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     let read = stream.take(BODY_BYTES_MAX as u64).read_to_end(&mut body);

@@ -240,8 +240,8 @@ impl Connection {
         Ok(Opened { id, head_bytes })
     }
 
-    /// Sends as much of `body` as the windows allow, and returns how much that is. With `is_last` the stream ends behind
-    /// it. If it does not take all, an event tells when it may take more.
+    /// Sends as much of `body` as the windows allow, and returns how much that is. With `is_last` the stream ends
+    /// behind it. If it does not take all, an event tells when it may take more.
     pub fn send(&mut self, id: u32, body: &[u8], is_last: bool) -> usize {
         if self.violation.is_some() {
             return 0;
@@ -297,8 +297,8 @@ impl Connection {
     /// what happened to `on_event`, and returns how much was processed.
     ///
     /// # Errors
-    /// The server broke a rule, and the connection has ended. What waited to be sent is not sent any more, but only what
-    /// tells the server why (RFC 9113 §5.4.1).
+    /// The server broke a rule, and the connection has ended. What waited to be sent is not sent any more, but only
+    /// what tells the server why (RFC 9113 §5.4.1).
     pub fn receive(
         &mut self,
         input: &[u8],
@@ -659,8 +659,8 @@ impl Connection {
         }
     }
 
-    /// Tells which streams may send more, in the order in which they were opened. The windows may not be enough for all;
-    /// those that come too late are blocked again.
+    /// Tells which streams may send more, in the order in which they were opened. The windows may not be enough for
+    /// all; those that come too late are blocked again.
     fn unblock(&mut self, on_event: &mut impl FnMut(Event<'_>)) {
         let window = self.send;
         for stream in self.streams.iter_mut() {

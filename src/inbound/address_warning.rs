@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::http::head::HeaderName;
 use crate::mirror::request::Request;
-use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::sentry::user_agent::is_on_device;
 
 pub(super) fn warn_if_addresses_are_lost(table: &RoutingTable, request: &Request) {

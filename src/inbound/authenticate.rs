@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use crate::http::head::{HeaderName, Method};
-use crate::mirror::rejected_key::RejectedKey;
-use crate::mirror::rejection::Rejection;
+use crate::mirror::reply::rejected_key::RejectedKey;
+use crate::mirror::reply::rejection::Rejection;
 use crate::mirror::request::Request;
-use crate::mirror::routes::Route;
-use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::routing::routes::Route;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::sentry::auth::{self, AuthHeader, FoundKey, Source};
 use crate::sentry::dsn;
 use crate::sentry::endpoint::{Endpoint, Target};

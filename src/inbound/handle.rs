@@ -12,12 +12,12 @@ use crate::inbound::connection::{Abort, BodyState, Connection};
 use crate::inbound::local_replies;
 use crate::inbound::route::{route_by_envelope, route_by_head};
 use crate::mirror::core::{Core, Routing};
-use crate::mirror::head_edits;
-use crate::mirror::rejection::Rejection;
+use crate::mirror::fan_out::send::send;
 use crate::mirror::reply::Reply;
+use crate::mirror::reply::rejection::Rejection;
 use crate::mirror::request::Request;
-use crate::mirror::request_trace::RequestTrace;
-use crate::mirror::send::send;
+use crate::mirror::request::head_edits;
+use crate::mirror::request::request_trace::RequestTrace;
 use crate::runtime::memory_budget::MemoryReservation;
 
 /// Handles a request whose head has been read into `shared`, and returns the reply. The body is still to be read

@@ -1,8 +1,8 @@
 //! Replies that need no outbound: health checks, preflights, and rejections of wrong paths and methods.
 
 use crate::http::head::Method;
-use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::Reply;
+use crate::mirror::reply::rejection::Rejection;
 use crate::mirror::request::Request;
 use crate::sentry::endpoint::{self, Endpoint};
 

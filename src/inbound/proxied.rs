@@ -13,7 +13,7 @@ use crate::inbound::connection::{Accepted, canonical};
 use crate::inbound::idle::{IdleEntry, WaitEnd};
 use crate::inbound::spares::Spares;
 use crate::mirror::core::Core;
-use crate::mirror::worker_metrics::Closing;
+use crate::mirror::reporting::worker_metrics::Closing;
 use crate::net::proxy_protocol::{self, HEADER_BYTES_MAX, Header, Malformed};
 use crate::net::socket::read_some;
 

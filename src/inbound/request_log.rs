@@ -8,16 +8,16 @@ use tracing::debug;
 use tracing::field::{DisplayValue, display};
 
 use crate::inbound::connection::Abort;
-use crate::mirror::access_log::{AccessLogEntry, ReplyFields};
 use crate::mirror::core::Core;
-use crate::mirror::counters::RequestResult;
-use crate::mirror::rejection::Rejection;
 use crate::mirror::reply::Reply;
+use crate::mirror::reply::rejection::Rejection;
+use crate::mirror::reporting::access_log::{AccessLogEntry, ReplyFields};
+use crate::mirror::reporting::counters::RequestResult;
 use crate::mirror::request::Request;
-use crate::mirror::request_id::RequestId;
-use crate::mirror::request_trace::RequestTrace;
-use crate::mirror::routes::Route;
-use crate::mirror::sender::Sender;
+use crate::mirror::request::request_id::RequestId;
+use crate::mirror::request::request_trace::RequestTrace;
+use crate::mirror::request::sender::Sender;
+use crate::mirror::routing::routes::Route;
 use crate::telemetry::label::Label;
 
 /// The counters and the access log entry of one request.

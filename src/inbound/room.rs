@@ -21,7 +21,7 @@ use tracing::warn;
 use crate::inbound::accept_balance::AcceptBalance;
 use crate::inbound::idle::IdleConnections;
 use crate::mirror::core::Core;
-use crate::mirror::worker_metrics::Pause;
+use crate::mirror::reporting::worker_metrics::Pause;
 use crate::runtime::in_flight::InFlight;
 use crate::runtime::shutdown::Shutdown;
 use crate::telemetry::throttle::Throttle;

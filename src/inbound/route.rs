@@ -10,10 +10,10 @@ use crate::inbound::authenticate::{
     envelope_key, find_key, find_route, reject_without_key, route_in_head,
 };
 use crate::mirror::core::Routing;
-use crate::mirror::local_route::LocalRoutes;
-use crate::mirror::rejection::Rejection;
+use crate::mirror::reply::rejection::Rejection;
 use crate::mirror::request::Request;
-use crate::mirror::routes::Route;
+use crate::mirror::routing::local_route::LocalRoutes;
+use crate::mirror::routing::routes::Route;
 use crate::runtime::memory_budget::MemoryReservation;
 use crate::sentry::auth::FoundKey;
 use crate::sentry::endpoint::{self, Endpoint};

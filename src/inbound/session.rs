@@ -14,7 +14,7 @@ use crate::inbound::idle::IdleEntry;
 use crate::inbound::request_log::RequestLog;
 use crate::inbound::spares::Spares;
 use crate::mirror::core::{Core, Routing};
-use crate::mirror::rejection::Rejection;
+use crate::mirror::reply::rejection::Rejection;
 use crate::mirror::reply::{Reply, ReplyFraming};
 use crate::mirror::request::Request;
 use crate::runtime::in_flight::InFlightGuard;

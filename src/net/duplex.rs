@@ -1,7 +1,7 @@
 //! A connection that is read and written at the same time, as HTTP/2 needs it.
 //!
-//! Each half has a descriptor of its own, because an operation borrows its stream. A TLS session is shared by both: it is
-//! borrowed only while bytes pass through it, never while an operation is in progress.
+//! Each half has a descriptor of its own, because an operation borrows its stream. A TLS session is shared by both:
+//! it is borrowed only while bytes pass through it, never while an operation is in progress.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
@@ -95,10 +95,10 @@ impl Receiver {
         self.meter.clone()
     }
 
-    /// Waits until something has arrived, and appends it to `buffer`. `false` is the end. It may append nothing, because
-    /// TLS has messages of its own; then [`Receiver::wants_write`] tells whether one has to be answered. The last bytes
-    /// may come with the end or an error. It reads at most `bytes_max` bytes, and while nothing arrives it holds no more
-    /// memory for them.
+    /// Waits until something has arrived, and appends it to `buffer`. `false` is the end. It may append nothing,
+    /// because TLS has messages of its own; then [`Receiver::wants_write`] tells whether one has to be answered. The
+    /// last bytes may come with the end or an error. It reads at most `bytes_max` bytes, and while nothing arrives it
+    /// holds no more memory for them.
     pub(crate) async fn receive(
         &mut self,
         buffer: BytesMut,

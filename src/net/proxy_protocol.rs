@@ -1,9 +1,9 @@
 //! The header with which a proxy tells for whom it opens a connection: the PROXY protocol, versions 1 and 2.
 //!
-//! <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>. The header comes before anything else, and exactly once.
-//! A proxy that connects for itself, for example to check the health, sends `UNKNOWN` (version 1) or the command
-//! `LOCAL` (version 2), and then the connection's own address counts. Addresses of other families count as unknown,
-//! too. Extensions (TLVs) are skipped.
+//! <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>. The header comes before anything else, and exactly
+//! once. A proxy that connects for itself, for example to check the health, sends `UNKNOWN` (version 1) or the
+//! command `LOCAL` (version 2), and then the connection's own address counts. Addresses of other families count as
+//! unknown, too. Extensions (TLVs) are skipped.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -65,8 +65,8 @@ impl Stream {
         }
     }
 
-    /// Appends what has arrived to `buffer`, of a plain connection at most `bytes_max`. Zero bytes mean that the upstream
-    /// has closed.
+    /// Appends what has arrived to `buffer`, of a plain connection at most `bytes_max`. Zero bytes mean that the
+    /// upstream has closed.
     pub(crate) async fn receive(
         &mut self,
         buffer: BytesMut,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::blocking::concurrently::{concurrently, time_limit};
 use crate::config::{Config, SentryApi};
-use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::net::tls_client::TlsClient;
 use crate::parity::api;
 use crate::parity::compare::{Project, rows};

@@ -1,9 +1,9 @@
 //! What the mirror counted and what Sentry counted, side by side, with the difference explained.
 //!
 //! For each project and category, everything that came in for it is either accepted there, or is explained: left out
-//! by the mirror (sampled, not taken, capped, withheld), lost on the way, or dropped by Sentry (filtered, limited, invalid).
-//! What remains is unexplained. A request that ended in a 4xx, or without an answer, may have been counted by Sentry
-//! or not; so what arrived there may be anything between what was delivered and that with these.
+//! by the mirror (sampled, not taken, capped, withheld), lost on the way, or dropped by Sentry (filtered, limited,
+//! invalid). What remains is unexplained. A request that ended in a 4xx, or without an answer, may have been counted
+//! by Sentry or not; so what arrived there may be anything between what was delivered and that with these.
 
 use std::collections::BTreeMap;
 

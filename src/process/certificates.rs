@@ -1,8 +1,8 @@
 //! The certificates of listeners, whose files are read again on SIGHUP and when they change.
 //!
-//! Files are looked at once a second, and not with inotify: certbot and Kubernetes replace a symbolic link on the way to
-//! them, and network file systems tell of no change. They are read once they have not changed for a second, because a
-//! certificate and its key are seldom replaced at the same moment.
+//! Files are looked at once a second, and not with inotify: certbot and Kubernetes replace a symbolic link on the way
+//! to them, and network file systems tell of no change. They are read once they have not changed for a second,
+//! because a certificate and its key are seldom replaced at the same moment.
 
 use std::fmt::Write;
 use std::io;

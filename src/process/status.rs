@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
 use crate::config::Config;
-use crate::mirror::access_log::AccessLog;
-use crate::mirror::routing_table::RoutingTable;
-use crate::mirror::worker_metrics::WorkerMetrics;
+use crate::mirror::reporting::access_log::AccessLog;
+use crate::mirror::reporting::worker_metrics::WorkerMetrics;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::process::certificates::Certificates;
 use crate::telemetry::lines::{DropReason, Lines};
 

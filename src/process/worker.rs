@@ -1,8 +1,8 @@
 //! A worker: one thread with its own runtime, connections, upstream pools and buffers.
 //!
 //! While they handle requests, workers share the listening sockets, the routing table, and what is known of an
-//! upstream: its addresses, its rate limits, whether it is up. A worker ends only at the shutdown. If it ends in any other way, it aborts the process: a process without
-//! one of its workers would run at reduced capacity unnoticed.
+//! upstream: its addresses, its rate limits, whether it is up. A worker ends only at the shutdown. If it ends in any
+//! other way, it aborts the process: a process without one of its workers would run at reduced capacity unnoticed.
 
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -20,11 +20,11 @@ use tracing::{debug, error, info, warn};
 use crate::config::DriverChoice;
 use crate::inbound::accept::{Acceptor, SharedListener};
 use crate::inbound::accept_balance::AcceptBalance;
-use crate::mirror::access_log::AccessLog;
 use crate::mirror::core::Core;
-use crate::mirror::outbound_log::{log_caps, log_rate_limits};
-use crate::mirror::routing_table::RoutingTable;
-use crate::mirror::worker_metrics::WorkerMetrics;
+use crate::mirror::outbound::outbound_log::{log_caps, log_rate_limits};
+use crate::mirror::reporting::access_log::AccessLog;
+use crate::mirror::reporting::worker_metrics::WorkerMetrics;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::process::listener::HANDSHAKE_TIMEOUT;
 use crate::runtime::driver::{Driver, DriverKind};
 use crate::runtime::lateness::Lateness;

@@ -357,8 +357,8 @@ fn emptied(value: Span) -> Edit {
     }
 }
 
-/// Replaces a percent-encoded name `sentry_key` by the plain one. Relay looks for the text `sentry_` before it decodes a
-/// query, and the removed secret may have been the only parameter with it.
+/// Replaces a percent-encoded name `sentry_key` by the plain one. Relay looks for the text `sentry_` before it
+/// decodes a query, and the removed secret may have been the only parameter with it.
 fn spell_out(head: &[u8], parameter: Parameter, edits: &mut [Edit]) {
     if parameter.name.slice(head) == b"sentry_key" {
         return;

@@ -1,8 +1,8 @@
 //! Data categories, by which Sentry counts, limits and bills.
 //!
-//! The names are those of `X-Sentry-Rate-Limits` (Relay 26.9, `DataCategory`). Only categories that a request or an item
-//! can be recognised as are listed. A configuration may also name them by item types, some of which stand for several
-//! categories, and in the plural; see [`CategorySet::parse`].
+//! The names are those of `X-Sentry-Rate-Limits` (Relay 26.9, `DataCategory`). Only categories that a request or an
+//! item can be recognised as are listed. A configuration may also name them by item types, some of which stand for
+//! several categories, and in the plural; see [`CategorySet::parse`].
 
 use super::endpoint::Endpoint;
 
@@ -125,9 +125,9 @@ impl Category {
     }
 }
 
-/// The category of the items that a limit on `name` applies to. Sentry counts some items twice, in bytes or milliseconds
-/// as well as in number, and a limit on either count applies to them (Relay 26.9, `DataCategory`, "SDK rate limiting
-/// behavior"). Other names are returned unchanged.
+/// The category of the items that a limit on `name` applies to. Sentry counts some items twice, in bytes or
+/// milliseconds as well as in number, and a limit on either count applies to them (Relay 26.9, `DataCategory`, "SDK
+/// rate limiting behavior"). Other names are returned unchanged.
 pub(crate) fn limited_category(name: &str) -> &str {
     match name {
         "attachment_item" => "attachment",

@@ -109,8 +109,8 @@ impl Dsn {
         &self.project
     }
 
-    /// Whether the key has the 32 characters that Relay requires. Other keys are allowed, since documentation uses words
-    /// as keys, but cause a warning.
+    /// Whether the key has the 32 characters that Relay requires. Other keys are allowed, since documentation uses
+    /// words as keys, but cause a warning.
     pub fn has_usual_key(&self) -> bool {
         self.key.len() == 32
     }
@@ -164,11 +164,11 @@ pub(crate) fn shorten_key(key: &str) -> String {
     key.chars().take(4).chain(['…']).collect()
 }
 
-/// The public key in the text of an SDK's DSN: the part between `://` and `@`, up to a colon. `None` if there is no such
-/// part or it is empty.
+/// The public key in the text of an SDK's DSN: the part between `://` and `@`, up to a colon. `None` if there is no
+/// such part or it is empty.
 ///
-/// Deliberately lenient: Relay writes `key:@host`, Go's SDK writes the secret too, and other errors do not matter, since
-/// the whole text is replaced.
+/// Deliberately lenient: Relay writes `key:@host`, Go's SDK writes the secret too, and other errors do not matter,
+/// since the whole text is replaced.
 pub fn key_in_text(text: &[u8]) -> Option<&[u8]> {
     let user = memmem::find(text, b"://")? + 3;
     let rest = text.get(user..)?;

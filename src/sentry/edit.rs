@@ -2,13 +2,13 @@
 //!
 //! A request is mirrored by copying its bytes, with some spans replaced. Each is an [`Edit`]: a span and a
 //! [`Replacement`], which says what to insert but not the text. One list of edits serves all outbounds of a route;
-//! `mirror::render` renders it for each of them.
+//! `mirror::fan_out::render` renders it for each of them.
 
 use crate::span::Span;
 
 /// The maximum number of edits for the path and the keys of a head; a request that needs more is rejected. SDKs need
-/// four. An edit takes 40 bytes and is caused by as little as a repeated slash, so unbounded edits could take many times
-/// the memory that is accounted for the head.
+/// four. An edit takes 40 bytes and is caused by as little as a repeated slash, so unbounded edits could take many
+/// times the memory that is accounted for the head.
 pub const EDITS_MAX: usize = 128;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,12 +18,12 @@ use super::edit::{Edit, Replacement};
 use super::parameters::hex_digit;
 use crate::span::Span;
 
-/// The maximum number of edits in a header. Relay rejects a second `dsn`. Without a bound, each of many short ones would
-/// grow to the length of the outbound's DSN, for each outbound.
+/// The maximum number of edits in a header. Relay rejects a second `dsn`. Without a bound, each of many short ones
+/// would grow to the length of the outbound's DSN, for each outbound.
 const EDITS_MAX: usize = 16;
 
-/// A parsed envelope header. Spans are those of the contents of strings, between the quotes and still escaped. The last of
-/// several members with one name counts.
+/// A parsed envelope header. Spans are those of the contents of strings, between the quotes and still escaped. The
+/// last of several members with one name counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EnvelopeHeader {
     /// The position after the closing brace.
@@ -71,8 +71,8 @@ impl std::error::Error for EnvelopeError {}
 /// Parses the header at the start of `body`, and pushes a [`Replacement::Dsn`] for every `dsn` and a
 /// [`Replacement::TraceKey`] for every `public_key` of a `trace`, in the order of their positions.
 ///
-/// Values other than strings are not edited: `null` means none, and servers reject anything else. On an error, nothing is
-/// pushed.
+/// Values other than strings are not edited: `null` means none, and servers reject anything else. On an error,
+/// nothing is pushed.
 pub fn scan(body: &[u8], edits: &mut Vec<Edit>) -> Result<EnvelopeHeader, EnvelopeError> {
     scan_within(body, usize::MAX, edits)
 }
@@ -226,8 +226,8 @@ impl<'b> Scanner<'b> {
         }
     }
 
-    /// Walks over an object from its opening brace. `member` gets the name of each member and has to walk over its value,
-    /// after optional white space.
+    /// Walks over an object from its opening brace. `member` gets the name of each member and has to walk over its
+    /// value, after optional white space.
     pub(super) fn members(
         &mut self,
         mut member: impl FnMut(&mut Self, &[u8]) -> Result<(), EnvelopeError>,

@@ -47,8 +47,8 @@ pub(super) fn is_event(kind: &[u8]) -> bool {
     events.contains(&kind)
 }
 
-/// Whether Relay makes an event of an attachment if there is none: by its type or, for a Nintendo Switch, by its name and
-/// its first bytes (Relay 26.9, `Item::creates_event` and `errors/nswitch.rs`).
+/// Whether Relay makes an event of an attachment if there is none: by its type or, for a Nintendo Switch, by its name
+/// and its first bytes (Relay 26.9, `Item::creates_event` and `errors/nswitch.rs`).
 pub(super) fn becomes_event(body: &[u8], item: &Item<'_>) -> bool {
     if *item.kind != *b"attachment" || item.is_trace_attachment(body) {
         return false;

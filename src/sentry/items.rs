@@ -1,10 +1,10 @@
 //! The items of an envelope.
 //!
-//! After the envelope's header come the items: a JSON object on a line of its own, then the payload. If the object has a
-//! `length`, the payload is that long and may contain line feeds; otherwise it ends at the next one. Nothing is copied,
-//! and payloads are not read. The walk agrees with Relay's parser on every envelope that Relay accepts, except for
-//! headers longer than any SDK's. On envelopes that Relay rejects, some errors inside an item header are not noticed, but
-//! the start, the end and the type of an item are always Relay's.
+//! After the envelope's header come the items: a JSON object on a line of its own, then the payload. If the object
+//! has a `length`, the payload is that long and may contain line feeds; otherwise it ends at the next one. Nothing is
+//! copied, and payloads are not read. The walk agrees with Relay's parser on every envelope that Relay accepts,
+//! except for headers longer than any SDK's. On envelopes that Relay rejects, some errors inside an item header are
+//! not noticed, but the start, the end and the type of an item are always Relay's.
 
 use std::borrow::Cow;
 

@@ -130,7 +130,8 @@ const START: &[u8] = b"\n{\"type\":\"";
 /// More than the longest type has.
 const KIND_BYTES_MAX: usize = 32;
 
-/// The members that may follow the type in that header: those that SDKs write for events, transactions, check-ins, sessions and the like.
+/// The members that may follow the type in that header: those that SDKs write for events, transactions, check-ins,
+/// sessions and the like.
 const MEMBERS: [&[u8]; 2] = [
     br#"","length":"#,
     br#"","content_type":"application/json","length":"#,

@@ -1,7 +1,7 @@
 //! The names of data categories and metric namespaces in rate limits.
 //!
-//! The list is closed, which bounds memory. SDKs ignore unknown names, and so does the mirror: the only consequence of a
-//! name missing here is that limits on it are not passed on.
+//! The list is closed, which bounds memory. SDKs ignore unknown names, and so does the mirror: the only consequence
+//! of a name missing here is that limits on it are not passed on.
 
 use std::sync::LazyLock;
 

@@ -6,8 +6,8 @@
 //! are seconds from now; the caller that stores limits converts them.
 //!
 //! Categories and namespaces are those of a closed list ([`limit_names`]). Some categories limit the same items
-//! ([`limited_category`]). A [`LimitSet`] has one slot for each name, however many quotas it was made of, so look-up and
-//! intersection have a constant cost.
+//! ([`limited_category`]). A [`LimitSet`] has one slot for each name, however many quotas it was made of, so look-up
+//! and intersection have a constant cost.
 //!
 //! [`limit_names`]: super::rate_limit_names
 //! [`limited_category`]: super::category::limited_category
@@ -27,8 +27,8 @@ const QUOTAS_MAX: usize = 32;
 /// The maximum length of a scope and of a reason; the rest is cut off.
 const WORDS_BYTES_MAX: usize = 128;
 
-/// The longest accepted time. After a day, an upstream can repeat its limit. Without a maximum, one wrong response could
-/// silence an upstream for years.
+/// The longest accepted time. After a day, an upstream can repeat its limit. Without a maximum, one wrong response
+/// could silence an upstream for years.
 const SECONDS_MAX: u32 = 24 * 60 * 60;
 
 /// One quota.
@@ -177,8 +177,8 @@ fn longer<T: Ord>(one: Option<(T, u8)>, other: Option<(T, u8)>) -> Option<(T, u8
     }
 }
 
-/// The limits that are in each of `sets`, for the shortest of their times. `seconds` converts the end of a limit into the
-/// remaining time, zero if it has ended.
+/// The limits that are in each of `sets`, for the shortest of their times. `seconds` converts the end of a limit into
+/// the remaining time, zero if it has ended.
 ///
 /// Scope and reason are those of the first set. Of several limits of one set on the same items, the longest counts. The
 /// result contains no limit that is covered by another one.
@@ -305,8 +305,8 @@ impl<'s, T: Copy + Ord> Intersection<'s, T> {
 
 /// Parses the value of `X-Sentry-Rate-Limits`.
 ///
-/// Malformed quotas are ignored, as are those of zero seconds, and those with only unknown names. Only printable ASCII is
-/// kept, so that a [`RateLimit`] can be written into a header again.
+/// Malformed quotas are ignored, as are those of zero seconds, and those with only unknown names. Only printable
+/// ASCII is kept, so that a [`RateLimit`] can be written into a header again.
 pub fn parse(value: &[u8]) -> Vec<RateLimit> {
     let printable = value.iter().filter(|byte| matches!(byte, b' '..=b'~'));
     let text: String = printable.copied().map(char::from).collect();
@@ -333,8 +333,8 @@ pub fn header_value(limits: &[RateLimit]) -> String {
     quotas.join(", ")
 }
 
-/// Parses the value of `Retry-After`, received at `now`, to seconds, at most a day. The value is a number of seconds or a
-/// date (RFC 9110 §10.2.3). Fractions are rounded up; a negative number or a past date means zero.
+/// Parses the value of `Retry-After`, received at `now`, to seconds, at most a day. The value is a number of seconds
+/// or a date (RFC 9110 §10.2.3). Fractions are rounded up; a negative number or a past date means zero.
 pub fn parse_retry_after(value: &[u8], now: SystemTime) -> Option<u32> {
     let text = str::from_utf8(value).ok()?.trim();
     let is_number = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::blocking::concurrently::{concurrently, time_limit};
-use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::trial::envelope;
 use crate::trial::target::Target;
 use crate::trial::verdict::{Verdict, verdict};

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::blocking::client::Server;
 use crate::blocking::concurrently::concurrently;
-use crate::mirror::counters::OutcomeKind;
-use crate::mirror::routes::Route;
-use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::reporting::counters::OutcomeKind;
+use crate::mirror::routing::routes::Route;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::sentry::dsn::Dsn;
 use crate::telemetry::label::Label;
 use crate::telemetry::words;

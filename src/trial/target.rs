@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use crate::blocking::client::{Answer, Failure, Server};
 use crate::config::Proxy;
-use crate::mirror::routes::{Outbound, Route};
-use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::routing::routes::{Outbound, Route};
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::trial::envelope;
 use crate::upstream::tunnel;
 

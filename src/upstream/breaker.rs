@@ -8,12 +8,12 @@
 //! front of the upstream resets. So there are two circuits:
 //!
 //! * *Connecting*: no connection can be opened. A request cannot cause that: such a failure always counts, and the
-//!   circuit drops the deliveries of all routes. The breaker itself finds out when it is over, by a connect ([`ProbeSchedule`]); no
-//!   event is spent for that.
+//!   circuit drops the deliveries of all routes. The breaker itself finds out when it is over, by a connect
+//!   ([`ProbeSchedule`]); no event is spent for that.
 //! * *Answering*: connections break or stay silent. A request may cause that to its own connection: such a failure
-//!   counts only while other requests get no response either, and the circuit drops the deliveries only of routes that had one.
-//!   A connect would say nothing here, since the upstream accepts. So one of the deliveries to be dropped is sent
-//!   instead, as a *trial*, once per `breaker.pause`.
+//!   counts only while other requests get no response either, and the circuit drops the deliveries only of routes
+//!   that had one. A connect would say nothing here, since the upstream accepts. So one of the deliveries to be
+//!   dropped is sent instead, as a *trial*, once per `breaker.pause`.
 //!
 //! Trials do not become rarer, because the time between two is lost after the upstream is back. Where connections
 //! break, one trial a second harms nobody. Where the upstream is silent, a trial takes `timeouts.exchange`, and so they

@@ -336,8 +336,8 @@ impl Connection {
         self.stream.reset_on_close();
     }
 
-    /// Sends `request` and reads the response, and shows in `transfer` how far it is. The parts of the request stay in it, so that it can be sent
-    /// over another connection.
+    /// Sends `request` and reads the response, and shows in `transfer` how far it is. The parts of the request stay
+    /// in it, so that it can be sent over another connection.
     ///
     /// # Errors
     /// Why there is no response. Then the connection is not reusable.

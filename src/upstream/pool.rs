@@ -286,8 +286,8 @@ impl Pool {
         };
         let is_useless = match &result {
             Err(failure) => failure.unanswered().is_some(),
-            // As a load balancer without a server behind it does. Its answer counts, but later connections had better go
-            // to another address.
+            // As a load balancer without a server behind it does. Its answer counts, but later connections had better
+            // go to another address.
             Ok(response) => response.status == 503 && !pooled.connection.is_reusable(),
         };
         if is_useless {

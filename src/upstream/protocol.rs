@@ -54,8 +54,8 @@ impl Protocol {
         self.http1_until.replace(now + HTTP1_REMEMBERED).is_none()
     }
 
-    /// Records that the server broke HTTP/2 on a connection. Returns whether it is taken to speak HTTP/1.1 only from now
-    /// on, for a while.
+    /// Records that the server broke HTTP/2 on a connection. Returns whether it is taken to speak HTTP/1.1 only from
+    /// now on, for a while.
     pub(crate) fn record_violation(&self, now: Instant) -> bool {
         let since = self.violations_since.get();
         if since.is_none_or(|since| now.saturating_duration_since(since) >= HTTP1_REMEMBERED) {

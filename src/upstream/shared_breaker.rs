@@ -1,7 +1,8 @@
 //! The breaker of an origin, shared by all workers.
 //!
-//! While all is well, a delivery reads one word, which nobody writes, and writes nothing. What changes the state takes
-//! a mutex and publishes the word. A worker that reads an old word sends or drops one delivery too many, which is harmless.
+//! While all is well, a delivery reads one word, which nobody writes, and writes nothing. What changes the state
+//! takes a mutex and publishes the word. A worker that reads an old word sends or drops one delivery too many, which
+//! is harmless.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};

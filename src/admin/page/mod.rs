@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::mirror::counters::{OutcomeKind, RequestResult};
-use crate::mirror::incidents::IncidentKind;
-use crate::mirror::item_counters::{ItemCategory, ItemOutcome};
-use crate::mirror::rejection::Reason;
+use crate::mirror::outbound::incidents::IncidentKind;
+use crate::mirror::reply::rejection::Reason;
+use crate::mirror::reporting::counters::{OutcomeKind, RequestResult};
+use crate::mirror::reporting::item_counters::{ItemCategory, ItemOutcome};
 use crate::telemetry::label::Label;
 
 const STYLE: &str = concat!("\n", include_str!("style.css"));

@@ -22,7 +22,8 @@ pub enum DecodeError {
 pub struct Field<'f> {
     pub name: &'f [u8],
     pub value: &'f [u8],
-    /// Where the block has the coded value. It ends where the field ends, and is empty if the static table has the value.
+    /// Where the block has the coded value. It ends where the field ends, and is empty if the static table has the
+    /// value.
     pub(crate) coded_value: Span,
 }
 
@@ -42,8 +43,8 @@ const TOO_LARGE_FACTOR_MAX: usize = 4;
 const FIRST_DYNAMIC: usize = 62;
 
 impl Decoder {
-    /// Whether the last block added something to the dynamic table, or referred to it. Otherwise an equal block means the
-    /// same at any time.
+    /// Whether the last block added something to the dynamic table, or referred to it. Otherwise an equal block means
+    /// the same at any time.
     pub(crate) fn has_used_table(&self) -> bool {
         self.has_used_table
     }
@@ -51,8 +52,8 @@ impl Decoder {
     /// Passes each field of `block` to `on_field`.
     ///
     /// # Errors
-    /// The block is not valid, or it has more than `list_bytes_max` by the count of RFC 9113 §6.5.2. After the latter, the
-    /// next block can be decoded.
+    /// The block is not valid, or it has more than `list_bytes_max` by the count of RFC 9113 §6.5.2. After the
+    /// latter, the next block can be decoded.
     pub fn decode(
         &mut self,
         block: &[u8],

@@ -1,8 +1,8 @@
 //! The dynamic table (RFC 7541 §2.3.2): fields of earlier header blocks, to which later ones refer.
 //!
-//! The mirror announces that there is none, and a server has to confirm that at its first header block (§4.2). Some do not,
-//! and go on with the table that each connection begins with: h2o 2.2, old versions of HAProxy, Traffic Server and Akka.
-//! For these it is kept.
+//! The mirror announces that there is none, and a server has to confirm that at its first header block (§4.2). Some
+//! do not, and go on with the table that each connection begins with: h2o 2.2, old versions of HAProxy, Traffic
+//! Server and Akka. For these it is kept.
 
 use std::collections::VecDeque;
 

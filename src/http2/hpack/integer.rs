@@ -3,7 +3,8 @@
 /// The largest integer that is accepted: more than any length or index that the mirror takes.
 const VALUE_MAX: usize = 1 << 24;
 
-/// Reads an integer with a prefix of `prefix_bits` from the front of `input`. `None` if it is not complete or too large.
+/// Reads an integer with a prefix of `prefix_bits` from the front of `input`. `None` if it is not complete or too
+/// large.
 pub(super) fn take(input: &mut &[u8], prefix_bits: u32) -> Option<usize> {
     let (first, mut rest) = input.split_first()?;
     let prefix_max = (1_usize << prefix_bits) - 1;

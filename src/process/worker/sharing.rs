@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::mirror::routing_table::RoutingTable;
+use crate::mirror::routing::routing_table::RoutingTable;
 use crate::process::supervisor::Mirror;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";

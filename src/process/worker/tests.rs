@@ -16,7 +16,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::Config;
-use crate::mirror::counters::{OutcomeKind, RequestResult};
+use crate::mirror::reporting::counters::{OutcomeKind, RequestResult};
 use crate::process::supervisor::Mirror;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";

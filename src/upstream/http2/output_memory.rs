@@ -7,8 +7,8 @@ use crate::runtime::memory_budget::MemoryReservation;
 /// While as much waits to be sent, nothing is added: the socket takes less than the deliveries give.
 const BYTES_MAX: usize = 256 * 1024;
 
-/// So many bytes are within no budget, so that a session goes on when that is used up. The deliveries of one turn of the
-/// event loop have less.
+/// So many bytes are within no budget, so that a session goes on when that is used up. The deliveries of one turn of
+/// the event loop have less.
 pub(super) const BYTES_FREE: usize = 64 * 1024;
 
 pub(super) struct OutputMemory {

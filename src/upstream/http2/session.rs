@@ -34,8 +34,8 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// How long the sign of life may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A session that was idle for as long is asked for a sign of life before it is used again: address translation may have
-/// forgotten it, and drops what is sent without a word.
+/// A session that was idle for as long is asked for a sign of life before it is used again: address translation may
+/// have forgotten it, and drops what is sent without a word.
 const LONG_REST: Duration = Duration::from_secs(60);
 
 pub(super) struct Session {
@@ -257,8 +257,8 @@ impl Session {
         wake(&self.opener);
     }
 
-    /// What is to be sent, into `buffer`, which is empty: what was in it has been sent. `None` if nothing will be sent any
-    /// more. If the session has ended, this is the last.
+    /// What is to be sent, into `buffer`, which is empty: what was in it has been sent. `None` if nothing will be
+    /// sent any more. If the session has ended, this is the last.
     pub(super) async fn output(&self, buffer: Vec<u8>) -> Option<Vec<u8>> {
         let waiting = self.connection.borrow().output_bytes();
         self.output_memory.borrow_mut().end_sending(waiting);

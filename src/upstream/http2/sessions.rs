@@ -1,11 +1,11 @@
 //! One worker's HTTP/2 connections to an origin: which one a delivery goes over, and when another is opened.
 //!
-//! A delivery goes over the session with the fewest deliveries. The first ones wait until a session is open. While it is
-//! busy, a second one is opened, so that a lost packet does not hold up all deliveries; further ones follow when the
-//! streams that the server allows run short.
+//! A delivery goes over the session with the fewest deliveries. The first ones wait until a session is open. While it
+//! is busy, a second one is opened, so that a lost packet does not hold up all deliveries; further ones follow when
+//! the streams that the server allows run short.
 //!
-//! A server that does not offer HTTP/2 has opened a connection for HTTP/1.1 by saying so. That goes into the other pool,
-//! and the origin is not asked again for a while.
+//! A server that does not offer HTTP/2 has opened a connection for HTTP/1.1 by saying so. That goes into the other
+//! pool, and the origin is not asked again for a while.
 
 use std::cell::{Cell, RefCell};
 use std::io;

@@ -27,8 +27,9 @@ const WATCHED: Duration = Duration::from_millis(250);
 /// How often one without deliveries is.
 const WATCHED_IDLE: Duration = Duration::from_secs(1);
 
-/// How long the reader may take for what the server sent before it closed, after it takes nothing any more: responses, or
-/// the alert that tells why. And how long the writer may take to tell a server that broke a rule why it is left.
+/// How long the reader may take for what the server sent before it closed, after it takes nothing any more:
+/// responses, or the alert that tells why. And how long the writer may take to tell a server that broke a rule why it
+/// is left.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// The most that is read at once while there are no deliveries: the usual response.
@@ -69,8 +70,8 @@ async fn read(session: Rc<Session>, mut receiver: Receiver) {
         let buffer = std::mem::take(&mut incoming);
         // An operation that is dropped may lose bytes, but then the session has ended.
         let read = {
-            // A session without deliveries holds a small buffer meanwhile, so that a delivery that comes alone costs one
-            // operation to receive its response, not one to wait for it and another one to read it.
+            // A session without deliveries holds a small buffer meanwhile, so that a delivery that comes alone costs
+            // one operation to receive its response, not one to wait for it and another one to read it.
             let bytes_max = match session.deliveries() {
                 0 => IDLE_READ_BYTES,
                 _ => READ_BYTES,

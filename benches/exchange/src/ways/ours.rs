@@ -20,7 +20,7 @@ use sentry_mirror::internals::upstream::waiting::Client;
 
 use super::{Answer, Message, Way};
 
-/// The body size up to which `mirror::render` copies a body behind its head.
+/// The body size up to which `mirror::fan_out::render` copies a body behind its head.
 const COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// The upstream of one worker.
