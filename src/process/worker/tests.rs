@@ -2,7 +2,7 @@
 
 use std::fmt::{Debug, Write as _};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
@@ -18,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::Config;
 use crate::mirror::reporting::counters::{OutcomeKind, RequestResult};
 use crate::process::supervisor::Mirror;
+use crate::runtime::test_runtime::refusing_address;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -166,7 +167,7 @@ fn a_panic_in_a_request_ends_only_its_connection_and_is_counted() {
         let is_200 = |client: &Client| client.send("").as_deref() == Some("200");
         assert!(is_200(&victim) && is_200(&other));
         // The request seems to have passed through this mirror before.
-        panic_at("came back to the mirror");
+        panic_at("has passed this mirror before");
         assert_eq!(victim.send("Via: 1.1 sentry-mirror-26d52149\r\n"), None);
         wait_until(|| counters.answers.get(RequestResult::Panicked) == 1);
         assert!(is_200(&other) && is_200(&Client::new(&mirror)));
@@ -180,10 +181,10 @@ fn a_panic_in_a_delivery_ends_only_this_delivery_and_is_counted_once() {
     let name = "a_panic_in_a_delivery_ends_only_this_delivery_and_is_counted_once";
     assert_success(in_own_process(name, || {
         let upstream = upstream();
-        let unreachable = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+        let unreachable = refusing_address(Ipv4Addr::LOCALHOST.into());
         for (outbound, line, later) in [
             // Before the delivery has an outcome, and while the outcome is counted.
-            (unreachable.unwrap(), "upstream does not answer", "503"),
+            (unreachable, "upstream does not answer", "503"),
             (upstream, "delivery ended", "200"),
         ] {
             let mirror = mirror(outbound);
