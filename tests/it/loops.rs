@@ -48,7 +48,9 @@ fn an_event_sent_to_two_mirrors_that_name_each_other_is_delivered_once_by_each()
     }
     assert_eq!(loops(&second), 0);
     // A loop is an error, and is logged at most once a minute.
-    let lines = first.process.wait_for_lines("has passed this mirror before", 1);
+    let lines = first
+        .process
+        .wait_for_lines("has passed this mirror before", 1);
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(lines[0].contains("ERROR"), "{}", lines[0]);
     let route = r#"route="http://0123…@mirror.example.com/42""#;
