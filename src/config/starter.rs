@@ -43,8 +43,11 @@ ip: 0.0.0.0
 port: 3000
 
 # Decide: should the outbounds know the addresses of your users? With false, Sentry sees the address of the
-# mirror. With true, a load balancer in front must set X-Forwarded-For to the address of its client.
+# mirror. With true, also say below where your load balancers connect from, or [] if SDKs connect directly:
+# otherwise clients can forge their address.
 forward_client_ip: false
+# client_address:
+#   trusted_proxies: []
 
 # Decide: names. They stand for the DSNs in metrics, logs and the status page. Without them, these show
 # shortened DSNs.
@@ -108,11 +111,16 @@ mod tests {
                 "- # name: my-application\n    ",
                 "- name: my-application\n    ",
             )
-            .replace("# name: outbound-1", "name: outbound-1");
+            .replace("# name: outbound-1", "name: outbound-1")
+            .replace(
+                "# client_address:\n#   trusted_proxies",
+                "client_address:\n  trusted_proxies",
+            );
         let config = Config::parse(&text, "c.yml", std::iter::empty()).unwrap();
         assert_eq!(config.routes[0].name.as_deref(), Some("my-application"));
         let outbound = &config.routes[0].outbounds[0];
         assert_eq!(outbound.name.as_deref(), Some("outbound-1"));
+        assert_eq!(config.client_address.trusted_proxies, Some(Vec::new()));
     }
 
     #[test]
