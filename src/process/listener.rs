@@ -349,7 +349,7 @@ const IDLE_CONNECTIONS_MIN: usize = 64;
 const IN_FLIGHT_MIN: usize = 16;
 
 /// How to avoid that a limit is lowered to fit the descriptors.
-const MORE_DESCRIPTORS: &str = "to avoid that, raise the limit of file descriptors, for example with `--ulimit nofile=1048576`";
+const MORE_DESCRIPTORS: &str = "to avoid that, raise the hard limit of file descriptors, for example with `ulimit -Hn`, `LimitNOFILE=` in systemd, or `--ulimit nofile=1048576` in Docker";
 
 fn fit_descriptors(config: &mut Config, workers: usize, descriptors: u64) {
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
