@@ -233,18 +233,16 @@ impl DecodeTask<'_> {
         memory: &mut MemoryReservation,
         is_enough: &mut impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, DecodeFailure> {
-        if self.decoder.next_step_time() < SHORT_TURN_TIME {
-            // The clock is not read if one step is enough.
-            self.cost = TURN_TIME;
-            return Ok(self.step(step_bytes, memory, is_enough)?
-                || self.take_turn(Instant::now(), step_bytes, memory, is_enough)?);
+        let may_be_long = self.decoder.next_step_time() >= SHORT_TURN_TIME;
+        // The clock is not read if one short step is enough.
+        if !may_be_long && self.step(step_bytes, memory, is_enough)? {
+            return Ok(true);
         }
         let begun = Instant::now();
-        let mut long_first_turns = self.decoding.long_first_turns.borrow_mut();
-        if !long_first_turns.delay(begun).is_zero() {
+        let delay = || self.decoding.long_first_turns.borrow_mut().delay(begun);
+        if may_be_long && !delay().is_zero() {
             return Ok(false);
         }
-        drop(long_first_turns);
         let result = self.take_turn(begun, step_bytes, memory, is_enough);
         let now = Instant::now();
         self.cost = now.saturating_duration_since(begun);
