@@ -16,11 +16,9 @@ use rustls::ClientConnection;
 use crate::net::socket::{read_some, write_all};
 use crate::net::stream::Stream;
 use crate::net::tls_failure;
+use crate::net::tls_overhead::Overhead;
 use crate::runtime::coop_budget::CoopBudget;
 use crate::sys;
-
-/// How many bytes of TLS may arrive above twice their plaintext, as for a response over HTTP/1.1.
-const OVERHEAD_BYTES_MAX: usize = 256 * 1024;
 
 type Session = Rc<RefCell<ClientConnection>>;
 
@@ -32,7 +30,7 @@ pub(crate) struct Receiver {
     /// For ciphertext. Kept for its memory.
     incoming: BytesMut,
     coop: CoopBudget,
-    overhead_bytes: usize,
+    overhead: Overhead,
 }
 
 /// Tells how much the peer has taken, as long as the half that reads lives.
@@ -85,7 +83,7 @@ pub(crate) fn split(stream: Stream) -> io::Result<(Receiver, Sender)> {
         session,
         incoming: BytesMut::new(),
         coop: CoopBudget::default(),
-        overhead_bytes: 0,
+        overhead: Overhead::of_responses(),
     };
     Ok((receiver, sender))
 }
@@ -129,10 +127,9 @@ impl Receiver {
             Ok(_) => decrypt(&mut session.borrow_mut(), &ciphertext, &mut buffer),
             Err(error) => Err(error),
         };
-        let plaintext_bytes = buffer.len() - filled;
-        self.overhead_bytes =
-            (self.overhead_bytes + ciphertext.len()).saturating_sub(2 * plaintext_bytes);
-        if self.overhead_bytes > OVERHEAD_BYTES_MAX {
+        self.overhead.add(ciphertext.len());
+        self.overhead.add_plaintext(buffer.len() - filled);
+        if self.overhead.is_too_much() {
             return (Err(tls_failure::no_data()), buffer);
         }
         ciphertext.clear();
