@@ -9,10 +9,24 @@ fn share(amount: &str) -> Share {
     Share::new(config.routes[0].outbounds[0].caps[0].amount, 0.0)
 }
 
+/// Ends a window after so many items, with a bucket that was empty, and compares the share with the expected one.
+fn check_windows(amount: &str, windows: &[(u64, f64)]) {
+    let mut share = share(amount);
+    for (count, expected) in windows {
+        let end = share.window_end();
+        share.note_refusal();
+        share.end_window(*count, end);
+        assert!(
+            (share.get() - expected).abs() < 1e-9,
+            "{count}: {}",
+            share.get()
+        );
+    }
+}
+
 #[test]
 fn the_share_follows_what_is_asked_for_and_stays_while_that_fits() {
-    let mut share = share("100/s");
-    for (count, expected) in [
+    let windows = [
         (90, 1.0),
         (100, 1.0),
         // More than the cap: nine tenths of it.
@@ -25,23 +39,14 @@ fn the_share_follows_what_is_asked_for_and_stays_while_that_fits() {
         (2000, 0.045),
         (80, 1.0),
         (0, 1.0),
-    ] {
-        let end = share.window_end();
-        share.note_refusal();
-        share.end_window(count, end);
-        assert!(
-            (share.get() - expected).abs() < 1e-9,
-            "{count}: {}",
-            share.get()
-        );
-    }
+    ];
+    check_windows("100/s", &windows);
 }
 
 #[test]
 fn what_the_cap_allows_is_all_let_through_however_small_the_burst() {
-    let mut share = share("10/s");
     // Windows have ten seconds.
-    for (count, expected) in [
+    let windows = [
         (70, 1.0),
         (85, 1.0),
         // Half of the cap, so that a burst of ten is seldom too small.
@@ -51,16 +56,8 @@ fn what_the_cap_allows_is_all_let_through_however_small_the_burst() {
         (100, 0.5),
         (20, 1.0),
         (97, 1.0),
-    ] {
-        let end = share.window_end();
-        share.note_refusal();
-        share.end_window(count, end);
-        assert!(
-            (share.get() - expected).abs() < 1e-9,
-            "{count}: {}",
-            share.get()
-        );
-    }
+    ];
+    check_windows("10/s", &windows);
 }
 
 #[test]
