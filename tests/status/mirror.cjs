@@ -3,6 +3,7 @@
 
 const { spawn } = require("node:child_process");
 const fs = require("node:fs");
+const http = require("node:http");
 
 const key = (letter) => letter.repeat(32);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -40,4 +41,23 @@ async function startSink(binary, ...options) {
   return { child, address };
 }
 
-module.exports = { key, sleep, startMirror, startSink };
+/** Sends a request with an item; resolves to what went wrong, or to nothing, once it is answered. */
+function send(agent, inbound, publicKey, project, type, client = "sentry.python/2.75.0") {
+  const body = `{"event_id":"${key("e")}"}\n{"type":"${type}"}\n{"message":"x"}\n`;
+  const [host, port] = inbound.split(":");
+  const request = http.request({
+    host,
+    port,
+    agent,
+    method: "POST",
+    path: `/api/${project}/envelope/`,
+    headers: { "X-Sentry-Auth": `Sentry sentry_key=${publicKey}, sentry_client=${client}`, "Content-Length": body.length },
+  });
+  request.end(body);
+  return new Promise((resolve) => {
+    request.on("error", resolve);
+    request.on("response", (response) => response.resume().on("end", () => resolve(null)));
+  });
+}
+
+module.exports = { key, send, sleep, startMirror, startSink };

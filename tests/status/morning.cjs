@@ -10,7 +10,7 @@ const fs = require("node:fs");
 const http = require("node:http");
 const path = require("node:path");
 
-const { key, sleep, startMirror, startSink } = require("./mirror.cjs");
+const { key, send, sleep, startMirror, startSink } = require("./mirror.cjs");
 
 const [binary, installed] = process.argv.slice(2);
 const { chromium } = require(path.join(installed, "node/node_modules/playwright-core"));
@@ -41,25 +41,6 @@ function routes(healthy, troubled) {
   return ROUTES.map((route, index) =>
     `  - name: ${route}\n    inbound: http://${routeKey(index)}@mirror.example.com/${index + 1}\n    outbound:\n` +
     outbound("self-hosted", route, "a", index + 1) + outbound("saas", route, "b", index + 101)).join("");
-}
-
-/** Sends a request with an item; resolves to what went wrong, or to nothing, once it is answered. */
-function send(agent, inbound, publicKey, project, type) {
-  const body = `{"event_id":"${key("e")}"}\n{"type":"${type}"}\n{"message":"x"}\n`;
-  const [host, port] = inbound.split(":");
-  const request = http.request({
-    host,
-    port,
-    agent,
-    method: "POST",
-    path: `/api/${project}/envelope/`,
-    headers: { "X-Sentry-Auth": `Sentry sentry_key=${publicKey}, sentry_client=sentry.python/2.75.0`, "Content-Length": body.length },
-  });
-  request.end(body);
-  return new Promise((resolve) => {
-    request.on("error", resolve);
-    request.on("response", (response) => response.resume().on("end", () => resolve(null)));
-  });
 }
 
 /** Sends for all routes, and now and then with the wrong key, until `end`; gives what went wrong. */

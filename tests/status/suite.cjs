@@ -13,7 +13,7 @@ const http = require("node:http");
 const path = require("node:path");
 
 const { look } = require("./look.cjs");
-const { key, sleep, startMirror } = require("./mirror.cjs");
+const { key, send, sleep, startMirror } = require("./mirror.cjs");
 
 const [binary, installed, metrics] = process.argv.slice(2);
 const { chromium } = require(path.join(installed, "node/node_modules/playwright-core"));
@@ -44,20 +44,9 @@ async function load(inbound, end) {
     while (Date.now() < end) {
       const isUnknown = Math.random() < 0.2;
       const route = isUnknown ? "9" : Math.random() < 0.8 ? "1" : "2";
-      const body = `{"event_id":"${key("e")}"}\n{"type":"event"}\n{"message":"x"}\n`;
-      const [host, port] = inbound.split(":");
-      const request = http.request({
-        host,
-        port,
-        agent,
-        method: "POST",
-        path: `/api/${route}/envelope/`,
-        headers: { "X-Sentry-Auth": `Sentry sentry_key=${isUnknown ? "dead".repeat(8) : key(route)}, sentry_client=sentry.<b>test</b>/1`, "Content-Length": body.length },
-      });
-      request.end(body);
-      const [response] = await once(request, "response");
-      response.resume();
-      await once(response, "end");
+      const publicKey = isUnknown ? "dead".repeat(8) : key(route);
+      const problem = await send(agent, inbound, publicKey, route, "event", "sentry.<b>test</b>/1");
+      if (problem) throw problem;
       if (!isUnknown) answered += 1;
       await sleep(5 + Math.random() * 20);
     }
